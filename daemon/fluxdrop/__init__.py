@@ -1,0 +1,5 @@
+"""fluxdrop: drop a prompt or a picture into a folder, get the picture and what a Flux model makes of it."""
+
+from __future__ import annotations
+
+__version__ = "0.1.0"

@@ -1,0 +1,208 @@
+"""A supervised child process that speaks frames: start, call with a deadline, end, reap.
+
+Both helpers of the daemon are such children, the Julia worker and the image generator. The frames travel on two
+dedicated descriptors; whatever the child or its libraries print goes to a thread that drains it into the log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import IO
+
+from fluxdrop.errors import FluxdropError
+from fluxdrop.logs import get_logger
+from fluxdrop.wire import DeadlineExceeded, Frame, Kind, Pipe, PipeClosed, WireError, unpack_facts
+
+_TAIL_LINES = 40
+_LINE_LIMIT = 2000
+
+
+class ChildDied(FluxdropError):
+    """The child ended, hung past its deadline or broke the protocol; it is dead and reaped when this is raised."""
+
+    def __init__(self, message: str, *, hint: str = "", tail: str = "") -> None:
+        super().__init__(message, hint=hint, kind="worker")
+        self.tail = tail
+
+
+class CallFailed(FluxdropError):
+    """The child refused or failed one request and lives on; *kind* is its word for the failure."""
+
+
+class Child:
+    """One child process, started at construction.
+
+    *argv* is given ``--in FD --out FD``, the two descriptors as the child sees them. The constructor waits up to
+    *start_timeout* seconds for HELLO; its facts are ``hello``. Calls are not thread-safe: one thread owns a child.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        start_timeout: float,
+        wait_hook: Callable[[], None] | None = None,
+    ) -> None:
+        self.name = name
+        self._log = get_logger(f"fluxdrop.{name}")
+        self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        self._requests = itertools.count(1)
+        self._wait_hook = wait_hook
+        child_in, our_out = os.pipe()
+        our_in, child_out = os.pipe()
+        self._pipe = Pipe(our_in, our_out)
+        started = time.monotonic()
+        try:
+            self._process = subprocess.Popen(
+                [*argv, "--in", str(child_in), "--out", str(child_out)],
+                env=dict(env),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                pass_fds=(child_in, child_out),
+            )
+        except OSError as error:
+            self._pipe.close()
+            raise ChildDied(f"the {name} could not be started: {argv[0]}: {error.strerror}") from error
+        finally:
+            os.close(child_in)
+            os.close(child_out)
+        assert self._process.stdout is not None
+        self._drain = threading.Thread(
+            target=self._drain_output, args=(self._process.stdout,), name=f"{name}-output", daemon=True
+        )
+        self._drain.start()
+        self.hello = unpack_facts(self._exchange(Kind.HELLO, 0, start_timeout, None).payload)
+        self._log.info(
+            "worker started",
+            pid=self.pid,
+            seconds=round(time.monotonic() - started, 2),
+            **{key: value for key, value in self.hello.items() if key != "pid" and value},
+        )
+
+    @property
+    def pid(self) -> int:
+        """The child's process id."""
+        return self._process.pid
+
+    def call(
+        self,
+        kind: Kind,
+        *parts: bytes | memoryview,
+        expect: Kind,
+        timeout: float,
+        on_progress: Callable[[Frame], None] | None = None,
+    ) -> Frame:
+        """Send one request and wait for its answer of kind *expect*.
+
+        *timeout* (seconds) is counted anew after each PROGRESS frame. Raises CallFailed when the child answers with
+        FAILURE, and ChildDied when it dies, hangs or breaks the protocol.
+        """
+        request = next(self._requests)
+        try:
+            self._pipe.send(kind, request, *parts, timeout=timeout)
+        except WireError as error:
+            raise self._dead(error, timeout) from error
+        return self._exchange(expect, request, timeout, on_progress)
+
+    def stop(self, grace: float = 2.0) -> None:
+        """End the child: STOP and end of file, then SIGTERM, then SIGKILL, *grace* seconds apart; reap it."""
+        if self._process.poll() is None:
+            with contextlib.suppress(WireError):
+                self._pipe.send(Kind.STOP, 0, timeout=0.2)
+        self._pipe.close()
+        for send in (None, signal.SIGTERM, signal.SIGKILL):
+            if send is not None:
+                self._process.send_signal(send)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(grace)
+                break
+        else:
+            self._process.wait()
+        self._finish_output()
+
+    def kill(self) -> None:
+        """End the child at once and reap it."""
+        self._pipe.close()
+        self._process.kill()
+        self._process.wait()
+        self._finish_output()
+
+    def alive(self) -> bool:
+        """Whether the process still runs."""
+        return self._process.poll() is None
+
+    def _exchange(
+        self,
+        expect: Kind,
+        request: int,
+        timeout: float,
+        on_progress: Callable[[Frame], None] | None,
+    ) -> Frame:
+        while True:
+            try:
+                frame = self._pipe.receive(timeout=timeout, wait_hook=self._wait_hook)
+                if frame.request != request:
+                    raise WireError(f"an answer to request {frame.request}, not {request}")
+                if frame.kind is Kind.FAILURE:
+                    facts = unpack_facts(frame.payload)
+                    raise CallFailed(
+                        facts.get("message", "no message"),
+                        hint=facts.get("hint", ""),
+                        kind=facts.get("kind", "compute"),
+                    )
+                if frame.kind is Kind.PROGRESS and on_progress is not None:
+                    on_progress(frame)
+                    continue
+                if frame.kind is not expect:
+                    raise WireError(f"an answer of kind {frame.kind.name}, not {expect.name}")
+            except WireError as error:
+                raise self._dead(error, timeout) from error
+            except CallFailed:
+                raise
+            except BaseException:
+                # The wait was interrupted: the answer may still come and must not be taken for the next one's.
+                self.kill()
+                raise
+            return frame
+
+    def _dead(self, error: WireError, timeout: float) -> ChildDied:
+        if isinstance(error, PipeClosed):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(1.0)
+        code = self._process.poll()
+        self.kill()
+        if isinstance(error, DeadlineExceeded):
+            what = f"the {self.name} did not answer within {timeout:g} s and was killed"
+        elif code is None:
+            what = f"the {self.name} broke the protocol ({error}) and was killed"
+        elif code < 0:
+            what = f"the {self.name} was ended by {signal.Signals(-code).name}"
+        else:
+            what = f"the {self.name} exited with code {code}"
+        tail = "\n".join(self._tail)
+        last = f"; its last line was: {self._tail[-1]}" if self._tail else ""
+        self._log.warning("worker died", pid=self.pid, reason=what, tail=tail)
+        return ChildDied(what + last, tail=tail)
+
+    def _drain_output(self, stream: IO[bytes]) -> None:
+        with stream:
+            for raw in iter(lambda: stream.readline(_LINE_LIMIT), b""):
+                line = raw.decode(errors="replace").rstrip()
+                if line:
+                    self._tail.append(line)
+                    self._log.debug("worker output", pid=self.pid, line=line)
+
+    def _finish_output(self) -> None:
+        # A grandchild may hold the other end open; the thread is a daemon thread, so it is not waited for longer.
+        self._drain.join(1.0)

@@ -1,0 +1,123 @@
+"""Settings: fluxdrop.toml in the root, then FLUXDROP_ variables, then flags; the later one wins."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from fluxdrop.errors import FluxdropError
+
+FILE = "fluxdrop.toml"
+PREFIX = "FLUXDROP_"
+
+Seconds = Annotated[float, Meta(gt=0)]
+Count = Annotated[int, Meta(ge=1)]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a station can choose. Every field is a key of fluxdrop.toml and, in capitals, a FLUXDROP_ variable."""
+
+    engine: Annotated[
+        Literal["auto", "julia", "onnxruntime"],
+        Meta(description="what runs the model; auto takes the first that works"),
+    ] = "auto"
+    julia_backend: Annotated[
+        Literal["auto", "flux", "plain"],
+        Meta(description="the layers in the Julia worker; auto takes Flux where it loads"),
+    ] = "auto"
+    model: Annotated[
+        str, Meta(description="the model bundle: an embedded one's name, or a folder")
+    ] = "round-or-angular"
+    pipeline: Annotated[
+        str,
+        Meta(description="the diffusers pipeline: an embedded one's name, a folder, or a hub id"),
+    ] = "shapes-diffusion"
+    batch_size: Annotated[Count, Meta(description="most pictures in one forward pass")] = 32
+    settle_seconds: Annotated[
+        Seconds, Meta(description="how long a file must not change before it is taken as whole")
+    ] = 2.0
+    incomplete_seconds: Annotated[
+        Seconds, Meta(description="how long an incomplete file may stand still before it fails")
+    ] = 60.0
+    scan_seconds: Annotated[
+        Seconds, Meta(description="how often the inbox is read, whatever the events say")
+    ] = 30.0
+    max_file_bytes: Annotated[Count, Meta(description="largest picture file")] = 256 * 1024**2
+    max_pixels: Annotated[Count, Meta(description="most pixels a picture may have")] = 100_000_000
+    max_prompt_bytes: Annotated[Count, Meta(description="largest prompt file")] = 64 * 1024
+    worker_start_seconds: Annotated[
+        Seconds, Meta(description="how long the Julia worker may take to start and load a model")
+    ] = 180.0
+    worker_call_seconds: Annotated[
+        Seconds, Meta(description="how long one forward pass may take")
+    ] = 60.0
+    generator_start_seconds: Annotated[
+        Seconds, Meta(description="how long the image generator may take to load a pipeline")
+    ] = 900.0
+    generator_step_seconds: Annotated[
+        Seconds, Meta(description="how long one denoising step may take")
+    ] = 300.0
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="what stderr shows")
+    ] = "info"
+
+
+def load(
+    root: Path | None, flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] = os.environ
+) -> Settings:
+    """Gather the settings for *root* (without one: variables and *flags* only); flags that are None are not set.
+
+    Raises FluxdropError for an unknown key, with the nearest right one, and for a value of the wrong type or range.
+    """
+    values: dict[str, Any] = {}
+    if root is not None:
+        values |= _from_file(root / FILE)
+    values |= _from_environment(environ)
+    values |= {key: value for key, value in (flags or {}).items() if value is not None}
+    return msgspec.convert(values, Settings)
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            values = tomllib.load(file)
+    except FileNotFoundError:
+        return {}
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise FluxdropError(f"{path} cannot be read: {error}.", kind="config") from error
+    for key in values:
+        if key not in Settings.__struct_fields__:
+            near = difflib.get_close_matches(key, Settings.__struct_fields__, n=1)
+            hint = f"Did you mean {near[0]}?" if near else "docs/architecture.md lists the keys."
+            raise FluxdropError(f"{path} has the unknown key {key}.", hint=hint, kind="config")
+    return {key: _checked(key, value, str(path), strict=True) for key, value in values.items()}
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    values = {}
+    for key in Settings.__struct_fields__:
+        text = environ.get(PREFIX + key.upper())
+        if text:
+            values[key] = _checked(key, text, "the environment", strict=False)
+    return values
+
+
+def _checked(key: str, value: Any, where: str, *, strict: bool) -> Any:
+    annotation = _FIELD_TYPES[key]
+    try:
+        return msgspec.convert(value, annotation, strict=strict)
+    except msgspec.ValidationError as error:
+        name = key if strict else PREFIX + key.upper()
+        raise FluxdropError(
+            f"{name} in {where} is {value!r}: {str(error).lower()}.", kind="config"
+        ) from error
+
+
+_FIELD_TYPES = {field.name: field.type for field in msgspec.structs.fields(Settings)}

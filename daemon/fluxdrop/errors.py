@@ -1,0 +1,20 @@
+"""What fluxdrop raises: one class, so that a caller needs to know one."""
+
+from __future__ import annotations
+
+
+class FluxdropError(Exception):
+    """Something a person can act on.
+
+    *message* names the file or setting and says what is wrong, *hint* what to do about it, and *kind* is a short,
+    stable word for programs (it becomes ``error.kind`` in an error JSON).
+    """
+
+    def __init__(self, message: str, *, hint: str = "", kind: str = "error") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.kind = kind
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".rstrip()

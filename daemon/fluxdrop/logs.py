@@ -1,0 +1,79 @@
+"""Structured logs: coloured on a terminal, one JSON object a line otherwise, and a rotating copy in the root."""
+
+from __future__ import annotations
+
+import logging
+import logging.handlers
+import sys
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+_FILE_BYTES = 10_000_000
+_FILES = 5
+
+_SHARED: list[Any] = [
+    structlog.stdlib.add_log_level,
+    structlog.stdlib.add_logger_name,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    structlog.processors.StackInfoRenderer(),
+]
+
+
+def get_logger(name: str) -> Any:
+    """A structlog logger; what it logs before `configure` goes through the standard library's defaults."""
+    return structlog.stdlib.get_logger(name)
+
+
+def configure(level: str = "info", folder: Path | None = None) -> None:
+    """Send log lines to stderr, and as JSON lines to *folder*/fluxdrop.log where a folder is given."""
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *_SHARED,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    terminal = sys.stderr.isatty()
+    stderr = logging.StreamHandler(sys.stderr)
+    stderr.setFormatter(_console_formatter() if terminal else _json_formatter())
+    stderr.setLevel(level.upper())
+    handlers: list[logging.Handler] = [stderr]
+    if folder is not None:
+        file = logging.handlers.RotatingFileHandler(
+            folder / "fluxdrop.log", maxBytes=_FILE_BYTES, backupCount=_FILES, encoding="utf-8"
+        )
+        file.setFormatter(_json_formatter())
+        handlers.append(file)
+    root = logging.getLogger("fluxdrop")
+    for old in root.handlers:
+        old.close()
+    root.handlers = handlers
+    root.propagate = False
+    # The file keeps what helps after the fact, the worker's own output among it, whatever stderr shows.
+    root.setLevel(logging.DEBUG if folder is not None else level.upper())
+
+
+def _console_formatter() -> logging.Formatter:
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=_SHARED,
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            structlog.dev.ConsoleRenderer(colors=True),
+        ],
+    )
+
+
+def _json_formatter() -> logging.Formatter:
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=_SHARED,
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(ensure_ascii=False),
+        ],
+    )

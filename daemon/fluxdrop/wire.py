@@ -1,0 +1,246 @@
+"""Frames on a pipe: what the daemon and its worker processes say to each other.
+
+``docs/protocol.md`` is the specification; the Julia side is ``julia/src/wire.jl``.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import struct
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+MAGIC = b"FXDP"
+VERSION = 1
+MAX_PAYLOAD = 1 << 30
+MAX_DIMENSIONS = 8
+FLOAT32 = 1
+
+_HEADER = struct.Struct("<4sHHQQ")
+_TENSOR_HEAD = struct.Struct("<BBH")
+
+
+class Kind(IntEnum):
+    """What a frame is; 1 to 9 with the Julia worker, 20 and up with the generator."""
+
+    HELLO = 1
+    LOAD = 2
+    LOADED = 3
+    PREDICT = 4
+    PREDICTION = 5
+    FAILURE = 6
+    PING = 7
+    PONG = 8
+    STOP = 9
+    GENERATE = 20
+    PROGRESS = 21
+    IMAGE = 22
+
+
+class WireError(Exception):
+    """The other side broke the protocol: bad magic, version, kind or length, or a torn frame."""
+
+
+class PipeClosed(WireError):
+    """The other side closed the pipe, as it does when it ends."""
+
+
+class DeadlineExceeded(WireError):
+    """The other side did not answer in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One message."""
+
+    kind: Kind
+    request: int
+    payload: bytes | bytearray
+
+
+class Pipe:
+    """Frames over a descriptor to read and one to write, both owned by this object.
+
+    *wait_hook* is called about every *wait_slice* seconds while an answer is awaited; what it raises ends the wait
+    (that is how a stop request reaches a caller in the middle of a call).
+    """
+
+    wait_slice = 0.25
+
+    def __init__(self, read_fd: int, write_fd: int) -> None:
+        self._read_fd = read_fd
+        self._write_fd = write_fd
+        os.set_blocking(read_fd, False)
+        os.set_blocking(write_fd, False)
+
+    def send(
+        self, kind: Kind, request: int, *parts: bytes | memoryview, timeout: float | None = None
+    ) -> None:
+        """Write one frame whose payload is the *parts* in a row.
+
+        Raises PipeClosed when the other side is gone and DeadlineExceeded when it takes no more for *timeout* seconds.
+        """
+        length = sum(len(part) for part in parts)
+        if length > MAX_PAYLOAD:
+            raise WireError(f"a payload of {length} bytes is over the limit of {MAX_PAYLOAD}")
+        deadline = _deadline(timeout)
+        pending = [memoryview(_HEADER.pack(MAGIC, VERSION, kind, request, length))]
+        pending += [memoryview(part) for part in parts if len(part)]
+        while pending:
+            try:
+                written = os.writev(self._write_fd, pending)
+            except BlockingIOError:
+                self._await(self._write_fd, select.POLLOUT, deadline, None)
+                continue
+            except BrokenPipeError as error:
+                raise PipeClosed("the pipe is closed") from error
+            while pending and written >= len(pending[0]):
+                written -= len(pending.pop(0))
+            if written:
+                pending[0] = pending[0][written:]
+
+    def receive(
+        self, *, timeout: float | None = None, wait_hook: Callable[[], None] | None = None
+    ) -> Frame:
+        """Read one frame.
+
+        Raises PipeClosed at end of file, DeadlineExceeded after *timeout* seconds, WireError for anything that is not
+        a frame of this protocol.
+        """
+        deadline = _deadline(timeout)
+        magic, version, kind, request, length = _HEADER.unpack(
+            self._read(_HEADER.size, deadline, wait_hook)
+        )
+        if magic != MAGIC:
+            raise WireError(f"a frame begins with {magic!r}, not {MAGIC!r}")
+        if version != VERSION:
+            raise WireError(f"a frame has protocol version {version}, not {VERSION}")
+        if length > MAX_PAYLOAD:
+            raise WireError(f"a frame announces {length} bytes, over the limit of {MAX_PAYLOAD}")
+        try:
+            known = Kind(kind)
+        except ValueError:
+            raise WireError(f"a frame has the unknown kind {kind}") from None
+        return Frame(known, request, self._read(length, deadline, wait_hook))
+
+    def close(self) -> None:
+        """Close both descriptors; a second call does nothing."""
+        for fd in {self._read_fd, self._write_fd} - {-1}:
+            os.close(fd)
+        self._read_fd = self._write_fd = -1
+
+    def _read(
+        self, size: int, deadline: float | None, wait_hook: Callable[[], None] | None
+    ) -> bytearray:
+        buffer = bytearray(size)
+        view = memoryview(buffer)
+        got = 0
+        while got < size:
+            try:
+                count = os.readv(self._read_fd, [view[got:]])
+            except BlockingIOError:
+                self._await(self._read_fd, select.POLLIN, deadline, wait_hook)
+                continue
+            if count == 0:
+                raise PipeClosed(
+                    "the pipe was closed in the middle of a frame" if got else "the pipe is closed"
+                )
+            got += count
+        return buffer
+
+    def _await(
+        self, fd: int, event: int, deadline: float | None, wait_hook: Callable[[], None] | None
+    ) -> None:
+        poll = select.poll()
+        poll.register(fd, event)
+        while True:
+            wait = self.wait_slice if wait_hook else None
+            if deadline is not None:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise DeadlineExceeded("no answer in time")
+                wait = left if wait is None else min(wait, left)
+            if poll.poll(None if wait is None else wait * 1000):
+                return
+            if wait_hook:
+                wait_hook()
+
+
+def pack_facts(facts: Mapping[str, object]) -> bytes:
+    """Encode *facts* as lines ``key=value``, with backslashes and line feeds of a value escaped."""
+    lines = []
+    for key, value in facts.items():
+        text = str(value).replace("\\", "\\\\").replace("\n", "\\n")
+        lines.append(f"{key}={text}\n")
+    return "".join(lines).encode()
+
+
+def unpack_facts(payload: bytes | bytearray) -> dict[str, str]:
+    """Decode what `pack_facts` encodes. Raises WireError for a line without ``=`` and for bytes that are not UTF-8."""
+    try:
+        text = payload.decode()
+    except UnicodeDecodeError as error:
+        raise WireError("facts are not UTF-8") from error
+    facts = {}
+    for line in text.split("\n"):
+        if not line:
+            continue
+        key, separator, value = line.partition("=")
+        if not separator:
+            raise WireError(f"the fact {line!r} has no value")
+        facts[key] = _unescape(value)
+    return facts
+
+
+def pack_tensor(array: NDArray[np.float32]) -> tuple[bytes, memoryview]:
+    """Encode *array* (any shape of up to 8 dimensions, float32, row-major) as head and elements, without a copy."""
+    import numpy as np
+
+    array = np.ascontiguousarray(array, dtype="<f4")
+    head = _TENSOR_HEAD.pack(FLOAT32, array.ndim, 0) + struct.pack(f"<{array.ndim}I", *array.shape)
+    return head, memoryview(array.reshape(-1).view(np.uint8))
+
+
+def unpack_tensor(payload: bytes | bytearray) -> NDArray[Any]:
+    """Decode a tensor as a float32 array that shares *payload*'s memory. Raises WireError for anything else."""
+    import numpy as np
+
+    if len(payload) < _TENSOR_HEAD.size:
+        raise WireError("a tensor is shorter than its head")
+    dtype, ndim, _ = _TENSOR_HEAD.unpack_from(payload)
+    if dtype != FLOAT32 or ndim > MAX_DIMENSIONS:
+        raise WireError(f"a tensor has element type {dtype} and {ndim} dimensions")
+    start = _TENSOR_HEAD.size + 4 * ndim
+    if len(payload) < start:
+        raise WireError("a tensor is shorter than its head")
+    shape = struct.unpack_from(f"<{ndim}I", payload, _TENSOR_HEAD.size)
+    expected = 4 * _product(shape)
+    if len(payload) - start != expected:
+        raise WireError(f"a tensor of shape {shape} has {len(payload) - start} bytes, not {expected}")
+    return np.frombuffer(payload, dtype="<f4", offset=start).reshape(shape)
+
+
+def _product(shape: tuple[int, ...]) -> int:
+    product = 1
+    for size in shape:
+        product *= size
+    return product
+
+
+def _unescape(value: str) -> str:
+    if "\\" not in value:
+        return value
+    parts = value.split("\\\\")
+    return "\\".join(part.replace("\\n", "\n") for part in parts)
+
+
+def _deadline(timeout: float | None) -> float | None:
+    return None if timeout is None else time.monotonic() + timeout
