@@ -1,0 +1,112 @@
+"""The command ``fluxdrop setup``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.status import Status
+
+    from fluxdrop.provision.provide import SetupReport
+
+
+class Spinner:
+    """Progress on a terminal: one moving line, with the noise of a step behind it."""
+
+    def __init__(self, status: Status) -> None:
+        self._status = status
+        self._step = ""
+
+    def step(self, text: str) -> None:
+        """Show ``text`` as what is going on."""
+        self._step = text
+        self._show("")
+
+    def detail(self, text: str) -> None:
+        """Show ``text`` dimmed behind the step, cut to the line."""
+        self._show(text)
+
+    def _show(self, detail: str) -> None:
+        from rich.text import Text
+
+        line = Text(self._step, no_wrap=True, overflow="ellipsis", end="")
+        self._status.update(line.append(f"  {detail}", style="dim"))
+
+
+class Lines:
+    """Progress in a pipe: a line a step, without the noise."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def step(self, text: str) -> None:
+        """Print ``text``."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def detail(self, text: str) -> None:
+        """Leave the noise to the log."""
+
+
+def setup(
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print the report as JSON, for programs.")
+    ] = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            "--upgrade",
+            help="Try again for something better than what an earlier setup provided.",
+        ),
+    ] = False,
+) -> None:
+    """Provide Julia and Flux, or the next best engine, for this user.
+
+    Downloads Julia and Flux through juliapkg. Where Julia's servers cannot be reached, takes the
+    julia on PATH or, on Debian and its kin, fetches Debian's into a folder of its own; the
+    layers then come with fluxdrop. Without any Julia, onnxruntime does the work. Nothing needs
+    root, and nothing that is installed is changed.
+    """
+    import json
+
+    from rich.console import Console
+
+    from fluxdrop.errors import FluxdropError
+    from fluxdrop.provision.provide import provision
+
+    noise, answer = Console(stderr=True), Console()
+    try:
+        if json_output:
+            report = provision(force=force)
+        elif noise.is_terminal:
+            with noise.status("Looking for Julia") as status:
+                report = provision(Spinner(status), force=force)
+        else:
+            report = provision(Lines(noise), force=force)
+    except FluxdropError as problem:
+        if json_output:
+            error = {"kind": problem.kind, "message": problem.message, "hint": problem.hint}
+            typer.echo(json.dumps({"error": error}, indent=2))
+        else:
+            noise.print(str(problem), style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+    if json_output:
+        typer.echo(json.dumps(report.as_dict(), indent=2))
+    else:
+        _print(report, answer)
+
+
+def _print(report: SetupReport, console: Console) -> None:
+    from rich.text import Text
+
+    marks = {"used": ("✓", "green"), "skipped": ("-", "dim"), "failed": ("✗", "yellow")}
+    for step in report.steps:
+        mark, style = marks[step.outcome]
+        line = Text.assemble((mark, style), " ", (step.name, "bold"), f": {step.reason}")
+        console.print(line, soft_wrap=True)
+    console.print(Text.assemble("Engine: ", (report.engine, "bold")))
+    for remedy in report.remedies:
+        console.print(Text(remedy), soft_wrap=True)

@@ -1,0 +1,187 @@
+"""Provide the best engine that this machine can have, and report how that went."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from fluxdrop.errors import FluxdropError
+from fluxdrop.provision.find import (
+    EXECUTABLE_VARIABLE,
+    PROJECT_VARIABLE,
+    JuliaInstall,
+    data_dir,
+    find_julia,
+    julia_on_path,
+    overridden,
+)
+from fluxdrop.provision.progress import Progress, Silent
+from fluxdrop.provision.state import (
+    forget_install,
+    install_as_dict,
+    read_install,
+    setup_lock,
+    write_install,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Engine = Literal["julia with Flux", "julia with plain layers", "onnxruntime"]
+Outcome = Literal["used", "skipped", "failed"]
+
+_FLUX_LATER = (
+    "Run `fluxdrop setup --force` where https://pkg.julialang.org and "
+    "https://julialang-s3.julialang.org (or the JULIA_PKG_SERVER that you name) can be reached."
+)
+_OWN_JULIA = (
+    f"Or name a Julia of your own in {EXECUTABLE_VARIABLE}, and a project with Flux in "
+    f"{PROJECT_VARIABLE}."
+)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One way to a Julia that was tried, and how it went in one sentence."""
+
+    name: str
+    outcome: Outcome
+    reason: str
+
+
+@dataclass(frozen=True)
+class SetupReport:
+    """The engine that will be used, and why it is that one."""
+
+    engine: Engine
+    install: JuliaInstall | None
+    steps: tuple[Step, ...] = ()
+    remedies: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, object]:
+        """The report in JSON's types."""
+        return {
+            "engine": self.engine,
+            "julia": install_as_dict(self.install) if self.install else None,
+            "steps": [
+                {"name": step.name, "outcome": step.outcome, "reason": step.reason}
+                for step in self.steps
+            ],
+            "remedies": list(self.remedies),
+        }
+
+
+def provision(
+    progress: Progress | None = None, *, force: bool = False, data: Path | None = None
+) -> SetupReport:
+    """Make sure that workers have the best Julia that can be had.
+
+    What ``FLUXDROP_JULIA`` or ``FLUXDROP_JULIA_PROJECT`` names is verified and used as it is.
+    What an earlier call recorded is used at once, unless ``force`` asks for another try at
+    something better. A Julia that cannot be had is no error: the report says what will do the
+    work instead. An override that cannot be used is one.
+    """
+    progress = progress or Silent()
+    data = data or data_dir()
+    if not overridden():
+        return _recorded_or_provided(data, progress, force)
+    if (named := find_julia(data)) is not None:
+        return _verified_override(named, progress)
+    # A project alone was named, and there is no Julia yet to use it with.
+    report = _recorded_or_provided(data, progress, force)
+    if (named := find_julia(data)) is None:
+        return report
+    verified = _verified_override(named, progress)
+    return replace(verified, steps=report.steps + verified.steps)
+
+
+def _recorded_or_provided(data: Path, progress: Progress, force: bool) -> SetupReport:
+    if not force and (recorded := read_install(data)) is not None:
+        return _kept(recorded)
+    with setup_lock(data):
+        recorded = read_install(data)
+        if not force and recorded is not None:
+            # Another setup provided it while this one waited for the lock.
+            return _kept(recorded)
+        return _provide(data, progress, recorded, force)
+
+
+def _provide(
+    data: Path, progress: Progress, recorded: JuliaInstall | None, force: bool
+) -> SetupReport:
+    from fluxdrop.provision.debian import provide_debian
+    from fluxdrop.provision.juliapkg_setup import provide_flux
+
+    steps: list[Step] = []
+    try:
+        install = provide_flux(data, progress, force=force)
+    except FluxdropError as problem:
+        steps.append(_failed("juliapkg", problem))
+    else:
+        write_install(data, install)
+        return _report(install, Step("juliapkg", "used", f"It provided {_described(install)}."))
+
+    if recorded is not None and recorded.flux:
+        return _kept(recorded, *steps)
+
+    try:
+        on_path = julia_on_path()
+        if on_path is None:
+            steps.append(Step("PATH", "skipped", "There is no julia on PATH."))
+        else:
+            on_path, trouble = _verified(on_path, progress)
+            # A record of an earlier setup would go before PATH.
+            forget_install(data)
+            reason = f"{_described(on_path)} is on PATH{trouble}."
+            return _report(on_path, *steps, Step("PATH", "used", reason))
+    except FluxdropError as problem:
+        steps.append(_failed("PATH", problem))
+
+    try:
+        install = provide_debian(data, progress)
+    except FluxdropError as problem:
+        steps.append(_failed("Debian's archive", problem))
+        return _report(None, *steps)
+    write_install(data, install)
+    return _report(
+        install, *steps, Step("Debian's archive", "used", f"It provided {_described(install)}.")
+    )
+
+
+def _kept(recorded: JuliaInstall, *steps: Step) -> SetupReport:
+    reason = f"{_described(recorded)} is here."
+    return _report(recorded, *steps, Step("earlier setup", "used", reason))
+
+
+def _verified_override(named: JuliaInstall, progress: Progress) -> SetupReport:
+    install, trouble = _verified(named, progress)
+    reason = f"It names {_described(install)}{trouble}."
+    return _report(install, Step("environment", "used", reason))
+
+
+def _verified(install: JuliaInstall, progress: Progress) -> tuple[JuliaInstall, str]:
+    """``install`` with what it said of itself, and the end of a sentence where Flux is amiss."""
+    from fluxdrop.provision.check import check_julia
+
+    progress.step(f"Running {install.executable}")
+    seen = check_julia(install)
+    trouble = f"; {seen.trouble}" if seen.trouble else ""
+    return replace(install, version=seen.version, flux=seen.flux), trouble
+
+
+def _report(install: JuliaInstall | None, *steps: Step) -> SetupReport:
+    if install is None:
+        return SetupReport("onnxruntime", None, steps, (_FLUX_LATER, _OWN_JULIA))
+    if install.flux:
+        return SetupReport("julia with Flux", install, steps)
+    return SetupReport("julia with plain layers", install, steps, (_FLUX_LATER, _OWN_JULIA))
+
+
+def _described(install: JuliaInstall) -> str:
+    flux = f" with Flux {install.flux}" if install.flux else ""
+    return f"Julia {install.version}{flux} ({install.executable})"
+
+
+def _failed(name: str, problem: FluxdropError) -> Step:
+    reason = problem.message[:1].upper() + problem.message[1:]
+    return Step(name, "failed", reason if reason.endswith(".") else reason + ".")
