@@ -1,0 +1,118 @@
+"""Files that survive a power cut and never replace another: write, fsync, link or rename, fsync the folder."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import filecmp
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EXDEV, errno.EMLINK, errno.ENOSYS, errno.EACCES}
+
+
+class NameTakenError(Exception):
+    """Another file already has the name that was to be given."""
+
+
+def write(path: Path, data: bytes, *, sync: bool = True) -> None:
+    """Make *path* hold *data*, whole or not at all; *path* is ours, so an older version of it is replaced."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as file:
+        file.write(data)
+        if sync:
+            file.flush()
+            os.fsync(file.fileno())
+    temporary.replace(path)
+    if sync:
+        sync_folder(path.parent)
+
+
+def sync_file(path: Path) -> None:
+    """Wait until the contents of *path* are on the disk."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def sync_folder(path: Path) -> None:
+    """Wait until the names in the folder *path* are on the disk."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        # Some network filesystems cannot sync a folder; their rename is as durable as they get.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(fd)
+
+
+def sync_folders(paths: Iterable[Path]) -> None:
+    """`sync_folder` for each of *paths* once."""
+    for path in set(paths):
+        sync_folder(path)
+
+
+def give_name(source: Path, target: Path) -> None:
+    """Let *target* be a hard link to *source*, or a copy where linking fails.
+
+    Doing it again is harmless. Raises NameTakenError when *target* is another file.
+    """
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except FileExistsError:
+        if not _is_link(source, target):
+            raise NameTakenError(str(target)) from None
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        _give_copy(source, target)
+
+
+def take_name_back(source: Path, target: Path) -> None:
+    """Remove *target* if, and only if, it is a hard link to *source*."""
+    if _is_link(source, target):
+        target.unlink()
+
+
+def _is_link(source: Path, target: Path) -> bool:
+    try:
+        return os.path.samestat(source.lstat(), target.lstat())
+    except FileNotFoundError:
+        return False
+
+
+def _give_copy(source: Path, target: Path) -> None:
+    if os.path.lexists(target):
+        if target.is_file() and filecmp.cmp(source, target, shallow=False):
+            return
+        raise NameTakenError(str(target))
+    temporary = target.with_name(f".{target.name}.fluxdrop.tmp")
+    with source.open("rb") as reader, temporary.open("wb") as writer:
+        shutil.copyfileobj(reader, writer, 1 << 20)
+        writer.flush()
+        os.fsync(writer.fileno())
+    # Only the daemon that holds the root's lock names files here, so nothing comes in between.
+    temporary.rename(target)
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove *folder* and all in it, following no symlink; what is gone already is fine."""
+    for current, folders, files in os.walk(folder, topdown=False):
+        for name in files:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(current, name))  # noqa: PTH108, PTH118 - hot path
+        for name in folders:
+            path = Path(current, name)
+            with contextlib.suppress(FileNotFoundError):
+                if path.is_symlink():
+                    path.unlink()
+                else:
+                    path.rmdir()
+    with contextlib.suppress(FileNotFoundError):
+        folder.rmdir()

@@ -1,0 +1,58 @@
+"""Claiming: one rename from the inbox into the job's own folder below .fluxdrop/work/."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+
+from fluxdrop.intake.scan import open_folder
+
+INPUT = "input"
+
+
+def new_job_id() -> str:
+    """A job id that sorts by time and cannot be met twice."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
+
+
+def claim(inbox: Path, work: Path, source: str) -> Path | None:
+    """Move *source* (relative to *inbox*) to a new folder work/JOB/input/SOURCE and return that folder.
+
+    None when the file is gone. The job is known by its folder and its source by the path inside it, so that the one
+    rename says all, whatever happens next.
+    """
+    path = PurePosixPath(source)
+    try:
+        folder_fd = open_folder(inbox, str(path.parent))
+    except OSError:
+        return None
+    try:
+        job = work / new_job_id()
+        target = job / INPUT / path
+        target.parent.mkdir(parents=True)
+        try:
+            os.rename(path.name, target, src_dir_fd=folder_fd)
+        except FileNotFoundError:
+            discard_empty(job)
+            return None
+        return job
+    finally:
+        os.close(folder_fd)
+
+
+def claimed_input(job: Path) -> PurePosixPath | None:
+    """The source of the claim in the folder *job*, relative to the inbox; None when it holds no input."""
+    for current, _folders, files in os.walk(job / INPUT):
+        for name in files:
+            return PurePosixPath(Path(current, name).relative_to(job / INPUT))
+    return None
+
+
+def discard_empty(job: Path) -> None:
+    """Remove the folder *job* as far as it holds no file: a claim that never came to be."""
+    for current, _folders, _files in os.walk(job, topdown=False):
+        with contextlib.suppress(OSError):
+            Path(current).rmdir()

@@ -1,0 +1,48 @@
+"""What a file's name says: a prompt, a picture, a file in the making, or nothing that fluxdrop takes."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import Literal
+
+Kind = Literal["prompt", "picture"]
+
+PROMPT_SUFFIXES = frozenset({".txt"})
+PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
+
+# Browsers, rsync, Syncthing, FTP clients and editors write under such names and rename when they are done.
+_IN_THE_MAKING_SUFFIXES = (
+    "~",
+    ".part",
+    ".partial",
+    ".tmp",
+    ".temp",
+    ".crdownload",
+    ".download",
+    ".filepart",
+    ".opdownload",
+    ".swp",
+    ".swx",
+)
+_IN_THE_MAKING_PREFIXES = (".", "~", "#")
+_SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db"})
+
+
+def is_ignored(name: str) -> bool:
+    """Whether a file or folder called *name* is left alone: hidden, in the making, or a system's own."""
+    lower = name.lower()
+    return (
+        lower.startswith(_IN_THE_MAKING_PREFIXES)
+        or lower.endswith(_IN_THE_MAKING_SUFFIXES)
+        or lower in _SYSTEM_FILES
+    )
+
+
+def kind_of(name: str) -> Kind | None:
+    """What a file called *name* holds, by its suffix; None for what fluxdrop does not take."""
+    suffix = PurePosixPath(name).suffix.lower()
+    if suffix in PROMPT_SUFFIXES:
+        return "prompt"
+    if suffix in PICTURE_SUFFIXES:
+        return "picture"
+    return None

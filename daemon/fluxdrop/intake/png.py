@@ -1,0 +1,74 @@
+"""Is a PNG all there? Its chunks are walked to IEND and their checksums verified, without decoding it.
+
+Format: PNG Specification, third edition, section 5 (https://www.w3.org/TR/png-3/#5DataRep).
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import Literal
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PIECE = 1 << 20
+_OVERHEAD = 12
+
+State = Literal["complete", "incomplete", "damaged"]
+
+
+@dataclass(slots=True)
+class PngScanner:
+    """Walks one growing file; what was verified by an earlier look is not read again."""
+
+    _offset: int = len(SIGNATURE)
+    reason: str = "nothing has been read yet"
+
+    def look(self, fd: int) -> State:
+        """Go on from where the last look ended; *reason* then says what is missing or wrong.
+
+        A file that came whole by the last of several looks is walked once more from its beginning, in case its first
+        part was rewritten in between.
+        """
+        resumed = self._offset > len(SIGNATURE)
+        state = self._walk(fd)
+        if state == "complete" and resumed:
+            self._offset = len(SIGNATURE)
+            state = self._walk(fd)
+        return state
+
+    def _walk(self, fd: int) -> State:
+        size = os.fstat(fd).st_size
+        if size < self._offset:
+            self._offset = len(SIGNATURE)
+        while True:
+            head = os.pread(fd, 8, self._offset)
+            if len(head) < 8:
+                self.reason = f"it ends after {size} bytes, before its IEND chunk"
+                return "incomplete"
+            length, kind = struct.unpack(">I4s", head)
+            if not kind.isalpha():
+                self.reason = f"there is no chunk at byte {self._offset}"
+                return "damaged"
+            if self._offset + _OVERHEAD + length > size:
+                self.reason = f"its {kind.decode()} chunk is cut off at byte {size}"
+                return "incomplete"
+            if not self._checksum_holds(fd, kind, length):
+                self.reason = f"the checksum of its {kind.decode()} chunk is wrong"
+                return "damaged"
+            self._offset += _OVERHEAD + length
+            if kind == b"IEND":
+                return "complete"
+
+    def _checksum_holds(self, fd: int, kind: bytes, length: int) -> bool:
+        crc = zlib.crc32(kind)
+        start = self._offset + 8
+        done = 0
+        while done < length:
+            piece = os.pread(fd, min(_PIECE, length - done), start + done)
+            if not piece:
+                return False
+            crc = zlib.crc32(piece, crc)
+            done += len(piece)
+        return os.pread(fd, 4, start + length) == crc.to_bytes(4, "big")

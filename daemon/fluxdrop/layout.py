@@ -1,0 +1,172 @@
+"""The folders of a root, and how a root is found, made and checked."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from fluxdrop.errors import FluxdropError
+
+FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """One shared folder that a daemon serves; the paths below it, none of them opened."""
+
+    path: Path
+
+    @property
+    def inbox(self) -> Path:
+        """What people drop."""
+        return self.path / "inbox"
+
+    @property
+    def generated(self) -> Path:
+        """Every picture, generated or taken in."""
+        return self.path / "generated_images"
+
+    @property
+    def preprocessed(self) -> Path:
+        """The tensors the model saw, and pictures of them."""
+        return self.path / "preprocessed_images"
+
+    @property
+    def outputs(self) -> Path:
+        """The results, mirroring the inbox's subfolders."""
+        return self.path / "outputs"
+
+    @property
+    def failed(self) -> Path:
+        """The untouched inputs that could not be done, each with its error JSON."""
+        return self.outputs / FAILED
+
+    @property
+    def state(self) -> Path:
+        """What only fluxdrop reads: index, claimed inputs, lock, logs."""
+        return self.path / ".fluxdrop"
+
+    @property
+    def work(self) -> Path:
+        """Claimed inputs, one folder a job."""
+        return self.state / "work"
+
+    @property
+    def requests(self) -> Path:
+        """Jobs that commands hand to the daemon, one folder each, moved in whole."""
+        return self.state / "requests"
+
+    @property
+    def logs(self) -> Path:
+        """The daemon's own copy of its log."""
+        return self.state / "logs"
+
+    @property
+    def graphs(self) -> Path:
+        """Compiled models, by the digest of their source."""
+        return self.state / "graphs"
+
+    @property
+    def database(self) -> Path:
+        """The index of jobs."""
+        return self.state / "jobs.sqlite3"
+
+    @property
+    def lock(self) -> Path:
+        """Held with flock by the one daemon that serves this root; names its pid."""
+        return self.state / "lock"
+
+    @property
+    def heartbeat(self) -> Path:
+        """What the running daemon says of itself."""
+        return self.state / "daemon.json"
+
+    def create(self) -> None:
+        """Make the folders that are missing. Raises FluxdropError when that cannot be."""
+        folders = (
+            self.inbox,
+            self.generated,
+            self.preprocessed,
+            self.failed,
+            self.work,
+            self.requests,
+            self.logs,
+            self.graphs,
+        )
+        try:
+            for folder in folders:
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FluxdropError(
+                f"{error.filename} cannot be made: {error.strerror}.",
+                hint="Choose a folder you may write to with --root.",
+                kind="root",
+            ) from error
+
+    def check(self) -> None:
+        """Refuse a root whose claims could not be one rename. Raises FluxdropError."""
+        if self.inbox.stat().st_dev != self.work.stat().st_dev:
+            raise FluxdropError(
+                f"{self.inbox} and {self.state} are on different filesystems, so a dropped file cannot be claimed"
+                " by one rename.",
+                hint=f"Mount the whole of {self.path} from one filesystem, or choose another --root.",
+                kind="root",
+            )
+
+
+def find_root(given: Path | None) -> Root:
+    """The root that a command means: *given*, else FLUXDROP_ROOT, else the working folder if it is a root.
+
+    Raises FluxdropError when there is none.
+    """
+    if given is None and os.environ.get("FLUXDROP_ROOT"):
+        given = Path(os.environ["FLUXDROP_ROOT"])
+    path = (given or Path.cwd()).absolute()
+    root = Root(path)
+    if not root.inbox.is_dir():
+        raise FluxdropError(
+            f"{path} is not a fluxdrop root: it has no inbox/.",
+            hint=f"Make one with: fluxdrop init {path}",
+            kind="root",
+        )
+    return root
+
+
+class RootLock:
+    """The right to serve a root; held until closed or until the process ends, however it ends."""
+
+    def __init__(self, root: Root) -> None:
+        self._path = root.lock
+        self._file = self._path.open("a+")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._file.close()
+            raise FluxdropError(
+                f"{root.path} is already served by the daemon with pid {holder(root) or 'unknown'}.",
+                hint="One daemon serves a root; stop that one first.",
+                kind="locked",
+            ) from error
+        self._file.truncate(0)
+        self._file.write(f"{os.getpid()}\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Give the root up."""
+        self._file.close()
+
+
+def holder(root: Root) -> int | None:
+    """The pid of the daemon that serves *root* now, or None."""
+    try:
+        with root.lock.open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                text = file.read().strip()
+                return int(text) if text.isdigit() else 0
+    except OSError:
+        pass
+    return None

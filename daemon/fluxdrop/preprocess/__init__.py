@@ -1,0 +1,1 @@
+"""From a picture file to the tensor that a model wants."""

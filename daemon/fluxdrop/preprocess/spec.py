@@ -1,0 +1,48 @@
+"""How a picture becomes a model's input: the ``[input]`` table of a bundle's model.toml."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+Size = Annotated[int, Meta(ge=1, le=8192)]
+Deviation = Annotated[float, Meta(gt=0)]
+
+
+class InputSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A pixel p of 0 to 255 becomes ``(p / scale - mean) / std``, channel by channel."""
+
+    size: Annotated[list[Size], Meta(min_length=2, max_length=2)]
+    """Width and height."""
+    mode: Literal["L", "RGB", "BGR"] = "RGB"
+    resize: Literal["stretch", "crop", "letterbox"] = "stretch"
+    """stretch to the size; crop: the shorter side to the size, then the centre; letterbox: all of it, on background."""
+    filter: Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"] = "bilinear"
+    scale: Deviation = 255.0
+    mean: list[float] = [0.0]
+    std: list[Deviation] = [1.0]
+    layout: Literal["NCHW", "NHWC"] = "NCHW"
+    background: Annotated[str, Meta(pattern="^#[0-9a-fA-F]{6}$")] = "#ffffff"
+    """What shows through transparent pixels and around a letterboxed picture."""
+
+    @property
+    def channels(self) -> int:
+        """How many numbers a pixel has."""
+        return 1 if self.mode == "L" else 3
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """The shape of one picture's tensor, a batch of one."""
+        width, height = self.size
+        if self.layout == "NCHW":
+            return (1, self.channels, height, width)
+        return (1, height, width, self.channels)
+
+    def problem(self) -> str:
+        """What is wrong with the spec in itself, as a sentence; empty if nothing is."""
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) not in (1, self.channels):
+                return f"input.{name} has {len(values)} values where mode {self.mode} needs {self.channels} or 1."
+        return ""

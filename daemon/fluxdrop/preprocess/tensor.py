@@ -1,0 +1,61 @@
+"""Pictures into tensors, and back to look at."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageColor, ImageOps
+
+from fluxdrop.preprocess.spec import InputSpec
+
+
+def to_tensor(image: Image.Image, spec: InputSpec) -> NDArray[np.float32]:
+    """The tensor that a model with *spec* sees of *image*: float32, a batch of one, NCHW or NHWC as the spec has it."""
+    pixels = np.asarray(_fit(_opaque(image, spec), spec), dtype=np.float32)
+    if spec.mode == "L":
+        pixels = pixels[..., np.newaxis]
+    elif spec.mode == "BGR":
+        pixels = pixels[..., ::-1]
+    mean = np.asarray(spec.mean, dtype=np.float32)
+    std = np.asarray(spec.std, dtype=np.float32)
+    values = (pixels / np.float32(spec.scale) - mean) / std
+    if spec.layout == "NCHW":
+        values = values.transpose(2, 0, 1)
+    return np.ascontiguousarray(values[np.newaxis], dtype=np.float32)
+
+
+def to_preview(tensor: NDArray[np.float32], spec: InputSpec) -> Image.Image:
+    """The picture in *tensor* (a batch of one): what the model saw, for a person to look at."""
+    values = tensor[0]
+    if spec.layout == "NCHW":
+        values = values.transpose(1, 2, 0)
+    pixels = (values * np.asarray(spec.std) + np.asarray(spec.mean)) * spec.scale
+    pixels = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+    if spec.mode == "L":
+        return Image.fromarray(pixels[..., 0])
+    if spec.mode == "BGR":
+        pixels = pixels[..., ::-1]
+    return Image.fromarray(np.ascontiguousarray(pixels))
+
+
+def _opaque(image: Image.Image, spec: InputSpec) -> Image.Image:
+    mode = "L" if spec.mode == "L" else "RGB"
+    if image.mode in ("LA", "RGBA"):
+        ground = Image.new("RGBA", image.size, spec.background)
+        image = Image.alpha_composite(ground, image.convert("RGBA"))
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _fit(image: Image.Image, spec: InputSpec) -> Image.Image:
+    size = (spec.size[0], spec.size[1])
+    resample = Image.Resampling[spec.filter.upper()]
+    if image.size == size:
+        return image
+    if spec.resize == "stretch":
+        return image.resize(size, resample)
+    if spec.resize == "crop":
+        return ImageOps.fit(image, size, resample)
+    colour: Any = ImageColor.getcolor(spec.background, image.mode)
+    return ImageOps.pad(image, size, resample, color=colour)
