@@ -6,15 +6,21 @@ from __future__ import annotations
 class FluxdropError(Exception):
     """Something a person can act on.
 
-    *message* names the file or setting and says what is wrong, *hint* what to do about it, and *kind* is a short,
-    stable word for programs (it becomes ``error.kind`` in an error JSON).
+    *message* names the file or setting and says what is wrong, *hint* what to do about it; both
+    are sentences (a missing full stop is added). *kind* is a short, stable word for programs (it
+    becomes ``error.kind`` in an error JSON).
     """
 
     def __init__(self, message: str, *, hint: str = "", kind: str = "error") -> None:
         super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = _sentence(message)
+        self.hint = _sentence(hint)
         self.kind = kind
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}".rstrip()
+
+
+def _sentence(text: str) -> str:
+    text = text.strip()
+    return text if not text or text.endswith((".", "!", "?")) else f"{text}."

@@ -14,15 +14,15 @@ Deviation = Annotated[float, Meta(gt=0)]
 class InputSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A pixel p of 0 to 255 becomes ``(p / scale - mean) / std``, channel by channel."""
 
-    size: Annotated[list[Size], Meta(min_length=2, max_length=2)]
+    size: tuple[Size, Size]
     """Width and height."""
     mode: Literal["L", "RGB", "BGR"] = "RGB"
     resize: Literal["stretch", "crop", "letterbox"] = "stretch"
     """stretch to the size; crop: the shorter side to the size, then the centre; letterbox: all of it, on background."""
     filter: Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"] = "bilinear"
     scale: Deviation = 255.0
-    mean: list[float] = [0.0]
-    std: list[Deviation] = [1.0]
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[Deviation, ...] = (1.0,)
     layout: Literal["NCHW", "NHWC"] = "NCHW"
     background: Annotated[str, Meta(pattern="^#[0-9a-fA-F]{6}$")] = "#ffffff"
     """What shows through transparent pixels and around a letterboxed picture."""

@@ -1,0 +1,185 @@
+"""Compile a bundle's ONNX model: read it safely, infer shapes, and map each node."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, ValueInfoProto, helper, numpy_helper, shape_inference
+
+from fluxdrop.durable import write
+from fluxdrop.errors import FluxdropError
+from fluxdrop.predict.bundle import Bundle
+from fluxdrop.predict.compiler.graph_file import VERSION, Graph, Node
+from fluxdrop.predict.compiler.operators import OPERATORS, NodeView, UnsupportedError
+
+COMPILER_VERSION = 1
+"""Raised whenever the same model compiles to something else, so that no old compilation is taken."""
+
+
+def compiled(bundle: Bundle, cache: Path | None) -> bytes:
+    """The graph file of *bundle*, out of the folder *cache* where it was compiled before."""
+    if cache is None:
+        return compile_bundle(bundle)
+    path = cache / f"{bundle.sha256}-{VERSION}.{COMPILER_VERSION}.graph"
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        graph = compile_bundle(bundle)
+        write(path, graph)
+        return graph
+
+
+def compile_bundle(bundle: Bundle) -> bytes:
+    """Compile *bundle* to a graph file.
+
+    Raises FluxdropError, kind ``model``, that names the file, and the node with its operator where it is one node's
+    doing, when the model is damaged, does not fit its model.toml, or needs something that the worker cannot do.
+    """
+    model = _read(bundle.onnx)
+    model_input = _only_input(bundle, model)
+    if len(model.graph.output) != 1:
+        names = ", ".join(output.name for output in model.graph.output)
+        raise _refused(bundle, f"it has {len(model.graph.output)} outputs ({names}), not one")
+    graph = Graph(
+        input=model_input.name,
+        input_shape=_free_batch(_shape(model_input) or ()),
+        output=model.graph.output[0].name,
+    )
+    constants = {item.name: _constant(item) for item in model.graph.initializer}
+    shapes = _shapes(model)
+    opset = max(
+        (item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), default=0
+    )
+    for index, proto in enumerate(model.graph.node):
+        try:
+            if proto.op_type == "Constant":
+                constants[proto.output[0]] = _constant_node(proto)
+            else:
+                graph.nodes.append(_node(proto, index, opset, shapes, constants))
+        except UnsupportedError as error:
+            name = proto.name or f"number {index}"
+            raise _refused(bundle, f"node {name} ({proto.op_type}): {error}") from error
+    used = {name for node in graph.nodes for name in node.inputs}
+    graph.tensors = {name: value for name, value in constants.items() if name in used}
+    return graph.to_bytes()
+
+
+def _read(path: Path) -> ModelProto:
+    try:
+        # Without external data: a file beside the model is nothing that the model may choose.
+        model = onnx.load(os.fspath(path), load_external_data=False)
+        onnx.checker.check_model(model)
+        return shape_inference.infer_shapes(model)
+    except (DecodeError, onnx.checker.ValidationError, shape_inference.InferenceError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise FluxdropError(
+            f"{path} is not a sound ONNX model: {reason}.",
+            hint="Export it again.",
+            kind="model",
+        ) from error
+
+
+def _only_input(bundle: Bundle, model: ModelProto) -> ValueInfoProto:
+    initialised = {item.name for item in model.graph.initializer}
+    inputs = [item for item in model.graph.input if item.name not in initialised]
+    if len(inputs) != 1:
+        names = ", ".join(item.name for item in inputs)
+        raise _refused(bundle, f"it has {len(inputs)} inputs ({names}), not one")
+    shape = _shape(inputs[0])
+    wanted = bundle.spec.input.shape
+    fits = shape is not None and len(shape) == 4
+    if shape is None or not fits or any(
+        have not in (-1, want) for have, want in zip(shape[1:], wanted[1:], strict=True)
+    ):
+        raise _refused(
+            bundle,
+            f"its input {inputs[0].name} has shape {_readable(shape)},"
+            f" and its model.toml makes {_readable((-1, *wanted[1:]))}",
+        )
+    if inputs[0].type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
+        raise _refused(bundle, f"its input {inputs[0].name} is not float32")
+    return inputs[0]
+
+
+def _node(
+    proto: NodeProto,
+    index: int,
+    opset: int,
+    shapes: dict[str, tuple[int, ...] | None],
+    constants: dict[str, NDArray[Any]],
+) -> Node:
+    build = OPERATORS.get(proto.op_type)
+    if build is None or proto.domain not in ("", "ai.onnx"):
+        raise UnsupportedError("this operator is not supported")
+    attributes = {item.name: helper.get_attribute_value(item) for item in proto.attribute}
+    view = NodeView(proto.op_type, proto.input, attributes, opset, shapes, constants)
+    return Node(
+        operator=proto.op_type,
+        inputs=list(proto.input),
+        outputs=list(proto.output)[:1],
+        name=proto.name or f"{proto.op_type}_{index}",
+        attributes=build(view),
+    )
+
+
+def _constant(tensor: onnx.TensorProto) -> NDArray[Any]:
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        raise FluxdropError(
+            f"The tensor {tensor.name} lies outside the model file.",
+            hint="Save the model as one file: onnx.save(onnx.load(FILE), FILE).",
+            kind="model",
+        )
+    return _plain_type(numpy_helper.to_array(tensor))
+
+
+def _constant_node(proto: NodeProto) -> NDArray[Any]:
+    for attribute in proto.attribute:
+        value = helper.get_attribute_value(attribute)
+        if attribute.name == "value":
+            return _constant(value)
+        if attribute.name in ("value_float", "value_floats"):
+            return np.asarray(value, dtype="<f4")
+        if attribute.name in ("value_int", "value_ints"):
+            return np.asarray(value, dtype="<i8")
+    raise UnsupportedError("its value is neither a tensor nor numbers")
+
+
+def _plain_type(array: NDArray[Any]) -> NDArray[Any]:
+    return array.astype("<f4" if np.issubdtype(array.dtype, np.floating) else "<i8")
+
+
+def _shapes(model: ModelProto) -> dict[str, tuple[int, ...] | None]:
+    graph = model.graph
+    shapes = {
+        item.name: _shape(item) for item in (*graph.input, *graph.value_info, *graph.output)
+    }
+    return shapes | {item.name: tuple(item.dims) for item in graph.initializer}
+
+
+def _shape(item: ValueInfoProto) -> tuple[int, ...] | None:
+    tensor = item.type.tensor_type
+    if not tensor.HasField("shape"):
+        return None
+    return tuple(
+        size.dim_value if size.HasField("dim_value") else -1 for size in tensor.shape.dim
+    )
+
+
+def _free_batch(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (-1, *shape[1:])
+
+
+def _readable(shape: tuple[int, ...] | None) -> str:
+    if shape is None:
+        return "(unknown)"
+    return "[" + ", ".join("N" if size < 0 else str(size) for size in shape) + "]"
+
+
+def _refused(bundle: Bundle, reason: str) -> FluxdropError:
+    return FluxdropError(f"{bundle.onnx} cannot be used: {reason}.", kind="model")

@@ -1,0 +1,89 @@
+"""Graph files: the model as the Julia worker reads it (docs/protocol.md, "Graph files")."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+MAGIC = b"FLUXDROP"
+VERSION = 1
+_ALIGNMENT = 64
+_HEAD = struct.Struct("<8sIIQ")
+_TYPES = {np.dtype("<f4"): "float32", np.dtype("<i8"): "int64"}
+
+Attribute = int | float | str | Sequence[int] | Sequence[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One operator; an absent optional input is an empty string."""
+
+    operator: str
+    inputs: Sequence[str]
+    outputs: Sequence[str]
+    name: str
+    attributes: dict[str, Attribute] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Graph:
+    """A whole model: one input, one output, constants, and nodes in order of execution."""
+
+    input: str
+    input_shape: Sequence[int]
+    output: str
+    nodes: list[Node] = field(default_factory=list)
+    tensors: dict[str, NDArray[Any]] = field(default_factory=dict)
+
+    def to_bytes(self) -> bytes:
+        """The graph file."""
+        lines = [f"input {_quote(self.input)} float32 {_join(self.input_shape)}"]
+        blob = bytearray()
+        for name, tensor in self.tensors.items():
+            array = np.ascontiguousarray(tensor)
+            shape = _join(tensor.shape) or "-"
+            lines.append(f"tensor {_quote(name)} {_TYPES[array.dtype]} {shape} {len(blob)}")
+            blob += array.tobytes()
+            blob += bytes(-len(blob) % _ALIGNMENT)
+        lines += [_statement(node) for node in self.nodes]
+        lines.append(f"output {_quote(self.output)}")
+        header = "".join(f"{line}\n" for line in lines).encode()
+        start = _HEAD.size + len(header)
+        padding = bytes(-start % _ALIGNMENT)
+        return b"".join([_HEAD.pack(MAGIC, VERSION, 0, len(header)), header, padding, blob])
+
+
+def _statement(node: Node) -> str:
+    fields = [
+        "node",
+        _quote(node.operator),
+        "in=" + ",".join(_quote(name) or "-" for name in node.inputs),
+        "out=" + ",".join(_quote(name) for name in node.outputs),
+        "name=" + _quote(node.name),
+    ]
+    fields += [f"{key}={_value(value)}" for key, value in sorted(node.attributes.items())]
+    return " ".join(fields)
+
+
+def _value(value: Attribute) -> str:
+    if isinstance(value, str):
+        return _quote(value)
+    if isinstance(value, int | float):
+        return repr(value)
+    return _join(value)
+
+
+def _join(values: Sequence[int] | Sequence[float]) -> str:
+    return ",".join(repr(value) for value in values)
+
+
+def _quote(text: str) -> str:
+    return "".join(
+        chr(byte) if 0x21 <= byte <= 0x7E and chr(byte) not in "%=," else f"%{byte:02X}"
+        for byte in text.encode()
+    )

@@ -1,0 +1,44 @@
+"""What every engine is: something that turns a batch of tensors into a batch of probabilities."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+
+class EngineInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
+    """Which engine runs the model, as results and ``status`` tell it."""
+
+    engine: str
+    """``julia`` or ``onnxruntime``."""
+    backend: str
+    """``flux``, ``plain`` or ``onnxruntime``."""
+    version: str
+    """Of Julia, or of onnxruntime."""
+    flux: str | None = None
+    device: str = "cpu"
+    pid: int | None = None
+    """Of the worker process, where there is one."""
+    note: str | None = None
+    """Why this engine or backend runs and not the one before it in the order of preference."""
+
+
+class Engine(Protocol):
+    """A loaded model. One thread owns an engine."""
+
+    @property
+    def info(self) -> EngineInfo:
+        """What runs now; it changes when a worker is restarted."""
+
+    def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Probabilities [N, K] of the tensors [N, ...] in *batch*, float32.
+
+        Raises ChildDied when the engine's process ended, which the next call mends, and
+        FluxdropError for anything that would happen again.
+        """
+
+    def close(self) -> None:
+        """End the engine and its process."""

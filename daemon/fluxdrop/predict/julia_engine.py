@@ -1,0 +1,138 @@
+"""The engine ``julia``: a persistent Julia worker behind the pipe, restarted when it dies."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fluxdrop.child import CallFailed, Child, ChildDied
+from fluxdrop.config import Settings
+from fluxdrop.errors import FluxdropError
+from fluxdrop.predict.bundle import Bundle
+from fluxdrop.predict.engine import EngineInfo
+from fluxdrop.provision import JuliaInstall, julia_command
+from fluxdrop.resources import julia_folder
+from fluxdrop.wire import Kind, WireError, pack_tensor, unpack_facts, unpack_tensor
+
+_FIRST_PAUSE = 0.2
+_LONGEST_PAUSE = 30.0
+
+
+class JuliaEngine:
+    """Runs a compiled model in a Julia process of its own.
+
+    The worker is started, given the model and warmed up at construction. After it died, the next
+    call starts another, the later the more often it died in a row.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        install: JuliaInstall,
+        bundle: Bundle,
+        graph: bytes,
+        *,
+        wait_hook: Callable[[], None] | None = None,
+    ) -> None:
+        self._settings = settings
+        self._install = install
+        self._bundle = bundle
+        self._graph = graph
+        self._wait_hook = wait_hook
+        self._pause = 0.0
+        self._not_before = 0.0
+        self._child: Child | None = None
+        self._info: EngineInfo | None = None
+        self._ensure()
+
+    @property
+    def info(self) -> EngineInfo:
+        """What runs, or ran until the worker died."""
+        assert self._info is not None
+        return self._info
+
+    def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See `Engine.predict`."""
+        child = self._ensure()
+        try:
+            result = self._forward(child, batch, self._settings.worker_call_seconds)
+        except ChildDied:
+            self._lost()
+            raise
+        self._pause = 0.0
+        return result
+
+    def close(self) -> None:
+        """End the worker."""
+        if self._child is not None:
+            self._child.stop()
+            self._child = None
+
+    def _forward(
+        self, child: Child, batch: NDArray[np.float32], timeout: float
+    ) -> NDArray[np.float32]:
+        frame = child.call(Kind.PREDICT, *pack_tensor(batch), expect=Kind.PREDICTION, timeout=timeout)
+        try:
+            result = unpack_tensor(frame.payload)
+        except WireError as error:
+            child.kill()
+            raise ChildDied(f"the worker's answer is no tensor: {error}") from error
+        if result.shape[:1] != batch.shape[:1]:
+            child.kill()
+            raise ChildDied(f"the worker answered {result.shape} to a batch of {len(batch)}")
+        return result
+
+    def _ensure(self) -> Child:
+        if self._child is not None and self._child.alive():
+            return self._child
+        self._wait_for_turn()
+        command, environment = julia_command(self._install)
+        argv = [*command, str(julia_folder() / "worker.jl"), "--backend", self._settings.julia_backend]
+        limit = self._settings.worker_start_seconds
+        try:
+            child = Child(
+                "worker", argv, env=environment, start_timeout=limit, wait_hook=self._wait_hook
+            )
+            self._load(child, limit)
+        except ChildDied:
+            self._lost()
+            raise
+        self._child = child
+        return child
+
+    def _load(self, child: Child, limit: float) -> None:
+        hello = child.hello
+        try:
+            loaded = child.call(Kind.LOAD, self._graph, expect=Kind.LOADED, timeout=limit)
+            # The first forward pass compiles; better now than while somebody waits for a picture.
+            shape = self._bundle.spec.input.shape
+            self._forward(child, np.zeros(shape, dtype=np.float32), limit)
+        except CallFailed as error:
+            child.stop()
+            raise FluxdropError(
+                f"{self._bundle.onnx} cannot be run by Julia: {error.message}", kind="model"
+            ) from error
+        self._info = EngineInfo(
+            engine="julia",
+            backend=hello["backend"],
+            version=hello["julia"],
+            flux=hello.get("flux") or None,
+            device=hello.get("device", "cpu"),
+            pid=child.pid,
+            note=hello.get("note") or None,
+        )
+        self._digest = unpack_facts(loaded.payload).get("digest", "")
+
+    def _wait_for_turn(self) -> None:
+        while (left := self._not_before - time.monotonic()) > 0:
+            if self._wait_hook is not None:
+                self._wait_hook()
+            time.sleep(min(left, 0.25))
+
+    def _lost(self) -> None:
+        self._child = None
+        self._pause = min(_LONGEST_PAUSE, self._pause * 2 or _FIRST_PAUSE)
+        self._not_before = time.monotonic() + self._pause
