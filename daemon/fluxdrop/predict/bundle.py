@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -20,6 +20,8 @@ class BundleSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     labels: Annotated[list[str], Meta(min_length=1)]
     """What the outputs are called, in their order."""
+    output: Literal["probabilities", "logits"] = "probabilities"
+    """logits: the model ends before its softmax, which is then done here."""
     input: InputSpec
 
 

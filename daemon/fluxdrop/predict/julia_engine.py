@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable
 
@@ -107,6 +108,9 @@ class JuliaEngine:
         hello = child.hello
         try:
             loaded = child.call(Kind.LOAD, self._graph, expect=Kind.LOADED, timeout=limit)
+            if unpack_facts(loaded.payload).get("digest") != hashlib.sha256(self._graph).hexdigest():
+                child.kill()
+                raise ChildDied("the worker loaded another model than it was given")
             # The first forward pass compiles; better now than while somebody waits for a picture.
             shape = self._bundle.spec.input.shape
             self._forward(child, np.zeros(shape, dtype=np.float32), limit)
@@ -124,7 +128,6 @@ class JuliaEngine:
             pid=child.pid,
             note=hello.get("note") or None,
         )
-        self._digest = unpack_facts(loaded.payload).get("digest", "")
 
     def _wait_for_turn(self) -> None:
         while (left := self._not_before - time.monotonic()) > 0:

@@ -1,0 +1,144 @@
+"""One job: a claimed input on its way to a result, and the folder that holds all of it."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from fluxdrop.errors import FluxdropError
+from fluxdrop.generate.request import GenerationRequest
+from fluxdrop.intake.claim import INPUT, claimed_input
+from fluxdrop.intake.names import Kind, kind_of
+
+REQUEST = "request.json"
+
+Stage = Literal["intake", "generate", "preprocess", "predict", "publish"]
+
+
+class JobRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a command asks beyond the input itself; request.json in the job's folder."""
+
+    replay_of: str | None = None
+    generation: GenerationRequest | None = None
+    """Wins over what the prompt file says."""
+
+
+@dataclass(slots=True)
+class Job:
+    """A job in hand. Its folder is the truth of it; the rest is derived or gathered on the way."""
+
+    id: str
+    folder: Path
+    source: str
+    """The input's path below inbox/, with undecodable bytes and control characters replaced."""
+    input: Path
+    kind: Kind | Literal["unknown"]
+    request: JobRequest
+    created: str
+    attempts: int = 0
+    fault: str = ""
+    """Why the intake says that it has to fail."""
+    sha256: str | None = None
+    prompt: str | None = None
+    warnings: list[str] = field(default_factory=list)
+    timings_ms: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def image(self) -> Path:
+        """The picture that the job is about: generated, or converted from a picture that is no PNG."""
+        return self.folder / "image.png"
+
+    @property
+    def generation(self) -> Path:
+        """How the picture was generated; there only after the picture is whole."""
+        return self.folder / "generation.json"
+
+    @property
+    def tensor(self) -> Path:
+        """What the model sees."""
+        return self.folder / "tensor.npy"
+
+    @property
+    def preview(self) -> Path:
+        """What the model sees, to look at."""
+        return self.folder / "preview.png"
+
+    @property
+    def record(self) -> Path:
+        """The result or error JSON; there only after its name was chosen for good."""
+        return self.folder / "record.json"
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Take the time that the body takes as *stage*'s, in milliseconds."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.timings_ms[stage] = round((time.perf_counter() - started) * 1000, 3)
+
+
+def open_job(folder: Path, fault: str = "") -> Job | None:
+    """The job whose claim is in *folder*; None when it holds no input.
+
+    Raises FluxdropError for a request.json that cannot be read.
+    """
+    source = claimed_input(folder)
+    if source is None:
+        return None
+    request = JobRequest()
+    if (folder / REQUEST).exists():
+        try:
+            request = msgspec.json.decode((folder / REQUEST).read_bytes(), type=JobRequest)
+        except msgspec.DecodeError as error:
+            raise FluxdropError(f"{folder / REQUEST} is wrong: {error}", kind="request") from error
+    return Job(
+        id=folder.name,
+        folder=folder,
+        source=printable(str(source)),
+        input=folder / INPUT / source,
+        kind=kind_of(source.name) or "unknown",
+        request=request,
+        created=_created(folder),
+        fault=fault,
+    )
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of the file *path*, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def printable(name: str) -> str:
+    """*name* as JSON, SQLite and a terminal can show it: no undecodable bytes, no control characters."""
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+
+
+def now() -> str:
+    """This moment in RFC 3339, UTC, with milliseconds."""
+    return rfc3339(datetime.now(UTC))
+
+
+def rfc3339(moment: datetime) -> str:
+    """*moment*, which has a time zone, in RFC 3339, UTC, with milliseconds."""
+    text = moment.astimezone(UTC).isoformat(timespec="milliseconds")
+    return text.removesuffix("+00:00") + "Z"
+
+
+def _created(folder: Path) -> str:
+    # The folder is made for the claim, so it is as old as the job, also after a restart without its index.
+    try:
+        moment = datetime.strptime(folder.name.partition("-")[0], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
+    except ValueError:
+        moment = datetime.now(UTC)
+    return rfc3339(moment)

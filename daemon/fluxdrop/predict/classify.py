@@ -1,0 +1,36 @@
+"""From a model's raw output to labels with probabilities."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fluxdrop.errors import FluxdropError
+from fluxdrop.predict.bundle import Bundle
+
+
+def label_probabilities(raw: NDArray[np.float32], bundle: Bundle) -> dict[str, float]:
+    """The probability of each label, in the model's order, out of one picture's output *raw* [K].
+
+    Raises FluxdropError, kind ``model``, when the output does not fit the bundle's labels or is
+    not a number.
+    """
+    labels = bundle.spec.labels
+    if raw.shape != (len(labels),):
+        raise FluxdropError(
+            f"The model {bundle.name} gives {list(raw.shape)} numbers a picture and has {len(labels)} labels",
+            hint=f"Correct the labels in {bundle.folder / 'model.toml'}.",
+            kind="model",
+        )
+    values = raw.astype(np.float64)
+    if bundle.spec.output == "logits":
+        values = np.exp(values - values.max())
+        values /= values.sum()
+    if not np.isfinite(values).all():
+        raise FluxdropError(
+            f"The model {bundle.name} gives numbers that are not finite for this picture",
+            kind="model",
+        )
+    # A softmax in float32 can end a rounding error beyond 1.
+    values = np.clip(values, 0.0, 1.0)
+    return {label: float(np.float32(p)) for label, p in zip(labels, values, strict=True)}

@@ -1,0 +1,1 @@
+"""From a finished job to files that others read."""
