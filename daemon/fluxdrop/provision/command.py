@@ -91,7 +91,8 @@ def setup(
             error = {"kind": problem.kind, "message": problem.message, "hint": problem.hint}
             typer.echo(json.dumps({"error": error}, indent=2))
         else:
-            noise.print(str(problem), style="red", markup=False, highlight=False, soft_wrap=True)
+            said = f"{problem.message}. {problem.hint}".rstrip()
+            noise.print(said, style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1) from None
     if json_output:
         typer.echo(json.dumps(report.as_dict(), indent=2))

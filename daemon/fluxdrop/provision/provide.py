@@ -34,6 +34,10 @@ _FLUX_LATER = (
     "Run `fluxdrop setup --force` where https://pkg.julialang.org and "
     "https://julialang-s3.julialang.org (or the JULIA_PKG_SERVER that you name) can be reached."
 )
+_OWN_FLUX = (
+    f"Name a Julia of 1.10 or newer in {EXECUTABLE_VARIABLE} and a project with Flux 0.16 in "
+    f"{PROJECT_VARIABLE}, or unset both and run `fluxdrop setup`."
+)
 _OWN_JULIA = (
     f"Or name a Julia of your own in {EXECUTABLE_VARIABLE}, and a project with Flux in "
     f"{PROJECT_VARIABLE}."
@@ -156,7 +160,9 @@ def _kept(recorded: JuliaInstall, *steps: Step) -> SetupReport:
 def _verified_override(named: JuliaInstall, progress: Progress) -> SetupReport:
     install, trouble = _verified(named, progress)
     reason = f"It names {_described(install)}{trouble}."
-    return _report(install, Step("environment", "used", reason))
+    report = _report(install, Step("environment", "used", reason))
+    # Another setup would change nothing for as long as the environment decides.
+    return replace(report, remedies=() if install.flux else (_OWN_FLUX,))
 
 
 def _verified(install: JuliaInstall, progress: Progress) -> tuple[JuliaInstall, str]:

@@ -7,6 +7,7 @@ A program of its own because juliapkg prints and waits without limit, and becaus
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -19,7 +20,12 @@ def main(answer: Path, force: bool) -> None:
     import juliapkg
     from juliapkg.state import STATE
 
-    juliapkg.resolve(force=force)
+    try:
+        juliapkg.resolve(force=force)
+    except subprocess.CalledProcessError as problem:
+        # juliapkg catches what some of its Julia calls say, and drops it.
+        print(problem.stderr or "")
+        raise
     found = {
         "executable": str(juliapkg.executable()),
         "project": str(juliapkg.project()),
