@@ -1,0 +1,33 @@
+"""
+The Julia side of fluxdrop: reads a graph file (what the daemon's compiler makes of an ONNX file),
+builds the model out of Flux's layers, or of [`PlainLayers`](@ref) where Flux cannot be loaded, and answers
+the frames of docs/protocol.md.
+
+    backend = choose_backend("auto")
+    model = build(read_graph(read("model.graph")), backend)
+    predict(model, x)  # x and the answer are WHCN: (W, H, C, N), (labels, N)
+
+Flux is loaded while the program runs: call what comes after `choose_backend` from a new top-level
+statement, or it does not see Flux's methods.
+
+Runs on Julia 1.5 and later.
+"""
+module FluxdropWorker
+
+using SHA: sha256
+
+include("plain.jl")
+include("errors.jl")
+include("wire.jl")
+include("tensors.jl")
+include("graph.jl")
+include("npy.jl")
+include("backend.jl")
+include("operators.jl")
+include("plan.jl")
+include("model.jl")
+include("options.jl")
+include("process.jl")
+include("serve.jl")
+
+end

@@ -1,0 +1,208 @@
+# The reader of graph files (docs/protocol.md). A file is not trusted: every count, offset and name
+# is checked before it is used.
+
+const GRAPH_MAGIC = b"FLUXDROP"
+const GRAPH_VERSION = 1
+const ALIGNMENT = 64
+
+"""
+One operator of the graph. `inputs` and `outputs` are names of values, `"-"` an optional input that is
+absent; attributes are lists of words, read with [`ints`](@ref) and its kin.
+"""
+struct Node
+    operator::String
+    name::String
+    inputs::Vector{String}
+    outputs::Vector{String}
+    attributes::Dict{String,Vector{String}}
+end
+
+"How messages speak of a node."
+label(node::Node) = "node $(isempty(node.name) ? node.outputs[1] : node.name) ($(node.operator))"
+
+"""
+A graph: `input` and its `shape` (outermost first, -1 is free), `constants` with reversed dimensions,
+`nodes` in order of execution, and the name of the `output`.
+"""
+struct Graph
+    input::String
+    shape::Vector{Int}
+    constants::Dict{String,Array}
+    nodes::Vector{Node}
+    output::String
+end
+
+"""
+    read_graph(bytes) -> Graph
+
+Read a graph file. Throws [`GraphError`](@ref), which names the line at fault. Constants are copied:
+`bytes` may be reused afterwards.
+"""
+function read_graph(bytes::Vector{UInt8})
+    text, data = split_graph(bytes)
+    reader = GraphReader(bytes, data)
+    for (number, line) in enumerate(split(text, '\n'))
+        isempty(line) && continue
+        try
+            statement!(reader, split(line, ' '))
+        catch e
+            e isa GraphError || rethrow()
+            throw(GraphError("line $number: $(e.message)"))
+        end
+    end
+    reader.input === nothing && throw(GraphError("the graph has no input"))
+    reader.output === nothing && throw(GraphError("the graph has no output"))
+    return Graph(reader.input, reader.shape, reader.constants, reader.nodes, reader.output)
+end
+
+"The header text of a graph file, and the offset at which its tensor data begin."
+function split_graph(bytes)
+    length(bytes) >= 24 || throw(GraphError("a graph file has at least 24 bytes, this one $(length(bytes))"))
+    view(bytes, 1:8) == GRAPH_MAGIC || throw(GraphError("a graph file begins with FLUXDROP, this one does not"))
+    version = little(UInt32, bytes, 8)
+    version == GRAPH_VERSION ||
+        throw(GraphError("the graph file has version $version; this worker reads version $GRAPH_VERSION"))
+    little(UInt32, bytes, 12) == 0 || throw(GraphError("bytes 12 to 15 are not zero"))
+    text_bytes = little(UInt64, bytes, 16)
+    text_bytes <= length(bytes) - 24 || throw(GraphError("the header text goes past the end of the file"))
+    text = String(bytes[25:24+Int(text_bytes)])
+    isascii(text) || throw(GraphError("the header text has characters outside ASCII"))
+    return text, aligned(24 + Int(text_bytes))
+end
+
+aligned(offset) = cld(offset, ALIGNMENT) * ALIGNMENT
+
+mutable struct GraphReader
+    bytes::Vector{UInt8}
+    data::Int
+    budget::Int  # tensors may not add up to more than the file: a header of a line could ask for any memory
+    input::Union{String,Nothing}
+    shape::Vector{Int}
+    constants::Dict{String,Array}
+    nodes::Vector{Node}
+    output::Union{String,Nothing}
+    known::Set{String}
+end
+
+GraphReader(bytes, data) = GraphReader(bytes, data, max(0, length(bytes) - data), nothing, Int[],
+                                       Dict{String,Array}(), Node[], nothing, Set{String}())
+
+function statement!(reader::GraphReader, fields)
+    verb = fields[1]
+    if verb == "node"
+        node!(reader, fields)
+    elseif verb == "tensor"
+        tensor!(reader, fields)
+    elseif verb == "input"
+        expect(fields, 4)
+        reader.input === nothing || throw(GraphError("a second input"))
+        fields[3] == "float32" || throw(GraphError("the input has type $(fields[3]); only float32 is known"))
+        reader.shape = shape(fields[4], -1)
+        reader.input = define!(reader, fields[2])
+    elseif verb == "output"
+        expect(fields, 2)
+        reader.output === nothing || throw(GraphError("a second output"))
+        reader.output = known(reader, decode(fields[2]))
+    else
+        throw(GraphError("unknown statement '$verb'"))
+    end
+    return nothing
+end
+
+expect(fields, count) = length(fields) == count ||
+    throw(GraphError("'$(fields[1])' takes $(count - 1) fields, this has $(length(fields) - 1)"))
+
+function define!(reader, field)
+    name = decode(field)
+    name in ("", "-") && throw(GraphError("'$name' is no name for a value"))
+    name in reader.known && throw(GraphError("'$name' is defined twice"))
+    push!(reader.known, name)
+    return name
+end
+
+known(reader, name) = name in reader.known ? name : throw(GraphError("'$name' is used before it is defined"))
+
+function shape(field, least)
+    field == "-" && return Int[]
+    sizes = map(number, split(field, ','))
+    length(sizes) <= MAXIMUM_RANK || throw(GraphError("a shape of $(length(sizes)) dimensions"))
+    all(n -> least <= n <= typemax(Int32), sizes) || throw(GraphError("the shape $field is impossible"))
+    return sizes
+end
+
+function number(field)
+    value = tryparse(Int, field)
+    return value === nothing ? throw(GraphError("'$field' is no whole number")) : value
+end
+
+function tensor!(reader, fields)
+    expect(fields, 5)
+    sizes = shape(fields[4], 0)
+    offset = number(fields[5])
+    T = fields[3] == "float32" ? Float32 : fields[3] == "int64" ? Int64 :
+        throw(GraphError("the tensor has type $(fields[3]); float32 and int64 are known"))
+    bytes = byte_count(sizes, sizeof(T))
+    space = length(reader.bytes) - reader.data
+    offset >= 0 && offset % ALIGNMENT == 0 || throw(GraphError("the offset $offset is no multiple of $ALIGNMENT"))
+    bytes !== nothing && bytes <= reader.budget && offset <= space - bytes ||
+        throw(GraphError("the tensor goes past the end of the file"))
+    reader.budget -= bytes
+    array = Array{T}(undef, Tuple(reverse(sizes)))
+    source = reader.bytes
+    bytes > 0 && GC.@preserve array source unsafe_copyto!(
+        Ptr{UInt8}(pointer(array)), pointer(source, reader.data + offset + 1), bytes)
+    reader.constants[define!(reader, fields[2])] = array
+    return nothing
+end
+
+function node!(reader, fields)
+    length(fields) >= 5 || throw(GraphError("'node' takes an operator, in, out and name"))
+    inputs = list(value_of(fields[3], "in"))
+    outputs = list(value_of(fields[4], "out"))
+    isempty(outputs) && throw(GraphError("a node without outputs"))
+    attributes = Dict{String,Vector{String}}()
+    for field in fields[6:end]
+        name, value = key_and_value(field)
+        haskey(attributes, name) && throw(GraphError("the attribute '$name' is given twice"))
+        attributes[name] = list(value)
+    end
+    foreach(name -> name == "-" || known(reader, name), inputs)
+    foreach(name -> name == "-" || define!(reader, name), split(value_of(fields[4], "out"), ','))
+    push!(reader.nodes, Node(decode(fields[2]), decode(value_of(fields[5], "name")), inputs, outputs, attributes))
+    return nothing
+end
+
+function value_of(field, key)
+    name, value = key_and_value(field)
+    name == key || throw(GraphError("'$key=' is expected where '$field' stands"))
+    return value
+end
+
+function key_and_value(field)
+    equals = findfirst('=', field)
+    equals === nothing && throw(GraphError("'$field' has no '='"))
+    return decode(SubString(field, 1, equals - 1)), SubString(field, equals + 1)
+end
+
+list(value) = isempty(value) ? String[] : map(decode, split(value, ','))
+
+"Undo percent-encoding."
+function decode(word)
+    '%' in word || return String(word)
+    raw = codeunits(word)
+    decoded = UInt8[]
+    i = 1
+    while i <= length(raw)
+        if raw[i] == UInt8('%')
+            byte = i + 2 <= length(raw) ? tryparse(UInt8, String(raw[i+1:i+2]), base=16) : nothing
+            byte === nothing && throw(GraphError("'$word' has a bad percent-encoding"))
+            push!(decoded, byte)
+            i += 3
+        else
+            push!(decoded, raw[i])
+            i += 1
+        end
+    end
+    text = String(decoded)
+    return isvalid(text) ? text : throw(GraphError("'$word' is not UTF-8"))
+end

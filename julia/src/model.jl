@@ -1,0 +1,136 @@
+# A graph becomes a model: a list of steps over slots that hold the values in flight.
+
+"""
+A run of layers of which only the first may take several inputs: `layers` is a Chain of the backend.
+`nodes` has the node of each layer; `release` are the slots that nothing reads after this step.
+"""
+struct Step
+    layers
+    nodes::Vector{Node}
+    inputs::Vector{Int}
+    output::Int
+    release::Vector{Int}
+end
+
+"""
+A model that is ready to run. `shape` is the input's, outermost first, with -1 where it is free; a value
+lives in one of `slots` slots, the input in slot 1 and the answer in slot `output`.
+"""
+struct Model
+    shape::Vector{Int}
+    steps::Vector{Step}
+    slots::Int
+    output::Int
+    nodes::Int
+end
+
+"""
+    build(graph, backend) -> Model
+
+Throws [`OperatorError`](@ref) for the first node that cannot be built.
+"""
+function build(graph::Graph, backend::Backend)
+    plan, output = plan_of(graph)
+    readers = count_readers(plan, output)
+    slots = Dict(graph.input => 1)    # value => slot
+    makers = Dict{String,Step}()      # value => the step that ends with it
+    steps = Step[]
+    for item in plan
+        layer = layer_of(item, graph, slots, backend.layers)
+        names = filter(name -> haskey(slots, name), item.inputs)
+        if length(names) == 1 && readers[names[1]] == 1 && haskey(makers, names[1])
+            step = makers[names[1]]
+        else
+            step = Step([], Node[], [slots[name] for name in names], length(steps) + 2, Int[])
+            push!(steps, step)
+        end
+        push!(step.layers, layer)
+        push!(step.nodes, item.node)
+        slots[item.output] = step.output
+        makers[item.output] = step
+    end
+    haskey(slots, output) || throw(GraphError("the output '$output' is not computed"))
+    last_use = Dict(slot => i for (i, step) in enumerate(steps) for slot in step.inputs)
+    for (slot, i) in last_use
+        slot == slots[output] || push!(steps[i].release, slot)
+    end
+    chained = [Step(backend.layers.Chain(s.layers), s.nodes, s.inputs, s.output, s.release) for s in steps]
+    return Model(graph.shape, chained, length(steps) + 1, slots[output], length(graph.nodes))
+end
+
+"The layer of one item of the plan."
+function layer_of(item::Planned, graph, slots, L)
+    node = item.node
+    fail(words) = throw(OperatorError("$(label(node)): $words"))
+    haskey(OPERATORS, node.operator) || fail("the worker has no operator $(node.operator)")
+    operator = OPERATORS[node.operator]
+    inputs = map(item.inputs) do name
+        name == "-" ? nothing : haskey(slots, name) ? COMPUTED : haskey(graph.constants, name) ? graph.constants[name] :
+        fail("it reads '$name', an output beside a node's first: the worker computes only the first")
+    end
+    computed = count(input -> input === COMPUTED, inputs)
+    computed >= 1 || fail("none of its inputs is computed: the compiler should have made it a constant")
+    expected = operator.computed
+    expected == ANY_INPUTS || (computed == expected && all(input -> input === COMPUTED, inputs[1:expected])) ||
+        fail("its first $(expected == 1 ? "input" : "$expected inputs") should be computed, the others constants")
+    activation = item.activation === nothing ? nothing : getfield(L, ACTIVATIONS[item.activation])
+    try
+        return operator.build(Operation(node, inputs, L, activation))
+    catch e
+        e isa Union{OperatorError,OutOfMemoryError,InterruptException} && rethrow()
+        fail(reason(e))
+    end
+end
+
+"""
+    predict(model, x::Array{Float32}) -> Array{Float32}
+
+`x` has the dimensions of the graph's input reversed, and so has the answer. Throws [`InputError`](@ref) where
+`x` does not fit and [`ComputeError`](@ref), with the node's name, where a layer fails.
+"""
+function predict(model::Model, x::Array{Float32})
+    check(model, x)
+    values = Vector{Any}(nothing, model.slots)
+    values[1] = x
+    for step in model.steps
+        values[step.output] = run_step(step, [values[i] for i in step.inputs])
+        for slot in step.release
+            values[slot] = nothing
+        end
+    end
+    y = values[model.output]
+    return y isa Array{Float32} ? y : Array{Float32}(y)
+end
+
+function run_step(step, inputs)
+    i = 1
+    try
+        y = step.layers[1](inputs...)
+        while i < length(step.layers)
+            i += 1
+            y = step.layers[i](y)
+        end
+        return y
+    catch e
+        e isa InterruptException && rethrow()
+        throw(ComputeError("$(label(step.nodes[i])): $(reason(e))"))
+    end
+end
+
+function check(model, x)
+    shape = outer_shape(x)
+    length(shape) == length(model.shape) && all(((n, m),) -> m in (-1, n), zip(shape, model.shape)) ||
+        throw(InputError("the model takes a tensor of shape $(words(model.shape)) (-1 is free), not $(words(shape))"))
+    isempty(x) && throw(InputError("the tensor of shape $(words(shape)) has no elements"))
+    return nothing
+end
+
+function Base.show(io::IO, model::Model)
+    println(io, "Model of ", words(model.shape), " (-1 is free), v1, to v", model.output, ":")
+    for step in model.steps
+        println(io, "  v", step.output, " = ", join(("v$i" for i in step.inputs), ", "))
+        for i in 1:length(step.layers)
+            println(io, "    |> ", step.layers[i])
+        end
+    end
+end

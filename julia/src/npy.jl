@@ -1,0 +1,30 @@
+# NumPy's .npy files, as far as `preprocessed_images/` has them: little-endian float32, C order.
+
+"""
+    read_npy(path) -> Array{Float32}
+
+The array with its dimensions reversed. Reads versions 1 and 2 of the format.
+"""
+function read_npy(path)
+    bytes = read(path)
+    refuse(words) = throw(UsageError("$path: $words"))
+    length(bytes) >= 12 && view(bytes, 1:6) == b"\x93NUMPY" || refuse("not a .npy file")
+    wide = bytes[7] == 2
+    wide || bytes[7] == 1 || refuse(".npy version $(bytes[7]) is not known")
+    start = wide ? 12 : 10
+    header_bytes = Int(wide ? little(UInt32, bytes, 8) : little(UInt16, bytes, 8))
+    start + header_bytes <= length(bytes) || refuse("the file ends within its header")
+    header = String(bytes[start+1:start+header_bytes])
+    occursin(r"'descr':\s*'<f4'", header) || refuse("the elements are not '<f4' (little-endian float32)")
+    occursin(r"'fortran_order':\s*False", header) || refuse("the array is not in C order")
+    found = match(r"'shape':\s*\(([0-9, ]*)\)", header)
+    found === nothing && refuse("the header has no shape")
+    shape = map(n -> tryparse(Int, strip(n)), split(found.captures[1], ',', keepempty=false))
+    (nothing in shape || length(shape) > MAXIMUM_RANK) && refuse("the shape ($(found.captures[1])) is impossible")
+    count = byte_count(shape, sizeof(Float32))
+    count == length(bytes) - start - header_bytes ||
+        refuse("shape $(words(shape)) does not fit the $(length(bytes) - start - header_bytes) bytes of data")
+    array = Array{Float32}(undef, Tuple(reverse(shape)))
+    copyto!(vec(array), reinterpret(Float32, bytes[start+header_bytes+1:end]))
+    return array
+end

@@ -1,0 +1,142 @@
+# The registry: how an ONNX operator becomes a layer. Each theme has a file in operators/.
+#
+#     operator("Conv") do op
+#         op.L.Conv(constant(op, 2), ...)
+#     end
+#
+# `op.L` is Flux or PlainLayers. A builder reads the node's attributes with `ints`, `int`, `float` and
+# `word`, its constant inputs with `constant` and `optional`, and returns a layer: anything that can be
+# called with the computed inputs, in the node's order. What it throws is reported with the node's name.
+
+"What a builder sees: the node, its inputs (an array, `COMPUTED`, or `nothing` where absent), the layers."
+struct Operation
+    node::Node
+    inputs::Vector{Any}
+    L::Module
+    activation::Union{Function,Nothing}
+end
+
+struct Computed end
+const COMPUTED = Computed()
+
+"""
+`build(op)` makes the layer; `computed` is the number of leading inputs that have to be computed (the
+others are constants), or `ANY_INPUTS` for a builder that sees to this itself; `fuses` tells that the
+layer applies `op.activation`, the activation that follows it.
+"""
+struct Operator
+    build::Function
+    computed::Int
+    fuses::Bool
+end
+
+const ANY_INPUTS = -1
+const OPERATORS = Dict{String,Operator}()
+
+function operator(build, names...; computed=1, fuses=false)
+    for name in names
+        OPERATORS[name] = Operator(build, computed, fuses)
+    end
+end
+
+refuse(op::Operation, words) = throw(OperatorError("$(label(op.node)): $words"))
+
+"The attribute as a list of whole numbers; [`int`](@ref), [`float`](@ref) and [`word`](@ref) read one of their kind."
+ints(op::Operation, name) = Int[parsed(op, name, Int, value) for value in attribute(op, name)]
+int(op::Operation, name) = parsed(op, name, Int, single(op, name))
+float(op::Operation, name) = parsed(op, name, Float32, single(op, name))
+word(op::Operation, name) = single(op, name)
+
+"`int(op, name)`, or `default` where the operator's version has no such attribute."
+int(op::Operation, name, default) = haskey(op.node.attributes, name) ? int(op, name) : default
+
+function attribute(op, name)
+    haskey(op.node.attributes, name) || refuse(op, "the attribute '$name' is missing")
+    return op.node.attributes[name]
+end
+
+function single(op, name)
+    values = attribute(op, name)
+    length(values) == 1 || refuse(op, "the attribute '$name' should be one value, not $(length(values))")
+    return values[1]
+end
+
+function parsed(op, name, T, value)
+    result = tryparse(T, value)
+    result === nothing && refuse(op, "the attribute '$name' has the value '$value'")
+    return result
+end
+
+"The `i`th input, a constant of element type `T`; `nothing` where it is absent."
+function optional(op::Operation, i, T=Float32)
+    i <= length(op.inputs) && op.inputs[i] !== nothing || return nothing
+    op.inputs[i] === COMPUTED && refuse(op, "input $i has to be a constant")
+    op.inputs[i] isa Array{T} || refuse(op, "input $i has to be of type $T")
+    return op.inputs[i]
+end
+
+"The `i`th input, a constant that has to be there."
+function constant(op::Operation, i, T=Float32)
+    value = optional(op, i, T)
+    return value === nothing ? refuse(op, "input $i is missing") : value
+end
+
+"The options of a window: ONNX names height before width, Julia's dimensions run the other way."
+window_options(op) = (stride=spatial(op, "strides"), pad=pads(op))
+
+function spatial(op, name)
+    values = ints(op, name)
+    all(n -> 1 <= n <= typemax(Int32), values) || refuse(op, "the attribute '$name' has the values $values")
+    return Tuple(reverse(values))
+end
+
+"ONNX's (h begin, w begin, h end, w end) as NNlib's (w begin, w end, h begin, h end)."
+function pads(op)
+    values = ints(op, "pads")
+    iseven(length(values)) && all(n -> 0 <= n <= typemax(Int32), values) ||
+        refuse(op, "the attribute 'pads' has the values $values")
+    n = length(values) ÷ 2
+    return Tuple(values[isodd(i) ? axis : axis + n] for axis in n:-1:1 for i in 1:2)
+end
+
+"Refuse an attribute that has another value than the one the layers can do."
+only_value(op, name, value) = int(op, name, value) == value || refuse(op, "'$name' = $(int(op, name)) is not supported")
+
+"The dimension of `x` that ONNX calls `axis`; negative axes count from the last."
+function dimension(x, axis)
+    d = axis < 0 ? -axis : ndims(x) - axis
+    1 <= d <= ndims(x) || throw(DimensionMismatch("there is no axis $axis in a tensor of $(ndims(x)) dimensions"))
+    return d
+end
+
+"A function of numbers applied element by element, ONNX's broadcasting included."
+struct Elementwise{F}
+    f::F
+end
+
+# numpy aligns shapes at the last dimension, which is Julia's first: where `.` aligns them.
+(e::Elementwise)(xs...) = broadcast(e.f, xs...)
+Base.show(io::IO, e::Elementwise) = print(io, "Elementwise(", e.f, ")")
+
+"A function called with the constants of a node in their places among the computed inputs."
+struct Bound{F}
+    f::F
+    inputs::Vector{Any}
+end
+
+function (b::Bound)(xs...)
+    next = 0
+    return b.f((input === COMPUTED ? xs[next+=1] : input for input in b.inputs)...)
+end
+Base.show(io::IO, b::Bound) = print(io, "Bound(", b.f, ")")
+
+"`f` with the node's constants bound, so that it takes the computed inputs alone."
+bind(op::Operation, f) = all(input -> input === COMPUTED, op.inputs) ? f : Bound(f, op.inputs)
+
+"The activation to build into the layer."
+activation(op::Operation) = op.activation === nothing ? identity : op.activation
+
+include("operators/convolution.jl")
+include("operators/elementwise.jl")
+include("operators/dense.jl")
+include("operators/shape.jl")

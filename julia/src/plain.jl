@@ -1,0 +1,18 @@
+"""
+Layers with the names, constructors and semantics of Flux 0.16's, forward only, on `Array{Float32}`
+and Julia's standard library alone: what the worker computes with where Flux cannot be loaded.
+
+Only the part of Flux's interface that the worker uses is here. Arrays are WHCN, as in Flux: width,
+height, channels, batch. The layers share one scratch buffer, so one task at a time may use them.
+"""
+module PlainLayers
+
+using LinearAlgebra: BLAS
+
+include("plain/activations.jl")
+include("plain/window.jl")
+include("plain/conv.jl")
+include("plain/pooling.jl")
+include("plain/basic.jl")
+
+end

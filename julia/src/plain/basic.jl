@@ -1,0 +1,111 @@
+# Chain, Dense and BatchNorm (Flux's src/layers/basic.jl and normalise.jl).
+
+"""
+    Chain(layers::Vector)
+
+Calls the layers one after the other; `chain[i]` is one of them.
+"""
+struct Chain
+    layers::Vector{Any}
+end
+
+function (c::Chain)(x)
+    for layer in c.layers
+        x = layer(x)
+    end
+    return x
+end
+
+Base.getindex(c::Chain, i) = c.layers[i]
+Base.length(c::Chain) = length(c.layers)
+
+function Base.show(io::IO, c::Chain)
+    print(io, "Chain([")
+    join(io, c.layers, ", ")
+    print(io, "])")
+end
+
+"""
+    Dense(W, bias, σ = identity)
+
+`σ.(W * x .+ bias)` with `W` of (out, in) and a bias of length `out`, or `false`: (in, ...) becomes
+(out, ...), all further dimensions being batches.
+"""
+struct Dense{F}
+    weight::Matrix{Float32}
+    bias::Union{Vector{Float32},Bool}
+    σ::F
+    function Dense(weight, bias, σ::F=identity) where {F}
+        bias === false || length(bias) == size(weight, 1) ||
+            throw(DimensionMismatch("$(length(bias)) biases for $(size(weight, 1)) outputs"))
+        new{F}(weight, bias, σ)
+    end
+end
+
+function (d::Dense)(x::Array{Float32})
+    out, width = size(d.weight)
+    ndims(x) >= 1 && size(x, 1) == width ||
+        throw(DimensionMismatch("$d expects size(input, 1) == $width, but got $(size(x))"))
+    columns = length(x) ÷ max(1, width)
+    y = BLAS.gemm('N', 'N', d.weight, reshape(x, width, columns))
+    add_bias!(reshape(y, 1, out, columns), d.σ, d.bias)
+    return reshape(y, out, size(x)[2:end]...)
+end
+
+function Base.show(io::IO, d::Dense)
+    print(io, "Dense(", size(d.weight, 2), " => ", size(d.weight, 1))
+    d.σ === identity || print(io, ", ", d.σ)
+    d.bias === false && print(io, "; bias=false")
+    print(io, ")")
+end
+
+"""
+    BatchNorm(channels, λ = identity; initβ, initγ, eps = 1f-5)
+
+`λ.(γ .* (x .- μ) ./ sqrt.(σ² .+ ϵ) .+ β)` with a channel's own γ, β, μ and σ²: Flux's layer in test
+mode, the only mode there is here. `initβ(channels)` and `initγ(channels)` give β and γ; μ and σ² are
+zeros and ones to write over, as in Flux.
+"""
+struct BatchNorm{F}
+    λ::F
+    β::Vector{Float32}
+    γ::Vector{Float32}
+    μ::Vector{Float32}
+    σ²::Vector{Float32}
+    ϵ::Float32
+end
+
+BatchNorm(channels::Int, λ=identity; initβ=n -> zeros(Float32, n), initγ=n -> ones(Float32, n), eps=1.0f-5) =
+    BatchNorm(λ, initβ(channels), initγ(channels), zeros(Float32, channels), ones(Float32, channels), eps)
+
+"These layers know no other mode than the one for inference."
+testmode!(layer) = layer
+
+function (b::BatchNorm)(x::Array{Float32})
+    channels = length(b.γ)
+    ndims(x) >= 2 && size(x, ndims(x) - 1) == channels ||
+        throw(DimensionMismatch("$b expects $channels channels, but got $(size(x))"))
+    y = similar(x)
+    pixels = prod(size(x)[1:ndims(x)-2])
+    normalise!(y, x, b, b.λ, pixels)
+    return y
+end
+
+function normalise!(y, x, b, λ::F, pixels) where {F}
+    channels = length(b.γ)
+    for plane in 0:channels*size(x, ndims(x))-1
+        c = plane % channels + 1
+        scale = b.γ[c] / sqrt(b.σ²[c] + b.ϵ)
+        shift = b.β[c] - b.μ[c] * scale
+        @inbounds @simd for i in plane*pixels+1:plane*pixels+pixels
+            y[i] = λ(muladd(x[i], scale, shift))
+        end
+    end
+    return nothing
+end
+
+function Base.show(io::IO, b::BatchNorm)
+    print(io, "BatchNorm(", length(b.γ))
+    b.λ === identity || print(io, ", ", b.λ)
+    print(io, ")")
+end

@@ -1,0 +1,93 @@
+# Pooling (Flux's src/layers/conv.jl, NNlib's src/pooling.jl): padding counts as nothing in a
+# maximum and as zeros in a mean, whose divisor is always the window's size.
+
+"""
+    PoolDims(x, kernel; stride = kernel, padding = 0, dilation = 1)
+
+NNlib's description of a pooling of `x`: what [`maxpool`](@ref) and [`meanpool`](@ref) take. Flux's layers
+have no dilation, NNlib's pooling has.
+"""
+PoolDims(x, kernel; stride=kernel, padding=0, dilation=1) =
+    window(kernel; stride=stride, pad=padding, dilation=dilation)
+
+"(W, H, C, N) to (W', H', C, N): the largest of each window."
+maxpool(x, w::Window) = pool((a, b) -> ifelse(b > a, b, a), -Inf32, x, w)
+
+"(W, H, C, N) to (W', H', C, N): the mean of each window."
+function meanpool(x, w::Window)
+    y = pool(+, 0.0f0, x, w)
+    y ./= prod(w.kernel)
+    return y
+end
+
+function pool(f::F, start, input, w::Window) where {F}
+    x = planes(input)
+    x_plane = (size(x, 1), size(x, 2))
+    plane = output_size(w, x_plane)
+    y = Array{Float32,4}(undef, plane..., size(x, 3), size(x, 4))
+    for i in 0:size(x, 3)*size(x, 4)-1
+        offset = i * plane[1] * plane[2]
+        fill_range!(y, offset, plane[1] * plane[2], start)
+        for row in 0:w.kernel[2]-1, column in 0:w.kernel[1]-1
+            sweep!(f, y, offset, plane, x, i * x_plane[1] * x_plane[2], x_plane, w, (column, row))
+        end
+    end
+    return like(y, input)
+end
+
+"""
+    MaxPool(window::NTuple; pad = 0, stride = window)
+
+The largest value of each window; `pad` as in [`Conv`](@ref).
+"""
+struct MaxPool
+    window::Window
+end
+
+MaxPool(k::Tuple; pad=0, stride=k) = MaxPool(window(k; stride=stride, pad=pad, dilation=1))
+(m::MaxPool)(x) = maxpool(x, m.window)
+
+"""
+    MeanPool(window::NTuple; pad = 0, stride = window)
+
+The mean of each window, padding counted as zeros.
+"""
+struct MeanPool
+    window::Window
+end
+
+MeanPool(k::Tuple; pad=0, stride=k) = MeanPool(window(k; stride=stride, pad=pad, dilation=1))
+(m::MeanPool)(x) = meanpool(x, m.window)
+
+function Base.show(io::IO, m::Union{MaxPool,MeanPool})
+    w = m.window
+    print(io, m isa MaxPool ? "MaxPool(" : "MeanPool(", w.kernel)
+    all(iszero, w.pad) || print(io, ", pad=", all(==(w.pad[1]), w.pad) ? w.pad[1] : w.pad)
+    w.stride == w.kernel || print(io, ", stride=", w.stride)
+    print(io, ")")
+end
+
+"The largest value of each plane: (W, H, C, N) to (1, 1, C, N)."
+struct GlobalMaxPool end
+
+"The mean of each plane: (W, H, C, N) to (1, 1, C, N)."
+struct GlobalMeanPool end
+
+(::GlobalMaxPool)(x) = global_pool((a, b) -> ifelse(b > a, b, a), -Inf32, x, 1)
+(::GlobalMeanPool)(x) = global_pool(+, 0.0f0, x, prod(size(x)[1:end-2]))
+
+function global_pool(f::F, start, x::Array{Float32,N}, divisor) where {F,N}
+    pixels = prod(size(x)[1:N-2])
+    y = Array{Float32,N}(undef, ntuple(i -> i <= N - 2 ? 1 : size(x, i), N))
+    for i in eachindex(y)
+        value = start
+        @inbounds @simd for j in (i-1)*pixels+1:i*pixels
+            value = f(value, x[j])
+        end
+        y[i] = value / divisor
+    end
+    return y
+end
+
+Base.show(io::IO, ::GlobalMaxPool) = print(io, "GlobalMaxPool()")
+Base.show(io::IO, ::GlobalMeanPool) = print(io, "GlobalMeanPool()")

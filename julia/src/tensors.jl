@@ -1,0 +1,57 @@
+# Tensors as bytes. Row-major NCHW bytes are column-major WHCN bytes: an axis `a` of a tensor of
+# rank `r` is Julia's dimension `r - a`, and nothing is copied or transposed.
+
+const FLOAT32 = 0x01
+const MAXIMUM_RANK = 8
+
+"""
+    tensor(payload) -> Array{Float32}
+
+The tensor in the payload of a PREDICT frame, its dimensions reversed (W, H, C, N).
+
+The array shares the payload's memory: the caller keeps `payload` alive and unchanged (`GC.@preserve`)
+for as long as it uses the array.
+"""
+function tensor(payload::Vector{UInt8})
+    length(payload) >= 4 || throw(InputError("the tensor ends within its head"))
+    payload[1] == FLOAT32 || throw(InputError("the tensor has element type $(payload[1]); only 1 (float32) is known"))
+    rank = Int(payload[2])
+    rank <= MAXIMUM_RANK || throw(InputError("the tensor has $rank dimensions; at most $MAXIMUM_RANK are allowed"))
+    head = 4 + 4rank
+    length(payload) >= head || throw(InputError("the tensor ends within its head"))
+    shape = [Int(little(UInt32, payload, 4i)) for i in 1:rank]
+    bytes = byte_count(shape, sizeof(Float32))
+    bytes == length(payload) - head ||
+        throw(InputError("a tensor of shape $(words(shape)) does not have $(length(payload) - head) bytes"))
+    return unsafe_wrap(Array, Ptr{Float32}(pointer(payload, head + 1)), Tuple(reverse(shape)))
+end
+
+"The bytes of a tensor, or `nothing` where the count overflows: shapes come from outside."
+function byte_count(shape, element)
+    total = element
+    for n in shape
+        n < 0 && return nothing
+        total, overflow = Base.mul_with_overflow(total, n)
+        overflow && return nothing
+    end
+    return total
+end
+
+"A shape in words, outermost dimension first: `2×1×64×64`."
+words(shape) = isempty(shape) ? "scalar" : join(shape, '×')
+
+"The shape of a Julia array as the other side sees it."
+outer_shape(x) = collect(reverse(size(x)))
+
+"Send an array as a tensor: head and elements in one frame, with one flush."
+function send_tensor(pipe::Pipe, kind::UInt16, id::UInt64, x::Array{Float32})
+    output = pipe.output
+    begin_frame(output, kind, id, 4 + 4ndims(x) + sizeof(x))
+    write(output, FLOAT32, UInt8(ndims(x)), UInt16(0))
+    for n in reverse(size(x))
+        write(output, htol(UInt32(n)))
+    end
+    write(output, x)
+    flush(output)
+    return nothing
+end

@@ -1,0 +1,87 @@
+# The frames of docs/protocol.md: this file holds every constant of the pipe.
+
+const PROTOCOL = 1
+const MAGIC = b"FXDP"
+const HEADER_BYTES = 24
+const MAXIMUM_PAYLOAD = UInt64(2)^30
+
+const HELLO = UInt16(1)
+const LOAD = UInt16(2)
+const LOADED = UInt16(3)
+const PREDICT = UInt16(4)
+const PREDICTION = UInt16(5)
+const FAILURE = UInt16(6)
+const PING = UInt16(7)
+const PONG = UInt16(8)
+const STOP = UInt16(9)
+
+const REQUESTS = (LOAD, PREDICT, PING, STOP)
+
+"The unsigned number of type `T` at `offset` (from 0) of `bytes`, little-endian."
+function little(::Type{T}, bytes, offset) where {T<:Unsigned}
+    value = zero(T)
+    for i in 1:sizeof(T)
+        value |= T(bytes[offset+i]) << (8 * (i - 1))
+    end
+    return value
+end
+
+"""
+The worker's end of the pipe: blocking streams, and the buffers that every frame reuses.
+
+`Base.fdio` streams rather than Julia's own: those go through libuv's event loop, which takes
+three times as long for a frame of 16 KB.
+"""
+struct Pipe{I<:IO,O<:IO}
+    input::I
+    output::O
+    header::Vector{UInt8}
+    payload::Vector{UInt8}
+end
+
+Pipe(input::IO, output::IO) = Pipe(input, output, zeros(UInt8, HEADER_BYTES), UInt8[])
+
+"""
+    receive!(pipe) -> (kind, id)
+
+Read one frame; its payload is then in `pipe.payload`, until the next call. Throws `EOFError` where
+the pipe ends, within a frame too: the daemon is gone either way.
+
+`refuse(id, error)` is called with what breaks the protocol, before the error is thrown: the answer
+repeats the id that the frame had.
+"""
+function receive!(refuse, pipe::Pipe)
+    header = pipe.header
+    read!(pipe.input, header)
+    id = little(UInt64, header, 8)
+    fault(words) = (e = ProtocolError(words); refuse(id, e); throw(e))
+    view(header, 1:4) == MAGIC || fault("a frame that does not begin with FXDP")
+    version = little(UInt16, header, 4)
+    version == PROTOCOL || fault("a frame of version $version; this worker speaks version $PROTOCOL")
+    kind = little(UInt16, header, 6)
+    kind in REQUESTS || fault("a frame of kind $kind is no request")
+    bytes = little(UInt64, header, 16)
+    bytes <= MAXIMUM_PAYLOAD || fault("a payload of $bytes bytes; at most $MAXIMUM_PAYLOAD are allowed")
+    payload = resize!(pipe.payload, Int(bytes))
+    GC.@preserve payload unsafe_read(pipe.input, pointer(payload), UInt(bytes))
+    return kind, id
+end
+
+"Write the header of a frame; the payload and a `flush` must follow."
+function begin_frame(output::IO, kind::UInt16, id::UInt64, bytes)
+    write(output, MAGIC, htol(UInt16(PROTOCOL)), htol(kind), htol(id), htol(UInt64(bytes)))
+    return nothing
+end
+
+"Send one frame whose payload is a byte vector or a string."
+function send(pipe::Pipe, kind::UInt16, id::UInt64, payload)
+    begin_frame(pipe.output, kind, id, sizeof(payload))
+    write(pipe.output, payload)
+    flush(pipe.output)
+    return nothing
+end
+
+"`name => value` pairs as the lines of a payload of facts."
+facts(pairs::Pair...) = join(string(name, '=', escape_fact(string(value)), '\n') for (name, value) in pairs)
+
+escape_fact(value) = replace(replace(value, '\\' => "\\\\"), '\n' => "\\n")
