@@ -1,0 +1,37 @@
+"""What went wrong in the generator process, as the facts of a FAILURE frame: a sentence, never a traceback."""
+
+from __future__ import annotations
+
+from fluxdrop.errors import FluxdropError
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether *error* says that the machine's or the accelerator's memory ran out."""
+    # torch has a class of its own for accelerators, but a plain RuntimeError for the CPU.
+    names = {cls.__name__ for cls in type(error).__mro__}
+    return bool(names & {"MemoryError", "OutOfMemoryError"}) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what *error* says, or its class where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0].strip() if lines else type(error).__name__
+
+
+def facts(error: Exception) -> dict[str, str]:
+    """The facts of the FAILURE frame that answers a request with *error*."""
+    if isinstance(error, FluxdropError):
+        return {"kind": error.kind, "message": error.message, "hint": error.hint}
+    if out_of_memory(error):
+        return {
+            "kind": "memory",
+            "message": "The memory does not suffice for this picture.",
+            "hint": "Ask for a smaller Size, or take a smaller pipeline.",
+        }
+    return {
+        "kind": "compute",
+        "message": f"The picture could not be made: {type(error).__name__}: {first_line(error)}",
+        "hint": "The log has the traceback.",
+    }

@@ -1,0 +1,187 @@
+"""Infotext: the text that AUTOMATIC1111's stable-diffusion-webui and its kin write into a picture's metadata.
+
+Prompt lines, then ``Negative prompt: ...``, then one line ``Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 42,
+Size: 512x512``. The format has no specification; it is what ``modules/infotext_utils.py`` of stable-diffusion-webui
+reads (``parse_generation_parameters``, ``quote``) and its ``modules/processing.py`` writes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+from fluxdrop.errors import FluxdropError
+from fluxdrop.generate.request import RANGES, GenerationParameters, GenerationRequest, check
+
+_NEGATIVE = "Negative prompt:"
+_PAIRS_OF_PARAMETERS = 3
+
+# The look-behind lets a key begin only where a run of its characters does, which keeps a long line linear.
+_PAIR = re.compile(
+    r"""(?<![\w /-]) [ /-]* (?P<key> \w[\w /-]+ ) :
+        \s* (?P<value> "(?: [^"\\] | \\. )+" | [^,]* ) (?: , | $ )""",
+    re.VERBOSE,
+)
+_SIZE = re.compile(r"(\d{1,9})\s*[xX]\s*(\d{1,9})", re.ASCII)
+
+
+def parse_infotext(text: str) -> tuple[GenerationRequest, list[str]]:
+    """Read a prompt file's *text*; the second value is the warnings, which name every key that is not used.
+
+    The last line holds parameters when it has at least three ``key: value`` pairs, as in stable-diffusion-webui, or
+    begins with ``Steps:``; else it belongs to the prompt. White space around each line is not part of it. Raises
+    FluxdropError of kind ``prompt`` for an empty prompt and for a value that cannot be.
+    """
+    *lines, last = [line.strip() for line in text.removeprefix("\ufeff").strip().split("\n")]
+    pairs = list(_PAIR.finditer(last))
+    if len(pairs) < _PAIRS_OF_PARAMETERS and not last.startswith("Steps:"):
+        lines.append(last)
+        last, pairs = "", []
+    prompt, negative = _split_prompts(lines)
+    values, unused = _read_values(pairs)
+    request = GenerationRequest(prompt=prompt, negative_prompt=negative, **values)
+    check(request)
+    unused += _between(last, pairs)
+    warnings = [f"Not used of the parameters: {', '.join(unused)}."] if unused else []
+    return request, warnings
+
+
+def format_infotext(parameters: GenerationParameters, model: str = "") -> str:
+    """Write *parameters* as infotext, with *model* under ``Model`` where one is given.
+
+    `parse_infotext` reads the same values back, with two limits that the format has: white space around a line is
+    lost, and a prompt with a line of its own that begins with ``Negative prompt:`` is divided there.
+    """
+    pairs: list[tuple[str, object]] = [
+        ("Steps", parameters.steps),
+        ("Sampler", parameters.sampler),
+        ("CFG scale", _number(parameters.guidance_scale)),
+        ("Seed", parameters.seed),
+        ("Size", f"{parameters.width}x{parameters.height}"),
+        ("Model", model or None),
+    ]
+    lines = [parameters.prompt]
+    if parameters.negative_prompt:
+        lines.append(f"{_NEGATIVE} {parameters.negative_prompt}")
+    lines.append(", ".join(f"{key}: {_quote(str(v))}" for key, v in pairs if v is not None))
+    return "\n".join(lines)
+
+
+def _split_prompts(lines: list[str]) -> tuple[str, str]:
+    prompts: tuple[list[str], list[str]] = [], []
+    current = prompts[0]
+    for line in lines:
+        if line.startswith(_NEGATIVE):
+            current = prompts[1]
+            line = line.removeprefix(_NEGATIVE).strip()
+        current.append(line)
+    return "\n".join(prompts[0]).strip(), "\n".join(prompts[1]).strip()
+
+
+def _read_values(pairs: list[re.Match[str]]) -> tuple[dict[str, Any], list[str]]:
+    values: dict[str, Any] = {}
+    unused = []
+    schedule = ""
+    for pair in pairs:
+        key, value = pair["key"].strip(), _unquote(pair["value"].strip())
+        folded = key.casefold()
+        if folded == "schedule type":
+            schedule = value
+        elif reader := _READERS.get(folded):
+            values |= reader(value)
+        else:
+            unused.append(f"{key}: {value}")
+    # stable-diffusion-webui 1.9 divided "DPM++ 2M Karras" into a sampler and a schedule type.
+    if schedule.casefold() not in ("", "automatic", "uniform"):
+        if values.get("sampler"):
+            values["sampler"] += f" {schedule}"
+        else:
+            unused.append(f"Schedule type: {schedule}")
+    return values, unused
+
+
+def _between(line: str, pairs: list[re.Match[str]]) -> list[str]:
+    """What of *line* is in none of its *pairs*."""
+    ends = [0, *(pair.end() for pair in pairs)]
+    starts = [*(pair.start() for pair in pairs), len(line)]
+    gaps = (line[end:start].strip(" ,") for end, start in zip(ends, starts, strict=True))
+    return [gap for gap in gaps if gap]
+
+
+def _whole(field: str) -> Callable[[str], dict[str, Any]]:
+    def read(value: str) -> dict[str, Any]:
+        try:
+            return {field: int(value)}
+        except ValueError:
+            raise _not_a(field, value, "a whole number") from None
+
+    return read
+
+
+def _seed(value: str) -> dict[str, Any]:
+    return {"seed": None} if value == "-1" else _whole("seed")(value)
+
+
+def _guidance_scale(value: str) -> dict[str, Any]:
+    try:
+        return {"guidance_scale": float(value)}
+    except ValueError:
+        raise _not_a("guidance_scale", value, "a number") from None
+
+
+def _size(value: str) -> dict[str, Any]:
+    match = _SIZE.fullmatch(value)
+    if match is None:
+        raise FluxdropError(
+            f"Size is {value!r}, not WIDTHxHEIGHT with both {RANGES['width']}.", kind="prompt"
+        )
+    return {"width": int(match[1]), "height": int(match[2])}
+
+
+def _batch_size(value: str) -> dict[str, Any]:
+    if value != "1":
+        raise FluxdropError(
+            f"Batch size is {value}; one picture a file is supported (Batch size: 1 only).",
+            kind="prompt",
+        )
+    return {}
+
+
+def _name(field: str) -> Callable[[str], dict[str, Any]]:
+    return lambda value: {field: value or None}
+
+
+_READERS: dict[str, Callable[[str], dict[str, Any]]] = {
+    "steps": _whole("steps"),
+    "sampler": _name("sampler"),
+    "cfg scale": _guidance_scale,
+    "seed": _seed,
+    "size": _size,
+    "batch size": _batch_size,
+    "model": _name("pipeline"),
+}
+
+
+def _not_a(field: str, value: str, what: str) -> FluxdropError:
+    allowed = RANGES[field]
+    return FluxdropError(f"{allowed.key} is {value!r}, not {what}: {allowed}.", kind="prompt")
+
+
+def _number(value: float | None) -> str | None:
+    return None if value is None else repr(float(value)).removesuffix(".0")
+
+
+def _quote(text: str) -> str:
+    plain = not re.search(r"[,:\n]", text) and not text.startswith('"') and text == text.strip()
+    return text if plain else json.dumps(text, ensure_ascii=False)
+
+
+def _unquote(text: str) -> str:
+    if len(text) < 2 or not (text.startswith('"') and text.endswith('"')):
+        return text
+    try:
+        return str(json.loads(text))
+    except ValueError:
+        return text
