@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -251,6 +252,15 @@ def apt_sources(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return sources
 
 
+def runs(pid: int) -> bool:
+    """Whether a process runs; one that is dead and waits to be reaped does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return state.rpartition(") ")[2][0] != "Z"
+
+
 def test_configured_mirror(apt_sources: Path) -> None:
     """The mirror that apt is set up with is asked first, Debian's security archive never."""
     apt_sources.write_text(
@@ -412,10 +422,11 @@ def test_resolver_hangs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     with pytest.raises(FluxdropError, match="was not done after 5 s"):
         provide_flux(data, Silent(), limit=5)
 
-    state = Path(f"/proc/{int(pid.read_text())}/stat")
-    # A killed orphan may wait for whoever adopts it, but it runs no more.
-    if state.exists():
-        assert "Z" == state.read_text().rpartition(") ")[2][0]
+    patience = time.monotonic() + 10
+    while runs(int(pid.read_text())) and time.monotonic() < patience:
+        time.sleep(0.01)
+
+    assert not runs(int(pid.read_text()))
 
 
 def test_juliapkg_with_debian_julia(debian_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
