@@ -196,7 +196,7 @@ def _choose_mirror(work: Path, apt: list[str], progress: Progress) -> None:
         try:
             _run([*apt, "update"], 300)
         except FluxdropError as problem:
-            failures.append(f"{_without_login(mirror)}: {problem.message}")
+            failures.append(f"the mirror {_without_login(mirror)}: {problem.message}")
         else:
             return
     raise FluxdropError(failures[0], kind="unreachable")
