@@ -1,4 +1,4 @@
-"""What went wrong in the generator process, as the facts of a FAILURE frame: a sentence, never a traceback."""
+"""What went wrong in the generator process, as a FAILURE frame's facts: never a traceback."""
 
 from __future__ import annotations
 

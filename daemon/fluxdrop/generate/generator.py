@@ -1,6 +1,7 @@
-"""The host's side of image generation: a process of its own that has torch, started when it is first needed.
+"""The host's side of image generation: a process with torch, started when it is first needed.
 
-So torch never enters the daemon, a crash of it harms nothing else, and `Generator.close` really frees its memory.
+So torch never enters the daemon, a crash of it harms nothing else, and `Generator.close` really
+frees its memory.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _ENVIRONMENT = {
     "DIFFUSERS_VERBOSITY": "error",
     "TRANSFORMERS_VERBOSITY": "error",
     "TOKENIZERS_PARALLELISM": "false",
-    # Without a workspace of fixed size cuBLAS may compute the same product differently the next time.
+    # Without a workspace of fixed size cuBLAS may compute the same product differently next time.
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
     "PYTHONUNBUFFERED": "1",
 }
@@ -38,9 +39,9 @@ _ENVIRONMENT = {
 class Generator:
     """Makes pictures in a child process.
 
-    One thread uses it, and that thread must outlive it: on Linux the child ends with the thread that started it.
-    *wait_hook* is called several times a second while a picture is awaited; what it raises ends the wait and the
-    child.
+    One thread uses it, and must outlive it: on Linux the child ends with the thread that started
+    it. *wait_hook* is called several times a second while a picture is awaited; what it raises ends
+    the wait and the child.
     """
 
     def __init__(self, settings: Settings, wait_hook: Callable[[], None] | None = None) -> None:
@@ -61,8 +62,9 @@ class Generator:
     ) -> Generated:
         """Make the picture *request* asks for and write it to *target*, a PNG with its infotext.
 
-        *on_progress* gets the steps done and all steps. Raises CallFailed for what the child refuses, and ChildDied
-        when the child is lost; the next call starts another.
+        *on_progress* gets the steps done and all steps. Raises FluxdropError for what cannot be
+        made, with the kind ``prompt``, ``pipeline``, ``memory``, ``compute`` or ``generator``, and
+        ChildDied when the child is lost; the next call starts another.
         """
         check(request)
         pipeline, warnings = self._choose_pipeline(request.pipeline)
@@ -98,7 +100,8 @@ class Generator:
     def _choose_pipeline(self, asked: str | None) -> tuple[str, list[str]]:
         """The pipeline for the ``Model`` that a prompt file asks for.
 
-        Anyone may drop a file, so it chooses among what this station has and never a folder or hub id of its own.
+        Anyone may drop a file, so it chooses among what this station has, never a folder or hub id
+        of its own.
         """
         configured = self._settings.pipeline
         names = {name: name for name in sources.embedded()}
@@ -124,7 +127,7 @@ class Generator:
             )
         if self._child is not None:
             self._child.kill()
-        # -P keeps a torch.py in the working folder, where anyone may drop files, from being imported.
+        # -P: no torch.py is imported from the working folder, into which anyone may drop files.
         self._child = Child(
             "generator",
             [sys.executable, "-P", "-m", "fluxdrop.generate.server", "--parent", str(os.getpid())],

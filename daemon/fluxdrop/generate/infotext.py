@@ -1,8 +1,9 @@
-"""Infotext: the text that AUTOMATIC1111's stable-diffusion-webui and its kin write into a picture's metadata.
+"""Infotext: the text that AUTOMATIC1111's stable-diffusion-webui writes into a picture's metadata.
 
-Prompt lines, then ``Negative prompt: ...``, then one line ``Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 42,
-Size: 512x512``. The format has no specification; it is what ``modules/infotext_utils.py`` of stable-diffusion-webui
-reads (``parse_generation_parameters``, ``quote``) and its ``modules/processing.py`` writes.
+Prompt lines, then ``Negative prompt: ...``, then one line ``Steps: 20, Sampler: Euler a,
+CFG scale: 7, Seed: 42, Size: 512x512``. The format has no specification; it is what
+stable-diffusion-webui's ``modules/infotext_utils.py`` reads (``parse_generation_parameters``,
+``quote``) and its ``modules/processing.py`` writes.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from fluxdrop.generate.request import RANGES, GenerationParameters, GenerationRe
 _NEGATIVE = "Negative prompt:"
 _PAIRS_OF_PARAMETERS = 3
 
-# The look-behind lets a key begin only where a run of its characters does, which keeps a long line linear.
+# A key begins only where a run of its characters does: without that, reading a long line takes
+# time in the square of its length.
 _PAIR = re.compile(
     r"""(?<![\w /-]) [ /-]* (?P<key> \w[\w /-]+ ) :
         \s* (?P<value> "(?: [^"\\] | \\. )+" | [^,]* ) (?: , | $ )""",
@@ -28,11 +30,12 @@ _SIZE = re.compile(r"(\d{1,9})\s*[xX]\s*(\d{1,9})", re.ASCII)
 
 
 def parse_infotext(text: str) -> tuple[GenerationRequest, list[str]]:
-    """Read a prompt file's *text*; the second value is the warnings, which name every key that is not used.
+    """Read a prompt file's *text*; the second value is warnings, which name every key not used.
 
-    The last line holds parameters when it has at least three ``key: value`` pairs, as in stable-diffusion-webui, or
-    begins with ``Steps:``; else it belongs to the prompt. White space around each line is not part of it. Raises
-    FluxdropError of kind ``prompt`` for an empty prompt and for a value that cannot be.
+    The last line holds parameters when it has at least three ``key: value`` pairs, as in
+    stable-diffusion-webui, or begins with ``Steps:``; else it belongs to the prompt. White space
+    around each line is not part of it. Raises FluxdropError of kind ``prompt`` for an empty prompt
+    and for a value that cannot be.
     """
     *lines, last = [line.strip() for line in text.removeprefix("\ufeff").strip().split("\n")]
     pairs = list(_PAIR.finditer(last))
@@ -51,8 +54,8 @@ def parse_infotext(text: str) -> tuple[GenerationRequest, list[str]]:
 def format_infotext(parameters: GenerationParameters, model: str = "") -> str:
     """Write *parameters* as infotext, with *model* under ``Model`` where one is given.
 
-    `parse_infotext` reads the same values back, with two limits that the format has: white space around a line is
-    lost, and a prompt with a line of its own that begins with ``Negative prompt:`` is divided there.
+    `parse_infotext` reads the same values back, with two limits that the format has: white space
+    around a line is lost, and a prompt is divided at a line that begins with ``Negative prompt:``.
     """
     pairs: list[tuple[str, object]] = [
         ("Steps", parameters.steps),

@@ -7,7 +7,8 @@ LOAD       `Load`             LOADED, a `GeneratorInfo`
 GENERATE   `Generate`         PROGRESS, any number of `Progress`, then IMAGE, a `Generated`
 =========  =================  ================================
 
-HELLO (``protocol``, ``pid``) and FAILURE (``kind``, ``message``, ``hint``) are facts, as everywhere.
+HELLO (``protocol``, ``pid``) and FAILURE (``kind``, ``message``, ``hint``) are facts, as
+everywhere on these pipes.
 """
 
 from __future__ import annotations

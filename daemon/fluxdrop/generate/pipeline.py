@@ -1,4 +1,7 @@
-"""A diffusers text-to-image pipeline in memory, and a picture from it. Imported in the generator process only."""
+"""A diffusers pipeline in memory, and a picture from it.
+
+This module imports torch; only the generator process imports it.
+"""
 
 from __future__ import annotations
 
@@ -103,7 +106,7 @@ class Pipeline:
         )
 
     def _arguments(self, request: GenerationRequest, warnings: list[str]) -> dict[str, Any]:
-        """What the pipeline is called with: the request's values, then the model's, then the pipeline's own."""
+        """The pipeline's arguments: the request's values, else the model's, else its own."""
         defaults = self._source.defaults
         arguments: dict[str, Any] = {"prompt": request.prompt}
         if request.negative_prompt:
@@ -143,11 +146,13 @@ def _device() -> tuple[str, torch.dtype]:
 
 
 def _load(name: str, source: sources.Source, dtype: torch.dtype) -> Any:
-    diffusers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.disable_progress_bar()
+    for library in (diffusers, transformers):
+        logging: Any = library.utils.logging
+        logging.disable_progress_bar()
     torch.use_deterministic_algorithms(True, warn_only=True)
+    auto: Any = diffusers.AutoPipelineForText2Image
     try:
-        return diffusers.AutoPipelineForText2Image.from_pretrained(
+        return auto.from_pretrained(
             source.location,
             revision=source.revision,
             local_files_only=source.local_files_only,

@@ -11,7 +11,7 @@ from fluxdrop.errors import FluxdropError
 
 
 class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One picture to be made. None stands for the pipeline's own value, and for a seed to be drawn."""
+    """One picture to be made; None is the pipeline's own value, or a seed to be drawn."""
 
     prompt: str
     negative_prompt: str = ""
@@ -25,7 +25,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GenerationParameters(msgspec.Struct, frozen=True, kw_only=True):
-    """What a picture was made with, everything resolved: the same parameters make the same picture again.
+    """What a picture was made with, all resolved: the same parameters make the same picture.
 
     ``guidance_scale`` is None where the pipeline has none.
     """
@@ -43,8 +43,8 @@ class GenerationParameters(msgspec.Struct, frozen=True, kw_only=True):
 class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What made a picture.
 
-    ``pipeline`` is the diffusers class; ``model`` is the embedded name, the folder's name or the hub id; ``revision``
-    is the commit on the hub, and None for a folder.
+    ``pipeline`` is the diffusers class; ``model`` is the embedded name, the folder's name or the
+    hub id; ``revision`` is the commit on the hub, and None for a folder.
     """
 
     pipeline: str
@@ -55,7 +55,10 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Generated(msgspec.Struct, frozen=True, kw_only=True):
-    """A finished picture's facts; ``nsfw`` is the pipeline's own safety checker's word, None where it has none."""
+    """A finished picture's facts.
+
+    ``nsfw`` is the word of the pipeline's own safety checker, None where it has none.
+    """
 
     parameters: GenerationParameters
     generator: GeneratorInfo
@@ -88,7 +91,10 @@ RANGES = {
 
 
 def check(request: GenerationRequest | GenerationParameters) -> None:
-    """Refuse an impossible request: FluxdropError of kind ``prompt`` with the key, the value and what is allowed."""
+    """Refuse an impossible request with FluxdropError of kind ``prompt``.
+
+    It names the key, the value and what is possible.
+    """
     if not request.prompt.strip():
         raise FluxdropError(
             "The prompt is empty.",

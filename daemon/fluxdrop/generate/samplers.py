@@ -1,11 +1,12 @@
 """The samplers that Stable Diffusion users name, as diffusers schedulers.
 
-The names are stable-diffusion-webui's (``modules/sd_samplers_kdiffusion.py``); which scheduler stands for which is
-from the table in diffusers' documentation, "Schedulers".
+The names are stable-diffusion-webui's (``modules/sd_samplers_kdiffusion.py``); which scheduler
+stands for which is from the table in diffusers' documentation, "Schedulers".
 """
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Mapping
 from typing import Any
@@ -58,15 +59,15 @@ _NAMES = {
 
 
 def choose(name: str | None, own: Any) -> tuple[str, Any]:
-    """The name and the scheduler for *name*, given the pipeline's *own* scheduler, which None stands for.
+    """The name and a new scheduler for *name*; None stands for the pipeline's *own* scheduler.
 
-    The name that is returned chooses the same scheduler again. Raises FluxdropError of kind ``prompt`` for a name
-    that is not known or does not fit the pipeline.
+    The name that is returned chooses the same scheduler again. Raises FluxdropError of kind
+    ``prompt`` for a name that is not known or does not fit the pipeline.
     """
     import diffusers
 
     if name is None or name.casefold() == type(own).__name__.casefold():
-        return _name_of(own), own
+        return _name_of(own), _from_the_top(type(own).from_config(own.config))
     if name.casefold() not in _NAMES:
         raise FluxdropError(
             f"Sampler {name!r} is not known.",
@@ -85,12 +86,13 @@ def choose(name: str | None, own: Any) -> tuple[str, Any]:
         )
     try:
         options = _options(sampler, schedule, scheduler_class)
-        return full, scheduler_class.from_config(own.config, **options)
+        scheduler = scheduler_class.from_config(own.config, **options)
     except ImportError as error:
         raise FluxdropError(
             f"Sampler {full!r} needs a package that is not installed: {error.name or 'scipy'}.",
             kind="generator",
         ) from error
+    return full, _from_the_top(scheduler)
 
 
 def _options(sampler: str, schedule: str, scheduler_class: Any) -> Mapping[str, Any]:
@@ -102,8 +104,26 @@ def _options(sampler: str, schedule: str, scheduler_class: Any) -> Mapping[str, 
     return {key: value for key, value in wanted.items() if key in accepted}
 
 
+def _from_the_top(scheduler: Any) -> Any:
+    """Have *scheduler* begin with its first step, which is where a picture from a prompt begins.
+
+    It would look its place up by the first timestep, and where several timesteps are the same, as
+    with Karras sigmas for a model that was trained down to nearly no signal, take the second.
+    """
+    set_timesteps = scheduler.set_timesteps
+
+    @functools.wraps(set_timesteps)
+    def set_timesteps_and_begin(*args: Any, **kwargs: Any) -> None:
+        set_timesteps(*args, **kwargs)
+        scheduler.set_begin_index(0)
+
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_timesteps = set_timesteps_and_begin
+    return scheduler
+
+
 def _name_of(own: Any) -> str:
-    """The name for the pipeline's *own* scheduler: its class where no name stands for exactly these options."""
+    """The name for *own*: its class where no name stands for exactly its options."""
     for sampler, schedule in _NAMES.values():
         wanted = SAMPLERS[sampler][1] | SCHEDULES[schedule]
         if SAMPLERS[sampler][0] == type(own).__name__ and all(

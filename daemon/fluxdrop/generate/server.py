@@ -1,7 +1,7 @@
 """The generator process: ``python -m fluxdrop.generate.server --in FD --out FD --parent PID``.
 
-It says HELLO at once and imports torch with the first request. It keeps the pipeline that was used last, answers
-whatever goes wrong with FAILURE, and ends on STOP, on end of file and with its parent.
+It says HELLO at once and imports torch with the first request. It keeps the pipeline that was used
+last, answers whatever goes wrong with FAILURE, and ends on STOP, on end of file and with its parent.
 """
 
 from __future__ import annotations
@@ -89,7 +89,10 @@ class Server:
 
 
 def write_png(image: Image, infotext: str, target: Path) -> None:
-    """Write *image* with *infotext* in its ``parameters`` chunk to *target*, which is whole or not there at all."""
+    """Write *image* with *infotext* in its ``parameters`` chunk.
+
+    At no instant is *target* there and not whole.
+    """
     from PIL.PngImagePlugin import PngInfo
 
     info = PngInfo()
@@ -112,7 +115,7 @@ def main() -> None:
     parser.add_argument("--out", dest="write_fd", type=int, required=True)
     parser.add_argument("--parent", type=int, required=True)
     arguments = parser.parse_args()
-    # Ctrl-C in a terminal reaches the whole process group; the parent decides when this process ends.
+    # Ctrl-C in a terminal reaches the whole process group; the parent decides when this one ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _end_with(arguments.parent)
     for fd in (arguments.read_fd, arguments.write_fd):
@@ -122,7 +125,7 @@ def main() -> None:
 
 
 def _end_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent dies, also in the middle of a step (Linux, prctl(2))."""
+    """Have Linux kill this process when its parent dies, also in the middle of a step; prctl(2)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:

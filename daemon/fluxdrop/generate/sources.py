@@ -49,9 +49,10 @@ def embedded() -> list[str]:
 
 
 def find(name: str) -> Source:
-    """The source that *name* means: an embedded pipeline, a folder, or a hub id with an optional ``@revision``.
+    """The source that *name* means: an embedded pipeline, a folder, or a hub id.
 
-    Raises FluxdropError of kind ``pipeline`` where there is none, or none that may be loaded.
+    A hub id may be followed by ``@`` and a revision. Raises FluxdropError of kind ``pipeline``
+    where there is none, or none that may be loaded.
     """
     if name in embedded():
         return _from_folder(_EMBEDDED / name)
@@ -114,12 +115,12 @@ def _from_hub(repository: str, revision: str | None) -> Source:
         ) from error
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise _refusal(
-            f"There is no pipeline {repository}: no such folder, and the hub has none of this name.",
+            f"There is no pipeline {repository}: no such folder, and none of that name on the hub.",
             "Check the spelling; a private one needs HF_TOKEN.",
         ) from error
     except RevisionNotFoundError as error:
         raise _refusal(f"The hub's {repository} has no revision {revision}.") from error
-    # Which exceptions a lost network raises depends on the hub library's HTTP client and has changed with it.
+    # What a lost network raises depends on the hub library's HTTP client, and changed with it.
     except Exception as error:
         return _from_cache(repository, revision, error)
     files = [sibling.rfilename for sibling in info.siblings or ()]
