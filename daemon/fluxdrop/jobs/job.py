@@ -19,6 +19,7 @@ from fluxdrop.intake.claim import INPUT, claimed_input
 from fluxdrop.intake.names import Kind, kind_of
 
 REQUEST = "request.json"
+RECORD = "record.json"
 
 Stage = Literal["intake", "generate", "preprocess", "predict", "publish"]
 
@@ -73,8 +74,8 @@ class Job:
 
     @property
     def record(self) -> Path:
-        """The result or error JSON; there only after its name was chosen for good."""
-        return self.folder / "record.json"
+        """The result or error JSON."""
+        return self.folder / RECORD
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:

@@ -70,6 +70,8 @@ def load_bundle(model: str) -> Bundle:
             f"{folder / 'model.toml'} is wrong: {str(error).lower()}.", kind="model"
         ) from error
     problem = spec.input.problem()
+    if len(set(spec.labels)) < len(spec.labels):
+        problem = "two labels are the same."
     if problem:
         raise FluxdropError(f"{folder / 'model.toml'} is wrong: {problem}", kind="model")
     return Bundle(folder.name, folder, spec, digest)

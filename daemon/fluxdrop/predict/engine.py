@@ -8,6 +8,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from fluxdrop.errors import FluxdropError
+
+
+class EngineDown(FluxdropError):
+    """The engine's process cannot be started at the moment, whatever the pictures are."""
+
 
 class EngineInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     """Which engine runs the model, as results and ``status`` tell it."""
@@ -36,8 +42,9 @@ class Engine(Protocol):
     def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Probabilities [N, K] of the tensors [N, ...] in *batch*, float32.
 
-        Raises ChildDied when the engine's process ended, which the next call mends, and
-        FluxdropError for anything that would happen again.
+        Raises ChildDied when the engine's process ended over this batch, which the next call
+        mends; EngineDown when it cannot be mended at the moment; FluxdropError for anything that
+        would happen again.
         """
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ from fluxdrop.child import CallFailed, Child, ChildDied
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
 from fluxdrop.predict.bundle import Bundle
-from fluxdrop.predict.engine import EngineInfo
+from fluxdrop.predict.engine import EngineDown, EngineInfo
 from fluxdrop.provision import JuliaInstall, julia_command
 from fluxdrop.resources import julia_folder
 from fluxdrop.wire import Kind, WireError, pack_tensor, unpack_facts, unpack_tensor
@@ -57,7 +57,10 @@ class JuliaEngine:
 
     def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `Engine.predict`."""
-        child = self._ensure()
+        try:
+            child = self._ensure()
+        except ChildDied as error:
+            raise EngineDown(error.message, hint=error.hint, kind="worker") from error
         try:
             result = self._forward(child, batch, self._settings.worker_call_seconds)
         except ChildDied:

@@ -1,0 +1,164 @@
+"""Publishing: a job's files get their names for all to see, durably, once, over nobody else's.
+
+First everything is on the disk in the job's folder; then plan.json decides the names; then the
+names are given as hard links, the record's last; then the job's folder goes. After a kill anywhere
+in between, `perform` with the same plan ends in the same state.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from fluxdrop import durable
+from fluxdrop.jobs.job import RECORD, Job
+from fluxdrop.jobs.store import Row, Store
+from fluxdrop.layout import Root
+from fluxdrop.publish.names import NameChooser
+from fluxdrop.publish.result import Failure, Record, Result, decode, encode
+
+PLAN = "plan.json"
+
+
+class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which name each file gets: *links* maps paths below the job's folder to paths below the root."""
+
+    links: dict[str, str]
+    record: str
+    """The record's path below the root."""
+
+
+class Finished(NamedTuple):
+    """A job that has come to its end, but for its names.
+
+    *files* are the job's files, each with what becomes of a NAME to make its path below the root;
+    *build* makes the record when the NAME is known.
+    """
+
+    job: Job
+    files: Sequence[tuple[Path, Callable[[str], str]]]
+    record_path: Callable[[str], str]
+    build: Callable[[str], Record]
+    suffix: str = ""
+    """Of the source, where the NAME keeps it."""
+
+
+class Published(NamedTuple):
+    """What came of a batch: the records with their paths below the root, and the job folders whose
+    plan was void because a file came in the way; those are to be published again."""
+
+    records: list[tuple[Record, str]]
+    void: list[Path]
+
+
+class Publisher:
+    """Gives names. One thread owns a publisher."""
+
+    def __init__(self, root: Root, store: Store) -> None:
+        self._root = root
+        self._store = store
+        self._chooser = NameChooser()
+
+    def publish(self, batch: Sequence[Finished]) -> Published:
+        """Publish all of *batch*, with one wait for the disk a step."""
+        names = []
+        planned = []
+        fresh = []
+        try:
+            for finished in batch:
+                plan = self.planned(finished.job.folder)
+                if plan is None:
+                    name = self._choose(finished)
+                    names.append(name)
+                    plan = self._prepare(finished, name)
+                    fresh.append((finished, plan))
+                planned.append((finished.job.folder, plan))
+            self._decide(fresh)
+            return self.perform(planned)
+        finally:
+            for name in names:
+                self._chooser.release(name)
+
+    def _decide(self, fresh: Sequence[tuple[Finished, Plan]]) -> None:
+        files = [path for finished, _ in fresh for path, _ in finished.files]
+        durable.sync_all(files + [finished.job.record for finished, _ in fresh])
+        for finished, plan in fresh:
+            durable.write(finished.job.folder / PLAN, msgspec.json.encode(plan), sync=False)
+        folders = [finished.job.folder for finished, _ in fresh]
+        durable.sync_all([folder / PLAN for folder in folders], folders)
+
+    def perform(self, planned: Sequence[tuple[Path, Plan]]) -> Published:
+        """Give the names of each plan, enter the jobs in the index and remove their folders."""
+        done: list[tuple[Path, Record, str]] = []
+        void = []
+        parents: set[Path] = set()
+        for folder, plan in planned:
+            record = decode((folder / RECORD).read_bytes())
+            try:
+                parents.update(target.parent for target in self._link(folder, plan))
+            except durable.NameTakenError:
+                void.append(folder)
+                continue
+            done.append((folder, record, plan.record))
+        durable.sync_all([], sorted(parents))
+        self._store.finished([row_of(record, path) for _, record, path in done])
+        for folder, _, _ in done:
+            durable.remove_tree(folder)
+        return Published([(record, path) for _, record, path in done], void)
+
+    def planned(self, folder: Path) -> Plan | None:
+        """The plan in the job's *folder*, if its names were decided before a restart."""
+        try:
+            return msgspec.json.decode((folder / PLAN).read_bytes(), type=Plan)
+        except FileNotFoundError:
+            return None
+
+    def _choose(self, finished: Finished) -> str:
+        def is_taken(name: str) -> bool:
+            targets = [finished.record_path(name), *(make(name) for _, make in finished.files)]
+            return any(os.path.lexists(self._root.path / target) for target in targets)
+
+        return self._chooser.choose(finished.job.source, finished.suffix, is_taken)
+
+    def _prepare(self, finished: Finished, name: str) -> Plan:
+        job = finished.job
+        job.record.write_bytes(encode(finished.build(name)))
+        links = {str(path.relative_to(job.folder)): make(name) for path, make in finished.files}
+        return Plan(links=links, record=finished.record_path(name))
+
+    def _link(self, folder: Path, plan: Plan) -> list[Path]:
+        links = [(folder / source, self._root.path / target) for source, target in plan.links.items()]
+        links.append((folder / RECORD, self._root.path / plan.record))
+        try:
+            for source, target in links:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                durable.give_name(source, target)
+        except durable.NameTakenError:
+            for source, target in links:
+                durable.take_name_back(source, target)
+            (folder / PLAN).unlink()
+            raise
+        return [target for _, target in links]
+
+
+def row_of(record: Record, path: str) -> Row:
+    """What the index says of *record*, whose JSON lies at *path* below the root."""
+    best = record.top[0] if isinstance(record, Result) and record.top else None
+    return Row(
+        id=record.job_id,
+        state="done" if isinstance(record, Result) else "failed",
+        kind=record.source.kind,
+        source=record.source.file,
+        attempts=record.attempts,
+        replay_of=record.replay_of,
+        created=record.created,
+        finished=record.finished,
+        record=path,
+        label=best.label if best else None,
+        probability=best.p if best else None,
+        error=record.error.message if isinstance(record, Failure) else None,
+    )

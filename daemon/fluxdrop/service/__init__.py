@@ -1,0 +1,1 @@
+"""The daemon: stages in a row, each a thread with a bounded queue."""

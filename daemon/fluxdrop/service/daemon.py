@@ -1,0 +1,197 @@
+"""The daemon: one root, from the lock to the last job given back."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import msgspec
+
+from fluxdrop import __version__, durable
+from fluxdrop.config import Settings
+from fluxdrop.errors import FluxdropError
+from fluxdrop.intake.claim import discard_empty
+from fluxdrop.intake.intake import Claim, Intake
+from fluxdrop.jobs.job import Job, now, open_job
+from fluxdrop.jobs.store import Row, Store
+from fluxdrop.layout import Root, RootLock
+from fluxdrop.logs import get_logger
+from fluxdrop.predict.bundle import load_bundle
+from fluxdrop.publish.publisher import row_of
+from fluxdrop.publish.result import Failure, Record, decode
+from fluxdrop.service.heartbeat import Beat, Heartbeat
+from fluxdrop.service.line import Line
+from fluxdrop.service.stage import Stopping
+
+log = get_logger("fluxdrop.daemon")
+
+_MOST_PROMPTS = 16
+
+
+class Daemon:
+    """Serves *root* until `stop`, or with *once* until there is nothing left to do."""
+
+    def __init__(self, root: Root, settings: Settings, *, once: bool = False) -> None:
+        self._root = root
+        self._settings = settings
+        self._once = once
+        self._stop = threading.Event()
+        self._counting = threading.Lock()
+        self._in_flight: dict[str, bool] = {}
+        self._void: list[Path] = []
+        self._intake: Intake | None = None
+        self.done = 0
+        self.failed = 0
+
+    def stop(self) -> None:
+        """End `run` soon; may be called from a signal handler or any thread."""
+        self._stop.set()
+        if self._intake is not None:
+            self._intake.wake()
+
+    def run(self) -> None:
+        """Serve. Raises FluxdropError when the root is served already or nothing can run the model."""
+        self._root.create()
+        self._root.check()
+        with closing(RootLock(self._root)), closing(Store(self._root.database)) as store:
+            if store.fresh:
+                store.finished(self._rows_of_outputs())
+            bundle = load_bundle(self._settings.model)
+            line = Line(
+                self._root,
+                self._settings,
+                store,
+                bundle,
+                on_end=self._ended,
+                on_void=self._void.append,
+            )
+            heartbeat = Heartbeat(self._root.heartbeat)
+            try:
+                line.start()
+                self._serve(line, store, heartbeat, bundle.name)
+            except Stopping:
+                pass
+            finally:
+                log.info("stopping", done=self.done, failed=self.failed)
+                line.stop()
+                heartbeat.remove()
+
+    def _serve(self, line: Line, store: Store, heartbeat: Heartbeat, model: str) -> None:
+        started = now()
+
+        def accept(claim: Claim) -> None:
+            self._take(claim, line, store)
+
+        with closing(Intake(self._root, self._settings, accept, self._room)) as intake:
+            self._intake = intake
+            log.info("serving", root=str(self._root.path), pid=os.getpid(), model=model)
+            self._recover(line, store)
+            while not self._stop.is_set():
+                intake.step(longest=0.2 if self._once else 5.0)
+                line.check()
+                while self._void:
+                    self._take(Claim(self._void.pop(), ""), line, store)
+                heartbeat.write(self._beat(line, intake, started, model))
+                if self._once and not intake.waiting and not self._in_flight:
+                    return
+
+    def _recover(self, line: Line, store: Store) -> None:
+        """Take up what an earlier run had claimed: first what was named already, then the rest."""
+        folders = sorted(path for path in self._root.work.iterdir() if path.is_dir())
+        planned = []
+        for folder in folders:
+            plan = line.publisher.planned(folder)
+            if plan is not None:
+                planned.append((folder, plan))
+        line.announce(line.publisher.perform(planned))
+        decided = {folder for folder, _ in planned}
+        for folder in folders:
+            if folder in decided:
+                continue
+            row = store.get(folder.name)
+            if row is not None and row.state != "claimed":
+                durable.remove_tree(folder)
+            else:
+                log.info("taken up again", job=folder.name)
+                self._take(Claim(folder, ""), line, store)
+
+    def _take(self, claim: Claim, line: Line, store: Store) -> None:
+        try:
+            job = open_job(claim.folder, claim.fault)
+        except FluxdropError as error:
+            log.error("left alone", job=claim.folder.name, reason=error.message)
+            return
+        if job is None:
+            discard_empty(claim.folder)
+            return
+        with self._counting:
+            self._in_flight[job.id] = job.kind == "prompt"
+        store.claimed([_claimed_row(job)])
+        line.accept(job)
+
+    def _ended(self, record: Record, _path: str) -> None:
+        with self._counting:
+            self._in_flight.pop(record.job_id, None)
+            if isinstance(record, Failure):
+                self.failed += 1
+            else:
+                self.done += 1
+        if self._intake is not None:
+            self._intake.wake()
+
+    def _room(self, is_prompt: bool) -> bool:
+        limit = _MOST_PROMPTS if is_prompt else 4 * self._settings.batch_size
+        with self._counting:
+            return sum(kind is is_prompt for kind in self._in_flight.values()) < limit
+
+    def _beat(self, line: Line, intake: Intake, started: str, model: str) -> Beat:
+        watch = "polling" if intake.polling else "events" if intake.watching else "scans only"
+        trouble = [f"{stage.name}: {stage.trouble}" for stage in line.stages if stage.trouble]
+        if line.engine_trouble:
+            trouble.append(f"engine: {line.engine_trouble}")
+        if watch == "scans only":
+            trouble.append("inbox: no events arrive, so files are found by scans only")
+        return Beat(
+            pid=os.getpid(),
+            version=__version__,
+            started=started,
+            model=model,
+            engine=line.engine,
+            generator_pid=line.generator_pid,
+            watch=watch,
+            filesystem=intake.filesystem,
+            inbox=intake.waiting,
+            stages={stage.name: stage.waiting for stage in line.stages},
+            current=line.current,
+            trouble=trouble,
+        )
+
+    def _rows_of_outputs(self) -> Iterator[Row]:
+        for current, _folders, files in os.walk(self._root.outputs):
+            for name in files:
+                if name.endswith(".json"):
+                    path = Path(current, name)
+                    try:
+                        record = decode(path.read_bytes())
+                    except (OSError, msgspec.DecodeError):
+                        continue
+                    yield row_of(record, path.relative_to(self._root.path).as_posix())
+
+
+def _claimed_row(job: Job) -> Row:
+    try:
+        inode = job.input.lstat().st_ino
+    except OSError:
+        inode = None
+    return Row(
+        id=job.id,
+        state="claimed",
+        kind=job.kind,
+        source=job.source,
+        inode=inode,
+        replay_of=job.request.replay_of,
+        created=job.created,
+    )

@@ -1,0 +1,63 @@
+"""What the running daemon says of itself, for ``status`` to read."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import msgspec
+
+from fluxdrop import durable
+from fluxdrop.predict.engine import EngineInfo
+
+_LONGEST_SILENCE = 10.0
+_SHORTEST_PAUSE = 0.5
+
+
+class Beat(msgspec.Struct, frozen=True, kw_only=True):
+    """.fluxdrop/daemon.json."""
+
+    pid: int
+    version: str
+    started: str
+    model: str
+    engine: EngineInfo | None
+    generator_pid: int | None
+    watch: str
+    """``events``, ``polling`` or ``scans only``."""
+    filesystem: str
+    inbox: int
+    stages: dict[str, int]
+    """How many jobs wait or are in hand, a stage."""
+    current: dict[str, str | int | None] | None
+    trouble: list[str]
+
+
+class Heartbeat:
+    """Writes beats to *path* when they differ, and now and then when they do not."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._last: Beat | None = None
+        self._written = 0.0
+
+    def write(self, beat: Beat) -> None:
+        """Write *beat* if it is time."""
+        silence = time.monotonic() - self._written
+        if silence < _SHORTEST_PAUSE or (beat == self._last and silence < _LONGEST_SILENCE):
+            return
+        durable.write(self._path, msgspec.json.encode(beat), sync=False)
+        self._last = beat
+        self._written = time.monotonic()
+
+    def remove(self) -> None:
+        """The daemon ends."""
+        self._path.unlink(missing_ok=True)
+
+
+def read(path: Path) -> Beat | None:
+    """The last beat at *path*; None when there is none, or none that this version understands."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Beat)
+    except (OSError, msgspec.DecodeError):
+        return None

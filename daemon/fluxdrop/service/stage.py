@@ -1,0 +1,160 @@
+"""A stage: one thread that works off a bounded queue, in batches where that pays."""
+
+from __future__ import annotations
+
+import errno
+import queue
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from fluxdrop.logs import get_logger
+
+T = TypeVar("T")
+
+log = get_logger("fluxdrop.stage")
+
+_PAUSE_SECONDS = 1.0
+# What passes when somebody makes room, mounts a share again or mends permissions.
+_PASSING = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EIO,
+    errno.ESTALE,
+    errno.ENOTCONN,
+    errno.EHOSTDOWN,
+    errno.ETIMEDOUT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EMFILE,
+    errno.ENFILE,
+}
+
+
+class Stopping(Exception):  # noqa: N818 - not an error, but how a stop reaches a wait
+    """The daemon stops; the work in hand is given back."""
+
+
+class Stage(Generic[T]):
+    """Calls *work* with up to *most* items at a time; *limit* items wait before `put` blocks.
+
+    An OSError of a passing kind (disk full, share gone) does not end the work: the same items are
+    tried again until it succeeds, and `trouble` says why meanwhile. So *work* must bear to be done
+    again. Anything else that *work* lets through ends the stage, and `failure` tells it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        work: Callable[[list[T]], None],
+        *,
+        most: int,
+        limit: int,
+        stop: threading.Event,
+        begin: Callable[[], None] | None = None,
+        end: Callable[[], None] | None = None,
+    ) -> None:
+        self.name = name
+        self.trouble = ""
+        self.failure: BaseException | None = None
+        self._work = work
+        self._most = most
+        self._stop = stop
+        self._begin = begin
+        self._end = end
+        self._queue: queue.Queue[T | None] = queue.Queue(limit)
+        self._in_hand = 0
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self.ready = threading.Event()
+        """Set when the stage takes items, or will never."""
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def put(self, item: T) -> None:
+        """Hand *item* over, waiting for room. Raises Stopping when the daemon stops meanwhile."""
+        while True:
+            try:
+                self._queue.put(item, timeout=0.5)
+            except queue.Full:
+                if self._stop.is_set():
+                    raise Stopping from None
+            else:
+                return
+
+    @property
+    def waiting(self) -> int:
+        """How many items wait or are in hand."""
+        return self._queue.qsize() + self._in_hand
+
+    def finish(self, timeout: float) -> bool:
+        """Ask the thread to end after what it has in hand; False if it had not by *timeout* seconds."""
+        try:
+            self._queue.put_nowait(None)
+        except queue.Full:
+            # It looks at the stop event after each batch.
+            pass
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            if self._begin is not None:
+                self._begin()
+            self.ready.set()
+            while True:
+                items = self._take()
+                if not items:
+                    break
+                self._in_hand = len(items)
+                self._insist(items)
+                self._in_hand = 0
+        except Stopping:
+            pass
+        except BaseException as error:
+            self.failure = error
+        finally:
+            self.ready.set()
+            if self._end is not None:
+                self._end()
+
+    def _take(self) -> list[T]:
+        items: list[T] = []
+        try:
+            item = self._queue.get()
+            while item is not None:
+                items.append(item)
+                if len(items) == self._most:
+                    return items
+                item = self._queue.get_nowait()
+            if items:
+                # The wish to end was met behind these items: they are worked off first.
+                self._queue.put_nowait(None)
+        except queue.Empty:
+            pass
+        return items
+
+    def _insist(self, items: list[T]) -> None:
+        while True:
+            try:
+                self._work(items)
+            except OSError as error:
+                if error.errno not in _PASSING:
+                    raise
+                self._complain(error)
+                if self._stop.wait(_PAUSE_SECONDS):
+                    raise Stopping from error
+            else:
+                if self.trouble:
+                    log.info("goes on", stage=self.name)
+                    self.trouble = ""
+                return
+
+    def _complain(self, error: OSError) -> None:
+        where = f" ({error.filename})" if error.filename else ""
+        trouble = f"{error.strerror}{where}"
+        if trouble != self.trouble:
+            log.error("pauses until this passes", stage=self.name, reason=trouble)
+            self.trouble = trouble
