@@ -1,7 +1,8 @@
 """The generator process: ``python -m fluxdrop.generate.server --in FD --out FD --parent PID``.
 
 It says HELLO at once and imports torch with the first request. It keeps the pipeline that was used
-last, answers whatever goes wrong with FAILURE, and ends on STOP, on end of file and with its parent.
+last, answers whatever goes wrong with FAILURE, and ends on STOP, at end of file and with its
+parent.
 """
 
 from __future__ import annotations
