@@ -37,6 +37,7 @@ CREATE TABLE jobs (
 ) WITHOUT ROWID;
 CREATE INDEX jobs_by_finish ON jobs (state, finished);
 CREATE INDEX jobs_by_inode ON jobs (inode);
+CREATE INDEX jobs_by_record ON jobs (record);
 CREATE TABLE counts (state TEXT PRIMARY KEY, jobs INTEGER NOT NULL) WITHOUT ROWID;
 INSERT INTO counts VALUES ('claimed', 0), ('done', 0), ('failed', 0);
 CREATE TRIGGER jobs_insert AFTER INSERT ON jobs BEGIN
@@ -144,10 +145,12 @@ class Store:
         """The job *job_id*."""
         return next(iter(self._rows("WHERE id = ?", (job_id,))), None)
 
-    def find(self, beginning: str) -> list[Row]:
-        """The jobs whose id begins or whose record is named like *beginning*, at most 10."""
-        return self._rows(
-            "WHERE id >= ? AND id < ? LIMIT 10", (beginning, beginning + "\U0010ffff")
+    def find(self, job: str) -> list[Row]:
+        """The jobs that *job* can mean, at most 10: an id, its beginning, or a result's NAME."""
+        beginning = (job, job + "\U0010ffff")
+        return self._rows("WHERE id >= ? AND id < ? LIMIT 10", beginning) or self._rows(
+            "WHERE record IN (?, ?) LIMIT 10",
+            (f"outputs/{job}.json", f"outputs/failed/{job}.error.json"),
         )
 
     def by_inode(self, inode: int, since: str) -> Row | None:

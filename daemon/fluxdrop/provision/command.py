@@ -74,26 +74,16 @@ def setup(
 
     from rich.console import Console
 
-    from fluxdrop.errors import FluxdropError
     from fluxdrop.provision.provide import provision
 
     noise, answer = Console(stderr=True), Console()
-    try:
-        if json_output:
-            report = provision(force=force)
-        elif noise.is_terminal:
-            with noise.status("Looking for Julia") as status:
-                report = provision(Spinner(status), force=force)
-        else:
-            report = provision(Lines(noise), force=force)
-    except FluxdropError as problem:
-        if json_output:
-            error = {"kind": problem.kind, "message": problem.message, "hint": problem.hint}
-            typer.echo(json.dumps({"error": error}, indent=2))
-        else:
-            said = f"{problem.message}. {problem.hint}".rstrip()
-            noise.print(said, style="red", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from None
+    if json_output:
+        report = provision(force=force)
+    elif noise.is_terminal:
+        with noise.status("Looking for Julia") as status:
+            report = provision(Spinner(status), force=force)
+    else:
+        report = provision(Lines(noise), force=force)
     if json_output:
         typer.echo(json.dumps(report.as_dict(), indent=2))
     else:

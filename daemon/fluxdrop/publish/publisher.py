@@ -25,9 +25,9 @@ PLAN = "plan.json"
 
 
 class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which name each file gets: *links* maps paths below the job's folder to paths below the root."""
+    """Which names each file gets: pairs of a path below the job's folder and one below the root."""
 
-    links: dict[str, str]
+    links: list[tuple[str, str]]
     record: str
     """The record's path below the root."""
 
@@ -127,12 +127,12 @@ class Publisher:
     def _prepare(self, finished: Finished, name: str) -> Plan:
         job = finished.job
         job.record.write_bytes(encode(finished.build(name)))
-        links = {str(path.relative_to(job.folder)): make(name) for path, make in finished.files}
+        links = [(str(path.relative_to(job.folder)), make(name)) for path, make in finished.files]
         return Plan(links=links, record=finished.record_path(name))
 
     def _link(self, folder: Path, plan: Plan) -> list[Path]:
-        links = [(folder / source, self._root.path / target) for source, target in plan.links.items()]
-        links.append((folder / RECORD, self._root.path / plan.record))
+        pairs = [*plan.links, (RECORD, plan.record)]
+        links = [(folder / source, self._root.path / target) for source, target in pairs]
         try:
             for source, target in links:
                 target.parent.mkdir(parents=True, exist_ok=True)

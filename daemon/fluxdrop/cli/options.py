@@ -1,0 +1,35 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+RootOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--root", help="The root: the folder that has inbox/. Default: $FLUXDROP_ROOT, else here."
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+EngineOption = Annotated[
+    str | None, typer.Option("--engine", help="auto, julia or onnxruntime; default: the setting.")
+]
+
+
+def print_json(value: Any) -> None:
+    """Print *value* as JSON."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def refuse_existing(output: Path) -> None:
+    """Raise FluxdropError where *output* is there already or has no folder to lie in."""
+    from fluxdrop.errors import FluxdropError
+
+    if output.exists():
+        raise FluxdropError(f"{output} is there already", hint="Choose another name with -o.")
+    if not output.parent.is_dir():
+        raise FluxdropError(f"There is no folder {output.parent} for {output.name}")

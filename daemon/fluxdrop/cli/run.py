@@ -1,0 +1,40 @@
+"""``fluxdrop run``: the daemon."""
+
+from __future__ import annotations
+
+import signal
+from typing import Annotated
+
+import typer
+
+from fluxdrop.cli.options import EngineOption, RootOption
+
+
+def run(
+    root: RootOption = None,
+    once: Annotated[
+        bool, typer.Option("--once", help="Work off the inbox, then exit; 0 only if nothing failed.")
+    ] = False,
+    engine: EngineOption = None,
+    log_level: Annotated[
+        str | None, typer.Option("--log-level", help="debug, info, warning or error.")
+    ] = None,
+) -> None:
+    """Serve a root: turn what is dropped into its inbox/ into results, until stopped."""
+    from fluxdrop import config
+    from fluxdrop.layout import find_root
+    from fluxdrop.logs import configure
+
+    served = find_root(root)
+    settings = config.load(served.path, {"engine": engine, "log_level": log_level})
+    served.create()
+    configure(settings.log_level, served.logs)
+
+    from fluxdrop.service.daemon import Daemon
+
+    daemon = Daemon(served, settings, once=once)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: daemon.stop())
+    daemon.run()
+    if once and daemon.failed:
+        raise typer.Exit(1)

@@ -1,0 +1,157 @@
+"""The three stages alone: ``fluxdrop generate``, ``preprocess`` and ``predict``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fluxdrop.cli.options import EngineOption, JsonOption, print_json, refuse_existing
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from fluxdrop.config import Settings
+    from fluxdrop.preprocess.spec import InputSpec
+
+ModelOption = Annotated[
+    str | None, typer.Option("--model", help="The model bundle; default: the setting.")
+]
+
+
+def generate(
+    prompt: Annotated[str, typer.Argument(help="What the picture shows; infotext is understood.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The PNG to write.")],
+    seed: Annotated[int | None, typer.Option(help="The same seed makes the same picture.")] = None,
+    pipeline: Annotated[
+        str | None, typer.Option(help="The diffusers pipeline; default: the setting.")
+    ] = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Make a picture of PROMPT."""
+    import msgspec
+
+    from fluxdrop import config
+    from fluxdrop.cli.progress import steps_bar
+    from fluxdrop.generate.generator import Generator
+    from fluxdrop.generate.infotext import parse_infotext
+
+    settings = config.load(None, {"pipeline": pipeline})
+    refuse_existing(output)
+    request, warnings = parse_infotext(prompt)
+    if seed is not None:
+        request = msgspec.structs.replace(request, seed=seed)
+    generator = Generator(settings)
+    unfinished = output.with_name(f".{output.name}.tmp")
+    try:
+        with steps_bar("Generating") as on_step:
+            made = generator.generate(request, unfinished, on_step)
+        unfinished.rename(output)
+    finally:
+        generator.close()
+        unfinished.unlink(missing_ok=True)
+    if json_output:
+        print_json({"file": str(output), **msgspec.to_builtins(made)})
+        return
+    for warning in (*warnings, *made.warnings):
+        typer.echo(f"Warning: {warning}", err=True)
+    used = made.parameters
+    typer.echo(f"{output}: {made.width} x {made.height}, seed {used.seed}, {used.steps} steps")
+
+
+def preprocess(
+    picture: Annotated[Path, typer.Argument(help="A PNG, JPEG or WebP picture.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .npy file to write.")],
+    model: ModelOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Turn PICTURE into the tensor that the model sees."""
+    import numpy as np
+
+    from fluxdrop import config
+    from fluxdrop.predict.bundle import load_bundle
+
+    settings = config.load(None, {"model": model})
+    bundle = load_bundle(settings.model)
+    refuse_existing(output)
+    tensor = _tensor_of(picture, settings, bundle.spec.input)
+    with output.open("xb") as file:
+        np.save(file, tensor)
+    if json_output:
+        print_json({"file": str(output), "shape": list(tensor.shape), "dtype": "float32"})
+    else:
+        typer.echo(f"{output}: float32 {list(tensor.shape)} for {bundle.name}")
+
+
+def predict(
+    source: Annotated[Path, typer.Argument(metavar="PICTURE|TENSOR.npy")],
+    engine: EngineOption = None,
+    model: ModelOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Print what the model makes of a picture, or of a tensor from `fluxdrop preprocess`."""
+    import msgspec
+
+    from fluxdrop import config
+    from fluxdrop.predict.bundle import load_bundle
+    from fluxdrop.predict.choose import open_engine
+    from fluxdrop.predict.classify import label_probabilities
+
+    settings = config.load(None, {"engine": engine, "model": model})
+    bundle = load_bundle(settings.model)
+    spec = bundle.spec.input
+    is_tensor = source.suffix.lower() == ".npy"
+    tensor = _load_tensor(source, spec) if is_tensor else _tensor_of(source, settings, spec)
+    running = open_engine(settings, bundle)
+    try:
+        raw = running.predict(tensor)
+    finally:
+        running.close()
+    probabilities = label_probabilities(raw[0], bundle)
+    if json_output:
+        print_json(
+            {
+                "file": str(source),
+                "model": bundle.name,
+                "engine": msgspec.to_builtins(running.info),
+                "probabilities": probabilities,
+            }
+        )
+        return
+    for label, p in sorted(probabilities.items(), key=lambda item: -item[1]):
+        typer.echo(f"{p:8.4f}  {label}")
+    info = running.info
+    typer.echo(f"by {bundle.name} on {info.engine} {info.version}, {info.backend}", err=True)
+    if info.note:
+        typer.echo(info.note, err=True)
+
+
+def _tensor_of(picture: Path, settings: Settings, spec: InputSpec) -> NDArray[np.float32]:
+    from fluxdrop.preprocess.picture import open_picture
+    from fluxdrop.preprocess.tensor import to_tensor
+
+    image, _ = open_picture(
+        picture, max_file_bytes=settings.max_file_bytes, max_pixels=settings.max_pixels
+    )
+    return to_tensor(image, spec)
+
+
+def _load_tensor(path: Path, spec: InputSpec) -> NDArray[np.float32]:
+    import numpy as np
+
+    from fluxdrop.errors import FluxdropError
+
+    try:
+        tensor = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise FluxdropError(f"{path} cannot be read as a NumPy array: {error}") from error
+    if tensor.shape == spec.shape[1:]:
+        tensor = tensor[np.newaxis]
+    if tensor.dtype != np.float32 or tensor.shape != spec.shape:
+        raise FluxdropError(
+            f"{path} holds {tensor.dtype} {list(tensor.shape)}, not float32 {list(spec.shape)}",
+            hint="Make one with `fluxdrop preprocess`.",
+        )
+    return np.asarray(tensor, dtype=np.float32)

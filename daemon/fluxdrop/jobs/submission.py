@@ -1,0 +1,142 @@
+"""What commands hand to the daemon: files for the inbox, and requests for jobs."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from fluxdrop import durable
+from fluxdrop.errors import FluxdropError
+from fluxdrop.intake.claim import INPUT, new_job_id
+from fluxdrop.intake.names import is_ignored, kind_of
+from fluxdrop.jobs.job import REQUEST, JobRequest, now
+from fluxdrop.jobs.store import Row, Store
+from fluxdrop.layout import Root, holder
+
+_LOOK_SECONDS = 0.1
+_SLUG_LENGTH = 60
+
+
+class Submitted(NamedTuple):
+    """A file in the inbox: its path below inbox/, and what tells its job from others."""
+
+    file: str
+    inode: int
+    since: str
+
+
+def submit_file(root: Root, path: Path) -> Submitted:
+    """Copy *path* into the inbox. Raises FluxdropError for what the daemon would not take."""
+    if kind_of(path.name) is None or is_ignored(path.name):
+        raise FluxdropError(
+            f"{path} is nothing that fluxdrop takes",
+            hint="Submit .txt prompts and .png, .jpg, .jpeg or .webp pictures.",
+            kind="unknown",
+        )
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise FluxdropError(f"{path} cannot be read: {error.strerror}") from error
+    return _drop(root, path.stem, path.suffix, data)
+
+
+def submit_prompt(root: Root, text: str) -> Submitted:
+    """Drop *text* as a prompt file that is named after its beginning."""
+    slug = re.sub(r"[^\w]+", "-", text.strip().split("\n")[0]).strip("-").lower()[:_SLUG_LENGTH]
+    return _drop(root, slug.strip("-") or "prompt", ".txt", text.encode())
+
+
+def submit_request(root: Root, request: JobRequest, name: str, source: Path) -> str:
+    """Ask the daemon for a job with the contents of *source* as its input *name*; return its id."""
+    job_id = new_job_id()
+    unfinished = root.requests / f".{job_id}"
+    target = unfinished / INPUT / name
+    target.parent.mkdir(parents=True)
+    target.write_bytes(source.read_bytes())
+    durable.sync_file(target)
+    durable.write(unfinished / REQUEST, msgspec.json.encode(request))
+    unfinished.rename(root.requests / job_id)
+    durable.sync_folder(root.requests)
+    return job_id
+
+
+def wait_for(
+    root: Root, submitted: Sequence[Submitted], on_wait: Callable[[int], None]
+) -> list[Row]:
+    """Wait until each of *submitted* has its result; *on_wait* is told how many are left.
+
+    Raises FluxdropError when no daemon serves the root.
+    """
+
+    def look(store: Store) -> list[Row | None]:
+        return [store.by_inode(item.inode, item.since) for item in submitted]
+
+    return _wait(root, look, on_wait)
+
+
+def wait_for_jobs(root: Root, job_ids: Sequence[str], on_wait: Callable[[int], None]) -> list[Row]:
+    """`wait_for` jobs by their ids."""
+    return _wait(root, lambda store: [store.get(job_id) for job_id in job_ids], on_wait)
+
+
+def _wait(
+    root: Root, look: Callable[[Store], list[Row | None]], on_wait: Callable[[int], None]
+) -> list[Row]:
+    while True:
+        served = holder(root) is not None
+        rows: list[Row | None] = [None]
+        if root.database.exists():
+            store = Store(root.database, read_only=True)
+            try:
+                rows = look(store)
+            finally:
+                store.close()
+        ended = [row for row in rows if row is not None and row.state != "claimed"]
+        if len(ended) == len(rows):
+            return ended
+        if not served:
+            raise FluxdropError(
+                f"No daemon serves {root.path}, so there is nothing to wait for",
+                hint="What was submitted stays in the inbox. Start one with: fluxdrop run",
+                kind="not-running",
+            )
+        on_wait(len(rows) - len(ended))
+        time.sleep(_LOOK_SECONDS)
+
+
+def _drop(root: Root, stem: str, suffix: str, data: bytes) -> Submitted:
+    since = now()
+    # A dot file is ignored by the daemon, so it sees the whole file or none.
+    unfinished = root.inbox / f".{secrets.token_hex(8)}.part"
+    try:
+        with unfinished.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        inode = unfinished.stat().st_ino
+        name = _give_free_name(root, unfinished, stem, suffix)
+        durable.sync_folder(root.inbox)
+    except OSError as error:
+        raise FluxdropError(f"{error.filename} cannot be written: {error.strerror}") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return Submitted(name, inode, since[:19])
+
+
+def _give_free_name(root: Root, unfinished: Path, stem: str, suffix: str) -> str:
+    number = 1
+    while True:
+        name = f"{stem}-{number}{suffix}" if number > 1 else f"{stem}{suffix}"
+        try:
+            durable.give_name(unfinished, root.inbox / name)
+        except durable.NameTakenError:
+            number += 1
+        else:
+            return name
