@@ -14,9 +14,15 @@ Runs on Julia 1.5 and later.
 """
 module FluxdropWorker
 
+using LinearAlgebra: rmul!
 using SHA: sha256
 
+# Most of this runs once a model: the two modules of layers alone are worth the time that optimising takes.
+Base.Experimental.@optlevel 0
+
 include("plain.jl")
+include("onnx_layers.jl")
+using .OnnxLayers
 include("errors.jl")
 include("wire.jl")
 include("tensors.jl")

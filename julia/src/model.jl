@@ -37,11 +37,11 @@ function build(graph::Graph, backend::Backend)
     steps = Step[]
     for item in plan
         layer = layer_of(item, graph, slots, backend.layers)
-        names = filter(name -> haskey(slots, name), item.inputs)
-        if length(names) == 1 && readers[names[1]] == 1 && haskey(makers, names[1])
-            step = makers[names[1]]
+        computed = String[name for name in item.inputs if haskey(slots, name)]
+        if length(computed) == 1 && readers[computed[1]] == 1 && haskey(makers, computed[1])
+            step = makers[computed[1]]
         else
-            step = Step([], Node[], [slots[name] for name in names], length(steps) + 2, Int[])
+            step = Step([], Node[], Int[slots[name] for name in computed], length(steps) + 2, Int[])
             push!(steps, step)
         end
         push!(step.layers, layer)
@@ -50,36 +50,45 @@ function build(graph::Graph, backend::Backend)
         makers[item.output] = step
     end
     haskey(slots, output) || throw(GraphError("the output '$output' is not computed"))
-    last_use = Dict(slot => i for (i, step) in enumerate(steps) for slot in step.inputs)
+    last_use = Dict{Int,Int}()
+    for (i, step) in enumerate(steps), slot in step.inputs
+        last_use[slot] = i
+    end
     for (slot, i) in last_use
         slot == slots[output] || push!(steps[i].release, slot)
     end
-    chained = [Step(backend.layers.Chain(s.layers), s.nodes, s.inputs, s.output, s.release) for s in steps]
+    chained = Step[Step(backend.layers.Chain(s.layers), s.nodes, s.inputs, s.output, s.release) for s in steps]
     return Model(graph.shape, chained, length(steps) + 1, slots[output], length(graph.nodes))
 end
 
 "The layer of one item of the plan."
 function layer_of(item::Planned, graph, slots, L)
     node = item.node
-    fail(words) = throw(OperatorError("$(label(node)): $words"))
-    haskey(OPERATORS, node.operator) || fail("the worker has no operator $(node.operator)")
+    haskey(OPERATORS, node.operator) || refuse(node, "the worker has no operator $(node.operator)")
     operator = OPERATORS[node.operator]
-    inputs = map(item.inputs) do name
-        name == "-" ? nothing : haskey(slots, name) ? COMPUTED : haskey(graph.constants, name) ? graph.constants[name] :
-        fail("it reads '$name', an output beside a node's first: the worker computes only the first")
-    end
+    inputs = Any[input_of(node, name, graph, slots) for name in item.inputs]
     computed = count(input -> input === COMPUTED, inputs)
-    computed >= 1 || fail("none of its inputs is computed: the compiler should have made it a constant")
-    expected = operator.computed
-    expected == ANY_INPUTS || (computed == expected && all(input -> input === COMPUTED, inputs[1:expected])) ||
-        fail("its first $(expected == 1 ? "input" : "$expected inputs") should be computed, the others constants")
+    computed >= 1 || refuse(node, "none of its inputs is computed: the compiler should have made it a constant")
+    if operator.computed != ANY_INPUTS
+        leading = count(input -> input === COMPUTED, inputs[1:min(end, operator.computed)])
+        computed == leading == operator.computed ||
+            refuse(node, "its first $(operator.computed) inputs have to be computed, the others constants")
+    end
     activation = item.activation === nothing ? nothing : getfield(L, ACTIVATIONS[item.activation])
     try
         return operator.build(Operation(node, inputs, L, activation))
     catch e
         e isa Union{OperatorError,OutOfMemoryError,InterruptException} && rethrow()
-        fail(reason(e))
+        refuse(node, reason(e))
     end
+end
+
+"What a builder sees of an input."
+function input_of(node, name, graph, slots)
+    name == "-" && return nothing
+    haskey(slots, name) && return COMPUTED
+    haskey(graph.constants, name) && return graph.constants[name]
+    refuse(node, "it reads '$name', which is not a node's first output: the worker computes no others")
 end
 
 """
@@ -119,8 +128,8 @@ end
 
 function check(model, x)
     shape = outer_shape(x)
-    length(shape) == length(model.shape) && all(((n, m),) -> m in (-1, n), zip(shape, model.shape)) ||
-        throw(InputError("the model takes a tensor of shape $(words(model.shape)) (-1 is free), not $(words(shape))"))
+    fits = length(shape) == length(model.shape) && all(i -> model.shape[i] in (-1, shape[i]), 1:length(shape))
+    fits || throw(InputError("the model takes a tensor of shape $(words(model.shape)) (-1 is free), not $(words(shape))"))
     isempty(x) && throw(InputError("the tensor of shape $(words(shape)) has no elements"))
     return nothing
 end

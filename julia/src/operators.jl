@@ -16,9 +16,6 @@ struct Operation
     activation::Union{Function,Nothing}
 end
 
-struct Computed end
-const COMPUTED = Computed()
-
 """
 `build(op)` makes the layer; `computed` is the number of leading inputs that have to be computed (the
 others are constants), or `ANY_INPUTS` for a builder that sees to this itself; `fuses` tells that the
@@ -33,13 +30,13 @@ end
 const ANY_INPUTS = -1
 const OPERATORS = Dict{String,Operator}()
 
-function operator(build, names...; computed=1, fuses=false)
-    for name in names
-        OPERATORS[name] = Operator(build, computed, fuses)
-    end
+function operator(@nospecialize(build), name::String; computed::Int=1, fuses::Bool=false)
+    OPERATORS[name] = Operator(build, computed, fuses)
+    return nothing
 end
 
-refuse(op::Operation, words) = throw(OperatorError("$(label(op.node)): $words"))
+refuse(node::Node, words) = throw(OperatorError("$(label(node)): $words"))
+refuse(op::Operation, words) = refuse(op.node, words)
 
 "The attribute as a list of whole numbers; [`int`](@ref), [`float`](@ref) and [`word`](@ref) read one of their kind."
 ints(op::Operation, name) = Int[parsed(op, name, Int, value) for value in attribute(op, name)]
@@ -101,34 +98,6 @@ end
 
 "Refuse an attribute that has another value than the one the layers can do."
 only_value(op, name, value) = int(op, name, value) == value || refuse(op, "'$name' = $(int(op, name)) is not supported")
-
-"The dimension of `x` that ONNX calls `axis`; negative axes count from the last."
-function dimension(x, axis)
-    d = axis < 0 ? -axis : ndims(x) - axis
-    1 <= d <= ndims(x) || throw(DimensionMismatch("there is no axis $axis in a tensor of $(ndims(x)) dimensions"))
-    return d
-end
-
-"A function of numbers applied element by element, ONNX's broadcasting included."
-struct Elementwise{F}
-    f::F
-end
-
-# numpy aligns shapes at the last dimension, which is Julia's first: where `.` aligns them.
-(e::Elementwise)(xs...) = broadcast(e.f, xs...)
-Base.show(io::IO, e::Elementwise) = print(io, "Elementwise(", e.f, ")")
-
-"A function called with the constants of a node in their places among the computed inputs."
-struct Bound{F}
-    f::F
-    inputs::Vector{Any}
-end
-
-function (b::Bound)(xs...)
-    next = 0
-    return b.f((input === COMPUTED ? xs[next+=1] : input for input in b.inputs)...)
-end
-Base.show(io::IO, b::Bound) = print(io, "Bound(", b.f, ")")
 
 "`f` with the node's constants bound, so that it takes the computed inputs alone."
 bind(op::Operation, f) = all(input -> input === COMPUTED, op.inputs) ? f : Bound(f, op.inputs)

@@ -9,6 +9,8 @@ module PlainLayers
 
 using LinearAlgebra: BLAS
 
+Base.Experimental.@optlevel 2
+
 include("plain/activations.jl")
 include("plain/window.jl")
 include("plain/conv.jl")

@@ -13,8 +13,19 @@ operator("Conv"; fuses=true) do op
               options..., dilation=dilation, groups=int(op, "group"))
 end
 
-"ONNX's Conv is a cross-correlation, Flux's a convolution: the kernel is flipped once, here."
-flipped(weight, n) = weight[ntuple(i -> i <= n ? (size(weight, i):-1:1) : (1:size(weight, i)), ndims(weight))...]
+"""
+The weight with its kernels turned about in all their `n` spatial dimensions: ONNX's Conv is a
+cross-correlation, Flux's a convolution. These dimensions come first, so a kernel is one stretch of
+memory, and turning it about is reversing that.
+"""
+function flipped(weight, n)
+    turned = copy(weight)
+    kernel = prod(size(weight)[1:n])
+    for first in 1:kernel:length(turned)
+        reverse!(vec(turned), first, first + kernel - 1)
+    end
+    return turned
+end
 
 operator("BatchNormalization"; fuses=true) do op
     only_value(op, "training_mode", 0)
@@ -47,30 +58,6 @@ function pooling(op, layer, f)
     all(isone, dilation) && return layer(kernel; options...)
     return DilatedPool(f, op.L.PoolDims, kernel, options.stride, options.pad, dilation)
 end
-
-"Pooling with dilation, which Flux's layers lack and the functions of NNlib below them have."
-struct DilatedPool{F,D,N,M}
-    pool::F
-    dims::D
-    kernel::NTuple{N,Int}
-    stride::NTuple{N,Int}
-    pad::NTuple{M,Int}
-    dilation::NTuple{N,Int}
-end
-
-(p::DilatedPool)(x) = p.pool(x, p.dims(x, p.kernel; stride=p.stride, padding=p.pad, dilation=p.dilation))
-Base.show(io::IO, p::DilatedPool) = print(io, "DilatedPool(", p.pool, ", ", p.kernel, ", dilation=", p.dilation, ")")
-
-"A mean pooling whose divisor leaves the padding out: Flux's counts it in."
-struct UnpaddedMean{P}
-    pool::P
-end
-
-function (m::UnpaddedMean)(x)
-    ones = fill!(similar(x, size(x)[1:end-2]..., 1, 1), 1)
-    return m.pool(x) ./ m.pool(ones)
-end
-Base.show(io::IO, m::UnpaddedMean) = print(io, "UnpaddedMean(", m.pool, ")")
 
 operator(op -> op.L.GlobalMeanPool(), "GlobalAveragePool")
 operator(op -> op.L.GlobalMaxPool(), "GlobalMaxPool")

@@ -16,15 +16,10 @@ end
 """
 function softmax(x::Array{Float32}; dims=1)
     y = similar(x)
-    eachline(x, dims) do line
-        top = maximum(i -> x[i], line)
-        total = 0.0f0
+    for line in lines_along(x, dims)
+        top, total = top_and_total(x, line)
         for i in line
-            y[i] = exp(x[i] - top)
-            total += y[i]
-        end
-        for i in line
-            y[i] /= total
+            y[i] = exp(x[i] - top) / total
         end
     end
     return y
@@ -37,9 +32,8 @@ end
 """
 function logsoftmax(x::Array{Float32}; dims=1)
     y = similar(x)
-    eachline(x, dims) do line
-        top = maximum(i -> x[i], line)
-        total = sum(i -> exp(x[i] - top), line)
+    for line in lines_along(x, dims)
+        top, total = top_and_total(x, line)
         for i in line
             y[i] = x[i] - top - log(total)
         end
@@ -47,13 +41,20 @@ function logsoftmax(x::Array{Float32}; dims=1)
     return y
 end
 
-"Call `f` with the linear indices of each line of `x` along dimension `dims`."
-function eachline(f, x, dims)
-    n = size(x, dims)
-    step = prod(size(x)[1:dims-1])
-    n == 0 && return nothing
-    for block in 0:step*n:length(x)-1, first in block+1:block+step
-        f(first:step:first+step*(n-1))
+"The largest number of a line, and the sum of the exponentials of all when that is subtracted."
+function top_and_total(x, line)
+    top, total = -Inf32, 0.0f0
+    for i in line
+        top = max(top, x[i])
     end
-    return nothing
+    for i in line
+        total += exp(x[i] - top)
+    end
+    return top, total
+end
+
+"The linear indices of each line of `x` along dimension `dims`."
+function lines_along(x, dims)
+    n, step = size(x, dims), stride(x, dims)
+    return StepRange{Int,Int}[first:step:first+step*(n-1) for block in 0:step*n:length(x)-1 for first in block+1:block+step]
 end

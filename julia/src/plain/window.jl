@@ -14,27 +14,29 @@ struct Window
 end
 
 """
-    window(kernel::NTuple{N}; stride, pad, dilation) -> Window
+    window(kernel; stride, pad, dilation) -> Window
 
-For N = 1 or 2 spatial dimensions; the options take what Flux's `Conv` takes: one integer, N integers
-or, for `pad`, 2N integers. One dimension is two of which the second has size 1.
+For one or two spatial dimensions; the options take what those of Flux's `Conv` take: one integer, one
+for each dimension or, for `pad`, two for each. One dimension is two of which the second has size 1.
 """
-function window(kernel::NTuple{N,Integer}; stride, pad, dilation) where {N}
-    N <= 2 || throw(ArgumentError("the plain layers have no windows of $N spatial dimensions"))
-    each(v) = v isa Integer ? ntuple(i -> Int(v), N) : map(Int, v)
-    sides = pad isa Integer ? ntuple(i -> Int(pad), 2N) :
-            length(pad) == N ? ntuple(i -> Int(pad[cld(i, 2)]), 2N) : map(Int, pad)
-    fill1(t) = N == 2 ? t : (t..., 1)
-    return Window(fill1(map(Int, kernel)), fill1(each(stride)), N == 2 ? sides : (sides..., 0, 0), fill1(each(dilation)))
+function window(kernel; stride, pad, dilation)
+    n = length(kernel)
+    1 <= n <= 2 || throw(ArgumentError("the plain layers have no windows of $n spatial dimensions"))
+    sides = pad isa Integer || length(pad) == 2n ? pad : [pad[cld(i, 2)] for i in 1:2n]
+    return Window(two(kernel, n, 1), two(stride, n, 1), (two(sides, 2n, 0)..., two(sides, 2n, 0, 2)...), two(dilation, n, 1))
 end
 
+"Elements 1 and 2 after `skip` of an option for `n` places, which may be one integer for all; beyond them `default`."
+two(option, n, default, skip=0) =
+    ntuple(i -> skip + i > n ? default : option isa Integer ? Int(option) : Int(option[skip+i]), 2)
+
 "The (width, height) of what `w` makes of a plane of (width, height) `plane`."
-function output_size(w::Window, plane)
-    ntuple(2) do i
-        room = plane[i] + w.pad[2i-1] + w.pad[2i] - w.dilation[i] * (w.kernel[i] - 1) - 1
-        room < 0 && throw(DimensionMismatch("a kernel of $(w.kernel) is larger than its padded input of $plane"))
-        room ÷ w.stride[i] + 1
-    end
+output_size(w::Window, plane) = (positions(w, plane, 1), positions(w, plane, 2))
+
+function positions(w, plane, i)
+    room = plane[i] + w.pad[2i-1] + w.pad[2i] - w.dilation[i] * (w.kernel[i] - 1) - 1
+    room >= 0 || throw(DimensionMismatch("a kernel of $(w.kernel) is larger than its padded input of $plane"))
+    return room ÷ w.stride[i] + 1
 end
 
 "Data of one spatial dimension (W, C, N) as (W, 1, C, N), of two as they are; and back."
