@@ -16,7 +16,7 @@ import transformers
 from PIL.Image import Image
 
 from fluxdrop.errors import FluxdropError
-from fluxdrop.generate import failures, samplers, sources
+from fluxdrop.generate import failures, samplers
 from fluxdrop.generate.request import (
     Generated,
     GenerationParameters,
@@ -24,19 +24,20 @@ from fluxdrop.generate.request import (
     GeneratorInfo,
     check,
 )
+from fluxdrop.generate.sources import Source
 
 _SEED_BITS = 32
 
 
 class Pipeline:
-    """The pipeline that *name* means (see `sources.find`), loaded at construction.
+    """The pipeline *name* that *source* has, loaded at construction.
 
     Raises FluxdropError of kind ``pipeline`` where it cannot be.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, source: Source) -> None:
         self.name = name
-        self._source = sources.find(name)
+        self._source = source
         device, dtype = _device()
         self._pipe = _load(name, self._source, dtype)
         self._pipe.to(device)
@@ -145,7 +146,7 @@ def _device() -> tuple[str, torch.dtype]:
     return "cpu", torch.float32
 
 
-def _load(name: str, source: sources.Source, dtype: torch.dtype) -> Any:
+def _load(name: str, source: Source, dtype: torch.dtype) -> Any:
     for library in (diffusers, transformers):
         logging: Any = library.utils.logging
         logging.disable_progress_bar()

@@ -1,6 +1,6 @@
 """The generator process: ``python -m fluxdrop.generate.server --in FD --out FD --parent PID``.
 
-It says HELLO at once and imports torch with the first request. It keeps the pipeline that was used
+It says HELLO at once and imports torch with the first pipeline. It keeps the pipeline that was used
 last, answers whatever goes wrong with FAILURE, and ends on STOP, at end of file and with its
 parent.
 """
@@ -21,7 +21,7 @@ import msgspec
 
 from fluxdrop import wire
 from fluxdrop.errors import FluxdropError
-from fluxdrop.generate import failures
+from fluxdrop.generate import failures, sources
 from fluxdrop.generate.infotext import format_infotext
 from fluxdrop.generate.messages import Generate, Load, Progress
 from fluxdrop.wire import Frame, Kind, Pipe
@@ -73,9 +73,10 @@ class Server:
         if self._pipeline is None or self._pipeline.name != name:
             # The old one goes first: two may not fit into the memory.
             self._pipeline = None
+            source = sources.find(name)
             from fluxdrop.generate.pipeline import Pipeline
 
-            self._pipeline = Pipeline(name)
+            self._pipeline = Pipeline(name, source)
         return self._pipeline
 
     def _generate(self, order: Generate, request_id: int) -> bytes:
