@@ -29,6 +29,7 @@ from fluxdrop.generate.request import GenerationRequest
 
 PROMPT = "a large red circle on a white background"
 REQUEST = GenerationRequest(prompt=PROMPT, seed=3)
+EMBEDDED = Path(fluxdrop.__file__).parent / "models" / "shapes-diffusion"
 ONE_STEP = GenerationRequest(prompt=PROMPT, seed=3, steps=1)
 
 needs_torch = pytest.mark.skipif(
@@ -38,15 +39,22 @@ needs_torch = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def generator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Generator]:
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which the hub's files are kept for `generator`."""
+    return tmp_path_factory.mktemp("hub")
+
+
+@pytest.fixture(scope="module")
+def generator(hub: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Generator]:
     """One child for all tests that do not end it: importing torch takes seconds.
 
-    Its hub is a closed port with an empty cache.
+    Its hub is a closed port.
     """
     generator = Generator(Settings())
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-        patch.setenv("HF_HOME", str(tmp_path_factory.mktemp("hub")))
+        patch.setenv("HF_HOME", str(hub))
+        patch.delenv("HF_HUB_CACHE", raising=False)
         generator.generate(ONE_STEP, tmp_path_factory.mktemp("first") / "a.png")
     yield generator
     generator.close()
@@ -229,8 +237,7 @@ def test_folder_as_pipeline(
     generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A diffusers folder anywhere is a pipeline, and is asked for by its name."""
-    embedded = Path(fluxdrop.__file__).parent / "models" / "shapes-diffusion"
-    shutil.copytree(embedded, tmp_path / "mine", ignore=shutil.ignore_patterns("pipeline.toml"))
+    shutil.copytree(EMBEDDED, tmp_path / "mine", ignore=shutil.ignore_patterns("pipeline.toml"))
     use(generator, monkeypatch, str(tmp_path / "mine"))
     request = GenerationRequest(prompt=PROMPT, steps=1, pipeline="mine")
 
@@ -238,6 +245,26 @@ def test_folder_as_pipeline(
 
     assert ("mine", []) == (generated.generator.model, generated.warnings)
     assert 7.5 == generated.parameters.guidance_scale
+
+
+@needs_torch
+def test_hub_from_the_cache(
+    generator: Generator, hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was fetched from the hub before is used while the hub cannot be reached."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = hub / "hub" / "models--someone--cached"
+    shutil.copytree(EMBEDDED, repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    use(generator, monkeypatch, "someone/cached")
+
+    generated = generator.generate(ONE_STEP, tmp_path / "a.png")
+
+    assert ("someone/cached", commit) == (
+        generated.generator.model,
+        generated.generator.revision,
+    )
 
 
 def missing(folder: Path) -> str:

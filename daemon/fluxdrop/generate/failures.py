@@ -14,6 +14,11 @@ def out_of_memory(error: BaseException) -> bool:
     )
 
 
+def device_lost(error: BaseException) -> bool:
+    """Whether *error* left the accelerator unusable for this process, as CUDA's own errors do."""
+    return type(error).__name__ == "AcceleratorError"
+
+
 def first_line(error: BaseException) -> str:
     """The first line of what *error* says, or its class where it says nothing."""
     lines = str(error).strip().splitlines()

@@ -42,10 +42,11 @@ class Server:
         self._pipeline: Pipeline | None = None
 
     def run(self) -> None:
-        """Serve until STOP; raises PipeClosed at end of file."""
+        """Serve until STOP or the loss of the device; raises PipeClosed at end of file."""
         facts = {"protocol": wire.VERSION, "pid": os.getpid()}
         self._pipe.send(Kind.HELLO, 0, wire.pack_facts(facts))
-        while (frame := self._pipe.receive()).kind is not Kind.STOP:
+        usable = True
+        while usable and (frame := self._pipe.receive()).kind is not Kind.STOP:
             try:
                 kind, payload = self._answer(frame)
             except wire.WireError:
@@ -54,6 +55,7 @@ class Server:
                 if not isinstance(error, FluxdropError) or error.__cause__:
                     traceback.print_exc()
                 kind, payload = Kind.FAILURE, wire.pack_facts(failures.facts(error))
+                usable = not failures.device_lost(error)
             self._pipe.send(kind, frame.request, payload)
 
     def _answer(self, frame: Frame) -> tuple[Kind, bytes]:
@@ -124,6 +126,9 @@ def main() -> None:
         os.set_inheritable(fd, False)
     with contextlib.suppress(wire.PipeClosed):
         Server(Pipe(arguments.read_fd, arguments.write_fd)).run()
+    # Every file is closed; taking torch apart would only keep the daemon waiting for a second.
+    sys.stdout.flush()
+    os._exit(0)
 
 
 def _end_with(parent: int) -> None:
