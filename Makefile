@@ -1,0 +1,36 @@
+# What a developer needs, in one word each; the environment is .venv in this folder.
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: setup demo run test lint bench clean
+
+setup: $(INSTALLED)
+	$(BIN)/fluxdrop setup
+
+# Torch comes as constraints.txt pins it; name another wheel index in PIP_EXTRA_INDEX_URL for a CPU-only build.
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[generate,dev]'
+	touch $@
+
+demo: setup
+	$(BIN)/python examples/demo.py
+
+run: setup
+	$(BIN)/fluxdrop run --root .
+
+test: setup
+	$(BIN)/pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis dist

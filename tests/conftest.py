@@ -1,0 +1,145 @@
+"""What several test files share: a root, the sample pictures, and a real daemon."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fluxdrop.layout import Root, holder
+
+SAMPLES = Path(__file__).parents[1] / "examples"
+PATIENCE = 120.0
+"""Seconds after which a daemon that should have finished has failed; no test measures with it."""
+
+
+@pytest.fixture
+def samples() -> Path:
+    """The folder of the sample pictures."""
+    return SAMPLES
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Root:
+    """A root with nothing in it."""
+    made = Root(tmp_path / "root")
+    made.create()
+    return made
+
+
+class Daemon:
+    """A real `fluxdrop run` process that serves a root."""
+
+    def __init__(self, root: Root, process: subprocess.Popen[bytes]) -> None:
+        self.root = root
+        self.process = process
+
+    def wait_until(self, is_so: Callable[[], object], what: str) -> None:
+        """Wait for *is_so*; a daemon that ended meanwhile, or never gets there, fails the test."""
+        deadline = time.monotonic() + PATIENCE
+        while not is_so():
+            assert self.process.poll() is None, f"the daemon ended:\n{self.log_text()}"
+            assert time.monotonic() < deadline, f"not so in time: {what}\n{self.log_text()}"
+            time.sleep(0.05)
+
+    def wait_for_ends(self, count: int) -> None:
+        """Wait until *count* jobs are done or failed."""
+        self.wait_until(lambda: len(ends(self.root)) >= count, f"{count} ends")
+
+    def log(self) -> list[dict[str, Any]]:
+        """The lines of the daemon's log."""
+        return [json.loads(line) for line in self.log_text().splitlines()]
+
+    def log_text(self) -> str:
+        """The daemon's log."""
+        return (self.root.logs / "fluxdrop.log").read_text()
+
+    def stop(self) -> int:
+        """SIGTERM; the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(PATIENCE)
+
+
+@contextmanager
+def serving(root: Root, **settings: object) -> Iterator[Daemon]:
+    """A daemon on *root* that has announced itself; *settings* become FLUXDROP_ variables."""
+    with started(root, **settings) as daemon:
+        daemon.wait_until(lambda: holder(root) and root.heartbeat.exists(), "heartbeat")
+        yield daemon
+
+
+@contextmanager
+def started(root: Root, *flags: str, **settings: object) -> Iterator[Daemon]:
+    """`fluxdrop run` on *root*, as soon as there is a process; it is killed if the test leaves it."""
+    with (root.path / "stderr.log").open("ab") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "fluxdrop", "run", "--root", str(root.path), *flags],
+            env=environment(**settings),
+            stdout=stderr,
+            stderr=stderr,
+        )
+    daemon = Daemon(root, process)
+    try:
+        yield daemon
+    finally:
+        process.kill()
+        process.wait()
+
+
+def fluxdrop(*arguments: object, **settings: object) -> subprocess.CompletedProcess[str]:
+    """Run a `fluxdrop` command to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "fluxdrop", *map(str, arguments)],
+        env=environment(**settings),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
+def environment(**settings: object) -> dict[str, str]:
+    """This process's environment with *settings* as FLUXDROP_ variables."""
+    extra = {f"FLUXDROP_{key.upper()}": str(value) for key, value in settings.items()}
+    return {**os.environ, **extra}
+
+
+def results(root: Root) -> dict[str, dict[str, Any]]:
+    """The result JSONs of *root* by their path below outputs/, without the failures."""
+    return {
+        str(path.relative_to(root.outputs)): json.loads(path.read_bytes())
+        for path in root.outputs.rglob("*.json")
+        if not path.name.endswith(".error.json")
+    }
+
+
+def failures(root: Root) -> dict[str, dict[str, Any]]:
+    """The error JSONs of *root* by their path below outputs/failed/."""
+    return {
+        str(path.relative_to(root.failed)): json.loads(path.read_bytes())
+        for path in root.failed.rglob("*.error.json")
+    }
+
+
+def ends(root: Root) -> list[Path]:
+    """All result and error JSONs of *root*."""
+    return list(root.outputs.rglob("*.json"))
+
+
+def every_file(root: Root) -> set[str]:
+    """The files that people see in *root*, by their paths."""
+    return {
+        str(path.relative_to(root.path))
+        for folder in (root.inbox, root.generated, root.preprocessed, root.outputs)
+        for path in folder.rglob("*")
+        if not path.is_dir()
+    }
