@@ -24,6 +24,7 @@ from fluxdrop.wire import Frame, Kind
 
 _PACKAGES = ("torch", "diffusers", "transformers")
 
+# The child's environment, where the daemon's own names nothing else.
 _ENVIRONMENT = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -32,6 +33,9 @@ _ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
     # Without a workspace of fixed size cuBLAS may compute the same product differently next time.
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    # OpenMP's threads wait for each other spinning; beside a busy process, such as the Julia worker,
+    # that makes a picture on the CPU take ten times as long.
+    "OMP_WAIT_POLICY": "PASSIVE",
     "PYTHONUNBUFFERED": "1",
 }
 
@@ -131,7 +135,7 @@ class Generator:
         self._child = Child(
             "generator",
             [sys.executable, "-P", "-m", "fluxdrop.generate.server", "--parent", str(os.getpid())],
-            env={**os.environ, **_ENVIRONMENT},
+            env={**_ENVIRONMENT, **os.environ},
             start_timeout=self._settings.generator_start_seconds,
             wait_hook=self._wait_hook,
         )
