@@ -33,7 +33,7 @@ _ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
     # Without a workspace of fixed size cuBLAS may compute the same product differently next time.
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-    # OpenMP's threads wait for each other spinning; beside a busy process, such as the Julia worker,
+    # Threads of OpenMP spin while they wait for each other; beside a busy process, as the worker is,
     # that makes a picture on the CPU take ten times as long.
     "OMP_WAIT_POLICY": "PASSIVE",
     "PYTHONUNBUFFERED": "1",
