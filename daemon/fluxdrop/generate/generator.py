@@ -33,7 +33,7 @@ _ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
     # Without a workspace of fixed size cuBLAS may compute the same product differently next time.
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-    # Threads of OpenMP spin while they wait for each other; beside a busy process, as the worker is,
+    # Threads of OpenMP spin while they wait for each other; beside a busy process like the worker
     # that makes a picture on the CPU take ten times as long.
     "OMP_WAIT_POLICY": "PASSIVE",
     "PYTHONUNBUFFERED": "1",
