@@ -1,0 +1,29 @@
+"""The README says what is so."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import msgspec
+
+from fluxdrop.config import Settings
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def settings_table() -> str:
+    """The settings, as the README has to show them."""
+    rows = ["| key | default | what it is |", "| --- | --- | --- |"]
+    for field in msgspec.structs.fields(Settings):
+        description = field.type.__metadata__[-1].description
+        rows.append(f"| `{field.name}` | `{field.default}` | {description} |")
+    return "\n".join(rows)
+
+
+def test_settings() -> None:
+    """The README's table of settings is what the code has."""
+    shown = re.search(r"<!-- settings -->\n(.*)\n<!-- /settings -->", README.read_text(), re.DOTALL)
+
+    assert shown is not None
+    assert settings_table() == shown[1]
