@@ -43,7 +43,9 @@ def main() -> int:
             daemon.send_signal(signal.SIGTERM)
             daemon.wait()
     console = Console(highlight=False)
-    table = Table("source", "label", "p", "layers", "total ms", "result", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for title in ("source", "label", "p", "layers", "total ms", "result"):
+        table.add_column(title, overflow="fold")
     for row in rows:
         record = decode((root.path / str(row.record)).read_bytes())
         if not isinstance(record, Result):
