@@ -11,4 +11,4 @@ options = exit_on_failure(() -> worker_options(ARGS))
 # A statement of its own, so that what follows sees the methods of Flux.
 backend = exit_on_failure(() -> choose_backend(options.backend))
 
-exit(ignore_interrupts(() -> serve(open_pipe(options), backend)))
+ignore_interrupts(() -> exit(serve(open_pipe(options), backend)))

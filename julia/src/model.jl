@@ -67,12 +67,12 @@ function layer_of(item::Planned, graph, slots, L)
     haskey(OPERATORS, node.operator) || refuse(node, "the worker has no operator $(node.operator)")
     operator = OPERATORS[node.operator]
     inputs = Any[input_of(node, name, graph, slots) for name in item.inputs]
-    computed = count(input -> input === COMPUTED, inputs)
-    computed >= 1 || refuse(node, "none of its inputs is computed: the compiler should have made it a constant")
-    if operator.computed != ANY_INPUTS
-        leading = count(input -> input === COMPUTED, inputs[1:min(end, operator.computed)])
-        computed == leading == operator.computed ||
-            refuse(node, "its first $(operator.computed) inputs have to be computed, the others constants")
+    any(input -> input === COMPUTED, inputs) ||
+        refuse(node, "none of its inputs is computed: the compiler should have made it a constant")
+    if !operator.any_input
+        inputs[1] === COMPUTED || refuse(node, "input 1 has to be computed")
+        computed = findnext(input -> input === COMPUTED, inputs, 2)
+        computed === nothing || refuse(node, "input $computed has to be a constant")
     end
     activation = item.activation === nothing ? nothing : getfield(L, ACTIVATIONS[item.activation])
     try

@@ -17,21 +17,19 @@ struct Operation
 end
 
 """
-`build(op)` makes the layer; `computed` is the number of leading inputs that have to be computed (the
-others are constants), or `ANY_INPUTS` for a builder that sees to this itself; `fuses` tells that the
-layer applies `op.activation`, the activation that follows it.
+`build(op)` makes the layer. Only the first input may be computed, the others have to be constants,
+unless `any_input`; `fuses` tells that the layer applies `op.activation`, the activation that follows it.
 """
 struct Operator
     build::Function
-    computed::Int
+    any_input::Bool
     fuses::Bool
 end
 
-const ANY_INPUTS = -1
 const OPERATORS = Dict{String,Operator}()
 
-function operator(@nospecialize(build), name::String; computed::Int=1, fuses::Bool=false)
-    OPERATORS[name] = Operator(build, computed, fuses)
+function operator(@nospecialize(build), name::String; any_input::Bool=false, fuses::Bool=false)
+    OPERATORS[name] = Operator(build, any_input, fuses)
     return nothing
 end
 

@@ -17,11 +17,12 @@ function end_with_parent()
 end
 
 """
-    ignore_interrupts(f) -> f()
+    ignore_interrupts(f)
 
 Ctrl-C in the terminal is for the daemon, which then stops its worker in order. Julia takes SIGINT with
 `sigwait`, past the signal's disposition, so that ignoring it in the usual way does nothing: the worker
-leaves the terminal's process group instead, and defers what is sent to it directly.
+leaves the terminal's process group instead, and defers what is sent to it directly. `f` has to end in
+`exit`: what was deferred would be thrown after it.
 """
 function ignore_interrupts(f)
     Sys.isunix() && ccall(:setpgid, Cint, (Cint, Cint), 0, 0)

@@ -31,7 +31,7 @@ function byte_count(shape, element)
     total = element
     for n in shape
         n < 0 && return nothing
-        total, overflow = Base.mul_with_overflow(total, n)
+        total, overflow = Base.Checked.mul_with_overflow(total, n)
         overflow && return nothing
     end
     return total

@@ -1,6 +1,6 @@
 # Products of matrices: a constant second input makes a Dense, anything else a Product.
 
-operator("Gemm"; computed=ANY_INPUTS, fuses=true) do op
+operator("Gemm"; any_input=true, fuses=true) do op
     α, β = float(op, "alpha"), float(op, "beta")
     a_flips, b_flips = int(op, "transA") != 0, int(op, "transB") != 0
     c = length(op.inputs) >= 3 ? op.inputs[3] : nothing
@@ -24,8 +24,8 @@ end
 "`α * x`, or `x` itself."
 scaled(α, x) = α == 1 ? x : rmul!(copy(x), α)
 
-operator("MatMul"; computed=ANY_INPUTS, fuses=true) do op
+operator("MatMul"; any_input=true, fuses=true) do op
     op.inputs[1] === COMPUTED && op.inputs[2] isa Array{Float32,2} &&
         return op.L.Dense(op.inputs[2], false, activation(op))
-    bind(op, Product(1, 0, false, false, activation(op)))
+    bind(op, Product(1.0f0, 0.0f0, false, false, activation(op)))
 end

@@ -21,10 +21,10 @@ operator("Clip") do op
     Elementwise(Clamp(low === nothing ? -Inf32 : first(low), high === nothing ? Inf32 : first(high)))
 end
 
-operator(op -> bind(op, Elementwise(+)), "Add"; computed=ANY_INPUTS)
-operator(op -> bind(op, Elementwise(-)), "Sub"; computed=ANY_INPUTS)
-operator(op -> bind(op, Elementwise(*)), "Mul"; computed=ANY_INPUTS)
-operator(op -> bind(op, Elementwise(/)), "Div"; computed=ANY_INPUTS)
+operator(op -> bind(op, Elementwise(+)), "Add"; any_input=true)
+operator(op -> bind(op, Elementwise(-)), "Sub"; any_input=true)
+operator(op -> bind(op, Elementwise(*)), "Mul"; any_input=true)
+operator(op -> bind(op, Elementwise(/)), "Div"; any_input=true)
 
 "Operators that hand on what they get, at inference; they leave no layer behind."
 const PASSES = ("Identity", "Dropout")

@@ -10,7 +10,7 @@ operator("Reshape") do op
     Reshape(vec(shape))
 end
 
-operator(op -> bind(op, Concat(int(op, "axis"))), "Concat"; computed=ANY_INPUTS)
+operator(op -> bind(op, Concat(int(op, "axis"))), "Concat"; any_input=true)
 
 operator("Transpose") do op
     perm = ints(op, "perm")

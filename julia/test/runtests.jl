@@ -1,0 +1,25 @@
+# julia [--project=P] julia/test/runtests.jl: where Flux can be loaded in the active project, every model is
+# built of Flux's layers too, and has to agree.
+
+using Test
+
+include(joinpath(@__DIR__, "..", "src", "FluxdropWorker.jl"))
+const F = FluxdropWorker
+
+const BACKENDS = [F.choose_backend("plain")]
+const FOUND = F.choose_backend("auto")
+FOUND.name == "flux" ? push!(BACKENDS, FOUND) : @info "the Flux backend is not tested: $(FOUND.note)"
+
+include("graphs.jl")
+include("references.jl")
+
+@testset "fluxdrop worker" begin
+    include("test_wire.jl")
+    include("test_graph.jl")
+    include("test_convolution.jl")
+    include("test_operators.jl")
+    include("test_model.jl")
+    include("test_serve.jl")
+    include("test_npy.jl")
+    Sys.iswindows() || include("test_process.jl")
+end

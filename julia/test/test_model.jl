@@ -1,0 +1,95 @@
+# A residual block: y = relu(x + conv(relu(conv(x)))), then a head that ends in probabilities.
+const RESIDUAL = [
+    conv_line("x,w1,b1"; pads=(1, 1, 1, 1)) |> line -> replace(line, "out=y name=n" => "out=a name=/one"),
+    "node Relu in=a out=b name=/relu",
+    "node Identity in=b out=b2 name=/same",
+    conv_line("b2,w2"; pads=(1, 1, 1, 1)) |> line -> replace(line, "out=y name=n" => "out=c name=/two"),
+    "node Add in=c,x out=d name=/add",
+    "node Relu in=d out=e name=/relu2",
+    "node GlobalAveragePool in=e out=f name=/gap",
+    "node Flatten in=f out=g name=/flat axis=1",
+    "node Softmax in=g out=y name=/softmax axis=-1",
+]
+const RESIDUAL_CONSTANTS = ["w1" => numbers(3, 3, 3, 4), "b1" => numbers(4), "w2" => numbers(3, 3, 4, 3)]
+const RESIDUAL_FILE = graph_file((-1, 3, 6, 5), RESIDUAL_CONSTANTS, RESIDUAL)
+
+function residual_reference(x)
+    w1, b1, w2 = last.(RESIDUAL_CONSTANTS)
+    a = conv_reference(x, w1, b1; pads=(1, 1, 1, 1))
+    c = conv_reference(max.(a, 0), w2, zeros(3); pads=(1, 1, 1, 1))
+    p = exp.(reshape(sum(max.(c .+ x, 0), dims=(1, 2)) ./ 30, 3, :))
+    return p ./ sum(p, dims=1)
+end
+
+@testset "a graph with a branch is computed, for any batch" begin
+    for backend in BACKENDS, batch in (1, 2, 5)
+        x = numbers(5, 6, 3, batch)
+        @test agrees([F.predict(F.build(F.read_graph(RESIDUAL_FILE), backend), x)], residual_reference(x))
+    end
+end
+
+@testset "a picture's answer does not depend on its batch" begin
+    for backend in BACKENDS
+        model = F.build(F.read_graph(RESIDUAL_FILE), backend)
+        x = numbers(5, 6, 3, 4)
+        together = F.predict(model, x)
+        @test all(i -> F.predict(model, x[:, :, :, i:i]) ≈ together[:, i:i], 1:4)
+    end
+end
+
+@testset "runs of layers are chains, and an activation moves into the layer before it" begin
+    model = F.build(F.read_graph(RESIDUAL_FILE), BACKENDS[1])
+    @test model.nodes == 9
+    @test [length(step.layers) for step in model.steps] == [2, 5]
+    @test model.steps[1].layers[1].σ === F.PlainLayers.relu
+    @test occursin("Conv((3, 3), 3 => 4, relu, pad=1)", sprint(show, model))
+end
+
+@testset "an activation that something else reads too stays where it is" begin
+    x = numbers(4, 4, 2, 1)
+    lines = [replace(conv_line("x,w"), "out=y" => "out=a"), "node Relu in=a out=b name=r", "node Add in=a,b out=y name=s"]
+    conv = conv_reference(x, numbers(1, 1, 2, 2), zeros(2))
+    for backend in BACKENDS
+        model = F.build(F.read_graph(graph_file((1, 2, 4, 4), ["w" => numbers(1, 1, 2, 2)], lines)), backend)
+        @test agrees([F.predict(model, x)], conv .+ max.(conv, 0))
+    end
+end
+
+@testset "a graph may hand its input on" begin
+    for backend in BACKENDS
+        model = F.build(F.read_graph(graph_file((-1, 2), [], ["node Identity in=x out=y name=n"])), backend)
+        @test F.predict(model, Float32[1 2; 3 4]) == Float32[1 2; 3 4]
+    end
+end
+
+@testset "a tensor that the model does not take is an input error" begin
+    model = F.build(F.read_graph(RESIDUAL_FILE), BACKENDS[1])
+    wrong(dims...) = message(() -> F.predict(model, zeros(Float32, dims...)), F.InputError)
+    @test occursin("-1×3×6×5", wrong(5, 6, 1, 1)) && occursin("1×1×6×5", wrong(5, 6, 1, 1))
+    @test occursin("not 3×6×5", wrong(5, 6, 3))
+    @test occursin("no elements", wrong(5, 6, 3, 0))
+end
+
+@testset "a layer that fails is named by its node" begin
+    for backend in BACKENDS
+        lines = ["node Relu in=x out=a name=/ok", "node Transpose in=a out=b name=/t perm=1,0",
+                 "node Add in=b,x out=y name=/bad"]
+        model = F.build(F.read_graph(graph_file((-1, 3), [], lines)), backend)
+        @test startswith(message(() -> F.predict(model, numbers(3, 2)), F.ComputeError), "node /bad (Add): DimensionMismatch")
+    end
+end
+
+@testset "a second output is refused only where it is read" begin
+    pool = "node MaxPool in=x out=y,indices name=p kernel_shape=2,2 strides=2,2 pads=0,0,0,0 dilations=1,1 ceil_mode=0 storage_order=0"
+    x = numbers(4, 4, 1, 1)
+    @test size(first(run_node(pool, x))) == (2, 2, 1, 1)
+    lines = [pool, "node Relu in=indices out=z name=r"]
+    @test occursin("no others", message(() -> F.build(F.read_graph(graph_file((1, 1, 4, 4), [], lines, "z")), BACKENDS[1]), F.OperatorError))
+end
+
+@testset "a prediction allocates no more the hundredth time than the second" begin
+    model, x = F.build(F.read_graph(RESIDUAL_FILE), BACKENDS[1]), numbers(5, 6, 3, 2)
+    F.predict(model, x)
+    bytes = [@allocated(F.predict(model, x)) for i in 1:100]
+    @test bytes[100] <= bytes[2] + 1024
+end

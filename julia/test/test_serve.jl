@@ -1,0 +1,97 @@
+# The loop over streams in memory: what the daemon would send, and the frames that come back.
+
+header(kind, id, bytes; magic="FXDP", version=1) =
+    (io = IOBuffer(); write(io, magic, UInt16(version), UInt16(kind), UInt64(id), UInt64(bytes)); take!(io))
+frame(kind, id, payload=UInt8[]; options...) = [header(kind, id, length(payload); options...); payload]
+
+function tensor_payload(x)
+    io = IOBuffer()
+    write(io, 0x01, UInt8(ndims(x)), UInt16(0), [UInt32(n) for n in reverse(size(x))], x)
+    return take!(io)
+end
+
+"The next frame of a stream: `(kind, id, payload)`."
+function next_frame(io)
+    bytes_of(n) = read!(io, Vector{UInt8}(undef, n))  # `read(io, n)` asks for the end of file after them, and waits
+    bytes_of(4) == b"FXDP" && read(io, UInt16) == 1 || error("no frame")
+    kind, id, bytes = read(io, UInt16), read(io, UInt64), read(io, UInt64)
+    return (kind=kind, id=id, payload=bytes_of(Int(bytes)))
+end
+
+text(frame) = String(copy(frame.payload))
+floats(frame) = reinterpret(Float32, frame.payload[5+4*frame.payload[2]:end])
+
+"Serve the given frames; returns the exit code and the answers after HELLO."
+function served(frames...; backend=BACKENDS[1])
+    output = IOBuffer()
+    code = F.serve(F.Pipe(IOBuffer(vcat(UInt8[], frames...)), output), backend)
+    seekstart(output)
+    answers = []
+    while !eof(output)
+        push!(answers, next_frame(output))
+    end
+    return code, answers[2:end], answers[1]
+end
+
+failure(kind, answer) = answer.kind == F.FAILURE && startswith(text(answer), "kind=$kind\nmessage=")
+
+@testset "HELLO comes first, with the facts of the worker" begin
+    for backend in BACKENDS
+        code, answers, hello = served(backend=backend)
+        @test code == 0 && isempty(answers) && hello.kind == F.HELLO && hello.id == 0
+        facts = Dict(split(line, '=', limit=2) for line in split(chomp(text(hello)), '\n'))
+        @test facts["protocol"] == "1" && facts["julia"] == string(VERSION) && facts["backend"] == backend.name
+        @test (facts["flux"] == "") == (backend.name == "plain") && facts["device"] == "cpu"
+        @test facts["pid"] == string(getpid()) && facts["threads"] == string(Threads.nthreads()) && haskey(facts, "note")
+    end
+end
+
+@testset "LOAD, PREDICT, PING and STOP are answered under the id of the request" begin
+    for backend in BACKENDS
+        x = numbers(5, 6, 3, 2)
+        code, answers, _ = served(frame(F.LOAD, 11, RESIDUAL_FILE), frame(F.PREDICT, 12, tensor_payload(x)),
+                                  frame(F.PING, typemax(UInt64), b"abc"), frame(F.STOP, 14), frame(F.PING, 15); backend=backend)
+        @test code == 0 && [a.kind for a in answers] == [F.LOADED, F.PREDICTION, F.PONG]
+        @test [a.id for a in answers] == [11, 12, typemax(UInt64)]
+        @test text(answers[1]) == "digest=$(bytes2hex(F.sha256(RESIDUAL_FILE)))\nnodes=9\n"
+        @test answers[2].payload[1:12] == [0x01; 0x02; 0x00; 0x00; reinterpret(UInt8, UInt32[2, 3])]
+        @test floats(answers[2]) ≈ vec(residual_reference(x))
+        @test answers[3].payload == b"abc"
+    end
+end
+
+@testset "after a failure the worker goes on with the model it had" begin
+    x = tensor_payload(numbers(5, 6, 3, 1))
+    unknown = graph_file((1, 2), [], ["node Foo in=x out=y name=n"])
+    clash = graph_file((-1, 3), [], ["node Transpose in=x out=a name=t perm=1,0", "node Add in=a,x out=y name=/add"])
+    code, answers, _ = served(
+        frame(F.PREDICT, 1, x), frame(F.LOAD, 2, b"rubbish"), frame(F.LOAD, 3, unknown), frame(F.LOAD, 4, RESIDUAL_FILE),
+        frame(F.PREDICT, 5, tensor_payload(numbers(2, 2))), frame(F.PREDICT, 6, x[1:end-1]), frame(F.LOAD, 7, unknown),
+        frame(F.PREDICT, 8, x), frame(F.LOAD, 9, clash), frame(F.PREDICT, 10, tensor_payload(numbers(3, 2))), frame(F.PING, 11))
+    @test code == 0 && [a.id for a in answers] == 1:11
+    @test failure("input", answers[1]) && occursin("no model", text(answers[1]))
+    @test failure("graph", answers[2])
+    @test failure("operator", answers[3]) && occursin("node n (Foo)", text(answers[3]))
+    @test answers[4].kind == F.LOADED
+    @test failure("input", answers[5]) && failure("input", answers[6]) && failure("operator", answers[7])
+    @test answers[8].kind == F.PREDICTION
+    @test failure("compute", answers[10]) && occursin("node /add (Add)", text(answers[10]))
+    @test answers[11].kind == F.PONG
+end
+
+@testset "bytes that are not the protocol are answered, and end the worker with 1" begin
+    for (bad, word) in ((header(F.PING, 7, 0; magic="FXDQ"), "FXDP"), (header(F.PING, 7, 0; version=2), "version 2"),
+                        (header(99, 7, 0), "kind 99"), (header(F.HELLO, 7, 0), "kind 1"), (header(F.PING, 7, 2^30 + 1), "payload"),
+                        (header(F.PING, 7, typemax(UInt64)), "payload"))
+        code, answers, _ = served(bad, frame(F.PING, 8))
+        @test code == 1 && length(answers) == 1
+        @test failure("protocol", answers[1]) && occursin(word, text(answers[1])) && answers[1].id == 7
+    end
+end
+
+@testset "the end of the stream ends the worker with 0, within a frame too" begin
+    whole = frame(F.PING, 1, b"abcdef")
+    for n in (0, 1, 23, 24, 27)
+        @test served(whole[1:n])[1:2] == (0, [])
+    end
+end
