@@ -58,7 +58,9 @@ def _script(folder: Path) -> float:
 def _daemon(folder: Path) -> float:
     """Seconds a picture, from the drop of 200 to the last durable result, the worker being warm."""
     root = folder / "root"
-    subprocess.run([sys.executable, "-m", "fluxdrop", "init", root], check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-m", "fluxdrop", "init", root], check=True, capture_output=True
+    )
     daemon = subprocess.Popen(
         [sys.executable, "-m", "fluxdrop", "run", "--root", root, "--engine", "julia"],
         stderr=subprocess.DEVNULL,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 
 from benchmarks.table import Row, seconds
 from fluxdrop.child import Child
@@ -26,13 +27,17 @@ def rows() -> Iterator[Row]:
     try:
         for name, size in _SIZES.items():
             data = bytes(size)
-            ours = seconds(
-                lambda data=data: worker.call(Kind.PING, data, expect=Kind.PONG, timeout=10), _TIMES
-            )
-            figure = ours / _echo(data)
+            figure = _ping(worker, data) / _echo(data)
             yield Row(f"pipe round trip, {name}, against cat", "<= 1.5", figure, "x", figure <= 1.5)
     finally:
         worker.stop()
+
+
+def _ping(worker: Child, data: bytes) -> float:
+    return seconds(
+        lambda: worker.call(Kind.PING, data, expect=Kind.PONG, timeout=10),
+        _TIMES,
+    )
 
 
 def _echo(data: bytes) -> float:
@@ -46,10 +51,8 @@ def _echo(data: bytes) -> float:
             sent = received = 0
             while received < len(data):
                 if sent < len(data):
-                    try:
+                    with suppress(BlockingIOError):
                         sent += os.write(to, data[sent:])
-                    except BlockingIOError:
-                        pass
                 received += len(os.read(back, 1 << 20))
 
         taken = seconds(round_trip, _TIMES)

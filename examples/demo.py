@@ -27,7 +27,16 @@ def main() -> int:
     daemon = None
     if holder(root) is None:
         daemon = subprocess.Popen(
-            [sys.executable, "-m", "fluxdrop", "run", "--root", str(root.path), "--log-level", "warning"]
+            [
+                sys.executable,
+                "-m",
+                "fluxdrop",
+                "run",
+                "--root",
+                str(root.path),
+                "--log-level",
+                "warning",
+            ]
         )
     try:
         with spinner("Starting the daemon") as say:

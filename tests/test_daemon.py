@@ -26,7 +26,6 @@ from conftest import (
     fluxdrop,
     results,
     serving,
-    started,
 )
 from fluxdrop.layout import Root
 from fluxdrop.predict.onnxruntime_engine import OnnxruntimeEngine
@@ -59,7 +58,7 @@ def drop(source: Path, folder: Path, name: str) -> None:
 
 @needs_generation
 def test_prompt_and_picture(root: Root, samples: Path, engine: str) -> None:
-    """A dropped prompt and a dropped square come back as images with results that name all that ran."""
+    """A dropped prompt and a dropped square come back as images with results that say what ran."""
     (root.inbox / "circle.txt").write_text(INFOTEXT)
     drop(samples / "angular_square_01.png", root.inbox, "square.png")
 
@@ -77,7 +76,11 @@ def test_prompt_and_picture(root: Root, samples: Path, engine: str) -> None:
         "outputs/circle.txt",
         "outputs/square.json",
         "outputs/square.png",
-        *(f"preprocessed_images/{name}.{end}" for name in ("circle", "square") for end in ("npy", "png")),
+        *(
+            f"preprocessed_images/{name}.{end}"
+            for name in ("circle", "square")
+            for end in ("npy", "png")
+        ),
     }
 
     assert files == every_file(root)
@@ -166,7 +169,8 @@ def test_200_at_once(root: Root, samples: Path, engine: str) -> None:
     assert {f"{number:03}.json" for number in range(200)} == set(found)
     assert not failures(root)
     assert all(
-        record["top"][0]["label"] == originals[int(record["source"]["file"][:3]) % 12].name.split("_")[0]
+        record["top"][0]["label"]
+        == originals[int(record["source"]["file"][:3]) % 12].name.split("_")[0]
         for record in found.values()
     )
     assert 1 == len(pids)

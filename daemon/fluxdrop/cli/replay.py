@@ -10,7 +10,9 @@ from fluxdrop.cli.options import JsonOption, RootOption, print_json
 
 
 def replay(
-    job: Annotated[str, typer.Argument(metavar="JOB", help="A job's id, or the NAME of its result.")],
+    job: Annotated[
+        str, typer.Argument(metavar="JOB", help="A job's id, or the NAME of its result.")
+    ],
     root: RootOption = None,
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait for the result; exit code 1 if it failed.")

@@ -13,7 +13,8 @@ from fluxdrop.cli.options import EngineOption, RootOption
 def run(
     root: RootOption = None,
     once: Annotated[
-        bool, typer.Option("--once", help="Work off the inbox, then exit; 0 only if nothing failed.")
+        bool,
+        typer.Option("--once", help="Work off the inbox, then exit; 0 only if nothing failed."),
     ] = False,
     engine: EngineOption = None,
     log_level: Annotated[

@@ -88,7 +88,8 @@ def _print(root: Root, facts: dict[str, Any], done: list[Row], failed: list[Row]
         if beat["current"]:
             current = beat["current"]
             table.add_row(
-                "generating", f"{current['file']}, step {current['step']} of {current['steps'] or '?'}"
+                "generating",
+                f"{current['file']}, step {current['step']} of {current['steps'] or '?'}",
             )
     jobs = facts["jobs"]
     table.add_row(

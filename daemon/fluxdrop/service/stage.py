@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import queue
 import threading
+import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -90,13 +92,12 @@ class Stage(Generic[T]):
         return self._queue.qsize() + self._in_hand
 
     def finish(self, timeout: float) -> bool:
-        """Ask the thread to end after what it has in hand; False if it had not by *timeout* seconds."""
-        try:
-            self._queue.put_nowait(None)
-        except queue.Full:
-            # It looks at the stop event after each batch.
-            pass
-        self._thread.join(timeout)
+        """Ask the thread to end after what waits; False if it had not by *timeout* seconds."""
+        deadline = time.monotonic() + timeout
+        if self._thread.is_alive():
+            with contextlib.suppress(queue.Full):
+                self._queue.put(None, timeout=timeout)
+        self._thread.join(max(0.0, deadline - time.monotonic()))
         return not self._thread.is_alive()
 
     def _run(self) -> None:
