@@ -16,8 +16,6 @@ import jsonschema
 import numpy as np
 import psutil
 import pytest
-from PIL import Image
-
 from conftest import (
     ends,
     environment,
@@ -26,10 +24,13 @@ from conftest import (
     fluxdrop,
     results,
     serving,
+    started,
 )
+from PIL import Image
+
 from fluxdrop.layout import Root
-from fluxdrop.predict.onnxruntime_engine import OnnxruntimeEngine
 from fluxdrop.predict.bundle import load_bundle
+from fluxdrop.predict.onnxruntime_engine import OnnxruntimeEngine
 from fluxdrop.provision import find_julia
 from fluxdrop.publish import schema
 
@@ -379,3 +380,17 @@ def test_jpeg_and_webp(root: Root, samples: Path) -> None:
         assert data == (root.outputs / name).read_bytes()
         with Image.open(root.generated / f"{name[0]}.png") as made:
             assert ("PNG", (64, 64)) == (made.format, made.size)
+
+
+def test_stop_while_starting(root: Root) -> None:
+    """SIGTERM while the worker still starts ends the daemon with code 0, and the worker with it."""
+    if find_julia() is None:
+        pytest.skip("there is no Julia on this machine")
+    with started(root, engine="julia") as daemon:
+        process = psutil.Process(daemon.process.pid)
+        daemon.wait_until(process.children, "a worker")
+        children = process.children()
+        code = daemon.stop()
+    _gone, alive = psutil.wait_procs(children, timeout=30)
+
+    assert (0, []) == (code, alive)

@@ -43,12 +43,15 @@ class Daemon:
         self._in_flight: dict[str, bool] = {}
         self._void: list[Path] = []
         self._intake: Intake | None = None
+        self._line: Line | None = None
         self.done = 0
         self.failed = 0
 
     def stop(self) -> None:
         """End `run` soon; may be called from a signal handler or any thread."""
         self._stop.set()
+        if self._line is not None:
+            self._line.hasten()
         if self._intake is not None:
             self._intake.wake()
 
@@ -60,7 +63,7 @@ class Daemon:
             if store.fresh:
                 store.finished(self._rows_of_outputs())
             bundle = load_bundle(self._settings.model)
-            line = Line(
+            self._line = line = Line(
                 self._root,
                 self._settings,
                 store,
@@ -90,7 +93,8 @@ class Daemon:
             log.info("serving", root=str(self._root.path), pid=os.getpid(), model=model)
             self._recover(line, store)
             while not self._stop.is_set():
-                intake.step(longest=0.2 if self._once else 5.0)
+                # A generation's progress is worth a fresher heartbeat than an idle daemon's.
+                intake.step(longest=0.2 if self._once else 1.0 if line.current else 5.0)
                 line.check()
                 while self._void:
                     self._take(Claim(self._void.pop(), ""), line, store)

@@ -153,10 +153,15 @@ class Line:
         else:
             self._preprocessing.put(_Pictured(job))
 
+    def hasten(self) -> None:
+        """End what is being waited for: a generation at once, anything else after a grace."""
+        if not self._stop.is_set():
+            self._stopped_at = time.monotonic()
+            self._stop.set()
+
     def stop(self) -> None:
         """End all stages. What is not finished stays claimed and is taken up by the next start."""
-        self._stopped_at = time.monotonic()
-        self._stop.set()
+        self.hasten()
         for stage in self.stages:
             if not stage.finish(timeout=_STOP_GRACE_SECONDS + 10.0):
                 log.warning("did not stop in time", stage=stage.name)
