@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,9 +18,12 @@ from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.request import GenerationRequest
 from fluxdrop.intake.claim import INPUT, claimed_input
 from fluxdrop.intake.names import Kind, kind_of
+from fluxdrop.jobs.regular import open_regular
 
 REQUEST = "request.json"
 RECORD = "record.json"
+
+_UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
 
 Stage = Literal["intake", "generate", "preprocess", "predict", "publish"]
 
@@ -54,7 +58,7 @@ class Job:
 
     @property
     def image(self) -> Path:
-        """The picture that the job is about: generated, or converted from a picture that is no PNG."""
+        """The picture that the job is about: generated, or converted from one that is no PNG."""
         return self.folder / "image.png"
 
     @property
@@ -114,15 +118,21 @@ def open_job(folder: Path, fault: str = "") -> Job | None:
 
 
 def file_sha256(path: Path) -> str:
-    """The SHA-256 of the file *path*, in hex."""
-    with path.open("rb") as file:
+    """The SHA-256 of the file *path*, in hex. Raises what `open_regular` raises."""
+    with open_regular(path, "unreadable") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def printable(name: str) -> str:
-    """*name* as JSON, SQLite and a terminal can show it: no undecodable bytes, no control characters."""
+    """*name* as JSON, SQLite and a terminal can show it.
+
+    Undecodable bytes, control characters and line separators are replaced.
+    """
     text = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+    return "".join(
+        "\N{REPLACEMENT CHARACTER}" if unicodedata.category(letter) in _UNPRINTABLE else letter
+        for letter in text
+    )
 
 
 def now() -> str:
@@ -137,9 +147,11 @@ def rfc3339(moment: datetime) -> str:
 
 
 def _created(folder: Path) -> str:
-    # The folder is made for the claim, so it is as old as the job, also after a restart without its index.
+    # The folder is named at the claim, so it knows this also after a restart without its index.
     try:
-        moment = datetime.strptime(folder.name.partition("-")[0], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
+        moment = datetime.strptime(folder.name.partition("-")[0], "%Y%m%dT%H%M%S").replace(
+            tzinfo=UTC
+        )
     except ValueError:
         moment = datetime.now(UTC)
     return rfc3339(moment)

@@ -13,7 +13,7 @@ from fluxdrop.jobs.job import JobRequest
 from fluxdrop.jobs.store import Row, Store
 from fluxdrop.jobs.submission import submit_request
 from fluxdrop.layout import Root
-from fluxdrop.publish.result import Record, Result, decode
+from fluxdrop.publish.result import Failure, Record, Result, decode
 
 
 def replay_job(root: Root, job: str) -> tuple[str, str]:
@@ -22,32 +22,28 @@ def replay_job(root: Root, job: str) -> tuple[str, str]:
     Raises FluxdropError when there is no such job, it is not finished, or its files are gone.
     """
     row = _find(root, job)
-    record = _record(root, row)
-    name = PurePosixPath(record.source.file)
+    path, record = _record(root, row)
+    name = PurePosixPath(row.source)
     request = JobRequest(replay_of=row.id)
-    if isinstance(record, Result):
-        if record.generation is not None:
-            request = JobRequest(replay_of=row.id, generation=_request(record))
-            source = root.path / record.image.file.replace("generated_images/", "outputs/", 1)
-            source = source.with_suffix(".txt")
-        else:
-            source = root.path / record.image.file
-            name = name.with_suffix(".png")
+    # The files lie where the index has the record; what a record says of paths anybody can change.
+    if isinstance(record, Failure):
+        source = root.path / path.removesuffix(".error.json")
+    elif record.generation is not None:
+        request = JobRequest(replay_of=row.id, generation=_request(record))
+        source = root.path / f"{path.removesuffix('.json')}.txt"
     else:
-        source = root.path / str(row.record).removesuffix(".error.json")
+        source = root.path / f"{path.removesuffix('.json')}.png"
+        name = name.with_suffix(".png")
     if not source.is_file():
         raise FluxdropError(f"{source} is gone, so {row.id} cannot be done again", kind="replay")
     return row.id, submit_request(root, request, str(name), source)
 
 
 def _find(root: Root, job: str) -> Row:
-    if not root.database.exists():
-        raise FluxdropError(f"{root.path} has no jobs yet", kind="replay")
     with closing(Store(root.database, read_only=True)) as store:
         found = store.find(job)
-    exact = [row for row in found if row.id == job]
-    if len(exact or found) == 1:
-        return (exact or found)[0]
+    if len(found) == 1:
+        return found[0]
     if not found:
         raise FluxdropError(
             f"There is no job {job}", hint="`fluxdrop status` shows the last ones.", kind="replay"
@@ -56,18 +52,20 @@ def _find(root: Root, job: str) -> Row:
     raise FluxdropError(f"{job} can mean several jobs: {several}", kind="replay")
 
 
-def _record(root: Root, row: Row) -> Record:
+def _record(root: Root, row: Row) -> tuple[str, Record]:
     if row.record is None:
         raise FluxdropError(
             f"{row.id} is not finished", hint="Replay it when it is.", kind="replay"
         )
     path = root.path / row.record
     try:
-        return decode(path.read_bytes())
+        return row.record, decode(path.read_bytes())
     except OSError as error:
         raise FluxdropError(f"{path} cannot be read: {error.strerror}", kind="replay") from error
     except msgspec.DecodeError as error:
-        raise FluxdropError(f"{path} is not a result of fluxdrop: {error}", kind="replay") from error
+        raise FluxdropError(
+            f"{path} is not a result of fluxdrop: {error}", kind="replay"
+        ) from error
 
 
 def _request(record: Result) -> GenerationRequest:

@@ -7,6 +7,7 @@ built again from outputs/ when it is missing.
 from __future__ import annotations
 
 import contextlib
+import errno
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator
@@ -52,10 +53,6 @@ CREATE TRIGGER jobs_delete AFTER DELETE ON jobs BEGIN
 END;
 """
 
-_COLUMNS = (
-    "id, state, kind, source, inode, attempts, replay_of, created, finished, record, label, probability, error"
-)
-
 
 class Row(NamedTuple):
     """One job as the index has it; *record* is its JSON's path below the root."""
@@ -75,60 +72,85 @@ class Row(NamedTuple):
     error: str | None = None
 
 
+_COLUMNS = ", ".join(Row._fields)
+_INSERT = f"INTO jobs ({_COLUMNS}) VALUES ({', '.join('?' * len(Row._fields))})"
+
+# What SQLite says of the disk, in the words that a stage waits for to pass.
+_DISK = {
+    sqlite3.SQLITE_FULL: errno.ENOSPC,
+    sqlite3.SQLITE_IOERR: errno.EIO,
+    sqlite3.SQLITE_READONLY: errno.EROFS,
+    sqlite3.SQLITE_CANTOPEN: errno.EIO,
+}
+
+
 class Store:
-    """The index; may be used from several threads."""
+    """The index; may be used from several threads.
+
+    For a reader, an index that is not there yet is empty. A write raises OSError when the disk is
+    in the way.
+    """
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self._lock = threading.Lock()
-        self.fresh = not path.exists()
+        self._path = path
+        uri = f"{path.as_uri()}?mode={'ro' if read_only else 'rwc'}"
+        if read_only and not path.exists():
+            uri = ":memory:"
         try:
-            if read_only:
-                self._db = sqlite3.connect(
-                    f"{path.as_uri()}?mode=ro", uri=True, check_same_thread=False, timeout=10
-                )
-            else:
-                self._db = sqlite3.connect(
-                    path, isolation_level=None, check_same_thread=False, timeout=10
-                )
-                self._prepare()
-        except sqlite3.Error as error:
-            raise _unreadable(path, error) from error
-
-    def _prepare(self) -> None:
-        # The folders are the truth, so the index need not be synced to the disk at each commit.
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = NORMAL")
-        (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version == 0:
-            self._db.executescript(
-                f"BEGIN;{_SCHEMA}PRAGMA user_version = {SCHEMA_VERSION};COMMIT;"
+            self._db = sqlite3.connect(
+                uri, uri=True, isolation_level=None, check_same_thread=False, timeout=10
             )
-        elif version != SCHEMA_VERSION:
+            try:
+                self._prepare(read_only)
+            except BaseException:
+                self._db.close()
+                raise
+        except sqlite3.Error as error:
             raise FluxdropError(
-                f"The index of jobs has version {version}, and this fluxdrop reads version {SCHEMA_VERSION}",
-                hint="Move .fluxdrop/jobs.sqlite3 away; it is built again from outputs/.",
+                f"{path} cannot be used: {error}",
+                hint="If it is damaged, move it away; it is built again from outputs/.",
+                kind="index",
+            ) from error
+
+    def _prepare(self, read_only: bool) -> None:
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version not in (0, SCHEMA_VERSION):
+            raise FluxdropError(
+                f"{self._path} has version {version}, and this fluxdrop reads version"
+                f" {SCHEMA_VERSION}",
+                hint="Move it away; it is built again from outputs/.",
                 kind="index",
             )
+        if read_only and version == 0:
+            self._db.close()
+            self._db = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        if not read_only:
+            # The folders are the truth, so the index need not be synced at each commit.
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = NORMAL")
+        if version == 0:
+            self._db.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version = {SCHEMA_VERSION};COMMIT;")
+
+    @property
+    def fresh(self) -> bool:
+        """Whether no job was entered yet, so that the index is to be built from outputs/."""
+        return not self._rows("LIMIT 1", ())
 
     def claimed(self, rows: Iterable[Row]) -> None:
         """Enter new jobs; one that is there already keeps what is known of it."""
         with self._transaction() as db:
-            db.executemany(
-                f"INSERT OR IGNORE INTO jobs ({_COLUMNS}) VALUES ({','.join('?' * len(Row._fields))})",
-                rows,
-            )
+            db.executemany(f"INSERT OR IGNORE {_INSERT}", rows)
 
     def finished(self, rows: Iterable[Row]) -> None:
         """Enter how jobs ended, whether or not they are there."""
         with self._transaction() as db:
-            for row in rows:
-                db.execute(
-                    f"INSERT INTO jobs ({_COLUMNS}) VALUES ({','.join('?' * len(Row._fields))})"
-                    " ON CONFLICT (id) DO UPDATE SET state = excluded.state, finished = excluded.finished,"
-                    " record = excluded.record, label = excluded.label,"
-                    " probability = excluded.probability, error = excluded.error",
-                    row,
-                )
+            db.executemany(
+                f"INSERT {_INSERT} ON CONFLICT (id) DO UPDATE SET state = excluded.state,"
+                " finished = excluded.finished, record = excluded.record, label = excluded.label,"
+                " probability = excluded.probability, error = excluded.error",
+                rows,
+            )
 
     def begin_attempt(self, job_ids: Iterable[str]) -> dict[str, int]:
         """Count one more attempt at each of *job_ids*; return how many each has had now."""
@@ -136,7 +158,8 @@ class Store:
         with self._transaction() as db:
             for job_id in job_ids:
                 found = db.execute(
-                    "UPDATE jobs SET attempts = attempts + 1 WHERE id = ? RETURNING attempts", (job_id,)
+                    "UPDATE jobs SET attempts = attempts + 1 WHERE id = ? RETURNING attempts",
+                    (job_id,),
                 ).fetchone()
                 counts[job_id] = found[0] if found else 1
         return counts
@@ -146,11 +169,12 @@ class Store:
         return next(iter(self._rows("WHERE id = ?", (job_id,))), None)
 
     def find(self, job: str) -> list[Row]:
-        """The jobs that *job* can mean, at most 10: an id, its beginning, or a result's NAME."""
-        beginning = (job, job + "\U0010ffff")
-        return self._rows("WHERE id >= ? AND id < ? LIMIT 10", beginning) or self._rows(
-            "WHERE record IN (?, ?) LIMIT 10",
-            (f"outputs/{job}.json", f"outputs/failed/{job}.error.json"),
+        """The jobs that *job* can mean: an id, else a result's NAME, else how ids begin (10 at most)."""
+        records = (f"outputs/{job}.json", f"outputs/failed/{job}.error.json")
+        return (
+            self._rows("WHERE id = ?", (job,))
+            or self._rows("WHERE record IN (?, ?)", records)
+            or self._rows("WHERE id >= ? AND id < ? LIMIT 10", (job, job + "\U0010ffff"))
         )
 
     def by_inode(self, inode: int, since: str) -> Row | None:
@@ -182,18 +206,15 @@ class Store:
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         with self._lock:
-            self._db.execute("BEGIN IMMEDIATE")
             try:
+                self._db.execute("BEGIN IMMEDIATE")
                 yield self._db
-            except BaseException:
-                self._db.execute("ROLLBACK")
+                self._db.execute("COMMIT")
+            except BaseException as error:
+                # SQLite has rolled back already when the disk is full.
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                number = _DISK.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
+                if number is not None:
+                    raise OSError(number, str(error), str(self._path)) from error
                 raise
-            self._db.execute("COMMIT")
-
-
-def _unreadable(path: Path, error: sqlite3.Error) -> FluxdropError:
-    return FluxdropError(
-        f"{path} cannot be used: {error}",
-        hint="If it is damaged, move it away; it is built again from outputs/.",
-        kind="index",
-    )

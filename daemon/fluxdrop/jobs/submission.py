@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from contextlib import closing
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import msgspec
@@ -17,6 +19,7 @@ from fluxdrop.errors import FluxdropError
 from fluxdrop.intake.claim import INPUT, new_job_id
 from fluxdrop.intake.names import is_ignored, kind_of
 from fluxdrop.jobs.job import REQUEST, JobRequest, now
+from fluxdrop.jobs.regular import open_regular
 from fluxdrop.jobs.store import Row, Store
 from fluxdrop.layout import Root, holder
 
@@ -54,16 +57,27 @@ def submit_prompt(root: Root, text: str) -> Submitted:
 
 
 def submit_request(root: Root, request: JobRequest, name: str, source: Path) -> str:
-    """Ask the daemon for a job with the contents of *source* as its input *name*; return its id."""
+    """Ask the daemon for a job with the contents of *source* as its input *name*; return its id.
+
+    Raises FluxdropError when *source* cannot be read, or *name* leads out of the inbox.
+    """
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts:
+        raise FluxdropError(f"{name} is not the path of a file below inbox/", kind="request")
     job_id = new_job_id()
     unfinished = root.requests / f".{job_id}"
-    target = unfinished / INPUT / name
-    target.parent.mkdir(parents=True)
-    target.write_bytes(source.read_bytes())
-    durable.sync_file(target)
-    durable.write(unfinished / REQUEST, msgspec.json.encode(request))
-    unfinished.rename(root.requests / job_id)
-    durable.sync_folder(root.requests)
+    target = unfinished / INPUT / path
+    try:
+        with open_regular(source, "request") as reader:
+            target.parent.mkdir(parents=True)
+            durable.write(target, reader.read())
+        durable.write(unfinished / REQUEST, msgspec.json.encode(request))
+        unfinished.rename(root.requests / job_id)
+        durable.sync_folder(root.requests)
+    except OSError as error:
+        raise FluxdropError(f"{error.filename} cannot be written: {error.strerror}") from error
+    finally:
+        durable.remove_tree(unfinished)
     return job_id
 
 
@@ -91,13 +105,8 @@ def _wait(
 ) -> list[Row]:
     while True:
         served = holder(root) is not None
-        rows: list[Row | None] = [None]
-        if root.database.exists():
-            store = Store(root.database, read_only=True)
-            try:
-                rows = look(store)
-            finally:
-                store.close()
+        with closing(Store(root.database, read_only=True)) as store:
+            rows = look(store)
         ended = [row for row in rows if row is not None and row.state != "claimed"]
         if len(ended) == len(rows):
             return ended
@@ -120,7 +129,7 @@ def _drop(root: Root, stem: str, suffix: str, data: bytes) -> Submitted:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        inode = unfinished.stat().st_ino
+            inode = os.fstat(file.fileno()).st_ino
         name = _give_free_name(root, unfinished, stem, suffix)
         durable.sync_folder(root.inbox)
     except OSError as error:
@@ -131,12 +140,17 @@ def _drop(root: Root, stem: str, suffix: str, data: bytes) -> Submitted:
 
 
 def _give_free_name(root: Root, unfinished: Path, stem: str, suffix: str) -> str:
-    number = 1
-    while True:
+    for number in itertools.count(1):
         name = f"{stem}-{number}{suffix}" if number > 1 else f"{stem}{suffix}"
+        target = root.inbox / name
         try:
-            durable.give_name(unfinished, root.inbox / name)
-        except durable.NameTakenError:
-            number += 1
-        else:
-            return name
+            os.link(unfinished, target)
+        except FileExistsError:
+            continue
+        except OSError:
+            # Without links there is no way to name a file that is atomic and sure of a free name.
+            if os.path.lexists(target):
+                continue
+            unfinished.rename(target)
+        return name
+    raise AssertionError("unreachable: the numbers do not end")

@@ -1,9 +1,9 @@
-"""Open a picture that nobody vouches for: bounded before it is decoded, brought to 8-bit L, LA, RGB or RGBA."""
+"""Opening a picture that nobody vouches for: bounded before it is decoded, upright, in 8 bits."""
 
 from __future__ import annotations
 
+import errno
 import os
-import stat
 import warnings
 from pathlib import Path
 from typing import IO
@@ -12,86 +12,84 @@ import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from fluxdrop.errors import FluxdropError
+from fluxdrop.jobs.regular import open_regular
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 
-# The bound is max_pixels, checked below on the header alone; Pillow's own would only warn, and at another size.
+# The bound is max_pixels, checked below on the header alone; Pillow's own would only warn, and at
+# another size.
 Image.MAX_IMAGE_PIXELS = None
 ImageFile.LOAD_TRUNCATED_IMAGES = False
 
-_16_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
-
 
 def open_picture(path: Path, *, max_file_bytes: int, max_pixels: int) -> tuple[Image.Image, str]:
-    """Decode the picture *path* upright; return it and its format's name (``PNG``, ``JPEG`` or ``WEBP``).
+    """Decode the picture *path* upright; return it and its format: ``PNG``, ``JPEG`` or ``WEBP``.
 
-    The picture has 8 bits a channel and mode L, LA, RGB or RGBA. Raises FluxdropError, kind ``picture``, for a file
-    that is no picture, is damaged, or is over a bound.
+    The picture has 8 bits a channel and mode L, LA, RGB or RGBA. Raises FluxdropError, kind
+    ``picture``, for a file that is no picture, is damaged, or is over a bound.
     """
-    try:
-        with _open_file(path, max_file_bytes) as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(file, formats=FORMATS) as image:
-                _check_pixels(path, image, max_pixels)
-                name = image.format or ""
-                image.load()
-                return _eight_bit(ImageOps.exif_transpose(image)), name
-    except UnidentifiedImageError:
-        raise FluxdropError(
-            f"{path.name} is not a picture: its contents are no PNG, JPEG or WebP.",
-            hint="Save it again as PNG and drop it once more.",
-            kind="picture",
-        ) from None
-    except FluxdropError:
-        raise
-    except OSError as error:
-        raise _damaged(path, error.strerror or str(error)) from error
-    except (ValueError, SyntaxError, EOFError, IndexError, TypeError, OverflowError) as error:
-        # Pillow's plugins let any of these through for files that are damaged in an odd enough way.
-        raise _damaged(path, str(error)) from error
+    with open_regular(path, "picture") as file:
+        _check_bytes(path, file, max_file_bytes)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return _decode(path, file, max_pixels)
+        except FluxdropError:
+            raise
+        except UnidentifiedImageError:
+            raise FluxdropError(
+                f"{path.name} is not a picture: its contents are no PNG, JPEG or WebP",
+                hint="Save it again as PNG and drop it once more.",
+                kind="picture",
+            ) from None
+        except Exception as error:
+            # Pillow's decoders let anything through for files that are damaged in an odd enough
+            # way. An OSError with a number is the filesystem's, but for a seek that they got wrong.
+            if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+                raise
+            reason = str(error).strip().rstrip(".") or type(error).__name__
+            raise FluxdropError(
+                f"{path.name} is damaged or cut off: {reason}",
+                hint="Save or copy it again, whole, and drop it once more.",
+                kind="picture",
+            ) from error
 
 
-def _open_file(path: Path, max_file_bytes: int) -> IO[bytes]:
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    status = os.fstat(fd)
-    if not stat.S_ISREG(status.st_mode):
-        os.close(fd)
-        raise FluxdropError(f"{path.name} is not a regular file.", kind="picture")
-    if status.st_size > max_file_bytes:
-        os.close(fd)
+def _decode(path: Path, file: IO[bytes], max_pixels: int) -> tuple[Image.Image, str]:
+    with Image.open(file, formats=FORMATS) as image:
+        if image.width * image.height > max_pixels:
+            raise FluxdropError(
+                f"{path.name} has {image.width} x {image.height} pixels,"
+                f" over the limit of {max_pixels:,}",
+                hint="Make it smaller, or raise max_pixels in fluxdrop.toml.",
+                kind="picture",
+            )
+        # A camera's JPEG may hold more pictures than one, which Pillow calls MPO.
+        name = "JPEG" if image.format == "MPO" else str(image.format)
+        image.load()
+        return _eight_bit(ImageOps.exif_transpose(image)), name
+
+
+def _check_bytes(path: Path, file: IO[bytes], max_file_bytes: int) -> None:
+    size = os.fstat(file.fileno()).st_size
+    if size > max_file_bytes:
         raise FluxdropError(
-            f"{path.name} has {status.st_size:,} bytes, over the limit of {max_file_bytes:,}.",
+            f"{path.name} has {size:,} bytes, over the limit of {max_file_bytes:,}",
             hint="Make it smaller, or raise max_file_bytes in fluxdrop.toml.",
-            kind="picture",
-        )
-    return os.fdopen(fd, "rb")
-
-
-def _check_pixels(path: Path, image: Image.Image, max_pixels: int) -> None:
-    if image.width * image.height > max_pixels:
-        raise FluxdropError(
-            f"{path.name} has {image.width} x {image.height} pixels, over the limit of {max_pixels:,}.",
-            hint="Make it smaller, or raise max_pixels in fluxdrop.toml.",
             kind="picture",
         )
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
-    if image.mode in ("L", "LA", "RGB", "RGBA"):
-        return image
-    if image.mode in _16_BIT or image.mode == "I":
+    if image.mode.startswith("I"):
         # Pillow's own conversion clips to 255 where the high byte is meant.
         values = np.asarray(image).astype(np.uint32)
         return Image.fromarray((np.minimum(values, 65535) >> 8).astype(np.uint8))
-    if image.mode in ("1", "F"):
-        return image.convert("L")
-    transparent = "transparency" in image.info or image.mode in ("PA", "La", "RGBa")
-    return image.convert("RGBA" if transparent else "RGB")
-
-
-def _damaged(path: Path, reason: str) -> FluxdropError:
-    return FluxdropError(
-        f"{path.name} is damaged or cut off: {reason.rstrip('.')}.",
-        hint="Save or copy it again, whole, and drop it once more.",
-        kind="picture",
-    )
+    if "transparency" in image.info:
+        return image.convert("RGBA")
+    if image.mode in ("L", "LA", "RGB", "RGBA"):
+        return image
+    converted = image.convert("L" if image.mode == "1" else "RGB")
+    # A profile of CMYK says nothing about the colours it was converted to.
+    converted.info.pop("icc_profile", None)
+    return converted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 import msgspec
@@ -18,7 +19,8 @@ class InputSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Width and height."""
     mode: Literal["L", "RGB", "BGR"] = "RGB"
     resize: Literal["stretch", "crop", "letterbox"] = "stretch"
-    """stretch to the size; crop: the shorter side to the size, then the centre; letterbox: all of it, on background."""
+    """stretch to the size; crop: the shorter side to the size, then the centre; letterbox: all of
+    it, on the background."""
     filter: Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"] = "bilinear"
     scale: Deviation = 255.0
     mean: tuple[float, ...] = (0.0,)
@@ -44,5 +46,10 @@ class InputSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         """What is wrong with the spec in itself, as a sentence; empty if nothing is."""
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in (1, self.channels):
-                return f"input.{name} has {len(values)} values where mode {self.mode} needs {self.channels} or 1."
+                return (
+                    f"input.{name} has {len(values)} values"
+                    f" where mode {self.mode} needs {self.channels} or 1."
+                )
+        if not all(map(math.isfinite, (self.scale, *self.mean, *self.std))):
+            return "input.scale, input.mean or input.std is not finite."
         return ""

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageColor, ImageOps
+from PIL import Image, ImageOps
 
 from fluxdrop.preprocess.spec import InputSpec
 
 
 def to_tensor(image: Image.Image, spec: InputSpec) -> NDArray[np.float32]:
-    """The tensor that a model with *spec* sees of *image*: float32, a batch of one, NCHW or NHWC as the spec has it."""
+    """The tensor that a model with *spec* sees of *image*: float32, a batch of one."""
     pixels = np.asarray(_fit(_opaque(image, spec), spec), dtype=np.float32)
     if spec.mode == "L":
         pixels = pixels[..., np.newaxis]
@@ -57,5 +55,16 @@ def _fit(image: Image.Image, spec: InputSpec) -> Image.Image:
         return image.resize(size, resample)
     if spec.resize == "crop":
         return ImageOps.fit(image, size, resample)
-    colour: Any = ImageColor.getcolor(spec.background, image.mode)
-    return ImageOps.pad(image, size, resample, color=colour)
+    return _letterboxed(image, size, resample, spec.background)
+
+
+def _letterboxed(
+    image: Image.Image, size: tuple[int, int], resample: Image.Resampling, background: str
+) -> Image.Image:
+    scale = min(size[0] / image.width, size[1] / image.height)
+    # Even of the thinnest line something is left.
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    ground = Image.new(image.mode, size, background)
+    place = ((size[0] - width) // 2, (size[1] - height) // 2)
+    ground.paste(image.resize((width, height), resample), place)
+    return ground

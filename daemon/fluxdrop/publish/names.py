@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 
@@ -10,6 +10,7 @@ from fluxdrop.layout import FAILED
 
 # A file's name may have 255 bytes; the longest that is added to a NAME is "-99999.error.json".
 _LONGEST = 255 - len("-99999.error.json")
+_LONGEST_SUFFIX = 32
 
 
 class NameChooser:
@@ -19,15 +20,28 @@ class NameChooser:
         self._given: set[str] = set()
         self._next: dict[str, int] = {}
 
-    def choose(self, source: str, suffix: str, is_taken: Callable[[str], bool]) -> str:
-        """A free name for *source* without its suffix; what stays behind the number is *suffix*.
+    def choose(
+        self,
+        source: str,
+        is_taken: Callable[[str], bool],
+        is_blocked: Callable[[str], bool],
+        *,
+        keeps_suffix: bool = False,
+    ) -> str:
+        """A free name for *source*, a path below inbox/, without its suffix or with it.
 
-        *source* is a path below inbox/. The caller calls `release` when the name's files are there.
+        *is_blocked* says of a folder's name that something else than a folder has it. The caller
+        calls `release` when the name's files are there.
         """
-        base = _shortened(source, suffix)
+        path = PurePosixPath(source)
+        is_long = len(path.suffix.encode()) > _LONGEST_SUFFIX
+        suffix = path.suffix if keeps_suffix and not is_long else ""
+        stem = path.name.removesuffix(suffix) if keeps_suffix else path.stem
+        base = _folder(path, is_blocked) + _shortened(stem, _LONGEST - len(suffix.encode()))
         key = base + suffix
-        for number in self._numbers(key):
-            name = f"{base}-{number}{suffix}" if number > 1 else key
+        # Counting on from the last number makes the n-th equal name cost as much as the first.
+        for number in itertools.count(self._next.get(key, 1)):
+            name = f"{_numbered(base, number)}{suffix}"
             if name not in self._given and not is_taken(name):
                 self._given.add(name)
                 self._next[key] = number
@@ -40,20 +54,21 @@ class NameChooser:
         if len(self._next) > 10_000:
             self._next.clear()
 
-    def _numbers(self, key: str) -> Iterator[int]:
-        # Counting on from the last number makes the n-th equal name cost as much as the first.
-        number = self._next.get(key, 1)
-        while True:
-            yield number
-            number += 1
+
+def _folder(path: PurePosixPath, is_blocked: Callable[[str], bool]) -> str:
+    """The folder for *path*, with a slash at its end; a part whose name is blocked is numbered."""
+    folder = ""
+    for part in path.parts[:-1]:
+        base = folder + _shortened(part, _LONGEST)
+        # outputs/failed/ is where failures lie, so a subfolder of that name is a taken one.
+        names: Iterator[str] = (_numbered(base, number) for number in itertools.count(1))
+        folder = next(name for name in names if name != FAILED and not is_blocked(name)) + "/"
+    return folder
 
 
-def _shortened(source: str, suffix: str) -> str:
-    path = PurePosixPath(source)
-    parts = list(path.parts)
-    # outputs/failed/ is where failures lie, so a subfolder of that name is a taken one.
-    if len(parts) > 1 and parts[0] == FAILED:
-        parts[0] = f"{FAILED}-2"
-    stem = os.fsencode(path.stem)[: _LONGEST - len(suffix.encode())]
-    parts[-1] = stem.decode("utf-8", "ignore") or "_"
-    return "/".join(parts)
+def _numbered(base: str, number: int) -> str:
+    return f"{base}-{number}" if number > 1 else base
+
+
+def _shortened(name: str, most: int) -> str:
+    return name.encode()[:most].decode("utf-8", "ignore") or "_"

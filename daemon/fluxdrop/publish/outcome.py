@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.request import Generated
@@ -29,7 +29,7 @@ _TOP = 5
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A picture on the disk: *file* is the PNG, *original* what it was converted from, if it was."""
+    """A picture on the disk: *file* is the PNG, *original* what it was converted from, if any."""
 
     file: Path
     sha256: str
@@ -105,7 +105,6 @@ def done(
 
 def failed(job: Job, stage: Stage, error: FluxdropError) -> Finished:
     """The end of a job that cannot be done: its untouched input and why."""
-    suffix = PurePosixPath(job.source).suffix
 
     def build(_name: str) -> Failure:
         return Failure(
@@ -125,7 +124,7 @@ def failed(job: Job, stage: Stage, error: FluxdropError) -> Finished:
         [(job.input, "outputs/failed/{}".format)],
         "outputs/failed/{}.error.json".format,
         build,
-        suffix,
+        keeps_suffix=True,
     )
 
 
@@ -133,7 +132,7 @@ def _source(job: Job) -> Source:
     if job.sha256 is None:
         try:
             job.sha256 = file_sha256(job.input)
-        except OSError:
+        except (OSError, FluxdropError):
             # What cannot be read is given back as it is, without a digest.
             return Source(file=job.source, kind=job.kind, sha256=None)
     return Source(file=job.source, kind=job.kind, sha256=job.sha256)

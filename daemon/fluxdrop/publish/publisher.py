@@ -2,13 +2,15 @@
 
 First everything is on the disk in the job's folder; then plan.json decides the names; then the
 names are given as hard links, the record's last; then the job's folder goes. After a kill anywhere
-in between, `perform` with the same plan ends in the same state.
+in between, `perform` with the same plan ends in the same state. A job's folder goes by one rename
+out of work/, so that it is there whole or not at all; what it was is removed after that.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,8 +20,11 @@ from fluxdrop import durable
 from fluxdrop.jobs.job import RECORD, Job
 from fluxdrop.jobs.store import Row, Store
 from fluxdrop.layout import Root
+from fluxdrop.logs import get_logger
 from fluxdrop.publish.names import NameChooser
 from fluxdrop.publish.result import Failure, Record, Result, decode, encode
+
+log = get_logger("fluxdrop.publish")
 
 PLAN = "plan.json"
 
@@ -43,8 +48,8 @@ class Finished(NamedTuple):
     files: Sequence[tuple[Path, Callable[[str], str]]]
     record_path: Callable[[str], str]
     build: Callable[[str], Record]
-    suffix: str = ""
-    """Of the source, where the NAME keeps it."""
+    keeps_suffix: bool = False
+    """Whether the NAME ends as the source's does."""
 
 
 class Published(NamedTuple):
@@ -56,12 +61,15 @@ class Published(NamedTuple):
 
 
 class Publisher:
-    """Gives names. One thread owns a publisher."""
+    """Gives names. One thread owns a publisher, and no other publisher serves its root."""
 
     def __init__(self, root: Root, store: Store) -> None:
         self._root = root
         self._store = store
         self._chooser = NameChooser()
+        self._rubbish = root.state / "rubbish"
+        durable.remove_tree(self._rubbish)
+        self._rubbish.mkdir()
 
     def publish(self, batch: Sequence[Finished]) -> Published:
         """Publish all of *batch*, with one wait for the disk a step."""
@@ -84,8 +92,10 @@ class Publisher:
                 self._chooser.release(name)
 
     def _decide(self, fresh: Sequence[tuple[Finished, Plan]]) -> None:
-        files = [path for finished, _ in fresh for path, _ in finished.files]
-        durable.sync_all(files + [finished.job.record for finished, _ in fresh])
+        files = {path for finished, _ in fresh for path, _ in finished.files}
+        # An input that the daemon may not read, or that is no file, is only given back.
+        readable = [path for path in files if _is_plain(path) and os.access(path, os.R_OK)]
+        durable.sync_all([*readable, *(finished.job.record for finished, _ in fresh)])
         for finished, plan in fresh:
             durable.write(finished.job.folder / PLAN, msgspec.json.encode(plan), sync=False)
         folders = [finished.job.folder for finished, _ in fresh]
@@ -99,7 +109,7 @@ class Publisher:
         for folder, plan in planned:
             record = decode((folder / RECORD).read_bytes())
             try:
-                parents.update(target.parent for target in self._link(folder, plan))
+                parents.update(self._link(folder, plan))
             except durable.NameTakenError:
                 void.append(folder)
                 continue
@@ -107,22 +117,30 @@ class Publisher:
         durable.sync_all([], sorted(parents))
         self._store.finished([row_of(record, path) for _, record, path in done])
         for folder, _, _ in done:
-            durable.remove_tree(folder)
+            self._discard(folder)
         return Published([(record, path) for _, record, path in done], void)
 
     def planned(self, folder: Path) -> Plan | None:
         """The plan in the job's *folder*, if its names were decided before a restart."""
         try:
             return msgspec.json.decode((folder / PLAN).read_bytes(), type=Plan)
-        except FileNotFoundError:
+        except (FileNotFoundError, msgspec.DecodeError):
+            # No name is given before the plan is on the disk, so one that a power cut tore is none.
             return None
 
     def _choose(self, finished: Finished) -> str:
-        def is_taken(name: str) -> bool:
-            targets = [finished.record_path(name), *(make(name) for _, make in finished.files)]
-            return any(os.path.lexists(self._root.path / target) for target in targets)
+        makers = [finished.record_path, *(make for _, make in finished.files)]
 
-        return self._chooser.choose(finished.job.source, finished.suffix, is_taken)
+        def is_taken(name: str) -> bool:
+            return any(os.path.lexists(self._root.path / make(name)) for make in makers)
+
+        def is_blocked(folder: str) -> bool:
+            paths = {(self._root.path / make(f"{folder}/_")).parent for make in makers}
+            return any(os.path.lexists(path) and not path.is_dir() for path in paths)
+
+        return self._chooser.choose(
+            finished.job.source, is_taken, is_blocked, keeps_suffix=finished.keeps_suffix
+        )
 
     def _prepare(self, finished: Finished, name: str) -> Plan:
         job = finished.job
@@ -130,19 +148,62 @@ class Publisher:
         links = [(str(path.relative_to(job.folder)), make(name)) for path, make in finished.files]
         return Plan(links=links, record=finished.record_path(name))
 
-    def _link(self, folder: Path, plan: Plan) -> list[Path]:
+    def _link(self, folder: Path, plan: Plan) -> set[Path]:
+        """Give the names of *plan*; return the folders that hold them."""
         pairs = [*plan.links, (RECORD, plan.record)]
         links = [(folder / source, self._root.path / target) for source, target in pairs]
         try:
-            for source, target in links:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                durable.give_name(source, target)
+            to_move = [link for link in links if not self._give(*link)]
+            for source, target in to_move:
+                _move(source, target)
         except durable.NameTakenError:
             for source, target in links:
-                durable.take_name_back(source, target)
+                with suppress(NotADirectoryError):
+                    durable.take_name_back(source, target)
             (folder / PLAN).unlink()
             raise
-        return [target for _, target in links]
+        # A subfolder may be new, and then its own name has to be on the disk as well.
+        below = {parent for _, target in links for parent in target.parents}
+        return {parent for parent in below if self._root.path in parent.parents}
+
+    def _give(self, source: Path, target: Path) -> bool:
+        """Give *source* the name *target*; False where it can only be moved, or was already."""
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise durable.NameTakenError(str(target)) from None
+        if not _is_plain(source):
+            return False
+        try:
+            durable.give_name(source, target)
+        except PermissionError:
+            # Linux lets nobody link a file of somebody else's that they may not read and write.
+            if os.access(source, os.R_OK):
+                raise
+            return False
+        return True
+
+    def _discard(self, folder: Path) -> None:
+        rubbish = self._rubbish / folder.name
+        try:
+            folder.rename(rubbish)
+            durable.remove_tree(rubbish)
+        except OSError as error:
+            # The next start finds it, with its plan or among the rubbish, and comes here again.
+            log.warning("not removed", folder=str(folder), reason=error.strerror)
+
+
+def _is_plain(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
+
+
+def _move(source: Path, target: Path) -> None:
+    if not os.path.lexists(source):
+        return
+    # Only the daemon that holds the root's lock names files here, so nothing comes in between.
+    if os.path.lexists(target):
+        raise durable.NameTakenError(str(target))
+    source.rename(target)
 
 
 def row_of(record: Record, path: str) -> Row:

@@ -16,7 +16,9 @@ from fluxdrop.generate.request import GenerationParameters, GeneratorInfo
 SCHEMA_VERSION: Literal[1] = 1
 
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
-Timestamp = Annotated[str, Meta(description="RFC 3339, UTC", extra_json_schema={"format": "date-time"})]
+Timestamp = Annotated[
+    str, Meta(description="RFC 3339, UTC", extra_json_schema={"format": "date-time"})
+]
 Probability = Annotated[float, Meta(ge=0, le=1)]
 
 
@@ -127,4 +129,5 @@ def encode(record: Record) -> bytes:
 
 def decode(data: bytes) -> Record:
     """The record in *data*. Raises msgspec.DecodeError or its subclass ValidationError."""
-    return msgspec.json.decode(data, type=Record)
+    record: Record = msgspec.json.decode(data, type=Record)
+    return record

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from fluxdrop.errors import FluxdropError
+from fluxdrop.jobs.regular import open_regular
 
 
 def read_prompt(path: Path, max_bytes: int) -> str:
-    """The text of the prompt file *path*. Raises FluxdropError, kind ``prompt``, when it is too large or not UTF-8."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        raise FluxdropError(
-            f"{path.name} cannot be read: {error.strerror}",
-            hint="Give the daemon's user the right to read it.",
-            kind="prompt",
-        ) from error
-    with os.fdopen(fd, "rb") as file:
+    """The text of the prompt file *path*.
+
+    Raises FluxdropError, kind ``prompt``, when it cannot be read, is too large or is not UTF-8.
+    """
+    with open_regular(path, "prompt") as file:
         data = file.read(max_bytes + 1)
     if len(data) > max_bytes:
         raise FluxdropError(
@@ -31,7 +26,8 @@ def read_prompt(path: Path, max_bytes: int) -> str:
     except UnicodeDecodeError as error:
         looks = " (it looks like UTF-16)" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
         raise FluxdropError(
-            f"{path.name} is not UTF-8 text{looks}: byte {error.start + 1} is 0x{data[error.start]:02X}",
+            f"{path.name} is not UTF-8 text{looks}:"
+            f" byte {error.start + 1} is 0x{data[error.start]:02X}",
             hint="Save it as UTF-8 and drop it once more.",
             kind="prompt",
         ) from error

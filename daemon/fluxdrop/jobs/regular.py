@@ -1,0 +1,44 @@
+"""Opening a file that nobody vouches for."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from io import BufferedReader
+from pathlib import Path
+
+from fluxdrop.errors import FluxdropError
+
+# What is wrong with the one file; any other reason is the filesystem's and may pass.
+_ITS_OWN = {
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ELOOP,
+    errno.ENXIO,
+    errno.ENAMETOOLONG,
+}
+
+
+def open_regular(path: Path, kind: str) -> BufferedReader:
+    """Open the regular file *path* to read it; no symlink is followed, and nothing is waited for.
+
+    Raises FluxdropError of *kind* for what is no such file or may not be read, OSError for a
+    filesystem in trouble.
+    """
+    hint = "Drop a copy of it that the daemon's user may read."
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno not in _ITS_OWN:
+            raise
+        reason = "it is a symlink" if error.errno == errno.ELOOP else error.strerror
+        raise FluxdropError(
+            f"{path.name} cannot be read: {reason}", hint=hint, kind=kind
+        ) from error
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise FluxdropError(f"{path.name} is not a regular file", hint=hint, kind=kind)
+    return os.fdopen(fd, "rb")

@@ -1,0 +1,91 @@
+"""Jobs as the stages leave them, for the tests of what comes after."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fluxdrop.errors import FluxdropError
+from fluxdrop.generate.request import Generated, GenerationParameters, GeneratorInfo
+from fluxdrop.intake.claim import INPUT, new_job_id
+from fluxdrop.jobs.job import Job, file_sha256, open_job
+from fluxdrop.layout import Root
+from fluxdrop.predict.bundle import load_bundle
+from fluxdrop.predict.engine import EngineInfo
+from fluxdrop.publish import outcome
+from fluxdrop.publish.publisher import Finished
+
+ENGINE = EngineInfo(engine="julia", backend="plain", version="1.5.3", pid=1, note="no Flux")
+BUNDLE = load_bundle("round-or-angular")
+GENERATED = Generated(
+    parameters=GenerationParameters(
+        prompt="a red circle",
+        negative_prompt="",
+        steps=20,
+        guidance_scale=7.0,
+        seed=2**64 - 1,
+        width=64,
+        height=64,
+        sampler="DDIM",
+    ),
+    generator=GeneratorInfo(
+        pipeline="StableDiffusionPipeline",
+        model="shapes-diffusion",
+        revision=None,
+        device="cpu",
+        dtype="float32",
+    ),
+    warnings=[],
+    width=64,
+    height=64,
+    nsfw=None,
+)
+
+
+def claimed(root: Root, source: str | bytes) -> Path:
+    """The folder of a new job whose claimed input is *source*, a path below inbox/."""
+    folder = root.work / new_job_id()
+    name = source if isinstance(source, str) else source.decode("utf-8", "surrogateescape")
+    path = folder / INPUT / name
+    path.parent.mkdir(parents=True)
+    path.write_text(f"input of {folder.name}")
+    return folder
+
+
+def job_in(folder: Path) -> Job:
+    """The job in *folder*."""
+    job = open_job(folder)
+    assert job is not None
+    return job
+
+
+def done(job: Job, *, original_suffix: str = "") -> Finished:
+    """*job* come through, with all the files that the stages make on the way."""
+    is_converted = job.kind == "prompt" or original_suffix
+    if is_converted:
+        job.image.write_text(f"image of {job.id}")
+    job.tensor.write_text(f"tensor of {job.id}")
+    job.preview.write_text(f"preview of {job.id}")
+    file = job.image if is_converted else job.input
+    picture = outcome.Picture(
+        file=file,
+        sha256=file_sha256(file),
+        width=64,
+        height=64,
+        shape=(1, 1, 64, 64),
+        original=job.input if original_suffix else None,
+        original_suffix=original_suffix,
+        generated=GENERATED if job.kind == "prompt" else None,
+    )
+    job.timings_ms["predict"] = 0.5
+    return outcome.done(job, picture, BUNDLE, ENGINE, {"angular": 0.25, "round": 0.75})
+
+
+def failed(job: Job) -> Finished:
+    """*job* failed."""
+    error = FluxdropError("It is empty.", hint="Drop it again.", kind="incomplete")
+    return outcome.failed(job, "intake", error)
+
+
+def ended(job: Job) -> Finished:
+    """*job* as it ends by its kind: what fluxdrop does not take has failed."""
+    return failed(job) if job.kind == "unknown" else done(job)
