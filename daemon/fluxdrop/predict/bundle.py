@@ -65,10 +65,8 @@ def load_bundle(model: str) -> Bundle:
             hint="A bundle is a folder with model.onnx and model.toml.",
             kind="model",
         ) from error
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
-        raise FluxdropError(
-            f"{folder / 'model.toml'} is wrong: {str(error).lower()}.", kind="model"
-        ) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise FluxdropError(f"{folder / 'model.toml'} is wrong: {error}", kind="model") from error
     problem = spec.input.problem()
     if len(set(spec.labels)) < len(spec.labels):
         problem = "two labels are the same."

@@ -8,27 +8,36 @@ from numpy.typing import NDArray
 from fluxdrop.errors import FluxdropError
 from fluxdrop.predict.bundle import Bundle
 
+_ROUNDING = 1e-4
+
 
 def label_probabilities(raw: NDArray[np.float32], bundle: Bundle) -> dict[str, float]:
     """The probability of each label, in the model's order, out of one picture's output *raw* [K].
 
-    Raises FluxdropError, kind ``model``, when the output does not fit the bundle's labels or is
-    not a number.
+    Raises FluxdropError, kind ``model``, when the output does not fit the bundle's labels, is not
+    finite, or is no probability where model.toml says so.
     """
     labels = bundle.spec.labels
     if raw.shape != (len(labels),):
         raise FluxdropError(
-            f"The model {bundle.name} gives {list(raw.shape)} numbers a picture and has {len(labels)} labels",
+            f"The model {bundle.name} gives an output of shape {list(raw.shape)} a picture"
+            f" and has {len(labels)} labels",
             hint=f"Correct the labels in {bundle.folder / 'model.toml'}.",
             kind="model",
         )
     values = raw.astype(np.float64)
-    if bundle.spec.output == "logits":
-        values = np.exp(values - values.max())
-        values /= values.sum()
     if not np.isfinite(values).all():
         raise FluxdropError(
             f"The model {bundle.name} gives numbers that are not finite for this picture",
+            kind="model",
+        )
+    if bundle.spec.output == "logits":
+        values = np.exp(values - values.max())
+        values /= values.sum()
+    elif values.min() < -_ROUNDING or values.max() > 1 + _ROUNDING:
+        raise FluxdropError(
+            f"The model {bundle.name} gives {values.min():g} to {values.max():g}, no probabilities",
+            hint=f'Write output = "logits" into {bundle.folder / "model.toml"}.',
             kind="model",
         )
     # A softmax in float32 can end a rounding error beyond 1.

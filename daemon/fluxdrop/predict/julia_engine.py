@@ -78,7 +78,9 @@ class JuliaEngine:
     def _forward(
         self, child: Child, batch: NDArray[np.float32], timeout: float
     ) -> NDArray[np.float32]:
-        frame = child.call(Kind.PREDICT, *pack_tensor(batch), expect=Kind.PREDICTION, timeout=timeout)
+        frame = child.call(
+            Kind.PREDICT, *pack_tensor(batch), expect=Kind.PREDICTION, timeout=timeout
+        )
         try:
             result = unpack_tensor(frame.payload)
         except WireError as error:
@@ -90,11 +92,19 @@ class JuliaEngine:
         return result
 
     def _ensure(self) -> Child:
-        if self._child is not None and self._child.alive():
-            return self._child
+        if self._child is not None:
+            if self._child.alive():
+                return self._child
+            self._child.kill()
+            self._child = None
         self._wait_for_turn()
         command, environment = julia_command(self._install)
-        argv = [*command, str(julia_folder() / "worker.jl"), "--backend", self._settings.julia_backend]
+        argv = [
+            *command,
+            str(julia_folder() / "worker.jl"),
+            "--backend",
+            self._settings.julia_backend,
+        ]
         limit = self._settings.worker_start_seconds
         try:
             child = Child(
@@ -111,7 +121,10 @@ class JuliaEngine:
         hello = child.hello
         try:
             loaded = child.call(Kind.LOAD, self._graph, expect=Kind.LOADED, timeout=limit)
-            if unpack_facts(loaded.payload).get("digest") != hashlib.sha256(self._graph).hexdigest():
+            if (
+                unpack_facts(loaded.payload).get("digest")
+                != hashlib.sha256(self._graph).hexdigest()
+            ):
                 child.kill()
                 raise ChildDied("the worker loaded another model than it was given")
             # The first forward pass compiles; better now than while somebody waits for a picture.

@@ -24,12 +24,13 @@ class OnnxruntimeEngine:
             self._session = ort.InferenceSession(
                 os.fspath(bundle.onnx), options, providers=["CPUExecutionProvider"]
             )
+            self._input = self._session.get_inputs()[0].name
+            # What does not fit model.toml shows here and not with each picture.
+            self._run(np.zeros(bundle.spec.input.shape, dtype=np.float32))
         except Exception as error:  # onnxruntime's exceptions share no class below Exception
-            reason = str(error).strip().split("\n")[0]
             raise FluxdropError(
-                f"{bundle.onnx} cannot be run by onnxruntime: {reason}", kind="model"
+                f"{bundle.onnx} cannot be run by onnxruntime: {_reason(error)}", kind="model"
             ) from error
-        self._input = self._session.get_inputs()[0].name
         self._info = EngineInfo(
             engine="onnxruntime", backend="onnxruntime", version=ort.__version__, note=note
         )
@@ -41,8 +42,23 @@ class OnnxruntimeEngine:
 
     def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `Engine.predict`."""
-        (output,) = self._session.run(None, {self._input: batch})
-        return np.asarray(output, dtype=np.float32)
+        try:
+            return self._run(batch)
+        except Exception as error:
+            raise FluxdropError(
+                f"onnxruntime failed over {len(batch)} pictures: {_reason(error)}", kind="compute"
+            ) from error
 
     def close(self) -> None:
         """Nothing to end: the session goes with this object."""
+
+    def _run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        (output,) = self._session.run(None, {self._input: batch})
+        result = np.asarray(output, dtype=np.float32)
+        if result.shape[:1] != batch.shape[:1]:
+            raise ValueError(f"an output of shape {result.shape} for {len(batch)} pictures")
+        return result
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]

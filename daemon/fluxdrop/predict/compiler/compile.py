@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, ValueInfoProto, helper, numpy_helper, shape_inference
+from onnx import (
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    ValueInfoProto,
+    helper,
+    numpy_helper,
+    shape_inference,
+)
 
 from fluxdrop.durable import write
 from fluxdrop.errors import FluxdropError
 from fluxdrop.predict.bundle import Bundle
 from fluxdrop.predict.compiler.graph_file import VERSION, Graph, Node
 from fluxdrop.predict.compiler.operators import OPERATORS, NodeView, UnsupportedError
+
+# Before it, operators took attributes for what is now broadcasting; onnxruntime takes none older.
+_OLDEST_OPSET = 7
 
 COMPILER_VERSION = 1
 """Raised whenever the same model compiles to something else, so that no old compilation is taken."""
@@ -31,7 +43,9 @@ def compiled(bundle: Bundle, cache: Path | None) -> bytes:
         return path.read_bytes()
     except FileNotFoundError:
         graph = compile_bundle(bundle)
-        write(path, graph)
+        # Without room for a copy the next start compiles again.
+        with contextlib.suppress(OSError):
+            write(path, graph)
         return graph
 
 
@@ -41,7 +55,8 @@ def compile_bundle(bundle: Bundle) -> bytes:
     Raises FluxdropError, kind ``model``, that names the file, and the node with its operator where it is one node's
     doing, when the model is damaged, does not fit its model.toml, or needs something that the worker cannot do.
     """
-    model = _read(bundle.onnx)
+    model = _read(bundle)
+    opset = _opset(bundle, model)
     model_input = _only_input(bundle, model)
     if len(model.graph.output) != 1:
         names = ", ".join(output.name for output in model.graph.output)
@@ -51,17 +66,17 @@ def compile_bundle(bundle: Bundle) -> bytes:
         input_shape=_free_batch(_shape(model_input) or ()),
         output=model.graph.output[0].name,
     )
-    constants = {item.name: _constant(item) for item in model.graph.initializer}
+    constants = {item.name: _constant(bundle, item) for item in model.graph.initializer}
     shapes = _shapes(model)
-    opset = max(
-        (item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), default=0
-    )
+    wanted = {name for proto in model.graph.node for name in proto.input} | {graph.output}
     for index, proto in enumerate(model.graph.node):
         try:
             if proto.op_type == "Constant":
-                constants[proto.output[0]] = _constant_node(proto)
-            else:
-                graph.nodes.append(_node(proto, index, opset, shapes, constants))
+                constants[proto.output[0]] = _constant_node(bundle, proto)
+                continue
+            if wanted & set(proto.output[1:]):
+                raise UnsupportedError("another output of it than the first is used")
+            graph.nodes.append(_node(proto, index, opset, shapes, constants))
         except UnsupportedError as error:
             name = proto.name or f"number {index}"
             raise _refused(bundle, f"node {name} ({proto.op_type}): {error}") from error
@@ -70,39 +85,59 @@ def compile_bundle(bundle: Bundle) -> bytes:
     return graph.to_bytes()
 
 
-def _read(path: Path) -> ModelProto:
+def _read(bundle: Bundle) -> ModelProto:
+    data = bundle.onnx.read_bytes()
+    if hashlib.sha256(data).hexdigest() != bundle.sha256:
+        raise _refused(bundle, "it changed while it was being read")
     try:
         # Without external data: a file beside the model is nothing that the model may choose.
-        model = onnx.load(os.fspath(path), load_external_data=False)
+        model = ModelProto.FromString(data)
         onnx.checker.check_model(model)
         return shape_inference.infer_shapes(model)
     except (DecodeError, onnx.checker.ValidationError, shape_inference.InferenceError) as error:
-        reason = str(error).strip().split("\n")[0]
+        reason = str(error).strip().split("\n")[0].rstrip(".")
         raise FluxdropError(
-            f"{path} is not a sound ONNX model: {reason}.",
+            f"{bundle.onnx} is not a sound ONNX model: {reason}",
             hint="Export it again.",
             kind="model",
         ) from error
 
 
+def _opset(bundle: Bundle, model: ModelProto) -> int:
+    opset = max(
+        (item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), default=0
+    )
+    if opset < _OLDEST_OPSET:
+        raise FluxdropError(
+            f"{bundle.onnx} cannot be used: it has opset {opset}, older than {_OLDEST_OPSET}",
+            hint="Export it again, with a newer opset.",
+            kind="model",
+        )
+    return opset
+
+
 def _only_input(bundle: Bundle, model: ModelProto) -> ValueInfoProto:
     initialised = {item.name for item in model.graph.initializer}
-    inputs = [item for item in model.graph.input if item.name not in initialised]
+    inputs: list[ValueInfoProto] = [
+        item for item in model.graph.input if item.name not in initialised
+    ]
     if len(inputs) != 1:
         names = ", ".join(item.name for item in inputs)
         raise _refused(bundle, f"it has {len(inputs)} inputs ({names}), not one")
     shape = _shape(inputs[0])
     wanted = bundle.spec.input.shape
     fits = shape is not None and len(shape) == 4
-    if shape is None or not fits or any(
-        have not in (-1, want) for have, want in zip(shape[1:], wanted[1:], strict=True)
+    if (
+        shape is None
+        or not fits
+        or any(have not in (-1, want) for have, want in zip(shape[1:], wanted[1:], strict=True))
     ):
         raise _refused(
             bundle,
             f"its input {inputs[0].name} has shape {_readable(shape)},"
             f" and its model.toml makes {_readable((-1, *wanted[1:]))}",
         )
-    if inputs[0].type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
+    if inputs[0].type.tensor_type.elem_type != TensorProto.FLOAT:
         raise _refused(bundle, f"its input {inputs[0].name} is not float32")
     return inputs[0]
 
@@ -128,21 +163,29 @@ def _node(
     )
 
 
-def _constant(tensor: onnx.TensorProto) -> NDArray[Any]:
-    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+def _constant(bundle: Bundle, tensor: TensorProto) -> NDArray[Any]:
+    if tensor.data_location == TensorProto.EXTERNAL:
         raise FluxdropError(
-            f"The tensor {tensor.name} lies outside the model file.",
+            f"{bundle.onnx} cannot be used: its tensor {tensor.name} lies outside the file",
             hint="Save the model as one file: onnx.save(onnx.load(FILE), FILE).",
             kind="model",
         )
-    return _plain_type(numpy_helper.to_array(tensor))
+    try:
+        array = numpy_helper.to_array(tensor)
+    except (ValueError, TypeError) as error:
+        raise _refused(bundle, f"its tensor {tensor.name} is damaged: {error}") from error
+    if array.dtype.kind in "iub":
+        return array.astype("<i8")
+    if array.dtype.kind != "f":
+        raise _refused(bundle, f"its tensor {tensor.name} holds {array.dtype}, not numbers")
+    return array.astype("<f4")
 
 
-def _constant_node(proto: NodeProto) -> NDArray[Any]:
+def _constant_node(bundle: Bundle, proto: NodeProto) -> NDArray[Any]:
     for attribute in proto.attribute:
         value = helper.get_attribute_value(attribute)
         if attribute.name == "value":
-            return _constant(value)
+            return _constant(bundle, value)
         if attribute.name in ("value_float", "value_floats"):
             return np.asarray(value, dtype="<f4")
         if attribute.name in ("value_int", "value_ints"):
@@ -150,15 +193,9 @@ def _constant_node(proto: NodeProto) -> NDArray[Any]:
     raise UnsupportedError("its value is neither a tensor nor numbers")
 
 
-def _plain_type(array: NDArray[Any]) -> NDArray[Any]:
-    return array.astype("<f4" if np.issubdtype(array.dtype, np.floating) else "<i8")
-
-
 def _shapes(model: ModelProto) -> dict[str, tuple[int, ...] | None]:
     graph = model.graph
-    shapes = {
-        item.name: _shape(item) for item in (*graph.input, *graph.value_info, *graph.output)
-    }
+    shapes = {item.name: _shape(item) for item in (*graph.input, *graph.value_info, *graph.output)}
     return shapes | {item.name: tuple(item.dims) for item in graph.initializer}
 
 
@@ -166,9 +203,7 @@ def _shape(item: ValueInfoProto) -> tuple[int, ...] | None:
     tensor = item.type.tensor_type
     if not tensor.HasField("shape"):
         return None
-    return tuple(
-        size.dim_value if size.HasField("dim_value") else -1 for size in tensor.shape.dim
-    )
+    return tuple(size.dim_value if size.HasField("dim_value") else -1 for size in tensor.shape.dim)
 
 
 def _free_batch(shape: tuple[int, ...]) -> tuple[int, ...]:

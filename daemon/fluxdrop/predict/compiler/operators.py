@@ -43,7 +43,8 @@ class NodeView:
 
     def constant(self, index: int) -> NDArray[Any]:
         """The value of input *index*. Raises UnsupportedError when it is computed."""
-        value = self.constants.get(self.inputs[index])
+        name = self.inputs[index] if index < len(self.inputs) else ""
+        value = self.constants.get(name)
         if value is None:
             raise UnsupportedError(f"its input {index} has to be a constant")
         return value
