@@ -1,7 +1,8 @@
 """A supervised child process that speaks frames: start, call with a deadline, end, reap.
 
-Both helpers of the daemon are such children, the Julia worker and the image generator. The frames travel on two
-dedicated descriptors; whatever the child or its libraries print goes to a thread that drains it into the log.
+Both helpers of the daemon are such children, the Julia worker and the image generator. The frames
+travel on two dedicated descriptors; whatever the child or its libraries print goes to a thread that
+drains it into the log.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO
 
 from fluxdrop.errors import FluxdropError
@@ -26,7 +27,9 @@ _LINE_LIMIT = 2000
 
 
 class ChildDied(FluxdropError):
-    """The child ended, hung past its deadline or broke the protocol; it is dead and reaped when this is raised."""
+    """The child ended, hung past its deadline or broke the protocol; it is dead and reaped when
+    this is raised.
+    """
 
     def __init__(self, message: str, *, hint: str = "", tail: str = "") -> None:
         super().__init__(message, hint=hint, kind="worker")
@@ -40,8 +43,9 @@ class CallFailed(FluxdropError):
 class Child:
     """One child process, started at construction.
 
-    *argv* is given ``--in FD --out FD``, the two descriptors as the child sees them. The constructor waits up to
-    *start_timeout* seconds for HELLO; its facts are ``hello``. Calls are not thread-safe: one thread owns a child.
+    *argv* is given ``--in FD --out FD``, the two descriptors as the child sees them. The
+    constructor waits up to *start_timeout* seconds for HELLO; its facts are ``hello``. Calls are
+    not thread-safe: one thread owns a child.
     """
 
     def __init__(
@@ -73,16 +77,26 @@ class Child:
             )
         except OSError as error:
             self._pipe.close()
-            raise ChildDied(f"the {name} could not be started: {argv[0]}: {error.strerror}") from error
+            raise ChildDied(
+                f"the {name} could not be started: {argv[0]}: {error.strerror}"
+            ) from error
         finally:
             os.close(child_in)
             os.close(child_out)
         assert self._process.stdout is not None
         self._drain = threading.Thread(
-            target=self._drain_output, args=(self._process.stdout,), name=f"{name}-output", daemon=True
+            target=self._drain_output,
+            args=(self._process.stdout,),
+            name=f"{name}-output",
+            daemon=True,
         )
         self._drain.start()
-        self.hello = unpack_facts(self._exchange(Kind.HELLO, 0, start_timeout, None).payload)
+        try:
+            with self._or_dead(start_timeout):
+                self.hello = unpack_facts(self._answer(Kind.HELLO, 0, start_timeout, None).payload)
+        except CallFailed:
+            self.kill()
+            raise
         self._log.info(
             "worker started",
             pid=self.pid,
@@ -105,18 +119,18 @@ class Child:
     ) -> Frame:
         """Send one request and wait for its answer of kind *expect*.
 
-        *timeout* (seconds) is counted anew after each PROGRESS frame. Raises CallFailed when the child answers with
-        FAILURE, and ChildDied when it dies, hangs or breaks the protocol.
+        *timeout* (seconds) is counted anew after each PROGRESS frame. Raises CallFailed when the
+        child answers with FAILURE, and ChildDied when it dies, hangs or breaks the protocol.
         """
         request = next(self._requests)
-        try:
-            self._pipe.send(kind, request, *parts, timeout=timeout)
-        except WireError as error:
-            raise self._dead(error, timeout) from error
-        return self._exchange(expect, request, timeout, on_progress)
+        with self._or_dead(timeout):
+            self._pipe.send(kind, request, *parts, timeout=timeout, wait_hook=self._wait_hook)
+            return self._answer(expect, request, timeout, on_progress)
 
     def stop(self, grace: float = 2.0) -> None:
-        """End the child: STOP and end of file, then SIGTERM, then SIGKILL, *grace* seconds apart; reap it."""
+        """End the child: STOP and end of file, then SIGTERM, then SIGKILL, *grace* seconds apart;
+        reap it.
+        """
         if self._process.poll() is None:
             with contextlib.suppress(WireError):
                 self._pipe.send(Kind.STOP, 0, timeout=0.2)
@@ -133,16 +147,16 @@ class Child:
 
     def kill(self) -> None:
         """End the child at once and reap it."""
-        self._pipe.close()
         self._process.kill()
         self._process.wait()
+        self._pipe.close()
         self._finish_output()
 
     def alive(self) -> bool:
         """Whether the process still runs."""
         return self._process.poll() is None
 
-    def _exchange(
+    def _answer(
         self,
         expect: Kind,
         request: int,
@@ -150,31 +164,36 @@ class Child:
         on_progress: Callable[[Frame], None] | None,
     ) -> Frame:
         while True:
-            try:
-                frame = self._pipe.receive(timeout=timeout, wait_hook=self._wait_hook)
-                if frame.request != request:
-                    raise WireError(f"an answer to request {frame.request}, not {request}")
-                if frame.kind is Kind.FAILURE:
-                    facts = unpack_facts(frame.payload)
-                    raise CallFailed(
-                        facts.get("message", "no message"),
-                        hint=facts.get("hint", ""),
-                        kind=facts.get("kind", "compute"),
-                    )
-                if frame.kind is Kind.PROGRESS and on_progress is not None:
-                    on_progress(frame)
-                    continue
-                if frame.kind is not expect:
-                    raise WireError(f"an answer of kind {frame.kind.name}, not {expect.name}")
-            except WireError as error:
-                raise self._dead(error, timeout) from error
-            except CallFailed:
-                raise
-            except BaseException:
-                # The wait was interrupted: the answer may still come and must not be taken for the next one's.
-                self.kill()
-                raise
-            return frame
+            frame = self._pipe.receive(timeout=timeout, wait_hook=self._wait_hook)
+            if frame.request != request:
+                raise WireError(f"an answer to request {frame.request}, not {request}")
+            if frame.kind is Kind.FAILURE:
+                facts = unpack_facts(frame.payload)
+                raise CallFailed(
+                    facts.get("message", "no message"),
+                    hint=facts.get("hint", ""),
+                    kind=facts.get("kind", "compute"),
+                )
+            if frame.kind is Kind.PROGRESS and on_progress is not None:
+                on_progress(frame)
+            elif frame.kind is expect:
+                return frame
+            else:
+                raise WireError(f"an answer of kind {frame.kind.name}, not {expect.name}")
+
+    @contextlib.contextmanager
+    def _or_dead(self, timeout: float) -> Iterator[None]:
+        """End the child when the body, an exchange with it, breaks off without an answer."""
+        try:
+            yield
+        except CallFailed:
+            raise
+        except WireError as error:
+            raise self._dead(error, timeout) from error
+        except BaseException:
+            # The answer may still come and must not be taken for the next request's.
+            self.kill()
+            raise
 
     def _dead(self, error: WireError, timeout: float) -> ChildDied:
         if isinstance(error, PipeClosed):
@@ -187,7 +206,7 @@ class Child:
         elif code is None:
             what = f"the {self.name} broke the protocol ({error}) and was killed"
         elif code < 0:
-            what = f"the {self.name} was ended by {signal.Signals(-code).name}"
+            what = f"the {self.name} was ended by {_signal_name(-code)}"
         else:
             what = f"the {self.name} exited with code {code}"
         tail = "\n".join(self._tail)
@@ -204,5 +223,14 @@ class Child:
                     self._log.debug("worker output", pid=self.pid, line=line)
 
     def _finish_output(self) -> None:
-        # A grandchild may hold the other end open; the thread is a daemon thread, so it is not waited for longer.
+        # A grandchild may hold the other end open; the thread is a daemon thread, so it is not
+        # waited for longer.
         self._drain.join(1.0)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        # Most real-time signals have no name.
+        return f"signal {number}"

@@ -17,12 +17,15 @@ from fluxdrop.errors import FluxdropError
 FILE = "fluxdrop.toml"
 PREFIX = "FLUXDROP_"
 
-Seconds = Annotated[float, Meta(gt=0)]
+# poll(2) waits for 24 days at the most.
+Seconds = Annotated[float, Meta(gt=0, le=1_000_000)]
 Count = Annotated[int, Meta(ge=1)]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a station can choose. Every field is a key of fluxdrop.toml and, in capitals, a FLUXDROP_ variable."""
+    """What a station can choose. Every field is a key of fluxdrop.toml and, in capitals, a
+    FLUXDROP_ variable.
+    """
 
     engine: Annotated[
         Literal["auto", "julia", "onnxruntime"],
@@ -70,18 +73,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 def load(
-    root: Path | None, flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] = os.environ
+    root: Path | None,
+    flags: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] = os.environ,
 ) -> Settings:
-    """Gather the settings for *root* (without one: variables and *flags* only); flags that are None are not set.
+    """Gather the settings for *root* (without one: variables and *flags* only); flags that are None
+    are not set.
 
-    Raises FluxdropError for an unknown key, with the nearest right one, and for a value of the wrong type or range.
+    Raises FluxdropError for an unknown key, with the nearest right one, and for a value of the
+    wrong type or range.
     """
     values: dict[str, Any] = {}
     if root is not None:
         values |= _from_file(root / FILE)
     values |= _from_environment(environ)
-    values |= {key: value for key, value in (flags or {}).items() if value is not None}
-    return msgspec.convert(values, Settings)
+    values |= _from_flags(flags or {})
+    return Settings(**values)
 
 
 def _from_file(path: Path) -> dict[str, Any]:
@@ -97,7 +104,7 @@ def _from_file(path: Path) -> dict[str, Any]:
             near = difflib.get_close_matches(key, Settings.__struct_fields__, n=1)
             hint = f"Did you mean {near[0]}?" if near else "docs/architecture.md lists the keys."
             raise FluxdropError(f"{path} has the unknown key {key}.", hint=hint, kind="config")
-    return {key: _checked(key, value, str(path), strict=True) for key, value in values.items()}
+    return {key: _checked(key, value, f"{key} in {path}") for key, value in values.items()}
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
@@ -105,19 +112,25 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     for key in Settings.__struct_fields__:
         text = environ.get(PREFIX + key.upper())
         if text:
-            values[key] = _checked(key, text, "the environment", strict=False)
+            name = f"{PREFIX}{key.upper()} in the environment"
+            values[key] = _checked(key, text, name, strict=False)
     return values
 
 
-def _checked(key: str, value: Any, where: str, *, strict: bool) -> Any:
+def _from_flags(flags: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: _checked(key, value, f"--{key.replace('_', '-')}")
+        for key, value in flags.items()
+        if value is not None
+    }
+
+
+def _checked(key: str, value: Any, name: str, *, strict: bool = True) -> Any:
     annotation = _FIELD_TYPES[key]
     try:
         return msgspec.convert(value, annotation, strict=strict)
     except msgspec.ValidationError as error:
-        name = key if strict else PREFIX + key.upper()
-        raise FluxdropError(
-            f"{name} in {where} is {value!r}: {str(error).lower()}.", kind="config"
-        ) from error
+        raise FluxdropError(f"{name} is {value!r}: {str(error).lower()}.", kind="config") from error
 
 
 _FIELD_TYPES = {field.name: field.type for field in msgspec.structs.fields(Settings)}

@@ -1,4 +1,6 @@
-"""Files that survive a power cut and never replace another: write, fsync, link or rename, fsync the folder."""
+"""Files that survive a power cut and never replace another: write, fsync, link or rename, fsync the
+folder.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ class NameTakenError(Exception):
 
 
 def write(path: Path, data: bytes, *, sync: bool = True) -> None:
-    """Make *path* hold *data*, whole or not at all; *path* is ours, so an older version of it is replaced."""
+    """Make *path* hold *data*, whole or not at all; *path* is ours, so an older version of it is
+    replaced.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
     with temporary.open("wb") as file:
         file.write(data)
@@ -91,8 +95,12 @@ def give_name(source: Path, target: Path) -> None:
     try:
         os.link(source, target, follow_symlinks=False)
     except FileExistsError:
-        if not _is_link(source, target):
+        if _is_link(source, target):
+            return
+        # Linux looks whether the name is taken before it looks whether it could link.
+        if _can_link(source, target.parent):
             raise NameTakenError(str(target)) from None
+        _give_copy(source, target)
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
@@ -112,12 +120,31 @@ def _is_link(source: Path, target: Path) -> bool:
         return False
 
 
+def _can_link(source: Path, folder: Path) -> bool:
+    probe = _temporary(source, folder)
+    probe.unlink(missing_ok=True)
+    try:
+        os.link(source, probe, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        return False
+    probe.unlink()
+    return True
+
+
+def _temporary(source: Path, folder: Path) -> Path:
+    # A target's own name may be too long to be added to.
+    return folder / f".{source.lstat().st_ino}.fluxdrop.tmp"
+
+
 def _give_copy(source: Path, target: Path) -> None:
     if os.path.lexists(target):
-        if target.is_file() and filecmp.cmp(source, target, shallow=False):
+        is_plain = target.is_file() and not target.is_symlink()
+        if is_plain and filecmp.cmp(source, target, shallow=False):
             return
         raise NameTakenError(str(target))
-    temporary = target.with_name(f".{target.name}.fluxdrop.tmp")
+    temporary = _temporary(source, target.parent)
     with source.open("rb") as reader, temporary.open("wb") as writer:
         shutil.copyfileobj(reader, writer, 1 << 20)
         writer.flush()

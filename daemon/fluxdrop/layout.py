@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from fluxdrop.errors import FluxdropError
 
 FAILED = "failed"
+_LOCK_TRIES = 10
+_LOCK_PAUSE_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,17 +111,26 @@ class Root:
 
     def check(self) -> None:
         """Refuse a root whose claims could not be one rename. Raises FluxdropError."""
-        if self.inbox.stat().st_dev != self.work.stat().st_dev:
+        # Tried rather than told from device numbers: two mounts of one filesystem share theirs.
+        probe = self.inbox / f".fluxdrop-{os.getpid()}.tmp"
+        try:
+            probe.touch()
+            probe.rename(self.work / probe.name).unlink()
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                probe.unlink()
             raise FluxdropError(
-                f"{self.inbox} and {self.state} are on different filesystems, so a dropped file cannot be claimed"
-                " by one rename.",
-                hint=f"Mount the whole of {self.path} from one filesystem, or choose another --root.",
+                f"A file dropped into {self.inbox} cannot be claimed by one rename to {self.work}:"
+                f" {error.strerror}.",
+                hint=f"The daemon has to be allowed to write to both, and the whole of {self.path}"
+                " has to be one mounted filesystem; else choose another --root.",
                 kind="root",
-            )
+            ) from error
 
 
 def find_root(given: Path | None) -> Root:
-    """The root that a command means: *given*, else FLUXDROP_ROOT, else the working folder if it is a root.
+    """The root that a command means: *given*, else FLUXDROP_ROOT, else the working folder if it is
+    a root.
 
     Raises FluxdropError when there is none.
     """
@@ -138,17 +151,23 @@ class RootLock:
     """The right to serve a root; held until closed or until the process ends, however it ends."""
 
     def __init__(self, root: Root) -> None:
-        self._path = root.lock
-        self._file = self._path.open("a+")
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._file = root.lock.open("a+")
         except OSError as error:
+            raise _not_locked(root, error) from error
+        try:
+            self._lock()
+        except BlockingIOError as error:
             self._file.close()
+            pid = holder(root) or "unknown"
             raise FluxdropError(
-                f"{root.path} is already served by the daemon with pid {holder(root) or 'unknown'}.",
+                f"{root.path} is already served by the daemon with pid {pid}.",
                 hint="One daemon serves a root; stop that one first.",
                 kind="locked",
             ) from error
+        except OSError as error:
+            self._file.close()
+            raise _not_locked(root, error) from error
         self._file.truncate(0)
         self._file.write(f"{os.getpid()}\n")
         self._file.flush()
@@ -157,6 +176,14 @@ class RootLock:
         """Give the root up."""
         self._file.close()
 
+    def _lock(self) -> None:
+        for _ in range(_LOCK_TRIES - 1):
+            with contextlib.suppress(BlockingIOError):
+                return fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # `holder` takes the lock for an instant to see whether anybody has it.
+            time.sleep(_LOCK_PAUSE_SECONDS)
+        return fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
 
 def holder(root: Root) -> int | None:
     """The pid of the daemon that serves *root* now, or None."""
@@ -164,9 +191,13 @@ def holder(root: Root) -> int | None:
         with root.lock.open() as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except OSError:
+            except BlockingIOError:
                 text = file.read().strip()
                 return int(text) if text.isdigit() else 0
     except OSError:
         pass
     return None
+
+
+def _not_locked(root: Root, error: OSError) -> FluxdropError:
+    return FluxdropError(f"{root.lock} cannot be locked: {error.strerror}.", kind="root")

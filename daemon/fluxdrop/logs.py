@@ -1,4 +1,6 @@
-"""Structured logs: coloured on a terminal, one JSON object a line otherwise, and a rotating copy in the root."""
+"""Structured logs: coloured on a terminal, one JSON object a line otherwise, and a rotating copy in
+the root.
+"""
 
 from __future__ import annotations
 
@@ -21,23 +23,28 @@ _SHARED: list[Any] = [
 ]
 
 
+# At import, because structlog's own default prints to stdout, where commands print their results.
+structlog.configure(
+    processors=[
+        structlog.stdlib.filter_by_level,
+        *_SHARED,
+        structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+    ],
+    logger_factory=structlog.stdlib.LoggerFactory(),
+    wrapper_class=structlog.stdlib.BoundLogger,
+    cache_logger_on_first_use=True,
+)
+
+
 def get_logger(name: str) -> Any:
-    """A structlog logger; what it logs before `configure` goes through the standard library's defaults."""
+    """A structlog logger; what it logs before `configure` goes through the standard library's
+    defaults.
+    """
     return structlog.stdlib.get_logger(name)
 
 
 def configure(level: str = "info", folder: Path | None = None) -> None:
     """Send log lines to stderr, and as JSON lines to *folder*/fluxdrop.log where a folder is given."""
-    structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *_SHARED,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=True,
-    )
     terminal = sys.stderr.isatty()
     stderr = logging.StreamHandler(sys.stderr)
     stderr.setFormatter(_console_formatter() if terminal else _json_formatter())
@@ -49,13 +56,25 @@ def configure(level: str = "info", folder: Path | None = None) -> None:
         )
         file.setFormatter(_json_formatter())
         handlers.append(file)
-    root = logging.getLogger("fluxdrop")
-    for old in root.handlers:
+    # The file keeps what helps after the fact, the worker's own output among it, whatever stderr
+    # shows.
+    _route("fluxdrop", handlers, logging.DEBUG if folder is not None else level.upper())
+    _route("watchdog", handlers, logging.WARNING)
+    logging.getLogger("watchdog.observers.inotify").addFilter(_is_news)
+
+
+def _route(name: str, handlers: list[logging.Handler], level: int | str) -> None:
+    logger = logging.getLogger(name)
+    for old in logger.handlers:
         old.close()
-    root.handlers = handlers
-    root.propagate = False
-    # The file keeps what helps after the fact, the worker's own output among it, whatever stderr shows.
-    root.setLevel(logging.DEBUG if folder is not None else level.upper())
+    logger.handlers = list(handlers)
+    logger.propagate = False
+    logger.setLevel(level)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    # Closing an observer while its emitter looks for events makes it say so, as an error.
+    return "called when the thread is inactive" not in record.getMessage()
 
 
 def _console_formatter() -> logging.Formatter:

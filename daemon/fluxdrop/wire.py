@@ -69,8 +69,8 @@ class Frame:
 class Pipe:
     """Frames over a descriptor to read and one to write, both owned by this object.
 
-    *wait_hook* is called about every *wait_slice* seconds while an answer is awaited; what it raises ends the wait
-    (that is how a stop request reaches a caller in the middle of a call).
+    *wait_hook* is called about every *wait_slice* seconds while the other side is awaited; what it
+    raises ends the wait (that is how a stop request reaches a caller in the middle of a call).
     """
 
     wait_slice = 0.25
@@ -82,15 +82,22 @@ class Pipe:
         os.set_blocking(write_fd, False)
 
     def send(
-        self, kind: Kind, request: int, *parts: bytes | memoryview, timeout: float | None = None
+        self,
+        kind: Kind,
+        request: int,
+        *parts: bytes | memoryview,
+        timeout: float | None = None,
+        wait_hook: Callable[[], None] | None = None,
     ) -> None:
         """Write one frame whose payload is the *parts* in a row.
 
-        Raises PipeClosed when the other side is gone and DeadlineExceeded when it takes no more for *timeout* seconds.
+        Raises PipeClosed when the other side is gone and DeadlineExceeded when it takes no more for
+        *timeout* seconds.
         """
         length = sum(len(part) for part in parts)
         if length > MAX_PAYLOAD:
             raise WireError(f"a payload of {length} bytes is over the limit of {MAX_PAYLOAD}")
+        self._refuse_closed()
         deadline = _deadline(timeout)
         pending = [memoryview(_HEADER.pack(MAGIC, VERSION, kind, request, length))]
         pending += [memoryview(part) for part in parts if len(part)]
@@ -98,7 +105,7 @@ class Pipe:
             try:
                 written = os.writev(self._write_fd, pending)
             except BlockingIOError:
-                self._await(self._write_fd, select.POLLOUT, deadline, None)
+                self._await(self._write_fd, select.POLLOUT, deadline, wait_hook)
                 continue
             except BrokenPipeError as error:
                 raise PipeClosed("the pipe is closed") from error
@@ -112,9 +119,10 @@ class Pipe:
     ) -> Frame:
         """Read one frame.
 
-        Raises PipeClosed at end of file, DeadlineExceeded after *timeout* seconds, WireError for anything that is not
-        a frame of this protocol.
+        Raises PipeClosed at end of file, DeadlineExceeded after *timeout* seconds, WireError for
+        anything that is not a frame of this protocol.
         """
+        self._refuse_closed()
         deadline = _deadline(timeout)
         magic, version, kind, request, length = _HEADER.unpack(
             self._read(_HEADER.size, deadline, wait_hook)
@@ -136,6 +144,10 @@ class Pipe:
         for fd in {self._read_fd, self._write_fd} - {-1}:
             os.close(fd)
         self._read_fd = self._write_fd = -1
+
+    def _refuse_closed(self) -> None:
+        if self._read_fd < 0:
+            raise PipeClosed("the pipe was closed on this side")
 
     def _read(
         self, size: int, deadline: float | None, wait_hook: Callable[[], None] | None
@@ -180,11 +192,14 @@ def pack_facts(facts: Mapping[str, object]) -> bytes:
     for key, value in facts.items():
         text = str(value).replace("\\", "\\\\").replace("\n", "\\n")
         lines.append(f"{key}={text}\n")
-    return "".join(lines).encode()
+    # A message can quote a file name that is not UTF-8.
+    return "".join(lines).encode(errors="replace")
 
 
 def unpack_facts(payload: bytes | bytearray) -> dict[str, str]:
-    """Decode what `pack_facts` encodes. Raises WireError for a line without ``=`` and for bytes that are not UTF-8."""
+    """Decode what `pack_facts` encodes. Raises WireError for a line without ``=`` and for bytes
+    that are not UTF-8.
+    """
     try:
         text = payload.decode()
     except UnicodeDecodeError as error:
@@ -201,16 +216,20 @@ def unpack_facts(payload: bytes | bytearray) -> dict[str, str]:
 
 
 def pack_tensor(array: NDArray[np.float32]) -> tuple[bytes, memoryview]:
-    """Encode *array* (any shape of up to 8 dimensions, float32, row-major) as head and elements, without a copy."""
+    """Encode *array* (any shape of up to 8 dimensions, float32, row-major) as head and elements,
+    without a copy.
+    """
     import numpy as np
 
-    array = np.ascontiguousarray(array, dtype="<f4")
+    array = np.asarray(array, dtype="<f4", order="C")
     head = _TENSOR_HEAD.pack(FLOAT32, array.ndim, 0) + struct.pack(f"<{array.ndim}I", *array.shape)
-    return head, memoryview(array.reshape(-1).view(np.uint8))
+    return head, array.reshape(-1).view(np.uint8).data
 
 
 def unpack_tensor(payload: bytes | bytearray) -> NDArray[Any]:
-    """Decode a tensor as a float32 array that shares *payload*'s memory. Raises WireError for anything else."""
+    """Decode a tensor as a float32 array that shares *payload*'s memory. Raises WireError for
+    anything else.
+    """
     import numpy as np
 
     if len(payload) < _TENSOR_HEAD.size:
@@ -224,8 +243,13 @@ def unpack_tensor(payload: bytes | bytearray) -> NDArray[Any]:
     shape = struct.unpack_from(f"<{ndim}I", payload, _TENSOR_HEAD.size)
     expected = 4 * _product(shape)
     if len(payload) - start != expected:
-        raise WireError(f"a tensor of shape {shape} has {len(payload) - start} bytes, not {expected}")
-    return np.frombuffer(payload, dtype="<f4", offset=start).reshape(shape)
+        raise WireError(
+            f"a tensor of shape {shape} has {len(payload) - start} bytes, not {expected}"
+        )
+    try:
+        return np.frombuffer(payload, dtype="<f4", offset=start).reshape(shape)
+    except ValueError as error:
+        raise WireError(f"there is no array of shape {shape}") from error
 
 
 def _product(shape: tuple[int, ...]) -> int:

@@ -1,0 +1,131 @@
+"""Settings: where they come from, and what is said of wrong ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fluxdrop import config
+from fluxdrop.config import Settings
+from fluxdrop.errors import FluxdropError
+
+
+def write(folder: Path, text: str) -> Path:
+    """*folder*, with *text* as its fluxdrop.toml."""
+    (folder / "fluxdrop.toml").write_text(text)
+    return folder
+
+
+def test_defaults(tmp_path: Path) -> None:
+    """Without a file, a variable or a flag every setting has its default."""
+    assert Settings() == config.load(tmp_path, environ={})
+    assert Settings() == config.load(None, environ={})
+
+
+@pytest.mark.parametrize(
+    ("variable", "flag", "expected"),
+    [(None, None, "julia"), ("auto", None, "auto"), ("auto", "onnxruntime", "onnxruntime")],
+)
+def test_the_later_one_wins(
+    tmp_path: Path, variable: str | None, flag: str | None, expected: str
+) -> None:
+    """A variable is stronger than the file, and a flag stronger than both."""
+    root = write(tmp_path, 'engine = "julia"\nbatch_size = 8')
+    environ = {"FLUXDROP_ENGINE": variable} if variable else {}
+    settings = config.load(root, {"engine": flag}, environ)
+
+    assert (expected, 8) == (settings.engine, settings.batch_size)
+
+
+def test_types(tmp_path: Path) -> None:
+    """Variables are read as their settings' types; an empty one is none; a whole number does for
+    seconds.
+    """
+    root = write(tmp_path, "scan_seconds = 5\n")
+    environ = {
+        "FLUXDROP_SETTLE_SECONDS": "0.25",
+        "FLUXDROP_BATCH_SIZE": "4",
+        "FLUXDROP_MODEL": "",
+        "FLUXDROP_ROOT": "/elsewhere",
+    }
+    settings = config.load(root, environ=environ)
+
+    assert (5.0, 0.25, 4) == (settings.scan_seconds, settings.settle_seconds, settings.batch_size)
+    assert Settings().model == settings.model
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("setle_seconds", "Did you mean settle_seconds?"),
+        ("Engine", "Did you mean engine?"),
+        ("colour", "lists the keys"),
+    ],
+)
+def test_unknown_key(tmp_path: Path, key: str, hint: str) -> None:
+    """A key that does not exist is refused, with the nearest one that does."""
+    root = write(tmp_path, f"{key} = 1")
+
+    with pytest.raises(FluxdropError) as caught:
+        config.load(root, environ={})
+
+    assert f"{root / 'fluxdrop.toml'} has the unknown key {key}." == caught.value.message
+    assert hint in caught.value.hint
+    assert "config" == caught.value.kind
+
+
+@pytest.mark.parametrize(
+    "value", ['"2"', "0", "-1", "true", "nan", "inf", "1e9", "[1]"], ids=lambda value: value
+)
+def test_wrong_value_in_file(tmp_path: Path, value: str) -> None:
+    """A value of the wrong type or range is refused, with its key and its file."""
+    root = write(tmp_path, f"settle_seconds = {value}")
+
+    place = f"settle_seconds in {root}/fluxdrop.toml"
+    with pytest.raises(FluxdropError, match=f"{place} is .*expected"):
+        config.load(root, environ={})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("BATCH_SIZE", "many"), ("BATCH_SIZE", "0"), ("ENGINE", "torch"), ("MAX_PIXELS", "1.5")],
+)
+def test_wrong_value_in_environment(name: str, value: str) -> None:
+    """A variable of the wrong type or range is refused by its name."""
+    with pytest.raises(FluxdropError, match=f"FLUXDROP_{name} in the environment is '{value}': "):
+        config.load(None, environ={f"FLUXDROP_{name}": value})
+
+
+def test_wrong_flag() -> None:
+    """A flag with a wrong value is refused by its name."""
+    with pytest.raises(FluxdropError, match="--log-level is 'loud': invalid enum value 'loud'"):
+        config.load(None, {"log_level": "loud"}, {})
+
+
+@pytest.mark.parametrize("data", [b"engine = ", b"engine = '\xff'"])
+def test_damaged_file(tmp_path: Path, data: bytes) -> None:
+    """A file that is no TOML is refused by its name."""
+    (tmp_path / "fluxdrop.toml").write_bytes(data)
+
+    with pytest.raises(FluxdropError, match=r"fluxdrop\.toml cannot be read"):
+        config.load(tmp_path, environ={})
+
+
+def test_unreadable_file(tmp_path: Path) -> None:
+    """A file that cannot be opened is refused by its name, too."""
+    (tmp_path / "fluxdrop.toml").mkdir()
+
+    with pytest.raises(FluxdropError, match=r"fluxdrop\.toml cannot be read.*Is a directory"):
+        config.load(tmp_path, environ={})
+
+
+def test_every_setting_is_described() -> None:
+    """Every setting says what it is for."""
+    described = {
+        key: getattr(field, "__metadata__", ()) for key, field in config._FIELD_TYPES.items()
+    }
+
+    assert [] == [
+        key for key, metas in described.items() if not any(meta.description for meta in metas)
+    ]
