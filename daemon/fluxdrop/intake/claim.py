@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
@@ -18,33 +19,43 @@ def new_job_id() -> str:
     return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
 
 
-def claim(inbox: Path, work: Path, source: str) -> Path | None:
-    """Move *source* (relative to *inbox*) to a new folder work/JOB/input/SOURCE and return that folder.
+def claim(
+    inbox: Path, work: Path, source: str, is_same: Callable[[os.stat_result], bool]
+) -> Path | None:
+    """Move *source* (relative to *inbox*) to a new folder work/JOB/input/SOURCE and return that
+    folder.
 
-    None when the file is gone. The job is known by its folder and its source by the path inside it, so that the one
-    rename says all, whatever happens next.
+    None when the file is gone or, by its status, not the one that is meant. The job is known by its
+    folder and its source by the path inside it, so that the one rename says all, whatever happens
+    next.
     """
     path = PurePosixPath(source)
+    job = work / new_job_id()
+    target = job / INPUT / path
     try:
         folder_fd = open_folder(inbox, str(path.parent))
-    except OSError:
+    except FileNotFoundError:
         return None
     try:
-        job = work / new_job_id()
-        target = job / INPUT / path
-        target.parent.mkdir(parents=True)
-        try:
-            os.rename(path.name, target, src_dir_fd=folder_fd)
-        except FileNotFoundError:
-            discard_empty(job)
+        if not is_same(os.stat(path.name, dir_fd=folder_fd, follow_symlinks=False)):
             return None
-        return job
+        target.parent.mkdir(parents=True)
+        os.rename(path.name, target, src_dir_fd=folder_fd)
+    except FileNotFoundError:
+        discard_empty(job)
+        return None
+    except OSError:
+        discard_empty(job)
+        raise
     finally:
         os.close(folder_fd)
+    return job
 
 
 def claimed_input(job: Path) -> PurePosixPath | None:
-    """The source of the claim in the folder *job*, relative to the inbox; None when it holds no input."""
+    """The source of the claim in the folder *job*, relative to the inbox; None when it holds no
+    input.
+    """
     for current, _folders, files in os.walk(job / INPUT):
         for name in files:
             return PurePosixPath(Path(current, name).relative_to(job / INPUT))

@@ -13,7 +13,6 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from fluxdrop.config import Settings
-from fluxdrop.errors import FluxdropError
 from fluxdrop.intake import claim as claims
 from fluxdrop.intake.filesystem import filesystem_of, needs_polling
 from fluxdrop.intake.names import is_ignored, kind_of
@@ -26,7 +25,6 @@ from fluxdrop.logs import get_logger
 log = get_logger("fluxdrop.intake")
 
 _POLL_SECONDS = 2.0
-_RETRY_SECONDS = 1.0
 
 
 class Claim(NamedTuple):
@@ -39,11 +37,14 @@ class Claim(NamedTuple):
 @dataclass(slots=True)
 class _Waiting:
     candidate: Candidate
-    due: float
+    due: float = 0.0
+    fault: str | None = None
+    """None until the file is whole; then why it has to fail, or nothing."""
 
 
 class Intake:
-    """Feeds claims to *accept*, as many as *room* allows, in the order in which the files became whole.
+    """Feeds claims to *accept*, as many as *room* allows, in the order in which the files became
+    whole.
 
     One thread owns an Intake and calls `step`; `wake` may be called from any.
     """
@@ -70,15 +71,21 @@ class Intake:
         self._waiting: dict[str, _Waiting] = {}
         self._due: list[tuple[float, str]] = []
         # Prompts queue apart from pictures, so that one slow kind does not hold up the other.
-        self._whole: dict[bool, deque[tuple[str, str]]] = {True: deque(), False: deque()}
-        self._irregular: set[str] = set()
+        self._whole: dict[bool, deque[str]] = {True: deque(), False: deque()}
+        self._left: dict[str, str] = {}
+        self._left_before: dict[str, str] = {}
         self._next_scan = 0.0
         self._watch: Watch | None = None
 
     @property
     def waiting(self) -> int:
         """How many files were seen in the inbox and not claimed yet."""
-        return len(self._waiting) + sum(len(whole) for whole in self._whole.values())
+        return len(self._waiting)
+
+    @property
+    def left(self) -> dict[str, str]:
+        """What was left alone since the last scan began, and why; the next scan tries it again."""
+        return dict(self._left)
 
     @property
     def watching(self) -> bool:
@@ -118,8 +125,8 @@ class Intake:
         if any(is_ignored(part) for part in PurePosixPath(path).parts):
             return
         if hint is None:
-            for found in scan(self._root.inbox, path):
-                self._consider(found, Hint.CHANGED)
+            for found in scan(self._root.inbox, path, self._on_unreadable):
+                self._consider(found, None)
         else:
             self._consider(path, hint)
 
@@ -127,12 +134,13 @@ class Intake:
         """Take up *path*; with a hint of what happened to it, anew."""
         waiting = self._waiting.get(path)
         if waiting is None:
-            waiting = _Waiting(Candidate(PurePosixPath(path).name), 0.0)
+            waiting = _Waiting(Candidate(PurePosixPath(path).name))
             self._waiting[path] = waiting
         elif hint is None:
             return
         if hint is not None:
             waiting.candidate.notice(hint)
+            waiting.fault = None
         self._schedule(path, waiting, time.monotonic())
 
     def _schedule(self, path: str, waiting: _Waiting, due: float) -> None:
@@ -142,13 +150,9 @@ class Intake:
     def _scan(self) -> None:
         self._next_scan = time.monotonic() + self._scan_seconds
         self._keep_watch()
-        whole = {path for paths in self._whole.values() for path, _fault in paths}
-        try:
-            for path in scan(self._root.inbox):
-                if path not in whole:
-                    self._consider(path, None)
-        except OSError as error:
-            log.error("inbox cannot be read", inbox=str(self._root.inbox), reason=error.strerror)
+        self._left_before, self._left = self._left, {}
+        for path in scan(self._root.inbox, "", self._on_unreadable):
+            self._consider(path, None)
         self._take_requests()
 
     def _keep_watch(self) -> None:
@@ -180,50 +184,73 @@ class Intake:
         now = time.monotonic()
         try:
             folder_fd = open_folder(self._root.inbox, str(PurePosixPath(path).parent))
-        except OSError:
-            del self._waiting[path]
+            try:
+                verdict = waiting.candidate.judge(folder_fd, self._patience, now, time.time())
+            finally:
+                os.close(folder_fd)
+        except FileNotFoundError:
+            verdict = Gone()
+        except OSError as error:
+            self._leave(path, f"it cannot be read: {error.strerror}")
             return
-        try:
-            verdict = waiting.candidate.judge(folder_fd, self._patience, now, time.time())
-        finally:
-            os.close(folder_fd)
         match verdict:
             case Wait(seconds):
                 self._schedule(path, waiting, now + max(seconds, 0.01))
             case Ready(fault):
+                waiting.fault = fault
+                self._whole[kind_of(path) == "prompt"].append(path)
+            case Gone(irregular=True):
+                self._leave(path, "it is neither a file nor a folder")
+            case Gone():
                 del self._waiting[path]
-                self._whole[kind_of(path) == "prompt"].append((path, fault))
-            case Gone(irregular):
-                del self._waiting[path]
-                if irregular and path not in self._irregular:
-                    self._irregular.add(path)
-                    log.warning("left alone: neither a file nor a folder", file=path)
 
     def _claim_whole(self) -> None:
         for is_prompt, whole in self._whole.items():
             while whole and self._room(is_prompt):
-                path, fault = whole.popleft()
-                try:
-                    folder = claims.claim(self._root.inbox, self._root.work, path)
-                except OSError as error:
-                    whole.appendleft((path, fault))
-                    self._next_scan = min(self._next_scan, time.monotonic() + _RETRY_SECONDS)
-                    log.error("claim failed", file=path, reason=error.strerror)
-                    break
-                if folder is not None:
-                    self._accept(Claim(folder, fault))
+                path = whole.popleft()
+                waiting = self._waiting.get(path)
+                if waiting is not None and waiting.fault is not None:
+                    self._claim(path, waiting.candidate, waiting.fault)
+
+    def _claim(self, path: str, candidate: Candidate, fault: str) -> None:
+        try:
+            folder = claims.claim(self._root.inbox, self._root.work, path, candidate.unchanged)
+        except OSError as error:
+            self._leave(path, f"it cannot be claimed: {error.strerror}")
+            return
+        if folder is None:
+            self._consider(path, Hint.CHANGED)
+        else:
+            del self._waiting[path]
+            self._accept(Claim(folder, fault))
+
+    def _leave(self, path: str, reason: str) -> None:
+        """Leave *path* where it is until the next scan, and say so, once."""
+        self._waiting.pop(path, None)
+        if reason not in (self._left.get(path), self._left_before.get(path)):
+            log.warning("left alone", file=path, reason=reason)
+        self._left[path] = reason
+
+    def _on_unreadable(self, folder: str, error: OSError) -> None:
+        self._leave(folder or str(self._root.inbox), f"it cannot be read: {error.strerror}")
 
     def _on_request(self) -> None:
         self._next_scan = 0.0
         self.wake()
 
     def _take_requests(self) -> None:
-        for request in sorted(self._root.requests.iterdir()):
+        try:
+            requests = sorted(self._root.requests.iterdir())
+        except OSError as error:
+            self._leave(str(self._root.requests), f"it cannot be read: {error.strerror}")
+            return
+        for request in requests:
             if request.name.startswith(".") or request.is_symlink() or not request.is_dir():
                 continue
             folder = self._root.work / request.name
             try:
                 request.rename(folder)
             except OSError as error:
-                raise FluxdropError(f"{request} cannot be claimed: {error.strerror}.") from error
-            self._accept(Claim(folder, ""))
+                self._leave(str(request), f"it cannot be claimed: {error.strerror}")
+            else:
+                self._accept(Claim(folder, ""))

@@ -1,4 +1,6 @@
-"""What a file's name says: a prompt, a picture, a file in the making, or nothing that fluxdrop takes."""
+"""What a file's name says: a prompt, a picture, a file in the making, or nothing that fluxdrop
+takes.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,8 @@ Kind = Literal["prompt", "picture"]
 PROMPT_SUFFIXES = frozenset({".txt"})
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 
-# Browsers, rsync, Syncthing, FTP clients and editors write under such names and rename when they are done.
+# Browsers, rsync, Syncthing, FTP clients and editors write under such names and rename when they
+# are done.
 _IN_THE_MAKING_SUFFIXES = (
     "~",
     ".part",
@@ -20,16 +23,30 @@ _IN_THE_MAKING_SUFFIXES = (
     ".crdownload",
     ".download",
     ".filepart",
+    ".aria2",
     ".opdownload",
     ".swp",
     ".swx",
 )
 _IN_THE_MAKING_PREFIXES = (".", "~", "#")
-_SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini", "ehthumbs.db"})
+_SYSTEM_FILES = frozenset(
+    {
+        "thumbs.db",
+        "ehthumbs.db",
+        "desktop.ini",
+        "$recycle.bin",
+        "system volume information",
+        "lost+found",
+        "__macosx",
+        "@eadir",
+    }
+)
 
 
 def is_ignored(name: str) -> bool:
-    """Whether a file or folder called *name* is left alone: hidden, in the making, or a system's own."""
+    """Whether a file or folder called *name* is left alone: hidden, in the making, or a system's
+    own.
+    """
     lower = name.lower()
     return (
         lower.startswith(_IN_THE_MAKING_PREFIXES)

@@ -1,4 +1,5 @@
-"""Is a PNG all there? Its chunks are walked to IEND and their checksums verified, without decoding it.
+"""Is a PNG all there? Its chunks are walked to IEND and their checksums verified, without decoding
+it.
 
 Format: PNG Specification, third edition, section 5 (https://www.w3.org/TR/png-3/#5DataRep).
 """
@@ -28,12 +29,12 @@ class PngScanner:
     def look(self, fd: int) -> State:
         """Go on from where the last look ended; *reason* then says what is missing or wrong.
 
-        A file that came whole by the last of several looks is walked once more from its beginning, in case its first
-        part was rewritten in between.
+        Whether a file that took several looks is complete or damaged is told by walking it once
+        more from its beginning, as it may have been rewritten in between.
         """
         resumed = self._offset > len(SIGNATURE)
         state = self._walk(fd)
-        if state == "complete" and resumed:
+        if state != "incomplete" and resumed:
             self._offset = len(SIGNATURE)
             state = self._walk(fd)
         return state

@@ -1,4 +1,4 @@
-"""When is a dropped file whole? One `Candidate` watches one file until the answer is yes, or never."""
+"""When is a dropped file whole? One `Candidate` watches one file until the answer is yes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Wait(NamedTuple):
 
 
 class Gone(NamedTuple):
-    """There is no such file any more, or it is not a regular one."""
+    """There is no such file, or it is not a regular one."""
 
     irregular: bool = False
 
@@ -62,7 +62,8 @@ class Candidate:
     """One file in the inbox, by its name in the folder that holds it."""
 
     name: str
-    hint: Hint = Hint.CHANGED
+    hint: Hint | None = None
+    """What the last event said; None while there was none."""
     _signature: tuple[int, ...] = ()
     _since: float = 0.0
     _scanner: PngScanner | None = None
@@ -73,54 +74,62 @@ class Candidate:
         self._signature = ()
 
     def judge(self, folder_fd: int, patience: Patience, monotonic: float, clock: float) -> Verdict:
-        """Look at the file, below the open folder *folder_fd*, at the times *monotonic* and *clock* (seconds)."""
-        try:
-            fd = os.open(
-                self.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder_fd
-            )
-        except FileNotFoundError:
-            return Gone()
-        except OSError:
-            return self._unreadable(folder_fd)
-        try:
-            status = os.fstat(fd)
-            if not stat.S_ISREG(status.st_mode):
-                return Gone(irregular=True)
-            self._note_change(status, patience, monotonic, clock)
-            return self._judge_contents(fd, status.st_size, patience, monotonic - self._since)
-        finally:
-            os.close(fd)
+        """Look at the file, below the open folder *folder_fd*, at the times *monotonic* and *clock*
+        (seconds).
 
-    def _unreadable(self, folder_fd: int) -> Verdict:
+        Raises OSError when that cannot be done.
+        """
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
             status = os.stat(self.name, dir_fd=folder_fd, follow_symlinks=False)
-        except OSError:
+        except FileNotFoundError:
             return Gone()
         if not stat.S_ISREG(status.st_mode):
             return Gone(irregular=True)
-        return Ready(fault="the daemon has no permission to read it")
+        try:
+            fd = os.open(self.name, flags, dir_fd=folder_fd)
+        except PermissionError:
+            # It may get its permissions last.
+            still = self._still(status, patience, monotonic, clock)
+            fault = "the daemon has no permission to read it"
+            return self._until(patience.incomplete, still, fault)
+        try:
+            status = os.fstat(fd)
+            still = self._still(status, patience, monotonic, clock)
+            return self._judge_contents(fd, status.st_size, patience, still)
+        finally:
+            os.close(fd)
 
-    def _note_change(
+    def unchanged(self, status: os.stat_result) -> bool:
+        """Whether the file's contents are still those of the last look, by its *status*."""
+        return (status.st_size, status.st_mtime_ns) == self._signature[1:3]
+
+    def _still(
         self, status: os.stat_result, patience: Patience, monotonic: float, clock: float
-    ) -> None:
+    ) -> float:
+        """For how many seconds the file has not changed."""
         signature = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-        if signature == self._signature:
-            return
-        if self._signature and signature[1:] != self._signature[1:] and self.hint is Hint.MOVED_IN:
-            self.hint = Hint.CHANGED
-        self._signature = signature
-        self._since = monotonic
-        if patience.trust_clock:
-            self._since -= max(0.0, clock - status.st_ctime)
+        if signature != self._signature:
+            self._since = monotonic
+            if self._signature and self.hint is Hint.MOVED_IN:
+                self.hint = Hint.CHANGED
+            if self.hint is None and not self._signature and patience.trust_clock:
+                # Found by a scan: it may have lain there for long.
+                self._since -= max(0.0, clock - status.st_ctime)
+            self._signature = signature
+        return monotonic - self._since
 
     def _judge_contents(self, fd: int, size: int, patience: Patience, still: float) -> Verdict:
-        if kind_of(self.name) is None:
+        kind = kind_of(self.name)
+        if kind is None:
             fault = "its name ends in none of .txt, .png, .jpg, .jpeg, .webp"
             return self._until(patience.incomplete, still, fault)
         if size == 0:
             return self._until(patience.incomplete, still, "it is empty")
-        if kind_of(self.name) == "picture" and os.pread(fd, len(SIGNATURE), 0) == SIGNATURE:
-            self._scanner = self._scanner or PngScanner()
+        if kind == "picture" and SIGNATURE.startswith(os.pread(fd, len(SIGNATURE), 0)):
+            if self._scanner is None or still >= patience.incomplete:
+                # The last word is on the whole file: it may have been rewritten from its beginning.
+                self._scanner = PngScanner()
             if self._scanner.look(fd) == "complete":
                 return Ready()
             return self._until(patience.incomplete, still, self._scanner.reason)

@@ -3,45 +3,53 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 from fluxdrop.intake.names import is_ignored
 
 
-def scan(inbox: Path, below: str = "") -> Iterator[str]:
-    """The files in *inbox*, or in its subfolder *below*, as paths relative to *inbox*; no symlink is followed.
+def scan(
+    inbox: Path,
+    below: str = "",
+    on_error: Callable[[str, OSError], None] = lambda _folder, _error: None,
+) -> Iterator[str]:
+    """The files in *inbox*, or in its subfolder *below*, as paths relative to *inbox*; no symlink
+    is followed.
 
-    A subfolder that vanishes or cannot be read is passed over, as the next scan sees it again.
+    *on_error* is told each folder that cannot be read, and why; one that vanishes is passed over.
     """
     folders = [below]
     while folders:
         folder = folders.pop()
         try:
-            fd = open_folder(inbox, folder)
-        except OSError:
-            if not folder:
-                raise
-            continue
-        try:
-            with os.scandir(fd) as entries:
-                for entry in entries:
-                    if is_ignored(entry.name):
-                        continue
-                    path = f"{folder}/{entry.name}" if folder else entry.name
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(path)
-                    else:
-                        yield path
-        except OSError:
-            if not folder:
-                raise
-        finally:
-            os.close(fd)
+            yield from _files(inbox, folder, folders)
+        except OSError as error:
+            if not folder or not isinstance(error, FileNotFoundError):
+                on_error(folder, error)
+
+
+def _files(inbox: Path, folder: str, folders: list[str]) -> Iterator[str]:
+    """The files in *folder*; its subfolders are added to *folders*."""
+    fd = open_folder(inbox, folder)
+    try:
+        with os.scandir(fd) as entries:
+            for entry in entries:
+                if is_ignored(entry.name):
+                    continue
+                path = f"{folder}/{entry.name}" if folder else entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(path)
+                else:
+                    yield path
+    finally:
+        os.close(fd)
 
 
 def open_folder(inbox: Path, folder: str) -> int:
-    """Open the *folder* below *inbox* step by step, so that no part of the way is a symlink. Raises OSError."""
+    """Open the *folder* below *inbox* step by step, so that no part of the way is a symlink. Raises
+    OSError.
+    """
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
     fd = os.open(inbox, flags)
     for part in PurePosixPath(folder).parts:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,8 +19,14 @@ from watchdog.events import (
     FileSystemEventHandler,
 )
 from watchdog.observers.inotify import InotifyObserver
+from watchdog.observers.inotify_move_event_grouper import InotifyMoveEventGrouper
+from watchdog.utils import BaseThread
 
 from fluxdrop.intake.ready import Hint
+
+# What leaves the inbox, as each claim does, holds up every event behind it until it is known
+# whether it came to another place in the inbox; watchdog waits half a second for that.
+InotifyMoveEventGrouper.delay = 0.02
 
 Notice = Callable[[str, Hint | None], None]
 """Told a path relative to the watched folder, and what happened to it; None: a folder came."""
@@ -37,6 +45,13 @@ class Watch:
     """Watches *inbox* with its subfolders, and *requests* without, until closed."""
 
     def __init__(self, inbox: Path, notice: Notice, requests: Path, requested: Callable[[], None]):
+        self._inbox = inbox
+        self._watched = _identity(inbox)
+        # Resolved, as watchdog does not follow an inbox that is itself a symlink.
+        inbox = inbox.resolve()
+        # A folder that is made with its subfolders at once is watched twice over, to no harm.
+        warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
+        others = set(threading.enumerate())
         # Full events tell a file that was moved in from elsewhere from one that was created here.
         self._observer = InotifyObserver(generate_full_events=True)
         self._observer.schedule(
@@ -47,18 +62,38 @@ class Watch:
             str(requests),
             event_filter=[DirMovedEvent],
         )
-        self._observer.start()
+        try:
+            self._observer.start()
+        except OSError:
+            # It holds a thread and descriptors from its construction on.
+            self._observer.stop()
+            raise
+        self._threads = [
+            thread
+            for thread in threading.enumerate()
+            if thread not in others and isinstance(thread, BaseThread)
+        ]
 
     def alive(self) -> bool:
-        """Whether every thread behind the watch still runs."""
-        return self._observer.is_alive() and all(
-            emitter.is_alive() for emitter in self._observer.emitters
+        """Whether every thread behind the watch still runs, and the inbox is still the one that it
+        watches.
+        """
+        return all(thread.is_alive() for thread in self._threads) and self._watched == _identity(
+            self._inbox
         )
 
     def close(self) -> None:
         """Stop watching."""
         self._observer.stop()
         self._observer.join()
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    try:
+        status = folder.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 class _Handler(FileSystemEventHandler):
