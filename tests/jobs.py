@@ -8,6 +8,7 @@ from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.request import Generated, GenerationParameters, GeneratorInfo
 from fluxdrop.intake.claim import INPUT, new_job_id
 from fluxdrop.jobs.job import Job, file_sha256, open_job
+from fluxdrop.jobs.store import Row
 from fluxdrop.layout import Root
 from fluxdrop.predict.bundle import load_bundle
 from fluxdrop.predict.engine import EngineInfo
@@ -58,15 +59,20 @@ def job_in(folder: Path) -> Job:
     return job
 
 
-def done(job: Job, *, original_suffix: str = "") -> Finished:
-    """*job* come through, with all the files that the stages make on the way."""
+def claimed_row(job: Job) -> Row:
+    """What the index has of *job* while it is in hand."""
+    return Row(job.id, "claimed", job.kind, job.source, created=job.created)
+
+
+def picture(job: Job, original_suffix: str = "") -> outcome.Picture:
+    """The picture of *job*, with all the files that the stages make on the way."""
     is_converted = job.kind == "prompt" or original_suffix
     if is_converted:
         job.image.write_text(f"image of {job.id}")
     job.tensor.write_text(f"tensor of {job.id}")
     job.preview.write_text(f"preview of {job.id}")
     file = job.image if is_converted else job.input
-    picture = outcome.Picture(
+    return outcome.Picture(
         file=file,
         sha256=file_sha256(file),
         width=64,
@@ -76,8 +82,13 @@ def done(job: Job, *, original_suffix: str = "") -> Finished:
         original_suffix=original_suffix,
         generated=GENERATED if job.kind == "prompt" else None,
     )
+
+
+def done(job: Job, *, original_suffix: str = "") -> Finished:
+    """*job* come through."""
     job.timings_ms["predict"] = 0.5
-    return outcome.done(job, picture, BUNDLE, ENGINE, {"angular": 0.25, "round": 0.75})
+    probabilities = {"angular": 0.25, "round": 0.75}
+    return outcome.done(job, picture(job, original_suffix), BUNDLE, ENGINE, probabilities)
 
 
 def failed(job: Job) -> Finished:

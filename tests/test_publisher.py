@@ -18,7 +18,7 @@ from typing import Any
 import jobs
 import pytest
 
-from fluxdrop.jobs.store import Row, Store
+from fluxdrop.jobs.store import Store
 from fluxdrop.layout import Root
 from fluxdrop.publish.publisher import PLAN, Finished, Publisher
 from fluxdrop.publish.result import Failure, Record, decode
@@ -341,8 +341,7 @@ def root_with_jobs() -> Iterator[Root]:
     with tempfile.TemporaryDirectory(dir=shm if shm.is_dir() else None) as folder:
         root = Root(Path(folder))
         root.create()
-        made = [jobs.job_in(jobs.claimed(root, source)) for source in SOURCES]
-        rows = [Row(job.id, "claimed", job.kind, job.source, created=job.created) for job in made]
+        rows = [jobs.claimed_row(jobs.job_in(jobs.claimed(root, name))) for name in SOURCES]
         with closing(Store(root.database)) as store:
             store.claimed(rows)
         yield root

@@ -1,0 +1,89 @@
+"""The names that results are given."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fluxdrop.publish.names import NameChooser
+
+
+def free(_name: str) -> bool:
+    return False
+
+
+def choose(source: str, *taken: str, keeps_suffix: bool = False) -> str:
+    return NameChooser().choose(source, set(taken).__contains__, free, keeps_suffix=keeps_suffix)
+
+
+names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0/"), min_size=1)
+parts = names.filter(lambda name: name not in (".", ".."))
+sources = st.lists(parts, min_size=1, max_size=3).map("/".join)
+
+
+@given(st.lists(st.tuples(sources, st.booleans()), max_size=8))
+def test_names_differ_and_fit(given_sources: list[tuple[str, bool]]) -> None:
+    """Whatever is dropped, no two names are the same and none is too long for a file's name."""
+    chooser = NameChooser()
+
+    chosen = [
+        chooser.choose(source * 40, free, free, keeps_suffix=keeps)
+        for source, keeps in given_sources * 2
+    ]
+
+    assert len(chosen) == len(set(chosen))
+    longest = "-99999.error.json"
+    assert [] == [name for name in chosen for part in name.split("/") if len(part.encode()) > 255]
+    assert [] == [
+        name for name in chosen if len((PurePosixPath(name).name + longest).encode()) > 261
+    ]
+
+
+def test_counts_on_past_taken_names() -> None:
+    """A name is free when neither a file nor another job of this run has it."""
+    chooser = NameChooser()
+    taken = {"cat", "cat-3"}
+
+    chosen = [chooser.choose("cat.png", taken.__contains__, free) for _ in range(3)]
+
+    assert ["cat-2", "cat-4", "cat-5"] == chosen
+
+
+def test_released_name_is_given_again() -> None:
+    """A name whose files never came can be given again once it is released."""
+    chooser = NameChooser()
+    first = chooser.choose("cat.png", free, free)
+    chooser.release(first)
+
+    assert first == chooser.choose("cat.png", free, free)
+
+
+def test_each_equal_name_costs_one_look() -> None:
+    """The thousandth equal name is not looked for from the beginning."""
+    looked: list[str] = []
+    chooser = NameChooser()
+
+    def is_taken(name: str) -> bool:
+        looked.append(name)
+        return False
+
+    for _ in range(1000):
+        chooser.release(chooser.choose("cat.png", is_taken, free))
+
+    assert 1000 == len(looked)
+
+
+def test_suffix_is_kept_behind_the_number() -> None:
+    """A name that keeps its suffix has the number before it."""
+    assert "a/cat.v1-2.png" == choose("a/cat.v1.png", "a/cat.v1.png", keeps_suffix=True)
+
+
+def test_blocked_folders() -> None:
+    """Each part of a path that something else has is numbered, and the parts below it follow."""
+    blocked = {"a", "a-2", "a-3/b"}
+
+    name = NameChooser().choose("a/b/cat.png", free, blocked.__contains__)
+
+    assert "a-3/b-2/cat" == name

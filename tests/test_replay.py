@@ -1,0 +1,181 @@
+"""Doing a job again."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+
+import jobs
+import pytest
+
+from fluxdrop.errors import FluxdropError
+from fluxdrop.generate.request import GenerationRequest
+from fluxdrop.jobs.job import Job
+from fluxdrop.jobs.replay import replay_job
+from fluxdrop.jobs.store import Store
+from fluxdrop.layout import Root
+from fluxdrop.publish.publisher import Publisher
+
+
+def publish(root: Root, *sources: str) -> list[str]:
+    """Publish a job for each of *sources*; their ids."""
+    batch = [jobs.ended(jobs.job_in(jobs.claimed(root, source))) for source in sources]
+    with closing(Store(root.database)) as store:
+        Publisher(root, store).publish(batch)
+    return [finished.job.id for finished in batch]
+
+
+def requested(root: Root) -> Job:
+    """The one job that was asked for."""
+    (folder,) = root.requests.iterdir()
+    return jobs.job_in(folder)
+
+
+def test_prompt(root: Root) -> None:
+    """A prompt is done again with the recorded parameters, the seed that was used among them."""
+    (first,) = publish(root, "sub/v1.5 cat.txt")
+
+    of, again = replay_job(root, first)
+
+    job = requested(root)
+    made = jobs.GENERATED.parameters
+    expected = GenerationRequest(
+        prompt=made.prompt,
+        negative_prompt="",
+        steps=20,
+        guidance_scale=7.0,
+        seed=2**64 - 1,
+        width=64,
+        height=64,
+        sampler="DDIM",
+        pipeline="shapes-diffusion",
+    )
+    assert (first, again, first, expected) == (
+        of,
+        job.id,
+        job.request.replay_of,
+        job.request.generation,
+    )
+    assert ("sub/v1.5 cat.txt", f"input of {first}") == (job.source, job.input.read_text())
+
+
+@pytest.mark.parametrize(("source", "name"), [("cat.png", "cat"), ("a/cat.png", "a/cat")])
+def test_picture_by_name(root: Root, source: str, name: str) -> None:
+    """A picture is done again from what was kept of it, found by its NAME."""
+    (first,) = publish(root, source)
+
+    replay_job(root, name)
+
+    job = requested(root)
+    assert (source, f"input of {first}", None) == (
+        job.source,
+        job.input.read_text(),
+        job.request.generation,
+    )
+
+
+def test_second_of_a_name(root: Root) -> None:
+    """Of equal names, the one that was asked for is done again."""
+    _, second = publish(root, "cat.png", "cat.png")
+
+    replay_job(root, "cat-2")
+
+    assert (second, f"input of {second}") == (
+        requested(root).request.replay_of,
+        requested(root).input.read_text(),
+    )
+
+
+def test_converted_picture(root: Root) -> None:
+    """A picture that was converted is done again as the PNG that it became."""
+    finished = jobs.done(jobs.job_in(jobs.claimed(root, "cat.jpeg")), original_suffix=".jpg")
+    with closing(Store(root.database)) as store:
+        Publisher(root, store).publish([finished])
+
+    replay_job(root, "cat")
+
+    job = requested(root)
+    assert ("cat.png", f"image of {finished.job.id}") == (job.source, job.input.read_text())
+
+
+@pytest.mark.parametrize("name", ["x/cat.pdf", None])
+def test_failure(root: Root, name: str | None) -> None:
+    """A failed job is done again from its untouched input."""
+    (first,) = publish(root, "x/cat.pdf")
+
+    replay_job(root, name or first)
+
+    assert ("x/cat.pdf", f"input of {first}") == (
+        requested(root).source,
+        requested(root).input.read_text(),
+    )
+
+
+def test_changed_record(root: Root) -> None:
+    """A record that somebody changed leads to no file outside of the root."""
+    (first,) = publish(root, "cat.png")
+    path = root.outputs / "cat.json"
+    record = json.loads(path.read_bytes())
+    record["image"]["file"] = "../../../../../../etc/hostname"
+    path.write_text(json.dumps(record))
+
+    replay_job(root, first)
+
+    assert f"input of {first}" == requested(root).input.read_text()
+
+
+@pytest.mark.parametrize(
+    ("gone", "sentence"),
+    [
+        ("outputs/cat.png", r"outputs/cat\.png is gone, so .* cannot be done again\."),
+        ("outputs/cat.json", r"outputs/cat\.json cannot be read: No such file or directory\."),
+    ],
+)
+def test_files_that_are_gone(root: Root, gone: str, sentence: str) -> None:
+    """Without the record or the input there is nothing to do again."""
+    (first,) = publish(root, "cat.png")
+    (root.path / gone).unlink()
+
+    with pytest.raises(FluxdropError, match=sentence):
+        replay_job(root, first)
+
+    assert [] == list(root.requests.iterdir())
+
+
+def test_no_record(root: Root) -> None:
+    """A JSON that is no result is named."""
+    publish(root, "cat.png")
+    (root.outputs / "cat.json").write_text("{}")
+
+    with pytest.raises(FluxdropError, match=r"cat\.json is not a result of fluxdrop"):
+        replay_job(root, "cat")
+
+
+@pytest.mark.parametrize("has_jobs", [True, False])
+def test_unknown_job(root: Root, has_jobs: bool) -> None:
+    """A job that is not there is said to be so, also where there never was a job."""
+    if has_jobs:
+        publish(root, "cat.png")
+
+    with pytest.raises(FluxdropError, match=r"There is no job dog\."):
+        replay_job(root, "dog")
+
+
+def test_unfinished_job(root: Root) -> None:
+    """A job in hand is not done again yet."""
+    job = jobs.job_in(jobs.claimed(root, "cat.png"))
+    with closing(Store(root.database)) as store:
+        store.claimed([jobs.claimed_row(job)])
+
+    with pytest.raises(FluxdropError, match=rf"{job.id} is not finished"):
+        replay_job(root, job.id)
+
+
+def test_ambiguous_beginning(root: Root) -> None:
+    """A beginning that several ids share is not guessed from; the ids are named."""
+    ids = publish(root, "cat.png", "dog.png")
+
+    with pytest.raises(FluxdropError) as caught:
+        replay_job(root, "2")
+
+    assert [True, True] == [job in caught.value.message for job in ids]

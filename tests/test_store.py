@@ -1,0 +1,242 @@
+"""The index of jobs."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from fluxdrop.errors import FluxdropError
+from fluxdrop.jobs.store import SCHEMA_VERSION, Row, Store
+
+
+def row(job: str, state: str = "claimed", **facts: object) -> Row:
+    values = {"kind": "picture", "source": "cat.png", "created": "2026-01-01T00:00:00.000Z"}
+    return Row(job, state, **{**values, **facts})  # type: ignore[arg-type]
+
+
+def opened(folder: Path, *, read_only: bool = False) -> closing[Store]:
+    return closing(Store(folder / "jobs.sqlite3", read_only=read_only))
+
+
+ids = st.lists(st.sampled_from("abcdefgh"), max_size=4)
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Claims and ends in any order, repeated, in batches with repetitions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.store = Store(Path("/dev/null/never"), read_only=True)
+        self.states: dict[str, str] = {}
+        self.attempts: dict[str, int] = {}
+
+    @rule(jobs=ids)
+    def claim(self, jobs: list[str]) -> None:
+        self.store.claimed(map(row, jobs))
+        self.states = {**dict.fromkeys(jobs, "claimed"), **self.states}
+
+    @rule(jobs=ids, state=st.sampled_from(["done", "failed"]))
+    def finish(self, jobs: list[str], state: str) -> None:
+        self.store.finished(row(job, state) for job in jobs)
+        self.states |= dict.fromkeys(jobs, state)
+
+    @rule(jobs=ids)
+    def attempt(self, jobs: list[str]) -> None:
+        counted = self.store.begin_attempt(jobs)
+        for job in jobs:
+            if job in self.states:
+                self.attempts[job] = self.attempts.get(job, 0) + 1
+        assert {job: self.attempts.get(job, 1) for job in jobs} == counted
+
+    @invariant()
+    def counts_are_right(self) -> None:
+        states = list(self.states.values())
+        expected = {state: states.count(state) for state in ("claimed", "done", "failed")}
+        assert expected == self.store.counts()
+        assert (not self.states) == self.store.fresh
+
+    def teardown(self) -> None:
+        self.store.close()
+
+
+AnyOrder.TestCase.settings = settings(max_examples=60, stateful_step_count=15, deadline=None)
+TestAnyOrder = AnyOrder.TestCase
+
+
+def test_failed_write_changes_nothing(tmp_path: Path) -> None:
+    """A batch with a row that cannot be entered leaves the index as it was, and usable."""
+    with opened(tmp_path) as store:
+        with pytest.raises(sqlite3.IntegrityError):
+            store.finished([row("a", "done"), row("b", "lost")])
+        before = store.counts()
+        store.finished([row("a", "done")])
+
+        assert ({"claimed": 0, "done": 0, "failed": 0}, 1) == (before, store.counts()["done"])
+
+
+def test_end_keeps_what_was_known(tmp_path: Path) -> None:
+    """A job's end changes how it ended, and neither its input nor its attempts."""
+    with opened(tmp_path) as store:
+        store.claimed([row("a", inode=7)])
+        store.begin_attempt(["a"])
+        store.finished([row("a", "done", record="outputs/a.json", label="round", probability=0.9)])
+
+        found = store.get("a")
+
+    assert found is not None
+    assert ("done", 7, 1, "round") == (found.state, found.inode, found.attempts, found.label)
+
+
+def test_claim_again_keeps_the_attempts(tmp_path: Path) -> None:
+    """A job that is taken up again after a restart keeps its count of attempts."""
+    with opened(tmp_path) as store:
+        store.claimed([row("a")])
+        store.begin_attempt(["a"])
+    with opened(tmp_path) as store:
+        store.claimed([row("a")])
+
+        assert {"a": 2} == store.begin_attempt(["a"])
+
+
+def test_fresh_until_a_job_is_there(tmp_path: Path) -> None:
+    """An index is to be built again until a job is in it, also after a kill right after its making."""
+    seen = []
+    for _ in range(2):
+        with opened(tmp_path) as store:
+            seen.append(store.fresh)
+    with opened(tmp_path) as store:
+        store.finished([row("a", "done")])
+    with opened(tmp_path) as store:
+        seen.append(store.fresh)
+
+    assert [True, True, False] == seen
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+def test_other_version(tmp_path: Path, read_only: bool) -> None:
+    """An index of another version is refused, with the file's name, and left as it is."""
+    path = tmp_path / "jobs.sqlite3"
+    with closing(sqlite3.connect(path)) as db:
+        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    before = path.read_bytes()
+
+    with pytest.raises(FluxdropError, match=f"{path} has version {SCHEMA_VERSION + 1}") as caught:
+        Store(path, read_only=read_only)
+
+    assert ("index", before) == (caught.value.kind, path.read_bytes())
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+def test_damaged_index(tmp_path: Path, read_only: bool) -> None:
+    """A file that is no index is refused with what to do."""
+    path = tmp_path / "jobs.sqlite3"
+    path.write_bytes(b"no database " * 100)
+
+    with pytest.raises(FluxdropError, match=r"built again from outputs/\."):
+        Store(path, read_only=read_only)
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_reading_what_is_not_there_yet(tmp_path: Path, exists: bool) -> None:
+    """For a reader, an index that is missing or was just begun is empty, and is not made."""
+    if exists:
+        (tmp_path / "jobs.sqlite3").touch()
+
+    with opened(tmp_path, read_only=True) as store:
+        found = (store.get("a"), store.find("a"), store.by_inode(1, ""), store.latest("done", 5))
+
+    assert (None, [], None, []) == found
+    assert [b""] * exists == [path.read_bytes() for path in tmp_path.iterdir()]
+
+
+def test_reader_cannot_write(tmp_path: Path) -> None:
+    """A reader's index takes no jobs."""
+    with opened(tmp_path) as store:
+        store.claimed([row("a")])
+
+    with opened(tmp_path, read_only=True) as store, pytest.raises(OSError, match="readonly"):
+        store.claimed([row("b")])
+
+
+def test_read_while_written(tmp_path: Path) -> None:
+    """A reader sees whole batches while a writer is in the middle of them."""
+    batch = 50
+    with opened(tmp_path) as writer:
+
+        def write() -> None:
+            for n in range(40):
+                writer.claimed(row(f"{n}-{m}") for m in range(batch))
+
+        thread = threading.Thread(target=write)
+        thread.start()
+        seen = []
+        while thread.is_alive():
+            with opened(tmp_path, read_only=True) as reader:
+                seen.append(reader.counts()["claimed"])
+        thread.join()
+        final = writer.counts()["claimed"]
+
+    assert (40 * batch, set()) == (final, {count % batch for count in seen} - {0})
+    assert sorted(seen) == seen
+
+
+FOUND = [
+    row("20260101T000000-aaaa0000", "done", record="outputs/cat.json"),
+    row("20260101T000000-aaaa1111", "done", record="outputs/20260101T000000-aaaa.json"),
+    row("20260102T000000-bbbb0000", "done", record="outputs/sub/2.json"),
+    row("20260102T000000-cccc0000", "failed", record="outputs/failed/cat.png.error.json"),
+    row("20260103T000000-dddd0000", "done", record="outputs/2.json"),
+]
+
+
+@pytest.mark.parametrize(
+    ("job", "expected"),
+    [
+        ("20260101T000000-aaaa0000", [0]),
+        ("20260101T000000-aaaa", [1]),
+        ("20260101", [0, 1]),
+        ("cat", [0]),
+        ("cat.png", [3]),
+        ("2", [4]),
+        ("sub/2", [2]),
+        ("20260102T000000-c", [3]),
+        ("nothing", []),
+        ("%", []),
+    ],
+)
+def test_find(tmp_path: Path, job: str, expected: list[int]) -> None:
+    """A job is found by its id, else by its result's NAME, else by how its id begins."""
+    with opened(tmp_path) as store:
+        store.finished(FOUND)
+
+        assert [FOUND[n] for n in expected] == store.find(job)
+
+
+def test_by_inode(tmp_path: Path) -> None:
+    """An input's inode finds the newest job that had it, and none from before it was submitted."""
+    days = ["2026-01-01T00:00:00.000Z", "2026-01-02T00:00:00.000Z"]
+    with opened(tmp_path) as store:
+        store.claimed(row(f"job {day}", inode=7, created=day) for day in days)
+
+        found = [
+            store.by_inode(inode, since)
+            for inode, since in [(7, ""), (7, "2026-01-02T00:00:00"), (7, "2026-01-03"), (8, "")]
+        ]
+
+    assert [f"job {days[1]}", f"job {days[1]}", None, None] == [job and job.id for job in found]
+
+
+def test_latest(tmp_path: Path) -> None:
+    """The jobs that ended last come first, of one state only."""
+    with opened(tmp_path) as store:
+        store.finished(row(f"{n}", "done", finished=f"2026-01-0{n}") for n in (2, 3, 1))
+        store.finished([row("4", "failed", finished="2026-01-04")])
+
+        assert ["3", "2"] == [job.id for job in store.latest("done", 2)]
