@@ -1,15 +1,15 @@
 """
     Conv(weight, bias, σ = identity; stride = 1, pad = 0, dilation = 1, groups = 1)
 
-Convolution as Flux's `Conv` (Flux's src/layers/conv.jl): `weight` is (kw, kh, in ÷ groups, out) or,
-for one spatial dimension, (k, in ÷ groups, out); `bias` is a vector of length `out`, or `false`. The
-kernel is flipped, as NNlib's `conv` does and a cross-correlation (ONNX, PyTorch) does not.
+Convolution as Flux's `Conv` (Flux's src/layers/conv.jl): `weight` is (kw, kh, in ÷ groups, out), with
+one to three spatial dimensions; `bias` is a vector of length `out`, or `false`. The kernel is flipped, as
+NNlib's `conv` does and a cross-correlation (ONNX, PyTorch) does not.
 
 (W, H, in, N) becomes (W', H', out, N).
 """
 struct Conv{F}
     σ::F
-    weight::Array{Float32,4}
+    weight::Array{Float32,5}
     bias::Union{Vector{Float32},Bool}
     window::Window
     groups::Int
@@ -25,14 +25,14 @@ function Conv(weight::Array{Float32,N}, bias, σ=identity; stride=1, pad=0, dila
 end
 
 function (c::Conv)(input::Array{Float32})
-    x = planes(input)
-    size(x, 3) == size(c.weight, 3) * c.groups || throw(DimensionMismatch(
-        "$c expects $(size(c.weight, 3) * c.groups) channels, but got $(size(x, 3))"))
-    y = Array{Float32,4}(undef, output_size(c.window, (size(x, 1), size(x, 2)))..., size(c.weight, 4), size(x, 4))
-    if size(c.weight, 3) == 1 && c.groups > 1
+    x = volumes(input, c.window)
+    size(x, 4) == size(c.weight, 4) * c.groups || throw(DimensionMismatch(
+        "$c expects $(size(c.weight, 4) * c.groups) channels, but got $(size(x, 4))"))
+    y = Array{Float32,5}(undef, output_size(c.window, extent(x))..., size(c.weight, 5), size(x, 5))
+    if size(c.weight, 4) == 1 && c.groups > 1
         depthwise!(y, x, c)
     else
-        for n in 1:size(x, 4)
+        for n in 1:size(x, 5)
             matrix_product!(y, x, c, n)
         end
     end
@@ -45,13 +45,13 @@ Image `n` of `y` as a product of matrices: (W' * H', taps * in) times (taps * in
 A kernel of 1 without stride or padding needs no copy of the image.
 """
 function matrix_product!(y, x, c::Conv, n)
-    kw, kh, channels, out = size(c.weight)
-    pixels = size(y, 1) * size(y, 2)
-    depth = kw * kh * channels
+    out = size(c.weight, 5)
+    pixels = prod(extent(y))
+    depth = prod(c.window.kernel) * size(c.weight, 4)
     share = out ÷ c.groups
-    pointwise = kw == kh == 1 && c.window.stride == (1, 1) && all(iszero, c.window.pad)
-    source = pointwise ? x : columns!(x, c.window, (size(y, 1), size(y, 2)), n)
-    base = pointwise ? pixels * size(x, 3) * (n - 1) : 0
+    pointwise = all(isone, c.window.kernel) && all(isone, c.window.stride) && all(iszero, c.window.pad)
+    source = pointwise ? x : columns!(x, c.window, extent(y), n)
+    base = pointwise ? pixels * size(x, 4) * (n - 1) : 0
     for g in 0:c.groups-1
         GC.@preserve y source c BLAS.gemm!('N', 'N', 1.0f0,
             matrix(source, base + g * pixels * depth, pixels, depth),
@@ -69,24 +69,26 @@ const SCRATCH = Float32[]
 """
 The columns of image `n` that each tap of each channel sees, in `SCRATCH`: W' * H' by (kw, kh, in).
 """
-function columns!(x, w::Window, plane, n)
-    kw, kh = w.kernel
-    pixels = plane[1] * plane[2]
-    wanted = pixels * kw * kh * size(x, 3)
-    length(SCRATCH) < wanted && resize!(SCRATCH, wanted)
-    x_plane = (size(x, 1), size(x, 2))
+function columns!(x, w::Window, y_size, n)
+    kw, kh, kd = w.kernel
+    pixels = prod(y_size)
+    scratch!(pixels * kw * kh * kd * size(x, 4))
+    x_size = extent(x)
     padded = any(!iszero, w.pad)
     offset = 0
-    for channel in 1:size(x, 3)
-        x_offset = x_plane[1] * x_plane[2] * (size(x, 3) * (n - 1) + channel - 1)
-        for row in kh-1:-1:0, column in kw-1:-1:0  # downwards: this is the flip of the kernel
+    for channel in 1:size(x, 4)
+        x_offset = prod(x_size) * (size(x, 4) * (n - 1) + channel - 1)
+        for slice in kd-1:-1:0, row in kh-1:-1:0, column in kw-1:-1:0  # downwards: this is the flip of the kernel
             padded && fill_range!(SCRATCH, offset, pixels)
-            sweep!(second, SCRATCH, offset, plane, x, x_offset, x_plane, w, (column, row))
+            sweep!(second, SCRATCH, offset, y_size, x, x_offset, x_size, w, (column, row, slice))
             offset += pixels
         end
     end
     return SCRATCH
 end
+
+"`SCRATCH` with room for `n` numbers."
+scratch!(n) = length(SCRATCH) < n ? resize!(SCRATCH, n) : SCRATCH
 
 second(a, b) = b
 
@@ -96,18 +98,18 @@ function fill_range!(y, offset, n, value=0.0f0)
     end
 end
 
-"One kernel a channel: too little work for a product of matrices, so each tap is swept over the plane."
+"One kernel a channel: too little work for a product of matrices, so each tap is swept over the volume."
 function depthwise!(y, x, c::Conv)
-    kw, kh, _, out = size(c.weight)
-    plane, x_plane = (size(y, 1), size(y, 2)), (size(x, 1), size(x, 2))
+    kw, kh, kd, _, out = size(c.weight)
+    y_size, x_size = extent(y), extent(x)
     share = out ÷ c.groups
     fill!(y, 0)
-    for n in 1:size(x, 4), o in 1:out
-        y_offset = plane[1] * plane[2] * (out * (n - 1) + o - 1)
-        x_offset = x_plane[1] * x_plane[2] * (size(x, 3) * (n - 1) + (o - 1) ÷ share)
-        for row in 0:kh-1, column in 0:kw-1
-            weight = c.weight[kw-column, kh-row, 1, o]
-            sweep!((a, b) -> muladd(weight, b, a), y, y_offset, plane, x, x_offset, x_plane, c.window, (column, row))
+    for n in 1:size(x, 5), o in 1:out
+        y_offset = prod(y_size) * (out * (n - 1) + o - 1)
+        x_offset = prod(x_size) * (size(x, 4) * (n - 1) + (o - 1) ÷ share)
+        for slice in 0:kd-1, row in 0:kh-1, column in 0:kw-1
+            weight = c.weight[kw-column, kh-row, kd-slice, 1, o]
+            sweep!((a, b) -> muladd(weight, b, a), y, y_offset, y_size, x, x_offset, x_size, c.window, (column, row, slice))
         end
     end
     return nothing
@@ -128,14 +130,18 @@ function add_bias!(y::Array{Float32}, σ::F, bias) where {F}
 end
 
 function Base.show(io::IO, c::Conv)
-    kw, kh, channels, out = size(c.weight)
-    print(io, "Conv(", (kw, kh), ", ", channels * c.groups, " => ", out)
-    c.σ === identity || print(io, ", ", c.σ)
+    print(io, "Conv(", c.window.kernel[1:c.window.spatial], ", ", size(c.weight, 4) * c.groups, " => ", size(c.weight, 5))
+    show_options(io, c)
+    print(io, ")")
+end
+
+function show_options(io, c)
     w = c.window
-    all(iszero, w.pad) || print(io, ", pad=", all(==(w.pad[1]), w.pad) ? w.pad[1] : w.pad)
-    w.stride == (1, 1) || print(io, ", stride=", w.stride)
-    w.dilation == (1, 1) || print(io, ", dilation=", w.dilation)
+    pad, stride, dilation = w.pad[1:2w.spatial], w.stride[1:w.spatial], w.dilation[1:w.spatial]
+    c.σ === identity || print(io, ", ", c.σ)
+    all(iszero, pad) || print(io, ", pad=", all(==(pad[1]), pad) ? pad[1] : pad)
+    all(isone, stride) || print(io, ", stride=", stride)
+    all(isone, dilation) || print(io, ", dilation=", dilation)
     c.groups == 1 || print(io, ", groups=", c.groups)
     c.bias === false && print(io, ", bias=false")
-    print(io, ")")
 end

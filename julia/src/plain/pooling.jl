@@ -21,15 +21,15 @@ function meanpool(x, w::Window)
 end
 
 function pool(f::F, start, input, w::Window) where {F}
-    x = planes(input)
-    x_plane = (size(x, 1), size(x, 2))
-    plane = output_size(w, x_plane)
-    y = Array{Float32,4}(undef, plane..., size(x, 3), size(x, 4))
-    for i in 0:size(x, 3)*size(x, 4)-1
-        offset = i * plane[1] * plane[2]
-        fill_range!(y, offset, plane[1] * plane[2], start)
-        for row in 0:w.kernel[2]-1, column in 0:w.kernel[1]-1
-            sweep!(f, y, offset, plane, x, i * x_plane[1] * x_plane[2], x_plane, w, (column, row))
+    x = volumes(input, w)
+    x_size = extent(x)
+    y_size = output_size(w, x_size)
+    y = Array{Float32,5}(undef, y_size..., size(x, 4), size(x, 5))
+    for i in 0:size(x, 4)*size(x, 5)-1
+        offset = i * prod(y_size)
+        fill_range!(y, offset, prod(y_size), start)
+        for slice in 0:w.kernel[3]-1, row in 0:w.kernel[2]-1, column in 0:w.kernel[1]-1
+            sweep!(f, y, offset, y_size, x, i * prod(x_size), x_size, w, (column, row, slice))
         end
     end
     return like(y, input)
@@ -60,10 +60,11 @@ MeanPool(k::Tuple; pad=0, stride=k) = MeanPool(window(k; stride=stride, pad=pad,
 (m::MeanPool)(x) = meanpool(x, m.window)
 
 function Base.show(io::IO, m::Union{MaxPool,MeanPool})
-    w = m.window
-    print(io, m isa MaxPool ? "MaxPool(" : "MeanPool(", w.kernel)
-    all(iszero, w.pad) || print(io, ", pad=", all(==(w.pad[1]), w.pad) ? w.pad[1] : w.pad)
-    w.stride == w.kernel || print(io, ", stride=", w.stride)
+    n = m.window.spatial
+    kernel, pad, stride = m.window.kernel[1:n], m.window.pad[1:2n], m.window.stride[1:n]
+    print(io, m isa MaxPool ? "MaxPool(" : "MeanPool(", kernel)
+    all(iszero, pad) || print(io, ", pad=", all(==(pad[1]), pad) ? pad[1] : pad)
+    stride == kernel || print(io, ", stride=", stride)
     print(io, ")")
 end
 

@@ -1,67 +1,75 @@
-# The window that convolution and pooling slide over a plane of width times height.
+# The window that convolution and pooling slide over a volume. Like NNlib (its src/conv.jl), everything is
+# computed in three spatial dimensions, of which the last ones have size 1 where there are fewer.
 
-"A window's `kernel`, `stride` and `dilation` as (w, h), its `pad` as (w before, w after, h before, h after)."
+"""
+A window's `kernel`, `stride` and `dilation` as (w, h, d), its `pad` as (w before, w after, h before, ...);
+`spatial` tells how many of the three dimensions are real.
+"""
 struct Window
-    kernel::NTuple{2,Int}
-    stride::NTuple{2,Int}
-    pad::NTuple{4,Int}
-    dilation::NTuple{2,Int}
-    function Window(kernel, stride, pad, dilation)
+    spatial::Int
+    kernel::NTuple{3,Int}
+    stride::NTuple{3,Int}
+    pad::NTuple{6,Int}
+    dilation::NTuple{3,Int}
+    function Window(spatial, kernel, stride, pad, dilation)
         all(>=(1), kernel) && all(>=(1), stride) && all(>=(1), dilation) && all(>=(0), pad) ||
             throw(ArgumentError("a window of kernel $kernel, stride $stride, pad $pad, dilation $dilation is impossible"))
-        new(kernel, stride, pad, dilation)
+        new(spatial, kernel, stride, pad, dilation)
     end
 end
 
 """
     window(kernel; stride, pad, dilation) -> Window
 
-For one or two spatial dimensions; the options take what those of Flux's `Conv` take: one integer, one
-for each dimension or, for `pad`, two for each. One dimension is two of which the second has size 1.
+For one to three spatial dimensions; the options take what those of Flux's `Conv` take: one integer, one
+for each dimension or, for `pad`, two for each.
 """
 function window(kernel; stride, pad, dilation)
     n = length(kernel)
-    1 <= n <= 2 || throw(ArgumentError("the plain layers have no windows of $n spatial dimensions"))
+    1 <= n <= 3 || throw(ArgumentError("the plain layers have no windows of $n spatial dimensions"))
     sides = pad isa Integer || length(pad) == 2n ? pad : [pad[cld(i, 2)] for i in 1:2n]
-    return Window(two(kernel, n, 1), two(stride, n, 1), (two(sides, 2n, 0)..., two(sides, 2n, 0, 2)...), two(dilation, n, 1))
+    return Window(n, filled(kernel, n, 1, Val(3)), filled(stride, n, 1, Val(3)), filled(sides, 2n, 0, Val(6)),
+                  filled(dilation, n, 1, Val(3)))
 end
 
-"Elements 1 and 2 after `skip` of an option for `n` places, which may be one integer for all; beyond them `default`."
-two(option, n, default, skip=0) =
-    ntuple(i -> skip + i > n ? default : option isa Integer ? Int(option) : Int(option[skip+i]), 2)
+"An option for `n` places, which may be one integer for all, as a tuple whose further places are `default`."
+filled(option, n, default, places) =
+    ntuple(i -> i > n ? default : option isa Integer ? Int(option) : Int(option[i]), places)
 
-"The (width, height) of what `w` makes of a plane of (width, height) `plane`."
-output_size(w::Window, plane) = (positions(w, plane, 1), positions(w, plane, 2))
+"The size of what `w` makes of a volume of size `volume`."
+output_size(w::Window, volume) = ntuple(i -> positions(w, volume, i), Val(3))
 
-function positions(w, plane, i)
-    room = plane[i] + w.pad[2i-1] + w.pad[2i] - w.dilation[i] * (w.kernel[i] - 1) - 1
-    room >= 0 || throw(DimensionMismatch("a kernel of $(w.kernel) is larger than its padded input of $plane"))
+function positions(w, volume, i)
+    room = volume[i] + w.pad[2i-1] + w.pad[2i] - w.dilation[i] * (w.kernel[i] - 1) - 1
+    room >= 0 || throw(DimensionMismatch(
+        "a kernel of $(w.kernel[1:w.spatial]) is larger than its padded input of $(volume[1:w.spatial])"))
     return room ÷ w.stride[i] + 1
 end
 
-"Data of one spatial dimension (W, C, N) as (W, 1, C, N), of two as they are; and back."
-planes(x::Array{Float32,4}) = x
-planes(x::Array{Float32,3}) = reshape(x, size(x, 1), 1, size(x, 2), size(x, 3))
-planes(x::Array{Float32}) = throw(DimensionMismatch("3 or 4 dimensions are expected, not $(ndims(x))"))
-like(y::Array{Float32,4}, x::Array{Float32,4}) = y
-like(y::Array{Float32,4}, x::Array{Float32,3}) = reshape(y, size(y, 1), size(y, 3), size(y, 4))
+"Data of (W, C, N), (W, H, C, N) or (W, H, D, C, N) as the last of these."
+function volumes(x::Array{Float32}, w::Window)
+    ndims(x) == w.spatial + 2 ||
+        throw(DimensionMismatch("$(w.spatial + 2) dimensions are expected, not $(ndims(x))"))
+    return reshape(x, extent(x)..., size(x, ndims(x) - 1), size(x, ndims(x)))
+end
+
+"The spatial size of `x` in three dimensions."
+extent(x::Array{Float32,N}) where {N} = ntuple(i -> i <= N - 2 ? size(x, i) : 1, Val(3))
+
+"`y` of five dimensions with as many as `x`."
+like(y, x::Array{Float32,N}) where {N} = reshape(y, ntuple(i -> size(y, i <= N - 2 ? i : i + 5 - N), Val(N)))
 
 """
-    sweep!(f, y, y_offset, y_plane, x, x_offset, x_plane, w, tap)
-
-`y = f(y, x)` for every output position of one plane whose window has its `tap` (column and row in
-the kernel, from 0) within the input; positions whose tap falls on the padding are left alone.
-Planes are given by their offset in the array and their (width, height). Everything that slides is
-made of this loop: it runs along rows, which the processor's vector units like.
+`y = f(y, x)` for every output position of one volume whose window has its `tap` (column, row and
+slice in the kernel, from 0) within the input; positions whose tap falls on the padding are left alone.
+Volumes are given by their offset in the array and their size. Everything that slides is made of this
+loop: it runs along rows, which the processor's vector units like.
 """
-@inline function sweep!(f::F, y, y_offset, y_plane, x, x_offset, x_plane, w::Window, tap) where {F}
-    stride, rise = w.stride
-    left = tap[1] * w.dilation[1] - w.pad[1]
-    above = tap[2] * w.dilation[2] - w.pad[3]
-    columns = inside(left, stride, x_plane[1], y_plane[1])
-    for row in inside(above, rise, x_plane[2], y_plane[2])
-        to = y_offset + row * y_plane[1] + 1
-        from = x_offset + (row * rise + above) * x_plane[1] + left + 1
+@inline function sweep!(f::F, y, y_offset, y_size, x, x_offset, x_size, w::Window, tap) where {F}
+    stride = w.stride[1]
+    columns, rows, slices, shift = reach(y_size, x_size, w, tap)
+    for slice in slices, row in rows
+        to, from = beginnings(y_offset, y_size, x_offset, x_size, w, shift, row, slice)
         if stride == 1
             @inbounds @simd ivdep for i in columns
                 y[to+i] = f(y[to+i], x[from+i])
@@ -75,5 +83,36 @@ made of this loop: it runs along rows, which the processor's vector units like.
     return nothing
 end
 
+"[`sweep!`](@ref) the other way: `x += y` at the input position that each output position's tap falls on."
+@inline function scatter!(x, x_offset, x_size, y, y_offset, y_size, w::Window, tap)
+    stride = w.stride[1]
+    columns, rows, slices, shift = reach(y_size, x_size, w, tap)
+    for slice in slices, row in rows
+        from, to = beginnings(y_offset, y_size, x_offset, x_size, w, shift, row, slice)
+        @inbounds @simd ivdep for i in columns
+            x[to+i*stride] += y[from+i]
+        end
+    end
+    return nothing
+end
+
+"The output positions in each dimension whose `tap` falls on the input, and how far it is from the window's place."
+@inline function reach(y_size, x_size, w, tap)
+    shift = ntuple(i -> tap[i] * w.dilation[i] - w.pad[2i-1], Val(3))
+    columns, rows, slices = ntuple(i -> inside(shift[i], w.stride[i], x_size[i], y_size[i]), Val(3))
+    return columns, rows, slices, shift
+end
+
 "The output positions (from 0) whose input position, `i * stride + shift`, is one of `0:n-1`."
-inside(shift, stride, n, outputs) = max(0, cld(-shift, stride)):min(outputs - 1, fld(n - 1 - shift, stride))
+@inline function inside(shift, stride, n, outputs)
+    # Divisions are what a tap of a small volume takes most time for.
+    first, last = stride == 1 ? (-shift, n - 1 - shift) : (cld(-shift, stride), fld(n - 1 - shift, stride))
+    return max(0, first):min(outputs - 1, last)
+end
+
+"Where a row of output positions begins in the output, and where in the input."
+@inline function beginnings(y_offset, y_size, x_offset, x_size, w, shift, row, slice)
+    to = y_offset + (slice * y_size[2] + row) * y_size[1] + 1
+    below = (slice * w.stride[3] + shift[3]) * x_size[2] + row * w.stride[2] + shift[2]
+    return to, x_offset + below * x_size[1] + shift[1] + 1
+end
