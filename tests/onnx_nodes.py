@@ -1,0 +1,152 @@
+"""onnx's own backend node tests as cases for an engine that takes one float32 tensor.
+
+The first float32 input is the one that is computed, the others are constants; where each of them
+can be computed in a model (arithmetic, products, Concat), each has its turn. The first output is
+compared, and every one of Split. float64 is float32 here, as in the compiler, and so are integers
+where an operator has no float32 case. What has no input at all stands behind one of ours.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+OPERATORS = """
+    Conv ConvTranspose BatchNormalization InstanceNormalization LayerNormalization
+    GroupNormalization LRN MaxPool AveragePool GlobalAveragePool GlobalMaxPool LpPool Gemm MatMul
+    Einsum Add Sub Mul Div Pow Sqrt Exp Log Abs Neg Reciprocal Min Max Relu LeakyRelu PRelu Elu Selu
+    Celu Clip Sigmoid HardSigmoid HardSwish Mish Softplus Softsign Tanh Erf Gelu Softmax LogSoftmax
+    Flatten Reshape Transpose Squeeze Unsqueeze Concat Split Slice Gather Expand Tile Pad Resize
+    DepthToSpace SpaceToDepth ReduceMean ReduceSum ReduceMax ReduceMin ReduceProd ReduceL2 ArgMax
+    Cast Identity Dropout Constant ConstantOfShape Shape Where Equal
+""".split()
+"""What the compiler and the worker promise to do."""
+
+
+_EACH_INPUT = frozenset("Add Sub Mul Div Pow Min Max MatMul Gemm Einsum Concat Where Equal".split())
+
+
+class Case(NamedTuple):
+    """One model of one input and one output, with what goes in and what has to come out."""
+
+    operator: str
+    name: str
+    model: onnx.ModelProto
+    input: NDArray[np.float32]
+    expected: NDArray[Any]
+
+
+def collect() -> Iterator[Case]:
+    """All cases of OPERATORS, in the order of their names."""
+    with warnings.catch_warnings():
+        # Making onnx's expected values divides by zero on purpose.
+        warnings.simplefilter("ignore")
+        from onnx.backend.test.case.node import collect_testcases
+
+        found = collect_testcases(None)
+    for case in sorted(found, key=lambda case: case.name):
+        (node, *others) = case.model.graph.node
+        if others or node.op_type not in OPERATORS or node.domain not in ("", "ai.onnx"):
+            continue
+        inputs, outputs = case.data_sets[0]
+        yield from _cases(case.name, case.model, list(inputs), list(outputs))
+
+
+def _cases(
+    name: str, model: onnx.ModelProto, inputs: list[Any], outputs: list[Any]
+) -> Iterator[Case]:
+    (node,) = model.graph.node
+    arrays = [_array(value) for value in inputs]
+    wanted = [_array(value) for value in outputs]
+    if node.op_type in ("Equal", "Pad") and not any(_is_float(array) for array in arrays):
+        arrays = [_as_float(array) for array in arrays]
+    if node.op_type in ("Constant", "ConstantOfShape"):
+        yield from _behind_an_input(name, model, arrays, wanted)
+        return
+    computed = [at for at, array in enumerate(arrays) if _is_float(array)]
+    for at in computed if node.op_type in _EACH_INPUT else computed[:1]:
+        for out, expected in enumerate(wanted if node.op_type == "Split" else wanted[:1]):
+            array = arrays[at]
+            if expected is not None and array is not None:
+                single = _single(model, at, arrays, out)
+                label = f"{name}[{model.graph.input[at].name}->{model.graph.output[out].name}]"
+                yield Case(node.op_type, label, single, array, expected)
+
+
+def _behind_an_input(
+    name: str,
+    model: onnx.ModelProto,
+    arrays: list[NDArray[Any] | None],
+    wanted: list[NDArray[Any] | None],
+) -> Iterator[Case]:
+    """Constant as a summand, and ConstantOfShape of the shape of the input."""
+    (node,) = model.graph.node
+    expected = wanted[0]
+    assert expected is not None
+    single = onnx.ModelProto()
+    single.CopyFrom(model)
+    graph = single.graph
+    if node.op_type == "Constant":
+        array = np.ones(expected.shape, dtype=np.float32)
+        graph.node.append(helper.make_node("Add", ["x", node.output[0]], ["sum"]))
+        result, expected = "sum", expected + array
+    else:
+        shape = arrays[0]
+        assert shape is not None
+        array = np.ones([int(size) for size in shape], dtype=np.float32)
+        graph.node.insert(0, helper.make_node("Shape", ["x"], [node.input[0]]))
+        result = node.output[0]
+    if array.size:
+        del graph.input[:], graph.output[:]
+        graph.input.append(helper.make_tensor_value_info("x", TensorProto.FLOAT, array.shape))
+        graph.output.append(helper.make_empty_tensor_value_info(result))
+        yield Case(node.op_type, name, single, array, expected)
+
+
+def _array(value: Any) -> NDArray[Any] | None:
+    """The value as an array; None for what is no tensor of numbers that an engine could meet."""
+    if isinstance(value, TensorProto):
+        value = numpy_helper.to_array(value)
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiub":
+        return None
+    if value.dtype in (np.float16, np.float64):
+        return value.astype(np.float32)
+    return value
+
+
+def _is_float(array: NDArray[Any] | None) -> bool:
+    return array is not None and array.dtype == np.float32
+
+
+def _as_float(array: NDArray[Any] | None) -> NDArray[Any] | None:
+    """int32 data as float32; int64 says sizes and places, and stays."""
+    return array.astype(np.float32) if array is not None and array.dtype == np.int32 else array
+
+
+def _single(
+    model: onnx.ModelProto, at: int, arrays: list[NDArray[Any] | None], out: int
+) -> onnx.ModelProto:
+    """*model* with only input *at* and output *out*, every other input being a constant."""
+    single = onnx.ModelProto()
+    single.CopyFrom(model)
+    graph = single.graph
+    names = [item.name for item in graph.input]
+    constants = [
+        numpy_helper.from_array(array, name)
+        for index, (name, array) in enumerate(zip(names, arrays, strict=True))
+        if index != at and array is not None
+    ]
+    array = arrays[at]
+    assert array is not None
+    output = graph.output[out].name
+    del graph.input[:], graph.output[:]
+    graph.input.append(helper.make_tensor_value_info(names[at], TensorProto.FLOAT, array.shape))
+    graph.output.append(helper.make_empty_tensor_value_info(output))
+    graph.initializer.extend(constants)
+    return single
