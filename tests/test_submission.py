@@ -197,10 +197,14 @@ def test_wait_before_there_is_an_index(root: Root) -> None:
     assert ([2], ["a", "b"]) == (left, [row.id for row in ended])
 
 
+def never(_left: int) -> None:
+    pytest.fail("there is nothing to wait for")
+
+
 def test_no_daemon(root: Root) -> None:
     """Without a daemon there is nothing to wait for, which is said with what to do."""
     with pytest.raises(FluxdropError, match="fluxdrop run") as caught:
-        wait_for(root, [Submitted("cat.png", 1, "")], pytest.fail)
+        wait_for(root, [Submitted("cat.png", 1, "")], never)
 
     assert "not-running" == caught.value.kind
 
@@ -211,4 +215,4 @@ def test_ended_before_the_daemon_did(root: Root) -> None:
     with closing(Store(root.database)) as store:
         store.finished([row])
 
-    assert [row] == wait_for_jobs(root, ["a"], pytest.fail)
+    assert [row] == wait_for_jobs(root, ["a"], never)

@@ -46,10 +46,8 @@ class InputSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         """What is wrong with the spec in itself, as a sentence; empty if nothing is."""
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in (1, self.channels):
-                return (
-                    f"input.{name} has {len(values)} values"
-                    f" where mode {self.mode} needs {self.channels} or 1."
-                )
+                needed = "1" if self.channels == 1 else f"1 or {self.channels}"
+                return f"input.{name} has {len(values)} values; mode {self.mode} needs {needed}."
         if not all(map(math.isfinite, (self.scale, *self.mean, *self.std))):
             return "input.scale, input.mean or input.std is not finite."
         return ""

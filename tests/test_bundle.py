@@ -1,0 +1,131 @@
+"""Model bundles."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from fluxdrop.errors import FluxdropError
+from fluxdrop.predict.bundle import load_bundle
+from fluxdrop.preprocess.spec import InputSpec
+
+GOOD = 'labels = ["a", "b"]\n[input]\nsize = [8, 6]\n'
+
+
+def bundle(folder: Path, toml: str | bytes = GOOD) -> Path:
+    """A bundle whose model is not looked at."""
+    (folder / "model.toml").write_bytes(toml if isinstance(toml, bytes) else toml.encode())
+    (folder / "model.onnx").write_bytes(b"model")
+    return folder
+
+
+def refusal(model: str | Path) -> FluxdropError:
+    with pytest.raises(FluxdropError) as caught:
+        load_bundle(str(model))
+    assert "model" == caught.value.kind
+    return caught.value
+
+
+def test_embedded() -> None:
+    """The embedded bundle is known by its name."""
+    found = load_bundle("round-or-angular")
+
+    assert ("round-or-angular", ["angular", "round"], (1, 1, 64, 64)) == (
+        found.name,
+        found.spec.labels,
+        found.spec.input.shape,
+    )
+    assert hashlib.sha256(found.onnx.read_bytes()).hexdigest() == found.sha256
+
+
+def test_folder(tmp_path: Path) -> None:
+    """Any folder is a bundle by its path, and model.toml needs no more than labels and a size."""
+    found = load_bundle(str(bundle(tmp_path)))
+
+    assert (tmp_path.name, tmp_path, InputSpec(size=(8, 6))) == (
+        found.name,
+        found.folder,
+        found.spec.input,
+    )
+    assert hashlib.sha256(b"model").hexdigest() == found.sha256
+
+
+def test_relative_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bundle's path may be relative to the working folder and is kept absolute."""
+    bundle(tmp_path)
+    monkeypatch.chdir(tmp_path.parent)
+
+    assert tmp_path == load_bundle(tmp_path.name).folder
+
+
+@pytest.mark.parametrize(
+    ("layout", "mode", "shape"),
+    [
+        ("NCHW", "RGB", (1, 3, 6, 8)),
+        ("NHWC", "RGB", (1, 6, 8, 3)),
+        ("NCHW", "L", (1, 1, 6, 8)),
+        ("NHWC", "BGR", (1, 6, 8, 3)),
+    ],
+)
+def test_shape(tmp_path: Path, layout: str, mode: str, shape: tuple[int, ...]) -> None:
+    """The size is width and height; the tensor's shape has them in the order of its layout."""
+    toml = GOOD + f'layout = "{layout}"\nmode = "{mode}"\n'
+
+    assert shape == load_bundle(str(bundle(tmp_path, toml))).spec.input.shape
+
+
+@pytest.mark.parametrize(
+    ("toml", "words"),
+    [
+        ("labels = [", "Invalid"),
+        (b"labels = ['\xe9']", "utf-8"),
+        ("[input]\nsize = [8, 8]\n", "missing required field `labels`"),
+        ('labels = ["a"]\n', "missing required field `input`"),
+        ("labels = []\n[input]\nsize = [8, 8]\n", "length >= 1"),
+        ('labels = "round"\n[input]\nsize = [8, 8]\n', "Expected `array`"),
+        ('labels = ["a", "a"]\n[input]\nsize = [8, 8]\n', "two labels are the same"),
+        ('output = "logit"\n' + GOOD, "Invalid enum value 'logit'"),
+        ("Labels = []\n" + GOOD, "unknown field `Labels`"),
+        (GOOD + "colour = 1\n", "unknown field `colour`"),
+        (GOOD.replace("[8, 6]", "[8]"), "input.size"),
+        (GOOD.replace("[8, 6]", "[8, 0]"), "input.size"),
+        (GOOD.replace("[8, 6]", "[8, 9000]"), "input.size"),
+        (GOOD + 'mode = "CMYK"\n', "Invalid enum value 'CMYK'"),
+        (GOOD + 'resize = "fit"\n', "Invalid enum value 'fit'"),
+        (GOOD + 'filter = "cubic"\n', "Invalid enum value 'cubic'"),
+        (GOOD + 'layout = "CHW"\n', "Invalid enum value 'CHW'"),
+        (GOOD + "scale = 0\n", "input.scale"),
+        (GOOD + "scale = inf\n", "is not finite"),
+        (GOOD + "mean = [0.5, 0.5]\n", "input.mean has 2 values; mode RGB needs 1 or 3"),
+        (GOOD + "mean = []\n", "input.mean has 0 values"),
+        (GOOD + "mean = [nan]\n", "is not finite"),
+        (GOOD + "std = [1, 1, 0]\n", "input.std"),
+        (GOOD + 'mode = "L"\nstd = [1, 1, 1]\n', "input.std has 3 values; mode L needs 1."),
+        (GOOD + 'background = "white"\n', "input.background"),
+    ],
+)
+def test_wrong_toml(tmp_path: Path, toml: str | bytes, words: str) -> None:
+    """Whatever is wrong in model.toml is told in one sentence that names the file."""
+    error = refusal(bundle(tmp_path, toml))
+
+    assert error.message.startswith(f"{tmp_path / 'model.toml'} is wrong: ")
+    assert words in error.message
+    assert "\n" not in error.message
+
+
+@pytest.mark.parametrize("missing", ["model.toml", "model.onnx"])
+def test_missing_file(tmp_path: Path, missing: str) -> None:
+    """A bundle without one of its files is refused with the file's name."""
+    (bundle(tmp_path) / missing).unlink()
+
+    assert f"{tmp_path / missing} cannot be read" in refusal(tmp_path).message
+
+
+def test_no_bundle(tmp_path: Path) -> None:
+    """Where there is no such bundle, the embedded ones are named; a pipeline is not one of them."""
+    error = refusal(tmp_path / "nothing")
+
+    assert str(tmp_path / "nothing") in error.message
+    assert error.hint.endswith("or one of: round-or-angular.")
