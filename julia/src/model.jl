@@ -1,14 +1,15 @@
 # A graph becomes a model: a list of steps over slots that hold the values in flight.
 
 """
-A run of layers of which only the first may take several inputs: `layers` is a Chain of the backend.
-`nodes` has the node of each layer; `release` are the slots that nothing reads after this step.
+A run of layers of which only the first may take several inputs, and only the last make several outputs (a
+tuple): `layers` is a Chain of the backend. `nodes` has the node of each layer, `outputs` the slots of what the
+last one makes (0 for what nothing reads); `release` are the slots that nothing reads after this step.
 """
 struct Step
     layers
     nodes::Vector{Node}
     inputs::Vector{Int}
-    output::Int
+    outputs::Vector{Int}
     release::Vector{Int}
 end
 
@@ -33,6 +34,7 @@ function build(graph::Graph, backend::Backend)
     plan, output = plan_of(graph)
     readers = count_readers(plan, output)
     slots = Dict(graph.input => 1)    # value => slot
+    last_slot = 1
     makers = Dict{String,Step}()      # value => the step that ends with it
     steps = Step[]
     for item in plan
@@ -41,13 +43,16 @@ function build(graph::Graph, backend::Backend)
         if length(computed) == 1 && readers[computed[1]] == 1 && haskey(makers, computed[1])
             step = makers[computed[1]]
         else
-            step = Step([], Node[], Int[slots[name] for name in computed], length(steps) + 2, Int[])
+            step = Step([], Node[], Int[slots[name] for name in computed], Int[], Int[])
             push!(steps, step)
         end
         push!(step.layers, layer)
         push!(step.nodes, item.node)
-        slots[item.output] = step.output
-        makers[item.output] = step
+        empty!(step.outputs)
+        for name in item.outputs
+            push!(step.outputs, name == "-" ? 0 : (slots[name] = last_slot += 1))
+        end
+        length(item.outputs) == 1 && (makers[item.outputs[1]] = step)
     end
     haskey(slots, output) || throw(GraphError("the output '$output' is not computed"))
     last_use = Dict{Int,Int}()
@@ -57,8 +62,8 @@ function build(graph::Graph, backend::Backend)
     for (slot, i) in last_use
         slot == slots[output] || push!(steps[i].release, slot)
     end
-    chained = Step[Step(backend.layers.Chain(s.layers), s.nodes, s.inputs, s.output, s.release) for s in steps]
-    return Model(graph.shape, chained, length(steps) + 1, slots[output], length(graph.nodes))
+    chained = Step[Step(backend.layers.Chain(s.layers), s.nodes, s.inputs, s.outputs, s.release) for s in steps]
+    return Model(graph.shape, chained, last_slot, slots[output], length(graph.nodes))
 end
 
 "The layer of one item of the plan."
@@ -66,7 +71,7 @@ function layer_of(item::Planned, graph, slots, L)
     node = item.node
     haskey(OPERATORS, node.operator) || refuse(node, "the worker has no operator $(node.operator)")
     operator = OPERATORS[node.operator]
-    inputs = Any[input_of(node, name, graph, slots) for name in item.inputs]
+    inputs = inputs_of(item, graph, slots)
     any(input -> input === COMPUTED, inputs) ||
         refuse(node, "none of its inputs is computed: the compiler should have made it a constant")
     if !operator.any_input
@@ -74,21 +79,35 @@ function layer_of(item::Planned, graph, slots, L)
         computed = findnext(input -> input === COMPUTED, inputs, 2)
         computed === nothing || refuse(node, "input $computed has to be a constant")
     end
-    activation = item.activation === nothing ? nothing : getfield(L, ACTIVATIONS[item.activation])
+    outputs = length(item.outputs)
+    outputs == 1 || operator.any_output || refuse(node, "output $outputs is read, and the worker computes only the first")
+    activation = item.activation === nothing ? nothing : activation_of(item.activation, graph, slots, L)
+    return attempt(() -> operator.build(Operation(node, inputs, L, activation, outputs)), node)
+end
+
+function activation_of(item::Planned, graph, slots, L)
+    inputs = Any[COMPUTED; inputs_of(item, graph, slots, 2)]
+    return attempt(() -> ACTIVATIONS[item.node.operator](Operation(item.node, inputs, L, nothing, 1)), item.node)
+end
+
+"What `build` returns; what it throws becomes the refusal of the node."
+function attempt(build, node)
     try
-        return operator.build(Operation(node, inputs, L, activation))
+        return build()
     catch e
         e isa Union{OperatorError,OutOfMemoryError,InterruptException} && rethrow()
         refuse(node, reason(e))
     end
 end
 
-"What a builder sees of an input."
+"What a builder sees of the inputs from the `first` on."
+inputs_of(item, graph, slots, first=1) = Any[input_of(item.node, name, graph, slots) for name in item.inputs[first:end]]
+
 function input_of(node, name, graph, slots)
     name == "-" && return nothing
     haskey(slots, name) && return COMPUTED
     haskey(graph.constants, name) && return graph.constants[name]
-    refuse(node, "it reads '$name', which is not a node's first output: the worker computes no others")
+    refuse(node, "it reads '$name', which nothing computes")
 end
 
 """
@@ -102,7 +121,14 @@ function predict(model::Model, x::Array{Float32})
     values = Vector{Any}(nothing, model.slots)
     values[1] = x
     for step in model.steps
-        values[step.output] = run_step(step, [values[i] for i in step.inputs])
+        y = run_step(step, [values[i] for i in step.inputs])
+        if length(step.outputs) == 1
+            values[step.outputs[1]] = y
+        else
+            for (slot, value) in zip(step.outputs, y)
+                slot == 0 || (values[slot] = value)
+            end
+        end
         for slot in step.release
             values[slot] = nothing
         end
@@ -130,14 +156,16 @@ function check(model, x)
     shape = outer_shape(x)
     fits = length(shape) == length(model.shape) && all(i -> model.shape[i] in (-1, shape[i]), 1:length(shape))
     fits || throw(InputError("the model takes a tensor of shape $(words(model.shape)) (-1 is free), not $(words(shape))"))
-    isempty(x) && throw(InputError("the tensor of shape $(words(shape)) has no elements"))
+    isempty(x) && !(0 in model.shape) && throw(InputError("the tensor of shape $(words(shape)) has no elements"))
     return nothing
 end
+
+value(slot) = slot == 0 ? "-" : "v$slot"
 
 function Base.show(io::IO, model::Model)
     println(io, "Model of ", words(model.shape), " (-1 is free), v1, to v", model.output, ":")
     for step in model.steps
-        println(io, "  v", step.output, " = ", join(("v$i" for i in step.inputs), ", "))
+        println(io, "  ", join(map(value, step.outputs), ", "), " = ", join(map(value, step.inputs), ", "))
         for i in 1:length(step.layers)
             println(io, "    |> ", step.layers[i])
         end

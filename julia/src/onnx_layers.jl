@@ -6,14 +6,19 @@ module OnnxLayers
 
 Base.Experimental.@optlevel 2
 
-export AlongAxis, Bound, Clamp, Computed, COMPUTED, Concat, DilatedPool, Elementwise, Flatten, Product, Reshape,
-    Transpose, UnpaddedMean
+using LinearAlgebra: rmul!
 
+export DilatedPool, UnpaddedMean
+
+include("onnx_layers/walk.jl")
 include("onnx_layers/inputs.jl")
+include("onnx_layers/functions.jl")
 include("onnx_layers/elementwise.jl")
 include("onnx_layers/axes.jl")
 include("onnx_layers/shape.jl")
+include("onnx_layers/reductions.jl")
 include("onnx_layers/products.jl")
+include("onnx_layers/einsum.jl")
 include("onnx_layers/windows.jl")
 
 end

@@ -8,28 +8,35 @@
 # `word`, its constant inputs with `constant` and `optional`, and returns a layer: anything that can be
 # called with the computed inputs, in the node's order. What it throws is reported with the node's name.
 
-"What a builder sees: the node, its inputs (an array, `COMPUTED`, or `nothing` where absent), the layers."
+"""
+What a builder sees: the node, its inputs (an array, `COMPUTED`, or `nothing` where absent), the layers, the
+function that the layer applies to what it makes, and the number of outputs wanted: those up to the last that
+is read.
+"""
 struct Operation
     node::Node
     inputs::Vector{Any}
     L::Module
     activation::Union{Function,Nothing}
+    outputs::Int
 end
 
 """
 `build(op)` makes the layer. Only the first input may be computed, the others have to be constants,
-unless `any_input`; `fuses` tells that the layer applies `op.activation`, the activation that follows it.
+unless `any_input`; `fuses` tells that the layer applies `op.activation`, the activation that follows it. Where
+`op.outputs` is more than 1, the layer returns a tuple of as many values; only those with `any_output` can.
 """
 struct Operator
     build::Function
     any_input::Bool
+    any_output::Bool
     fuses::Bool
 end
 
 const OPERATORS = Dict{String,Operator}()
 
-function operator(@nospecialize(build), name::String; any_input::Bool=false, fuses::Bool=false)
-    OPERATORS[name] = Operator(build, any_input, fuses)
+function operator(@nospecialize(build), name::String; any_input::Bool=false, any_output::Bool=false, fuses::Bool=false)
+    OPERATORS[name] = Operator(build, any_input, any_output, fuses)
     return nothing
 end
 
@@ -105,5 +112,6 @@ activation(op::Operation) = op.activation === nothing ? identity : op.activation
 
 include("operators/convolution.jl")
 include("operators/elementwise.jl")
+include("operators/reductions.jl")
 include("operators/dense.jl")
 include("operators/shape.jl")

@@ -1,40 +1,51 @@
 # The graph made simpler before it is built: nothing stays of operators that hand on what they get, and
 # an activation moves into the layer before it.
 
-"A node, the values it reads and makes once others are gone, and the operator of the activation it takes in."
+"""
+A node, the values it reads and makes once others are gone (up to the last that is read, `"-"` those that
+nothing reads), and the activation it takes in.
+"""
 mutable struct Planned
     node::Node
     inputs::Vector{String}
-    output::String
-    activation::Union{String,Nothing}
+    outputs::Vector{String}
+    activation::Union{Planned,Nothing}
 end
 
 """
     plan_of(graph) -> (plan, output)
 
-The nodes to build, in order, and the name of the value that is the answer.
+The nodes to build, in order, and the name of the value that is the answer. Nodes that it does not depend
+on are left out.
 """
 function plan_of(graph::Graph)
+    readers = count_readers(graph.nodes, graph.output)
     renamed = Dict{String,String}()
     original(name) = get(renamed, name, name)
     plan = Planned[]
     for node in graph.nodes
+        last_read = findlast(name -> haskey(readers, name), node.outputs)
+        last_read === nothing && continue
         inputs = map(original, node.inputs)
-        if node.operator in PASSES && !isempty(inputs)
+        if node.operator in PASSES && last_read == 1 && !isempty(inputs)
             renamed[node.outputs[1]] = inputs[1]
         else
-            push!(plan, Planned(node, inputs, node.outputs[1], nothing))
+            outputs = String[haskey(readers, name) ? name : "-" for name in node.outputs[1:last_read]]
+            push!(plan, Planned(node, inputs, outputs, nothing))
         end
     end
     output = original(graph.output)
-    return fuse(plan, count_readers(plan, output)), output
+    return fuse(plan, count_readers(plan, output), graph.constants), output
 end
 
-"How often each value is read; to be the answer counts as one reading."
-function count_readers(plan, output)
+"How often each value is read by what the answer depends on; to be the answer counts as one reading."
+function count_readers(nodes, output)
     readers = Dict{String,Int}(output => 1)
-    for item in plan, name in item.inputs
-        readers[name] = get(readers, name, 0) + 1
+    for node in Iterators.reverse(nodes)
+        any(name -> haskey(readers, name), node.outputs) || continue
+        for name in node.inputs
+            readers[name] = get(readers, name, 0) + 1
+        end
     end
     return readers
 end
@@ -43,22 +54,24 @@ end
 Give each activation that is the only reader of a layer's output to this layer, which applies it in
 the pass that adds its bias: that saves a walk through memory.
 """
-function fuse(plan, readers)
+function fuse(plan, readers, constants)
     makers = Dict{String,Planned}()
     return filter(plan) do item
         operator = item.node.operator
-        if haskey(ACTIVATIONS, operator) && length(item.inputs) == 1
+        if haskey(ACTIVATIONS, operator) && all(name -> number_or_absent(name, constants), item.inputs[2:end])
             maker = get(makers, item.inputs[1], nothing)
-            if maker !== nothing && readers[maker.output] == 1
-                delete!(makers, maker.output)
-                maker.activation = operator
-                maker.output = item.output
+            if maker !== nothing && readers[item.inputs[1]] == 1
+                delete!(makers, item.inputs[1])
+                maker.activation = item
+                maker.outputs = item.outputs
                 return false
             end
         end
-        if haskey(OPERATORS, operator) && OPERATORS[operator].fuses
-            makers[item.output] = item
+        if haskey(OPERATORS, operator) && OPERATORS[operator].fuses && length(item.outputs) == 1
+            makers[item.outputs[1]] = item
         end
         return true
     end
 end
+
+number_or_absent(name, constants) = name == "-" || get(constants, name, nothing) isa Array{Float32}

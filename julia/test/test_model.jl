@@ -80,11 +80,38 @@ end
 end
 
 @testset "a second output is refused only where it is read" begin
-    pool = "node MaxPool in=x out=y,indices name=p kernel_shape=2,2 strides=2,2 pads=0,0,0,0 dilations=1,1 ceil_mode=0 storage_order=0"
-    x = numbers(4, 4, 1, 1)
-    @test size(first(run_node(pool, x))) == (2, 2, 1, 1)
-    lines = [pool, "node Relu in=indices out=z name=r"]
-    @test occursin("no others", message(() -> F.build(F.read_graph(graph_file((1, 1, 4, 4), [], lines, "z")), BACKENDS[1]), F.OperatorError))
+    relu, x = "node Relu in=x out=y,z name=r", numbers(4, 4)
+    @test agrees(run_node(relu, x), max.(x, 0))
+    graph = F.read_graph(graph_file((4, 4), [], [relu, "node Abs in=z out=w name=a"], "w"))
+    @test message(() -> F.build(graph, BACKENDS[1]), F.OperatorError) ==
+          "node r (Relu): output 2 is read, and the worker computes only the first"
+end
+
+@testset "a node makes several values, of which some are read, more than once, and others are not" begin
+    x = numbers(9, 2)
+    parts = [x[1:2, :], x[3:5, :], x[6:9, :]]
+    split = "node Split in=r,s out=a,b,c name=s axis=1"
+    for backend in BACKENDS, (lines, expected) in (
+        ([split, "node Concat in=c,a out=y name=j axis=1"], cat(parts[3], parts[1], dims=1)),
+        ([split, "node Add in=a,a out=y name=d"], 2 .* parts[1]),
+        ([split, "node Neg in=b out=y name=d"], .-parts[2]),
+        ([replace(split, "c name" => "y name")], parts[3]),
+        ([replace(split, "a,b,c" => "-,y,-")], parts[2]),
+        ([split, "node Abs in=c out=p name=p", "node Concat in=p,b,c out=y name=j axis=1"], cat(abs.(parts[3]), parts[2], parts[3], dims=1)))
+        model = F.build(F.read_graph(graph_file((2, 9), ["s" => Int64[2, 3, 4]], ["node Neg in=x out=q name=q", "node Neg in=q out=r name=r", lines...])), backend)
+        @test F.predict(model, x) == expected
+        @test occursin("Split", sprint(show, model))
+    end
+end
+
+@testset "what the answer does not depend on is not built" begin
+    lines = ["node Foo in=x out=a name=f", "node Relu in=a out=b name=r", "node Abs in=x out=y name=a"]
+    @test agrees([F.predict(F.build(F.read_graph(graph_file((2,), [], lines)), BACKENDS[1]), Float32[-1, 2])], Float32[1, 2])
+end
+
+@testset "a graph that takes an empty tensor gets one" begin
+    x = zeros(Float32, 4, 0, 2)
+    @test run_node("node ReduceSum in=x,a out=y name=n keepdims=1 noop_with_empty_axes=0", x, "a" => Int64[1]) == [zeros(Float32, 4, 1, 2) for b in BACKENDS]
 end
 
 @testset "a prediction allocates no more the hundredth time than the second" begin

@@ -1,5 +1,7 @@
 # Functions along one axis.
 
+export AlongAxis, Coerced, Extreme
+
 "`f(x; dims)` along one of ONNX's axes: softmax and its like."
 struct AlongAxis{F}
     f::F
@@ -9,3 +11,46 @@ end
 (a::AlongAxis)(x) = a.f(x; dims=dimension(x, a.axis))
 
 Base.show(io::IO, a::AlongAxis) = print(io, "AlongAxis(", a.f, ", ", a.axis, ")")
+
+"`f` of `x` as a matrix, cut before `axis`: what Softmax and its like did before opset 13."
+struct Coerced{F}
+    f::F
+    axis::Int
+end
+
+(c::Coerced)(x) = reshape(c.f(Flatten(c.axis)(x)), size(x))
+
+"""
+ONNX's ArgMax and ArgMin: the position along `axis`, from 0, of the number that `beats` all others, of
+the first of equals if `beats` is strict, of the last if not.
+"""
+struct Extreme{F}
+    beats::F
+    axis::Int
+    keepdims::Bool
+end
+
+function (e::Extreme)(x)
+    d = dimension(x, e.axis)
+    y = positions(e.beats, around(x, d))
+    return reshape(y, size(x)[1:d-1]..., (e.keepdims ? (1,) : ())..., size(x)[d+1:end]...)
+end
+
+function positions(beats::F, x) where {F}
+    y = zeros(Int64, size(x, 1), size(x, 3))
+    for outer in 1:size(x, 3), k in 2:size(x, 2), inner in 1:size(x, 1)
+        beats(x[inner, k, outer], x[inner, y[inner, outer]+1, outer]) && (y[inner, outer] = k - 1)
+    end
+    return y
+end
+
+"One where the largest number of each line along dimension `dims` is first met, zero elsewhere."
+function hardmax(x; dims)
+    lines = around(x, dims)
+    at = positions(>, lines)
+    y = fill!(similar(lines), 0)
+    for outer in 1:size(y, 3), inner in 1:size(y, 1)
+        y[inner, at[inner, outer]+1, outer] = 1
+    end
+    return reshape(y, size(x))
+end

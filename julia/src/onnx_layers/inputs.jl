@@ -1,13 +1,22 @@
 # Axes and inputs as ONNX counts and lists them.
 
+export Bound, Computed, COMPUTED
+
 """
-The dimension of `x` that ONNX calls `axis`: Julia's dimensions run the other way. Negative axes count
-from the last.
+The dimension that ONNX calls `axis` in a tensor of `rank` dimensions: Julia's run the other way. Negative
+axes count from the last.
 """
-function dimension(x, axis)
-    d = axis < 0 ? -axis : ndims(x) - axis
-    1 <= d <= ndims(x) || throw(DimensionMismatch("there is no axis $axis in a tensor of $(ndims(x)) dimensions"))
+function dimension(rank::Int, axis)
+    d = Int(axis < 0 ? -axis : rank - axis)
+    1 <= d <= rank || throw(DimensionMismatch("there is no axis $axis in a tensor of $rank dimensions"))
     return d
+end
+
+dimension(x::AbstractArray, axis) = dimension(ndims(x), axis)
+
+"`x` as (inner, size(x, d), outer)."
+function around(x, d)
+    return reshape(x, prod(size(x)[1:d-1]), size(x, d), prod(size(x)[d+1:end]))
 end
 
 "Stands for an input that is computed, where those of a node are listed; the others are constants."
@@ -25,8 +34,11 @@ struct Bound{F}
 end
 
 function (b::Bound)(xs...)
-    next = 0
-    return b.f((input === COMPUTED ? xs[next+=1] : input for input in b.inputs)...)
+    arguments, next = copy(b.inputs), 0
+    for i in eachindex(arguments)
+        arguments[i] === COMPUTED && (arguments[i] = xs[next+=1])
+    end
+    return b.f(arguments...)
 end
 
 Base.show(io::IO, b::Bound) = print(io, "Bound(", b.f, ")")

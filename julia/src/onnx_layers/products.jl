@@ -1,5 +1,7 @@
 # Products of matrices.
 
+export MatMul, Product
+
 """
 The general Gemm: `σ.(α * B * A .+ β .* C)`, for ONNX's row-major (M, K) is Julia's (K, M), and A * B there
 is B * A here. `a_flips` and `b_flips` are transA and transB.
@@ -12,8 +14,43 @@ struct Product{F}
     σ::F
 end
 
-(p::Product)(a, b) = p.σ.(p.α .* (turned(b, p.b_flips) * turned(a, p.a_flips)))
-(p::Product)(a, b, ::Nothing) = p(a, b)
-(p::Product)(a, b, c) = p.σ.(p.α .* (turned(b, p.b_flips) * turned(a, p.a_flips)) .+ p.β .* c)
+function (p::Product)(a, b, c=nothing)
+    y = turned(b, p.b_flips) * turned(a, p.a_flips)
+    p.α == 1 || rmul!(y, p.α)
+    c === nothing || (y = Elementwise(+)(y, p.β == 1 ? c : p.β .* c))
+    return activated(p.σ, y)
+end
 
-turned(x, flips) = flips ? permutedims(x) : x
+turned(x, flips) = flips ? transpose(x) : x
+activated(σ, y) = σ === identity ? y : Elementwise(σ)(y)
+
+"""
+    MatMul(multiply, σ)
+
+Numpy's matmul: (..., M, K) and (..., K, N), whose batches are broadcast, here (K, M, ...) and (N, K, ...).
+`multiply` is the backend's `batched_mul`.
+"""
+struct MatMul{M,F}
+    multiply::M
+    σ::F
+end
+
+function (m::MatMul)(a, b)
+    rows, columns = ndims(a) == 1 ? () : (size(a, 2),), ndims(b) == 1 ? () : (size(b, 1),)
+    a = ndims(a) == 1 ? reshape(a, :, 1) : a
+    b = ndims(b) == 1 ? reshape(b, 1, :) : b
+    batch = common_size(size(a)[3:end], size(b)[3:end])
+    if length(b) == size(b, 1) * size(b, 2)
+        # One matrix for a whole batch: one product.
+        y = m.multiply(reshape(b, size(b, 1), size(b, 2), 1), reshape(a, size(a, 1), :, 1))
+    else
+        y = m.multiply(stacked(b, batch), stacked(a, batch))
+    end
+    return activated(m.σ, reshape(y, columns..., rows..., batch...))
+end
+
+"`x` with all its batches in the third dimension; one matrix stays one."
+function stacked(x, batch)
+    matrices = length(x) == size(x, 1) * size(x, 2) ? x : broadcast_to(x, Int[size(x, 1), size(x, 2), batch...])
+    return reshape(matrices, size(x, 1), size(x, 2), :)
+end

@@ -1,4 +1,7 @@
-# Moving elements about.
+# Moving elements about. Shapes and positions are vectors of whole numbers, outermost first, as ONNX has them.
+
+export Concat, EvenSplit, Expand, Filled, Flatten, Gather, Reshape, ShapeOf, Slice, Split, Squeeze, Tile, Transpose, Unsqueeze,
+    size_of
 
 "Any tensor as a matrix, cut before `axis`: (inner..., outer...) to (inner, outer)."
 struct Flatten
@@ -11,32 +14,179 @@ function (f::Flatten)(x)
     return reshape(x, prod(size(x)[1:inner]), prod(size(x)[inner+1:end]))
 end
 
-"ONNX's Reshape: `shape` is outermost first, 0 keeps the input's dimension, -1 is what is left."
+"ONNX's Reshape: in `shape`, 0 keeps the input's dimension unless `zeros`, -1 is what is left."
 struct Reshape
-    shape::Vector{Int}
+    zeros::Bool
 end
 
-function (r::Reshape)(x)
-    wanted = Int[n == 0 ? size(x, dimension(x, i - 1)) : n for (i, n) in enumerate(r.shape)]
+function (r::Reshape)(x, shape)
+    wanted = Int[n == 0 && !r.zeros ? size(x, dimension(x, i - 1)) : n for (i, n) in enumerate(shape)]
     free = findfirst(==(-1), wanted)
     if free !== nothing
         rest = -prod(wanted)
         rest > 0 && length(x) % rest == 0 ||
-            throw(DimensionMismatch("a tensor of shape $(reverse(size(x))) cannot become $(Tuple(r.shape))"))
+            throw(DimensionMismatch("a tensor of shape $(reverse(size(x))) cannot become $(Tuple(shape))"))
         wanted[free] = length(x) ÷ rest
     end
     return reshape(x, Tuple(reverse(wanted)))
+end
+
+struct Squeeze end
+
+(s::Squeeze)(x, axes=nothing) = squeezed(x, axes === nothing ? findall(isone, collect(size(x))) : [dimension(x, a) for a in axes])
+
+function squeezed(x, dims)
+    all(d -> size(x, d) == 1, dims) ||
+        throw(DimensionMismatch("a tensor of shape $(reverse(size(x))) has other sizes than 1 on the axes to squeeze"))
+    return without(x, dims, false)
+end
+
+struct Unsqueeze end
+
+function (u::Unsqueeze)(x, axes)
+    rank = ndims(x) + length(axes)
+    new = Int[dimension(rank, axis) for axis in axes]
+    allunique(new) || throw(DimensionMismatch("the axes $(Tuple(axes)) name one twice"))
+    sizes = collect(size(x))
+    return reshape(x, Tuple(Int[d in new ? 1 : popfirst!(sizes) for d in 1:rank]))
 end
 
 struct Concat
     axis::Int
 end
 
-(c::Concat)(xs...) = cat(xs...; dims=dimension(first(xs), c.axis))
-
-"`permutation` is in Julia's order of dimensions."
-struct Transpose{N}
-    permutation::NTuple{N,Int}
+function (c::Concat)(xs::Array...)
+    d = dimension(first(xs), c.axis)
+    beside(x) = [size(x, k) for k in 1:ndims(x) if k != d]
+    all(x -> beside(x) == beside(first(xs)), xs) ||
+        throw(DimensionMismatch("shapes $(join((reverse(size(x)) for x in xs), ", ")) cannot be joined along axis $(c.axis)"))
+    sizes = collect(size(first(xs)))
+    sizes[d] = sum(Int[size(x, d) for x in xs])
+    y = Array{mapreduce(eltype, promote_type, xs)}(undef, Tuple(sizes))
+    whole, start = prod(sizes[1:d]), 0
+    for x in xs
+        part = prod(size(x)[1:d])
+        for outer in 0:prod(sizes[d+1:end])-1
+            copyto!(y, start + outer * whole + 1, x, outer * part + 1, part)
+        end
+        start += part
+    end
+    return y
 end
 
-(t::Transpose)(x) = permutedims(x, t.permutation)
+(c::Concat)(xs...) = cat(xs...; dims=dimension(first(xs), c.axis))
+
+"""
+    Split(axis, parts)
+
+The pieces of `sizes` along an axis, as a tuple of which only the first `parts` are made (one alone is no tuple).
+"""
+struct Split
+    axis::Int
+    parts::Int
+end
+
+function (s::Split)(x, sizes)
+    d = dimension(x, s.axis)
+    sum(sizes) == size(x, d) || throw(DimensionMismatch("$(size(x, d)) elements cannot be split into $(Tuple(sizes))"))
+    pieces = map(1:s.parts) do i
+        piece = [k == d ? Int(sizes[i]) : size(x, k) for k in 1:ndims(x)]
+        strided(x, piece, steps_of(size(x)), sum(sizes[1:i-1]) * stride(x, d))
+    end
+    return s.parts == 1 ? first(pieces) : Tuple(pieces)
+end
+
+"Into `count` pieces of one size, of which the last may be smaller."
+struct EvenSplit
+    axis::Int
+    parts::Int
+    count::Int
+end
+
+function (s::EvenSplit)(x)
+    n = size(x, dimension(x, s.axis))
+    share = cld(n, s.count)
+    return Split(s.axis, s.parts)(x, Int[clamp(n - share * i, 0, share) for i in 0:s.count-1])
+end
+
+"`order` has for each dimension of the answer, in Julia's order, the one that it was."
+struct Transpose
+    order::Vector{Int}
+end
+
+function (t::Transpose)(x::Array)
+    length(t.order) == ndims(x) ||
+        throw(DimensionMismatch("a permutation of $(length(t.order)) axes and a tensor of $(ndims(x)) dimensions"))
+    return strided(x, Int[size(x, d) for d in t.order], steps_of(size(x))[t.order])
+end
+
+(t::Transpose)(x) = permutedims(x, t.order)
+
+"ONNX's Slice: like Python's, for each of `axes` (all, where there are none)."
+struct Slice end
+
+function (s::Slice)(x, starts, ends, axes=nothing, steps=nothing)
+    sizes, strides, offset = collect(size(x)), steps_of(size(x)), 0
+    for i in eachindex(starts)
+        d = dimension(x, axes === nothing ? i - 1 : axes[i])
+        n, step = size(x, d), steps === nothing ? 1 : steps[i]
+        step == 0 && throw(ArgumentError("a slice with steps of 0"))
+        from_front(at) = at < 0 ? at + n : at
+        start = clamp(from_front(starts[i]), 0, step > 0 ? n : n - 1)
+        stop = step > 0 ? clamp(from_front(ends[i]), 0, n) : clamp(from_front(ends[i]), -1, n - 1)
+        sizes[d] = clamp(cld(stop - start, step), 0, n)
+        offset += start * strides[d]
+        strides[d] *= step
+    end
+    return strided(x, sizes, strides, offset)
+end
+
+"The elements of `x` at `indices` along an axis; those take its place, and the dimensions of `indices`."
+struct Gather
+    axis::Int
+end
+
+function (g::Gather)(x, indices)
+    d = dimension(x, g.axis)
+    n = size(x, d)
+    all(i -> -n <= i < n, indices) || throw(BoundsError(x, indices))
+    y = similar(x, size(x)[1:d-1]..., size(indices)..., size(x)[d+1:end]...)
+    inner, count = prod(size(x)[1:d-1]), length(indices)
+    for outer in 0:prod(size(x)[d+1:end])-1, (k, i) in enumerate(indices)
+        from = (outer * n + (i < 0 ? i + n : i)) * inner
+        copyto!(y, (outer * count + k - 1) * inner + 1, x, from + 1, inner)
+    end
+    return y
+end
+
+struct Expand end
+
+(e::Expand)(x, shape) = broadcast_to(x, common_size(size(x), Tuple(reverse(shape))))
+
+struct Tile end
+
+function (t::Tile)(x, repeats)
+    length(repeats) == ndims(x) ||
+        throw(DimensionMismatch("$(length(repeats)) repeats for a tensor of $(ndims(x)) dimensions"))
+    times = reverse(repeats)
+    sizes = Int[isodd(k) ? size(x, cld(k, 2)) : times[k÷2] for k in 1:2ndims(x)]
+    steps = Int[isodd(k) ? stride(x, cld(k, 2)) : 0 for k in 1:2ndims(x)]
+    return reshape(strided(x, sizes, steps), Tuple(Int[size(x, d) * times[d] for d in 1:ndims(x)]))
+end
+
+"A tensor of a shape, filled with one number."
+struct Filled{T}
+    value::T
+end
+
+(f::Filled)(shape) = fill(f.value, Tuple(Int[n for n in reverse(shape)]))
+
+"The sizes of the axes from `start` up to before `stop`, which Python's slices count."
+struct ShapeOf
+    start::Int
+    stop::Int
+end
+
+(s::ShapeOf)(x) = Slice()(Int64[n for n in reverse(size(x))], [s.start], [s.stop])
+
+size_of(x) = fill(Int64(length(x)))

@@ -1,4 +1,4 @@
-# Products of matrices: a constant second input makes a Dense, anything else a Product.
+# Products of matrices: a constant second input makes a Dense.
 
 operator("Gemm"; any_input=true, fuses=true) do op
     α, β = float(op, "alpha"), float(op, "beta")
@@ -27,5 +27,7 @@ scaled(α, x) = α == 1 ? x : rmul!(copy(x), α)
 operator("MatMul"; any_input=true, fuses=true) do op
     op.inputs[1] === COMPUTED && op.inputs[2] isa Array{Float32,2} &&
         return op.L.Dense(op.inputs[2], false, activation(op))
-    bind(op, Product(1.0f0, 0.0f0, false, false, activation(op)))
+    bind(op, MatMul(op.L.batched_mul, activation(op)))
 end
+
+operator(op -> bind(op, Einsum(op.L.batched_mul, word(op, "equation"))), "Einsum"; any_input=true)

@@ -1,20 +1,41 @@
-# Operators that move elements about.
+# Operators that move elements about. Shapes, axes and positions may be computed too.
 
 operator(op -> Flatten(int(op, "axis")), "Flatten")
 
-operator("Reshape") do op
-    only_value(op, "allowzero", 0)
-    shape = constant(op, 2, Int64)
-    all(>=(-1), shape) && count(==(-1), shape) <= 1 && length(shape) <= MAXIMUM_RANK ||
-        refuse(op, "the shape $shape is impossible")
-    Reshape(vec(shape))
+operator("Reshape"; any_input=true) do op
+    shape = op.inputs[2]
+    if shape !== COMPUTED
+        shape = constant(op, 2, Int64)
+        all(>=(-1), shape) && count(==(-1), shape) <= 1 && length(shape) <= MAXIMUM_RANK ||
+            refuse(op, "the shape $shape is impossible")
+    end
+    bind(op, Reshape(int(op, "allowzero") != 0))
 end
 
+operator(op -> bind(op, Squeeze()), "Squeeze"; any_input=true)
+operator(op -> bind(op, Unsqueeze()), "Unsqueeze"; any_input=true)
 operator(op -> bind(op, Concat(int(op, "axis"))), "Concat"; any_input=true)
+operator(op -> bind(op, Slice()), "Slice"; any_input=true)
+operator(op -> bind(op, Gather(int(op, "axis"))), "Gather"; any_input=true)
+operator(op -> bind(op, Expand()), "Expand"; any_input=true)
+operator(op -> bind(op, Tile()), "Tile"; any_input=true)
+operator(op -> ShapeOf(int(op, "start"), int(op, "end")), "Shape")
+operator(op -> O.size_of, "Size")
+
+operator("Split"; any_input=true, any_output=true) do op
+    length(op.inputs) >= 2 && op.inputs[2] !== nothing && return bind(op, Split(int(op, "axis"), op.outputs))
+    EvenSplit(int(op, "axis"), op.outputs, int(op, "num_outputs", length(op.node.outputs)))
+end
 
 operator("Transpose") do op
     perm = ints(op, "perm")
     n = length(perm)
     sort(perm) == 0:n-1 || refuse(op, "perm = $perm is no permutation")
-    Transpose(Tuple(n - perm[n-d+1] for d in 1:n))
+    Transpose(Int[n - perm[n-d+1] for d in 1:n])
+end
+
+operator("ConstantOfShape") do op
+    value = word(op, "value")
+    integer = tryparse(Int64, value)
+    Filled(integer === nothing ? float(op, "value") : integer)
 end

@@ -2,12 +2,50 @@
 
 relu(x) = ifelse(x < 0, zero(x), x)
 leakyrelu(x, a=0.01f0) = ifelse(x > 0, x, oftype(x, a) * x)
-elu(x, α=1) = ifelse(x >= 0, x, oftype(x, α) * expm1(x))
+elu(x, α=1) = ifelse(x >= 0, x, oftype(x, α) * (fast_exp(x) - 1))
+celu(x, α=1) = ifelse(x >= 0, x, oftype(x, α) * (fast_exp(x / oftype(x, α)) - 1))
+hardsigmoid(x) = ifelse(x < -3, zero(x), ifelse(x > 3, one(x), (x + 3) / 6))
+hardswish(x) = x * hardsigmoid(x)
+softplus(x) = log1p(fast_exp(-abs(x))) + relu(x)
+softsign(x) = x / (1 + abs(x))
+mish(x) = x * tanh_fast(softplus(x))
+gelu(x) = x / 2 * (1 + tanh_fast(0.7978846f0 * (x + 0.044715f0 * x * x * x)))
 
 function sigmoid(x)
-    t = exp(-abs(x))
-    return ifelse(x >= 0, inv(1 + t), t / (1 + t))
+    t = fast_exp(-abs(x))
+    return ifelse(x >= 0, 1 / (1 + t), t / (1 + t))
 end
+
+"""
+    tanh_fast(x)
+
+`tanh` to within 4e-7 of its value, without branches: a rational function fitted to it by weighted least
+squares for |x| < 9, beyond which it is ±1 in Float32.
+"""
+@inline function tanh_fast(x::Float32)
+    z = min(x * x, 81.0f0)
+    p = evalpoly(z, (1.0f0, 0.13381024f0, 0.0034955864f0, 2.0609056f-5, 1.3354629f-8))
+    q = evalpoly(z, (1.0f0, 0.4671434f0, 0.025876976f0, 3.2856321f-4, 7.7765441f-7))
+    return ifelse(abs(x) < 9, x * p / q, copysign(one(x), x))
+end
+
+"""
+    fast_exp(x)
+
+`exp` without branches, so that loops over it become vector instructions: 2^k * e^r, where k is a whole
+number and |r| <= log(2) / 2. The larger half of log(2) has few bits, so that k times it is exact.
+"""
+@inline function fast_exp(x::Float32)
+    bounded = ifelse(x > 89.0f0, 89.0f0, ifelse(x < -104.0f0, -104.0f0, x))
+    k = round(bounded * 1.442695f0)
+    r = muladd(k, 2.1219444f-4, muladd(k, -0.693359375f0, bounded))
+    whole = unsafe_trunc(Int32, k)
+    half = whole >> 1
+    return evalpoly(r, (1.0f0, 1.0f0, 0.5f0, 0.16666667f0, 0.041666668f0, 0.008333334f0, 0.0013888889f0)) *
+        power_of_two(half) * power_of_two(whole - half)
+end
+
+power_of_two(k::Int32) = reinterpret(Float32, (k + Int32(127)) << 23)
 
 """
     softmax(x; dims = 1)
@@ -16,10 +54,11 @@ end
 """
 function softmax(x::Array{Float32}; dims=1)
     y = similar(x)
-    for line in lines_along(x, dims)
-        top, total = top_and_total(x, line)
-        for i in line
-            y[i] = exp(x[i] - top) / total
+    each_line(x, dims) do line
+        top = largest(x, line)
+        total = exponentials!(y, x, line, top)
+        @inbounds @simd for i in line
+            y[i] /= total
         end
     end
     return y
@@ -32,29 +71,40 @@ end
 """
 function logsoftmax(x::Array{Float32}; dims=1)
     y = similar(x)
-    for line in lines_along(x, dims)
-        top, total = top_and_total(x, line)
-        for i in line
-            y[i] = x[i] - top - log(total)
+    each_line(x, dims) do line
+        top = largest(x, line)
+        shift = log(exponentials!(y, x, line, top))
+        @inbounds @simd for i in line
+            y[i] = x[i] - top - shift
         end
     end
     return y
 end
 
-"The largest number of a line, and the sum of the exponentials of all when that is subtracted."
-function top_and_total(x, line)
-    top, total = -Inf32, 0.0f0
-    for i in line
-        top = max(top, x[i])
+function largest(x, line)
+    top = -Inf32
+    @inbounds @simd for i in line
+        top = ifelse(x[i] > top, x[i], top)
     end
-    for i in line
-        total += exp(x[i] - top)
-    end
-    return top, total
+    return top
 end
 
-"The linear indices of each line of `x` along dimension `dims`."
-function lines_along(x, dims)
-    n, step = size(x, dims), stride(x, dims)
-    return StepRange{Int,Int}[first:step:first+step*(n-1) for block in 0:step*n:length(x)-1 for first in block+1:block+step]
+"Writes `exp(x - top)` of a line to `y` and returns the sum."
+function exponentials!(y, x, line, top)
+    total = 0.0f0
+    @inbounds @simd for i in line
+        e = fast_exp(x[i] - top)
+        y[i] = e
+        total += e
+    end
+    return total
+end
+
+"Calls `f` with the indices of each line of `x` along dimension `d`: a range without steps where they are neighbours."
+function each_line(f::F, x, d) where {F}
+    n, step = size(x, d), stride(x, d)
+    for block in 0:step*n:length(x)-1, first in block+1:block+step
+        step == 1 ? f(first:first+n-1) : f(first:step:first+step*(n-1))
+    end
+    return nothing
 end

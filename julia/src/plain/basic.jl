@@ -1,4 +1,4 @@
-# Chain, Dense and BatchNorm (Flux's src/layers/basic.jl and normalise.jl).
+# Chain, Dense and BatchNorm (Flux's src/layers/basic.jl and normalise.jl), batched_mul (NNlib's src/batched).
 
 """
     Chain(layers::Vector)
@@ -57,6 +57,28 @@ function Base.show(io::IO, d::Dense)
     d.σ === identity || print(io, ", ", d.σ)
     d.bias === false && print(io, "; bias=false")
     print(io, ")")
+end
+
+"""
+    batched_mul(A, B)
+
+`A[:, :, k] * B[:, :, k]` for each `k`; the third dimension of one of them may be 1: that matrix is then used
+for all.
+"""
+function batched_mul(A::Array{Float32,3}, B::Array{Float32,3})
+    m, inner, a_count = size(A)
+    _, n, b_count = size(B)
+    size(B, 1) == inner && (a_count == b_count || a_count == 1 || b_count == 1) ||
+        throw(DimensionMismatch("matrices of $(size(A)) and $(size(B)) have no product"))
+    y = Array{Float32,3}(undef, m, n, a_count == 1 ? b_count : a_count)
+    inner == 0 && return fill!(y, 0)
+    for k in 0:size(y, 3)-1
+        GC.@preserve A B y BLAS.gemm!('N', 'N', 1.0f0,
+            matrix(A, a_count == 1 ? 0 : k * m * inner, m, inner),
+            matrix(B, b_count == 1 ? 0 : k * inner * n, inner, n),
+            0.0f0, matrix(y, k * m * n, m, n))
+    end
+    return y
 end
 
 """

@@ -1,0 +1,95 @@
+# ONNX's functions of one or a few numbers that neither Julia nor Flux has in this form. What is not a
+# real number is NaN, where Julia throws. Those with parameters are structs, and functions to Flux's layers.
+
+export Clamp, HardSigmoid, Partial, Selu, Swish, ThresholdedRelu, ToInteger
+
+"The numbers between `low` and `high`; `high` where `low` is larger, as ONNX's Clip has it."
+struct Clamp <: Function
+    low::Float32
+    high::Float32
+end
+
+function (c::Clamp)(x)
+    y = ifelse(x < c.low, c.low, x)
+    return ifelse(y > c.high, c.high, y)
+end
+
+"`f(x)` where `real(x)` holds, else NaN."
+struct Partial{F,D} <: Function
+    f::F
+    real::D
+end
+
+(p::Partial)(x) = p.real(x) ? p.f(x) : oftype(float(x), NaN)
+
+square_root(x) = ifelse(x < 0, oftype(float(x), NaN), sqrt(abs(x)))
+cube(x) = x * x * x
+
+"ONNX's Pow: the type is the base's."
+power(x::AbstractFloat, y) = x < 0 && !isinteger(y) ? oftype(x, NaN) : x^oftype(x, y)
+power(x::Integer, y) = unsafe_trunc(Int64, power(Float64(x), Float64(y)))
+
+"ONNX's Div: of integers, towards zero."
+quotient(x, y) = x / y
+quotient(x::Integer, y::Integer) = div(x, y)
+
+truth(x::Bool) = x
+truth(x) = x != 0
+negation(x) = !truth(x)
+both(x, y) = truth(x) & truth(y)
+either(x, y) = truth(x) | truth(y)
+one_of(x, y) = truth(x) ⊻ truth(y)
+choice(condition, x, y) = ifelse(truth(condition), x, y)
+
+"`slope * x` below zero."
+prelu(x, slope) = ifelse(x < 0, slope * x, x)
+
+struct ThresholdedRelu <: Function
+    α::Float32
+end
+
+(t::ThresholdedRelu)(x) = ifelse(x > t.α, x, zero(x))
+
+struct Selu <: Function
+    α::Float32
+    γ::Float32
+end
+
+(s::Selu)(x) = s.γ * ifelse(x > 0, x, s.α * expm1(x))
+
+struct HardSigmoid <: Function
+    α::Float32
+    β::Float32
+end
+
+(h::HardSigmoid)(x) = Clamp(0, 1)(muladd(h.α, x, h.β))
+
+"`x * sigmoid(α * x)`, with the backend's sigmoid."
+struct Swish{S} <: Function
+    sigmoid::S
+    α::Float32
+end
+
+(s::Swish)(x) = x * s.sigmoid(s.α * x)
+
+"""
+    erf(x)
+
+The error function to within 4e-7 of its value, without branches: a rational function fitted to it by
+weighted least squares for |x| < 4, beyond which it is ±1 in Float32.
+"""
+@inline function erf(x::Float32)
+    z = min(x * x, 16.0f0)
+    p = evalpoly(z, (1.1283791f0, 0.20712305f0, 0.05152458f0, 0.0039904816f0, 1.4728463f-4, -1.942314f-6, 1.9111085f-8))
+    q = evalpoly(z, (1.0f0, 0.51688927f0, 0.11796983f0, 0.01495788f0, 0.0010210918f0))
+    return ifelse(abs(x) < 4, x * p / q, copysign(1.0f0, x))
+end
+
+"GELU by the error function, as PyTorch has it by default; Flux's `gelu` is the one by tanh."
+gelu_erf(x) = 0.5f0 * x * (1 + erf(x * 0.70710677f0))
+
+"ONNX's Cast to the integer type `T`, held as an Int64 (the worker's only integers)."
+struct ToInteger{T} <: Function end
+
+(::ToInteger{T})(x::AbstractFloat) where {T} = Int64(unsafe_trunc(Int64, x) % T)
+(::ToInteger{T})(x::Integer) where {T} = Int64(x % T)

@@ -1,0 +1,78 @@
+# Reductions over any axes.
+
+export LogSumExp, Reduction
+
+"""
+    Reduction(each, combine, start, finish, keepdims, all_axes)
+
+`finish(total, count)` of the numbers along some axes, where `total` is `combine`d from `each` number,
+beginning with `start(T)` for elements of type `T`. Without axes it reduces all of them, or none unless
+`all_axes` (ONNX's noop_with_empty_axes).
+"""
+struct Reduction{E,C,S,F}
+    each::E
+    combine::C
+    start::S
+    finish::F
+    keepdims::Bool
+    all_axes::Bool
+end
+
+total(total, count) = total
+mean(total, count) = quotient(total, count)
+logarithm(total, count) = log(total)
+root(total, count) = sqrt(total)
+
+smallest(T) = typemin(T)
+largest(T) = typemax(T)
+
+function (r::Reduction)(x::Array{T}, axes=nothing) where {T}
+    dims = reduced(x, axes, r.all_axes)
+    kept = Int[d in dims ? 1 : size(x, d) for d in 1:ndims(x)]
+    y = fill(r.start(T), Tuple(kept))
+    fold!(y, r.each, r.combine, x, Walk(size(x), steps_of(size(x)), steps_of(y, size(x))))
+    count = prod(Int[size(x, d) for d in dims])
+    return without(Elementwise(Base.Fix2(r.finish, count))(y), dims, r.keepdims)
+end
+
+"The dimensions to reduce."
+function reduced(x, axes, all_axes)
+    axes === nothing || isempty(axes) || return Int[dimension(x, axis) for axis in axes]
+    return all_axes ? collect(1:ndims(x)) : Int[]
+end
+
+"`y` without the reduced dimensions, unless they are kept."
+without(y, dims, keepdims) = keepdims ? y : reshape(y, Tuple(Int[size(y, d) for d in 1:ndims(y) if !(d in dims)]))
+
+function fold!(y, each::E, combine::C, x, w) where {E,C}
+    n, step = w.sizes[1], w.b[1]
+    each_run(w) do _, i, j
+        if step == 0
+            total = y[j+1]
+            @inbounds @simd for l in 1:n
+                total = combine(total, each(x[i+l]))
+            end
+            y[j+1] = total
+        else
+            @inbounds @simd for l in 1:n
+                y[j+l] = combine(y[j+l], each(x[i+l]))
+            end
+        end
+    end
+    return nothing
+end
+
+finite(x) = ifelse(isfinite(x), x, zero(x))
+
+"The logarithm of the sum of the exponentials, without overflow."
+struct LogSumExp
+    keepdims::Bool
+    all_axes::Bool
+end
+
+function (l::LogSumExp)(x, axes=nothing)
+    top = Reduction(identity, max, smallest, total, true, l.all_axes)(x, axes)
+    shift = Elementwise(finite)(top)
+    sums = Reduction(exp, +, zero, total, true, l.all_axes)(Elementwise(-)(x, shift), axes)
+    return without(Elementwise(+)(Elementwise(log)(sums), shift), reduced(x, axes, l.all_axes), l.keepdims)
+end

@@ -1,0 +1,103 @@
+# Walks through memory in any number of dimensions. They are compiled once, where Julia's broadcasts,
+# permutations and slices are compiled for each number of dimensions: that is time to the first answer.
+
+"""
+    Walk(sizes, a, b)
+
+Every position of an array of `sizes`, for two arrays that go `a` and `b` elements further in each
+dimension. Dimensions that both go through in one are merged; the first is the run that loops go along.
+"""
+struct Walk
+    sizes::Vector{Int}
+    a::Vector{Int}
+    b::Vector{Int}
+    function Walk(sizes, a, b)
+        w = new(Int[], Int[], Int[])
+        for d in eachindex(sizes)
+            sizes[d] == 1 && continue
+            k = length(w.sizes)
+            if k > 0 && w.a[k] * w.sizes[k] == a[d] && w.b[k] * w.sizes[k] == b[d]
+                w.sizes[k] *= sizes[d]
+            else
+                push!(w.sizes, sizes[d]); push!(w.a, a[d]); push!(w.b, b[d])
+            end
+        end
+        isempty(w.sizes) && (push!(w.sizes, 1); push!(w.a, 1); push!(w.b, 1))
+        return w
+    end
+end
+
+"Call `f` for each run: with the number of runs before it, and the offsets (from 0) at which it begins in either array."
+function each_run(f::F, w::Walk) where {F}
+    any(iszero, w.sizes) && return nothing
+    at, run, i, j = zeros(Int, length(w.sizes)), 0, 0, 0
+    while true
+        f(run, i, j)
+        run += 1
+        d = 2
+        while d <= length(at)
+            at[d] += 1
+            i += w.a[d]
+            j += w.b[d]
+            at[d] < w.sizes[d] && break
+            i -= w.a[d] * at[d]
+            j -= w.b[d] * at[d]
+            at[d] = 0
+            d += 1
+        end
+        d > length(at) && return nothing
+    end
+end
+
+"How many elements apart neighbours are, in each dimension of an array of `sizes`."
+function steps_of(sizes)
+    steps, next = Int[], 1
+    for n in sizes
+        push!(steps, next)
+        next *= n
+    end
+    return steps
+end
+
+"The same for `x` where it is broadcast to `sizes`: it stays where it has but one element."
+function steps_of(x, sizes)
+    steps = steps_of(size(x))
+    return Int[d <= ndims(x) && size(x, d) != 1 ? steps[d] : 0 for d in eachindex(sizes)]
+end
+
+"The size of what `a` and `b` are broadcast to."
+function common_size(a, b)
+    n = max(length(a), length(b))
+    return Int[common_length(d <= length(a) ? a[d] : 1, d <= length(b) ? b[d] : 1, a, b) for d in 1:n]
+end
+
+function common_length(p, q, a, b)
+    p == q || q == 1 ? p : p == 1 ? q :
+        throw(DimensionMismatch("shapes $(reverse(Tuple(a))) and $(reverse(Tuple(b))) cannot be broadcast"))
+end
+
+"""
+A new array of `sizes`: the elements of `x` from `offset` (from 0) on, `steps` apart in each dimension.
+"""
+function strided(x::Array{T}, sizes, steps, offset=0) where {T}
+    y = Array{T}(undef, Tuple(sizes))
+    pick!(y, x, Walk(sizes, steps, steps_of(sizes)), offset)
+    return y
+end
+
+function pick!(y, x, w, offset)
+    n, step = w.sizes[1], w.a[1]
+    each_run(w) do _, i, j
+        if step == 1
+            copyto!(y, j + 1, x, offset + i + 1, n)
+        else
+            @inbounds @simd for l in 0:n-1
+                y[j+l+1] = x[offset+i+step*l+1]
+            end
+        end
+    end
+    return nothing
+end
+
+"`x` repeated along dimensions of size 1 up to `sizes`."
+broadcast_to(x, sizes) = size(x) == Tuple(sizes) ? x : strided(x, sizes, steps_of(x, sizes))
