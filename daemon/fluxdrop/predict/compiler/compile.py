@@ -20,6 +20,8 @@ from onnx import (
     numpy_helper,
     shape_inference,
 )
+from onnx.checker import ValidationError as CheckError
+from onnx.shape_inference import InferenceError
 
 from fluxdrop.durable import write
 from fluxdrop.errors import FluxdropError
@@ -55,7 +57,30 @@ def compile_bundle(bundle: Bundle) -> bytes:
     Raises FluxdropError, kind ``model``, that names the file, and the node with its operator where it is one node's
     doing, when the model is damaged, does not fit its model.toml, or needs something that the worker cannot do.
     """
-    model = _read(bundle)
+    data = bundle.onnx.read_bytes()
+    if hashlib.sha256(data).hexdigest() != bundle.sha256:
+        raise _refused(bundle, "it changed while it was being read")
+    try:
+        return _compile(bundle, _checked(bundle, data)).to_bytes()
+    except (CheckError, DecodeError, InferenceError, LookupError, ValueError) as error:
+        # What the checker lets pass of a damaged model shows when it is used.
+        reason = str(error).strip().split("\n")[0].rstrip(".")
+        raise FluxdropError(
+            f"{bundle.onnx} is not a sound ONNX model: {reason}",
+            hint="Export it again.",
+            kind="model",
+        ) from error
+
+
+def _checked(bundle: Bundle, data: bytes) -> ModelProto:
+    model = ModelProto.FromString(data)
+    # Before the checker, which looks for external data in the working folder.
+    _refuse_external(bundle, model)
+    onnx.checker.check_model(model)
+    return shape_inference.infer_shapes(model)
+
+
+def _compile(bundle: Bundle, model: ModelProto) -> Graph:
     opset = _opset(bundle, model)
     model_input = _only_input(bundle, model)
     if len(model.graph.output) != 1:
@@ -68,7 +93,8 @@ def compile_bundle(bundle: Bundle) -> bytes:
     )
     constants = {item.name: _constant(bundle, item) for item in model.graph.initializer}
     shapes = _shapes(model)
-    wanted = {name for proto in model.graph.node for name in proto.input} | {graph.output}
+    wanted = {name for proto in model.graph.node for name in proto.input if name}
+    wanted.add(graph.output)
     for index, proto in enumerate(model.graph.node):
         try:
             if proto.op_type == "Constant":
@@ -82,25 +108,7 @@ def compile_bundle(bundle: Bundle) -> bytes:
             raise _refused(bundle, f"node {name} ({proto.op_type}): {error}") from error
     used = {name for node in graph.nodes for name in node.inputs}
     graph.tensors = {name: value for name, value in constants.items() if name in used}
-    return graph.to_bytes()
-
-
-def _read(bundle: Bundle) -> ModelProto:
-    data = bundle.onnx.read_bytes()
-    if hashlib.sha256(data).hexdigest() != bundle.sha256:
-        raise _refused(bundle, "it changed while it was being read")
-    try:
-        # Without external data: a file beside the model is nothing that the model may choose.
-        model = ModelProto.FromString(data)
-        onnx.checker.check_model(model)
-        return shape_inference.infer_shapes(model)
-    except (DecodeError, onnx.checker.ValidationError, shape_inference.InferenceError) as error:
-        reason = str(error).strip().split("\n")[0].rstrip(".")
-        raise FluxdropError(
-            f"{bundle.onnx} is not a sound ONNX model: {reason}",
-            hint="Export it again.",
-            kind="model",
-        ) from error
+    return graph
 
 
 def _opset(bundle: Bundle, model: ModelProto) -> int:
@@ -163,17 +171,20 @@ def _node(
     )
 
 
+def _refuse_external(bundle: Bundle, model: ModelProto) -> None:
+    """A file beside the model is nothing that the model may choose."""
+    attributes = [item for node in model.graph.node for item in node.attribute]
+    for tensor in (*model.graph.initializer, *(item.t for item in attributes)):
+        if tensor.data_location == TensorProto.EXTERNAL:
+            raise FluxdropError(
+                f"{bundle.onnx} cannot be used: its tensor {tensor.name} lies outside the file",
+                hint="Save the model as one file: onnx.save(onnx.load(FILE), FILE).",
+                kind="model",
+            )
+
+
 def _constant(bundle: Bundle, tensor: TensorProto) -> NDArray[Any]:
-    if tensor.data_location == TensorProto.EXTERNAL:
-        raise FluxdropError(
-            f"{bundle.onnx} cannot be used: its tensor {tensor.name} lies outside the file",
-            hint="Save the model as one file: onnx.save(onnx.load(FILE), FILE).",
-            kind="model",
-        )
-    try:
-        array = numpy_helper.to_array(tensor)
-    except (ValueError, TypeError) as error:
-        raise _refused(bundle, f"its tensor {tensor.name} is damaged: {error}") from error
+    array = numpy_helper.to_array(tensor)
     if array.dtype.kind in "iub":
         return array.astype("<i8")
     if array.dtype.kind != "f":
