@@ -17,19 +17,104 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-OPERATORS = """
-    Conv ConvTranspose BatchNormalization InstanceNormalization LayerNormalization
-    GroupNormalization LRN MaxPool AveragePool GlobalAveragePool GlobalMaxPool LpPool Gemm MatMul
-    Einsum Add Sub Mul Div Pow Sqrt Exp Log Abs Neg Reciprocal Min Max Relu LeakyRelu PRelu Elu Selu
-    Celu Clip Sigmoid HardSigmoid HardSwish Mish Softplus Softsign Tanh Erf Gelu Softmax LogSoftmax
-    Flatten Reshape Transpose Squeeze Unsqueeze Concat Split Slice Gather Expand Tile Pad Resize
-    DepthToSpace SpaceToDepth ReduceMean ReduceSum ReduceMax ReduceMin ReduceProd ReduceL2 ArgMax
-    Cast Identity Dropout Constant ConstantOfShape Shape Where Equal
-""".split()
+OPERATORS = [
+    "Conv",
+    "ConvTranspose",
+    "BatchNormalization",
+    "InstanceNormalization",
+    "LayerNormalization",
+    "GroupNormalization",
+    "LRN",
+    "MaxPool",
+    "AveragePool",
+    "GlobalAveragePool",
+    "GlobalMaxPool",
+    "LpPool",
+    "Gemm",
+    "MatMul",
+    "Einsum",
+    "Add",
+    "Sub",
+    "Mul",
+    "Div",
+    "Pow",
+    "Sqrt",
+    "Exp",
+    "Log",
+    "Abs",
+    "Neg",
+    "Reciprocal",
+    "Min",
+    "Max",
+    "Relu",
+    "LeakyRelu",
+    "PRelu",
+    "Elu",
+    "Selu",
+    "Celu",
+    "Clip",
+    "Sigmoid",
+    "HardSigmoid",
+    "HardSwish",
+    "Mish",
+    "Softplus",
+    "Softsign",
+    "Tanh",
+    "Erf",
+    "Gelu",
+    "Softmax",
+    "LogSoftmax",
+    "Flatten",
+    "Reshape",
+    "Transpose",
+    "Squeeze",
+    "Unsqueeze",
+    "Concat",
+    "Split",
+    "Slice",
+    "Gather",
+    "Expand",
+    "Tile",
+    "Pad",
+    "Resize",
+    "DepthToSpace",
+    "SpaceToDepth",
+    "ReduceMean",
+    "ReduceSum",
+    "ReduceMax",
+    "ReduceMin",
+    "ReduceProd",
+    "ReduceL2",
+    "ArgMax",
+    "Cast",
+    "Identity",
+    "Dropout",
+    "Constant",
+    "ConstantOfShape",
+    "Shape",
+    "Where",
+    "Equal",
+]
 """What the compiler and the worker promise to do."""
 
 
-_EACH_INPUT = frozenset("Add Sub Mul Div Pow Min Max MatMul Gemm Einsum Concat Where Equal".split())
+_EACH_INPUT = frozenset(
+    [
+        "Add",
+        "Sub",
+        "Mul",
+        "Div",
+        "Pow",
+        "Min",
+        "Max",
+        "MatMul",
+        "Gemm",
+        "Einsum",
+        "Concat",
+        "Where",
+        "Equal",
+    ]
+)
 
 
 class Case(NamedTuple):

@@ -12,12 +12,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import environment, failures, fluxdrop, results, serving
 from PIL import Image
 
-from conftest import environment, failures, fluxdrop, results, serving
 from fluxdrop.layout import Root
 
-COMMANDS = ["setup", "init", "run", "submit", "status", "replay", "generate", "preprocess", "predict"]
+COMMANDS = [
+    "setup",
+    "init",
+    "run",
+    "submit",
+    "status",
+    "replay",
+    "generate",
+    "preprocess",
+    "predict",
+]
 
 needs_generation = pytest.mark.skipif(
     find_spec("diffusers") is None or find_spec("torch") is None,
@@ -58,7 +68,9 @@ def test_init_is_repeatable(tmp_path: Path) -> None:
     assert str(tmp_path / "new root") == json.loads(second.stdout)["root"]
 
 
-@pytest.mark.parametrize("command", [["run"], ["status"], ["submit", "--prompt", "x"], ["replay", "x"]])
+@pytest.mark.parametrize(
+    "command", [["run"], ["status"], ["submit", "--prompt", "x"], ["replay", "x"]]
+)
 def test_not_a_root(tmp_path: Path, command: list[str]) -> None:
     """What needs a root and has none says how to make one, with exit code 2 and no traceback."""
     ended = fluxdrop(*command, "--root", tmp_path)
@@ -149,7 +161,9 @@ def test_replay(root: Root, samples: Path) -> None:
 
     assert (0, 1, 2) == (good.returncode, bad.returncode, unknown.returncode)
     assert done["round_ring_01.json"]["job_id"] == done["round_ring_01-2.json"]["replay_of"]
-    assert done["round_ring_01.json"]["probabilities"] == done["round_ring_01-2.json"]["probabilities"]
+    assert (
+        done["round_ring_01.json"]["probabilities"] == done["round_ring_01-2.json"]["probabilities"]
+    )
     assert failed["bad.png.error.json"]["job_id"] == failed["bad-2.png.error.json"]["replay_of"]
     assert "There is no job nothing" in unknown.stderr
 
@@ -175,7 +189,12 @@ def test_stages_alone(tmp_path: Path, samples: Path, engine: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("no.png", None), ("text.png", b"text"), ("bad.npy", b"\x93NUMPY"), ("pickle.npy", b"\x80\x04N.")],
+    [
+        ("no.png", None),
+        ("text.png", b"text"),
+        ("bad.npy", b"\x93NUMPY"),
+        ("pickle.npy", b"\x80\x04N."),
+    ],
 )
 def test_predict_refuses(tmp_path: Path, name: str, content: bytes | None) -> None:
     """What predict cannot read is one sentence that names the file, and exit code 2."""

@@ -37,5 +37,5 @@ def run(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: daemon.stop())
     daemon.run()
-    if once and daemon.failed:
+    if once and (daemon.failed or daemon.left):
         raise typer.Exit(1)

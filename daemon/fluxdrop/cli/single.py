@@ -37,7 +37,9 @@ def generate(
     from fluxdrop.cli.progress import steps_bar
     from fluxdrop.generate.generator import Generator
     from fluxdrop.generate.infotext import parse_infotext
+    from fluxdrop.logs import configure
 
+    configure("warning")
     settings = config.load(None, {"pipeline": pipeline})
     refuse_existing(output)
     request, warnings = parse_infotext(prompt)
@@ -95,10 +97,12 @@ def predict(
     import msgspec
 
     from fluxdrop import config
+    from fluxdrop.logs import configure
     from fluxdrop.predict.bundle import load_bundle
     from fluxdrop.predict.choose import open_engine
     from fluxdrop.predict.classify import label_probabilities
 
+    configure("warning")
     settings = config.load(None, {"engine": engine, "model": model})
     bundle = load_bundle(settings.model)
     spec = bundle.spec.input

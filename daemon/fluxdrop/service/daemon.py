@@ -46,6 +46,8 @@ class Daemon:
         self._line: Line | None = None
         self.done = 0
         self.failed = 0
+        self.left: dict[str, str] = {}
+        """What could not even be claimed when `run` ended, and why."""
 
     def stop(self) -> None:
         """End `run` soon; may be called from a signal handler or any thread."""
@@ -100,6 +102,7 @@ class Daemon:
                     self._take(Claim(self._void.pop(), ""), line, store)
                 heartbeat.write(self._beat(line, intake, started, model))
                 if self._once and not intake.waiting and not self._in_flight:
+                    self.left = intake.left
                     return
 
     def _recover(self, line: Line, store: Store) -> None:
@@ -156,6 +159,7 @@ class Daemon:
         trouble = [f"{stage.name}: {stage.trouble}" for stage in line.stages if stage.trouble]
         if line.engine_trouble:
             trouble.append(f"engine: {line.engine_trouble}")
+        trouble += [f"inbox: {path}: {reason}" for path, reason in intake.left.items()]
         if watch == "scans only":
             trouble.append("inbox: no events arrive, so files are found by scans only")
         return Beat(

@@ -34,7 +34,7 @@ _PASSING = {
 }
 
 
-class Stopping(Exception):  # noqa: N818 - not an error, but how a stop reaches a wait
+class Stopping(Exception):
     """The daemon stops; the work in hand is given back."""
 
 
