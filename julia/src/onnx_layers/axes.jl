@@ -33,7 +33,7 @@ end
 function (e::Extreme)(x)
     d = dimension(x, e.axis)
     y = positions(e.beats, around(x, d))
-    return reshape(y, size(x)[1:d-1]..., (e.keepdims ? (1,) : ())..., size(x)[d+1:end]...)
+    return reshape(y, (size(x)[1:d-1]..., (e.keepdims ? (1,) : ())..., size(x)[d+1:end]...))
 end
 
 function positions(beats::F, x) where {F}

@@ -46,7 +46,7 @@ function (m::MatMul)(a, b)
     else
         y = m.multiply(stacked(b, batch), stacked(a, batch))
     end
-    return activated(m.σ, reshape(y, columns..., rows..., batch...))
+    return activated(m.σ, reshape(y, (columns..., rows..., batch...)))
 end
 
 "`x` with all its batches in the third dimension; one matrix stays one."

@@ -150,7 +150,7 @@ function (g::Gather)(x, indices)
     d = dimension(x, g.axis)
     n = size(x, d)
     all(i -> -n <= i < n, indices) || throw(BoundsError(x, indices))
-    y = similar(x, size(x)[1:d-1]..., size(indices)..., size(x)[d+1:end]...)
+    y = similar(x, (size(x)[1:d-1]..., size(indices)..., size(x)[d+1:end]...))
     inner, count = prod(size(x)[1:d-1]), length(indices)
     for outer in 0:prod(size(x)[d+1:end])-1, (k, i) in enumerate(indices)
         from = (outer * n + (i < 0 ? i + n : i)) * inner

@@ -1,0 +1,80 @@
+"""Operators that move elements about, or ask for shapes.
+
+Semantics: the ONNX operator reference (https://onnx.ai/onnx/operators/).
+"""
+
+from __future__ import annotations
+
+from onnx import numpy_helper
+
+from fluxdrop.predict.compiler.graph_file import Attribute
+from fluxdrop.predict.compiler.operators import NodeView, UnsupportedError, axis, operator
+
+
+_MOST = 2**63 - 1
+
+
+def place(node: NodeView, default: int) -> int:
+    """The attribute ``axis``, counted from the front where the number of dimensions is known; else as it is given."""
+    if node.shapes.get(node.inputs[0]) is None:
+        return int(node.attributes.get("axis", default))
+    return axis(node, default)
+
+
+@operator("Squeeze", "Unsqueeze", "Slice", "Expand", "Tile", "Size")
+def _plain(node: NodeView) -> dict[str, Attribute]:
+    return {}
+
+
+@operator("Flatten")
+def _flatten(node: NodeView) -> dict[str, Attribute]:
+    return {"axis": place(node, 1)}
+
+
+@operator("Reshape")
+def _reshape(node: NodeView) -> dict[str, Attribute]:
+    return {"allowzero": int(node.attributes.get("allowzero", 0))}
+
+
+@operator("Transpose")
+def _transpose(node: NodeView) -> dict[str, Attribute]:
+    if "perm" in node.attributes:
+        return {"perm": node.ints("perm", ())}
+    return {"perm": list(range(node.rank()))[::-1]}
+
+
+@operator("Concat")
+def _concat(node: NodeView) -> dict[str, Attribute]:
+    return {"axis": place(node, 1)}
+
+
+@operator("Gather")
+def _gather(node: NodeView) -> dict[str, Attribute]:
+    return {"axis": place(node, 0)}
+
+
+@operator("Split")
+def _split(node: NodeView) -> dict[str, Attribute]:
+    attributes: dict[str, Attribute] = {"axis": place(node, 0)}
+    if "num_outputs" in node.attributes:
+        attributes["num_outputs"] = int(node.attributes["num_outputs"])
+    return attributes
+
+
+@operator("Shape")
+def _shape(node: NodeView) -> dict[str, Attribute]:
+    return {
+        "start": int(node.attributes.get("start", 0)),
+        "end": int(node.attributes.get("end", _MOST)),
+    }
+
+
+@operator("ConstantOfShape")
+def _constant_of_shape(node: NodeView) -> dict[str, Attribute]:
+    if "value" not in node.attributes:
+        return {"value": 0.0}
+    value = numpy_helper.to_array(node.attributes["value"]).reshape(-1)
+    if len(value) != 1 or value.dtype.kind not in "fiub":
+        raise UnsupportedError("its value is not one number")
+    # The worker tells floats from integers by how they are written.
+    return {"value": float(value[0]) if value.dtype.kind == "f" else int(value[0])}
