@@ -136,6 +136,8 @@ def collect() -> Iterator[Case]:
 
         found = collect_testcases(None)
     for case in sorted(found, key=lambda case: case.name):
+        assert case.model is not None
+        assert case.data_sets is not None
         (node, *others) = case.model.graph.node
         if others or node.op_type not in OPERATORS or node.domain not in ("", "ai.onnx"):
             continue

@@ -19,7 +19,6 @@ from fluxdrop.jobs.job import Job, now, open_job
 from fluxdrop.jobs.store import Row, Store
 from fluxdrop.layout import Root, RootLock
 from fluxdrop.logs import get_logger
-from fluxdrop.predict.bundle import load_bundle
 from fluxdrop.publish.publisher import row_of
 from fluxdrop.publish.result import Failure, Record, decode
 from fluxdrop.service.heartbeat import Beat, Heartbeat
@@ -64,19 +63,17 @@ class Daemon:
         with closing(RootLock(self._root)), closing(Store(self._root.database)) as store:
             if store.fresh:
                 store.finished(self._rows_of_outputs())
-            bundle = load_bundle(self._settings.model)
             self._line = line = Line(
                 self._root,
                 self._settings,
                 store,
-                bundle,
                 on_end=self._ended,
                 on_void=self._void.append,
             )
             heartbeat = Heartbeat(self._root.heartbeat)
             try:
                 line.start()
-                self._serve(line, store, heartbeat, bundle.name)
+                self._serve(line, store, heartbeat)
             except Stopping:
                 pass
             finally:
@@ -84,7 +81,7 @@ class Daemon:
                 line.stop()
                 heartbeat.remove()
 
-    def _serve(self, line: Line, store: Store, heartbeat: Heartbeat, model: str) -> None:
+    def _serve(self, line: Line, store: Store, heartbeat: Heartbeat) -> None:
         started = now()
 
         def accept(claim: Claim) -> None:
@@ -92,7 +89,7 @@ class Daemon:
 
         with closing(Intake(self._root, self._settings, accept, self._room)) as intake:
             self._intake = intake
-            log.info("serving", root=str(self._root.path), pid=os.getpid(), model=model)
+            log.info("serving", root=str(self._root.path), pid=os.getpid())
             self._recover(line, store)
             while not self._stop.is_set():
                 # A generation's progress is worth a fresher heartbeat than an idle daemon's.
@@ -100,7 +97,7 @@ class Daemon:
                 line.check()
                 while self._void:
                     self._take(Claim(self._void.pop(), ""), line, store)
-                heartbeat.write(self._beat(line, intake, started, model))
+                heartbeat.write(self._beat(line, intake, started))
                 if self._once and not intake.waiting and not self._in_flight:
                     self.left = intake.left
                     return
@@ -154,11 +151,10 @@ class Daemon:
         with self._counting:
             return sum(kind is is_prompt for kind in self._in_flight.values()) < limit
 
-    def _beat(self, line: Line, intake: Intake, started: str, model: str) -> Beat:
+    def _beat(self, line: Line, intake: Intake, started: str) -> Beat:
+        model = line.model
         watch = "polling" if intake.polling else "events" if intake.watching else "scans only"
-        trouble = [f"{stage.name}: {stage.trouble}" for stage in line.stages if stage.trouble]
-        if line.engine_trouble:
-            trouble.append(f"engine: {line.engine_trouble}")
+        trouble = line.trouble
         trouble += [f"inbox: {path}: {reason}" for path, reason in intake.left.items()]
         if watch == "scans only":
             trouble.append("inbox: no events arrive, so files are found by scans only")
@@ -166,8 +162,8 @@ class Daemon:
             pid=os.getpid(),
             version=__version__,
             started=started,
-            model=model,
-            engine=line.engine,
+            model=model.bundle.name if model else "",
+            engine=model.engine.info if model else None,
             generator_pid=line.generator_pid,
             watch=watch,
             filesystem=intake.filesystem,

@@ -4,70 +4,46 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
-from fluxdrop import durable
-from fluxdrop.child import ChildDied
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
-from fluxdrop.generate.generator import Generator
-from fluxdrop.generate.infotext import parse_infotext
-from fluxdrop.generate.request import Generated, GenerationRequest
 from fluxdrop.jobs import job as jobs
 from fluxdrop.jobs.job import Job
 from fluxdrop.jobs.store import Store
 from fluxdrop.layout import Root
 from fluxdrop.logs import get_logger
-from fluxdrop.predict.bundle import Bundle
+from fluxdrop.predict.bundle import load_bundle
 from fluxdrop.predict.choose import open_engine
-from fluxdrop.predict.classify import label_probabilities
-from fluxdrop.predict.engine import Engine, EngineDown, EngineInfo
-from fluxdrop.preprocess.picture import open_picture
-from fluxdrop.preprocess.tensor import to_preview, to_tensor
 from fluxdrop.publish import outcome
-from fluxdrop.publish.outcome import Picture
 from fluxdrop.publish.publisher import Finished, Published, Publisher
 from fluxdrop.publish.result import Record, Result
-from fluxdrop.service.prompts import read_prompt
+from fluxdrop.service.deaths import Deaths
+from fluxdrop.service.generating import Generating
+from fluxdrop.service.predicting import Predicting
+from fluxdrop.service.preprocessing import Preprocessing
 from fluxdrop.service.stage import Stage, Stopping
+from fluxdrop.service.work import Model, Pictured, Prepared, Swap
 
 log = get_logger("fluxdrop.daemon")
 
-_MOST_DEATHS = 3
 _PUBLISH_MOST = 64
 _STOP_GRACE_SECONDS = 5.0
-_DOWN_PAUSE_SECONDS = 1.0
 
-
-@dataclass(frozen=True, slots=True)
-class _Pictured:
-    """A job whose picture is there; *generated* tells how it was made, if it was."""
-
-    job: Job
-    generated: Generated | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Prepared:
-    """A job whose tensor is there."""
-
-    job: Job
-    picture: Picture
-    tensor: NDArray[np.float32]
+Answer = Callable[[FluxdropError | None], None]
+"""Told how the change to another model went."""
 
 
 class Line:
     """All stages of one root, started and stopped together.
 
-    *on_end* is told each record with its path below the root, from the publishing thread.
+    *on_end* is told each record with its path below the root, from the publishing thread; *on_void*
+    the folder of a job that has to be published again.
     """
 
     def __init__(
@@ -75,61 +51,88 @@ class Line:
         root: Root,
         settings: Settings,
         store: Store,
-        bundle: Bundle,
         *,
         on_end: Callable[[Record, str], None],
         on_void: Callable[[Path], None],
     ) -> None:
         self._root = root
         self._settings = settings
-        self._store = store
-        self._bundle = bundle
         self._on_end = on_end
         self._on_void = on_void
         self._stop = threading.Event()
         self._stopped_at = 0.0
-        self._deaths: Counter[str] = Counter()
-        self._engine: Engine | None = None
-        self.current: dict[str, Any] | None = None
-        """The picture being generated: job, steps done, all steps."""
-        self.engine_trouble = ""
-        self._generator = Generator(settings, wait_hook=self._stop_now)
+        self._deaths = Deaths()
         self.publisher = Publisher(root, store)
         batch = settings.batch_size
-        self._generating = Stage(
-            "generate", self._generate, most=1, limit=64, stop=self._stop, end=self._generator.close
+        self._publishing = Stage[Finished](
+            "publish", self._publish, most=_PUBLISH_MOST, limit=2 * _PUBLISH_MOST, stop=self._stop
         )
-        self._preprocessing = Stage[_Pictured](
-            "preprocess", self._preprocess, most=1, limit=1024, stop=self._stop
+        self._predict = Predicting(
+            self._deaths, self._stop, hand_on=self._publishing.put, fail=self._fail
         )
-        self._predicting = Stage[_Prepared](
+        self._predicting = Stage[Prepared | Swap](
             "predict",
-            self._predict,
+            self._predict.work,
             most=batch,
             limit=2 * batch,
             stop=self._stop,
-            begin=self._open_engine,
-            end=self._close_engine,
+            begin=self._open_first,
+            end=self._predict.close,
         )
-        self._publishing = Stage[Finished](
-            "publish", self._publish, most=_PUBLISH_MOST, limit=2 * _PUBLISH_MOST, stop=self._stop
+        self._preprocess = Preprocessing(
+            settings, store, hand_on=self._predicting.put, fail=self._fail
+        )
+        self._preprocessing = Stage[Pictured | Swap](
+            "preprocess", self._preprocess.work, most=1, limit=1024, stop=self._stop
+        )
+        self._generate = Generating(
+            settings,
+            store,
+            self._deaths,
+            hand_on=self._preprocessing.put,
+            fail=self._fail,
+            wait_hook=self._stop_now,
+        )
+        self._generating = Stage[Job](
+            "generate",
+            self._generate.work,
+            most=1,
+            limit=64,
+            stop=self._stop,
+            end=self._generate.generator.close,
+        )
+        # Workers end with the thread that started them, so this one lasts as long as they do.
+        self._changing = Stage[tuple[str, Answer]](
+            "model", self._change, most=1, limit=4, stop=self._stop
         )
         self.stages: tuple[Stage[Any], ...] = (
             self._generating,
             self._preprocessing,
             self._predicting,
             self._publishing,
+            self._changing,
         )
 
     @property
-    def engine(self) -> EngineInfo | None:
-        """What runs the model; None before it was loaded."""
-        return self._engine.info if self._engine is not None else None
+    def model(self) -> Model | None:
+        """The model in use; None before it was loaded."""
+        return self._predict.model
+
+    @property
+    def current(self) -> dict[str, str | int | None] | None:
+        """The picture being generated: job, file, steps done, all steps."""
+        return self._generate.current
 
     @property
     def generator_pid(self) -> int | None:
         """The process id of the generator, while there is one."""
-        return self._generator.pid
+        return self._generate.generator.pid
+
+    @property
+    def trouble(self) -> list[str]:
+        """What holds up the stages, while it does."""
+        held = [f"{stage.name}: {stage.trouble}" for stage in self.stages if stage.trouble]
+        return held + ([f"engine: {self._predict.trouble}"] if self._predict.trouble else [])
 
     def start(self) -> None:
         """Start all stages and wait until the engine is warm. Raises what kept it from that."""
@@ -151,7 +154,12 @@ class Line:
         elif job.kind == "prompt":
             self._generating.put(job)
         else:
-            self._preprocessing.put(_Pictured(job))
+            self._preprocessing.put(Pictured(job))
+
+    def use(self, model: str, answer: Answer) -> None:
+        """Change to another model: it is loaded and warmed beside the one in use, which stays until
+        the other answers, and for good if that never happens."""
+        self._changing.put((model, answer))
 
     def hasten(self) -> None:
         """End what is being waited for: a generation at once, anything else after a grace."""
@@ -177,173 +185,26 @@ class Line:
     def _fail(self, job: Job, stage: jobs.Stage, error: FluxdropError) -> None:
         self._publishing.put(outcome.failed(job, stage, error))
 
-    # generate
+    def _open_first(self) -> None:
+        model = self._open(self._settings)
+        self._preprocess.model = self._predict.model = model
 
-    def _generate(self, items: list[Job]) -> None:
-        for job in items:
+    def _open(self, settings: Settings) -> Model:
+        bundle = load_bundle(settings.model)
+        engine = open_engine(
+            settings, bundle, cache=self._root.graphs, wait_hook=self._stop_after_grace
+        )
+        return Model(bundle, engine)
+
+    def _change(self, items: list[tuple[str, Answer]]) -> None:
+        for name, answer in items:
             try:
-                generated = self._generated(job)
-            except ChildDied as error:
-                if self._set_aside(job, error):
-                    self._fail(job, "generate", error)
-                else:
-                    self._generate([job])
+                model = self._open(msgspec.structs.replace(self._settings, model=name))
             except FluxdropError as error:
-                self._fail(job, "generate", error)
-            else:
-                self._preprocessing.put(_Pictured(job, generated))
-
-    def _generated(self, job: Job) -> Generated:
-        if job.generation.exists() and job.image.exists():
-            return msgspec.json.decode(job.generation.read_bytes(), type=Generated)
-        self._begin_attempt(job)
-        request = self._request(job)
-        unfinished = job.folder / ".image.png.tmp"
-        self.current = {"job_id": job.id, "file": job.source, "step": 0, "steps": request.steps}
-        try:
-            with job.timed("generate"):
-                generated = self._generator.generate(request, unfinished, self._on_step)
-        finally:
-            self.current = None
-        unfinished.replace(job.image)
-        durable.sync_folder(job.folder)
-        durable.write(job.generation, msgspec.json.encode(generated))
-        return generated
-
-    def _request(self, job: Job) -> GenerationRequest:
-        text = read_prompt(job.input, self._settings.max_prompt_bytes)
-        job.prompt = text.strip()
-        request, warnings = parse_infotext(text)
-        job.warnings += warnings
-        return job.request.generation or request
-
-    def _on_step(self, step: int, steps: int) -> None:
-        if self.current is not None:
-            self.current = {**self.current, "step": step, "steps": steps}
-
-    # preprocess
-
-    def _preprocess(self, items: list[_Pictured]) -> None:
-        for item in items:
-            job = item.job
-            try:
-                with job.timed("preprocess"):
-                    prepared = self._prepared(item)
-            except FluxdropError as error:
-                self._fail(job, "preprocess", error)
-            else:
-                self._predicting.put(prepared)
-
-    def _prepared(self, item: _Pictured) -> _Prepared:
-        job = item.job
-        if item.generated is None:
-            self._begin_attempt(job)
-        else:
-            job.warnings += item.generated.warnings
-        source = job.input if item.generated is None else job.image
-        image, file_format = open_picture(
-            source,
-            max_file_bytes=self._settings.max_file_bytes,
-            max_pixels=self._settings.max_pixels,
-        )
-        original = None
-        if file_format != "PNG":
-            image.save(job.image, format="PNG")
-            source, original = job.image, job.input
-        tensor = to_tensor(image, self._bundle.spec.input)
-        np.save(job.tensor, tensor)
-        to_preview(tensor, self._bundle.spec.input).save(job.preview, format="PNG")
-        picture = Picture(
-            file=source,
-            sha256=jobs.file_sha256(source),
-            width=image.width,
-            height=image.height,
-            shape=tensor.shape,
-            original=original,
-            original_suffix={"JPEG": ".jpg", "WEBP": ".webp"}.get(file_format, ""),
-            generated=item.generated,
-        )
-        return _Prepared(job, picture, tensor)
-
-    # predict
-
-    def _open_engine(self) -> None:
-        # In this stage's thread, because the worker ends with the thread that started it.
-        self._engine = open_engine(
-            self._settings,
-            self._bundle,
-            cache=self._root.graphs,
-            wait_hook=self._stop_after_grace,
-        )
-
-    def _close_engine(self) -> None:
-        if self._engine is not None:
-            self._engine.close()
-
-    def _predict(self, items: list[_Prepared]) -> None:
-        assert self._engine is not None
-        started = time.perf_counter()
-        try:
-            raw = self._engine.predict(np.concatenate([item.tensor for item in items]))
-        except EngineDown as error:
-            self._wait_for_engine(error)
-            self._predict(items)
-        except ChildDied as error:
-            self._after_death(items, error)
-        except FluxdropError as error:
-            if len(items) > 1:
-                self._predict_singly(items)
-            else:
-                self._fail(items[0].job, "predict", error)
-        else:
-            self.engine_trouble = ""
-            milliseconds = (time.perf_counter() - started) * 1000 / len(items)
-            for item, row in zip(items, raw, strict=True):
-                item.job.timings_ms["predict"] = round(milliseconds, 3)
-                self._conclude(item, row)
-
-    def _conclude(self, item: _Prepared, row: NDArray[np.float32]) -> None:
-        assert self._engine is not None
-        try:
-            probabilities = label_probabilities(row, self._bundle)
-        except FluxdropError as error:
-            self._fail(item.job, "predict", error)
-            return
-        self._publishing.put(
-            outcome.done(item.job, item.picture, self._bundle, self._engine.info, probabilities)
-        )
-
-    def _predict_singly(self, items: list[_Prepared]) -> None:
-        for item in items:
-            self._predict([item])
-
-    def _after_death(self, items: list[_Prepared], error: ChildDied) -> None:
-        if len(items) > 1:
-            self._predict_singly(items)
-        elif self._set_aside(items[0].job, error):
-            self._fail(items[0].job, "predict", error)
-        else:
-            self._predict(items)
-
-    def _wait_for_engine(self, error: EngineDown) -> None:
-        if not self.engine_trouble:
-            log.error("the engine is down; pictures wait", reason=error.message)
-        self.engine_trouble = error.message
-        if self._stop.wait(_DOWN_PAUSE_SECONDS):
-            raise Stopping
-
-    def _set_aside(self, job: Job, error: ChildDied) -> bool:
-        """Whether *job* has cost as many processes as a job may."""
-        self._deaths[job.id] += 1
-        deaths = self._deaths[job.id]
-        log.warning("a process died over a job", job=job.id, file=job.source, deaths=deaths)
-        if deaths < _MOST_DEATHS:
-            return False
-        del self._deaths[job.id]
-        error.hint = error.hint or f"It was tried {deaths} times; see the log for what was printed."
-        return True
-
-    # publish
+                log.error("the model stays as it was", wanted=name, reason=error.message)
+                answer(error)
+                continue
+            self._preprocessing.put(Swap(model, partial(answer, None)))
 
     def _publish(self, items: list[Finished]) -> None:
         self.announce(self.publisher.publish(items))
@@ -351,7 +212,7 @@ class Line:
     def announce(self, published: Published) -> None:
         """Log and pass on what was published."""
         for record, path in published.records:
-            engine = self.engine
+            pid = self.model.engine.info.pid if self.model else None
             if isinstance(record, Result):
                 log.info(
                     "done",
@@ -362,7 +223,7 @@ class Line:
                     p=round(record.top[0].p, 4),
                     engine=record.model.engine,
                     backend=record.model.backend,
-                    worker_pid=engine.pid if engine else None,
+                    worker_pid=pid,
                 )
             else:
                 log.warning(
@@ -373,13 +234,10 @@ class Line:
                     stage=record.error.stage,
                     reason=record.error.message,
                 )
-            self._deaths.pop(record.job_id, None)
+            self._deaths.forget(record.job_id)
             self._on_end(record, path)
         for folder in published.void:
             self._on_void(folder)
-
-    def _begin_attempt(self, job: Job) -> None:
-        job.attempts = self._store.begin_attempt([job.id])[job.id]
 
 
 def _fault(job: Job) -> FluxdropError:

@@ -1,0 +1,112 @@
+"""The stage that runs the model."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from itertools import groupby
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fluxdrop.child import ChildDied
+from fluxdrop.errors import FluxdropError
+from fluxdrop.logs import get_logger
+from fluxdrop.predict.classify import label_probabilities
+from fluxdrop.predict.engine import EngineDown
+from fluxdrop.publish import outcome
+from fluxdrop.publish.publisher import Finished
+from fluxdrop.service.deaths import Deaths
+from fluxdrop.service.stage import Stopping
+from fluxdrop.service.work import Fail, Model, Prepared, Swap
+
+log = get_logger("fluxdrop.daemon")
+
+_DOWN_PAUSE_SECONDS = 1.0
+
+
+class Predicting:
+    """Hands on each picture's end: the whole batch at once, and singly where that fails."""
+
+    def __init__(
+        self,
+        deaths: Deaths,
+        stop: threading.Event,
+        *,
+        hand_on: Callable[[Finished], None],
+        fail: Fail,
+    ) -> None:
+        self._deaths = deaths
+        self._stop = stop
+        self._hand_on = hand_on
+        self._fail = fail
+        self.model: Model | None = None
+        """The model in use."""
+        self.trouble = ""
+        """Why pictures wait for the engine, while they do."""
+
+    def work(self, items: list[Prepared | Swap]) -> None:
+        """Predict all of *items*, in order."""
+        for model, batch in groupby(items, key=lambda item: item.model):
+            prepared = []
+            for item in batch:
+                if isinstance(item, Swap):
+                    self._swap(item)
+                else:
+                    prepared.append(item)
+            if prepared:
+                self._predict(model, prepared)
+
+    def close(self) -> None:
+        """End the engine."""
+        if self.model is not None:
+            self.model.engine.close()
+
+    def _swap(self, swap: Swap) -> None:
+        before, self.model = self.model, swap.model
+        if before is not None:
+            before.engine.close()
+        swap.done()
+
+    def _predict(self, model: Model, items: list[Prepared]) -> None:
+        started = time.perf_counter()
+        while True:
+            try:
+                raw = model.engine.predict(np.concatenate([item.tensor for item in items]))
+            except EngineDown as error:
+                self._wait_for_engine(error)
+            except FluxdropError as error:
+                if len(items) > 1:
+                    return self._predict_singly(model, items)
+                (item,) = items
+                if not isinstance(error, ChildDied) or self._deaths.are_too_many(item.job, error):
+                    return self._fail(item.job, "predict", error)
+            else:
+                break
+        self.trouble = ""
+        milliseconds = (time.perf_counter() - started) * 1000 / len(items)
+        for item, row in zip(items, raw, strict=True):
+            item.job.timings_ms["predict"] = round(milliseconds, 3)
+            self._conclude(item, row)
+        return None
+
+    def _predict_singly(self, model: Model, items: list[Prepared]) -> None:
+        for item in items:
+            self._predict(model, [item])
+
+    def _conclude(self, item: Prepared, row: NDArray[np.float32]) -> None:
+        bundle, engine = item.model.bundle, item.model.engine
+        try:
+            probabilities = label_probabilities(row, bundle)
+        except FluxdropError as error:
+            self._fail(item.job, "predict", error)
+        else:
+            self._hand_on(outcome.done(item.job, item.picture, bundle, engine.info, probabilities))
+
+    def _wait_for_engine(self, error: EngineDown) -> None:
+        if not self.trouble:
+            log.error("the engine is down; pictures wait", reason=error.message)
+        self.trouble = error.message
+        if self._stop.wait(_DOWN_PAUSE_SECONDS):
+            raise Stopping
