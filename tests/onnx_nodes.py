@@ -181,17 +181,17 @@ def _behind_an_input(
     graph = single.graph
     if node.op_type == "Constant":
         array = np.ones(expected.shape, dtype=np.float32)
-        graph.node.append(helper.make_node("Add", ["x", node.output[0]], ["sum"]))
+        graph.node.append(helper.make_node("Add", ["data", node.output[0]], ["sum"]))
         result, expected = "sum", expected + array
     else:
         shape = arrays[0]
         assert shape is not None
         array = np.ones([int(size) for size in shape], dtype=np.float32)
-        graph.node.insert(0, helper.make_node("Shape", ["x"], [node.input[0]]))
+        graph.node.insert(0, helper.make_node("Shape", ["data"], [node.input[0]]))
         result = node.output[0]
     if array.size:
         del graph.input[:], graph.output[:]
-        graph.input.append(helper.make_tensor_value_info("x", TensorProto.FLOAT, array.shape))
+        graph.input.append(helper.make_tensor_value_info("data", TensorProto.FLOAT, array.shape))
         graph.output.append(helper.make_empty_tensor_value_info(result))
         yield Case(node.op_type, name, single, array, expected)
 
@@ -200,11 +200,10 @@ def _array(value: Any) -> NDArray[Any] | None:
     """The value as an array; None for what is no tensor of numbers that an engine could meet."""
     if isinstance(value, TensorProto):
         value = numpy_helper.to_array(value)
-    if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiub":
+    if not isinstance(value, np.ndarray | np.generic) or value.dtype.kind not in "fiub":
         return None
-    if value.dtype in (np.float16, np.float64):
-        return value.astype(np.float32)
-    return value
+    array: NDArray[Any] = np.asarray(value)
+    return array.astype(np.float32) if array.dtype in (np.float16, np.float64) else array
 
 
 def _is_float(array: NDArray[Any] | None) -> bool:

@@ -25,7 +25,9 @@ from fluxdrop.errors import FluxdropError
 from fluxdrop.predict.bundle import Bundle, load_bundle
 from fluxdrop.predict.choose import open_engine
 from fluxdrop.predict.classify import label_probabilities
+from fluxdrop.predict.compiler.compile import compile_bundle
 from fluxdrop.predict.engine import Engine, EngineDown
+from fluxdrop.predict.julia_engine import JuliaEngine
 from fluxdrop.preprocess.picture import open_picture
 from fluxdrop.preprocess.tensor import to_tensor
 from fluxdrop.provision import find_julia
@@ -318,11 +320,7 @@ def bundle_of(
 @needs_julia
 def test_model_that_julia_refuses(tmp_path: Path) -> None:
     """A model that only onnxruntime can run: auto runs it and says why, julia is an error."""
-    nodes = [
-        helper.make_node("Flatten", ["x"], ["f"]),
-        helper.make_node("Hardmax", ["f"], ["y"], name="h"),
-    ]
-    bundle = bundle_of(tmp_path, *nodes)
+    bundle = bundle_of(tmp_path, helper.make_node("Det", ["x"], ["y"], name="d"))
 
     with opened("auto", bundle) as engine:
         info = engine.info
@@ -330,22 +328,22 @@ def test_model_that_julia_refuses(tmp_path: Path) -> None:
         opened("julia", bundle)
 
     assert "onnxruntime" == info.engine
-    assert "node h (Hardmax)" in str(info.note)
-    assert "node h (Hardmax)" in caught.value.message
+    assert "node d (Det)" in str(info.note)
+    assert "node d (Det)" in caught.value.message
 
 
 @needs_julia
 def test_model_that_the_worker_refuses(tmp_path: Path) -> None:
-    """A model that compiles and that the worker cannot build names the file and the node."""
-    pool = helper.make_node(
-        "MaxPool", ["x"], ["p"], kernel_shape=[3, 3], ceil_mode=1, strides=[2, 2], name="pool"
-    )
-    bundle = bundle_of(tmp_path, pool, helper.make_node("Flatten", ["p"], ["y"]))
+    """A graph that the worker cannot build is an error that names the file and the node."""
+    bundle = bundle_of(tmp_path, helper.make_node("Flatten", ["x"], ["y"], name="flat"))
+    graph = compile_bundle(bundle).replace(b"node Flatten", b"node Flattem")
+    install = find_julia()
+    assert install is not None
 
     with pytest.raises(FluxdropError) as caught:
-        opened("julia", bundle)
+        JuliaEngine(config.Settings(), install, bundle, graph)
 
-    assert [True, True] == [word in caught.value.message for word in (str(bundle.onnx), "pool")]
+    assert [True, True] == [word in caught.value.message for word in (str(bundle.onnx), "flat")]
 
 
 def flat(**attributes: Any) -> onnx.NodeProto:
@@ -372,19 +370,20 @@ def test_model_that_does_not_fit(
     assert ("model", True) == (caught.value.kind, str(bundle.onnx) in caught.value.message)
 
 
+@pytest.mark.parametrize("size", [1, 2])
 @pytest.mark.parametrize("name", ENGINES)
-def test_fixed_batch(tmp_path: Path, name: str) -> None:
-    """A model that was exported for one picture at a time still takes one; more are no crash."""
-    shape = np.array([1, 16], np.int64)
+def test_fixed_batch(tmp_path: Path, name: str, size: int) -> None:
+    """A model that was exported for batches of one size takes any number of pictures all the same."""
+    shape = np.array([size, 16], np.int64)
     made = helper.make_node("Reshape", ["x", "shape"], ["y"])
-    bundle = bundle_of(tmp_path, made, shape=[1, 1, 4, 4], constants={"shape": shape})
+    bundle = bundle_of(tmp_path, made, shape=[size, 1, 4, 4], constants={"shape": shape})
+    pictures = np.arange(5 * 16, dtype=np.float32).reshape(5, 1, 4, 4)
 
     with opened(name, bundle) as engine:
-        one = engine.predict(np.ones((1, 1, 4, 4), np.float32))
-        with pytest.raises(FluxdropError):
-            engine.predict(np.ones((3, 1, 4, 4), np.float32))
+        found = [engine.predict(pictures[:count]) for count in (1, 2, 5)]
 
-    assert (1, 16) == one.shape
+    for count, result in zip((1, 2, 5), found, strict=True):
+        np.testing.assert_array_equal(pictures[:count].reshape(count, 16), result)
 
 
 @pytest.mark.parametrize("location", ["../secret.bin", "{}/secret.bin", "link.bin"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
@@ -49,3 +50,20 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """End the engine and its process."""
+
+
+def in_batches_of(
+    size: int | None,
+    run: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    batch: NDArray[np.float32],
+) -> NDArray[np.float32]:
+    """`run` of *batch* [N, ...] for a model that was exported for batches of *size* only.
+
+    The last piece is filled up with zeros, whose results are dropped. None: any size will do.
+    """
+    if size is None or size == len(batch):
+        return run(batch)
+    missing = -len(batch) % size
+    filled = np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), dtype=batch.dtype)])
+    pieces = [run(filled[start : start + size]) for start in range(0, len(filled), size)]
+    return np.concatenate(pieces)[: len(batch)]

@@ -13,7 +13,8 @@ from fluxdrop.child import CallFailed, Child, ChildDied
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
 from fluxdrop.predict.bundle import Bundle
-from fluxdrop.predict.engine import EngineDown, EngineInfo
+from fluxdrop.predict.compiler.graph_file import fixed_batch
+from fluxdrop.predict.engine import EngineDown, EngineInfo, in_batches_of
 from fluxdrop.provision import JuliaInstall, julia_command
 from fluxdrop.resources import julia_folder
 from fluxdrop.wire import Kind, WireError, pack_tensor, unpack_facts, unpack_tensor
@@ -42,6 +43,7 @@ class JuliaEngine:
         self._install = install
         self._bundle = bundle
         self._graph = graph
+        self._batch = fixed_batch(graph)
         self._wait_hook = wait_hook
         self._pause = 0.0
         self._not_before = 0.0
@@ -78,18 +80,20 @@ class JuliaEngine:
     def _forward(
         self, child: Child, batch: NDArray[np.float32], timeout: float
     ) -> NDArray[np.float32]:
-        frame = child.call(
-            Kind.PREDICT, *pack_tensor(batch), expect=Kind.PREDICTION, timeout=timeout
-        )
-        try:
+        def run(piece: NDArray[np.float32]) -> NDArray[np.float32]:
+            frame = child.call(
+                Kind.PREDICT, *pack_tensor(piece), expect=Kind.PREDICTION, timeout=timeout
+            )
             result = unpack_tensor(frame.payload)
+            if result.shape[:1] != piece.shape[:1]:
+                raise WireError(f"an answer of shape {result.shape} to a batch of {len(piece)}")
+            return result
+
+        try:
+            return in_batches_of(self._batch, run, batch)
         except WireError as error:
             child.kill()
-            raise ChildDied(f"the worker's answer is no tensor: {error}") from error
-        if result.shape[:1] != batch.shape[:1]:
-            child.kill()
-            raise ChildDied(f"the worker answered {result.shape} to a batch of {len(batch)}")
-        return result
+            raise ChildDied(f"the worker broke the protocol: {error}") from error
 
     def _ensure(self) -> Child:
         if self._child is not None:

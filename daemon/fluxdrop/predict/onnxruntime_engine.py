@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.predict.bundle import Bundle
-from fluxdrop.predict.engine import EngineInfo
+from fluxdrop.predict.engine import EngineInfo, in_batches_of
+
+_DTYPES: dict[str, type[np.floating[Any]]] = {
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+}
 
 
 class OnnxruntimeEngine:
@@ -24,7 +30,11 @@ class OnnxruntimeEngine:
             self._session = ort.InferenceSession(
                 os.fspath(bundle.onnx), options, providers=["CPUExecutionProvider"]
             )
-            self._input = self._session.get_inputs()[0].name
+            declared = self._session.get_inputs()[0]
+            self._input = declared.name
+            self._dtype = _DTYPES.get(declared.type, np.float32)
+            fixed = declared.shape[0] if declared.shape else None
+            self._batch = fixed if isinstance(fixed, int) else None
             # What does not fit model.toml shows here and not with each picture.
             self._run(np.zeros(bundle.spec.input.shape, dtype=np.float32))
         except Exception as error:  # onnxruntime's exceptions share no class below Exception
@@ -53,7 +63,10 @@ class OnnxruntimeEngine:
         """Nothing to end: the session goes with this object."""
 
     def _run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        (output,) = self._session.run(None, {self._input: batch})
+        return in_batches_of(self._batch, self._run_once, batch)
+
+    def _run_once(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        (output,) = self._session.run(None, {self._input: batch.astype(self._dtype, copy=False)})
         result = np.asarray(output, dtype=np.float32)
         if result.shape[:1] != batch.shape[:1]:
             raise ValueError(f"an output of shape {result.shape} for {len(batch)} pictures")

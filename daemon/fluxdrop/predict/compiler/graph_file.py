@@ -58,6 +58,14 @@ class Graph:
         return b"".join([_HEAD.pack(MAGIC, VERSION, 0, len(header)), header, padding, blob])
 
 
+def fixed_batch(graph_file: bytes) -> int | None:
+    """The one batch size that the model in *graph_file* takes; None where any will do."""
+    *_, length = _HEAD.unpack_from(graph_file)
+    statement = graph_file[_HEAD.size : _HEAD.size + length].split(b"\n", 1)[0]
+    size = int(statement.rsplit(b" ", 1)[1].split(b",")[0])
+    return None if size < 0 else size
+
+
 def _statement(node: Node) -> str:
     fields = [
         "node",

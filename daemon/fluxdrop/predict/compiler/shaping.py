@@ -10,7 +10,6 @@ from onnx import numpy_helper
 from fluxdrop.predict.compiler.graph_file import Attribute
 from fluxdrop.predict.compiler.operators import NodeView, UnsupportedError, axis, operator
 
-
 _MOST = 2**63 - 1
 
 

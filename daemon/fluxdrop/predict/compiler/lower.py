@@ -1,0 +1,92 @@
+"""From an ONNX graph in its normal form to the worker's graph, node by node."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+# Imported for what they register.
+from fluxdrop.predict.compiler import elementwise, shaping  # noqa: F401
+from fluxdrop.predict.compiler.graph_file import Graph, Node
+from fluxdrop.predict.compiler.operators import OPERATORS, NodeView, UnsupportedError
+from fluxdrop.predict.compiler.source import opset_of, value_shape
+
+_SEVERAL_OUTPUTS = frozenset({"Split"})
+
+
+def lower(model: ModelProto) -> Graph:
+    """The worker's graph of *model*, which has one input and one output.
+
+    Raises UnsupportedError that names the node, its operator and the reason.
+    """
+    graph = model.graph
+    constants = {item.name: _constant(item) for item in graph.initializer}
+    (model_input,) = [item for item in graph.input if item.name not in constants]
+    shapes = {
+        item.name: value_shape(item) for item in (*graph.input, *graph.value_info, *graph.output)
+    }
+    shapes |= {item.name: tuple(item.dims) for item in graph.initializer}
+    lowered = Graph(
+        input=model_input.name,
+        input_shape=shapes[model_input.name] or (),
+        output=graph.output[0].name,
+    )
+    opset = opset_of(model)
+    read = {name for proto in graph.node for name in proto.input} | {lowered.output}
+    for index, proto in enumerate(graph.node):
+        name = proto.name or f"{proto.op_type}_{index}"
+        try:
+            if proto.op_type == "Constant":
+                constants[proto.output[0]] = _constant_node(proto)
+            else:
+                lowered.nodes.append(_node(proto, name, read, opset, shapes, constants))
+        except UnsupportedError as error:
+            raise UnsupportedError(f"node {name} ({proto.op_type}): {error}") from error
+    used = {name for node in lowered.nodes for name in node.inputs}
+    lowered.tensors = {name: value for name, value in constants.items() if name in used}
+    return lowered
+
+
+def _node(
+    proto: NodeProto,
+    name: str,
+    read: set[str],
+    opset: int,
+    shapes: dict[str, tuple[int, ...] | None],
+    constants: dict[str, NDArray[Any]],
+) -> Node:
+    build = OPERATORS.get(proto.op_type)
+    if build is None or proto.domain not in ("", "ai.onnx"):
+        raise UnsupportedError("this operator is not supported")
+    outputs = list(proto.output)
+    if proto.op_type not in _SEVERAL_OUTPUTS:
+        if read & set(outputs[1:]):
+            raise UnsupportedError("another output of it than the first is used")
+        outputs = outputs[:1]
+    attributes = {item.name: helper.get_attribute_value(item) for item in proto.attribute}
+    view = NodeView(proto.op_type, proto.input, attributes, opset, shapes, constants)
+    return Node(proto.op_type, list(proto.input), outputs, name, build(view))
+
+
+def _constant(tensor: TensorProto) -> NDArray[Any]:
+    array = numpy_helper.to_array(tensor)
+    if array.dtype.kind in "iub":
+        return array.astype("<i8")
+    if array.dtype.kind != "f":
+        raise UnsupportedError(f"the tensor {tensor.name} holds {array.dtype}, not numbers")
+    return array.astype("<f4")
+
+
+def _constant_node(proto: NodeProto) -> NDArray[Any]:
+    for attribute in proto.attribute:
+        value = helper.get_attribute_value(attribute)
+        if attribute.name == "value":
+            return _constant(value)
+        if attribute.name in ("value_float", "value_floats"):
+            return np.asarray(value, dtype="<f4")
+        if attribute.name in ("value_int", "value_ints"):
+            return np.asarray(value, dtype="<i8")
+    raise UnsupportedError("its value is neither a tensor nor numbers")
