@@ -116,6 +116,8 @@ _EACH_INPUT = frozenset(
     ]
 )
 
+_TYPES = [np.dtype(name) for name in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "?")]
+
 
 class Case(NamedTuple):
     """One model of one input and one output, with what goes in and what has to come out."""
@@ -156,7 +158,11 @@ def _cases(
     if node.op_type in ("Constant", "ConstantOfShape"):
         yield from _behind_an_input(name, model, arrays, wanted)
         return
-    computed = [at for at, array in enumerate(arrays) if _is_float(array)]
+    # Bodies of functions (CastLike as a Cast) have inputs that their node does not read.
+    names = [item.name for item in model.graph.input]
+    computed = [
+        at for at, array in enumerate(arrays) if _is_float(array) and names[at] in node.input
+    ]
     for at in computed if node.op_type in _EACH_INPUT else computed[:1]:
         for out, expected in enumerate(wanted if node.op_type == "Split" else wanted[:1]):
             array = arrays[at]
@@ -190,8 +196,9 @@ def _behind_an_input(
         graph.node.insert(0, helper.make_node("Shape", ["data"], [node.input[0]]))
         result = node.output[0]
     if array.size:
+        free = [f"d{axis}" for axis in range(array.ndim)]
         del graph.input[:], graph.output[:]
-        graph.input.append(helper.make_tensor_value_info("data", TensorProto.FLOAT, array.shape))
+        graph.input.append(helper.make_tensor_value_info("data", TensorProto.FLOAT, free))
         graph.output.append(helper.make_empty_tensor_value_info(result))
         yield Case(node.op_type, name, single, array, expected)
 
@@ -200,7 +207,7 @@ def _array(value: Any) -> NDArray[Any] | None:
     """The value as an array; None for what is no tensor of numbers that an engine could meet."""
     if isinstance(value, TensorProto):
         value = numpy_helper.to_array(value)
-    if not isinstance(value, np.ndarray | np.generic) or value.dtype.kind not in "fiub":
+    if not isinstance(value, np.ndarray | np.generic) or value.dtype not in _TYPES:
         return None
     array: NDArray[Any] = np.asarray(value)
     return array.astype(np.float32) if array.dtype in (np.float16, np.float64) else array
@@ -231,8 +238,11 @@ def _single(
     array = arrays[at]
     assert array is not None
     output = graph.output[out].name
+    # A known shape is a constant, and these operators would have nothing left to compute.
+    free = graph.node[0].op_type == "Shape"
+    shape = [f"d{axis}" for axis in range(array.ndim)] if free else array.shape
     del graph.input[:], graph.output[:]
-    graph.input.append(helper.make_tensor_value_info(names[at], TensorProto.FLOAT, array.shape))
+    graph.input.append(helper.make_tensor_value_info(names[at], TensorProto.FLOAT, shape))
     graph.output.append(helper.make_empty_tensor_value_info(output))
     graph.initializer.extend(constants)
     return single

@@ -42,11 +42,11 @@ class Graph:
 
     def to_bytes(self) -> bytes:
         """The graph file."""
-        lines = [f"input {_quote(self.input)} float32 {_join(self.input_shape)}"]
+        lines = [f"input {_quote(self.input)} float32 {_shape(self.input_shape)}"]
         blob = bytearray()
         for name, tensor in self.tensors.items():
             array = np.ascontiguousarray(tensor)
-            shape = _join(tensor.shape) or "-"
+            shape = _shape(tensor.shape)
             lines.append(f"tensor {_quote(name)} {_TYPES[array.dtype]} {shape} {len(blob)}")
             blob += array.tobytes()
             blob += bytes(-len(blob) % _ALIGNMENT)
@@ -62,8 +62,8 @@ def fixed_batch(graph_file: bytes) -> int | None:
     """The one batch size that the model in *graph_file* takes; None where any will do."""
     *_, length = _HEAD.unpack_from(graph_file)
     statement = graph_file[_HEAD.size : _HEAD.size + length].split(b"\n", 1)[0]
-    size = int(statement.rsplit(b" ", 1)[1].split(b",")[0])
-    return None if size < 0 else size
+    size = statement.rsplit(b" ", 1)[1].split(b",")[0]
+    return int(size) if size.isdigit() else None
 
 
 def _statement(node: Node) -> str:
@@ -84,6 +84,10 @@ def _value(value: Attribute) -> str:
     if isinstance(value, int | float):
         return repr(value)
     return _join(value)
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return _join(shape) or "-"
 
 
 def _join(values: Sequence[int] | Sequence[float]) -> str:

@@ -129,7 +129,7 @@ def _newest(model: ModelProto) -> ModelProto:
     model.opset_import.extend(imports)
     try:
         return version_converter.convert_version(model, newest)
-    except (RuntimeError, ValueError, CheckError):
+    except (RuntimeError, ValueError, CheckError, version_converter.ConvertError):
         return model
 
 
