@@ -87,7 +87,7 @@ end
 
 function activation_of(item::Planned, graph, slots, L)
     inputs = Any[COMPUTED; inputs_of(item, graph, slots, 2)]
-    return attempt(() -> ACTIVATIONS[item.node.operator](Operation(item.node, inputs, L, nothing, 1)), item.node)
+    return attempt(() -> OPERATORS[item.node.operator].number(Operation(item.node, inputs, L, nothing, 1)), item.node)
 end
 
 "What `build` returns; what it throws becomes the refusal of the node."

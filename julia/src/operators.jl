@@ -25,18 +25,28 @@ end
 `build(op)` makes the layer. Only the first input may be computed, the others have to be constants,
 unless `any_input`; `fuses` tells that the layer applies `op.activation`, the activation that follows it. Where
 `op.outputs` is more than 1, the layer returns a tuple of as many values; only those with `any_output` can.
+`number`, if there is one, is an activation: `number(op)` is the function that the layer applies to each number
+of its first input, and that the layer before may apply instead.
 """
 struct Operator
     build::Function
     any_input::Bool
     any_output::Bool
     fuses::Bool
+    number::Union{Function,Nothing}
 end
 
-const OPERATORS = Dict{String,Operator}()
+# Any, as for such a dictionary Julia brings compiled code along.
+const OPERATORS = Dict{String,Any}()
 
 function operator(@nospecialize(build), name::String; any_input::Bool=false, any_output::Bool=false, fuses::Bool=false)
-    OPERATORS[name] = Operator(build, any_input, any_output, fuses)
+    OPERATORS[name] = Operator(build, any_input, any_output, fuses, nothing)
+    return nothing
+end
+
+"Register the activation whose function of a number is `number(op)`."
+function pointwise(@nospecialize(number), name::String)
+    OPERATORS[name] = Operator(op -> Elementwise(number(op)), false, false, false, number)
     return nothing
 end
 

@@ -57,8 +57,9 @@ the pass that adds its bias: that saves a walk through memory.
 function fuse(plan, readers, constants)
     makers = Dict{String,Planned}()
     return filter(plan) do item
-        operator = item.node.operator
-        if haskey(ACTIVATIONS, operator) && all(name -> number_or_absent(name, constants), item.inputs[2:end])
+        operator = get(OPERATORS, item.node.operator, nothing)
+        operator === nothing && return true
+        if operator.number !== nothing && all(name -> number_or_absent(name, constants), item.inputs[2:end])
             maker = get(makers, item.inputs[1], nothing)
             if maker !== nothing && readers[item.inputs[1]] == 1
                 delete!(makers, item.inputs[1])
@@ -67,7 +68,7 @@ function fuse(plan, readers, constants)
                 return false
             end
         end
-        if haskey(OPERATORS, operator) && OPERATORS[operator].fuses && length(item.outputs) == 1
+        if operator.fuses && length(item.outputs) == 1
             makers[item.outputs[1]] = item
         end
         return true

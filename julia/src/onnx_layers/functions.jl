@@ -70,7 +70,7 @@ struct Swish{S} <: Function
     α::Float32
 end
 
-(s::Swish)(x) = x * s.sigmoid(s.α * x)
+@inline (s::Swish)(x) = x * s.sigmoid(s.α * x)
 
 """
     erf(x)
@@ -82,11 +82,11 @@ weighted least squares for |x| < 4, beyond which it is ±1 in Float32.
     z = min(x * x, 16.0f0)
     p = evalpoly(z, (1.1283791f0, 0.20712305f0, 0.05152458f0, 0.0039904816f0, 1.4728463f-4, -1.942314f-6, 1.9111085f-8))
     q = evalpoly(z, (1.0f0, 0.51688927f0, 0.11796983f0, 0.01495788f0, 0.0010210918f0))
-    return ifelse(abs(x) < 4, x * p / q, copysign(1.0f0, x))
+    return ifelse(abs(x) >= 4, copysign(1.0f0, x), x * p / q)
 end
 
 "GELU by the error function, as PyTorch has it by default; Flux's `gelu` is the one by tanh."
-gelu_erf(x) = 0.5f0 * x * (1 + erf(x * 0.70710677f0))
+@inline gelu_erf(x) = 0.5f0 * x * (1 + erf(x * 0.70710677f0))
 
 "ONNX's Cast to the integer type `T`, held as an Int64 (the worker's only integers)."
 struct ToInteger{T} <: Function end

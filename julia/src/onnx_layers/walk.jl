@@ -27,14 +27,17 @@ struct Walk
     end
 end
 
-"Call `f` for each run: with the number of runs before it, and the offsets (from 0) at which it begins in either array."
-function each_run(f::F, w::Walk) where {F}
+"""
+Call `f` for each run: with the number of runs before it, and the offsets (from 0) at which it begins in either
+array. A run goes along the first dimension, or the first `along`.
+"""
+function each_run(f::F, w::Walk, along=1) where {F}
     any(iszero, w.sizes) && return nothing
     at, run, i, j = zeros(Int, length(w.sizes)), 0, 0, 0
     while true
         f(run, i, j)
         run += 1
-        d = 2
+        d = along + 1
         while d <= length(at)
             at[d] += 1
             i += w.a[d]
@@ -86,6 +89,7 @@ function strided(x::Array{T}, sizes, steps, offset=0) where {T}
 end
 
 function pick!(y, x, w, offset)
+    length(w.sizes) >= 2 && w.a[2] == 1 && return turn!(y, x, w, offset)
     n, step = w.sizes[1], w.a[1]
     each_run(w) do _, i, j
         if step == 1
@@ -93,6 +97,23 @@ function pick!(y, x, w, offset)
         else
             @inbounds @simd for l in 0:n-1
                 y[j+l+1] = x[offset+i+step*l+1]
+            end
+        end
+    end
+    return nothing
+end
+
+const TILE = 16
+
+"`pick!` where neighbours in `x` come to lie apart: tile by tile, so that what the cache has of either is used."
+function turn!(y, x, w, offset)
+    m, n, x_step, y_step = w.sizes[1], w.sizes[2], w.a[1], w.b[2]
+    each_run(w, 2) do _, i, j
+        for column in 0:TILE:n-1, row in 0:TILE:m-1
+            for c in column:min(column + TILE, n)-1
+                @inbounds @simd for r in row:min(row + TILE, m)-1
+                    y[j+c*y_step+r+1] = x[offset+i+r*x_step+c+1]
+                end
             end
         end
     end

@@ -2,98 +2,122 @@
 
 const O = OnnxLayers
 
-"Operators of one input that is computed: a function of a number, which the layer before may apply itself."
-const ACTIVATIONS = Dict{String,Function}()
+# Statements instead of loops over tables: Julia compiles a loop, which takes longer than it runs.
+from_backend(f::Symbol, name) = pointwise(op -> getfield(op.L, f), name)
+from_backend(:relu, "Relu")
+from_backend(:sigmoid, "Sigmoid")
+from_backend(:tanh_fast, "Tanh")
+from_backend(:softplus, "Softplus")
+from_backend(:softsign, "Softsign")
+from_backend(:mish, "Mish")
+from_backend(:hardswish, "HardSwish")
 
-function pointwise(@nospecialize(build), name::String)
-    ACTIVATIONS[name] = build
-    operator(op -> Elementwise(build(op)), name)
-end
+with_alpha(f::Symbol, name) = pointwise(op -> Base.Fix2(getfield(op.L, f), float(op, "alpha")), name)
+with_alpha(:leakyrelu, "LeakyRelu")
+with_alpha(:elu, "Elu")
+with_alpha(:celu, "Celu")
 
-pointwise(op -> op.L.relu, "Relu")
-pointwise(op -> op.L.sigmoid, "Sigmoid")
-pointwise(op -> op.L.tanh_fast, "Tanh")
-pointwise(op -> op.L.softplus, "Softplus")
-pointwise(op -> op.L.softsign, "Softsign")
-pointwise(op -> op.L.mish, "Mish")
-pointwise(op -> op.L.hardswish, "HardSwish")
-pointwise(op -> Base.Fix2(op.L.leakyrelu, float(op, "alpha")), "LeakyRelu")
-pointwise(op -> Base.Fix2(op.L.elu, float(op, "alpha")), "Elu")
-pointwise(op -> Base.Fix2(op.L.celu, float(op, "alpha")), "Celu")
 pointwise(op -> Selu(float(op, "alpha"), float(op, "gamma")), "Selu")
 pointwise(op -> HardSigmoid(float(op, "alpha"), float(op, "beta")), "HardSigmoid")
 pointwise(op -> ThresholdedRelu(float(op, "alpha")), "ThresholdedRelu")
 pointwise(op -> Swish(op.L.sigmoid, float(op, "alpha")), "Swish")
-pointwise(op -> O.erf, "Erf")
 pointwise("Gelu") do op
     word(op, "approximate") == "tanh" ? op.L.gelu :
         word(op, "approximate") == "none" ? O.gelu_erf : refuse(op, "'approximate' is tanh or none")
 end
 
-for (name, f) in ("Abs" => abs, "Neg" => -, "Reciprocal" => inv, "Exp" => exp, "Sqrt" => O.square_root, "Floor" => floor,
-                  "Ceil" => ceil, "Round" => round, "Sign" => sign, "Not" => O.negation, "Sinh" => sinh, "Cosh" => cosh,
-                  "Atan" => atan, "Asinh" => asinh)
-    pointwise(op -> f, name)
-end
+of_number(@nospecialize(f), name) = pointwise(op -> f, name)
+of_number(abs, "Abs")
+of_number(-, "Neg")
+of_number(inv, "Reciprocal")
+of_number(exp, "Exp")
+of_number(O.square_root, "Sqrt")
+of_number(O.erf, "Erf")
+of_number(floor, "Floor")
+of_number(ceil, "Ceil")
+of_number(round, "Round")
+of_number(sign, "Sign")
+of_number(O.negation, "Not")
+of_number(sinh, "Sinh")
+of_number(cosh, "Cosh")
+of_number(atan, "Atan")
+of_number(asinh, "Asinh")
 
 in_unit(x) = abs(x) <= 1
-for (name, f, real) in (("Log", log, >=(0)), ("Sin", sin, isfinite), ("Cos", cos, isfinite), ("Tan", tan, isfinite),
-                        ("Asin", asin, in_unit), ("Acos", acos, in_unit), ("Atanh", atanh, in_unit), ("Acosh", acosh, >=(1)))
-    pointwise(op -> Partial(f, real), name)
-end
+where_real(@nospecialize(f), @nospecialize(real), name) = pointwise(op -> Partial(f, real), name)
+where_real(log, >=(0), "Log")
+where_real(sin, isfinite, "Sin")
+where_real(cos, isfinite, "Cos")
+where_real(tan, isfinite, "Tan")
+where_real(asin, in_unit, "Asin")
+where_real(acos, in_unit, "Acos")
+where_real(atanh, in_unit, "Atanh")
+where_real(acosh, >=(1), "Acosh")
 
-pointwise("Clip") do op
+function clamp_of(op)
     low, high = optional(op, 2), optional(op, 3)
     all(v -> v === nothing || length(v) == 1, (low, high)) || refuse(op, "min and max have to be numbers")
-    Clamp(low === nothing ? -Inf32 : first(low), high === nothing ? Inf32 : first(high))
+    return Clamp(low === nothing ? -Inf32 : first(low), high === nothing ? Inf32 : first(high))
 end
 
-# Bounds that are computed, or integers.
-operator("Clip"; any_input=true) do op
-    bounds = op.inputs[2:end]
-    op.inputs[1] === COMPUTED && all(b -> b === nothing || b isa Array{Float32}, bounds) ?
-        Elementwise(ACTIVATIONS["Clip"](op)) : bind(op, clip)
+"`clip` is for bounds that are computed, or integers."
+function clip_of(op)
+    return all(i -> i === nothing || i isa Array{Float32}, op.inputs[2:end]) ? Elementwise(clamp_of(op)) : bind(op, clip)
 end
 
-for (name, f) in ("Add" => +, "Sub" => -, "Mul" => *, "Div" => O.quotient, "PRelu" => O.prelu, "And" => O.both,
-                  "Or" => O.either, "Xor" => O.one_of, "Equal" => ==, "Greater" => >, "Less" => <, "GreaterOrEqual" => >=,
-                  "LessOrEqual" => <=, "Where" => O.choice)
-    operator(op -> bind(op, Elementwise(f)), name; any_input=true)
-end
+OPERATORS["Clip"] = Operator(clip_of, true, false, false, clamp_of)
+
+broadcasting(@nospecialize(f), name) = operator(op -> bind(op, Elementwise(f)), name; any_input=true)
+broadcasting(+, "Add")
+broadcasting(-, "Sub")
+broadcasting(*, "Mul")
+broadcasting(O.quotient, "Div")
+broadcasting(O.prelu, "PRelu")
+broadcasting(O.both, "And")
+broadcasting(O.either, "Or")
+broadcasting(O.one_of, "Xor")
+broadcasting(==, "Equal")
+broadcasting(>, "Greater")
+broadcasting(<, "Less")
+broadcasting(>=, "GreaterOrEqual")
+broadcasting(<=, "LessOrEqual")
+broadcasting(O.choice, "Where")
 
 operator(op -> bind(op, Elementwise(int(op, "fmod") == 0 ? mod : rem)), "Mod"; any_input=true)
 
-"Functions for the exponents that models have, which take a power far more time."
-const POWERS = Dict(0.5f0 => O.square_root, 1.0f0 => identity, 2.0f0 => abs2, 3.0f0 => O.cube)
-
 operator("Pow"; any_input=true) do op
     exponent = op.inputs[2]
-    exponent isa Array{Float32,0} && haskey(POWERS, exponent[]) ? Elementwise(POWERS[exponent[]]) : bind(op, Elementwise(O.power))
+    exponent isa Array{Float32,0} || return bind(op, Elementwise(O.power))
+    Elementwise(exponent[] == 2 ? abs2 : exponent[] == 3 ? O.cube : exponent[] == 0.5 ? O.square_root :
+                Base.Fix2(O.power, exponent[]))
 end
 
-for (name, f, mean) in (("Min", min, false), ("Max", max, false), ("Sum", +, false), ("Mean", +, true))
-    operator(op -> bind(op, Variadic(f, mean)), name; any_input=true)
-end
+variadic(@nospecialize(f), mean, name) = operator(op -> bind(op, Variadic(f, mean)), name; any_input=true)
+variadic(min, false, "Min")
+variadic(max, false, "Max")
+variadic(+, false, "Sum")
+variadic(+, true, "Mean")
 
 "Operators that hand on what they get, at inference; they leave no layer behind."
 const PASSES = ("Identity", "Dropout")
 
-# Its mask is read, too.
+# Only where its mask is read.
 operator(op -> (x -> (x, Elementwise(isequal)(x, x))), "Dropout"; any_output=true)
 
-const INTEGERS = Dict(2 => UInt8, 3 => Int8, 4 => UInt16, 5 => Int16, 6 => Int32, 7 => Int64, 12 => UInt32, 13 => UInt64)
+"By the numbers of ONNX's TensorProto.DataType."
+const TYPES = Any[Float32, UInt8, Int8, UInt16, Int16, Int32, Int64, nothing, Bool, Float32, Float32, UInt32, UInt64]
 
 operator("Cast") do op
-    type = int(op, "to")  # of ONNX's TensorProto.DataType
-    type in (1, 10, 11, 16) && return Elementwise(Float32)
-    type == 9 && return Elementwise(O.truth)
-    Elementwise(ToInteger{get(() -> refuse(op, "the type $type is not supported"), INTEGERS, type)}())
+    T = get(TYPES, int(op, "to"), nothing)
+    T === nothing && refuse(op, "the type $(int(op, "to")) is not supported")
+    Elementwise(T === Float32 ? Float32 : T === Bool ? O.truth : ToInteger{T}())
 end
 
-for (name, f) in ("Softmax" => :softmax, "LogSoftmax" => :logsoftmax, "Hardmax" => nothing)
-    operator(name) do op
-        along = f === nothing ? O.hardmax : getfield(op.L, f)
-        # Cut before the axis, the rest is one axis, the last.
-        int(op, "coerce", 0) == 0 ? AlongAxis(along, int(op, "axis")) : Coerced(AlongAxis(along, -1), int(op, "axis"))
-    end
+function normalising(along, op)
+    # What is cut before the axis has it as its last axis.
+    int(op, "coerce", 0) == 0 ? AlongAxis(along, int(op, "axis")) : Coerced(AlongAxis(along, -1), int(op, "axis"))
 end
+
+operator(op -> normalising(op.L.softmax, op), "Softmax")
+operator(op -> normalising(op.L.logsoftmax, op), "LogSoftmax")
+operator(op -> normalising(O.hardmax, op), "Hardmax")

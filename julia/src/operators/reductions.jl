@@ -1,12 +1,18 @@
 # Reductions, ArgMax and ArgMin.
 
-for (name, each, combine, start, finish) in (
-    ("ReduceSum", identity, +, zero, O.total), ("ReduceMean", identity, +, zero, O.mean),
-    ("ReduceMax", identity, max, O.smallest, O.total), ("ReduceMin", identity, min, O.largest, O.total),
-    ("ReduceProd", identity, *, one, O.total), ("ReduceL1", abs, +, zero, O.total), ("ReduceL2", abs2, +, zero, O.root),
-    ("ReduceSumSquare", abs2, +, zero, O.total), ("ReduceLogSum", identity, +, zero, O.logarithm))
+function reduction(name, @nospecialize(each), @nospecialize(combine), @nospecialize(start), @nospecialize(finish))
     operator(op -> reducing(op, Reduction(each, combine, start, finish, reduction_options(op)...)), name)
 end
+
+reduction("ReduceSum", identity, +, zero, O.total)
+reduction("ReduceMean", identity, +, zero, O.mean)
+reduction("ReduceMax", identity, max, O.smallest, O.total)
+reduction("ReduceMin", identity, min, O.largest, O.total)
+reduction("ReduceProd", identity, *, one, O.total)
+reduction("ReduceL1", abs, +, zero, O.total)
+reduction("ReduceL2", abs2, +, zero, O.root)
+reduction("ReduceSumSquare", abs2, +, zero, O.total)
+reduction("ReduceLogSum", identity, +, zero, O.logarithm)
 
 operator(op -> reducing(op, LogSumExp(reduction_options(op)...)), "ReduceLogSumExp")
 
@@ -18,8 +24,9 @@ function reducing(op, layer)
     return axes === nothing ? layer : bind(op, layer)
 end
 
-for (name, strict, lax) in (("ArgMax", >, >=), ("ArgMin", <, <=))
-    operator(name) do op
-        Extreme(int(op, "select_last_index", 0) == 0 ? strict : lax, int(op, "axis"), int(op, "keepdims") != 0)
-    end
+function extreme(op, strict, lax)
+    Extreme(int(op, "select_last_index", 0) == 0 ? strict : lax, int(op, "axis"), int(op, "keepdims") != 0)
 end
+
+operator(op -> extreme(op, >, >=), "ArgMax")
+operator(op -> extreme(op, <, <=), "ArgMin")

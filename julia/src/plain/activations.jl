@@ -2,16 +2,16 @@
 
 relu(x) = ifelse(x < 0, zero(x), x)
 leakyrelu(x, a=0.01f0) = ifelse(x > 0, x, oftype(x, a) * x)
-elu(x, α=1) = ifelse(x >= 0, x, oftype(x, α) * (fast_exp(x) - 1))
-celu(x, α=1) = ifelse(x >= 0, x, oftype(x, α) * (fast_exp(x / oftype(x, α)) - 1))
+@inline elu(x, α=1) = ifelse(x >= 0, x, oftype(x, α) * (fast_exp(x) - 1))
+@inline celu(x, α=1) = ifelse(x >= 0, x, oftype(x, α) * (fast_exp(x / oftype(x, α)) - 1))
 hardsigmoid(x) = ifelse(x < -3, zero(x), ifelse(x > 3, one(x), (x + 3) / 6))
 hardswish(x) = x * hardsigmoid(x)
-softplus(x) = log1p(fast_exp(-abs(x))) + relu(x)
+@inline softplus(x) = log1p(fast_exp(-abs(x))) + relu(x)
 softsign(x) = x / (1 + abs(x))
-mish(x) = x * tanh_fast(softplus(x))
-gelu(x) = x / 2 * (1 + tanh_fast(0.7978846f0 * (x + 0.044715f0 * x * x * x)))
+@inline mish(x) = x * tanh_fast(softplus(x))
+@inline gelu(x) = x / 2 * (1 + tanh_fast(0.7978846f0 * (x + 0.044715f0 * x * x * x)))
 
-function sigmoid(x)
+@inline function sigmoid(x)
     t = fast_exp(-abs(x))
     return ifelse(x >= 0, 1 / (1 + t), t / (1 + t))
 end
@@ -26,7 +26,7 @@ squares for |x| < 9, beyond which it is ±1 in Float32.
     z = min(x * x, 81.0f0)
     p = evalpoly(z, (1.0f0, 0.13381024f0, 0.0034955864f0, 2.0609056f-5, 1.3354629f-8))
     q = evalpoly(z, (1.0f0, 0.4671434f0, 0.025876976f0, 3.2856321f-4, 7.7765441f-7))
-    return ifelse(abs(x) < 9, x * p / q, copysign(one(x), x))
+    return ifelse(abs(x) >= 9, copysign(one(x), x), x * p / q)
 end
 
 """

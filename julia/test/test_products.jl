@@ -1,0 +1,74 @@
+"Numpy's matmul of tensors of two or more dimensions, in Julia's order, by plain loops."
+function matmul_reference(a, b)
+    batch = Base.Broadcast.broadcast_shape(size(a)[3:end], size(b)[3:end])
+    y = zeros(Float32, size(b, 1), size(a, 2), batch...)
+    at(x, k) = ntuple(d -> d + 2 > ndims(x) || size(x, d + 2) == 1 ? 1 : k[d], max(ndims(x) - 2, 0))
+    for k in CartesianIndices(batch), j in 1:size(a, 2), i in 1:size(b, 1)
+        y[i, j, Tuple(k)...] = sum(Float64(a[l, j, at(a, Tuple(k))...]) * b[i, l, at(b, Tuple(k))...] for l in 1:size(a, 1))
+    end
+    return y
+end
+
+@testset "MatMul broadcasts its batches, whichever side is computed" begin
+    for (a_batch, b_batch) in (((), ()), ((6,), (6,)), ((6,), ()), ((), (6,)), ((6, 2), (6, 2)), ((6, 2), (1, 2)), ((1, 2), (6, 1)), ((6, 2), (6,)), ((1,), (6, 2)))
+        a, b = numbers(4, 3, a_batch...), numbers(5, 4, b_batch...)
+        expected = matmul_reference(a, b)
+        @test agrees(run_node("node MatMul in=x,c out=y name=n", a, "c" => b), expected)
+        @test agrees(run_node("node MatMul in=c,x out=y name=n", b, "c" => a), expected)
+    end
+    x = numbers(4, 4, 3)
+    @test agrees(run_node("node MatMul in=x,x out=y name=n", x), matmul_reference(x, x))
+end
+
+@testset "MatMul takes vectors, which leave no axis behind" begin
+    a, b, v = numbers(4, 3, 2), numbers(5, 4, 2), numbers(4)
+    @test agrees(run_node("node MatMul in=x,v out=y name=n", a, "v" => v), reshape(matmul_reference(a, reshape(v, 1, 4)), 3, 2))
+    @test agrees(run_node("node MatMul in=v,x out=y name=n", b, "v" => v), reshape(matmul_reference(reshape(v, 4, 1), b), 5, 2))
+    @test agrees(run_node("node MatMul in=x,x out=y name=n", v), fill(sum(abs2, v)))
+end
+
+@testset "an activation after a product is applied by it" begin
+    a, b = numbers(4, 3, 2), numbers(5, 4, 2)
+    lines = ["node MatMul in=x,c out=p name=m", "node Relu in=p out=y name=r"]
+    for backend in BACKENDS
+        model = F.build(F.read_graph(graph_file((2, 3, 4), ["c" => b], lines)), backend)
+        @test length(model.steps[1].layers) == 1 && agrees([F.predict(model, a)], max.(matmul_reference(a, b), 0))
+    end
+end
+
+@testset "matrices that do not fit are an error of the node" begin
+    wrong(a, b) = message(() -> run_node("node MatMul in=x,c out=y name=n", a, "c" => b), F.ComputeError)
+    @test startswith(wrong(numbers(4, 3, 2), numbers(5, 3, 2)), "node n (MatMul): DimensionMismatch")
+    @test startswith(wrong(numbers(4, 3, 2), numbers(5, 4, 3)), "node n (MatMul): DimensionMismatch")
+end
+
+@testset "Einsum sums over what its equation leaves out" begin
+    a, b = numbers(4, 3, 2), numbers(5, 4, 2)
+    einsum(equation, x, constants...; inputs="x") = run_node("node Einsum in=$inputs out=y name=n equation=$(replace(equation, ',' => "%2C"))", x, constants...)
+    pair(equation, x, c) = einsum(equation, x, "c" => c; inputs="x,c")
+    @test agrees(einsum("ijk->kji", a), permutedims(a, (3, 2, 1)))
+    @test agrees(einsum("ijk->j", a), reshape(sum(a, dims=(1, 3)), 3))
+    @test agrees(einsum("ijk->", a), fill(sum(a)))
+    @test agrees(einsum("ba", numbers(4, 3)), permutedims(numbers(4, 3)))
+    square = numbers(3, 3, 2)
+    @test agrees(einsum("...ii->...i", square), [square[i, i, k] for i in 1:3, k in 1:2])
+    @test agrees(einsum("bii", square), [sum(square[i, i, k] for i in 1:3) for k in 1:2])
+    @test agrees(pair("bij,bjk->bik", a, b), matmul_reference(a, b))
+    @test agrees(pair("...ij,...jk->...ik", a, numbers(5, 4, 1)), matmul_reference(a, numbers(5, 4, 1)))
+    @test agrees(pair("bhwc,hkc->bhwk", numbers(3, 4, 2, 2), numbers(3, 5, 2)),
+                 [sum(numbers(3, 4, 2, 2)[c, w, h, n] * numbers(3, 5, 2)[c, k, h] for c in 1:3) for k in 1:5, w in 1:4, h in 1:2, n in 1:2])
+    @test agrees(pair("i,j->ij", numbers(3), numbers(4)), numbers(4) * numbers(3)')
+    @test agrees(einsum("ij,ij,i->j", numbers(4, 3), "c" => numbers(4, 3), "v" => numbers(3); inputs="x,c,v"),
+                 [sum(numbers(4, 3)[j, i]^2 * numbers(3)[i] for i in 1:3) for j in 1:4])
+    @test occursin("malformed", message(() -> einsum("i-j->k", a), F.OperatorError))
+    @test occursin("do not fit", message(() -> einsum("ij->ji", a), F.ComputeError))
+end
+
+@testset "Gemm of two computed matrices turns, scales and adds" begin
+    x, c = numbers(3, 3), numbers(3)
+    line(α, β, a, b) = "node Gemm in=x,x,c out=y name=n alpha=$α beta=$β transA=$a transB=$b"
+    for a in (0, 1), b in (0, 1)
+        product = (b == 1 ? permutedims(x) : x) * (a == 1 ? permutedims(x) : x)
+        @test agrees(run_node(line(0.5, 2.0, a, b), x, "c" => c), 0.5f0 .* product .+ 2 .* c)
+    end
+end
