@@ -7,8 +7,7 @@ module OnnxLayers
 Base.Experimental.@optlevel 2
 
 using LinearAlgebra: rmul!
-
-export DilatedPool, UnpaddedMean
+using ..PlainLayers: mean_and_variance
 
 include("onnx_layers/walk.jl")
 include("onnx_layers/inputs.jl")
@@ -19,6 +18,11 @@ include("onnx_layers/shape.jl")
 include("onnx_layers/reductions.jl")
 include("onnx_layers/products.jl")
 include("onnx_layers/einsum.jl")
-include("onnx_layers/windows.jl")
+include("onnx_layers/convolution.jl")
+include("onnx_layers/pooling.jl")
+include("onnx_layers/normalisation.jl")
+include("onnx_layers/resampling.jl")
+include("onnx_layers/padding.jl")
+include("onnx_layers/depth.jl")
 
 end

@@ -111,9 +111,6 @@ function pads(op)
     return Tuple(values[isodd(i) ? axis : axis + n] for axis in n:-1:1 for i in 1:2)
 end
 
-"Refuse an attribute that has another value than the one the layers can do."
-only_value(op, name, value) = int(op, name, value) == value || refuse(op, "'$name' = $(int(op, name)) is not supported")
-
 "`f` with the node's constants bound, so that it takes the computed inputs alone."
 bind(op::Operation, f) = all(input -> input === COMPUTED, op.inputs) ? f : Bound(f, op.inputs)
 
@@ -121,6 +118,9 @@ bind(op::Operation, f) = all(input -> input === COMPUTED, op.inputs) ? f : Bound
 activation(op::Operation) = op.activation === nothing ? identity : op.activation
 
 include("operators/convolution.jl")
+include("operators/pooling.jl")
+include("operators/normalisation.jl")
+include("operators/resampling.jl")
 include("operators/elementwise.jl")
 include("operators/reductions.jl")
 include("operators/dense.jl")

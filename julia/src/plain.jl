@@ -14,7 +14,9 @@ Base.Experimental.@optlevel 2
 include("plain/activations.jl")
 include("plain/window.jl")
 include("plain/conv.jl")
+include("plain/conv_transpose.jl")
 include("plain/pooling.jl")
 include("plain/basic.jl")
+include("plain/normalisation.jl")
 
 end

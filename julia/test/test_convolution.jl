@@ -41,39 +41,78 @@ end
     @test agrees(run_node(line, x, "w" => w, "b" => b), reshape(expected, :, 6, 2))
 end
 
-@testset "a pooling looks at every position that its window sees" begin
-    x = numbers(9, 8, 3, 2)
-    top(seen, n) = maximum(seen)
-    counted(seen, n) = sum(seen) / n
-    uncounted(seen, n) = sum(seen) / length(seen)
-    for options in ((kernel=(2, 2), strides=(2, 2)), (kernel=(3, 2), strides=(1, 2), pads=(1, 0, 0, 1)),
-                    (kernel=(3, 3), strides=(2, 3), pads=(1, 1, 1, 1)), (kernel=(1, 4),))
-        o = merge((strides=(1, 1), pads=(0, 0, 0, 0)), options)
-        line(operator, rest) = "node $operator in=x out=y name=n kernel_shape=$(join(o.kernel, ',')) " *
-                               "strides=$(join(o.strides, ',')) pads=$(join(o.pads, ',')) ceil_mode=0 $rest"
-        @test agrees(run_node(line("MaxPool", "dilations=1,1 storage_order=0"), x), pool_reference(top, x; o...))
-        @test agrees(run_node(line("AveragePool", "count_include_pad=1"), x), pool_reference(counted, x; o...))
-        @test agrees(run_node(line("AveragePool", "count_include_pad=0"), x), pool_reference(uncounted, x; o...))
+"Conv's definition in any number of dimensions, without bias: `x` is (spatial..., C, N), options are in ONNX's order."
+function volume_conv_reference(x, w; strides, pads, dilations, group)
+    n = ndims(x) - 2
+    s, d, before, after = reverse(strides), reverse(dilations), reverse(pads[1:n]), reverse(pads[n+1:end])
+    sizes = ntuple(i -> (size(x, i) + before[i] + after[i] - d[i] * (size(w, i) - 1) - 1) ÷ s[i] + 1, n)
+    share, out = size(w, n + 1), size(w, n + 2)
+    y = zeros(Float32, sizes..., out, size(x, n + 2))
+    for at in CartesianIndices(y), c in 1:share, tap in CartesianIndices(size(w)[1:n])
+        place = ntuple(i -> (at[i] - 1) * s[i] - before[i] + (tap[i] - 1) * d[i] + 1, n)
+        channel = (at[n+1] - 1) ÷ (out ÷ group) * share + c
+        checkbounds(Bool, x, place..., channel, at[n+2]) && (y[at] += x[place..., channel, at[n+2]] * w[tap, c, at[n+1]])
     end
-    dilated = "node MaxPool in=x out=y name=n kernel_shape=2,3 strides=1,2 pads=1,0,0,1 dilations=3,2 ceil_mode=0 storage_order=0"
-    @test agrees(run_node(dilated, x),
-                 pool_reference(top, x; kernel=(2, 3), strides=(1, 2), pads=(1, 0, 0, 1), dilations=(3, 2)))
+    return y
 end
 
-@testset "global pooling leaves one number a channel" begin
-    x = numbers(5, 3, 4, 2)
-    @test agrees(run_node("node GlobalAveragePool in=x out=y name=n", x), sum(x, dims=(1, 2)) ./ 15)
-    @test agrees(run_node("node GlobalMaxPool in=x out=y name=n", x), maximum(x, dims=(1, 2)))
+"ConvTranspose's definition: every number of `x` is given to all taps of its window. `w` is (spatial..., out ÷ group, C)."
+function transpose_reference(x, w, b; strides, pads, dilations, group, output_padding)
+    n = ndims(x) - 2
+    s, d, before, after = reverse(strides), reverse(dilations), reverse(pads[1:n]), reverse(pads[n+1:end])
+    sizes = ntuple(i -> (size(x, i) - 1) * s[i] + d[i] * (size(w, i) - 1) + 1 - before[i] - after[i] + reverse(output_padding)[i], n)
+    share = size(w, n + 1)
+    y = zeros(Float32, sizes..., share * group, size(x, n + 2)) .+ reshape(b, ntuple(_ -> 1, n)..., :)
+    for at in CartesianIndices(x), o in 1:share, tap in CartesianIndices(size(w)[1:n])
+        place = ntuple(i -> (at[i] - 1) * s[i] - before[i] + (tap[i] - 1) * d[i] + 1, n)
+        channel = (at[n+1] - 1) ÷ (size(x, n + 1) ÷ group) * share + o
+        checkbounds(Bool, y, place..., channel, at[n+2]) && (y[place..., channel, at[n+2]] += x[at] * w[tap, o, at[n+1]])
+    end
+    return y
 end
 
-@testset "BatchNormalization uses the statistics it is given" begin
-    γ, β, μ, v = numbers(4), numbers(4) .+ 1, numbers(4) ./ 2, abs.(numbers(4)) .+ 0.1f0
-    line = "node BatchNormalization in=x,g,b,m,v out=y name=n epsilon=0.001 training_mode=0"
-    constants = ("g" => γ, "b" => β, "m" => μ, "v" => v)
-    channels(p) = reshape(p, 1, 1, 4, 1)
-    x = numbers(3, 2, 4, 2)
-    @test agrees(run_node(line, x, constants...),
-                 channels(γ) .* (x .- channels(μ)) ./ sqrt.(channels(v) .+ 0.001f0) .+ channels(β))
-    flat = numbers(4, 3)
-    @test agrees(run_node(line, flat, constants...), γ .* (flat .- μ) ./ sqrt.(v .+ 0.001f0) .+ β)
+@testset "Conv takes one to three spatial dimensions" begin
+    for (x, w, options) in (
+        (numbers(7, 4, 2), numbers(3, 4, 5), (strides=(2,), pads=(2, 1), dilations=(2,), group=1)),
+        (numbers(5, 6, 4, 4, 2), numbers(2, 3, 2, 4, 3), (strides=(1, 2, 1), pads=(1, 0, 1, 0, 2, 0), dilations=(2, 1, 1), group=1)),
+        (numbers(5, 4, 3, 4, 1), numbers(1, 1, 1, 2, 6), (strides=(1, 1, 1), pads=(0, 0, 0, 0, 0, 0), dilations=(1, 1, 1), group=2)),
+        (numbers(5, 4, 6, 3, 2), numbers(3, 2, 3, 1, 6), (strides=(2, 1, 1), pads=(1, 1, 0, 1, 0, 2), dilations=(1, 1, 2), group=3)),
+    )
+        @test agrees(run_node(conv_line("x,w"; options...), x, "w" => w), volume_conv_reference(x, w; options...))
+    end
+    @test occursin("4 dimensions are expected, not 3",
+                   message(() -> run_node(conv_line("x,w"), numbers(5, 4, 2), "w" => numbers(3, 3, 4, 2)), F.ComputeError))
+end
+
+@testset "ConvTranspose gives each number to all taps of its window" begin
+    one = (strides=(1, 1), pads=(0, 0, 0, 0), dilations=(1, 1), group=1, output_padding=(0, 0))
+    for (x, w, options) in (
+        (numbers(4, 3, 4, 2), numbers(3, 2, 5, 4), one),
+        (numbers(4, 3, 4, 2), numbers(3, 3, 2, 4), merge(one, (strides=(2, 3), pads=(1, 0, 2, 1), group=2))),
+        (numbers(4, 3, 4, 1), numbers(2, 3, 1, 4), merge(one, (dilations=(2, 3), group=4, pads=(0, 1, 0, 0)))),
+        (numbers(4, 3, 2, 1), numbers(3, 3, 3, 2), merge(one, (strides=(3, 2), pads=(1, 1, 1, 1), output_padding=(2, 1)))),
+        (numbers(4, 3, 2, 1), numbers(2, 2, 3, 2), merge(one, (strides=(1, 2), dilations=(3, 1), output_padding=(2, 4)))),
+        (numbers(5, 4, 2), numbers(3, 2, 4), (strides=(2,), pads=(1, 0), dilations=(2,), group=2, output_padding=(1,))),
+        (numbers(3, 2, 4, 2, 2), numbers(2, 3, 2, 3, 2),
+         (strides=(1, 2, 2), pads=(1, 0, 0, 0, 1, 1), dilations=(1, 2, 1), group=1, output_padding=(0, 1, 0))),
+    )
+        b = numbers(size(w, ndims(w) - 1) * options.group)
+        line(inputs) = conv_line(inputs; operator="ConvTranspose", strides=options.strides, pads=options.pads,
+                                 dilations=options.dilations, group=options.group) *
+                       " output_padding=$(join(options.output_padding, ','))"
+        @test agrees(run_node(line("x,w,b"), x, "w" => w, "b" => b), transpose_reference(x, w, b; options...))
+        @test agrees(run_node(line("x,w"), x, "w" => w), transpose_reference(x, w, zero(b); options...))
+    end
+end
+
+@testset "ConvTranspose applies the activation that follows it, also where it reaches beyond its windows" begin
+    x, w, b = numbers(3, 2, 2, 1), numbers(2, 2, 3, 2), numbers(3)
+    options = (strides=(1, 2), pads=(0, 0, 0, 0), dilations=(1, 1), group=1)
+    for padding in ((0, 0), (1, 3))
+        lines = [replace(conv_line("x,w,b"; operator="ConvTranspose", options...), "out=y" => "out=z") *
+                 " output_padding=$(join(padding, ','))", "node Relu in=z out=y name=r"]
+        graph = F.read_graph(graph_file((1, 2, 2, 3), ("w" => w, "b" => b), lines))
+        expected = max.(transpose_reference(x, w, b; options..., output_padding=padding), 0)
+        @test agrees([F.predict(F.build(graph, backend), x) for backend in BACKENDS], expected)
+    end
 end

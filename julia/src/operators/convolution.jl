@@ -1,16 +1,19 @@
-# Convolution, pooling and normalisation.
+# Convolution.
 
 operator("Conv"; fuses=true) do op
-    weight = constant(op, 2)
-    n = ndims(weight) - 2
-    n >= 1 || refuse(op, "the weight has $(ndims(weight)) dimensions")
-    dilation = spatial(op, "dilations")
-    options = window_options(op)
-    length(dilation) == length(options.stride) == length(options.pad) ÷ 2 == n ||
-        refuse(op, "strides, dilations and pads do not fit a weight of $(ndims(weight)) dimensions")
+    weight, n = constant(op, 2), kernel_dimensions(op)
     bias = optional(op, 3)
     op.L.Conv(flipped(weight, n), bias === nothing ? false : bias, activation(op);
-              options..., dilation=dilation, groups=int(op, "group"))
+              window_options(op)..., dilation=spatial(op, "dilations"), groups=int(op, "group"))
+end
+
+"The number of spatial dimensions of the weight, which all the options have to fit."
+function kernel_dimensions(op)
+    n = ndims(constant(op, 2)) - 2
+    n >= 1 || refuse(op, "the weight has $(n + 2) dimensions")
+    length(ints(op, "dilations")) == length(ints(op, "strides")) == length(ints(op, "pads")) ÷ 2 == n ||
+        refuse(op, "strides, dilations and pads do not fit a weight of $(n + 2) dimensions")
+    return n
 end
 
 """
@@ -27,37 +30,19 @@ function flipped(weight, n)
     return turned
 end
 
-operator("BatchNormalization"; fuses=true) do op
-    only_value(op, "training_mode", 0)
-    γ, β, μ, σ² = (constant(op, i) for i in 2:5)
-    all(v -> size(v) == size(γ), (β, μ, σ²)) && ndims(γ) == 1 ||
-        refuse(op, "scale, bias, mean and variance are not vectors of one length")
-    norm = op.L.BatchNorm(length(γ), activation(op); initβ=_ -> β, initγ=_ -> γ, eps=float(op, "epsilon"))
-    copyto!(norm.μ, μ)
-    copyto!(norm.σ², σ²)
-    op.L.testmode!(norm)
+operator("ConvTranspose"; fuses=true) do op
+    n = kernel_dimensions(op)
+    weight, bias = flipped(constant(op, 2), n), optional(op, 3)
+    stride, groups = spatial(op, "strides"), int(op, "group")
+    added = Tuple(reverse(ints(op, "output_padding")))
+    length(added) == n && all(>=(0), added) || refuse(op, "the attribute 'output_padding' has the values $added")
+    # What is added at the end undoes what is cut off there, before it makes the output longer.
+    pad = Tuple(isodd(i) ? p : max(0, p - added[i÷2]) for (i, p) in enumerate(pads(op)))
+    outpad = Tuple(max(0, added[i] - pads(op)[2i]) for i in 1:n)
+    within = min.(outpad, stride .- 1)
+    layer(bias, σ) = op.L.ConvTranspose(weight, bias, σ; stride=stride, pad=pad, outpad=within,
+                                        dilation=spatial(op, "dilations"), groups=groups)
+    outpad == within && return layer(bias === nothing ? false : bias, activation(op))
+    bias === nothing && (bias = zeros(Float32, size(weight, n + 1) * groups))
+    Lengthened(layer(false, identity), outpad .- within, bias, activation(op))
 end
-
-operator("MaxPool") do op
-    only_value(op, "ceil_mode", 0)
-    only_value(op, "storage_order", 0)
-    pooling(op, op.L.MaxPool, op.L.maxpool)
-end
-
-operator("AveragePool") do op
-    only_value(op, "ceil_mode", 0)
-    pool = pooling(op, op.L.MeanPool, op.L.meanpool)
-    int(op, "count_include_pad") == 1 || all(iszero, pads(op)) ? pool : UnpaddedMean(pool)
-end
-
-function pooling(op, layer, f)
-    kernel, options = spatial(op, "kernel_shape"), window_options(op)
-    dilation = haskey(op.node.attributes, "dilations") ? spatial(op, "dilations") : map(one, kernel)
-    length(options.stride) == length(options.pad) ÷ 2 == length(dilation) == length(kernel) ||
-        refuse(op, "kernel_shape, strides, dilations and pads do not fit each other")
-    all(isone, dilation) && return layer(kernel; options...)
-    return DilatedPool(f, op.L.PoolDims, kernel, options.stride, options.pad, dilation)
-end
-
-operator(op -> op.L.GlobalMeanPool(), "GlobalAveragePool")
-operator(op -> op.L.GlobalMaxPool(), "GlobalMaxPool")

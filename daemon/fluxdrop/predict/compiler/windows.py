@@ -1,0 +1,214 @@
+"""The operators that look at neighbours: convolution, pooling, normalisation, resizing and padding.
+
+Semantics: the ONNX operator reference (https://onnx.ai/onnx/operators/).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fluxdrop.predict.compiler.graph_file import Attribute
+from fluxdrop.predict.compiler.operators import NodeView, UnsupportedError, axis, operator
+
+_EPSILON = 1e-5
+
+
+@operator("GlobalAveragePool", "GlobalMaxPool")
+def _global_pool(node: NodeView) -> dict[str, Attribute]:
+    return {}
+
+
+@operator("GlobalLpPool")
+def _global_lp_pool(node: NodeView) -> dict[str, Attribute]:
+    return {"p": _int(node, "p", 2)}
+
+
+@operator("Conv")
+def _conv(node: NodeView) -> dict[str, Attribute]:
+    return {**_window(node, node.constant(1).shape[2:]), "group": _int(node, "group", 1)}
+
+
+@operator("ConvTranspose")
+def _conv_transpose(node: NodeView) -> dict[str, Attribute]:
+    kernel = node.constant(1).shape[2:]
+    strides = node.ints("strides", [1] * len(kernel))
+    dilations = node.ints("dilations", [1] * len(kernel))
+    padding = node.ints("output_padding", [0] * len(kernel))
+    mode = _text(node, "auto_pad", "NOTSET")
+    begin, end = _halves(node.ints("pads", [0] * (2 * len(kernel))))
+    if mode != "NOTSET":
+        begin, end = [0] * len(kernel), [0] * len(kernel)
+    if mode.startswith("SAME") or "output_shape" in node.attributes:
+        sizes = _spatial_sizes(node, len(kernel))
+        outputs = node.ints("output_shape", [s * n for s, n in zip(strides, sizes, strict=True)])
+        for i, output in enumerate(outputs[-len(kernel) :]):
+            reach = strides[i] * (sizes[i] - 1) + dilations[i] * (kernel[i] - 1) + 1
+            total = reach + padding[i] - output
+            # Less than nothing cannot be cut off: then the output goes on after its end.
+            padding[i] += max(0, -total)
+            small, large = max(0, total) // 2, -(-max(0, total) // 2)
+            begin[i], end[i] = (small, large) if mode == "SAME_UPPER" else (large, small)
+    return {
+        "strides": strides,
+        "dilations": dilations,
+        "pads": begin + end,
+        "output_padding": padding,
+        "group": _int(node, "group", 1),
+    }
+
+
+@operator("MaxPool")
+def _max_pool(node: NodeView) -> dict[str, Attribute]:
+    return _pool(node)
+
+
+@operator("AveragePool")
+def _average_pool(node: NodeView) -> dict[str, Attribute]:
+    return {**_pool(node), "count_include_pad": _int(node, "count_include_pad", 0)}
+
+
+@operator("LpPool")
+def _lp_pool(node: NodeView) -> dict[str, Attribute]:
+    return {**_pool(node), "p": _int(node, "p", 2)}
+
+
+@operator("BatchNormalization")
+def _batch_normalization(node: NodeView) -> dict[str, Attribute]:
+    if _int(node, "training_mode", 0):
+        raise UnsupportedError("it is in training mode; export the model for inference")
+    return {"epsilon": _float(node, "epsilon", _EPSILON)}
+
+
+@operator("InstanceNormalization")
+def _instance_normalization(node: NodeView) -> dict[str, Attribute]:
+    return {"epsilon": _float(node, "epsilon", _EPSILON)}
+
+
+@operator("LayerNormalization")
+def _layer_normalization(node: NodeView) -> dict[str, Attribute]:
+    return {"axis": axis(node, -1), "epsilon": _float(node, "epsilon", _EPSILON)}
+
+
+@operator("GroupNormalization")
+def _group_normalization(node: NodeView) -> dict[str, Attribute]:
+    attributes: dict[str, Attribute] = {
+        "num_groups": _int(node, "num_groups", 1),
+        "epsilon": _float(node, "epsilon", _EPSILON),
+    }
+    if node.opset < 21:
+        # Scale and bias belong to groups there: the worker has to be told how many channels share them.
+        shape = node.shapes.get(node.inputs[0]) or ()
+        if len(shape) < 2 or shape[1] < 1:
+            raise UnsupportedError("the number of channels of its input is not known")
+        attributes["channels"] = shape[1]
+    return attributes
+
+
+@operator("LRN")
+def _lrn(node: NodeView) -> dict[str, Attribute]:
+    return {
+        "size": _int(node, "size", 1),
+        "alpha": _float(node, "alpha", 1e-4),
+        "beta": _float(node, "beta", 0.75),
+        "bias": _float(node, "bias", 1.0),
+    }
+
+
+@operator("Resize")
+def _resize(node: NodeView) -> dict[str, Attribute]:
+    rank = node.rank()
+    old = node.opset < 11
+    return {
+        "mode": _text(node, "mode", "nearest"),
+        "coordinate_transformation_mode": _text(
+            node, "coordinate_transformation_mode", "asymmetric" if old else "half_pixel"
+        ),
+        # Opset 10 had no such attribute; what it meant is neither of the later modes.
+        "nearest_mode": _text(node, "nearest_mode", "simple" if old else "round_prefer_floor"),
+        "keep_aspect_ratio_policy": _text(node, "keep_aspect_ratio_policy", "stretch"),
+        "antialias": _int(node, "antialias", 0),
+        "exclude_outside": _int(node, "exclude_outside", 0),
+        "cubic_coeff_a": _float(node, "cubic_coeff_a", -0.75),
+        "extrapolation_value": _float(node, "extrapolation_value", 0.0),
+        "axes": [value % rank for value in node.ints("axes", range(rank))],
+    }
+
+
+@operator("Upsample")
+def _upsample(node: NodeView) -> dict[str, Attribute]:
+    attributes: dict[str, Attribute] = {"mode": _text(node, "mode", "nearest")}
+    if "scales" in node.attributes:
+        attributes["scales"] = [float(value) for value in node.attributes["scales"]]
+    return attributes
+
+
+@operator("Pad")
+def _pad(node: NodeView) -> dict[str, Attribute]:
+    return {"mode": _text(node, "mode", "constant")}
+
+
+@operator("DepthToSpace", "SpaceToDepth")
+def _blocks(node: NodeView) -> dict[str, Attribute]:
+    return {"blocksize": _int(node, "blocksize", 1), "mode": _text(node, "mode", "DCR")}
+
+
+def _int(node: NodeView, name: str, default: int) -> int:
+    return int(node.attributes.get(name, default))
+
+
+def _float(node: NodeView, name: str, default: float) -> float:
+    return float(node.attributes.get(name, default))
+
+
+def _text(node: NodeView, name: str, default: str) -> str:
+    value = node.attributes.get(name, default)
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _pool(node: NodeView) -> dict[str, Attribute]:
+    kernel = node.ints("kernel_shape", ())
+    return {
+        **_window(node, kernel),
+        "kernel_shape": kernel,
+        "ceil_mode": _int(node, "ceil_mode", 0),
+    }
+
+
+def _window(node: NodeView, kernel: Sequence[int]) -> dict[str, Attribute]:
+    strides = node.ints("strides", [1] * len(kernel))
+    dilations = node.ints("dilations", [1] * len(kernel))
+    return {
+        "strides": strides,
+        "dilations": dilations,
+        "pads": _pads(node, kernel, strides, dilations),
+    }
+
+
+def _pads(
+    node: NodeView, kernel: Sequence[int], strides: list[int], dilations: list[int]
+) -> list[int]:
+    mode = _text(node, "auto_pad", "NOTSET")
+    if mode == "NOTSET":
+        return node.ints("pads", [0] * (2 * len(kernel)))
+    if mode == "VALID":
+        return [0] * (2 * len(kernel))
+    begin, end = [], []
+    sizes = _spatial_sizes(node, len(kernel))
+    for size, width, stride, dilation in zip(sizes, kernel, strides, dilations, strict=True):
+        reach = (-(-size // stride) - 1) * stride + (width - 1) * dilation + 1
+        total = max(0, reach - size)
+        small, large = total // 2, total - total // 2
+        begin.append(large if mode == "SAME_LOWER" else small)
+        end.append(small if mode == "SAME_LOWER" else large)
+    return begin + end
+
+
+def _spatial_sizes(node: NodeView, dimensions: int) -> tuple[int, ...]:
+    sizes = (node.shapes.get(node.inputs[0]) or ())[2:]
+    if len(sizes) != dimensions or any(size < 1 for size in sizes):
+        raise UnsupportedError("the size of its output needs an input of known size")
+    return sizes
+
+
+def _halves(pads: list[int]) -> tuple[list[int], list[int]]:
+    return pads[: len(pads) // 2], pads[len(pads) // 2 :]

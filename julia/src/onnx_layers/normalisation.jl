@@ -1,0 +1,85 @@
+# Normalisation beyond Flux's layers.
+
+export Affine, LayerNormalization, LocalResponse
+
+"""
+A BatchNormalization that knows a mean and a variance for every place of an image, not only for every
+channel (ONNX's `spatial=0`, before opset 9): both are in the `scale` and the `shift`.
+"""
+struct Affine{N,F}
+    scale::Array{Float32,N}
+    shift::Array{Float32,N}
+    σ::F
+end
+
+(a::Affine)(x) = Elementwise(a.σ)(Elementwise(+)(Elementwise(*)(x, a.scale), a.shift))
+
+Base.show(io::IO, a::Affine) = print(io, "Affine(", size(a.scale), ")")
+
+"""
+ONNX's LayerNormalization of `axis` and all axes after it: (x, scale) or (x, scale, bias). Flux's LayerNorm
+adds the square of `ϵ` to the variance before version 0.16.11, ϵ itself since.
+"""
+struct LayerNormalization
+    axis::Int
+    ϵ::Float32
+end
+
+function (l::LayerNormalization)(x, scale, bias=nothing)
+    inner = size(x)[1:dimension(x, l.axis)]
+    fits(p) = p === nothing || length(p) == prod(inner) && all(d -> size(p, d) == inner[d], 1:length(inner))
+    fits(scale) && fits(bias) && return normalise_lines(x, l.ϵ, prod(inner), scale, bias)
+    y = Elementwise(*)(normalise_lines(x, l.ϵ, prod(inner), nothing, nothing), scale)
+    return bias === nothing ? y : Elementwise(+)(y, bias)
+end
+
+"Each `n` numbers of `x` with the mean 0 and the variance 1, then multiplied by `scale` and added to `bias`."
+function normalise_lines(x, ϵ, n, scale, bias)
+    y = similar(x)
+    for first in 0:n:length(x)-1
+        μ, σ² = mean_and_variance(x, first, n)
+        slope = inv(sqrt(σ² + ϵ))
+        @inbounds @simd for i in 1:n
+            y[first+i] = weighed((x[first+i] - μ) * slope, scale, bias, i)
+        end
+    end
+    return y
+end
+
+@inline weighed(z, ::Nothing, ::Nothing, i) = z
+@inline weighed(z, scale, ::Nothing, i) = @inbounds z * scale[i]
+@inline weighed(z, scale, bias, i) = @inbounds muladd(z, scale[i], bias[i])
+
+"""
+Local response normalisation over `size` neighbouring channels (ONNX's LRN):
+`x / (bias + α / size * Σ x²)^β`.
+"""
+struct LocalResponse
+    size::Int
+    α::Float32
+    β::Float32
+    bias::Float32
+end
+
+function (l::LocalResponse)(x)
+    y = similar(x)
+    respond!(around(y, ndims(x) - 1), around(x, ndims(x) - 1), l)
+    return y
+end
+
+function respond!(y, z, l)
+    pixels, channels, images = size(z)
+    sums = Vector{Float32}(undef, pixels)
+    for n in 1:images, c in 1:channels
+        fill!(sums, 0)
+        for neighbour in max(1, c - (l.size - 1) ÷ 2):min(channels, c + l.size ÷ 2)
+            @inbounds @simd for i in 1:pixels
+                sums[i] += abs2(z[i, neighbour, n])
+            end
+        end
+        @inbounds @simd for i in 1:pixels
+            y[i, c, n] = z[i, c, n] / (l.bias + l.α / l.size * sums[i])^l.β
+        end
+    end
+    return nothing
+end

@@ -1,0 +1,103 @@
+# Pooling beyond what Flux's layers do, made of the functions of NNlib that they are made of.
+
+using LinearAlgebra: norm
+
+export CountedMean, GlobalNormPool, NormPool, Pool
+
+"""
+A pooling with dilation or, where `ceils`, with a last window that may reach beyond the padded input.
+`pool` is the backend's `maxpool` or `meanpool`, `dims` its `PoolDims`; the options are in their order.
+"""
+struct Pool{F,D}
+    pool::F
+    dims::D
+    kernel::Tuple
+    stride::Tuple
+    pad::Tuple
+    dilation::Tuple
+    ceils::Bool
+end
+
+function (p::Pool)(x)
+    ndims(x) == length(p.kernel) + 2 ||
+        throw(DimensionMismatch("$(length(p.kernel) + 2) dimensions are expected, not $(ndims(x))"))
+    return p.pool(x, p.dims(x, p.kernel; stride=p.stride, padding=padding(p, size(x)), dilation=p.dilation))
+end
+
+"The padding with which as many windows fit as ONNX counts."
+padding(p::Pool, shape) = p.ceils ?
+    ntuple(i -> p.pad[i] + (iseven(i) ? overhang(p, shape, i ÷ 2) : 0), length(p.pad)) : p.pad
+
+"How far the last window reaches beyond the padded input; one that would begin after the input is left out."
+function overhang(p, shape, i)
+    n, before, after = shape[i], p.pad[2i-1], p.pad[2i]
+    width = p.dilation[i] * (p.kernel[i] - 1) + 1
+    start = cld(n + before + after - width, p.stride[i]) * p.stride[i]
+    start < n + before || (start -= p.stride[i])
+    return max(0, start + width - n - before - after)
+end
+
+Base.show(io::IO, p::Pool) =
+    print(io, "Pool(", p.pool, ", ", p.kernel, ", stride=", p.stride, ", pad=", p.pad, ", dilation=", p.dilation, ")")
+
+"""
+A mean whose divisor is not the window's size, which it is in Flux: `pads` tells whether the padding counts;
+what lies beyond the padding never does.
+"""
+struct CountedMean{P}
+    pool::P
+    pads::Bool
+end
+
+function (m::CountedMean)(x)
+    y = m.pool(x)
+    for i in 1:length(m.pool.kernel)
+        weigh!(y, i, Float32[m.pool.kernel[i] / max(1, n) for n in counts(m, size(x, i), i, size(y, i))])
+    end
+    return y
+end
+
+"How many of the window's places count at each of `outputs` positions along dimension `i`, of size `n`."
+function counts(m, n, i, outputs)
+    p = m.pool
+    low, high = m.pads ? (-p.pad[2i-1], n + p.pad[2i]) : (0, n)
+    places(start) = start:p.dilation[i]:start+p.dilation[i]*(p.kernel[i]-1)
+    return Int[count(at -> low <= at < high, places(o * p.stride[i] - p.pad[2i-1])) for o in 0:outputs-1]
+end
+
+"`y .*= weights` along dimension `d`."
+weigh!(y, d, weights) = all(isone, weights) || weigh!(around(y, d), weights)
+
+function weigh!(z, weights)
+    @inbounds for k in axes(z, 3), j in axes(z, 2), i in axes(z, 1)
+        z[i, j, k] *= weights[j]
+    end
+    return nothing
+end
+
+Base.show(io::IO, m::CountedMean) = print(io, "CountedMean(", m.pool, ")")
+
+"The `p`-norm of each window: `(Σ |x|^p)^(1/p)`, out of a [`Pool`](@ref) that takes the mean."
+struct NormPool{P}
+    pool::P
+    p::Int
+end
+
+function (n::NormPool)(x)
+    means = n.pool(Elementwise(number -> abs(number)^n.p)(x))
+    size, root = prod(n.pool.kernel), inv(Float32(n.p))
+    return Elementwise(mean -> (size * mean)^root)(means)
+end
+
+Base.show(io::IO, n::NormPool) = print(io, "NormPool(", n.pool, ", ", n.p, ")")
+
+"The `p`-norm of each plane: (W, H, C, N) to (1, 1, C, N)."
+struct GlobalNormPool
+    p::Int
+end
+
+function (n::GlobalNormPool)(x)
+    planes = reshape(x, :, size(x, ndims(x) - 1) * size(x, ndims(x)))
+    y = Float32[norm(view(planes, :, i), n.p) for i in axes(planes, 2)]
+    return reshape(y, ntuple(d -> d <= ndims(x) - 2 ? 1 : size(x, d), ndims(x)))
+end

@@ -1,0 +1,83 @@
+"""
+    ConvTranspose(weight, bias, σ = identity; stride = 1, pad = 0, outpad = 0, dilation = 1, groups = 1)
+
+Transposed convolution as Flux's `ConvTranspose` (Flux's src/layers/conv.jl), the gradient of [`Conv`](@ref)
+with respect to its input: `weight` is (kw, kh, out ÷ groups, in), with one to three spatial dimensions;
+`bias` is a vector of length `out`, or `false`. `pad` crops the result, `outpad` lengthens it at its end.
+
+(W, H, in, N) becomes (W', H', out, N), with W' = (W - 1) * stride + dilation * (kw - 1) + 1 - pads + outpad.
+"""
+struct ConvTranspose{F}
+    σ::F
+    weight::Array{Float32,5}
+    bias::Union{Vector{Float32},Bool}
+    window::Window
+    outpad::NTuple{3,Int}
+    groups::Int
+end
+
+function ConvTranspose(weight::Array{Float32,N}, bias, σ=identity;
+                       stride=1, pad=0, outpad=0, dilation=1, groups=1) where {N}
+    shape = window(size(weight)[1:N-2]; stride=stride, pad=pad, dilation=dilation)
+    groups >= 1 && size(weight, N) % groups == 0 ||
+        throw(DimensionMismatch("$(size(weight, N)) input channels do not divide into $groups groups"))
+    out = size(weight, N - 1) * groups
+    bias === false || length(bias) == out ||
+        throw(DimensionMismatch("$(length(bias)) biases for $out output channels"))
+    return ConvTranspose(σ, reshape(weight, shape.kernel..., size(weight, N - 1), size(weight, N)), bias, shape,
+                         filled(outpad, N - 2, 0, Val(3)), groups)
+end
+
+function (c::ConvTranspose)(input::Array{Float32})
+    x = volumes(input, c.window)
+    size(x, 4) == size(c.weight, 5) || throw(DimensionMismatch(
+        "$c expects $(size(c.weight, 5)) channels, but got $(size(x, 4))"))
+    y = zeros(Float32, transposed_size(c, extent(x))..., size(c.weight, 4) * c.groups, size(x, 5))
+    for n in 1:size(x, 5), g in 0:c.groups-1
+        scatter_group!(y, x, c, n, g)
+    end
+    add_bias!(y, c.σ, c.bias)
+    return like(y, input)
+end
+
+function transposed_size(c, volume)
+    w = c.window
+    y_size = ntuple(Val(3)) do i
+        (volume[i] - 1) * w.stride[i] + w.dilation[i] * (w.kernel[i] - 1) + 1 - w.pad[2i-1] - w.pad[2i] + c.outpad[i]
+    end
+    all(>=(1), y_size) || throw(DimensionMismatch("$c makes nothing of an input of $(volume[1:w.spatial])"))
+    return y_size
+end
+
+"""
+Add group `g` of image `n`: the product of (W * H, in) and (in, taps * out) is what each pixel gives to
+each tap of its window, which is then added up where the windows overlap.
+"""
+function scatter_group!(y, x, c::ConvTranspose, n, g)
+    kw, kh, kd = c.window.kernel
+    x_size, y_size = extent(x), extent(y)
+    pixels, depth, share = prod(x_size), size(x, 4) ÷ c.groups, size(c.weight, 4)
+    taps = kw * kh * kd
+    scratch!(pixels * taps * share)
+    GC.@preserve x c BLAS.gemm!('N', 'T', 1.0f0,
+        matrix(x, pixels * (size(x, 4) * (n - 1) + g * depth), pixels, depth),
+        matrix(c.weight, taps * share * g * depth, taps * share, depth),
+        0.0f0, matrix(SCRATCH, 0, pixels, taps * share))
+    offset = 0
+    for o in 0:share-1
+        y_offset = prod(y_size) * (size(y, 4) * (n - 1) + g * share + o)
+        for slice in kd-1:-1:0, row in kh-1:-1:0, column in kw-1:-1:0  # downwards: this is the flip of the kernel
+            scatter!(y, y_offset, y_size, SCRATCH, offset, x_size, c.window, (column, row, slice))
+            offset += pixels
+        end
+    end
+    return nothing
+end
+
+function Base.show(io::IO, c::ConvTranspose)
+    out, n = size(c.weight, 4) * c.groups, c.window.spatial
+    print(io, "ConvTranspose(", c.window.kernel[1:n], ", ", size(c.weight, 5), " => ", out)
+    show_options(io, c)
+    all(iszero, c.outpad) || print(io, ", outpad=", c.outpad[1:n])
+    print(io, ")")
+end

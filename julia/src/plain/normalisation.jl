@@ -1,0 +1,77 @@
+# Normalisation by what is normalised itself (Flux's src/layers/normalise.jl).
+
+"""
+    GroupNorm(channels, G, λ = identity; initβ, initγ, eps = 1f-5)
+
+`λ.(γ .* (x .- μ) ./ sqrt.(σ² .+ ϵ) .+ β)` with the mean and the variance of each image's `G` groups of
+channels, and a channel's own γ and β, which `initγ(channels)` and `initβ(channels)` give.
+"""
+struct GroupNorm{F}
+    G::Int
+    λ::F
+    β::Vector{Float32}
+    γ::Vector{Float32}
+    ϵ::Float32
+end
+
+function GroupNorm(channels::Int, G::Int, λ=identity;
+                   initβ=n -> zeros(Float32, n), initγ=n -> ones(Float32, n), eps=1.0f-5)
+    G >= 1 && channels % G == 0 ||
+        throw(DimensionMismatch("$channels channels do not divide into $G groups"))
+    return GroupNorm(G, λ, initβ(channels), initγ(channels), Float32(eps))
+end
+
+"""
+    InstanceNorm(channels, λ = identity; initβ, initγ, affine, eps = 1f-5)
+
+A [`GroupNorm`](@ref) of as many groups as channels; without `affine` γ is 1 and β is 0.
+"""
+InstanceNorm(channels::Int, λ=identity; initβ=n -> zeros(Float32, n), initγ=n -> ones(Float32, n), affine=false, eps=1.0f-5) =
+    affine ? GroupNorm(channels, channels, λ; initβ=initβ, initγ=initγ, eps=eps) :
+    GroupNorm(channels, channels, λ; eps=eps)
+
+function (g::GroupNorm)(x::Array{Float32})
+    channels = length(g.γ)
+    ndims(x) >= 3 && size(x, ndims(x) - 1) == channels ||
+        throw(DimensionMismatch("$g expects $channels channels, but got $(size(x))"))
+    y = similar(x)
+    normalise_groups!(y, x, g, g.λ, prod(size(x)[1:ndims(x)-2]))
+    return y
+end
+
+function normalise_groups!(y, x, g, λ::F, pixels) where {F}
+    channels = length(g.γ)
+    share = channels ÷ g.G
+    for group in 0:g.G*size(x, ndims(x))-1
+        first = group * share * pixels
+        μ, σ² = mean_and_variance(x, first, share * pixels)
+        for i in 0:share-1
+            c = group % g.G * share + i + 1
+            scale = g.γ[c] / sqrt(σ² + g.ϵ)
+            shift = g.β[c] - μ * scale
+            @inbounds @simd for j in first+i*pixels+1:first+(i+1)*pixels
+                y[j] = λ(muladd(x[j], scale, shift))
+            end
+        end
+    end
+    return nothing
+end
+
+"Of the `n` numbers of `x` after `offset`: summed up in double precision, for planes can be large."
+function mean_and_variance(x::Array{Float32}, offset, n)
+    total, squares = 0.0, 0.0
+    @inbounds @simd for i in offset+1:offset+n
+        total += Float64(x[i])
+    end
+    μ = total / n
+    @inbounds @simd for i in offset+1:offset+n
+        squares += abs2(x[i] - μ)
+    end
+    return Float32(μ), Float32(squares / n)
+end
+
+function Base.show(io::IO, g::GroupNorm)
+    print(io, "GroupNorm(", length(g.γ), ", ", g.G)
+    g.λ === identity || print(io, ", ", g.λ)
+    print(io, ")")
+end
