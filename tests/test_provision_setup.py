@@ -331,7 +331,7 @@ def test_requirements() -> None:
         check=True,
     )
 
-    uuid = "587475ba-b771-5e3f-9538-33a9548ac6cd"
+    uuid = "587475ba-b771-5e3f-ad9e-33799f191a9c"
     found = json.loads(run.stdout.splitlines()[-1])
 
     assert [uuid, "^0.16", ["1.10.11", "1.11.7"]] == found
