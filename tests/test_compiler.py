@@ -372,7 +372,7 @@ def run(model: ModelProto, x: NDArray[np.float32]) -> NDArray[np.float32]:
                 shape=("N", 1, "H", 8),
                 constants={"w": np.ones((1, 1, 3, 3), np.float32)},
             ),
-            "node c (Conv): its auto_pad SAME_UPPER needs an input of known size",
+            "node c (Conv): the size of its output needs an input of known size",
         ),
         (
             model_of(node("Relu"), node("Relu", output="z"), outputs=("y", "z")),

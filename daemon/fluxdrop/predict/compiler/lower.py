@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 # Imported for what they register.
-from fluxdrop.predict.compiler import elementwise, shaping  # noqa: F401
+from fluxdrop.predict.compiler import elementwise, shaping, windows  # noqa: F401
 from fluxdrop.predict.compiler.graph_file import Graph, Node
 from fluxdrop.predict.compiler.operators import OPERATORS, NodeView, UnsupportedError
 from fluxdrop.predict.compiler.source import opset_of, value_shape
@@ -35,9 +35,13 @@ def lower(model: ModelProto) -> Graph:
         output=graph.output[0].name,
     )
     opset = opset_of(model)
-    read = {name for proto in graph.node for name in proto.input} | {lowered.output}
-    for index, proto in enumerate(graph.node):
-        name = proto.name or f"{proto.op_type}_{index}"
+    read = {lowered.output}
+    needed = []
+    for index, proto in reversed(list(enumerate(graph.node))):
+        if read.intersection(proto.output):
+            read.update(proto.input)
+            needed.append((proto.name or f"{proto.op_type}_{index}", proto))
+    for name, proto in reversed(needed):
         try:
             if proto.op_type == "Constant":
                 constants[proto.output[0]] = _constant_node(proto)
