@@ -20,22 +20,5 @@ function conv_reference(x, w, b; strides=(1, 1), pads=(0, 0, 0, 0), dilations=(1
     return y
 end
 
-"Pooling: `reduce` of the numbers of each window that lie in the input, given their list and the window's size."
-function pool_reference(reduce, x; kernel, strides=(1, 1), pads=(0, 0, 0, 0), dilations=(1, 1))
-    span(i, n) = (n + pads[i] + pads[i+2] - dilations[i] * (kernel[i] - 1) - 1) ÷ strides[i] + 1
-    y = zeros(Float32, span(2, size(x, 1)), span(1, size(x, 2)), size(x, 3), size(x, 4))
-    for at in CartesianIndices(y)
-        column, row, c, n = Tuple(at)
-        seen = Float32[]
-        for j in 1:kernel[1], i in 1:kernel[2]
-            px = (column - 1) * strides[2] - pads[2] + (i - 1) * dilations[2] + 1
-            py = (row - 1) * strides[1] - pads[1] + (j - 1) * dilations[1] + 1
-            1 <= px <= size(x, 1) && 1 <= py <= size(x, 2) && push!(seen, x[px, py, c, n])
-        end
-        y[at] = reduce(seen, prod(kernel))
-    end
-    return y
-end
-
 "Numbers between -1 and 1 that are the same in every run and every version of Julia."
 numbers(dims...) = reshape(Float32[sin(1.7 * i * i + 0.3 * i) for i in 1:prod(dims)], dims...)

@@ -5,19 +5,22 @@ resize_line(inputs; mode="linear", coordinates="half_pixel", nearest="round_pref
     "extrapolation_value=$outside axes=$axes"
 
 "The places in a dimension of `n` that `m` places come from, by ONNX's formulas."
-places(mode, n, m) =
+origins(mode, n, m) =
     mode == "half_pixel" ? [(j + 0.5) * n / m - 0.5 for j in 0:m-1] :
     mode == "pytorch_half_pixel" ? [m > 1 ? (j + 0.5) * n / m - 0.5 : 0.0 for j in 0:m-1] :
     mode == "align_corners" ? [m > 1 ? j * (n - 1) / (m - 1) : 0.0 for j in 0:m-1] : [j * n / m for j in 0:m-1]
 
-nearest(x, i) = x[clamp(i, 0, length(x) - 1)+1]
-linear(x, at) = (1 - at + floor(at)) * nearest(x, floor(Int, at)) + (at - floor(at)) * nearest(x, floor(Int, at) + 1)
+nearest_to(x, i) = x[clamp(i, 0, length(x) - 1)+1]
+function linear_at(x, at)
+    left, share = floor(Int, at), at - floor(at)
+    return (1 - share) * nearest_to(x, left) + share * nearest_to(x, left + 1)
+end
 
 @testset "Resize interpolates between the places that its coordinates mean" begin
     x = numbers(5, 7, 2, 2)
     for coordinates in ("half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric"), (w, h) in ((9, 4), (3, 14), (1, 7), (5, 1))
-        rows = mapslices(row -> [linear(row, at) for at in places(coordinates, 5, w)], x; dims=1)
-        expected = mapslices(column -> [linear(column, at) for at in places(coordinates, 7, h)], rows; dims=2)
+        rows = mapslices(row -> [linear_at(row, at) for at in origins(coordinates, 5, w)], x; dims=1)
+        expected = mapslices(column -> [linear_at(column, at) for at in origins(coordinates, 7, h)], rows; dims=2)
         @test agrees(run_node(resize_line("x,-,-,s"; coordinates=coordinates), x, "s" => Int64[2, 2, h, w]), expected)
         @test agrees(run_node(resize_line("x,-,-,s"; coordinates=coordinates, axes="3,2"), x, "s" => Int64[w, h]), expected)
     end
@@ -29,7 +32,7 @@ end
     roundings = ("round_prefer_floor" => at -> ceil(Int, at - 0.5), "round_prefer_ceil" => at -> floor(Int, at + 0.5),
                  "floor" => at -> floor(Int, at), "ceil" => at -> ceil(Int, at))
     for (mode, rounding) in roundings, coordinates in ("half_pixel", "asymmetric"), (n, m) in ((4, 8), (6, 3), (5, 4))
-        sources = [clamp(rounding(at), 0, n - 1) + 1 for at in places(coordinates, n, m)]
+        sources = [clamp(rounding(at), 0, n - 1) + 1 for at in origins(coordinates, n, m)]
         line = resize_line("x,-,-,s"; mode="nearest", coordinates=coordinates, nearest=mode)
         @test agrees(run_node(line, numbers(n, 2, 1), "s" => Int64[1, 2, m]), numbers(n, 2, 1)[sources, :, :])
         @test agrees(run_node(line, numbers(2, n, 3, 2, 1), "s" => Int64[1, 2, 3, m, 2]), numbers(2, n, 3, 2, 1)[:, sources, :, :, :])
