@@ -15,7 +15,7 @@ end
 
 """
 A model that is ready to run. `shape` is the input's, outermost first, with -1 where it is free; a value
-lives in one of `slots` slots, the input in slot 1 and the answer in slot `output`.
+lives in one of `slots` slots of the `device`, the input in slot 1 and the answer in slot `output`.
 """
 struct Model
     shape::Vector{Int}
@@ -23,6 +23,7 @@ struct Model
     slots::Int
     output::Int
     nodes::Int
+    device::Device
 end
 
 """
@@ -38,7 +39,7 @@ function build(graph::Graph, backend::Backend)
     makers = Dict{String,Step}()      # value => the step that ends with it
     steps = Step[]
     for item in plan
-        layer = layer_of(item, graph, slots, backend.layers)
+        layer = placed(layer_of(item, graph, slots, backend.layers), backend.device)
         computed = String[name for name in item.inputs if haskey(slots, name)]
         if length(computed) == 1 && readers[computed[1]] == 1 && haskey(makers, computed[1])
             step = makers[computed[1]]
@@ -63,7 +64,7 @@ function build(graph::Graph, backend::Backend)
         slot == slots[output] || push!(steps[i].release, slot)
     end
     chained = Step[Step(backend.layers.Chain(s.layers), s.nodes, s.inputs, s.outputs, s.release) for s in steps]
-    return Model(graph.shape, chained, last_slot, slots[output], length(graph.nodes))
+    return Model(graph.shape, chained, last_slot, slots[output], length(graph.nodes), backend.device)
 end
 
 "The layer of one item of the plan."
@@ -82,21 +83,21 @@ function layer_of(item::Planned, graph, slots, L)
     outputs = length(item.outputs)
     outputs == 1 || operator.any_output || refuse(node, "output $outputs is read, and the worker computes only the first")
     activation = item.activation === nothing ? nothing : activation_of(item.activation, graph, slots, L)
-    return attempt(() -> operator.build(Operation(node, inputs, L, activation, outputs)), node)
+    return attempt(operator.build, Operation(node, inputs, L, activation, outputs))
 end
 
 function activation_of(item::Planned, graph, slots, L)
-    inputs = Any[COMPUTED; inputs_of(item, graph, slots, 2)]
-    return attempt(() -> OPERATORS[item.node.operator].number(Operation(item.node, inputs, L, nothing, 1)), item.node)
+    inputs = pushfirst!(inputs_of(item, graph, slots, 2), COMPUTED)
+    return attempt(OPERATORS[item.node.operator].number, Operation(item.node, inputs, L, nothing, 1))
 end
 
-"What `build` returns; what it throws becomes the refusal of the node."
-function attempt(build, node)
+"`build(op)`; what it throws becomes the refusal of the node."
+function attempt(@nospecialize(build), op::Operation)
     try
-        return build()
+        return build(op)
     catch e
         e isa Union{OperatorError,OutOfMemoryError,InterruptException} && rethrow()
-        refuse(node, reason(e))
+        refuse(op, reason(e))
     end
 end
 
@@ -119,7 +120,7 @@ end
 function predict(model::Model, x::Array{Float32})
     check(model, x)
     values = Vector{Any}(nothing, model.slots)
-    values[1] = x
+    values[1] = model.device.to(x)
     for step in model.steps
         y = run_step(step, [values[i] for i in step.inputs])
         if length(step.outputs) == 1
@@ -133,7 +134,7 @@ function predict(model::Model, x::Array{Float32})
             values[slot] = nothing
         end
     end
-    y = values[model.output]
+    y = model.device.back(values[model.output])
     return y isa Array{Float32} ? y : Array{Float32}(y)
 end
 

@@ -34,6 +34,8 @@ struct Operator
     any_output::Bool
     fuses::Bool
     number::Union{Function,Nothing}
+    Operator(@nospecialize(build), any_input, any_output, fuses, @nospecialize(number)) =
+        new(build, any_input, any_output, fuses, number)
 end
 
 # Any, as for such a dictionary Julia brings compiled code along.

@@ -40,7 +40,7 @@ end
 @testset "runs of layers are chains, and an activation moves into the layer before it" begin
     model = F.build(F.read_graph(RESIDUAL_FILE), BACKENDS[1])
     @test model.nodes == 9
-    @test [length(step.layers) for step in model.steps] == [2, 5]
+    @test [length(step.layers) for step in model.steps] == [2, 4]
     @test model.steps[1].layers[1].σ === F.PlainLayers.relu
     @test occursin("Conv((3, 3), 3 => 4, relu, pad=1)", sprint(show, model))
 end

@@ -53,14 +53,14 @@ function label_sizes(xs, labels)
     sizes = Dict{Char,Int}()
     for (x, own) in zip(xs, labels), (d, label) in enumerate(own)
         known = get(sizes, label, 1)
-        sizes[label] = common_length(known, size(x, d), known, size(x, d))
+        sizes[label] = common_length(known, size(x, d), [known], [size(x, d)])
     end
     return sizes
 end
 
 "`x` with its dimensions in the order of `wanted`; a label met twice is a diagonal."
 function arranged(x, own, wanted, sizes)
-    steps = steps_of(size(x))
+    steps = steps_of(shape_of(x))
     along(label) = sum(Int[steps[d] for d in 1:ndims(x) if own[d] == label && size(x, d) != 1])
     return strided(x, Int[sizes[label] for label in wanted], Int[along(label) for label in wanted])
 end

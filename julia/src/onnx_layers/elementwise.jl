@@ -12,26 +12,39 @@ struct Elementwise{F}
     f::F
 end
 
-# What follows for arrays in memory is what `broadcast` does, and is compiled in less time.
+# What follows for arrays in memory is what `broadcast` does, and is compiled in less time (see walk.jl).
 (e::Elementwise)(xs...) = broadcast(e.f, xs...)
 
-function (e::Elementwise)(x::Array{T}) where {T}
-    f = e.f
-    y = similar(x, typeof(f(one(T))))
-    @inbounds @simd for i in eachindex(x)
+function (e::Elementwise)(@nospecialize(x::Array))
+    y = similar(x, typeof(e.f(one(eltype(x)))))
+    combine!(vec(y), e.f, vec(x))
+    return y
+end
+
+function combine!(y, f::F, x) where {F}
+    @inbounds @simd for i in eachindex(y, x)
         y[i] = f(x[i])
     end
+    return nothing
+end
+
+function (e::Elementwise)(@nospecialize(a::Array), @nospecialize(b::Array))
+    a_sizes, b_sizes = shape_of(a), shape_of(b)
+    sizes = common_size(a_sizes, b_sizes)
+    y = Array{typeof(e.f(one(eltype(a)), one(eltype(b))))}(undef, Tuple(sizes))
+    a_sizes == b_sizes ? combine!(vec(y), e.f, vec(a), vec(b)) :
+        combine!(vec(y), e.f, vec(a), vec(b), Walk(sizes, steps_of(a_sizes, sizes), steps_of(b_sizes, sizes)))
     return y
 end
 
-function (e::Elementwise)(a::Array{A}, b::Array{B}) where {A,B}
-    sizes = common_size(size(a), size(b))
-    y = Array{typeof(e.f(one(A), one(B)))}(undef, Tuple(sizes))
-    combine!(y, e.f, a, b, Walk(sizes, steps_of(a, sizes), steps_of(b, sizes)))
-    return y
+function combine!(y, f::F, a, b) where {F}
+    @inbounds @simd for i in eachindex(y, a, b)
+        y[i] = f(a[i], b[i])
+    end
+    return nothing
 end
 
-function combine!(y, f::F, a, b, w) where {F}
+function combine!(y, f::F, a, b, w::Walk) where {F}
     n, a_step, b_step = w.sizes[1], w.a[1], w.b[1]
     each_run(w) do run, i, j
         k = run * n
@@ -54,15 +67,18 @@ function combine!(y, f::F, a, b, w) where {F}
     return nothing
 end
 
-function (e::Elementwise)(a::Array{A}, b::Array{B}, c::Array{C}) where {A,B,C}
-    f = e.f
-    sizes = common_size(common_size(size(a), size(b)), size(c))
-    a, b, c = broadcast_to(a, sizes), broadcast_to(b, sizes), broadcast_to(c, sizes)
-    y = Array{typeof(f(one(A), one(B), one(C)))}(undef, Tuple(sizes))
-    @inbounds @simd for i in eachindex(y)
+function (e::Elementwise)(@nospecialize(a::Array), @nospecialize(b::Array), @nospecialize(c::Array))
+    sizes = common_size(common_size(shape_of(a), shape_of(b)), shape_of(c))
+    y = Array{typeof(e.f(one(eltype(a)), one(eltype(b)), one(eltype(c))))}(undef, Tuple(sizes))
+    combine!(vec(y), e.f, vec(broadcast_to(a, sizes)), vec(broadcast_to(b, sizes)), vec(broadcast_to(c, sizes)))
+    return y
+end
+
+function combine!(y, f::F, a, b, c) where {F}
+    @inbounds @simd for i in eachindex(y, a, b, c)
         y[i] = f(a[i], b[i], c[i])
     end
-    return y
+    return nothing
 end
 
 Base.show(io::IO, e::Elementwise) = print(io, "Elementwise(", e.f, ")")

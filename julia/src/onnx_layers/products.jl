@@ -39,7 +39,7 @@ function (m::MatMul)(a, b)
     rows, columns = ndims(a) == 1 ? () : (size(a, 2),), ndims(b) == 1 ? () : (size(b, 1),)
     a = ndims(a) == 1 ? reshape(a, :, 1) : a
     b = ndims(b) == 1 ? reshape(b, 1, :) : b
-    batch = common_size(size(a)[3:end], size(b)[3:end])
+    batch = common_size(shape_of(a)[3:end], shape_of(b)[3:end])
     if length(b) == size(b, 1) * size(b, 2)
         # One matrix for a whole batch: one product.
         y = m.multiply(reshape(b, size(b, 1), size(b, 2), 1), reshape(a, size(a, 1), :, 1))
@@ -51,6 +51,6 @@ end
 
 "`x` with all its batches in the third dimension; one matrix stays one."
 function stacked(x, batch)
-    matrices = length(x) == size(x, 1) * size(x, 2) ? x : broadcast_to(x, Int[size(x, 1), size(x, 2), batch...])
+    matrices = length(x) == size(x, 1) * size(x, 2) ? x : broadcast_to(x, Int[size(x, 1); size(x, 2); batch])
     return reshape(matrices, size(x, 1), size(x, 2), :)
 end

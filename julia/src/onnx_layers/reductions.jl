@@ -26,23 +26,25 @@ root(total, count) = sqrt(total)
 smallest(T) = typemin(T)
 largest(T) = typemax(T)
 
-function (r::Reduction)(x::Array{T}, axes=nothing) where {T}
-    dims = reduced(x, axes, r.all_axes)
-    kept = Int[d in dims ? 1 : size(x, d) for d in 1:ndims(x)]
-    y = fill(r.start(T), Tuple(kept))
-    fold!(y, r.each, r.combine, x, Walk(size(x), steps_of(size(x)), steps_of(y, size(x))))
-    count = prod(Int[size(x, d) for d in dims])
-    return without(Elementwise(Base.Fix2(r.finish, count))(y), dims, r.keepdims)
+function (r::Reduction)(@nospecialize(x::Array), axes=nothing)
+    sizes = shape_of(x)
+    dims = reduced(ndims(x), axes, r.all_axes)
+    kept = Int[d in dims ? 1 : sizes[d] for d in eachindex(sizes)]
+    y = fill(r.start(eltype(x)), Tuple(kept))
+    fold!(vec(y), r.each, r.combine, vec(x), Walk(sizes, steps_of(sizes), steps_of(kept, sizes)))
+    return without(Elementwise(Base.Fix2(r.finish, prod(sizes[dims])))(y), dims, r.keepdims)
 end
 
 "The dimensions to reduce."
-function reduced(x, axes, all_axes)
-    axes === nothing || isempty(axes) || return Int[dimension(x, axis) for axis in axes]
-    return all_axes ? collect(1:ndims(x)) : Int[]
+function reduced(rank, axes, all_axes)
+    axes === nothing || isempty(axes) || return Int[dimension(rank, axis) for axis in axes]
+    return all_axes ? collect(1:rank) : Int[]
 end
 
-"`y` without the reduced dimensions, unless they are kept."
-without(y, dims, keepdims) = keepdims ? y : reshape(y, Tuple(Int[size(y, d) for d in 1:ndims(y) if !(d in dims)]))
+"`y` without the dimensions `dims`, unless they are kept."
+function without(@nospecialize(y), dims, keepdims)
+    return keepdims ? y : reshape(y, Tuple(Int[size(y, d) for d in 1:ndims(y) if !(d in dims)]))
+end
 
 function fold!(y, each::E, combine::C, x, w) where {E,C}
     n, step = w.sizes[1], w.b[1]
@@ -74,5 +76,5 @@ function (l::LogSumExp)(x, axes=nothing)
     top = Reduction(identity, max, smallest, total, true, l.all_axes)(x, axes)
     shift = Elementwise(finite)(top)
     sums = Reduction(exp, +, zero, total, true, l.all_axes)(Elementwise(-)(x, shift), axes)
-    return without(Elementwise(+)(Elementwise(log)(sums), shift), reduced(x, axes, l.all_axes), l.keepdims)
+    return without(Elementwise(+)(Elementwise(log)(sums), shift), reduced(ndims(x), axes, l.all_axes), l.keepdims)
 end

@@ -33,7 +33,7 @@ end
 
 struct Squeeze end
 
-(s::Squeeze)(x, axes=nothing) = squeezed(x, axes === nothing ? findall(isone, collect(size(x))) : [dimension(x, a) for a in axes])
+(s::Squeeze)(x, axes=nothing) = squeezed(x, axes === nothing ? findall(isone, shape_of(x)) : [dimension(x, a) for a in axes])
 
 function squeezed(x, dims)
     all(d -> size(x, d) == 1, dims) ||
@@ -47,7 +47,7 @@ function (u::Unsqueeze)(x, axes)
     rank = ndims(x) + length(axes)
     new = Int[dimension(rank, axis) for axis in axes]
     allunique(new) || throw(DimensionMismatch("the axes $(Tuple(axes)) name one twice"))
-    sizes = collect(size(x))
+    sizes = shape_of(x)
     return reshape(x, Tuple(Int[d in new ? 1 : popfirst!(sizes) for d in 1:rank]))
 end
 
@@ -55,23 +55,32 @@ struct Concat
     axis::Int
 end
 
-function (c::Concat)(xs::Array...)
-    d = dimension(first(xs), c.axis)
-    beside(x) = [size(x, k) for k in 1:ndims(x) if k != d]
-    all(x -> beside(x) == beside(first(xs)), xs) ||
-        throw(DimensionMismatch("shapes $(join((reverse(size(x)) for x in xs), ", ")) cannot be joined along axis $(c.axis)"))
-    sizes = collect(size(first(xs)))
-    sizes[d] = sum(Int[size(x, d) for x in xs])
-    y = Array{mapreduce(eltype, promote_type, xs)}(undef, Tuple(sizes))
-    whole, start = prod(sizes[1:d]), 0
+function (c::Concat)(@nospecialize(xs::Array...))
+    sizes, d = shape_of(first(xs)), dimension(first(xs), c.axis)
+    T, whole = eltype(first(xs)), 0
     for x in xs
-        part = prod(size(x)[1:d])
-        for outer in 0:prod(sizes[d+1:end])-1
-            copyto!(y, start + outer * whole + 1, x, outer * part + 1, part)
-        end
+        sizes[d] = size(x, d)
+        shape_of(x) == sizes || throw(DimensionMismatch(
+            "shapes $(reverse(size(first(xs)))) and $(reverse(size(x))) cannot be joined along axis $(c.axis)"))
+        T, whole = promote_type(T, eltype(x)), whole + size(x, d)
+    end
+    sizes[d] = whole
+    y = Array{T}(undef, Tuple(sizes))
+    inner, outer, start = prod(sizes[1:d-1]), prod(sizes[d+1:end]), 0
+    for x in xs
+        part = inner * size(x, d)
+        blocks!(vec(y), start, inner * whole, vec(x), 0, part, part, outer)
         start += part
     end
     return y
+end
+
+"Copy `count` blocks of `n` elements, from offsets (from 0) that are a step apart."
+function blocks!(y, at, y_step, x, from, x_step, n, count)
+    for k in 0:count-1
+        copyto!(y, at + k * y_step + 1, x, from + k * x_step + 1, n)
+    end
+    return nothing
 end
 
 (c::Concat)(xs...) = cat(xs...; dims=dimension(first(xs), c.axis))
@@ -87,13 +96,15 @@ struct Split
 end
 
 function (s::Split)(x, sizes)
-    d = dimension(x, s.axis)
-    sum(sizes) == size(x, d) || throw(DimensionMismatch("$(size(x, d)) elements cannot be split into $(Tuple(sizes))"))
-    pieces = map(1:s.parts) do i
-        piece = [k == d ? Int(sizes[i]) : size(x, k) for k in 1:ndims(x)]
-        strided(x, piece, steps_of(size(x)), sum(sizes[1:i-1]) * stride(x, d))
+    whole, d = shape_of(x), dimension(x, s.axis)
+    sum(sizes) == whole[d] || throw(DimensionMismatch("$(whole[d]) elements cannot be split into $(Tuple(sizes))"))
+    pieces, steps, start = Any[], steps_of(whole), 0
+    for i in 1:s.parts
+        piece = Int[k == d ? sizes[i] : whole[k] for k in eachindex(whole)]
+        push!(pieces, strided(x, piece, steps, start * steps[d]))
+        start += sizes[i]
     end
-    return s.parts == 1 ? first(pieces) : Tuple(pieces)
+    return s.parts == 1 ? pieces[1] : Tuple(pieces)
 end
 
 "Into `count` pieces of one size, of which the last may be smaller."
@@ -114,10 +125,11 @@ struct Transpose
     order::Vector{Int}
 end
 
-function (t::Transpose)(x::Array)
+function (t::Transpose)(@nospecialize(x::Array))
     length(t.order) == ndims(x) ||
         throw(DimensionMismatch("a permutation of $(length(t.order)) axes and a tensor of $(ndims(x)) dimensions"))
-    return strided(x, Int[size(x, d) for d in t.order], steps_of(size(x))[t.order])
+    sizes = shape_of(x)
+    return strided(x, sizes[t.order], steps_of(sizes)[t.order])
 end
 
 (t::Transpose)(x) = permutedims(x, t.order)
@@ -125,8 +137,9 @@ end
 "ONNX's Slice: like Python's, for each of `axes` (all, where there are none)."
 struct Slice end
 
-function (s::Slice)(x, starts, ends, axes=nothing, steps=nothing)
-    sizes, strides, offset = collect(size(x)), steps_of(size(x)), 0
+function (s::Slice)(@nospecialize(x), starts, ends, axes=nothing, steps=nothing)
+    sizes = shape_of(x)
+    strides, offset = steps_of(sizes), 0
     for i in eachindex(starts)
         d = dimension(x, axes === nothing ? i - 1 : axes[i])
         n, step = size(x, d), steps === nothing ? 1 : steps[i]
@@ -146,22 +159,20 @@ struct Gather
     axis::Int
 end
 
-function (g::Gather)(x, indices)
-    d = dimension(x, g.axis)
-    n = size(x, d)
-    all(i -> -n <= i < n, indices) || throw(BoundsError(x, indices))
-    y = similar(x, (size(x)[1:d-1]..., size(indices)..., size(x)[d+1:end]...))
-    inner, count = prod(size(x)[1:d-1]), length(indices)
-    for outer in 0:prod(size(x)[d+1:end])-1, (k, i) in enumerate(indices)
-        from = (outer * n + (i < 0 ? i + n : i)) * inner
-        copyto!(y, (outer * count + k - 1) * inner + 1, x, from + 1, inner)
+function (g::Gather)(@nospecialize(x), @nospecialize(indices))
+    sizes, d = shape_of(x), dimension(x, g.axis)
+    n, inner, outer = sizes[d], prod(sizes[1:d-1]), prod(sizes[d+1:end])
+    y = similar(x, Tuple([sizes[1:d-1]; shape_of(indices); sizes[d+1:end]]))
+    for (k, i) in enumerate(vec(indices))
+        -n <= i < n || throw(DimensionMismatch("there is no element $i among $n"))
+        blocks!(vec(y), (k - 1) * inner, length(indices) * inner, vec(x), mod(i, n) * inner, n * inner, inner, outer)
     end
     return y
 end
 
 struct Expand end
 
-(e::Expand)(x, shape) = broadcast_to(x, common_size(size(x), Tuple(reverse(shape))))
+(e::Expand)(x, shape) = broadcast_to(x, common_size(shape_of(x), Int[n for n in reverse(shape)]))
 
 struct Tile end
 
@@ -187,6 +198,13 @@ struct ShapeOf
     stop::Int
 end
 
-(s::ShapeOf)(x) = Slice()(Int64[n for n in reverse(size(x))], [s.start], [s.stop])
+(s::ShapeOf)(x) = Slice()(Int64[n for n in reverse(shape_of(x))], [s.start], [s.stop])
 
 size_of(x) = fill(Int64(length(x)))
+
+"ONNX's Range: from `start`, `delta` apart, up to before `limit`; all three hold one number."
+function counted(start, limit, delta)
+    from, step = first(start), first(delta)
+    count = max(0, ceil(Int, (first(limit) - from) / step))
+    return [from + i * step for i in 0:count-1]
+end

@@ -1,5 +1,6 @@
 # Walks through memory in any number of dimensions. They are compiled once, where Julia's broadcasts,
-# permutations and slices are compiled for each number of dimensions: that is time to the first answer.
+# permutations and slices are compiled for each number of dimensions: that is time to the first answer. For
+# the same reason sizes are vectors here, loops see arrays as vectors, and the rest is not specialised.
 
 """
     Walk(sizes, a, b)
@@ -11,7 +12,7 @@ struct Walk
     sizes::Vector{Int}
     a::Vector{Int}
     b::Vector{Int}
-    function Walk(sizes, a, b)
+    function Walk(sizes::Vector{Int}, a::Vector{Int}, b::Vector{Int})
         w = new(Int[], Int[], Int[])
         for d in eachindex(sizes)
             sizes[d] == 1 && continue
@@ -52,8 +53,10 @@ function each_run(f::F, w::Walk, along=1) where {F}
     end
 end
 
+shape_of(@nospecialize(x)) = Int[size(x, d) for d in 1:ndims(x)]
+
 "How many elements apart neighbours are, in each dimension of an array of `sizes`."
-function steps_of(sizes)
+function steps_of(sizes::Vector{Int})
     steps, next = Int[], 1
     for n in sizes
         push!(steps, next)
@@ -62,29 +65,28 @@ function steps_of(sizes)
     return steps
 end
 
-"The same for `x` where it is broadcast to `sizes`: it stays where it has but one element."
-function steps_of(x, sizes)
-    steps = steps_of(size(x))
-    return Int[d <= ndims(x) && size(x, d) != 1 ? steps[d] : 0 for d in eachindex(sizes)]
+"The same for an array of `sizes` that is broadcast to `wanted`: it stays where it has but one element."
+function steps_of(sizes::Vector{Int}, wanted::Vector{Int})
+    steps = steps_of(sizes)
+    return Int[d <= length(sizes) && sizes[d] != 1 ? steps[d] : 0 for d in eachindex(wanted)]
 end
 
-"The size of what `a` and `b` are broadcast to."
-function common_size(a, b)
-    n = max(length(a), length(b))
-    return Int[common_length(d <= length(a) ? a[d] : 1, d <= length(b) ? b[d] : 1, a, b) for d in 1:n]
+"The sizes that arrays of sizes `a` and `b` are broadcast to."
+function common_size(a::Vector{Int}, b::Vector{Int})
+    return Int[common_length(get(a, d, 1), get(b, d, 1), a, b) for d in 1:max(length(a), length(b))]
 end
 
 function common_length(p, q, a, b)
     p == q || q == 1 ? p : p == 1 ? q :
-        throw(DimensionMismatch("shapes $(reverse(Tuple(a))) and $(reverse(Tuple(b))) cannot be broadcast"))
+        throw(DimensionMismatch("shapes $(Tuple(reverse(a))) and $(Tuple(reverse(b))) cannot be broadcast"))
 end
 
 """
 A new array of `sizes`: the elements of `x` from `offset` (from 0) on, `steps` apart in each dimension.
 """
-function strided(x::Array{T}, sizes, steps, offset=0) where {T}
-    y = Array{T}(undef, Tuple(sizes))
-    pick!(y, x, Walk(sizes, steps, steps_of(sizes)), offset)
+function strided(@nospecialize(x::Array), sizes::Vector{Int}, steps::Vector{Int}, offset::Int=0)
+    y = Array{eltype(x)}(undef, Tuple(sizes))
+    pick!(vec(y), vec(x), Walk(sizes, steps, steps_of(sizes)), offset)
     return y
 end
 
@@ -121,4 +123,6 @@ function turn!(y, x, w, offset)
 end
 
 "`x` repeated along dimensions of size 1 up to `sizes`."
-broadcast_to(x, sizes) = size(x) == Tuple(sizes) ? x : strided(x, sizes, steps_of(x, sizes))
+function broadcast_to(@nospecialize(x), sizes::Vector{Int})
+    return shape_of(x) == sizes ? x : strided(x, sizes, steps_of(shape_of(x), sizes))
+end

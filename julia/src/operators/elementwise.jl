@@ -38,21 +38,24 @@ of_number(ceil, "Ceil")
 of_number(round, "Round")
 of_number(sign, "Sign")
 of_number(O.negation, "Not")
+of_number(isnan, "IsNaN")
 of_number(sinh, "Sinh")
 of_number(cosh, "Cosh")
 of_number(atan, "Atan")
 of_number(asinh, "Asinh")
 
+not_negative(x) = x >= 0
+from_one(x) = x >= 1
 in_unit(x) = abs(x) <= 1
 where_real(@nospecialize(f), @nospecialize(real), name) = pointwise(op -> Partial(f, real), name)
-where_real(log, >=(0), "Log")
+where_real(log, not_negative, "Log")
 where_real(sin, isfinite, "Sin")
 where_real(cos, isfinite, "Cos")
 where_real(tan, isfinite, "Tan")
 where_real(asin, in_unit, "Asin")
 where_real(acos, in_unit, "Acos")
 where_real(atanh, in_unit, "Atanh")
-where_real(acosh, >=(1), "Acosh")
+where_real(acosh, from_one, "Acosh")
 
 function clamp_of(op)
     low, high = optional(op, 2), optional(op, 3)
@@ -67,7 +70,10 @@ end
 
 OPERATORS["Clip"] = Operator(clip_of, true, false, false, clamp_of)
 
-broadcasting(@nospecialize(f), name) = operator(op -> bind(op, Elementwise(f)), name; any_input=true)
+function broadcasting(@nospecialize(f), name)
+    fused(op) = op.activation === nothing ? f : op.activation ∘ f
+    operator(op -> bind(op, Elementwise(fused(op))), name; any_input=true, fuses=true)
+end
 broadcasting(+, "Add")
 broadcasting(-, "Sub")
 broadcasting(*, "Mul")
