@@ -102,6 +102,8 @@ end
                  "node Concat in=u,rest out=t name=c axis=0", "node Reshape in=x,t out=y name=r allowzero=0"]
         @test agrees(run_lines(lines, x, "zero" => fill(Int64(0)), "axes" => Int64[0], "rest" => Int64[-1]; shape=free), reshape(x, 12, batch))
         fill_of(value) = run_lines(["node Shape in=x out=s name=s start=0 end=2", "node ConstantOfShape in=s out=y name=n value=$value"], x; shape=free)
+        counted = ["node Size in=x out=s name=s", "node Range in=zero,s,five out=y name=n"]
+        @test agrees(run_lines(counted, x, "zero" => fill(Int64(0)), "five" => fill(Int64(5)); shape=free), Float32.(0:5:12batch-1))
         @test agrees(fill_of("1.5"), fill(1.5f0, 3, batch)) && agrees(fill_of("2"), fill(2f0, 3, batch))
     end
 end

@@ -21,6 +21,7 @@ operator(op -> bind(op, Expand()), "Expand"; any_input=true)
 operator(op -> bind(op, Tile()), "Tile"; any_input=true)
 operator(op -> ShapeOf(int(op, "start"), int(op, "end")), "Shape")
 operator(op -> O.size_of, "Size")
+operator(op -> bind(op, O.counted), "Range"; any_input=true)
 
 operator("Split"; any_input=true, any_output=true) do op
     length(op.inputs) >= 2 && op.inputs[2] !== nothing && return bind(op, Split(int(op, "axis"), op.outputs))

@@ -18,7 +18,7 @@ from fluxdrop.predict.compiler.shaping import place
 @operator("Sinh", "Cosh", "Asinh", "Acosh", "Atanh")
 @operator("Add", "Sub", "Mul", "Div", "Pow", "Min", "Max", "Sum", "Mean", "Clip", "MatMul")
 @operator("Equal", "Greater", "Less", "GreaterOrEqual", "LessOrEqual")
-@operator("Not", "And", "Or", "Xor", "Where", "Identity")
+@operator("Not", "And", "Or", "Xor", "Where", "IsNaN", "Identity")
 def _plain(node: NodeView) -> dict[str, Attribute]:
     return {}
 

@@ -20,7 +20,7 @@ def place(node: NodeView, default: int) -> int:
     return axis(node, default)
 
 
-@operator("Squeeze", "Unsqueeze", "Slice", "Expand", "Tile", "Size")
+@operator("Squeeze", "Unsqueeze", "Slice", "Expand", "Tile", "Size", "Range")
 def _plain(node: NodeView) -> dict[str, Attribute]:
     return {}
 
