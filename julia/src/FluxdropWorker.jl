@@ -3,7 +3,7 @@ The Julia side of fluxdrop: reads a graph file (what the daemon's compiler makes
 builds the model out of Flux's layers, or of [`PlainLayers`](@ref) where Flux cannot be loaded, and answers
 the frames of docs/protocol.md.
 
-    backend = choose_backend("auto")
+    backend = choose_backend("auto")  # and its device, a GPU or the CPU
     model = build(read_graph(read("model.graph")), backend)
     predict(model, x)  # x and the answer are WHCN: (W, H, C, N), (labels, N)
 
@@ -28,10 +28,13 @@ include("wire.jl")
 include("tensors.jl")
 include("graph.jl")
 include("npy.jl")
+include("devices.jl")
 include("backend.jl")
 include("operators.jl")
 include("plan.jl")
 include("model.jl")
+include("native.jl")
+include("embedded.jl")
 include("options.jl")
 include("process.jl")
 include("serve.jl")

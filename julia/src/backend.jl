@@ -8,22 +8,28 @@ struct Backend
     name::String
     layers::Module
     flux::String
+    device::Device
     note::String
 end
 
 """
-    choose_backend(name) -> Backend
+    choose_backend(name, device="auto") -> Backend
 
 `"flux"` throws [`BackendError`](@ref) where Flux cannot be loaded, `"plain"` does not try, `"auto"` takes Flux
-if it can.
+if it can. So does the device `"gpu"` where there is none that Flux can use; `"auto"` takes one if there is.
 """
-function choose_backend(name)
-    name == "plain" && return Backend("plain", PlainLayers, "", "the plain layers were asked for")
-    name in ("auto", "flux") || throw(UsageError("the backend is auto, flux or plain, not '$name'"))
-    flux, note = load_flux()
-    flux === nothing || return Backend("flux", flux, version_of(flux), "")
-    name == "flux" && throw(BackendError(note))
-    return Backend("plain", PlainLayers, "", note)
+function choose_backend(name, device="auto")
+    name in ("auto", "flux", "plain") || throw(UsageError("the backend is auto, flux or plain, not '$name'"))
+    device in ("auto", "cpu", "gpu") || throw(UsageError("the device is auto, cpu or gpu, not '$device'"))
+    flux, note = name == "plain" ? (nothing, "the plain layers were asked for") : load_flux()
+    if flux === nothing
+        name == "flux" && throw(BackendError(note))
+        device == "gpu" && throw(BackendError("a GPU is demanded, and only Flux can use one: $note"))
+        return Backend("plain", PlainLayers, "", CPU, note)
+    end
+    gpu, trouble = device == "cpu" ? (nothing, "") : find_gpu(flux)
+    gpu === nothing && device == "gpu" && throw(BackendError("a GPU is demanded, and there is none that works: $trouble"))
+    return Backend("flux", flux, version_of(flux), gpu === nothing ? CPU : gpu, "")
 end
 
 "The module Flux and an empty note, or `nothing` and the reason."

@@ -3,7 +3,7 @@
 "A failure that is answered in one sentence; [`kind`](@ref) is its name on the wire."
 abstract type WorkerError <: Exception end
 
-"The graph file is damaged or breaks the format."
+"The graph file is damaged or breaks the format, or a flux_model.jl cannot be loaded."
 struct GraphError <: WorkerError
     message::String
 end
@@ -33,7 +33,7 @@ struct UsageError <: WorkerError
     message::String
 end
 
-"Flux was demanded and cannot be loaded."
+"Flux or a GPU was demanded, and cannot be had."
 struct BackendError <: WorkerError
     message::String
 end
@@ -53,11 +53,15 @@ function reason(e)
     length(words) > 600 ? first(words, 600) * " ..." : words
 end
 
+"The same in one line, without the file around what went wrong in it."
+one_line(e) = String(first(split(reason(e), '\n')))
+one_line(e::LoadError) = e.error isa LoadError ? one_line(e.error) : "line $(e.line): $(one_line(e.error))"
+
 """
     exit_on_failure(f) -> f()
 
-For the two scripts: a failure becomes one line on stderr and an exit code (2, or 3 where Flux is
-missing) instead of a stack trace.
+For the two scripts: a failure becomes one line on stderr and an exit code (2, or 3 where Flux or a
+GPU is missing) instead of a stack trace.
 """
 function exit_on_failure(f)
     try

@@ -22,22 +22,24 @@ function read_options(arguments, names)
     return positional, options
 end
 
-"The options of worker.jl: `(input, output, backend)`, the first two being descriptors."
+"The options of worker.jl: `(input, output, backend, device)`, the first two being descriptors."
 function worker_options(arguments)
-    positional, options = read_options(arguments, ("in", "out", "backend"))
+    positional, options = read_options(arguments, ("in", "out", "backend", "device"))
     isempty(positional) || throw(UsageError("unexpected argument '$(positional[1])'"))
     descriptor(name) = begin
         number = tryparse(Int32, get(options, name, ""))
         number === nothing || number < 0 ? throw(UsageError("--$name needs the number of a file descriptor")) : number
     end
-    return (input=descriptor("in"), output=descriptor("out"), backend=get(options, "backend", "auto"))
+    return (input=descriptor("in"), output=descriptor("out"),
+            backend=get(options, "backend", "auto"), device=get(options, "device", "auto"))
 end
 
-"The options of flux_model.jl: `(graph, image, backend)`, the first two being paths."
+"The options of flux_model.jl: `(graph, image, backend, device)`, the first two being paths."
 function one_shot_options(arguments)
-    positional, options = read_options(arguments, ("backend",))
-    length(positional) == 2 || throw(UsageError("usage: flux_model.jl MODEL.graph IMAGE.npy [--backend auto|flux|plain]"))
-    return (graph=positional[1], image=positional[2], backend=get(options, "backend", "auto"))
+    positional, options = read_options(arguments, ("backend", "device"))
+    length(positional) == 2 || throw(UsageError("usage: flux_model.jl MODEL.graph IMAGE.npy [--backend auto|flux|plain] [--device auto|cpu|gpu]"))
+    return (graph=positional[1], image=positional[2],
+            backend=get(options, "backend", "auto"), device=get(options, "device", "auto"))
 end
 
 """

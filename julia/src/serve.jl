@@ -36,7 +36,7 @@ broken(e) = e isa Union{EOFError,SystemError}
 "The facts of HELLO."
 hello(backend) = facts(
     "protocol" => PROTOCOL, "julia" => VERSION, "flux" => backend.flux, "backend" => backend.name,
-    "device" => "cpu", "threads" => Threads.nthreads(), "pid" => getpid(), "note" => backend.note)
+    "device" => backend.device.name, "threads" => Threads.nthreads(), "pid" => getpid(), "note" => backend.note)
 
 "Answer one request. Returns the model to go on with."
 function answer(pipe, kind, id, model, backend)
@@ -46,6 +46,9 @@ function answer(pipe, kind, id, model, backend)
         model = build(read_graph(pipe.payload), backend)
         digest = bytes2hex(sha256(pipe.payload))
         send(pipe, LOADED, id, facts("digest" => digest, "nodes" => model.nodes))
+    elseif kind == LOAD_NATIVE
+        model = load_native(String(copy(pipe.payload)), backend)
+        send(pipe, LOADED, id, facts("digest" => model.digest, "nodes" => 0))
     else
         model === nothing && throw(InputError("no model is loaded"))
         payload = pipe.payload

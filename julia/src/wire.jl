@@ -14,8 +14,9 @@ const FAILURE = UInt16(6)
 const PING = UInt16(7)
 const PONG = UInt16(8)
 const STOP = UInt16(9)
+const LOAD_NATIVE = UInt16(10)
 
-const REQUESTS = (LOAD, PREDICT, PING, STOP)
+const REQUESTS = (LOAD, PREDICT, PING, STOP, LOAD_NATIVE)
 
 "The unsigned number of type `T` at `offset` (from 0) of `bytes`, little-endian."
 function little(::Type{T}, bytes, offset) where {T<:Unsigned}

@@ -27,6 +27,7 @@ include("references.jl")
     include("test_products.jl")
     include("test_model.jl")
     include("test_serve.jl")
+    include("test_native.jl")
     include("test_npy.jl")
     Sys.iswindows() || include("test_process.jl")
 end

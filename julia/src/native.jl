@@ -1,0 +1,62 @@
+# Native Flux models: a bundle's flux_model.jl, which is code that the owner of the machine installed.
+
+"""
+What `build_model()` of the file returned, in test mode and on the device; `digest` is the file's SHA-256.
+"""
+struct NativeModel
+    file::String
+    digest::String
+    model
+    device::Device
+end
+
+"""
+    load_native(file, backend) -> NativeModel
+
+Evaluate `file` in a module of its own and call its `build_model()`. Throws [`GraphError`](@ref) where it is not
+there, fails, or the backend is not Flux.
+"""
+function load_native(file, backend::Backend)
+    backend.name == "flux" || throw(GraphError("$file needs Flux, which this worker does not have: $(backend.note)"))
+    isfile(file) || throw(GraphError("there is no file $file"))
+    try
+        digest = bytes2hex(sha256(read(file)))
+        space = Core.eval(Module(:Bundle), :(module FluxModel end))
+        Base.include(space, file)
+        # What the file defined and loaded is newer than this function.
+        return Base.invokelatest(native, space, file, digest, backend)
+    catch e
+        e isa InterruptException && rethrow()
+        throw(GraphError("$file: $(Base.invokelatest(one_line, e))"))
+    end
+end
+
+function native(space, file, digest, backend)
+    isdefined(space, :build_model) || throw(GraphError("it does not define build_model()"))
+    model = space.build_model()
+    isempty(methods(model)) && throw(GraphError("build_model() returned $(summary(model)), which cannot be called"))
+    backend.layers.testmode!(model)
+    return NativeModel(file, digest, backend.device.to(model), backend.device)
+end
+
+"""
+    predict(native, x::Array{Float32}) -> Array{Float32}
+
+`x` is (W, H, C, N), the answer (labels, N).
+"""
+function predict(native::NativeModel, x::Array{Float32})
+    isempty(x) && throw(InputError("the tensor of shape $(words(outer_shape(x))) has no elements"))
+    count = size(x, ndims(x))
+    y = try
+        Base.invokelatest(forward, native, x)
+    catch e
+        e isa InterruptException && rethrow()
+        throw(ComputeError("$(native.file): $(Base.invokelatest(one_line, e))"))
+    end
+    y isa AbstractMatrix{<:Real} && size(y, 2) == count ||
+        throw(ComputeError("$(native.file): the model returned $(summary(y)), not a matrix of (labels, $count)"))
+    return y isa Array{Float32} ? y : Array{Float32}(y)
+end
+
+# A copy: the model may keep what it gets or write to it, and `x` is the pipe's memory.
+forward(native, x) = native.device.back(native.model(native.device.to(copy(x))))
