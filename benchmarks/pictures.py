@@ -72,7 +72,7 @@ def _daemon(folder: Path) -> float:
         samples = sorted(_SAMPLES.glob("*.png"))
         started = perf_counter()
         for number in range(_PICTURES):
-            shutil.copy(samples[number % len(samples)], root / "inbox" / f"{number}.png")
+            shutil.copyfile(samples[number % len(samples)], root / "inbox" / f"{number}.png")
         with closing(Store(root / ".fluxdrop" / "jobs.sqlite3", read_only=True)) as store:
             while store.counts()["done"] < _PICTURES:
                 sleep(0.002)

@@ -159,7 +159,7 @@ def test_200_at_once(root: Root, samples: Path, engine: str) -> None:
     originals = sorted(samples.glob("*.png"))
     with serving(root, engine=engine) as daemon:
         for number in range(200):
-            shutil.copy(originals[number % 12], root.inbox / f"{number:03}.png")
+            shutil.copyfile(originals[number % 12], root.inbox / f"{number:03}.png")
         daemon.wait_for_ends(200)
         daemon.stop()
         pids = {line["worker_pid"] for line in daemon.log() if line["event"] == "done"}
@@ -256,7 +256,7 @@ def test_killed_daemon_goes_on(root: Root, samples: Path, engine: str) -> None:
     """After SIGKILL in mid-work the next start finishes every job once, and no process is left."""
     originals = sorted(samples.glob("*.png"))
     for number in range(60):
-        shutil.copy(originals[number % 12], root.inbox / f"{number:02}.png")
+        shutil.copyfile(originals[number % 12], root.inbox / f"{number:02}.png")
     with serving(root, engine=engine) as daemon:
         daemon.wait_for_ends(5)
         children = psutil.Process(daemon.process.pid).children(recursive=True)
@@ -293,7 +293,7 @@ def test_killed_worker_is_replaced(root: Root, samples: Path) -> None:
 def test_stop_gives_back(root: Root, samples: Path) -> None:
     """SIGTERM ends the daemon with code 0 and no child, and what it had not done is done later."""
     for number in range(100):
-        shutil.copy(samples / "round_circle_01.png", root.inbox / f"{number:02}.png")
+        shutil.copyfile(samples / "round_circle_01.png", root.inbox / f"{number:02}.png")
     with serving(root, engine="onnxruntime") as daemon:
         daemon.wait_for_ends(1)
         code = daemon.stop()

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from conftest import fluxdrop as command_line
 from typer.testing import CliRunner
 
 import fluxdrop
@@ -492,13 +493,10 @@ def test_command_override(
 
 
 @pytest.mark.parametrize("flags", [[], ["--json"]])
-def test_command_broken_override(
-    command: typer.Typer, monkeypatch: pytest.MonkeyPatch, flags: list[str]
-) -> None:
+def test_command_broken_override(flags: list[str]) -> None:
     """A broken override fails with a message that names the variable."""
-    monkeypatch.setenv("FLUXDROP_JULIA", "/missing/julia")
+    ended = command_line("setup", *flags, julia="/missing/julia")
 
-    result = CliRunner().invoke(command, flags)
-
-    assert 1 == result.exit_code
-    assert "FLUXDROP_JULIA is set to /missing/julia" in result.output
+    assert 2 == ended.returncode
+    assert "FLUXDROP_JULIA is set to /missing/julia" in ended.stderr
+    assert bool(flags) == ("FLUXDROP_JULIA is set to /missing/julia" in ended.stdout)

@@ -1,4 +1,7 @@
-"""Settings: fluxdrop.toml in the root, then FLUXDROP_ variables, then flags; the later one wins."""
+"""Settings: fluxdrop.toml in the root, then FLUXDROP_ variables, then flags; the later one wins.
+
+The model that ``fluxdrop model use`` chose comes between the file and the variables.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from fluxdrop.errors import FluxdropError
+from fluxdrop.layout import Root
 
 FILE = "fluxdrop.toml"
 PREFIX = "FLUXDROP_"
@@ -86,6 +90,7 @@ def load(
     values: dict[str, Any] = {}
     if root is not None:
         values |= _from_file(root / FILE)
+        values |= _model_in_use(Root(root).model_in_use)
     values |= _from_environment(environ)
     values |= _from_flags(flags or {})
     return Settings(**values)
@@ -105,6 +110,15 @@ def _from_file(path: Path) -> dict[str, Any]:
             hint = f"Did you mean {near[0]}?" if near else "docs/architecture.md lists the keys."
             raise FluxdropError(f"{path} has the unknown key {key}.", hint=hint, kind="config")
     return {key: _checked(key, value, f"{key} in {path}") for key, value in values.items()}
+
+
+def _model_in_use(path: Path) -> dict[str, Any]:
+    try:
+        return {"model": path.read_text().strip()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise FluxdropError(f"{path} cannot be read: {error}", kind="config") from error
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:

@@ -73,6 +73,21 @@ class Root:
         return self.state / "graphs"
 
     @property
+    def models(self) -> Path:
+        """The model bundles that were added to this root."""
+        return self.state / "models"
+
+    @property
+    def model_in_use(self) -> Path:
+        """The name that ``fluxdrop model use`` chose."""
+        return self.state / "model"
+
+    @property
+    def answers(self) -> Path:
+        """What the daemon answers to commands, one file each."""
+        return self.state / "answers"
+
+    @property
     def database(self) -> Path:
         """The index of jobs."""
         return self.state / "jobs.sqlite3"
@@ -98,6 +113,8 @@ class Root:
             self.requests,
             self.logs,
             self.graphs,
+            self.models,
+            self.answers,
         )
         try:
             for folder in folders:

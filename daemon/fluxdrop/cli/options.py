@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from fluxdrop.layout import Root
 
 RootOption = Annotated[
     Path | None,
@@ -23,6 +27,15 @@ EngineOption = Annotated[
 def print_json(value: Any) -> None:
     """Print *value* as JSON."""
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def optional_root(given: Path | None) -> Root | None:
+    """The root that is meant, where there is one; None where none is given and none is here."""
+    from fluxdrop.layout import Root, find_root
+
+    if given is not None or os.environ.get("FLUXDROP_ROOT") or Root(Path.cwd()).inbox.is_dir():
+        return find_root(given)
+    return None
 
 
 def refuse_existing(output: Path) -> None:

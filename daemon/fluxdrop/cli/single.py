@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fluxdrop.cli.options import EngineOption, JsonOption, print_json, refuse_existing
+from fluxdrop.cli.options import (
+    EngineOption,
+    JsonOption,
+    RootOption,
+    optional_root,
+    print_json,
+    refuse_existing,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,6 +74,7 @@ def preprocess(
     picture: Annotated[Path, typer.Argument(help="A PNG, JPEG or WebP picture.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The .npy file to write.")],
     model: ModelOption = None,
+    root: RootOption = None,
     json_output: JsonOption = False,
 ) -> None:
     """Turn PICTURE into the tensor that the model sees."""
@@ -75,8 +83,9 @@ def preprocess(
     from fluxdrop import config
     from fluxdrop.predict.bundle import load_bundle
 
-    settings = config.load(None, {"model": model})
-    bundle = load_bundle(settings.model)
+    served = optional_root(root)
+    settings = config.load(served.path if served else None, {"model": model})
+    bundle = load_bundle(settings.model, served.models if served else None)
     refuse_existing(output)
     tensor = _tensor_of(picture, settings, bundle.spec.input)
     with output.open("xb") as file:
@@ -91,6 +100,7 @@ def predict(
     source: Annotated[Path, typer.Argument(metavar="PICTURE|TENSOR.npy")],
     engine: EngineOption = None,
     model: ModelOption = None,
+    root: RootOption = None,
     json_output: JsonOption = False,
 ) -> None:
     """Print what the model makes of a picture, or of a tensor from `fluxdrop preprocess`."""
@@ -103,8 +113,9 @@ def predict(
     from fluxdrop.predict.classify import label_probabilities
 
     configure("warning")
-    settings = config.load(None, {"engine": engine, "model": model})
-    bundle = load_bundle(settings.model)
+    served = optional_root(root)
+    settings = config.load(served.path if served else None, {"engine": engine, "model": model})
+    bundle = load_bundle(settings.model, served.models if served else None)
     spec = bundle.spec.input
     is_tensor = source.suffix.lower() == ".npy"
     tensor = _load_tensor(source, spec) if is_tensor else _tensor_of(source, settings, spec)
@@ -129,7 +140,7 @@ def predict(
     info = running.info
     typer.echo(f"by {bundle.name} on {info.engine} {info.version}, {info.backend}", err=True)
     if info.note:
-        typer.echo(info.note, err=True)
+        typer.echo(f"Note: {info.note}.", err=True)
 
 
 def _tensor_of(picture: Path, settings: Settings, spec: InputSpec) -> NDArray[np.float32]:

@@ -60,7 +60,7 @@ class Watch:
         self._observer.schedule(
             _Handler(requests, lambda _path, _hint: requested()),
             str(requests),
-            event_filter=[DirMovedEvent],
+            event_filter=[DirMovedEvent, FileMovedEvent],
         )
         try:
             self._observer.start()

@@ -41,18 +41,27 @@ class Bundle:
         return self.folder / "model.onnx"
 
 
-def load_bundle(model: str) -> Bundle:
-    """Read the bundle *model*: the name of an embedded one, or a folder.
+def known_bundles(own: Path | None = None) -> dict[str, Path]:
+    """The bundles that have a name: the embedded ones, and those in the folder *own*."""
+    folders = [models_folder()] + ([own] if own is not None else [])
+    return {
+        path.parent.name: path.parent
+        for folder in reversed(folders)
+        for path in sorted(folder.glob("[!.]*/model.toml"))
+    }
+
+
+def load_bundle(model: str, own: Path | None = None) -> Bundle:
+    """Read the bundle *model*: a name, embedded or in the folder *own*, else a folder.
 
     Raises FluxdropError, kind ``model``, for a bundle that is not there or not whole.
     """
-    embedded = models_folder() / model
-    folder = embedded if (embedded / "model.onnx").is_file() else Path(model).expanduser()
+    known = known_bundles(own)
+    folder = known.get(model) or Path(model).expanduser()
     if not folder.is_dir():
-        known = sorted(path.parent.name for path in models_folder().glob("*/model.onnx"))
         raise FluxdropError(
             f"There is no model bundle {model}.",
-            hint=f"Give a folder with model.onnx and model.toml, or one of: {', '.join(known)}.",
+            hint=f"Give a folder with model.onnx and model.toml, or one of: {', '.join(sorted(known))}.",
             kind="model",
         )
     folder = folder.resolve()

@@ -23,6 +23,7 @@ from fluxdrop.publish.publisher import row_of
 from fluxdrop.publish.result import Failure, Record, decode
 from fluxdrop.service.heartbeat import Beat, Heartbeat
 from fluxdrop.service.line import Line
+from fluxdrop.service.orders import take_orders
 from fluxdrop.service.stage import Stopping
 
 log = get_logger("fluxdrop.daemon")
@@ -95,6 +96,7 @@ class Daemon:
                 # A generation's progress is worth a fresher heartbeat than an idle daemon's.
                 intake.step(longest=0.2 if self._once else 1.0 if line.current else 5.0)
                 line.check()
+                take_orders(self._root, line.use)
                 while self._void:
                     self._take(Claim(self._void.pop(), ""), line, store)
                 heartbeat.write(self._beat(line, intake, started))

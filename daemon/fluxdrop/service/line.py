@@ -190,7 +190,7 @@ class Line:
         self._preprocess.model = self._predict.model = model
 
     def _open(self, settings: Settings) -> Model:
-        bundle = load_bundle(settings.model)
+        bundle = load_bundle(settings.model, self._root.models)
         engine = open_engine(
             settings, bundle, cache=self._root.graphs, wait_hook=self._stop_after_grace
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from onnx import ModelProto, TensorProto, ValueInfoProto
@@ -50,13 +51,29 @@ def compile_bundle(bundle: Bundle) -> bytes:
     Raises FluxdropError, kind ``model``, that names the file, and the node with its operator where it is one node's
     doing, when the model is damaged, does not fit its model.toml, or needs something that the worker cannot do.
     """
+    with _refusing(bundle):
+        return compile_model(_fitting_model(bundle)).to_bytes()
+
+
+def check_fit(bundle: Bundle) -> None:
+    """Raise FluxdropError when *bundle*'s model is damaged or does not fit its model.toml."""
+    with _refusing(bundle):
+        _fitting_model(bundle)
+
+
+def _fitting_model(bundle: Bundle) -> ModelProto:
     data = bundle.onnx.read_bytes()
     if hashlib.sha256(data).hexdigest() != bundle.sha256:
         raise _refused(bundle, "it changed while it was being read")
+    model = parse(data)
+    _check_fit(bundle, model)
+    return model
+
+
+@contextlib.contextmanager
+def _refusing(bundle: Bundle) -> Iterator[None]:
     try:
-        model = parse(data)
-        _check_fit(bundle, model)
-        return compile_model(model).to_bytes()
+        yield
     except ExternalDataError as error:
         raise FluxdropError(
             f"{bundle.onnx} cannot be used: {error}",

@@ -1,7 +1,7 @@
 """Reading an ONNX file that nobody vouches for, and bringing it to one form.
 
-After this a model has float32 and integer tensors only, no constant subgraphs, and the newest
-opset, so that the mapping of operators knows one version of each.
+After this a model has float32 and integer tensors only, no constant subgraphs, and a new opset, so
+that the mapping of operators knows one version of each.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from onnx.shape_inference import InferenceError
 
 OLDEST_OPSET = 7
 """Before it, operators took attributes for what is now broadcasting; onnxruntime takes none older."""
+
+_NEWEST_OPSET = 26
+"""What models are brought to: the newest opset that onnxruntime supports, too."""
 
 _OTHER_FLOATS = {TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16}
 FLOATS = {TensorProto.FLOAT, *_OTHER_FLOATS}
@@ -60,11 +63,12 @@ def opset_of(model: ModelProto) -> int:
 
 
 def normal_form(model: ModelProto) -> ModelProto:
-    """*model* with float32 for every float, constants folded, in the newest opset, shapes inferred.
+    """*model* with float32 for every float, constants folded, in a new opset, shapes inferred.
 
     What a step cannot do stays as it is: the mapping of operators then says which node it is.
     """
-    model = _newest(_folded(_as_float32(model)))
+    # Twice, as what an operator was expanded into is folded only when it is met again.
+    model = _newest(_folded(_folded(_as_float32(model))))
     try:
         return shape_inference.infer_shapes(model, data_prop=True)
     except (InferenceError, ValueError):
@@ -119,8 +123,7 @@ def _folded(model: ModelProto) -> ModelProto:
 
 
 def _newest(model: ModelProto) -> ModelProto:
-    newest = onnx.defs.onnx_opset_version()
-    if opset_of(model) >= newest:
+    if opset_of(model) >= _NEWEST_OPSET:
         return model
     # The optimiser names domains of its own, which no node uses.
     used = {node.domain or "" for node in model.graph.node}
@@ -128,7 +131,7 @@ def _newest(model: ModelProto) -> ModelProto:
     del model.opset_import[:]
     model.opset_import.extend(imports)
     try:
-        return version_converter.convert_version(model, newest)
+        return version_converter.convert_version(model, _NEWEST_OPSET)
     except (RuntimeError, ValueError, CheckError, version_converter.ConvertError):
         return model
 

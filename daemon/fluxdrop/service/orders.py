@@ -1,0 +1,89 @@
+"""What commands ask of a running daemon beyond jobs: to use another model.
+
+An order is a file in .fluxdrop/requests/ and its answer one in .fluxdrop/answers/, both moved there
+whole.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+
+import msgspec
+
+from fluxdrop import durable
+from fluxdrop.errors import FluxdropError
+from fluxdrop.intake.claim import new_job_id
+from fluxdrop.layout import Root, holder
+from fluxdrop.logs import get_logger
+
+log = get_logger("fluxdrop.daemon")
+
+_SUFFIX = ".model.json"
+_LOOK_SECONDS = 0.1
+
+
+class ModelOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Use this model from now on."""
+
+    model: str
+
+
+class OrderAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How it went: all empty when it was done."""
+
+    kind: str = ""
+    message: str = ""
+    hint: str = ""
+
+
+def order_model(root: Root, model: str, on_wait: Callable[[], None]) -> None:
+    """Have the daemon that serves *root* use *model*, and wait until it does.
+
+    Raises FluxdropError when it refuses, or ends meanwhile.
+    """
+    order = new_job_id()
+    path = root.requests / f"{order}{_SUFFIX}"
+    answer = root.answers / f"{order}.json"
+    durable.write(path, msgspec.json.encode(ModelOrder(model)))
+    while not answer.exists():
+        if holder(root) is None:
+            path.unlink(missing_ok=True)
+            raise FluxdropError(
+                f"The daemon that served {root.path} ended meanwhile", kind="not-running"
+            )
+        on_wait()
+        time.sleep(_LOOK_SECONDS)
+    answered = msgspec.json.decode(answer.read_bytes(), type=OrderAnswer)
+    answer.unlink()
+    if answered.kind:
+        raise FluxdropError(answered.message, hint=answered.hint, kind=answered.kind)
+
+
+def take_orders(
+    root: Root, use: Callable[[str, Callable[[FluxdropError | None], None]], None]
+) -> None:
+    """Hand each order that waits to *use*, with what is to be told how it went."""
+    for path in sorted(root.requests.glob(f"[!.]*{_SUFFIX}")):
+        answer = partial(_answer, root, path.name.removesuffix(_SUFFIX))
+        try:
+            order = msgspec.json.decode(path.read_bytes(), type=ModelOrder)
+        except (OSError, msgspec.DecodeError) as error:
+            answer("", FluxdropError(f"{path} cannot be read: {error}", kind="request"))
+        else:
+            use(order.model, partial(answer, order.model))
+        path.unlink(missing_ok=True)
+
+
+def _answer(root: Root, order: str, model: str, error: FluxdropError | None) -> None:
+    if error is None:
+        choose_model(root, model)
+        log.info("model changed", model=model)
+    answer = OrderAnswer(error.kind, error.message, error.hint) if error else OrderAnswer()
+    durable.write(root.answers / f"{order}.json", msgspec.json.encode(answer), sync=False)
+
+
+def choose_model(root: Root, model: str) -> None:
+    """Have *model* used from the next start on too."""
+    durable.write(root.model_in_use, f"{model}\n".encode())
