@@ -12,7 +12,7 @@ struct Walk
     sizes::Vector{Int}
     a::Vector{Int}
     b::Vector{Int}
-    function Walk(sizes::Vector{Int}, a::Vector{Int}, b::Vector{Int})
+    function Walk(sizes, a, b)
         w = new(Int[], Int[], Int[])
         for d in eachindex(sizes)
             sizes[d] == 1 && continue
@@ -56,7 +56,7 @@ end
 shape_of(@nospecialize(x)) = Int[size(x, d) for d in 1:ndims(x)]
 
 "How many elements apart neighbours are, in each dimension of an array of `sizes`."
-function steps_of(sizes::Vector{Int})
+function steps_of(sizes)
     steps, next = Int[], 1
     for n in sizes
         push!(steps, next)
