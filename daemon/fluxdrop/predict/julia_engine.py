@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,44 @@ from fluxdrop.wire import Kind, WireError, pack_tensor, unpack_facts, unpack_ten
 
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 30.0
+
+
+def start_worker(
+    settings: Settings, install: JuliaInstall, wait_hook: Callable[[], None] | None = None
+) -> Child:
+    """A worker without a model. It ends with the thread that calls this."""
+    command, environment = julia_command(install)
+    return Child(
+        "worker",
+        [*command, str(julia_folder() / "worker.jl"), "--backend", settings.julia_backend],
+        env=environment,
+        start_timeout=settings.worker_start_seconds,
+        wait_hook=wait_hook,
+    )
+
+
+@contextmanager
+def run_graphs(
+    settings: Settings, install: JuliaInstall
+) -> Iterator[Callable[[bytes, NDArray[np.float32]], NDArray[np.float32]]]:
+    """A function that runs any graph file on a batch, in one worker.
+
+    It raises CallFailed for what the worker cannot build or run.
+    """
+    child = start_worker(settings, install)
+    limit = settings.worker_start_seconds
+
+    def run(graph: bytes, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        child.call(Kind.LOAD, graph, expect=Kind.LOADED, timeout=limit)
+        answer = child.call(
+            Kind.PREDICT, *pack_tensor(batch), expect=Kind.PREDICTION, timeout=limit
+        )
+        return unpack_tensor(answer.payload)
+
+    try:
+        yield run
+    finally:
+        child.stop()
 
 
 class JuliaEngine:
@@ -102,18 +141,9 @@ class JuliaEngine:
             self._child.kill()
             self._child = None
         self._wait_for_turn()
-        command, environment = julia_command(self._install)
-        argv = [
-            *command,
-            str(julia_folder() / "worker.jl"),
-            "--backend",
-            self._settings.julia_backend,
-        ]
         limit = self._settings.worker_start_seconds
         try:
-            child = Child(
-                "worker", argv, env=environment, start_timeout=limit, wait_hook=self._wait_hook
-            )
+            child = start_worker(self._settings, self._install, self._wait_hook)
             self._load(child, limit)
         except ChildDied:
             self._lost()
