@@ -116,7 +116,10 @@ _EACH_INPUT = frozenset(
     ]
 )
 
-_TYPES = [np.dtype(name) for name in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "?")]
+_TYPES = [
+    np.dtype(name)
+    for name in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")
+]
 
 
 class Case(NamedTuple):
