@@ -60,7 +60,7 @@ function framed(x, before, after, value)
     y = similar(x, Tuple(sizes))
     fill!(y, value)
     steps = steps_of(sizes)
-    place!(y, x, Walk(size(x), steps_of(size(x)), steps), sum(Int[max(0, before[d]) * steps[d] for d in 1:ndims(x)]))
+    place!(y, x, Walk(shape_of(x), steps_of(shape_of(x)), steps), sum(Int[max(0, before[d]) * steps[d] for d in 1:ndims(x)]))
     return y
 end
 
