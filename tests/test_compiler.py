@@ -251,6 +251,18 @@ WINDOW = {"strides": "1,1", "dilations": "1,1", "pads": "0,0,0,0"}
             node("AveragePool", kernel_shape=[2, 2], count_include_pad=1),
             {**WINDOW, "kernel_shape": "2,2", "ceil_mode": "0", "count_include_pad": "1"},
         ),
+        (
+            node("MaxPool", kernel_shape=[2, 4], strides=[4, 4], ceil_mode=1),
+            {**WINDOW, "kernel_shape": "2,4", "strides": "4,4", "ceil_mode": "0"},
+        ),
+        (
+            node("MaxPool", kernel_shape=[4, 4], strides=[4, 4], ceil_mode=1),
+            {**WINDOW, "kernel_shape": "4,4", "strides": "4,4", "ceil_mode": "1"},
+        ),
+        (
+            node("MaxPool", kernel_shape=[99, 9], pads=[0, 1, 0, 0], ceil_mode=1),
+            {**WINDOW, "kernel_shape": "6,9", "pads": "0,1,0,0", "ceil_mode": "0"},
+        ),
         (node("Flatten"), {"axis": "1"}),
         (node("Flatten", axis=-2), {"axis": "2"}),
         (node("Softmax"), {"axis": "3"}),

@@ -167,14 +167,23 @@ def _text(node: NodeView, name: str, default: str) -> str:
 
 def _pool(node: NodeView) -> dict[str, Attribute]:
     kernel = node.ints("kernel_shape", ())
-    return {
-        **_window(node, kernel),
-        "kernel_shape": kernel,
-        "ceil_mode": _int(node, "ceil_mode", 0),
-    }
+    window = _window(node, kernel)
+    ceils = _int(node, "ceil_mode", 0)
+    sizes = (node.shapes.get(node.inputs[0]) or ())[2:]
+    if ceils and len(sizes) == len(kernel) and all(size > 0 for size in sizes):
+        begin, end = _halves(window["pads"])
+        ceils = 0
+        for i, size in enumerate(sizes):
+            room = size + begin[i] + end[i]
+            if window["dilations"][i] == 1:
+                # EfficientNet's last window is a thousand wide over a few pixels: all else it never sees.
+                kernel[i] = min(kernel[i], room)
+            reach = window["dilations"][i] * (kernel[i] - 1) + 1
+            ceils |= int((room - reach) % window["strides"][i] != 0)
+    return {**window, "kernel_shape": kernel, "ceil_mode": ceils}
 
 
-def _window(node: NodeView, kernel: Sequence[int]) -> dict[str, Attribute]:
+def _window(node: NodeView, kernel: Sequence[int]) -> dict[str, list[int]]:
     strides = node.ints("strides", [1] * len(kernel))
     dilations = node.ints("dilations", [1] * len(kernel))
     return {
