@@ -32,12 +32,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """
 
     engine: Annotated[
-        Literal["auto", "julia", "onnxruntime"],
+        Literal["auto", "julia", "juliacall", "onnxruntime"],
         Meta(description="what runs the model; auto takes the first that works"),
     ] = "auto"
     julia_backend: Annotated[
         Literal["auto", "flux", "plain"],
         Meta(description="the layers in the Julia worker; auto takes Flux where it loads"),
+    ] = "auto"
+    device: Annotated[
+        Literal["auto", "cpu", "gpu"],
+        Meta(description="where Flux computes; auto takes a GPU where Flux finds one that works"),
     ] = "auto"
     model: Annotated[
         str, Meta(description="the model bundle: an embedded one's name, or a folder")

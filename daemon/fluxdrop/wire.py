@@ -29,7 +29,7 @@ _TENSOR_HEAD = struct.Struct("<BBH")
 
 
 class Kind(IntEnum):
-    """What a frame is; 1 to 9 with the Julia worker, 20 and up with the generator."""
+    """What a frame is; 1 to 10 with the Julia worker, 20 and up with the generator."""
 
     HELLO = 1
     LOAD = 2
@@ -40,6 +40,7 @@ class Kind(IntEnum):
     PING = 7
     PONG = 8
     STOP = 9
+    LOAD_NATIVE = 10
     GENERATE = 20
     PROGRESS = 21
     IMAGE = 22

@@ -20,7 +20,7 @@ RootOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 EngineOption = Annotated[
-    str | None, typer.Option("--engine", help="auto, julia or onnxruntime; default: the setting.")
+    str | None, typer.Option("--engine", help="auto, julia, juliacall or onnxruntime; default: the setting.")
 ]
 
 

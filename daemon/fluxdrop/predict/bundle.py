@@ -1,4 +1,4 @@
-"""Model bundles: a folder with model.onnx, and model.toml that says how to use it."""
+"""Model bundles: a folder with model.onnx or flux_model.jl, and model.toml that says how to use it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from msgspec import Meta
 from fluxdrop.errors import FluxdropError
 from fluxdrop.preprocess.spec import InputSpec
 from fluxdrop.resources import models_folder
+
+NATIVE = "flux_model.jl"
+_WEIGHTS = (".bson", ".jl", ".jld2")
 
 
 class BundleSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -33,12 +36,39 @@ class Bundle:
     folder: Path
     spec: BundleSpec
     sha256: str
-    """Of model.onnx."""
+    """Of model.onnx; of a native Flux model, what `native_digest` makes of its files."""
+    kind: Literal["onnx", "flux"] = "onnx"
+    """flux: a native Flux model, which is Julia code that the station's owner installed."""
 
     @property
     def onnx(self) -> Path:
-        """The model's file."""
+        """The file of an ONNX model."""
         return self.folder / "model.onnx"
+
+    @property
+    def file(self) -> Path:
+        """The model's file, of either kind."""
+        return self.folder / NATIVE if self.kind == "flux" else self.onnx
+
+
+def native_digest(folder: Path) -> str:
+    """SHA-256 of what ``sha256sum`` prints of flux_model.jl and all Julia and weight files beside it, by name."""
+    lines = []
+    for path in sorted(path for path in folder.iterdir() if path.suffix in _WEIGHTS):
+        with path.open("rb") as file:
+            lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path.name}\n")
+    return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
+
+
+def needs_flux(bundle: Bundle, reason: str, hint: str = "") -> FluxdropError:
+    """What to raise where the native Flux model *bundle* cannot be run."""
+    return FluxdropError(
+        f"The model {bundle.name} is a native Flux model, which needs the engine julia with Flux: {reason}",
+        hint=hint
+        or "Run `fluxdrop setup` where Julia's servers can be reached, or name a Julia and a project that has Flux"
+        " in FLUXDROP_JULIA and FLUXDROP_JULIA_PROJECT.",
+        kind="model",
+    )
 
 
 def known_bundles(own: Path | None = None) -> dict[str, Path]:
@@ -61,17 +91,27 @@ def load_bundle(model: str, own: Path | None = None) -> Bundle:
     if not folder.is_dir():
         raise FluxdropError(
             f"There is no model bundle {model}.",
-            hint=f"Give a folder with model.onnx and model.toml, or one of: {', '.join(sorted(known))}.",
+            hint=f"Give a bundle's folder, or one of: {', '.join(sorted(known))}.",
             kind="model",
         )
     folder = folder.resolve()
+    kind: Literal["onnx", "flux"] = "flux" if (folder / NATIVE).is_file() else "onnx"
+    if kind == "flux" and (folder / "model.onnx").exists():
+        raise FluxdropError(
+            f"{folder} has both model.onnx and {NATIVE}",
+            hint="Keep the one that is to run.",
+            kind="model",
+        )
     try:
         spec = msgspec.toml.decode((folder / "model.toml").read_bytes(), type=BundleSpec)
-        digest = hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest()
+        if kind == "flux":
+            digest = native_digest(folder)
+        else:
+            digest = hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest()
     except OSError as error:
         raise FluxdropError(
             f"{error.filename} cannot be read: {error.strerror}.",
-            hint="A bundle is a folder with model.onnx and model.toml.",
+            hint=f"A bundle is a folder with model.onnx, or {NATIVE}, and model.toml.",
             kind="model",
         ) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -79,6 +119,8 @@ def load_bundle(model: str, own: Path | None = None) -> Bundle:
     problem = spec.input.problem()
     if len(set(spec.labels)) < len(spec.labels):
         problem = "two labels are the same."
+    if kind == "flux" and spec.input.layout != "NCHW":
+        problem = f"input.layout is {spec.input.layout}; {NATIVE} gets NCHW, which is Flux's WHCN."
     if problem:
         raise FluxdropError(f"{folder / 'model.toml'} is wrong: {problem}", kind="model")
-    return Bundle(folder.name, folder, spec, digest)
+    return Bundle(folder.name, folder, spec, digest, kind)

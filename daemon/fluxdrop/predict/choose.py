@@ -8,11 +8,11 @@ from pathlib import Path
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
 from fluxdrop.logs import get_logger
-from fluxdrop.predict.bundle import Bundle
+from fluxdrop.predict.bundle import Bundle, needs_flux
 from fluxdrop.predict.compiler.compile import compiled
 from fluxdrop.predict.engine import Engine
 from fluxdrop.predict.onnxruntime_engine import OnnxruntimeEngine
-from fluxdrop.provision import find_julia
+from fluxdrop.provision import JuliaInstall, find_julia
 
 log = get_logger("fluxdrop.engine")
 
@@ -27,34 +27,59 @@ def open_engine(
     """Load *bundle* into the engine that *settings* choose; *cache* keeps compiled models.
 
     With ``auto``, what is not there or does not start is passed over, and the engine's info says
-    why. Raises FluxdropError when the named engine, or the last one, does not work either.
+    why; not so for a native Flux model or a demanded GPU, which have no other engine. Raises
+    FluxdropError when the named engine, or the last one, does not work either.
     """
     if settings.engine == "onnxruntime":
+        if settings.device == "gpu":
+            raise FluxdropError(
+                "The engine onnxruntime runs on the CPU, and the setting device is gpu",
+                hint="Set the engine to julia, or the device to auto.",
+                kind="config",
+            )
         return OnnxruntimeEngine(bundle)
+    open_julia = _open_juliacall if settings.engine == "juliacall" else _open_worker
     try:
-        return _open_julia(settings, bundle, cache, wait_hook)
+        install = find_julia()
+        if install is None:
+            raise FluxdropError(
+                "There is no Julia on this machine",
+                hint="Run `fluxdrop setup`, or name one in FLUXDROP_JULIA.",
+                kind="julia",
+            )
+        if bundle.kind == "flux" and settings.julia_backend == "plain":
+            raise needs_flux(bundle, "julia_backend is plain", "Set julia_backend to auto.")
+        graph = None if bundle.kind == "flux" else compiled(bundle, cache)
+        return open_julia(settings, install, bundle, graph, wait_hook)
     except FluxdropError as error:
-        if settings.engine == "julia":
+        if bundle.kind == "flux" and error.kind == "julia" and settings.engine != "juliacall":
+            raise needs_flux(bundle, error.message, error.hint) from error
+        if settings.engine != "auto" or settings.device == "gpu" or bundle.kind == "flux":
             raise
         note = f"Julia is not used: {error.message}"
         log.warning("engine fell back", engine="onnxruntime", reason=error.message, hint=error.hint)
         return OnnxruntimeEngine(bundle, note=note)
 
 
-def _open_julia(
+def _open_worker(
     settings: Settings,
+    install: JuliaInstall,
     bundle: Bundle,
-    cache: Path | None,
+    graph: bytes | None,
     wait_hook: Callable[[], None] | None,
 ) -> Engine:
     from fluxdrop.predict.julia_engine import JuliaEngine
 
-    install = find_julia()
-    if install is None:
-        raise FluxdropError(
-            "There is no Julia on this machine",
-            hint="Run `fluxdrop setup`, or name one in FLUXDROP_JULIA.",
-            kind="julia",
-        )
-    graph = compiled(bundle, cache)
     return JuliaEngine(settings, install, bundle, graph, wait_hook=wait_hook)
+
+
+def _open_juliacall(
+    settings: Settings,
+    install: JuliaInstall,
+    bundle: Bundle,
+    graph: bytes | None,
+    wait_hook: Callable[[], None] | None,
+) -> Engine:
+    from fluxdrop.predict.juliacall_engine import JuliacallEngine
+
+    return JuliacallEngine(settings, install, bundle, graph, wait_hook=wait_hook)

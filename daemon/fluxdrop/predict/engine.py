@@ -20,13 +20,14 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False)
     """Which engine runs the model, as results and ``status`` tell it."""
 
     engine: str
-    """``julia`` or ``onnxruntime``."""
+    """``julia``, ``juliacall`` or ``onnxruntime``."""
     backend: str
     """``flux``, ``plain`` or ``onnxruntime``."""
     version: str
     """Of Julia, or of onnxruntime."""
     flux: str | None = None
     device: str = "cpu"
+    """``cpu``, or the GPU's kind: ``cuda``, ``amdgpu``, ``metal``."""
     pid: int | None = None
     """Of the worker process, where there is one."""
     note: str | None = None

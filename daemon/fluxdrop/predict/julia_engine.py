@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from fluxdrop.child import CallFailed, Child, ChildDied
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
-from fluxdrop.predict.bundle import Bundle
+from fluxdrop.predict.bundle import Bundle, native_digest, needs_flux
 from fluxdrop.predict.compiler.graph_file import fixed_batch
 from fluxdrop.predict.engine import EngineDown, EngineInfo, in_batches_of
 from fluxdrop.provision import JuliaInstall, julia_command
@@ -29,9 +30,10 @@ def start_worker(
 ) -> Child:
     """A worker without a model. It ends with the thread that calls this."""
     command, environment = julia_command(install)
+    options = ["--backend", settings.julia_backend, "--device", settings.device]
     return Child(
         "worker",
-        [*command, str(julia_folder() / "worker.jl"), "--backend", settings.julia_backend],
+        [*command, str(julia_folder() / "worker.jl"), *options],
         env=environment,
         start_timeout=settings.worker_start_seconds,
         wait_hook=wait_hook,
@@ -63,7 +65,7 @@ def run_graphs(
 
 
 class JuliaEngine:
-    """Runs a compiled model in a Julia process of its own.
+    """Runs a compiled model, or with no *graph* the bundle's native one, in a Julia process of its own.
 
     The worker is started, given the model and warmed up at construction. After it died, the next
     call starts another, the later the more often it died in a row.
@@ -74,7 +76,7 @@ class JuliaEngine:
         settings: Settings,
         install: JuliaInstall,
         bundle: Bundle,
-        graph: bytes,
+        graph: bytes | None,
         *,
         wait_hook: Callable[[], None] | None = None,
     ) -> None:
@@ -82,7 +84,7 @@ class JuliaEngine:
         self._install = install
         self._bundle = bundle
         self._graph = graph
-        self._batch = fixed_batch(graph)
+        self._batch = fixed_batch(graph) if graph is not None else None
         self._wait_hook = wait_hook
         self._pause = 0.0
         self._not_before = 0.0
@@ -154,11 +156,12 @@ class JuliaEngine:
     def _load(self, child: Child, limit: float) -> None:
         hello = child.hello
         try:
-            loaded = child.call(Kind.LOAD, self._graph, expect=Kind.LOADED, timeout=limit)
-            if (
-                unpack_facts(loaded.payload).get("digest")
-                != hashlib.sha256(self._graph).hexdigest()
-            ):
+            if self._graph is not None:
+                given, kind, payload = self._graph, Kind.LOAD, self._graph
+            else:
+                given, kind, payload = self._native(child)
+            loaded = child.call(kind, payload, expect=Kind.LOADED, timeout=limit)
+            if unpack_facts(loaded.payload).get("digest") != hashlib.sha256(given).hexdigest():
                 child.kill()
                 raise ChildDied("the worker loaded another model than it was given")
             # The first forward pass compiles; better now than while somebody waits for a picture.
@@ -167,7 +170,7 @@ class JuliaEngine:
         except CallFailed as error:
             child.stop()
             raise FluxdropError(
-                f"{self._bundle.onnx} cannot be run by Julia: {error.message}", kind="model"
+                f"{self._bundle.file} cannot be run by Julia: {error.message}", kind="model"
             ) from error
         self._info = EngineInfo(
             engine="julia",
@@ -178,6 +181,21 @@ class JuliaEngine:
             pid=child.pid,
             note=hello.get("note") or None,
         )
+
+    def _native(self, child: Child) -> tuple[bytes, Kind, bytes]:
+        """The code of the native model, and the request to load it."""
+        bundle = self._bundle
+        if child.hello["backend"] != "flux":
+            child.stop()
+            raise needs_flux(bundle, child.hello.get("note", ""))
+        if native_digest(bundle.folder) != bundle.sha256:
+            child.stop()
+            raise EngineDown(
+                f"{bundle.file} or its weights changed since they were first loaded",
+                hint=f"Start anew, or run `fluxdrop model use {bundle.name}`.",
+                kind="model",
+            )
+        return bundle.file.read_bytes(), Kind.LOAD_NATIVE, os.fsencode(bundle.file)
 
     def _wait_for_turn(self) -> None:
         while (left := self._not_before - time.monotonic()) > 0:

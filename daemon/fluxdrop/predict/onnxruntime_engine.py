@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluxdrop.errors import FluxdropError
-from fluxdrop.predict.bundle import Bundle
+from fluxdrop.predict.bundle import Bundle, needs_flux
 from fluxdrop.predict.engine import EngineInfo, in_batches_of
 
 _DTYPES: dict[str, type[np.floating[Any]]] = {
@@ -22,6 +22,8 @@ class OnnxruntimeEngine:
     """Runs a bundle's model.onnx as it is, on the CPU, in this process."""
 
     def __init__(self, bundle: Bundle, note: str | None = None) -> None:
+        if bundle.kind == "flux":
+            raise needs_flux(bundle, "onnxruntime has no Flux")
         import onnxruntime as ort
 
         options = ort.SessionOptions()

@@ -84,7 +84,7 @@ def done(
                 bundle=bundle.name,
                 sha256=bundle.sha256,
                 engine=engine.engine,
-                julia=engine.version if engine.engine == "julia" else None,
+                julia=engine.version if engine.backend != "onnxruntime" else None,
                 flux=engine.flux,
                 backend=engine.backend,
                 device=engine.device,

@@ -62,6 +62,12 @@ def check_fit(bundle: Bundle) -> None:
 
 
 def _fitting_model(bundle: Bundle) -> ModelProto:
+    if bundle.kind == "flux":
+        raise FluxdropError(
+            f"The model {bundle.name} is a native Flux model: there is nothing to compile",
+            hint=f"The engine julia runs {bundle.file} itself.",
+            kind="model",
+        )
     data = bundle.onnx.read_bytes()
     if hashlib.sha256(data).hexdigest() != bundle.sha256:
         raise _refused(bundle, "it changed while it was being read")
