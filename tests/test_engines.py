@@ -386,6 +386,19 @@ def test_fixed_batch(tmp_path: Path, name: str, size: int) -> None:
         np.testing.assert_array_equal(pictures[:count].reshape(count, 16), result)
 
 
+@pytest.mark.parametrize("shape", [("N", 16), ("N", 4, 4), (2, 16), (None, None)])
+@pytest.mark.parametrize("name", ENGINES)
+def test_flat_input(tmp_path: Path, name: str, shape: Sequence[int | str]) -> None:
+    """A model that takes a picture's numbers in a row, or one channel as a matrix, is given them so."""
+    bundle = bundle_of(tmp_path, flat(), shape=shape)
+    pictures = np.arange(3 * 16, dtype=np.float32).reshape(3, 1, 4, 4)
+
+    with opened(name, bundle) as engine:
+        found = engine.predict(pictures)
+
+    np.testing.assert_array_equal(pictures.reshape(3, 16), found)
+
+
 @pytest.mark.parametrize("location", ["../secret.bin", "{}/secret.bin", "link.bin"])
 @pytest.mark.parametrize("name", ENGINES)
 def test_data_outside_of_the_bundle(tmp_path: Path, name: str, location: str) -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from fluxdrop.errors import FluxdropError
 from fluxdrop.predict.bundle import Bundle, needs_flux
 from fluxdrop.predict.engine import EngineInfo, in_batches_of
+from fluxdrop.predict.interface import Shape, label_output, picture_shape
 
 _DTYPES: dict[str, type[np.floating[Any]]] = {
     "tensor(float16)": np.float16,
@@ -35,8 +36,11 @@ class OnnxruntimeEngine:
             declared = self._session.get_inputs()[0]
             self._input = declared.name
             self._dtype = _DTYPES.get(declared.type, np.float32)
-            fixed = declared.shape[0] if declared.shape else None
-            self._batch = fixed if isinstance(fixed, int) else None
+            shape = _shape(declared)
+            self._batch = shape[0] if shape and shape[0] >= 0 else None
+            taken = picture_shape(shape, bundle.spec.input)
+            self._reshape = taken if taken != bundle.spec.input.shape[1:] else None
+            self._output = _label_output(self._session, len(bundle.spec.labels))
             # What does not fit model.toml shows here and not with each picture.
             self._run(np.zeros(bundle.spec.input.shape, dtype=np.float32))
         except Exception as error:  # onnxruntime's exceptions share no class below Exception
@@ -68,11 +72,35 @@ class OnnxruntimeEngine:
         return in_batches_of(self._batch, self._run_once, batch)
 
     def _run_once(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        (output,) = self._session.run(None, {self._input: batch.astype(self._dtype, copy=False)})
+        pictures = batch.astype(self._dtype, copy=False)
+        if self._reshape is not None:
+            pictures = pictures.reshape(len(batch), *self._reshape)
+        (output,) = self._session.run([self._output], {self._input: pictures})
+        if isinstance(output, list):
+            # scikit-learn's models give a dictionary a picture, with the labels in their order.
+            output = [list(row.values()) for row in output]
         result = np.asarray(output, dtype=np.float32)
         if result.shape[:1] != batch.shape[:1]:
             raise ValueError(f"an output of shape {result.shape} for {len(batch)} pictures")
         return result
+
+
+def _shape(declared: Any) -> Shape:
+    return tuple(size if isinstance(size, int) else -1 for size in declared.shape)
+
+
+def _label_output(session: Any, labels: int) -> str:
+    outputs = session.get_outputs()
+    shapes: list[Shape | None] = []
+    for item in outputs:
+        is_table = item.type.startswith("seq(map(")
+        is_float = item.type == "tensor(float)" or item.type in _DTYPES
+        shapes.append((-1, -1) if is_table else (_shape(item) or (-1, -1)) if is_float else None)
+    chosen = label_output(shapes, labels)
+    if chosen is None:
+        names = ", ".join(item.name for item in outputs)
+        raise ValueError(f"several outputs ({names}) could be those of the labels, or none")
+    return str(outputs[chosen].name)
 
 
 def _reason(error: Exception) -> str:

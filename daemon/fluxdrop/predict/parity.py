@@ -81,10 +81,11 @@ def by_node(
     import onnx
     import onnxruntime as ort
 
+    from fluxdrop.predict.compiler.compile import fitting_model
     from fluxdrop.predict.compiler.lower import lower
-    from fluxdrop.predict.compiler.source import normal_form, parse
+    from fluxdrop.predict.compiler.source import normal_form
 
-    model = normal_form(parse(bundle.onnx.read_bytes()))
+    model = normal_form(fitting_model(bundle))
     graph = lower(model)
     outputs = [node.outputs[0] for node in graph.nodes]
     del model.graph.output[:]

@@ -35,13 +35,9 @@ def lower(model: ModelProto) -> Graph:
         output=graph.output[0].name,
     )
     opset = opset_of(model)
-    read = {lowered.output}
-    needed = []
-    for index, proto in reversed(list(enumerate(graph.node))):
-        if read.intersection(proto.output):
-            read.update(proto.input)
-            needed.append((proto.name or f"{proto.op_type}_{index}", proto))
-    for name, proto in reversed(needed):
+    read = {name for proto in graph.node for name in proto.input} | {lowered.output}
+    for index, proto in enumerate(graph.node):
+        name = proto.name or f"{proto.op_type}_{index}"
         try:
             if proto.op_type == "Constant":
                 constants[proto.output[0]] = _constant_node(proto)

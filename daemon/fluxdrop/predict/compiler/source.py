@@ -16,6 +16,8 @@ from onnx import ModelProto, TensorProto, numpy_helper, shape_inference, version
 from onnx.checker import ValidationError as CheckError
 from onnx.shape_inference import InferenceError
 
+from fluxdrop.predict.compiler.ml_operators import in_onnx
+
 OLDEST_OPSET = 7
 """Before it, operators took attributes for what is now broadcasting; onnxruntime takes none older."""
 
@@ -67,8 +69,9 @@ def normal_form(model: ModelProto) -> ModelProto:
 
     What a step cannot do stays as it is: the mapping of operators then says which node it is.
     """
+    model = in_onnx(_as_float32(model), opset_of(model))
     # Twice, as what an operator was expanded into is folded only when it is met again.
-    model = _newest(_folded(_folded(_as_float32(model))))
+    model = _newest(_folded(_folded(model)))
     try:
         return shape_inference.infer_shapes(model, data_prop=True)
     except (InferenceError, ValueError):

@@ -1,0 +1,101 @@
+"""The linear operators of ai.onnx.ml, which skl2onnx writes, in terms of ONNX's own.
+
+Semantics: the reference of ONNX-ML (https://onnx.ai/onnx/operators/).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from onnx import ModelProto, NodeProto, helper, numpy_helper
+
+_TRANSFORMS = {b"NONE": "Identity", b"SOFTMAX": "Softmax", b"LOGISTIC": "Sigmoid"}
+_NORMS = {b"L1": "ReduceL1", b"L2": "ReduceL2"}
+
+
+def in_onnx(model: ModelProto, opset: int) -> ModelProto:
+    """*model*, which has *opset*, without those operators of ai.onnx.ml; other ones stay."""
+    changed = ModelProto()
+    changed.CopyFrom(model)
+    del changed.graph.node[:]
+    for node in model.graph.node:
+        made = _rewritten(node, opset) if node.domain == "ai.onnx.ml" else []
+        for index, item in enumerate(made):
+            item.name = f"{node.name or node.op_type}/{index}"
+        changed.graph.node.extend(made or [node])
+    return changed
+
+
+def _rewritten(node: NodeProto, opset: int) -> list[NodeProto]:
+    attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
+    match node.op_type:
+        case "Scaler":
+            return _scaler(node, attributes)
+        case "LinearClassifier":
+            return _linear_classifier(node, attributes)
+        case "Normalizer":
+            return _normalizer(node, attributes, opset)
+        case _:
+            return []
+
+
+def _scaler(node: NodeProto, attributes: dict[str, Any]) -> list[NodeProto]:
+    (y,) = node.output
+    return [
+        _constant(f"{y}/offset", attributes.get("offset", [0.0])),
+        _constant(f"{y}/scale", attributes.get("scale", [1.0])),
+        helper.make_node("Sub", [node.input[0], f"{y}/offset"], [f"{y}/moved"]),
+        helper.make_node("Mul", [f"{y}/moved", f"{y}/scale"], [y]),
+    ]
+
+
+def _linear_classifier(node: NodeProto, attributes: dict[str, Any]) -> list[NodeProto]:
+    # The first output, the label of the best score, is nothing that a picture's result is made of.
+    scores = node.output[1]
+    labels = attributes.get("classlabels_ints") or attributes.get("classlabels_strings") or []
+    transform = _TRANSFORMS.get(attributes.get("post_transform", b"NONE"))
+    weights = np.array(attributes["coefficients"])
+    # Of two labels one alone may have scores: then onnxruntime makes up the other's.
+    intercepts = attributes.get("intercepts") or [0.0] * len(labels)
+    if transform is None or len(intercepts) != len(labels) or len(weights) % len(labels):
+        return []
+    return [
+        _constant(f"{scores}/weights", weights.reshape(len(labels), -1)),
+        _constant(f"{scores}/intercepts", intercepts),
+        helper.make_node(
+            "Gemm",
+            [node.input[0], f"{scores}/weights", f"{scores}/intercepts"],
+            [f"{scores}/raw"],
+            transB=1,
+        ),
+        helper.make_node(transform, [f"{scores}/raw"], [scores]),
+    ]
+
+
+def _normalizer(node: NodeProto, attributes: dict[str, Any], opset: int) -> list[NodeProto]:
+    (y,) = node.output
+    operator = _NORMS.get(attributes.get("norm", b"MAX"))
+    if operator is None:
+        return []
+    smallest = np.finfo(np.float32).tiny
+    if opset < 18:
+        reduce = helper.make_node(operator, [node.input[0]], [f"{y}/norm"], axes=[1])
+    else:
+        reduce = helper.make_node(operator, [node.input[0], f"{y}/axes"], [f"{y}/norm"])
+    return [
+        _constant(f"{y}/axes", np.array([1])),
+        reduce,
+        # What is all zeros stays so.
+        _constant(f"{y}/least", [smallest]),
+        helper.make_node("Max", [f"{y}/norm", f"{y}/least"], [f"{y}/divisor"]),
+        helper.make_node("Div", [node.input[0], f"{y}/divisor"], [y]),
+    ]
+
+
+def _constant(name: str, values: ArrayLike) -> NodeProto:
+    array = np.asarray(values)
+    if array.dtype.kind == "f":
+        array = array.astype(np.float32)
+    return helper.make_node("Constant", [], [name], value=numpy_helper.from_array(array))
