@@ -70,7 +70,7 @@ def add_model(
     with _staged(root.models) as staging:
         bundle_folder = staging / name
         bundle_folder.mkdir()
-        shutil.copyfile(onnx, bundle_folder / "model.onnx")
+        (bundle_folder / "model.onnx").write_bytes(_whole(onnx))
         if folder and (folder / "samples").is_dir():
             shutil.copytree(folder / "samples", bundle_folder / "samples")
         try:
@@ -85,6 +85,15 @@ def add_model(
         bundle_folder.rename(root.models / name)
         durable.sync_folder(root.models)
     return added._replace(bundle=load_bundle(name, root.models))
+
+
+def _whole(onnx: Path) -> bytes:
+    from fluxdrop.predict.compiler.source import ExternalDataError, one_file
+
+    try:
+        return one_file(onnx)
+    except ExternalDataError as error:
+        raise FluxdropError(f"{onnx} cannot be used: {error}", kind="model") from error
 
 
 @contextmanager
@@ -124,11 +133,11 @@ def _write_spec(
 
 def _from_model(onnx_file: Path) -> dict[str, Any]:
     """Size, mode and layout as the model's own input has them, as far as it tells."""
-    from fluxdrop.predict.compiler.source import ExternalDataError, UnsoundError, parse, value_shape
+    from fluxdrop.predict.compiler.source import UnsoundError, parse, value_shape
 
     try:
         model = parse(onnx_file.read_bytes())
-    except (UnsoundError, ExternalDataError) as error:
+    except UnsoundError as error:
         raise FluxdropError(
             f"{onnx_file.name} is not a sound ONNX model: {error}", kind="model"
         ) from error

@@ -84,7 +84,7 @@ def _refusing(bundle: Bundle) -> Iterator[None]:
     except ExternalDataError as error:
         raise FluxdropError(
             f"{bundle.onnx} cannot be used: {error}",
-            hint="Save the model as one file: onnx.save(onnx.load(FILE), FILE).",
+            hint="Add it with `fluxdrop model add`, which makes one file of it.",
             kind="model",
         ) from error
     except UnsupportedError as error:

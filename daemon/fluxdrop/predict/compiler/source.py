@@ -14,6 +14,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import ModelProto, TensorProto, numpy_helper, shape_inference, version_converter
 from onnx.checker import ValidationError as CheckError
+from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_model
 from onnx.shape_inference import InferenceError
 
 from fluxdrop.predict.compiler.ml_operators import in_onnx
@@ -51,11 +52,39 @@ def parse(data: bytes) -> ModelProto:
         raise UnsoundError(str(error)) from error
 
 
+def one_file(path: Path) -> bytes:
+    """The model in the file *path*, together with what PyTorch puts into a file beside it.
+
+    Raises ExternalDataError where that is not there, or outside of the folder.
+    """
+    data = path.read_bytes()
+    try:
+        model = ModelProto.FromString(data)
+    except DecodeError:
+        # `parse` says what is wrong.
+        return data
+    outside = _external(model)
+    folder = path.parent.resolve()
+    for tensor in outside:
+        location = ExternalDataInfo(tensor).location
+        if not (folder / location).resolve().is_relative_to(folder):
+            raise ExternalDataError(f"its tensor {tensor.name} lies outside its folder: {location}")
+    try:
+        load_external_data_for_model(model, str(folder))
+    except (CheckError, OSError, ValueError) as error:
+        raise ExternalDataError(f"a part of it cannot be read: {error}") from error
+    return model.SerializeToString() if outside else data
+
+
 def _refuse_external(model: ModelProto) -> None:
+    for tensor in _external(model):
+        raise ExternalDataError(f"its tensor {tensor.name} lies outside the file")
+
+
+def _external(model: ModelProto) -> list[TensorProto]:
     attributes = [item for node in model.graph.node for item in node.attribute]
-    for tensor in (*model.graph.initializer, *(item.t for item in attributes)):
-        if tensor.data_location == TensorProto.EXTERNAL:
-            raise ExternalDataError(f"its tensor {tensor.name} lies outside the file")
+    tensors = (*model.graph.initializer, *(item.t for item in attributes))
+    return [tensor for tensor in tensors if tensor.data_location == TensorProto.EXTERNAL]
 
 
 def opset_of(model: ModelProto) -> int:
