@@ -44,11 +44,39 @@ function gpu_of(flux)
 end
 
 """
-The layer with its weights on the device. Flux's own layers are moved by Flux. Of the layers of this worker only
-`Bound` has arrays: its real numbers are moved, its integers stay, as shapes and axes are read on the CPU.
+A layer of [`OnnxLayers`](@ref) where there is a device. Real numbers live there; all else lives on the CPU, as shapes
+and positions are read there. `moved` computes on the device; where it is `nothing`, or an input is on the CPU, `layer`
+computes on the CPU, and its real numbers come and go.
 """
+struct Placed
+    layer
+    moved
+    device::Device
+end
+
+function (p::Placed)(xs...)
+    there = p.moved !== nothing && all(x -> eltype(x) === Float32, OnnxLayers.inputs_there(p.layer) === :first ? xs[1:1] : xs)
+    return settled(there ? p.moved(xs...) : p.layer(map(p.device.back, xs)...), p.device)
+end
+
+settled(y::Tuple, device) = map(part -> settled(part, device), y)
+settled(y, device) = eltype(y) === Float32 ? device.to(y) : device.back(y)
+
+Base.show(io::IO, p::Placed) = print(io, p.layer)
+
+"The layer, on the device if it is not the CPU. Flux moves its own layers, with their weights."
 function placed(layer, device::Device)
     device === CPU && return layer
-    layer isa Bound && return Bound(layer.f, Any[input isa Array{Float32} ? device.to(input) : input for input in layer.inputs])
-    return parentmodule(typeof(layer)) in (OnnxLayers, FluxdropWorker) ? layer : device.to(layer)
+    parentmodule(typeof(layer)) in (OnnxLayers, FluxdropWorker) || return device.to(layer)
+    return Placed(layer, moved(layer, device), device)
+end
+
+moved(layer, device) = OnnxLayers.inputs_there(layer) === :none ? nothing : layer
+
+function moved(b::Bound, device)
+    there = OnnxLayers.inputs_there(b)
+    there === :none && return nothing
+    there === :first && return first(b.inputs) === COMPUTED ? b : nothing
+    all(input -> input isa Array{Float32}, filter(input -> input isa Array, b.inputs)) || return nothing
+    return Bound(b.f, Any[input isa Array ? device.to(input) : input for input in b.inputs])
 end

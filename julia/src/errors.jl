@@ -43,6 +43,7 @@ kind(::OperatorError) = "operator"
 kind(::InputError) = "input"
 kind(::ComputeError) = "compute"
 kind(::ProtocolError) = "protocol"
+kind(::BackendError) = "julia"  # in the process of Python only: a worker ends with it
 kind(::Exception) = "compute"
 
 Base.showerror(io::IO, e::WorkerError) = print(io, e.message)

@@ -24,5 +24,6 @@ include("onnx_layers/normalisation.jl")
 include("onnx_layers/resampling.jl")
 include("onnx_layers/padding.jl")
 include("onnx_layers/depth.jl")
+include("onnx_layers/anywhere.jl")
 
 end

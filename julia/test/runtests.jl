@@ -28,6 +28,7 @@ include("references.jl")
     include("test_model.jl")
     include("test_serve.jl")
     include("test_native.jl")
+    include("test_devices.jl")
     include("test_npy.jl")
     Sys.iswindows() || include("test_process.jl")
 end

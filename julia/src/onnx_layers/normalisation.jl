@@ -34,7 +34,7 @@ function (l::LayerNormalization)(x, scale, bias=nothing)
 end
 
 "Each `n` numbers of `x` with the mean 0 and the variance 1, then multiplied by `scale` and added to `bias`."
-function normalise_lines(x, ϵ, n, scale, bias)
+function normalise_lines(x::Array, ϵ, n, scale, bias)
     y = similar(x)
     for first in 0:n:length(x)-1
         μ, σ² = mean_and_variance(x, first, n)
