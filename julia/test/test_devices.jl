@@ -47,8 +47,8 @@ for f in (:softmax, :logsoftmax)
 end
 F.PlainLayers.batched_mul(a::Remote, b::Remote) = Remote(F.PlainLayers.batched_mul(a.data, b.data))
 F.PlainLayers.PoolDims(x::Remote, kernel; options...) = F.PlainLayers.PoolDims(x.data, kernel; options...)
-F.PlainLayers.maxpool(x::Remote, dims) = Remote(F.PlainLayers.maxpool(x.data, dims))
-F.PlainLayers.meanpool(x::Remote, dims) = Remote(F.PlainLayers.meanpool(x.data, dims))
+F.PlainLayers.maxpool(x::Remote, dims::F.PlainLayers.Window) = Remote(F.PlainLayers.maxpool(x.data, dims))
+F.PlainLayers.meanpool(x::Remote, dims::F.PlainLayers.Window) = Remote(F.PlainLayers.meanpool(x.data, dims))
 
 to_remote(x::Array) = Remote(x)
 to_remote(x::Remote) = x
