@@ -20,7 +20,8 @@ RootOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 EngineOption = Annotated[
-    str | None, typer.Option("--engine", help="auto, julia, juliacall or onnxruntime; default: the setting.")
+    str | None,
+    typer.Option("--engine", help="auto, julia, juliacall or onnxruntime; default: the setting."),
 ]
 
 
