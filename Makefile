@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: setup demo run test lint bench clean
+.PHONY: setup demo run test lint bench coverage clean
 
 setup: $(INSTALLED)
 	$(BIN)/fluxdrop setup
@@ -31,6 +31,11 @@ lint: $(INSTALLED)
 
 bench: setup
 	$(BIN)/python -m benchmarks
+
+# A failure is written down, too, and fails the target.
+coverage: setup
+	notes=$$(mktemp) && FLUXDROP_COVERAGE=$$notes $(BIN)/pytest tests/test_onnx_nodes.py; failed=$$?; \
+	$(BIN)/python tests/write_coverage.py $$notes docs/onnx-coverage.md && rm $$notes && exit $$failed
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis dist

@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from onnx.backend.test.case.test_case import TestCase
 
 OPERATORS = [
     "Conv",
@@ -134,6 +135,23 @@ class Case(NamedTuple):
 
 def collect() -> Iterator[Case]:
     """All cases of OPERATORS, in the order of their names."""
+    for case in _of_one_node():
+        assert case.model is not None
+        assert case.data_sets is not None
+        inputs, outputs = case.data_sets[0]
+        yield from _cases(case.name, case.model, list(inputs), list(outputs))
+
+
+def names() -> dict[str, set[str]]:
+    """What onnx calls its cases of each of OPERATORS, those that are none of ours with them."""
+    found: dict[str, set[str]] = {operator: set() for operator in OPERATORS}
+    for case in _of_one_node():
+        assert case.model is not None
+        found[case.model.graph.node[0].op_type].add(case.name)
+    return found
+
+
+def _of_one_node() -> Iterator[TestCase]:
     with warnings.catch_warnings():
         # Making onnx's expected values divides by zero on purpose.
         warnings.simplefilter("ignore")
@@ -142,12 +160,9 @@ def collect() -> Iterator[Case]:
         found = collect_testcases(None)
     for case in sorted(found, key=lambda case: case.name):
         assert case.model is not None
-        assert case.data_sets is not None
         (node, *others) = case.model.graph.node
-        if others or node.op_type not in OPERATORS or node.domain not in ("", "ai.onnx"):
-            continue
-        inputs, outputs = case.data_sets[0]
-        yield from _cases(case.name, case.model, list(inputs), list(outputs))
+        if not others and node.op_type in OPERATORS and node.domain in ("", "ai.onnx"):
+            yield case
 
 
 def _cases(

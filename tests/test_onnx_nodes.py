@@ -87,6 +87,7 @@ def note(worker: Child, operator: str, problems: dict[str, str]) -> None:
     """Add a line to the file that docs/onnx-coverage.md is made of, where one is asked for."""
     path = os.environ.get("FLUXDROP_COVERAGE")
     if path:
-        line = {"operator": operator, "backend": worker.hello["backend"], "problems": problems}
+        facts = {key: worker.hello[key] for key in ("backend", "julia", "flux")}
+        line = {"operator": operator, **facts, "problems": problems}
         with Path(path).open("a") as file:
             file.write(json.dumps(line) + "\n")
