@@ -74,6 +74,7 @@ OPERATORS = [
     "Split",
     "Slice",
     "Gather",
+    "GatherND",
     "Expand",
     "Tile",
     "Pad",
@@ -93,8 +94,10 @@ OPERATORS = [
     "Constant",
     "ConstantOfShape",
     "Shape",
+    "Range",
     "Where",
     "Equal",
+    "IsNaN",
 ]
 """What the compiler and the worker promise to do."""
 

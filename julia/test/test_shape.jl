@@ -83,6 +83,17 @@ end
     @test message(() -> gathered(0, Int64[2]), F.ComputeError) != "no error"
 end
 
+@testset "GatherND takes places of several indices, from the end too, below axes in common" begin
+    x = places(2, 3, 4)
+    gathered(indices, batch) = run_node("node GatherND in=x,i out=y name=n batch_dims=$batch", x, "i" => Int64.(indices))
+    @test agrees(gathered([[3, -1] [0, 1]], 0), [x[:, 3, 4] x[:, 2, 1]])
+    @test agrees(gathered(reshape([1, 2, 0], 3, 1, 1), 0), fill(x[1, 3, 2], 1, 1))
+    @test agrees(gathered(reshape([2, 0, -1, 1], 1, 4), 1), hcat(x[:, 3, 1], x[:, 1, 2], x[:, 3, 3], x[:, 2, 4]))
+    for (indices, batch) in ((reshape([4], 1, 1), 0), (zeros(4, 1), 0), (zeros(1, 3), 1))
+        @test occursin("node n (GatherND)", message(() -> gathered(indices, batch), F.ComputeError))
+    end
+end
+
 @testset "Expand and Tile repeat" begin
     x = places(4, 1, 2)
     expanded(shape) = run_node("node Expand in=x,s out=y name=n", x, "s" => Int64.(shape))

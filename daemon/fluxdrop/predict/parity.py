@@ -81,12 +81,13 @@ def by_node(
     import onnx
     import onnxruntime as ort
 
-    from fluxdrop.predict.compiler.compile import fitting_model
+    from fluxdrop.predict.compiler.compile import fitting_model, refusing
     from fluxdrop.predict.compiler.lower import lower
     from fluxdrop.predict.compiler.source import normal_form
 
-    model = normal_form(fitting_model(bundle))
-    graph = lower(model)
+    with refusing(bundle):
+        model = normal_form(fitting_model(bundle))
+        graph = lower(model)
     outputs = [node.outputs[0] for node in graph.nodes]
     del model.graph.output[:]
     model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in outputs)

@@ -1,6 +1,6 @@
 # Moving elements about. Shapes and positions are vectors of whole numbers, outermost first, as ONNX has them.
 
-export Concat, EvenSplit, Expand, Filled, Flatten, Gather, Reshape, ShapeOf, Slice, Split, Squeeze, Tile, Transpose, Unsqueeze,
+export Concat, EvenSplit, Expand, Filled, Flatten, Gather, GatherND, Reshape, ShapeOf, Slice, Split, Squeeze, Tile, Transpose, Unsqueeze,
     size_of
 
 "Any tensor as a matrix, cut before `axis`: (inner..., outer...) to (inner, outer)."
@@ -168,6 +168,38 @@ function (g::Gather)(@nospecialize(x), @nospecialize(indices))
         blocks!(vec(y), (k - 1) * inner, length(indices) * inner, vec(x), mod(i, n) * inner, n * inner, inner, outer)
     end
     return y
+end
+
+"The blocks of `x` at the places that the tuples along the last axis of `indices` name, after `batches` axes in common."
+struct GatherND
+    batches::Int
+end
+
+function (g::GatherND)(@nospecialize(x), @nospecialize(indices))
+    sizes, places, tuple = shape_of(x), shape_of(indices), size(indices, 1)
+    named = length(sizes) - g.batches
+    rest = named - tuple
+    rest >= 0 && sizes[named+1:end] == places[end-g.batches+1:end] ||
+        throw(DimensionMismatch("indices of shape $(reverse(places)) do not fit a tensor of shape $(reverse(sizes))"))
+    y = similar(x, Tuple([sizes[1:rest]; places[2:end]]))
+    blocks = prod(sizes[named+1:end])
+    picks!(vec(y), vec(x), reshape(indices, tuple, :, blocks), reverse(sizes[rest+1:named]), prod(sizes[1:rest]))
+    return y
+end
+
+function picks!(y, x, indices, named, inner)
+    to = 1
+    for block in axes(indices, 3), pick in axes(indices, 2)
+        from = block - 1
+        for (k, n) in enumerate(named)
+            i = indices[k, pick, block]
+            -n <= i < n || throw(DimensionMismatch("there is no element $i among $n"))
+            from = from * n + mod(i, n)
+        end
+        copyto!(y, to, x, from * inner + 1, inner)
+        to += inner
+    end
+    return nothing
 end
 
 struct Expand end

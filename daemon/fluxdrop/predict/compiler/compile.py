@@ -50,13 +50,13 @@ def compile_bundle(bundle: Bundle) -> bytes:
     Raises FluxdropError, kind ``model``, that names the file, and the node with its operator where it is one node's
     doing, when the model is damaged, does not fit its model.toml, or needs something that the worker cannot do.
     """
-    with _refusing(bundle):
+    with refusing(bundle):
         return compile_model(fitting_model(bundle)).to_bytes()
 
 
 def check_fit(bundle: Bundle) -> None:
     """Raise FluxdropError when *bundle*'s model is damaged or does not fit its model.toml."""
-    with _refusing(bundle):
+    with refusing(bundle):
         fitting_model(bundle)
 
 
@@ -78,7 +78,8 @@ def fitting_model(bundle: Bundle) -> ModelProto:
 
 
 @contextlib.contextmanager
-def _refusing(bundle: Bundle) -> Iterator[None]:
+def refusing(bundle: Bundle) -> Iterator[None]:
+    """Turn what goes wrong with *bundle*'s model into a FluxdropError that names its file."""
     try:
         yield
     except ExternalDataError as error:

@@ -36,7 +36,7 @@ def fitted(model: ModelProto, bundle: Bundle) -> ModelProto:
 
 def refused(bundle: Bundle, reason: str) -> FluxdropError:
     """That *bundle*'s model cannot be used, to be raised."""
-    return FluxdropError(f"{bundle.onnx} cannot be used: {reason}.", kind="model")
+    return FluxdropError(f"{bundle.onnx} cannot be used: {reason}", kind="model")
 
 
 def _fit_input(model: ModelProto, bundle: Bundle) -> None:

@@ -52,6 +52,11 @@ def _gather(node: NodeView) -> dict[str, Attribute]:
     return {"axis": place(node, 0)}
 
 
+@operator("GatherND")
+def _gather_nd(node: NodeView) -> dict[str, Attribute]:
+    return {"batch_dims": int(node.attributes.get("batch_dims", 0))}
+
+
 @operator("Split")
 def _split(node: NodeView) -> dict[str, Attribute]:
     attributes: dict[str, Attribute] = {"axis": place(node, 0)}
