@@ -261,7 +261,7 @@ def test_auto_without_julia() -> None:
         info = engine.info
 
     assert "onnxruntime" == info.engine
-    assert info.note == "Julia is not used: There is no Julia on this machine."
+    assert info.note == "Julia is not used: There is no Julia on this machine"
 
 
 @pytest.mark.usefixtures("no_julia")

@@ -56,7 +56,7 @@ def open_engine(
             raise needs_flux(bundle, error.message, error.hint) from error
         if settings.engine != "auto" or settings.device == "gpu" or bundle.kind == "flux":
             raise
-        note = f"Julia is not used: {error.message}"
+        note = f"Julia is not used: {error.message.removesuffix('.')}"
         log.warning("engine fell back", engine="onnxruntime", reason=error.message, hint=error.hint)
         return OnnxruntimeEngine(bundle, note=note)
 

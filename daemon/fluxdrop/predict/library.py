@@ -78,13 +78,19 @@ def add_model(
             added = _proven(load_bundle(str(bundle_folder)), settings)
         except FluxdropError as error:
             # It speaks of the copy, which is about to go.
-            error.message = error.message.replace(f"{bundle_folder / 'model.onnx'}", str(onnx))
-            error.message = error.message.replace(f"{bundle_folder}/", "")
+            error.message = _of_original(error.message, bundle_folder, onnx)
             raise
+        if added.engine.note is not None:
+            note = _of_original(added.engine.note, bundle_folder, onnx)
+            added = added._replace(engine=msgspec.structs.replace(added.engine, note=note))
         durable.sync_all([bundle_folder / "model.onnx"], [bundle_folder])
         bundle_folder.rename(root.models / name)
         durable.sync_folder(root.models)
     return added._replace(bundle=load_bundle(name, root.models))
+
+
+def _of_original(words: str, copy: Path, onnx: Path) -> str:
+    return words.replace(str(copy / "model.onnx"), str(onnx)).replace(f"{copy}/", "")
 
 
 def _whole(onnx: Path) -> bytes:
