@@ -119,7 +119,7 @@ def test_add_refuses(
     if made is not None:
         path.write_bytes(made if isinstance(made, bytes) else made.SerializeToString())
 
-    ended = fluxdrop("model", "add", path, *flags, "--root", root.path, engine="julia")
+    ended = fluxdrop("model", "add", path, *flags, "--root", root.path)
 
     assert 2 == ended.returncode
     assert words in ended.stderr

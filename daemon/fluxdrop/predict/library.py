@@ -25,6 +25,7 @@ from fluxdrop.predict.compiler.compile import check_fit
 from fluxdrop.predict.engine import EngineInfo
 from fluxdrop.predict.onnxruntime_engine import OnnxruntimeEngine
 from fluxdrop.predict.parity import TOLERANCE, difference, samples
+from fluxdrop.provision import find_julia
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -203,6 +204,9 @@ def _toml(top: dict[str, Any], table: dict[str, Any]) -> str:
 
 def _proven(bundle: Bundle, settings: Settings) -> Added:
     batch = samples(bundle, settings)
+    if settings.engine == "auto" and find_julia() is not None:
+        # Running on Flux is the point; who wants onnxruntime for it says so with --engine.
+        settings = msgspec.structs.replace(settings, engine="julia")
     with closing(open_engine(settings, bundle)) as engine:
         for row in engine.predict(batch):
             label_probabilities(row, bundle)
