@@ -38,7 +38,6 @@ def open_engine(
                 kind="config",
             )
         return OnnxruntimeEngine(bundle)
-    open_julia = _open_juliacall if settings.engine == "juliacall" else _open_worker
     try:
         install = find_julia()
         if install is None:
@@ -50,7 +49,7 @@ def open_engine(
         if bundle.kind == "flux" and settings.julia_backend == "plain":
             raise needs_flux(bundle, "julia_backend is plain", "Set julia_backend to auto.")
         graph = None if bundle.kind == "flux" else compiled(bundle, cache)
-        return open_julia(settings, install, bundle, graph, wait_hook)
+        return _open_julia(settings, install, bundle, graph, wait_hook)
     except FluxdropError as error:
         if bundle.kind == "flux" and error.kind == "julia" and settings.engine != "juliacall":
             raise needs_flux(bundle, error.message, error.hint) from error
@@ -61,25 +60,17 @@ def open_engine(
         return OnnxruntimeEngine(bundle, note=note)
 
 
-def _open_worker(
+def _open_julia(
     settings: Settings,
     install: JuliaInstall,
     bundle: Bundle,
     graph: bytes | None,
     wait_hook: Callable[[], None] | None,
 ) -> Engine:
+    if settings.engine == "juliacall":
+        from fluxdrop.predict.juliacall_engine import JuliacallEngine
+
+        return JuliacallEngine(settings, install, bundle, graph, wait_hook=wait_hook)
     from fluxdrop.predict.julia_engine import JuliaEngine
 
     return JuliaEngine(settings, install, bundle, graph, wait_hook=wait_hook)
-
-
-def _open_juliacall(
-    settings: Settings,
-    install: JuliaInstall,
-    bundle: Bundle,
-    graph: bytes | None,
-    wait_hook: Callable[[], None] | None,
-) -> Engine:
-    from fluxdrop.predict.juliacall_engine import JuliacallEngine
-
-    return JuliacallEngine(settings, install, bundle, graph, wait_hook=wait_hook)

@@ -73,9 +73,13 @@ class Preprocessing:
         tensor = to_tensor(image, spec)
         np.save(job.tensor, tensor)
         to_preview(tensor, spec).save(job.preview, format="PNG")
+        digest = file_sha256(source)
+        if source == job.input:
+            # The picture is the source itself, which the result names with its digest too.
+            job.sha256 = digest
         picture = Picture(
             file=source,
-            sha256=file_sha256(source),
+            sha256=digest,
             width=image.width,
             height=image.height,
             shape=tensor.shape,
