@@ -21,8 +21,9 @@ demo: setup
 run: setup
 	$(BIN)/fluxdrop run --root .
 
+# More processes than these would rather fill the memory with torch and Julia than be faster.
 test: setup
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
