@@ -250,6 +250,66 @@ def test_many_at_once(station: Station, png: bytes) -> None:
     assert 2000 == len(list(station.root.work.iterdir()))
 
 
+@pytest.mark.parametrize("found", ["at the start", "by events"])
+def test_more_than_are_remembered(
+    root: Root, png: bytes, found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of any number of files only so many of a kind are remembered, the others' events too are
+    forgotten, and all of them are claimed in the end, once. Each kind has room of its own.
+    """
+    monkeypatch.setattr("fluxdrop.intake.intake._MOST_WAITING", 10)
+    monkeypatch.setattr("fluxdrop.intake.intake._MOST_EVENTS", 20)
+    files = {f"{number}.png": png for number in range(100)}
+    files |= {f"{number}.txt": b"a red circle" for number in range(100)}
+    station = Station(root)
+    with closing(station.intake):
+        if found == "by events":
+            station.intake.step(longest=0)
+        station.room = 0
+        for path, data in files.items():
+            station.drop(path, data)
+        waiting = 0
+        for _ in range(20):
+            station.intake.step(longest=0.02)
+            waiting = max(waiting, len(station.intake._waiting))
+        station.room = 1_000_000
+
+        assert files == station.take(200)
+        station.steps()
+        assert (20, 0) == (waiting, station.intake.waiting)
+
+
+def test_lost_event_of_the_last_byte(root: Root, png: bytes) -> None:
+    """A picture that was seen half written, and of whose end no event tells, is found whole by the
+    next scan and not at its deadline.
+    """
+    station = Station(root, Settings(settle_seconds=0.1, incomplete_seconds=3600, scan_seconds=0.2))
+    with closing(station.intake):
+        path = station.drop("a.png", png[:100])
+        station.step_until(lambda: station.intake.waiting)
+        station.intake._watch.close()  # type: ignore[union-attr]
+        path.write_bytes(png)
+        while not station.intake._events.empty():
+            station.intake._events.get()
+
+        assert {"a.png": png} == station.take(1)
+
+
+def test_many_are_left(root: Root, caplog: pytest.LogCaptureFixture) -> None:
+    """Of very many irregular files the first are told, whatever bytes are in their names."""
+    for number in range(150):
+        os.mkfifo(root.inbox / f"{number:03} caf\udce9\n.png")
+    station = Station(root)
+    with closing(station.intake):
+        for _ in range(3):
+            station.intake._next_scan = 0
+            station.steps()
+        left = station.intake.left
+
+    assert (100, 100) == (len(left), events(caplog).count("left alone"))
+    assert {"caf\ufffd\ufffd.png"} == {path[4:] for path in left}
+
+
 @pytest.mark.parametrize(
     ("name", "data", "fault"),
     [

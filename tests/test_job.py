@@ -38,6 +38,9 @@ from fluxdrop.layout import Root
         ("👩\u200d🚀.png", "👩\u200d🚀.png"),
         ("a\x1b[31mb\n\x7f.png", "a\ufffd[31mb\ufffd\ufffd.png"),
         ("a\u2028b.png", "a\ufffdb.png"),
+        ("a\u202egnp.exe", "a\ufffdgnp.exe"),
+        ("\u2066a\u2069.png", "\ufffda\ufffd.png"),
+        ("שלום.png", "שלום.png"),
         (os.fsdecode(b"caf\xe9.png"), "caf\ufffd.png"),
     ],
 )

@@ -104,8 +104,10 @@ def test_every_damaged_byte(fd: int) -> None:
         (SIGNATURE + chunk(b"IEND") + b"trailing bytes", "complete", ""),
         (SIGNATURE + chunk(b"IDAT", bytes(3 << 20)) + chunk(b"IEND"), "complete", ""),
         (SIGNATURE + b"\xff\xff\xff\xffIDAT", "incomplete", "its IDAT chunk is cut off"),
+        (SIGNATURE + chunk(b"prVt") * 10_001, "damaged", "more than 10,000 chunks beside"),
+        (SIGNATURE + chunk(b"IDAT") * 10_001 + chunk(b"IEND"), "complete", ""),
     ],
-    ids=["signature", "checksum", "cut", "html", "trailing", "large", "endless"],
+    ids=["signature", "checksum", "cut", "html", "trailing", "large", "endless", "crumbs", "rows"],
 )
 def test_reasons(fd: int, contents: bytes, state: str, reason: str) -> None:
     """What is missing or wrong is said."""
@@ -122,6 +124,16 @@ def test_rewritten_from_scratch(fd: int, other: bytes, seen: int) -> None:
     scanner = PngScanner()
     first = scanner.look(put(fd, WHOLE[:seen]))
     second = scanner.look(put(fd, other))
+
+    assert ("incomplete", "complete") == (first, second)
+
+
+def test_chunks_are_counted_once(fd: int) -> None:
+    """A growing file's chunks count once, however often it is looked at."""
+    scanner = PngScanner()
+    crumbs = SIGNATURE + chunk(b"prVt") * 6000
+    first = scanner.look(put(fd, crumbs))
+    second = scanner.look(put(fd, crumbs + chunk(b"IEND")))
 
     assert ("incomplete", "complete") == (first, second)
 

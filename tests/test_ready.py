@@ -54,6 +54,15 @@ def test_png_is_ready_when_it_is_complete(tmp_path: Path, hint: Hint | None) -> 
     assert Ready() == dropped.judge(0)
 
 
+def test_png_too_large_to_be_taken(tmp_path: Path) -> None:
+    """A PNG over the limit is not read to its end: it is ready, to be refused, when it stands still."""
+    dropped = Dropped(tmp_path, "a.png", PNG)
+    os.truncate(dropped.path, PATIENCE.largest + 1)
+    verdicts = [dropped.judge(0), dropped.judge(2)]
+
+    assert [Wait(2.0), Ready()] == verdicts
+
+
 def test_png_in_pieces(tmp_path: Path) -> None:
     """A PNG that grows for longer than any deadline waits as long as it grows, and is ready with
     its last byte.

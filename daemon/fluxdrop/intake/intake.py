@@ -6,7 +6,7 @@ import heapq
 import os
 import queue
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -15,16 +15,22 @@ from typing import NamedTuple
 from fluxdrop.config import Settings
 from fluxdrop.intake import claim as claims
 from fluxdrop.intake.filesystem import filesystem_of, needs_polling
-from fluxdrop.intake.names import is_ignored, kind_of
+from fluxdrop.intake.names import Kind, is_ignored, kind_of
 from fluxdrop.intake.ready import Candidate, Gone, Hint, Patience, Ready, Wait
 from fluxdrop.intake.scan import open_folder, scan
 from fluxdrop.intake.watch import Watch
+from fluxdrop.jobs.job import printable
 from fluxdrop.layout import Root
 from fluxdrop.logs import get_logger
 
 log = get_logger("fluxdrop.intake")
 
 _POLL_SECONDS = 2.0
+# However many files lie in the inbox, this many of a kind are remembered, and this many events. The
+# rest is found by another scan when there is room for it.
+_MOST_WAITING = 4096
+_MOST_EVENTS = 16_384
+_MOST_LEFT = 100
 
 
 class Claim(NamedTuple):
@@ -65,10 +71,15 @@ class Intake:
             min(_POLL_SECONDS, settings.scan_seconds) if self.polling else settings.scan_seconds
         )
         self._patience = Patience(
-            settings.settle_seconds, settings.incomplete_seconds, trust_clock=not self.polling
+            settings.settle_seconds,
+            settings.incomplete_seconds,
+            trust_clock=not self.polling,
+            largest=settings.max_file_bytes,
         )
         self._events: queue.SimpleQueue[tuple[str, Hint | None] | None] = queue.SimpleQueue()
         self._waiting: dict[str, _Waiting] = {}
+        self._counts: Counter[Kind | None] = Counter()
+        self._overflowed: set[Kind | None] = set()
         self._due: list[tuple[float, str]] = []
         # Prompts queue apart from pictures, so that one slow kind does not hold up the other.
         self._whole: dict[bool, deque[str]] = {True: deque(), False: deque()}
@@ -79,12 +90,14 @@ class Intake:
 
     @property
     def waiting(self) -> int:
-        """How many files were seen in the inbox and not claimed yet."""
-        return len(self._waiting)
+        """How many files were seen in the inbox and not claimed yet; those beyond the most that are
+        remembered count as one."""
+        return len(self._waiting) + len(self._overflowed)
 
     @property
     def left(self) -> dict[str, str]:
-        """What was left alone since the last scan began, and why; the next scan tries it again."""
+        """What was left alone since the last scan began, and why; the next scan tries it again. Of
+        very many, the first."""
         return dict(self._left)
 
     @property
@@ -103,6 +116,7 @@ class Intake:
             self._scan()
         self._judge_due()
         self._claim_whole()
+        self._look_for_the_rest()
 
     def close(self) -> None:
         """Stop watching."""
@@ -121,6 +135,16 @@ class Intake:
         except queue.Empty:
             pass
 
+    def _on_event(self, path: str, hint: Hint | None) -> None:
+        if self._events.qsize() < _MOST_EVENTS:
+            self._events.put((path, hint))
+        else:
+            self._next_scan = 0.0
+
+    def _rescan(self) -> None:
+        self._next_scan = 0.0
+        self.wake()
+
     def _notice(self, path: str, hint: Hint | None) -> None:
         if any(is_ignored(part) for part in PurePosixPath(path).parts):
             return
@@ -131,17 +155,31 @@ class Intake:
             self._consider(path, hint)
 
     def _consider(self, path: str, hint: Hint | None) -> None:
-        """Take up *path*; with a hint of what happened to it, anew."""
+        """Take up *path*; with a hint of what happened to it, anew. One that is not whole yet is
+        looked at in each scan, as the event that tells of its end may be lost."""
         waiting = self._waiting.get(path)
         if waiting is None:
+            kind = kind_of(path)
+            if self._counts[kind] >= _MOST_WAITING:
+                self._overflowed.add(kind)
+                return
             waiting = _Waiting(Candidate(PurePosixPath(path).name))
             self._waiting[path] = waiting
-        elif hint is None:
+            self._counts[kind] += 1
+        elif hint is None and waiting.fault is not None:
             return
         if hint is not None:
             waiting.candidate.notice(hint)
             waiting.fault = None
         self._schedule(path, waiting, time.monotonic())
+
+    def _forget(self, path: str) -> None:
+        if self._waiting.pop(path, None) is not None:
+            self._counts[kind_of(path)] -= 1
+
+    def _look_for_the_rest(self) -> None:
+        if any(self._counts[kind] <= _MOST_WAITING // 2 for kind in self._overflowed):
+            self._next_scan = 0.0
 
     def _schedule(self, path: str, waiting: _Waiting, due: float) -> None:
         waiting.due = due
@@ -151,6 +189,7 @@ class Intake:
         self._next_scan = time.monotonic() + self._scan_seconds
         self._keep_watch()
         self._left_before, self._left = self._left, {}
+        self._overflowed.clear()
         for path in scan(self._root.inbox, "", self._on_unreadable):
             self._consider(path, None)
         self._take_requests()
@@ -165,9 +204,9 @@ class Intake:
         try:
             self._watch = Watch(
                 self._root.inbox,
-                lambda path, hint: self._events.put((path, hint)),
+                self._on_event,
                 self._root.requests,
-                self._on_request,
+                self._rescan,
             )
         except OSError as error:
             log.warning("no events, scans only", reason=error.strerror, every=self._scan_seconds)
@@ -202,7 +241,7 @@ class Intake:
             case Gone(irregular=True):
                 self._leave(path, "it is neither a file nor a folder")
             case Gone():
-                del self._waiting[path]
+                self._forget(path)
 
     def _claim_whole(self) -> None:
         for is_prompt, whole in self._whole.items():
@@ -221,22 +260,21 @@ class Intake:
         if folder is None:
             self._consider(path, Hint.CHANGED)
         else:
-            del self._waiting[path]
+            self._forget(path)
             self._accept(Claim(folder, fault))
 
     def _leave(self, path: str, reason: str) -> None:
         """Leave *path* where it is until the next scan, and say so, once."""
-        self._waiting.pop(path, None)
+        self._forget(path)
+        path = printable(path)
+        if len(self._left) >= _MOST_LEFT and path not in self._left:
+            return
         if reason not in (self._left.get(path), self._left_before.get(path)):
             log.warning("left alone", file=path, reason=reason)
         self._left[path] = reason
 
     def _on_unreadable(self, folder: str, error: OSError) -> None:
         self._leave(folder or str(self._root.inbox), f"it cannot be read: {error.strerror}")
-
-    def _on_request(self) -> None:
-        self._next_scan = 0.0
-        self.wake()
 
     def _take_requests(self) -> None:
         try:

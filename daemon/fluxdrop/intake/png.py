@@ -15,6 +15,10 @@ from typing import Literal
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PIECE = 1 << 20
 _OVERHEAD = 12
+# Twelve bytes make a chunk, and each costs every reader far more memory and time than that. Real
+# files have a few dozen beside those of their pixels.
+_MOST_EXTRAS = 10_000
+_PIXELS = frozenset({b"IDAT", b"fdAT", b"fcTL"})
 
 State = Literal["complete", "incomplete", "damaged"]
 
@@ -24,6 +28,7 @@ class PngScanner:
     """Walks one growing file; what was verified by an earlier look is not read again."""
 
     _offset: int = len(SIGNATURE)
+    _extras: int = 0
     reason: str = "nothing has been read yet"
 
     def look(self, fd: int) -> State:
@@ -35,14 +40,18 @@ class PngScanner:
         resumed = self._offset > len(SIGNATURE)
         state = self._walk(fd)
         if state != "incomplete" and resumed:
-            self._offset = len(SIGNATURE)
+            self._begin_again()
             state = self._walk(fd)
         return state
+
+    def _begin_again(self) -> None:
+        self._offset = len(SIGNATURE)
+        self._extras = 0
 
     def _walk(self, fd: int) -> State:
         size = os.fstat(fd).st_size
         if size < self._offset:
-            self._offset = len(SIGNATURE)
+            self._begin_again()
         while True:
             head = os.pread(fd, 8, self._offset)
             if len(head) < 8:
@@ -61,6 +70,10 @@ class PngScanner:
             self._offset += _OVERHEAD + length
             if kind == b"IEND":
                 return "complete"
+            self._extras += kind not in _PIXELS
+            if self._extras > _MOST_EXTRAS:
+                self.reason = f"it has more than {_MOST_EXTRAS:,} chunks beside its pixels"
+                return "damaged"
 
     def _checksum_holds(self, fd: int, kind: bytes, length: int) -> bool:
         crc = zlib.crc32(kind)

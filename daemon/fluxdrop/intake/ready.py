@@ -45,11 +45,16 @@ Verdict = Ready | Wait | Gone
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long to wait, in seconds. *trust_clock*: the filesystem's clock is this machine's."""
+    """How long to wait, in seconds. *trust_clock*: the filesystem's clock is this machine's.
+
+    A PNG of more than *largest* bytes is not walked to see whether it is whole, as it is refused
+    anyway.
+    """
 
     settle: float
     incomplete: float
     trust_clock: bool = True
+    largest: int = 256 * 1024**2
 
     @property
     def after_close(self) -> float:
@@ -126,7 +131,8 @@ class Candidate:
             return self._until(patience.incomplete, still, fault)
         if size == 0:
             return self._until(patience.incomplete, still, "it is empty")
-        if kind == "picture" and SIGNATURE.startswith(os.pread(fd, len(SIGNATURE), 0)):
+        is_picture = kind == "picture" and size <= patience.largest
+        if is_picture and SIGNATURE.startswith(os.pread(fd, len(SIGNATURE), 0)):
             if self._scanner is None or still >= patience.incomplete:
                 # The last word is on the whole file: it may have been rewritten from its beginning.
                 self._scanner = PngScanner()

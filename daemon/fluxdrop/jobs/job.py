@@ -24,6 +24,8 @@ REQUEST = "request.json"
 RECORD = "record.json"
 
 _UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
+# They make the text around them be shown in another order, as in "exe.gnp".
+_TURNING = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 
 Stage = Literal["intake", "generate", "preprocess", "predict", "publish"]
 
@@ -126,12 +128,17 @@ def file_sha256(path: Path) -> str:
 def printable(name: str) -> str:
     """*name* as JSON, SQLite and a terminal can show it.
 
-    Undecodable bytes, control characters and line separators are replaced.
+    Undecodable bytes, control characters, line separators and what turns the direction of text are
+    replaced.
     """
     text = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return "".join(
-        "\N{REPLACEMENT CHARACTER}" if unicodedata.category(letter) in _UNPRINTABLE else letter
-        for letter in text
+    return "".join(letter if _is_plain(letter) else "\N{REPLACEMENT CHARACTER}" for letter in text)
+
+
+def _is_plain(letter: str) -> bool:
+    return (
+        unicodedata.category(letter) not in _UNPRINTABLE
+        and unicodedata.bidirectional(letter) not in _TURNING
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.request import Generated
-from fluxdrop.jobs.job import Job, Stage, file_sha256, now
+from fluxdrop.jobs.job import Job, Stage, file_sha256, now, printable
 from fluxdrop.predict.bundle import Bundle
 from fluxdrop.predict.engine import EngineInfo
 from fluxdrop.publish.publisher import Finished
@@ -112,7 +112,12 @@ def failed(job: Job, stage: Stage, error: FluxdropError) -> Finished:
             job_id=job.id,
             source=_source(job),
             prompt=job.prompt,
-            error=ErrorFacts(stage=stage, kind=error.kind, message=error.message, hint=error.hint),
+            error=ErrorFacts(
+                stage=stage,
+                kind=error.kind,
+                message=printable(error.message),
+                hint=printable(error.hint),
+            ),
             attempts=job.attempts,
             created=job.created,
             finished=now(),

@@ -32,7 +32,8 @@ PLAN = "plan.json"
 class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which names each file gets: pairs of a path below the job's folder and one below the root."""
 
-    links: list[tuple[str, str]]
+    links: list[tuple[bytes, str]]
+    """The first is in bytes, as an input's name need not be UTF-8."""
     record: str
     """The record's path below the root."""
 
@@ -145,13 +146,17 @@ class Publisher:
     def _prepare(self, finished: Finished, name: str) -> Plan:
         job = finished.job
         job.record.write_bytes(encode(finished.build(name)))
-        links = [(str(path.relative_to(job.folder)), make(name)) for path, make in finished.files]
+        links = [
+            (os.fsencode(path.relative_to(job.folder)), make(name)) for path, make in finished.files
+        ]
         return Plan(links=links, record=finished.record_path(name))
 
     def _link(self, folder: Path, plan: Plan) -> set[Path]:
         """Give the names of *plan*; return the folders that hold them."""
-        pairs = [*plan.links, (RECORD, plan.record)]
-        links = [(folder / source, self._root.path / target) for source, target in pairs]
+        pairs = [*plan.links, (os.fsencode(RECORD), plan.record)]
+        links = [
+            (folder / os.fsdecode(source), self._root.path / target) for source, target in pairs
+        ]
         try:
             to_move = [link for link in links if not self._give(*link)]
             for source, target in to_move:
