@@ -4,6 +4,8 @@ const PROTOCOL = 1
 const MAGIC = b"FXDP"
 const HEADER_BYTES = 24
 const MAXIMUM_PAYLOAD = UInt64(2)^30
+# A length is believed piece by piece: one that lies costs no more memory than what came of it.
+const PIECE = 2^20
 
 const HELLO = UInt16(1)
 const LOAD = UInt16(2)
@@ -63,8 +65,15 @@ function receive!(refuse, pipe::Pipe)
     kind in REQUESTS || fault("a frame of kind $kind is no request")
     bytes = little(UInt64, header, 16)
     bytes <= MAXIMUM_PAYLOAD || fault("a payload of $bytes bytes; at most $MAXIMUM_PAYLOAD are allowed")
-    payload = resize!(pipe.payload, Int(bytes))
-    GC.@preserve payload unsafe_read(pipe.input, pointer(payload), UInt(bytes))
+    payload = pipe.payload
+    got = 0
+    while got < bytes
+        piece = min(Int(bytes) - got, max(got, PIECE))
+        resize!(payload, got + piece)
+        GC.@preserve payload unsafe_read(pipe.input, pointer(payload, got + 1), UInt(piece))
+        got += piece
+    end
+    resize!(payload, Int(bytes))
     return kind, id
 end
 
