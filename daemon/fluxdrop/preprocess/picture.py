@@ -13,6 +13,7 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.jobs.regular import open_regular
+from fluxdrop.preprocess import jpeg
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 
@@ -20,6 +21,9 @@ FORMATS = ("PNG", "JPEG", "WEBP")
 # another size.
 Image.MAX_IMAGE_PIXELS = None
 ImageFile.LOAD_TRUNCATED_IMAGES = False
+
+# Each goes over all pixels for as few bytes as the file likes; programs write about ten.
+_MOST_SCANS = 100
 
 
 def open_picture(path: Path, *, max_file_bytes: int, max_pixels: int) -> tuple[Image.Image, str]:
@@ -48,6 +52,12 @@ def open_picture(path: Path, *, max_file_bytes: int, max_pixels: int) -> tuple[I
             if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
                 raise
             reason = str(error).strip().rstrip(".") or type(error).__name__
+            if "MAX_TEXT" in reason:
+                raise FluxdropError(
+                    f"{path.name} unpacks to more text or a larger colour profile than is safe",
+                    hint="Save it without its metadata and drop it once more.",
+                    kind="picture",
+                ) from None
             raise FluxdropError(
                 f"{path.name} is damaged or cut off: {reason}",
                 hint="Save or copy it again, whole, and drop it once more.",
@@ -66,6 +76,12 @@ def _decode(path: Path, file: IO[bytes], max_pixels: int) -> tuple[Image.Image, 
             )
         # A camera's JPEG may hold more pictures than one, which Pillow calls MPO.
         name = "JPEG" if image.format == "MPO" else str(image.format)
+        if name == "JPEG" and jpeg.count_scans(file, _MOST_SCANS) > _MOST_SCANS:
+            raise FluxdropError(
+                f"{path.name} goes over its pixels more than {_MOST_SCANS} times",
+                hint="Save it again, as PNG or as an ordinary JPEG, and drop it once more.",
+                kind="picture",
+            )
         image.load()
         return _eight_bit(ImageOps.exif_transpose(image)), name
 
