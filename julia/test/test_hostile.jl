@@ -1,0 +1,60 @@
+# Streams that no daemon sends: the loop ends with 0 or 1, or goes on; it never throws, waits or believes a length.
+
+using Random: MersenneTwister, shuffle!
+
+"What the daemon might have sent, with one thing wrong with it."
+function mutated(chance, frames)
+    stream = vcat(UInt8[], frames...)
+    damage = rand(chance, 1:6)
+    if damage == 1
+        resize!(stream, rand(chance, 0:length(stream)-1))
+    elseif damage == 2
+        for _ in 1:rand(chance, 1:8)
+            stream[rand(chance, 1:end)] = rand(chance, UInt8)
+        end
+    elseif damage == 3
+        splice!(stream, rand(chance, 1:length(stream)), rand(chance, UInt8, rand(chance, 0:9)))
+    elseif damage == 4
+        # A length of the first frame that lies, in bytes 17 to 24.
+        stream[17:24] = reinterpret(UInt8, [rand(chance, UInt64) >> rand(chance, 0:63)])
+    elseif damage == 5
+        stream = vcat(UInt8[], shuffle!(chance, collect(frames))...)
+    else
+        stream = rand(chance, UInt8, rand(chance, 0:200))
+    end
+    return stream
+end
+
+@testset "whatever comes, the worker answers in frames or ends" begin
+    chance = MersenneTwister(2026)
+    frames = (frame(F.LOAD, 1, RESIDUAL_FILE), frame(F.PREDICT, 2, tensor_payload(numbers(5, 6, 3, 1))), frame(F.PING, 3, b"abc"))
+    ends = Dict(0 => 0, 1 => 0)
+    failures = 0
+    for _ in 1:3000
+        code, answers, _ = served(mutated(chance, frames))
+        ends[code] += 1
+        failures += count(a -> a.kind == F.FAILURE, answers)
+        all(a -> a.kind in (F.LOADED, F.PREDICTION, F.PONG, F.FAILURE), answers) || error("an answer of kind $(answers[end].kind)")
+        code == 0 || answers[end].kind == F.FAILURE && startswith(text(answers[end]), "kind=protocol\nmessage=") ||
+            error("the worker ended without a reason")
+    end
+    @test ends[0] > 500 && ends[1] > 500 && failures > ends[1]
+end
+
+@testset "a length that lies costs no more memory than what comes of it" begin
+    for bytes in (2^20 + 1, 2^28, 2^30), sent in (0, 10, 2^21)
+        stream = [header(F.PING, 1, bytes); zeros(UInt8, min(sent, bytes - 1))]
+        pipe = F.Pipe(IOBuffer(stream), IOBuffer())
+        refuse(id, e) = error("refused")
+        @test_throws EOFError F.receive!(refuse, pipe)
+        @test length(pipe.payload) <= max(2^20, 2 * sent)
+    end
+end
+
+@testset "a payload of many pieces arrives whole, and a short one after it" begin
+    big, small = rand(UInt8, 5 * 2^20 + 7), b"abc"
+    pipe = F.Pipe(IOBuffer([frame(F.PING, 1, big); frame(F.PING, 2, small); frame(F.PING, 3)]), IOBuffer())
+    for (id, payload) in enumerate((big, small, UInt8[]))
+        @test F.receive!(error, pipe) == (F.PING, id) && pipe.payload == payload
+    end
+end
