@@ -6,6 +6,7 @@ import fcntl
 import os
 import struct
 import threading
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
@@ -126,6 +127,64 @@ def test_refused(data: bytes, message: str) -> None:
     """What is not a whole frame of this protocol is an error that says what is wrong with it."""
     with pytest.raises(WireError, match=message):
         received(data)
+
+
+FRAMES = st.builds(
+    lambda kind, payload: header(kind=kind, length=len(payload)) + payload,
+    KINDS,
+    st.binary(max_size=40),
+)
+LIES = st.builds(
+    lambda magic, version, kind, length, rest: header(magic, version, kind, length) + rest,
+    st.just(b"FXDP") | st.binary(min_size=4, max_size=4),
+    st.just(1) | st.integers(0, 2**16 - 1),
+    KINDS | st.integers(0, 2**16 - 1),
+    st.sampled_from([0, 1, 2**20, 2**30, 2**30 + 1, 2**63, 2**64 - 1]) | st.integers(0, 2**64 - 1),
+    st.binary(max_size=40),
+)
+STREAMS = st.lists(FRAMES | LIES | st.binary(max_size=60), max_size=4).map(b"".join)
+
+
+@given(stream=STREAMS, cut=st.integers(0, 200))
+def test_any_stream(stream: bytes, cut: int) -> None:
+    """Of any bytes, cut anywhere, exactly the whole frames at their beginning are received, and then
+    an error tells why there are no more; no length is believed further than what came of it.
+    """
+    stream = stream[: max(0, len(stream) - cut)]
+    read_fd, write_fd = os.pipe()
+    os.write(write_fd, stream)
+    os.close(write_fd)
+    again = b""
+    tracemalloc.start()
+    with closing(Pipe(read_fd, os.open(os.devnull, os.O_WRONLY))) as pipe:
+        with pytest.raises(WireError) as caught:  # noqa: PT012 - the last of them raises
+            while True:
+                frame = pipe.receive(timeout=5)
+                head = struct.pack(
+                    "<4sHHQQ", b"FXDP", 1, frame.kind, frame.request, len(frame.payload)
+                )
+                again += head + frame.payload
+        _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    rest = stream[len(again) :]
+
+    assert str(caught.value)
+    assert stream.startswith(again)
+    assert isinstance(caught.value, PipeClosed) is (
+        len(rest) < 24 or (is_header(rest[:24]) and len(rest) < 24 + length_of(rest))
+    )
+    assert peak < 8 << 20
+
+
+def is_header(data: bytes) -> bool:
+    """Whether *data* is a header of the protocol, as docs/protocol.md has it."""
+    magic, version, kind, _, length = struct.unpack("<4sHHQQ", data)
+    return magic == b"FXDP" and version == 1 and kind in set(Kind) and length <= 2**30
+
+
+def length_of(data: bytes) -> int:
+    """What the header at the beginning of *data* announces."""
+    return int.from_bytes(data[16:24], "little")
 
 
 def test_oversized_payload_is_not_sent() -> None:

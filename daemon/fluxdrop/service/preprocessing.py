@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 
 import numpy as np
@@ -69,12 +70,16 @@ class Preprocessing:
         if file_format != "PNG":
             image.save(job.image, format="PNG")
             source, original = job.image, job.input
+        elif source == job.input and source.stat().st_nlink > 1:
+            # A result must not change when somebody writes to the file under its other name.
+            shutil.copyfile(source, job.image)
+            source = job.image
         spec = model.bundle.spec.input
         tensor = to_tensor(image, spec)
         np.save(job.tensor, tensor)
         to_preview(tensor, spec).save(job.preview, format="PNG")
         digest = file_sha256(source)
-        if source == job.input:
+        if item.generated is None and original is None:
             # The picture is the source itself, which the result names with its digest too.
             job.sha256 = digest
         picture = Picture(
