@@ -147,7 +147,11 @@ def test_filesystem_of_this_machine(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("filesystem", "expected"),
-    [("ext4", False), ("btrfs", False), ("", False), ("nfs4", True), ("fuse.sshfs", True)],
+    [
+        *((name, False) for name in ("ext4", "btrfs", "xfs", "tmpfs", "overlay", "vfat", "")),
+        *((name, True) for name in ("nfs", "nfs4", "cifs", "smb3", "9p", "virtiofs", "vboxsf")),
+        *((name, True) for name in ("fuse", "fuse.sshfs", "fuseblk", "ocfs2")),
+    ],
 )
 def test_needs_polling(filesystem: str, expected: bool) -> None:
     """Shares of the network are polled; local disks, and what is unknown, send events."""

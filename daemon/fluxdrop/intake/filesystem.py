@@ -5,8 +5,30 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+# Shares of a server, of a host that a virtual machine runs on, and disks that several machines mount.
 _NETWORK = frozenset(
-    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "virtiofs"}
+    [
+        "nfs",
+        "nfs4",
+        "cifs",
+        "smb3",
+        "smbfs",
+        "afs",
+        "coda",
+        "ceph",
+        "glusterfs",
+        "lustre",
+        "beegfs",
+        "gpfs",
+        "orangefs",
+        "pvfs2",
+        "9p",
+        "virtiofs",
+        "vboxsf",
+        "prl_fs",
+        "gfs2",
+        "ocfs2",
+    ]
 )
 _ESCAPE = re.compile(r"\\(\d{3})")
 

@@ -155,8 +155,7 @@ class Intake:
             self._consider(path, hint)
 
     def _consider(self, path: str, hint: Hint | None) -> None:
-        """Take up *path*; with a hint of what happened to it, anew. One that is not whole yet is
-        looked at in each scan, as the event that tells of its end may be lost."""
+        """Take up *path*; with a hint of what happened to it, anew."""
         waiting = self._waiting.get(path)
         if waiting is None:
             kind = kind_of(path)
@@ -166,7 +165,7 @@ class Intake:
             waiting = _Waiting(Candidate(PurePosixPath(path).name))
             self._waiting[path] = waiting
             self._counts[kind] += 1
-        elif hint is None and waiting.fault is not None:
+        elif hint is None:
             return
         if hint is not None:
             waiting.candidate.notice(hint)
@@ -190,9 +189,18 @@ class Intake:
         self._keep_watch()
         self._left_before, self._left = self._left, {}
         self._overflowed.clear()
+        self._look_again()
         for path in scan(self._root.inbox, "", self._on_unreadable):
             self._consider(path, None)
         self._take_requests()
+
+    def _look_again(self) -> None:
+        """Look at all that is not whole yet, as the event that tells of its end may be lost."""
+        now = time.monotonic()
+        self._due.clear()
+        for path, waiting in self._waiting.items():
+            if waiting.fault is None:
+                self._schedule(path, waiting, now)
 
     def _keep_watch(self) -> None:
         if self.polling or self.watching:

@@ -106,8 +106,9 @@ class Candidate:
             os.close(fd)
 
     def unchanged(self, status: os.stat_result) -> bool:
-        """Whether the file's contents are still those of the last look, by its *status*."""
-        return (status.st_size, status.st_mtime_ns) == self._signature[1:3]
+        """Whether it is still the file of the last look, with its contents, by its *status*."""
+        same = (status.st_ino, status.st_size, status.st_mtime_ns) == self._signature[:3]
+        return same and stat.S_ISREG(status.st_mode)
 
     def _still(
         self, status: os.stat_result, patience: Patience, monotonic: float, clock: float
