@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from fluxdrop.gallery.gallery import FOLDER as GALLERY
+from fluxdrop.gallery.gallery import page_of
 from fluxdrop.layout import Root, holder
 
 SAMPLES = Path(__file__).parents[1] / "examples"
@@ -136,10 +138,10 @@ def ends(root: Root) -> list[Path]:
 
 
 def every_file(root: Root) -> set[str]:
-    """The files that people see in *root*, by their paths."""
+    """The files that people see in *root*, by their paths, without the gallery's."""
     return {
         str(path.relative_to(root.path))
         for folder in (root.inbox, root.generated, root.preprocessed, root.outputs)
         for path in folder.rglob("*")
-        if not path.is_dir()
+        if not path.is_dir() and path != page_of(root) and GALLERY not in path.parts
     }

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO
 
@@ -24,6 +24,10 @@ from fluxdrop.wire import DeadlineExceeded, Frame, Kind, Pipe, PipeClosed, WireE
 
 _TAIL_LINES = 40
 _LINE_LIMIT = 2000
+
+
+starts: Counter[str] = Counter()
+"""How many children of each name this process has started, for the metrics."""
 
 
 class ChildDied(FluxdropError):
@@ -97,6 +101,7 @@ class Child:
         except CallFailed:
             self.kill()
             raise
+        starts[name] += 1
         self._log.info(
             "worker started",
             pid=self.pid,

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from fluxdrop import __version__
+from fluxdrop.cli.gallery import gallery
 from fluxdrop.cli.init import init
 from fluxdrop.cli.model import model_app
 from fluxdrop.cli.replay import replay
@@ -40,6 +41,6 @@ def _main(
     pass
 
 
-for command in (setup, init, run, submit, status, replay, generate, preprocess, predict):
+for command in (setup, init, run, submit, status, replay, gallery, generate, preprocess, predict):
     app.command()(command)
 app.add_typer(model_app, name="model")

@@ -188,6 +188,14 @@ class Store:
         """The *most* jobs in *state* that finished last, newest first."""
         return self._rows("WHERE state = ? ORDER BY finished DESC LIMIT ?", (state, most))
 
+    def ended(self) -> list[tuple[str, str]]:
+        """The id of each job that has ended and its record's path, oldest end first."""
+        with self._lock:
+            return self._db.execute(
+                "SELECT id, record FROM jobs WHERE state != 'claimed' AND record IS NOT NULL"
+                " ORDER BY finished, id"
+            ).fetchall()
+
     def counts(self) -> dict[str, int]:
         """How many jobs are in each state."""
         with self._lock:

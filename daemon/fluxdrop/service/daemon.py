@@ -24,6 +24,7 @@ from fluxdrop.publish.result import Failure, Record, decode
 from fluxdrop.service.heartbeat import Beat, Heartbeat
 from fluxdrop.service.line import Line
 from fluxdrop.service.orders import take_orders
+from fluxdrop.service.reports import Reports
 from fluxdrop.service.stage import Stopping
 
 log = get_logger("fluxdrop.daemon")
@@ -44,6 +45,7 @@ class Daemon:
         self._void: list[Path] = []
         self._intake: Intake | None = None
         self._line: Line | None = None
+        self._reports: Reports | None = None
         self.done = 0
         self.failed = 0
         self.left: dict[str, str] = {}
@@ -72,17 +74,18 @@ class Daemon:
                 on_void=self._void.append,
             )
             heartbeat = Heartbeat(self._root.heartbeat)
-            try:
-                line.start()
-                self._serve(line, store, heartbeat)
-            except Stopping:
-                pass
-            finally:
-                log.info("stopping", done=self.done, failed=self.failed)
-                line.stop()
-                heartbeat.remove()
+            with closing(Reports(self._root, self._settings)) as self._reports:
+                try:
+                    line.start()
+                    self._serve(line, store, heartbeat, self._reports)
+                except Stopping:
+                    pass
+                finally:
+                    log.info("stopping", done=self.done, failed=self.failed)
+                    line.stop()
+                    heartbeat.remove()
 
-    def _serve(self, line: Line, store: Store, heartbeat: Heartbeat) -> None:
+    def _serve(self, line: Line, store: Store, heartbeat: Heartbeat, reports: Reports) -> None:
         started = now()
 
         def accept(claim: Claim) -> None:
@@ -99,7 +102,9 @@ class Daemon:
                 take_orders(self._root, line.use)
                 while self._void:
                     self._take(Claim(self._void.pop(), ""), line, store)
-                heartbeat.write(self._beat(line, intake, started))
+                beat = self._beat(line, intake, started)
+                heartbeat.write(beat)
+                reports.beat(beat)
                 if self._once and not intake.waiting and not self._in_flight:
                     self.left = intake.left
                     return
@@ -138,7 +143,9 @@ class Daemon:
         store.claimed([_claimed_row(job)])
         line.accept(job)
 
-    def _ended(self, record: Record, _path: str) -> None:
+    def _ended(self, record: Record, path: str) -> None:
+        if self._reports is not None:
+            self._reports.ended(record, path)
         with self._counting:
             self._in_flight.pop(record.job_id, None)
             if isinstance(record, Failure):
@@ -156,7 +163,7 @@ class Daemon:
     def _beat(self, line: Line, intake: Intake, started: str) -> Beat:
         model = line.model
         watch = "polling" if intake.polling else "events" if intake.watching else "scans only"
-        trouble = line.trouble
+        trouble = line.trouble + (self._reports.trouble if self._reports else [])
         trouble += [f"inbox: {path}: {reason}" for path, reason in intake.left.items()]
         if watch == "scans only":
             trouble.append("inbox: no events arrive, so files are found by scans only")

@@ -1,0 +1,120 @@
+"""What the gallery shows of one job: its record, cut down to what fits on a card and behind it."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import Literal
+
+import msgspec
+
+from fluxdrop.generate.request import GenerationParameters, GeneratorInfo
+from fluxdrop.publish.result import Failure, ModelFacts, Record, Result
+
+Thumbnail = Literal["picture", "made", "preview"]
+"""What stands for the picture: itself, a smaller copy of it, or what the model saw."""
+
+_LONGEST_TEXT = 600
+_LONGEST_LABEL = 80
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """Why a job failed, and what to do about it."""
+
+    stage: str
+    kind: str
+    message: str
+    hint: str
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One job. Texts are cut to a length that a page of entries can bear."""
+
+    id: str
+    state: Literal["done", "failed"]
+    kind: Literal["prompt", "picture", "unknown"]
+    name: str
+    """The path below outputs/ that the job's files have in common; of a failure, its input's."""
+    source: str
+    finished: str
+    prompt: str = ""
+    replay_of: str = ""
+    model: str = ""
+    engine: str = ""
+    top: list[tuple[str, float]] = []
+    size: tuple[int, int] | None = None
+    """Width and height of the picture in pixels."""
+    thumbnail: Thumbnail = "picture"
+    made: str = ""
+    """How the picture was generated."""
+    milliseconds: float = 0.0
+    warnings: list[str] = []
+    error: Fault | None = None
+
+
+def entry_of(record: Record, path: str, thumbnail: Thumbnail) -> Entry:
+    """What is shown of *record*, whose JSON lies at *path* below outputs/."""
+    if isinstance(record, Failure):
+        return _failed(record, path)
+    return _done(record, path, thumbnail)
+
+
+def _failed(record: Failure, path: str) -> Entry:
+    error = record.error
+    return Entry(
+        id=record.job_id,
+        state="failed",
+        kind=record.source.kind,
+        name=path.removesuffix(".error.json"),
+        source=record.source.file,
+        finished=record.finished,
+        prompt=_cut(record.prompt or ""),
+        replay_of=record.replay_of or "",
+        error=Fault(error.stage, error.kind, _cut(error.message), _cut(error.hint)),
+    )
+
+
+def _done(record: Result, path: str, thumbnail: Thumbnail) -> Entry:
+    return Entry(
+        id=record.job_id,
+        state="done",
+        kind=record.source.kind,
+        name=str(PurePosixPath(path).with_suffix("")),
+        source=record.source.file,
+        finished=record.finished,
+        prompt=_cut(record.prompt or ""),
+        replay_of=record.replay_of or "",
+        model=record.model.bundle,
+        engine=_engine(record.model),
+        top=[(_cut(guess.label, _LONGEST_LABEL), round(guess.p, 4)) for guess in record.top],
+        size=(record.image.width, record.image.height),
+        thumbnail=thumbnail,
+        made=_made(record.generation, record.generator),
+        milliseconds=round(sum(record.timings_ms.values()), 1),
+        warnings=[_cut(warning) for warning in record.warnings[:3]],
+    )
+
+
+def _engine(model: ModelFacts) -> str:
+    if model.julia is None:
+        return f"{model.engine} on {model.device}"
+    layers = f"Flux {model.flux}" if model.flux else "plain layers"
+    return f"{model.engine}, Julia {model.julia}, {layers}, on {model.device}"
+
+
+def _made(parameters: GenerationParameters | None, generator: GeneratorInfo | None) -> str:
+    if parameters is None or generator is None:
+        return ""
+    guidance = parameters.guidance_scale
+    return ", ".join(
+        [
+            generator.model,
+            f"seed {parameters.seed}",
+            f"{parameters.steps} steps",
+            parameters.sampler,
+            *([] if guidance is None else [f"CFG scale {guidance:g}"]),
+        ]
+    )
+
+
+def _cut(text: str, longest: int = _LONGEST_TEXT) -> str:
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"

@@ -1,0 +1,107 @@
+"""The thread that keeps a daemon's gallery in step, out of the way of its jobs."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import time
+from contextlib import closing, suppress
+
+from fluxdrop.errors import FluxdropError
+from fluxdrop.gallery.gallery import Gallery
+from fluxdrop.jobs.store import Store
+from fluxdrop.layout import Root
+from fluxdrop.logs import get_logger
+from fluxdrop.publish.result import Record
+
+log = get_logger("fluxdrop.gallery")
+
+_PAUSE_SECONDS = 2.0
+_RETRY_SECONDS = 30.0
+_CLOSE_SECONDS = 10.0
+_MOST_WAITING = 2000
+_NICENESS = 10
+
+
+class Keeper:
+    """Shows what `tell` is told, at most once in two seconds and after that of earlier runs.
+
+    Whatever goes wrong is logged, stands in `trouble`, and is tried again; no job waits for it.
+    """
+
+    def __init__(self, root: Root) -> None:
+        self.trouble = ""
+        self._root = root
+        self._gallery = Gallery(root)
+        self._lock = threading.Lock()
+        self._waiting: list[tuple[Record, str]] = []
+        self._is_behind = True
+        self._deadline = math.inf
+        self._news = threading.Event()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="gallery", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread; the index has to be there."""
+        self._thread.start()
+
+    def tell(self, record: Record, path: str) -> None:
+        """A job has ended with *record*, whose JSON lies at *path* below the root. Never waits."""
+        with self._lock:
+            if len(self._waiting) < _MOST_WAITING:
+                self._waiting.append((record, path))
+            else:
+                # More are not kept in memory: the index knows them too.
+                self._waiting.clear()
+                self._is_behind = True
+        self._news.set()
+
+    def close(self) -> None:
+        """Show what waits, if that takes no longer than seconds, and end."""
+        self._deadline = time.monotonic() + _CLOSE_SECONDS
+        self._closing.set()
+        self._news.set()
+        self._thread.join(_CLOSE_SECONDS)
+
+    def _run(self) -> None:
+        with suppress(OSError, AttributeError):
+            # On Linux this is the thread's own.
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+        while not self._closing.is_set():
+            if self._show():
+                self._closing.wait(_PAUSE_SECONDS)
+                self._news.wait()
+            else:
+                self._closing.wait(_RETRY_SECONDS)
+        self._show()
+
+    def _show(self) -> bool:
+        self._news.clear()
+        try:
+            self._update()
+        except Exception as error:
+            self._is_behind = True
+            self._complain(error)
+            return False
+        self.trouble = ""
+        return True
+
+    def _update(self) -> None:
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
+            is_behind, self._is_behind = self._is_behind, False
+        if is_behind or not self._gallery.add(waiting):
+            with closing(Store(self._root.database, read_only=True)) as store:
+                ended = store.ended()
+            self._gallery.catch_up(ended, lambda: time.monotonic() < self._deadline)
+
+    def _complain(self, error: Exception) -> None:
+        trouble = error.message if isinstance(error, FluxdropError) else str(error)
+        if trouble != self.trouble:
+            log.warning(
+                "the gallery is behind",
+                reason=trouble,
+                hint=error.hint if isinstance(error, FluxdropError) else "",
+            )
+        self.trouble = trouble

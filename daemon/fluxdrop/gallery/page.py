@@ -1,0 +1,80 @@
+"""outputs/index.html itself: one template with its style and script inside, which changes with the
+root's name and fluxdrop's version alone.
+
+Its Content-Security-Policy knows the script and the style by their digests. What that script loads
+is trusted with it ('strict-dynamic'); nothing that a name or a prompt could smuggle in ever runs.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from fluxdrop import __version__, durable
+from fluxdrop.errors import FluxdropError
+
+_OURS = b'<meta name="generator" content="fluxdrop'
+_SCRIPTS = ("data.js", "filter.js", "cards.js", "gallery.js")
+
+
+def write_page(path: Path, title: str) -> None:
+    """Make *path* the gallery's page.
+
+    Raises FluxdropError when somebody else's file has the name.
+    """
+    wanted = render(title)
+    try:
+        found = path.read_bytes()
+    except FileNotFoundError:
+        found = None
+    if found == wanted:
+        return
+    if found is not None and _OURS not in found:
+        raise FluxdropError(
+            f"{path} is not the gallery's, so it is left alone",
+            hint="Move it away to have a gallery, or switch that off with gallery = false.",
+            kind="gallery",
+        )
+    durable.write(path, wanted, sync=False)
+
+
+def render(title: str) -> bytes:
+    """The page for a root called *title*."""
+    environment = Environment(
+        loader=PackageLoader("fluxdrop.gallery", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    style = _source(environment, "gallery.css")
+    script = "\n".join(["(() => {", '"use strict";', *_sources(environment), "})();"])
+    return (
+        environment.get_template("index.html")
+        .render(
+            title=title,
+            version=__version__,
+            style=Markup(style),  # noqa: S704 - the package's own file
+            style_digest=_digest(style),
+            script=Markup(script),  # noqa: S704 - the package's own file
+            script_digest=_digest(script),
+        )
+        .encode()
+    )
+
+
+def _sources(environment: Environment) -> list[str]:
+    return [_source(environment, name) for name in _SCRIPTS]
+
+
+def _source(environment: Environment, name: str) -> str:
+    assert environment.loader is not None
+    return environment.loader.get_source(environment, name)[0]
+
+
+def _digest(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

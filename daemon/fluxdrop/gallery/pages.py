@@ -1,0 +1,146 @@
+"""The gallery's data: pages of entries and a summary, as scripts that the page loads.
+
+A browser may load a script from beside a page that was opened from a folder, but not JSON. Each
+file is one call with JSON in it. Pages are written first and the summary last, so a summary never
+counts what is not there. All pages of one *edition* lie in a folder of its name; a rebuild makes
+another edition, and the summary's change to it is the one moment in which all of it takes effect.
+
+Nothing here is synced: whatever a power cut tears is found when it is read, and made again.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from fluxdrop import durable
+from fluxdrop.gallery.entry import Entry
+
+T = TypeVar("T")
+
+PAGE = 240
+"""Entries a page: it fills whole rows of two, three, four, five, six and eight columns."""
+
+
+class Broken(Exception):
+    """The gallery's files are not what they should be."""
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """How much there is, and of what; as large as there are labels and models."""
+
+    edition: str
+    title: str
+    page: int = PAGE
+    total: int = 0
+    states: dict[str, int] = {}
+    labels: dict[str, int] = {}
+    models: dict[str, int] = {}
+
+
+class Pages:
+    """The files in *folder*, outputs/.gallery/. One at a time writes them."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._summary = folder / "summary.js"
+
+    def begin(self, title: str) -> Summary:
+        """A new edition with nothing in it, which nobody sees before `commit`."""
+        edition = secrets.token_hex(4)
+        (self._folder / edition).mkdir(parents=True)
+        return Summary(edition=edition, title=title)
+
+    def summary(self) -> Summary | None:
+        """What the page shows now; None when there is nothing yet. Raises Broken."""
+        try:
+            return _read(self._summary, "fluxdrop.summary(", Summary)
+        except FileNotFoundError:
+            return None
+
+    def entries(self, summary: Summary) -> Iterator[Entry]:
+        """All that *summary* counts, oldest first. Raises Broken when it is not there."""
+        for number in range(-(-summary.total // PAGE)):
+            yield from self._page(summary, number)
+
+    def extend(self, summary: Summary, entries: Sequence[Entry]) -> Summary:
+        """Add *entries* behind what *summary* counts; return the summary to `commit`.
+
+        Raises Broken when the last page is not there.
+        """
+        number = summary.total // PAGE
+        behind = self._page(summary, number) if summary.total % PAGE else []
+        behind += entries
+        for first in range(0, len(behind), PAGE):
+            self._write_page(summary.edition, number + first // PAGE, behind[first : first + PAGE])
+        return msgspec.structs.replace(
+            summary,
+            total=summary.total + len(entries),
+            states=_counted(summary.states, [entry.state for entry in entries]),
+            labels=_counted(summary.labels, [entry.top[0][0] for entry in entries if entry.top]),
+            models=_counted(summary.models, [entry.model for entry in entries if entry.model]),
+        )
+
+    def commit(self, summary: Summary) -> None:
+        """Let the page show what *summary* counts, and remove any other edition."""
+        durable.write(self._summary, _script("fluxdrop.summary(", summary), sync=False)
+        for folder in self._folder.iterdir():
+            if folder.is_dir() and _is_edition(folder.name) and folder.name != summary.edition:
+                durable.remove_tree(folder)
+
+    def _page(self, summary: Summary, number: int) -> list[Entry]:
+        path = self._path(summary.edition, number)
+        expected = min(PAGE, summary.total - number * PAGE)
+        try:
+            entries = _read(path, _page_call(summary.edition, number), list[Entry])
+        except FileNotFoundError:
+            raise Broken(f"{path} is missing") from None
+        # A kill between a page and its summary leaves entries that were never counted.
+        if len(entries) < expected:
+            raise Broken(f"{path} has {len(entries)} entries, not {expected}")
+        return entries[:expected]
+
+    def _write_page(self, edition: str, number: int, entries: Sequence[Entry]) -> None:
+        data = _script(_page_call(edition, number), entries)
+        durable.write(self._path(edition, number), data, sync=False)
+
+    def _path(self, edition: str, number: int) -> Path:
+        return self._folder / edition / f"{number:05}.js"
+
+
+def _page_call(edition: str, number: int) -> str:
+    return f'fluxdrop.page("{edition}", {number}, '
+
+
+def _is_edition(name: str) -> bool:
+    return len(name) == 8 and set(name) <= set("0123456789abcdef")
+
+
+def _counted(counts: dict[str, int], names: Sequence[str]) -> dict[str, int]:
+    counts = dict(counts)
+    for name in names:
+        counts[name] = counts.get(name, 0) + 1
+    return counts
+
+
+def _script(call: str, value: Any) -> bytes:
+    # Of ASCII alone, a script is the same in every encoding, and U+2028 ends no line; without "<"
+    # it stays a script wherever somebody may paste it.
+    text = json.dumps(msgspec.to_builtins(value), separators=(",", ":")).replace("<", "\\u003c")
+    return f"{call}{text});\n".encode("ascii")
+
+
+def _read(path: Path, call: str, kind: type[T]) -> T:
+    data = path.read_bytes()
+    start, end = call.encode(), b");\n"
+    if not data.startswith(start) or not data.endswith(end):
+        raise Broken(f"{path} is not whole")
+    try:
+        return msgspec.json.decode(data[len(start) : -len(end)], type=kind)
+    except msgspec.DecodeError as error:
+        raise Broken(f"{path} cannot be read: {error}") from error

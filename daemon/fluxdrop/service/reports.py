@@ -1,0 +1,56 @@
+"""What tells others of the daemon's work: the gallery and the metrics, each where it is wanted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fluxdrop.config import Settings
+from fluxdrop.layout import Root
+from fluxdrop.publish.result import Record
+from fluxdrop.service.heartbeat import Beat
+
+if TYPE_CHECKING:
+    from fluxdrop.gallery.keeper import Keeper
+    from fluxdrop.service.metrics import Metrics
+
+
+class Reports:
+    """Raises FluxdropError when the metrics' port cannot be had; after that nothing here raises or
+    waits."""
+
+    def __init__(self, root: Root, settings: Settings) -> None:
+        self._keeper: Keeper | None = None
+        self._metrics: Metrics | None = None
+        if settings.metrics_port or settings.metrics_file:
+            from fluxdrop.service.metrics import Metrics
+
+            self._metrics = Metrics(root, settings)
+        if settings.gallery:
+            from fluxdrop.gallery.keeper import Keeper
+
+            self._keeper = Keeper(root)
+            self._keeper.start()
+
+    @property
+    def trouble(self) -> list[str]:
+        """What keeps others from being told."""
+        parts = {"gallery": self._keeper, "metrics": self._metrics}
+        return [f"{name}: {part.trouble}" for name, part in parts.items() if part and part.trouble]
+
+    def ended(self, record: Record, path: str) -> None:
+        """A job has ended with *record*, whose JSON lies at *path* below the root."""
+        if self._metrics is not None:
+            self._metrics.count(record)
+        if self._keeper is not None:
+            self._keeper.tell(record, path)
+
+    def beat(self, beat: Beat) -> None:
+        """How the daemon is."""
+        if self._metrics is not None:
+            self._metrics.update(beat)
+
+    def close(self) -> None:
+        """The daemon ends."""
+        for part in (self._keeper, self._metrics):
+            if part is not None:
+                part.close()
