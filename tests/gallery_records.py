@@ -132,5 +132,5 @@ def fill(root: Root, count: int, picture: Path) -> None:
             (root.outputs / f"{name}.png").hardlink_to(picture)
         below = path_of(record, record.source.file if isinstance(record, Failure) else name)
         entries.append(entry_of(record, below.removeprefix("outputs/"), "picture"))
-    pages.commit(pages.extend(pages.begin("studio"), entries))
-    write_page(root.outputs / "index.html", "studio")
+    pages.commit(pages.extend(pages.begin(root.path.name), entries))
+    write_page(root.outputs / "index.html", root.path.name)

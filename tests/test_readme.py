@@ -17,7 +17,10 @@ def settings_table() -> str:
     rows = ["| key | default | what it is |", "| --- | --- | --- |"]
     for field in msgspec.structs.fields(Settings):
         description = field.type.__metadata__[-1].description
-        rows.append(f"| `{field.name}` | `{field.default}` | {description} |")
+        # As it is written in fluxdrop.toml.
+        default = str(field.default).lower() if isinstance(field.default, bool) else field.default
+        shown = "empty" if default == "" else f"`{default}`"
+        rows.append(f"| `{field.name}` | {shown} | {description} |")
     return "\n".join(rows)
 
 

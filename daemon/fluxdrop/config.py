@@ -75,20 +75,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     generator_step_seconds: Annotated[
         Seconds, Meta(description="how long one denoising step may take")
     ] = 300.0
-    gallery: Annotated[bool, Meta(description="whether outputs/index.html shows the results")] = (
-        True
-    )
+    gallery: Annotated[bool, Meta(description="whether outputs/index.html is made")] = True
     metrics_port: Annotated[
         int,
-        Meta(
-            ge=0, le=65535, description="where Prometheus finds metrics on this machine; 0: nowhere"
-        ),
+        Meta(ge=0, le=65535, description="this machine's port for Prometheus; 0 is none"),
     ] = 0
     metrics_file: Annotated[
         str,
         Meta(
             pattern=r"^$|\.prom$",
-            description="a .prom file for node_exporter's textfile collector; empty: none",
+            description="a .prom file for node_exporter's textfile collector",
         ),
     ] = ""
     log_level: Annotated[

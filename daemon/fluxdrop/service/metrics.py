@@ -95,9 +95,7 @@ class Metrics:
         self._inbox.set(beat.inbox)
         for stage, jobs in beat.stages.items():
             self._queue.labels(stage).set(jobs)
-        for worker, times in child.starts.copy().items():
-            self._starts.labels(worker).inc(times - self._started.get(worker, 0))
-            self._started[worker] = times
+        self._count_starts()
         engine = beat.engine
         self._info.info(
             {
@@ -113,12 +111,18 @@ class Metrics:
     def close(self) -> None:
         """The daemon ends."""
         self._up.set(0)
+        self._count_starts()
         self._write()
         if self._server is not None:
             server, thread = self._server
             server.shutdown()
             server.server_close()
             thread.join()
+
+    def _count_starts(self) -> None:
+        for worker, times in child.starts.copy().items():
+            self._starts.labels(worker).inc(times - self._started.get(worker, 0))
+            self._started[worker] = times
 
     def _write(self) -> None:
         if self._file is None:
