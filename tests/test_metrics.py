@@ -203,3 +203,16 @@ def test_not_imported(root: Root) -> None:
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert "False" == ran.stdout.strip().splitlines()[-1]
+
+
+def test_documentation(root: Root) -> None:
+    """docs/metrics.md names every metric with its kind, and no other."""
+    metrics = Metrics(root, Settings(metrics_file="a.prom"))
+    metrics.update(beat())
+    text = (root.path / "a.prom").read_text()
+    kinds = {line.split()[2]: line.split()[3] for line in text.splitlines() if "# TYPE" in line}
+    rows = (Path(__file__).parents[1] / "docs" / "metrics.md").read_text().splitlines()
+    cells = [row.replace("`", "").split("|")[1:3] for row in rows if row.startswith("| `fluxdrop")]
+    named = {name.split("{")[0].strip(): kind.strip() for name, kind in cells}
+
+    assert named == {name: kind for name, kind in kinds.items() if not name.endswith("_created")}

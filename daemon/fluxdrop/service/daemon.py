@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-
-import msgspec
 
 from fluxdrop import __version__, durable
 from fluxdrop.config import Settings
@@ -19,8 +16,9 @@ from fluxdrop.jobs.job import Job, now, open_job
 from fluxdrop.jobs.store import Row, Store
 from fluxdrop.layout import Root, RootLock
 from fluxdrop.logs import get_logger
+from fluxdrop.publish.outputs import records
 from fluxdrop.publish.publisher import row_of
-from fluxdrop.publish.result import Failure, Record, decode
+from fluxdrop.publish.result import Failure, Record
 from fluxdrop.service.heartbeat import Beat, Heartbeat
 from fluxdrop.service.line import Line
 from fluxdrop.service.orders import take_orders
@@ -65,7 +63,7 @@ class Daemon:
         self._root.check()
         with closing(RootLock(self._root)), closing(Store(self._root.database)) as store:
             if store.fresh:
-                store.finished(self._rows_of_outputs())
+                store.finished(row_of(*found) for found in records(self._root))
             self._line = line = Line(
                 self._root,
                 self._settings,
@@ -181,17 +179,6 @@ class Daemon:
             current=line.current,
             trouble=trouble,
         )
-
-    def _rows_of_outputs(self) -> Iterator[Row]:
-        for current, _folders, files in os.walk(self._root.outputs):
-            for name in files:
-                if name.endswith(".json"):
-                    path = Path(current, name)
-                    try:
-                        record = decode(path.read_bytes())
-                    except (OSError, msgspec.DecodeError):
-                        continue
-                    yield row_of(record, path.relative_to(self._root.path).as_posix())
 
 
 def _claimed_row(job: Job) -> Row:

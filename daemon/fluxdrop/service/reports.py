@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from fluxdrop.config import Settings
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from fluxdrop.gallery.keeper import Keeper
     from fluxdrop.service.metrics import Metrics
 
+_SHORTEST_PAUSE = 1.0
+
 
 class Reports:
     """Raises FluxdropError when the metrics' port cannot be had; after that nothing here raises or
@@ -21,6 +24,7 @@ class Reports:
     def __init__(self, root: Root, settings: Settings) -> None:
         self._keeper: Keeper | None = None
         self._metrics: Metrics | None = None
+        self._updated = 0.0
         if settings.metrics_port or settings.metrics_file:
             from fluxdrop.service.metrics import Metrics
 
@@ -46,8 +50,10 @@ class Reports:
 
     def beat(self, beat: Beat) -> None:
         """How the daemon is."""
-        if self._metrics is not None:
+        silence = time.monotonic() - self._updated
+        if self._metrics is not None and silence >= _SHORTEST_PAUSE:
             self._metrics.update(beat)
+            self._updated = time.monotonic()
 
     def close(self) -> None:
         """The daemon ends."""
