@@ -218,10 +218,10 @@ def test_cost_of_many(root: Root, samples: Path, open_page: Open) -> None:
     opening 480 (so it takes no longer); only a filter reads them all, and finds the one."""
     costs = []
     for count in (2 * PAGE, 20_160):
-        shutil.rmtree(root.outputs)
-        root.outputs.mkdir()
-        fill(root, count, samples / PICTURE)
-        page = open_page()
+        filled = Root(root.path / str(count))
+        filled.create()
+        fill(filled, count, samples / PICTURE)
+        page = open_page(at=filled)
         read = scripts_read_by(page)
         page.reload()
         expect(cards(page)).to_have_count(PAGE)
