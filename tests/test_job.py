@@ -20,13 +20,12 @@ from fluxdrop.jobs.job import (
     REQUEST,
     JobRequest,
     file_sha256,
-    now,
     open_job,
     printable,
-    rfc3339,
 )
 from fluxdrop.jobs.regular import open_regular
 from fluxdrop.layout import Root
+from fluxdrop.moments import now, rfc3339
 
 
 @pytest.mark.parametrize(

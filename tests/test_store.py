@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from fluxdrop.errors import FluxdropError
-from fluxdrop.jobs.store import SCHEMA_VERSION, Row, Store
+from fluxdrop.jobs.store import SCHEMA_VERSION, Row, Store, Wanted
 
 
 def row(job: str, state: str = "claimed", **facts: object) -> Row:
@@ -60,7 +61,6 @@ class AnyOrder(RuleBasedStateMachine):
         states = list(self.states.values())
         expected = {state: states.count(state) for state in ("claimed", "done", "failed")}
         assert expected == self.store.counts()
-        assert (not self.states) == self.store.fresh
 
     def teardown(self) -> None:
         self.store.close()
@@ -105,18 +105,72 @@ def test_claim_again_keeps_the_attempts(tmp_path: Path) -> None:
         assert {"a": 2} == store.begin_attempt(["a"])
 
 
-def test_fresh_until_a_job_is_there(tmp_path: Path) -> None:
-    """An index is to be built again until a job is in it, also after a kill right after its making."""
+def test_fresh_until_filled(tmp_path: Path) -> None:
+    """An index is to be filled from outputs/ until that was done, also after a kill before it, and
+    whatever jobs came meanwhile."""
     seen = []
     for _ in range(2):
         with opened(tmp_path) as store:
+            store.claimed([row("new")])
             seen.append(store.fresh)
     with opened(tmp_path) as store:
-        store.finished([row("a", "done")])
+        store.fill([row("a", "done", model="m")])
     with opened(tmp_path) as store:
         seen.append(store.fresh)
+        models = [found.model for found in store.select(Wanted())]
 
-    assert [True, True, False] == seen
+    assert ([True, True, False], [None, "m"]) == (seen, models)
+
+
+OLDEST = """
+CREATE TABLE jobs (
+    id TEXT PRIMARY KEY,
+    state TEXT NOT NULL CHECK (state IN ('claimed', 'done', 'failed')),
+    kind TEXT NOT NULL,
+    source TEXT NOT NULL,
+    inode INTEGER,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    replay_of TEXT,
+    created TEXT NOT NULL,
+    finished TEXT,
+    record TEXT,
+    label TEXT,
+    probability REAL,
+    error TEXT
+) WITHOUT ROWID;
+CREATE TABLE counts (state TEXT PRIMARY KEY, jobs INTEGER NOT NULL) WITHOUT ROWID;
+INSERT INTO counts VALUES ('claimed', 0), ('done', 1), ('failed', 0);
+INSERT INTO jobs (id, state, kind, source, attempts, created)
+    VALUES ('a', 'done', 'picture', 'cat.png', 2, '2026-01-01T00:00:00.000Z');
+PRAGMA user_version = 1;
+"""
+"""An index as fluxdrop made it before jobs had a model."""
+
+
+def test_older_index(tmp_path: Path) -> None:
+    """An older index is read as it is, and the daemon adds what it lacks and keeps what it knows."""
+    with closing(sqlite3.connect(tmp_path / "jobs.sqlite3")) as db:
+        db.executescript(OLDEST)
+    with opened(tmp_path, read_only=True) as store:
+        before = store.select(Wanted())
+    with opened(tmp_path) as store:
+        was_fresh = store.fresh
+        store.fill([row("a", "done", model="m")])
+    with opened(tmp_path, read_only=True) as store:
+        (after,) = store.select(Wanted(model="m"))
+
+    assert (True, ["a"], [None]) == (was_fresh, [old.id for old in before], [before[0].model])
+    assert (2, "m", {"claimed": 0, "done": 1, "failed": 0}) == (
+        after.attempts,
+        after.model,
+        counts_of(tmp_path),
+    )
+
+
+def counts_of(folder: Path) -> dict[str, int]:
+    """The counts of the index in *folder*."""
+    with opened(folder, read_only=True) as store:
+        return store.counts()
 
 
 @pytest.mark.parametrize("read_only", [True, False])
@@ -240,3 +294,55 @@ def test_latest(tmp_path: Path) -> None:
         store.finished([row("4", "failed", finished="2026-01-04")])
 
         assert ["3", "2"] == [job.id for job in store.latest("done", 2)]
+
+
+SELECTED = [
+    row("20260101T000000-a", "done", source="cat.png", label="round", model="old", record="x"),
+    row(
+        "20260102T000000-b",
+        "failed",
+        source="sub/cat.jpg",
+        record="outputs/failed/dog-2.jpg.error.json",
+    ),
+    row("20260103T000000-c", "done", source="dog.png", label="round", model="new", replay_of="a"),
+    row("20260104T000000-d", "done", source="a.txt", record="outputs/sub/cat.json"),
+]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        (Wanted(), "dcba"),
+        (Wanted(state="done"), "dca"),
+        (Wanted(since=datetime(2026, 1, 2, tzinfo=UTC)), "dcb"),
+        (Wanted(since=datetime(2026, 1, 2, 0, 0, 1, tzinfo=UTC)), "dc"),
+        (Wanted(name="cat.*"), "a"),
+        (Wanted(name="*cat*"), "dba"),
+        (Wanted(name="sub/cat"), "d"),
+        (Wanted(name="*error*"), ""),
+        (Wanted(name="dog-2.jpg"), "b"),
+        (Wanted(label="round"), "ca"),
+        (Wanted(label="round", model="new"), "c"),
+        (Wanted(replays=False), "dba"),
+        (Wanted(model="%"), ""),
+    ],
+)
+def test_select(tmp_path: Path, wanted: Wanted, expected: str) -> None:
+    """Jobs are chosen by all that is asked for, and come newest first."""
+    with opened(tmp_path) as store:
+        store.finished(SELECTED)
+
+        assert expected == "".join(found.id[-1] for found in store.select(wanted))
+        assert expected[:1] == "".join(found.id[-1] for found in store.select(wanted, 1))
+
+
+def test_ended_since(tmp_path: Path) -> None:
+    """The jobs of a state that ended at a moment or later are counted."""
+    with opened(tmp_path) as store:
+        store.finished(row(f"{n}", "done", finished=f"2026-01-0{n}T00:00:00.000Z") for n in (1, 2))
+        store.finished([row("3", "failed", finished="2026-01-03T00:00:00.000Z")])
+
+        done = [store.ended_since("done", datetime(2026, 1, day, tzinfo=UTC)) for day in (1, 2, 3)]
+        failed = store.ended_since("failed", datetime(2026, 1, 3, tzinfo=UTC))
+
+    assert ([2, 1, 0], 1) == (done, failed)

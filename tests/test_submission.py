@@ -15,7 +15,7 @@ import pytest
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.request import GenerationRequest
 from fluxdrop.intake.claim import INPUT, new_job_id
-from fluxdrop.jobs.job import JobRequest, now
+from fluxdrop.jobs.job import JobRequest
 from fluxdrop.jobs.store import Row, Store
 from fluxdrop.jobs.submission import (
     Submitted,
@@ -26,6 +26,7 @@ from fluxdrop.jobs.submission import (
     wait_for_jobs,
 )
 from fluxdrop.layout import Root, RootLock
+from fluxdrop.moments import now
 
 
 def written(path: Path, text: str = "x") -> Path:

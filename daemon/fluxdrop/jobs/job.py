@@ -19,9 +19,11 @@ from fluxdrop.generate.request import GenerationRequest
 from fluxdrop.intake.claim import INPUT, claimed_input
 from fluxdrop.intake.names import Kind, kind_of
 from fluxdrop.jobs.regular import open_regular
+from fluxdrop.moments import rfc3339
 
 REQUEST = "request.json"
 RECORD = "record.json"
+TENSOR = "tensor.npy"
 
 _UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
 # They make the text around them be shown in another order, as in "exe.gnp".
@@ -36,6 +38,10 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     replay_of: str | None = None
     generation: GenerationRequest | None = None
     """Wins over what the prompt file says."""
+    model: str | None = None
+    """The bundle that is to judge the picture, a name or a folder, instead of the one in use."""
+    has_tensor: bool = False
+    """Whether the tensor lies in the job's folder already, and is not to be made of the picture."""
 
 
 @dataclass(slots=True)
@@ -71,7 +77,7 @@ class Job:
     @property
     def tensor(self) -> Path:
         """What the model sees."""
-        return self.folder / "tensor.npy"
+        return self.folder / TENSOR
 
     @property
     def preview(self) -> Path:
@@ -140,17 +146,6 @@ def _is_plain(letter: str) -> bool:
         unicodedata.category(letter) not in _UNPRINTABLE
         and unicodedata.bidirectional(letter) not in _TURNING
     )
-
-
-def now() -> str:
-    """This moment in RFC 3339, UTC, with milliseconds."""
-    return rfc3339(datetime.now(UTC))
-
-
-def rfc3339(moment: datetime) -> str:
-    """*moment*, which has a time zone, in RFC 3339, UTC, with milliseconds."""
-    text = moment.astimezone(UTC).isoformat(timespec="milliseconds")
-    return text.removesuffix("+00:00") + "Z"
 
 
 def _created(folder: Path) -> str:

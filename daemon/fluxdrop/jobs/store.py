@@ -11,15 +11,27 @@ import errno
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from fluxdrop.errors import FluxdropError
+from fluxdrop.layout import FAILED
+from fluxdrop.moments import rfc3339
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 3
+_UNFILLED = 2
+"""Of an index with this version's tables, into which outputs/ was not read yet."""
+_WITHOUT_MODEL = 1
+"""Of an index as fluxdrop made it before jobs had a model."""
 
 State = Literal["claimed", "done", "failed"]
 
+_LATER_INDEXES = """
+CREATE INDEX jobs_by_label ON jobs (label);
+CREATE INDEX jobs_by_model ON jobs (model);
+CREATE INDEX jobs_by_original ON jobs (replay_of);
+"""
 _SCHEMA = """
 CREATE TABLE jobs (
     id TEXT PRIMARY KEY,
@@ -34,7 +46,8 @@ CREATE TABLE jobs (
     record TEXT,
     label TEXT,
     probability REAL,
-    error TEXT
+    error TEXT,
+    model TEXT
 ) WITHOUT ROWID;
 CREATE INDEX jobs_by_finish ON jobs (state, finished);
 CREATE INDEX jobs_by_inode ON jobs (inode);
@@ -70,10 +83,62 @@ class Row(NamedTuple):
     label: str | None = None
     probability: float | None = None
     error: str | None = None
+    model: str | None = None
+
+
+class Wanted(NamedTuple):
+    """Which jobs are meant: those that are all of this; None means any."""
+
+    state: State | None = None
+    since: datetime | None = None
+    """When they were claimed at the earliest."""
+    name: str | None = None
+    """A glob for the input's path below inbox/, or for the result's NAME; ``*`` matches slashes too."""
+    label: str | None = None
+    model: str | None = None
+    replays: bool = True
+    """Whether replays of other jobs count."""
+
+    def includes(self, job_id: str) -> bool:
+        """Whether the job *job_id* was claimed late enough."""
+        return self.since is None or job_id >= self._first_id
+
+    @property
+    def _first_id(self) -> str:
+        # Ids begin with the time of the claim.
+        assert self.since is not None
+        return f"{self.since.astimezone(UTC):%Y%m%dT%H%M%S}"
+
+    def condition(self) -> tuple[str, list[str]]:
+        """This in SQL, with its values."""
+        terms: list[tuple[str, list[str]]] = []
+        if self.since is not None:
+            terms.append(("id >= ?", [self._first_id]))
+        if self.name is not None:
+            records = [f"outputs/{self.name}.json", f"outputs/{FAILED}/{self.name}.error.json"]
+            named = (
+                "(source GLOB ? OR (state = 'done' AND record GLOB ?)"
+                " OR (state = 'failed' AND record GLOB ?))"
+            )
+            terms.append((named, [self.name, *records]))
+        for column in ("state", "label", "model"):
+            value = getattr(self, column)
+            if value is not None:
+                terms.append((f"{column} = ?", [value]))
+        if not self.replays:
+            terms.append(("replay_of IS NULL", []))
+        where = " AND ".join(term for term, _ in terms) or "1"
+        return where, [value for _, values in terms for value in values]
 
 
 _COLUMNS = ", ".join(Row._fields)
 _INSERT = f"INTO jobs ({_COLUMNS}) VALUES ({', '.join('?' * len(Row._fields))})"
+
+_UPSERT = (
+    f"INSERT {_INSERT} ON CONFLICT (id) DO UPDATE SET state = excluded.state,"
+    " finished = excluded.finished, record = excluded.record, label = excluded.label,"
+    " probability = excluded.probability, error = excluded.error, model = excluded.model"
+)
 
 # What SQLite says of the disk, in the words that a stage waits for to pass.
 _DISK = {
@@ -115,7 +180,7 @@ class Store:
 
     def _prepare(self, read_only: bool) -> None:
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version not in (0, SCHEMA_VERSION):
+        if version not in (0, _WITHOUT_MODEL, _UNFILLED, SCHEMA_VERSION):
             raise FluxdropError(
                 f"{self._path} has version {version}, and this fluxdrop reads version"
                 f" {SCHEMA_VERSION}",
@@ -130,12 +195,30 @@ class Store:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = NORMAL")
         if version == 0:
-            self._db.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version = {SCHEMA_VERSION};COMMIT;")
+            self._db.executescript(
+                f"BEGIN;{_SCHEMA}{_LATER_INDEXES}PRAGMA user_version = {_UNFILLED};COMMIT;"
+            )
+        elif version == _WITHOUT_MODEL and read_only:
+            self._db.execute("CREATE TEMP VIEW jobs AS SELECT *, NULL AS model FROM main.jobs")
+        elif version == _WITHOUT_MODEL:
+            self._db.executescript(
+                f"BEGIN;ALTER TABLE jobs ADD COLUMN model TEXT;{_LATER_INDEXES}"
+                f"PRAGMA user_version = {_UNFILLED};COMMIT;"
+            )
 
     @property
     def fresh(self) -> bool:
-        """Whether no job was entered yet, so that the index is to be built from outputs/."""
-        return not self._rows("LIMIT 1", ())
+        """Whether outputs/ has to be read into the index by `fill`: it is new, or of an older
+        fluxdrop that did not enter all that this one does.
+        """
+        with self._lock:
+            return bool(self._db.execute("PRAGMA user_version").fetchone()[0] != SCHEMA_VERSION)
+
+    def fill(self, rows: Iterable[Row]) -> None:
+        """Enter *rows*, which are all of outputs/, all of them or, after a kill, none."""
+        with self._transaction() as db:
+            db.executemany(_UPSERT, rows)
+            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def claimed(self, rows: Iterable[Row]) -> None:
         """Enter new jobs; one that is there already keeps what is known of it."""
@@ -145,12 +228,7 @@ class Store:
     def finished(self, rows: Iterable[Row]) -> None:
         """Enter how jobs ended, whether or not they are there."""
         with self._transaction() as db:
-            db.executemany(
-                f"INSERT {_INSERT} ON CONFLICT (id) DO UPDATE SET state = excluded.state,"
-                " finished = excluded.finished, record = excluded.record, label = excluded.label,"
-                " probability = excluded.probability, error = excluded.error",
-                rows,
-            )
+            db.executemany(_UPSERT, rows)
 
     def begin_attempt(self, job_ids: Iterable[str]) -> dict[str, int]:
         """Count one more attempt at each of *job_ids*; return how many each has had now."""
@@ -195,6 +273,24 @@ class Store:
                 "SELECT id, record FROM jobs WHERE state != 'claimed' AND record IS NOT NULL"
                 " ORDER BY finished, id"
             ).fetchall()
+
+    def select(self, wanted: Wanted, most: int = -1) -> list[Row]:
+        """The jobs that are *wanted*, newest first; at most *most* of them if that is not -1."""
+        where, values = wanted.condition()
+        return self._rows(f"WHERE {where} ORDER BY id DESC LIMIT ?", (*values, most))
+
+    def replays_of(self, job_id: str) -> list[Row]:
+        """The jobs that did *job_id* again, oldest first."""
+        return self._rows("WHERE replay_of = ? ORDER BY id", (job_id,))
+
+    def ended_since(self, state: State, moment: datetime) -> int:
+        """How many jobs ended in *state* at *moment* or later."""
+        with self._lock:
+            (count,) = self._db.execute(
+                "SELECT count(*) FROM jobs WHERE state = ? AND finished >= ?",
+                (state, rfc3339(moment)),
+            ).fetchone()
+        return int(count)
 
     def counts(self) -> dict[str, int]:
         """How many jobs are in each state."""

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.request import Generated
-from fluxdrop.jobs.job import Job, Stage, file_sha256, now, printable
+from fluxdrop.jobs.job import Job, Stage, file_sha256, printable
+from fluxdrop.moments import now
 from fluxdrop.predict.bundle import Bundle
 from fluxdrop.predict.engine import EngineInfo
 from fluxdrop.publish.publisher import Finished

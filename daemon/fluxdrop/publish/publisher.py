@@ -227,4 +227,5 @@ def row_of(record: Record, path: str) -> Row:
         label=best.label if best else None,
         probability=best.p if best else None,
         error=record.error.message if isinstance(record, Failure) else None,
+        model=record.model.bundle if isinstance(record, Result) else None,
     )

@@ -12,11 +12,12 @@ from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
 from fluxdrop.intake.claim import discard_empty
 from fluxdrop.intake.intake import Claim, Intake
-from fluxdrop.jobs.job import Job, now, open_job
+from fluxdrop.jobs.job import Job, open_job
 from fluxdrop.jobs.store import Row, Store
 from fluxdrop.layout import Root, RootLock
 from fluxdrop.logs import get_logger
 from fluxdrop.publish.outputs import records
+from fluxdrop.moments import now
 from fluxdrop.publish.publisher import row_of
 from fluxdrop.publish.result import Failure, Record
 from fluxdrop.service.heartbeat import Beat, Heartbeat
@@ -63,7 +64,7 @@ class Daemon:
         self._root.check()
         with closing(RootLock(self._root)), closing(Store(self._root.database)) as store:
             if store.fresh:
-                store.finished(row_of(*found) for found in records(self._root))
+                store.fill(row_of(*found) for found in records(self._root))
             self._line = line = Line(
                 self._root,
                 self._settings,

@@ -1,0 +1,65 @@
+"""Moments as text: in RFC 3339 for files and the index, and as people write and read them."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+from fluxdrop.errors import FluxdropError
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def now() -> str:
+    """This moment in RFC 3339, UTC, with milliseconds."""
+    return rfc3339(datetime.now(UTC))
+
+
+def rfc3339(moment: datetime) -> str:
+    """*moment*, which has a time zone, in RFC 3339, UTC, with milliseconds."""
+    text = moment.astimezone(UTC).isoformat(timespec="milliseconds")
+    return text.removesuffix("+00:00") + "Z"
+
+
+def parse_since(text: str, moment: datetime | None = None) -> datetime:
+    """What ``--since`` means at *moment* (now): ``30s``, ``90m``, ``6h``, ``7d``, ``2w`` ago, or a
+    date with or without a time, in local time if it names no zone.
+
+    Raises FluxdropError for anything else.
+    """
+    ago = re.fullmatch(r"(\d{1,6})\s*([smhdw])", text.strip().lower())
+    if ago:
+        return (moment or datetime.now(UTC)) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+    try:
+        return datetime.fromisoformat(text.strip()).astimezone()
+    except (ValueError, OverflowError):
+        raise FluxdropError(
+            f"--since is {text!r}, which is no time",
+            hint="Write 30m, 6h or 7d, or a date such as 2026-01-31 or 2026-01-31T18:00.",
+        ) from None
+
+
+def local(text: str) -> str:
+    """The RFC 3339 *text* as people here read it: the local date and time, to the second."""
+    try:
+        return f"{datetime.fromisoformat(text).astimezone():%Y-%m-%d %H:%M:%S}"
+    except ValueError:
+        return text
+
+
+def ago(text: str, moment: datetime | None = None) -> str:
+    """How long before *moment* (now) the RFC 3339 *text* was, in its two largest units."""
+    try:
+        past = datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    seconds = max(0, int(((moment or datetime.now(UTC)) - past).total_seconds()))
+    for size, unit, smaller, part in (
+        (86400, "d", 3600, "h"),
+        (3600, "h", 60, "min"),
+        (60, "min", 1, "s"),
+    ):
+        if seconds >= size:
+            rest = seconds % size // smaller
+            return f"{seconds // size} {unit}" + (f" {rest} {part}" if rest else "")
+    return f"{seconds} s"
