@@ -5,31 +5,46 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table
-
-from fluxdrop.jobs.store import Row
-
 if TYPE_CHECKING:
+    from fluxdrop.jobs.store import Row
     from fluxdrop.layout import Root
+
+GONE = "gone"
+"""What is said of a job that was done and whose result is no longer there."""
+
+
+def is_there(root: Root, row: Row) -> bool:
+    """Whether the record of *row* still is, and the picture beside a result."""
+    if row.record is None:
+        return False
+    record = root.path / row.record
+    return record.is_file() and (row.state != "done" or record.with_suffix(".png").is_file())
 
 
 def row_as_dict(root: Root, row: Row) -> dict[str, Any]:
-    """*row* for JSON; ``there`` says whether its record's file still is."""
+    """*row* for JSON; ``there`` says whether its files still are."""
     facts = row._asdict()
     del facts["inode"]
-    facts["there"] = row.record is not None and (root.path / row.record).is_file()
+    facts["there"] = is_there(root, row)
     return facts
 
 
-def print_rows(rows: Sequence[Row]) -> None:
+def state_of(root: Root, row: Row) -> str:
+    """What is to be said of *row*: never done of a result that is gone."""
+    return GONE if row.state == "done" and not is_there(root, row) else row.state
+
+
+def print_rows(root: Root, rows: Sequence[Row]) -> None:
     """Print *rows* as a table."""
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False)
-    for title in ("source", "state", "label", "p", "result"):
-        table.add_column(title, overflow="fold")
+    for title in ("job", "state", "source", "label or reason", "p"):
+        table.add_column(title, overflow="fold", no_wrap=title in ("job", "state", "p"))
     for row in rows:
         probability = "" if row.probability is None else f"{row.probability:.3f}"
         table.add_row(
-            row.source, row.state, row.label or row.error or "", probability, row.record or ""
+            row.id, state_of(root, row), row.source, row.label or row.error or "", probability
         )
     Console(markup=False, highlight=False).print(table)

@@ -1,0 +1,46 @@
+"""``fluxdrop jobs``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from fluxdrop.cli.options import JsonOption, RootOption, SinceOption, print_json
+
+
+def jobs(
+    root: RootOption = None,
+    state: Annotated[
+        Literal["claimed", "done", "failed"] | None, typer.Option("--state", help="In this state.")
+    ] = None,
+    since: SinceOption = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", metavar="GLOB", help="Of this input or NAME; * matches / too."),
+    ] = None,
+    label: Annotated[str | None, typer.Option("--label", help="With this best label.")] = None,
+    model: Annotated[str | None, typer.Option("--model", help="Judged by this model.")] = None,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=0, help="At most so many; 0: all.")
+    ] = 20,
+    json_output: JsonOption = False,
+) -> None:
+    """List jobs, the newest first."""
+    from contextlib import closing
+
+    from fluxdrop.cli.records import print_rows, row_as_dict
+    from fluxdrop.jobs.store import Store, Wanted
+    from fluxdrop.layout import find_root
+    from fluxdrop.moments import parse_since
+
+    served = find_root(root)
+    wanted = Wanted(state, parse_since(since) if since else None, name, label, model)
+    with closing(Store(served.database, read_only=True)) as store:
+        rows = store.select(wanted, limit or -1)
+    if json_output:
+        print_json([row_as_dict(served, row) for row in rows])
+    elif rows:
+        print_rows(served, rows)
+    else:
+        typer.echo("There are no such jobs.", err=True)

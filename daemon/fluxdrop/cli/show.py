@@ -1,0 +1,147 @@
+"""``fluxdrop show``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fluxdrop.cli.options import JsonOption, RootOption, print_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fluxdrop.jobs.store import Row, Store
+    from fluxdrop.layout import Root
+    from fluxdrop.publish.result import Record
+
+
+def show(
+    job: Annotated[
+        str,
+        typer.Argument(
+            metavar="JOB", help="An id or its beginning, a result's NAME, or a file of the job."
+        ),
+    ],
+    root: RootOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Show all that is known of JOB: parameters, timings, probabilities, files, replays."""
+    from contextlib import closing
+
+    import msgspec
+
+    from fluxdrop.cli.records import row_as_dict
+    from fluxdrop.errors import FluxdropError
+    from fluxdrop.jobs.record import files_of, read_record
+    from fluxdrop.jobs.select import find_job
+    from fluxdrop.jobs.store import Store
+    from fluxdrop.layout import find_root
+
+    served = find_root(root)
+    with closing(Store(served.database, read_only=True)) as store:
+        row = find_job(served, store, job)
+        chain = list(_chain(store, row))
+    record: Record | None = None
+    problem = ""
+    if row.record is not None:
+        try:
+            record = read_record(served, row)
+        except FluxdropError as error:
+            problem = error.message
+    files = files_of(served, row.record, record) if record and row.record else {}
+    facts = {
+        "job": row_as_dict(served, row),
+        "record": msgspec.to_builtins(record) if record else None,
+        "problem": problem or None,
+        "files": {
+            what: {"path": str(path.relative_to(served.path)), "there": path.is_file()}
+            for what, path in files.items()
+        },
+        "chain": [row_as_dict(served, link) for link in chain],
+    }
+    if json_output:
+        print_json(facts)
+    else:
+        _print(served, row, facts, chain)
+
+
+def _chain(store: Store, row: Row) -> Iterator[Row]:
+    """The job that *row* replays in the end, and all replays that came of it, oldest first."""
+    first = row
+    while first.replay_of is not None:
+        before = store.get(first.replay_of)
+        if before is None:
+            break
+        first = before
+    waiting = [first]
+    while waiting:
+        link = waiting.pop(0)
+        yield link
+        waiting += store.replays_of(link.id)
+
+
+def _print(root: Root, row: Row, facts: dict[str, Any], chain: list[Row]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from fluxdrop.cli.records import state_of
+    from fluxdrop.moments import local
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row("job", row.id)
+    table.add_row("state", state_of(root, row))
+    table.add_row("source", f"{row.source} ({row.kind})")
+    table.add_row("claimed", local(row.created))
+    if row.finished:
+        table.add_row("finished", local(row.finished))
+    table.add_row("attempts", str(row.attempts))
+    if facts["problem"]:
+        table.add_row("problem", facts["problem"])
+    for name, value in _sections(facts["record"] or {}):
+        table.add_row(name, value)
+    for what, file in facts["files"].items():
+        table.add_row(what, file["path"] + ("" if file["there"] else "  (gone)"))
+    if len(chain) > 1:
+        lines = [
+            f"{'>' if link.id == row.id else ' '} {link.id}  {state_of(root, link)}"
+            for link in chain
+        ]
+        table.add_row("replays", "\n".join(lines))
+    Console(markup=False, highlight=False).print(table)
+
+
+def _sections(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What to print of *record*, a line or a few for each of its parts."""
+    if record.get("error"):
+        error = record["error"]
+        yield "failed at", f"{error['stage']} ({error['kind']})"
+        yield "reason", f"{error['message']} {error['hint']}".rstrip()
+    if record.get("prompt"):
+        yield "prompt", record["prompt"]
+    if record.get("generation"):
+        made = {key: value for key, value in record["generation"].items() if key != "prompt"}
+        yield "parameters", _listed(made)
+        yield "generator", _listed(record["generator"])
+    if record.get("image"):
+        image = record["image"]
+        yield "size", f"{image['width']} x {image['height']} pixels"
+    if record.get("model"):
+        yield "model", _listed(record["model"] | {"sha256": record["model"]["sha256"][:12]})
+        ranked = sorted(record["probabilities"].items(), key=lambda item: -item[1])
+        yield "probabilities", "\n".join(f"{p:.6f}  {label}" for label, p in ranked[:_MOST_LABELS])
+    if record.get("timings_ms"):
+        times = [f"{stage} {took:.1f} ms" for stage, took in record["timings_ms"].items()]
+        yield "timings", ", ".join(times)
+    for warning in record.get("warnings", []):
+        yield "warning", warning
+
+
+_MOST_LABELS = 10
+
+
+def _listed(facts: dict[str, Any]) -> str:
+    known = {key: value for key, value in facts.items() if value not in (None, "")}
+    return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in known.items())

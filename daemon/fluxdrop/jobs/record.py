@@ -1,0 +1,66 @@
+"""A finished job's record and files, found by where the index has the record: what a record says of
+paths anybody can change.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from fluxdrop.errors import FluxdropError
+from fluxdrop.jobs.store import Row
+from fluxdrop.layout import Root
+from fluxdrop.publish.result import Failure, Record, decode
+
+_ORIGINALS = (".jpg", ".webp")
+
+
+def read_record(root: Root, row: Row) -> Record:
+    """The result or error JSON of the job *row*.
+
+    Raises FluxdropError when the job is not finished, or its record is gone or no record.
+    """
+    if row.record is None:
+        raise FluxdropError(f"{row.id} is not finished", hint="Wait until it is.", kind="record")
+    path = root.path / row.record
+    try:
+        return decode(path.read_bytes())
+    except OSError as error:
+        raise FluxdropError(f"{path} cannot be read: {error.strerror}", kind="record") from error
+    except msgspec.DecodeError as error:
+        raise FluxdropError(
+            f"{path} is not a result of fluxdrop: {error}", kind="record"
+        ) from error
+
+
+def files_of(root: Root, path: str, record: Record) -> dict[str, Path]:
+    """The files of the job whose *record* lies at *path* below *root*, there or not, by what they are.
+
+    Of a result: ``result``, ``input`` (what was dropped, untouched), ``image``, ``generated`` (the
+    same picture in generated_images/), ``tensor`` and ``preview``; of a failure: ``error`` and
+    ``input``.
+    """
+    if isinstance(record, Failure):
+        return {"error": root.path / path, "input": root.path / path.removesuffix(".error.json")}
+    stem = path.removesuffix(".json")
+    name = stem.removeprefix(f"{root.outputs.name}/")
+    image = root.path / f"{stem}.png"
+    return {
+        "result": root.path / path,
+        "input": _input(root, stem, record.source.kind, image)
+        if record.source.sha256 != record.image.sha256
+        else image,
+        "image": image,
+        "generated": root.generated / f"{name}.png",
+        "tensor": root.preprocessed / f"{name}.npy",
+        "preview": root.preprocessed / f"{name}.png",
+    }
+
+
+def _input(root: Root, stem: str, kind: str, image: Path) -> Path:
+    """What *image* was made of: the prompt, or the picture that it was converted from."""
+    if kind == "prompt":
+        return root.path / f"{stem}.txt"
+    originals = [root.path / f"{stem}{suffix}" for suffix in _ORIGINALS]
+    return next((path for path in originals if path.exists()), image)

@@ -1,0 +1,53 @@
+"""Which job a person means: by id, by how its id begins, by its result's NAME, or by a path."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+
+from fluxdrop.errors import FluxdropError
+from fluxdrop.jobs.store import Row, Store
+from fluxdrop.layout import FAILED, Root
+
+_SUFFIXES = (".error.json", ".json", ".png", ".npy", ".txt", ".jpg", ".webp")
+
+
+def find_job(root: Root, store: Store, job: str) -> Row:
+    """The one job that *job* means: its id, the beginning of its id, its result's NAME, or the path
+    of one of its files (absolute, or from the root or the working folder).
+
+    Raises FluxdropError where there is none, or more than one.
+    """
+    name = _name_of_path(root, job)
+    found = store.find(job) or (store.find(name) if name else [])
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise FluxdropError(
+            f"There is no job {job}", hint="`fluxdrop jobs` lists the last ones.", kind="no-job"
+        )
+    several = ", ".join(row.id for row in found)
+    raise FluxdropError(f"{job} can mean several jobs: {several}", kind="no-job")
+
+
+def is_glob(text: str) -> bool:
+    """Whether *text* has a character that stands for others."""
+    return any(letter in text for letter in "*?[")
+
+
+def _name_of_path(root: Root, text: str) -> str | None:
+    """The NAME of the job to whose files *text* belongs, if it is such a path."""
+    given = Path(text)
+    if given.is_absolute() or given.exists():
+        try:
+            given = given.resolve().relative_to(root.path.resolve())
+        except ValueError:
+            return None
+    parts = PurePosixPath(given).parts
+    folders = (root.outputs.name, root.generated.name, root.preprocessed.name)
+    if len(parts) < 2 or parts[0] not in folders:
+        return None
+    if parts[1] == FAILED and parts[0] == root.outputs.name:
+        return str(PurePosixPath(*parts[2:])).removesuffix(".error.json")
+    name = str(PurePosixPath(*parts[1:]))
+    suffix = next((suffix for suffix in _SUFFIXES if name.endswith(suffix)), "")
+    return name.removesuffix(suffix)
