@@ -11,7 +11,8 @@ import pytest
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.request import GenerationRequest
 from fluxdrop.jobs.job import Job
-from fluxdrop.jobs.replay import replay_job
+from fluxdrop.jobs.replay import Start, plan_replay, request_replay
+from fluxdrop.jobs.select import find_job
 from fluxdrop.jobs.store import Store
 from fluxdrop.layout import Root
 from fluxdrop.publish.publisher import Publisher
@@ -23,6 +24,13 @@ def publish(root: Root, *sources: str) -> list[str]:
     with closing(Store(root.database)) as store:
         Publisher(root, store).publish(batch)
     return [finished.job.id for finished in batch]
+
+
+def replay_job(root: Root, job: str, start: Start = "generate") -> tuple[str, str]:
+    """Ask for *job* to be done again; its id and the new job's."""
+    with closing(Store(root.database, read_only=True)) as store:
+        row = find_job(root, store, job)
+    return row.id, request_replay(root, plan_replay(root, row, start=start))
 
 
 def requested(root: Root) -> Job:
@@ -86,16 +94,51 @@ def test_second_of_a_name(root: Root) -> None:
     )
 
 
-def test_converted_picture(root: Root) -> None:
-    """A picture that was converted is done again as the PNG that it became."""
+CONVERTED = [("generate", "cat.jpeg", "input"), ("preprocess", "cat.png", "image")]
+
+
+@pytest.mark.parametrize(("start", "source", "content"), CONVERTED)
+def test_converted_picture(root: Root, start: Start, source: str, content: str) -> None:
+    """A picture that was converted is done again from what was dropped, or from what it became."""
     finished = jobs.done(jobs.job_in(jobs.claimed(root, "cat.jpeg")), original_suffix=".jpg")
     with closing(Store(root.database)) as store:
         Publisher(root, store).publish([finished])
 
-    replay_job(root, "cat")
+    replay_job(root, "cat", start)
 
     job = requested(root)
-    assert ("cat.png", f"image of {finished.job.id}") == (job.source, job.input.read_text())
+    assert (source, f"{content} of {finished.job.id}") == (job.source, job.input.read_text())
+
+
+@pytest.mark.parametrize("start", ["preprocess", "predict"])
+def test_from_what_was_recorded(root: Root, start: Start) -> None:
+    """A prompt is done again from its picture without being generated, or from its tensor as well."""
+    (first,) = publish(root, "sub/cat.txt")
+
+    replay_job(root, first, start)
+
+    job = requested(root)
+    has_tensor = start == "predict"
+    assert ("sub/cat.png", f"image of {first}", None) == (
+        job.source,
+        job.input.read_text(),
+        job.request.generation,
+    )
+    assert (has_tensor, [f"tensor of {first}"] * has_tensor) == (
+        job.request.has_tensor,
+        [path.read_text() for path in job.folder.glob("*.npy")],
+    )
+
+
+@pytest.mark.parametrize(("start", "what"), [("predict", "tensor"), ("preprocess", "picture")])
+def test_failure_has_nothing_recorded(root: Root, start: Start, what: str) -> None:
+    """A prompt that failed has no picture and no tensor to begin with, and that is said."""
+    with closing(Store(root.database)) as store:
+        job = jobs.job_in(jobs.claimed(root, "cat.txt"))
+        Publisher(root, store).publish([jobs.failed(job)])
+
+    with pytest.raises(FluxdropError, match=f"has no {what} to begin with"):
+        replay_job(root, job.id, start)
 
 
 @pytest.mark.parametrize("name", ["x/cat.pdf", None])

@@ -2,43 +2,240 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from fluxdrop.cli.options import JsonOption, RootOption, print_json
+from fluxdrop.cli.options import JsonOption, RootOption, SinceOption, print_json
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fluxdrop.errors import FluxdropError
+    from fluxdrop.jobs.drift import Drift, Verdict
+    from fluxdrop.jobs.replay import Replay
+    from fluxdrop.jobs.store import Row, Wanted
+    from fluxdrop.layout import Root
 
 
 def replay(
-    job: Annotated[
-        str, typer.Argument(metavar="JOB", help="A job's id, or the NAME of its result.")
-    ],
+    jobs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="JOB...", help="Ids, NAMEs of results, their files, or globs of NAMEs."
+        ),
+    ] = None,
     root: RootOption = None,
-    wait: Annotated[
-        bool, typer.Option("--wait", help="Wait for the result; exit code 1 if it failed.")
+    everything: Annotated[
+        bool, typer.Option("--all", help="All jobs that ended, but for replays.")
     ] = False,
+    failed: Annotated[bool, typer.Option("--failed", help="Only jobs that failed.")] = False,
+    since: SinceOption = None,
+    start: Annotated[
+        Literal["generate", "preprocess", "predict"],
+        typer.Option(
+            "--from",
+            help="Begin with the input, with the recorded picture, or with the recorded tensor.",
+        ),
+    ] = "generate",
+    model: Annotated[
+        str | None, typer.Option("--model", help="Judge by this model, not by the one in use.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait for the results; exit code 1 if one failed.")
+    ] = False,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify", help="Wait, and tell what came out otherwise; exit code 1 if anything did."
+        ),
+    ] = False,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(min=0, help="What probabilities may differ by; default: 1e-4."),
+    ] = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Do JOB again, as a new job with the recorded parameters and seed; nothing is overwritten."""
-    from fluxdrop.cli.progress import spinner
-    from fluxdrop.cli.records import print_rows, row_as_dict
-    from fluxdrop.jobs.replay import replay_job
-    from fluxdrop.jobs.submission import wait_for_jobs
-    from fluxdrop.layout import find_root
+    """Do jobs again, as new jobs with the recorded parameters and seed; nothing is overwritten."""
+    from fluxdrop.cli.progress import steps_bar
+    from fluxdrop.errors import FluxdropError
+    from fluxdrop.jobs.replay import plan_replay, request_replay
+    from fluxdrop.jobs.store import Wanted
+    from fluxdrop.layout import find_root, holder
+    from fluxdrop.moments import parse_since
 
     served = find_root(root)
-    original, job_id = replay_job(served, job)
-    if not wait:
-        if json_output:
-            print_json({"job_id": job_id, "replay_of": original})
-        else:
-            typer.echo(f"{job_id} replays {original}")
-        return
-    with spinner("Waiting for the result"):
-        rows = wait_for_jobs(served, [job_id], lambda _left: None)
-    if json_output:
-        print_json(row_as_dict(served, rows[0]))
+    if not (jobs or everything or failed or since):
+        raise FluxdropError("There is nothing to replay", hint="Name jobs, or give --all.")
+    if (wait or verify) and not dry_run and holder(served) is None:
+        raise FluxdropError(
+            f"No daemon serves {served.path}, so there is nothing to wait for",
+            hint="Start one with: fluxdrop run",
+            kind="not-running",
+        )
+    bundle = _known(served, model) if model else None
+    wanted = Wanted("failed" if failed else None, parse_since(since) if since else None)
+    planned: list[Replay] = []
+    refused: dict[str, FluxdropError] = {}
+    with steps_bar("Reading") as moved:
+        rows = _chosen(served, jobs or [], wanted)
+        for count, row in enumerate(rows, 1):
+            try:
+                planned.append(plan_replay(served, row, start=start, model=bundle))
+            except FluxdropError as error:
+                if len(rows) == 1:
+                    raise
+                refused[row.id] = error
+            if moved:
+                moved(count, len(rows))
+    asked: list[str] = []
+    if not dry_run:
+        with steps_bar("Asking") as moved:
+            for item in planned:
+                asked.append(request_replay(served, item))
+                if moved:
+                    moved(len(asked), len(planned))
+    for job, reason in refused.items():
+        typer.echo(f"{job} is left out: {reason}", err=True)
+    if dry_run or not (wait or verify):
+        _tell(served, planned, asked, json_output)
+        succeeded = True
+    elif verify:
+        succeeded = _verify(served, planned, asked, tolerance, json_output)
     else:
-        print_rows(rows)
-    if rows[0].state == "failed":
+        succeeded = _await(served, asked, json_output)
+    if refused or not succeeded:
         raise typer.Exit(1)
+
+
+def _known(root: Root, model: str) -> str:
+    """*model* as the daemon, which has another working folder, finds it too."""
+    from fluxdrop.predict.bundle import known_bundles, load_bundle
+
+    folder = load_bundle(model, root.models).folder
+    return model if model in known_bundles(root.models) else str(folder)
+
+
+def _chosen(root: Root, jobs: Sequence[str], wanted: Wanted) -> list[Row]:
+    """The jobs that are named, or all, as far as they are *wanted*; oldest first, each once."""
+    from contextlib import closing
+
+    from fluxdrop.jobs.select import find_job, is_glob
+    from fluxdrop.jobs.store import Store
+
+    found: dict[str, Row] = {}
+    with closing(Store(root.database, read_only=True)) as store:
+        names: list[str | None] = [job for job in jobs if is_glob(job)]
+        for name in names if jobs else [None]:
+            rows = store.select(wanted._replace(name=name, replays=False))
+            found |= {row.id: row for row in rows if row.state != "claimed"}
+        for job in jobs:
+            if not is_glob(job):
+                row = find_job(root, store, job)
+                if wanted.state in (None, row.state) and wanted.includes(row.id):
+                    found[row.id] = row
+    return sorted(found.values())
+
+
+def _tell(root: Root, planned: Sequence[Replay], asked: Sequence[str], json_output: bool) -> None:
+    from itertools import zip_longest
+
+    from fluxdrop.layout import holder
+
+    pairs = list(zip_longest(asked, planned))
+    if json_output:
+        print_json([{"job_id": job, "replay_of": item.row.id} for job, item in pairs])
+        return
+    for job, item in pairs:
+        source = item.source.relative_to(root.path)
+        typer.echo(f"{job} replays {item.row.id}" if job else f"{item.row.id} from {source}")
+    if not pairs:
+        typer.echo("There are no such jobs.", err=True)
+    elif asked and holder(root) is None:
+        typer.echo(
+            f"No daemon serves {root.path}; the jobs wait for the next `fluxdrop run`.", err=True
+        )
+
+
+def _ended(root: Root, asked: Sequence[str]) -> list[Row]:
+    from fluxdrop.cli.progress import steps_bar
+    from fluxdrop.jobs.submission import wait_for_jobs
+
+    with steps_bar("Replaying") as moved:
+        return wait_for_jobs(
+            root,
+            asked,
+            lambda left: moved(len(asked) - left, len(asked)) if moved else None,
+        )
+
+
+def _await(root: Root, asked: Sequence[str], json_output: bool) -> bool:
+    from fluxdrop.cli.records import print_rows, row_as_dict
+
+    rows = _ended(root, asked)
+    if json_output:
+        print_json([row_as_dict(root, row) for row in rows])
+    else:
+        print_rows(root, rows)
+    return all(row.state == "done" for row in rows)
+
+
+def _verify(
+    root: Root,
+    planned: Sequence[Replay],
+    asked: Sequence[str],
+    tolerance: float | None,
+    json_output: bool,
+) -> bool:
+    from fluxdrop.jobs.drift import TOLERANCE, compare
+    from fluxdrop.jobs.record import read_record
+
+    found: list[tuple[Replay, Row, Drift]] = []
+    for item, row in zip(planned, _ended(root, asked), strict=True):
+        drift = compare(
+            root,
+            item.record,
+            item.row.record or "",
+            read_record(root, row),
+            row.record or "",
+            TOLERANCE if tolerance is None else tolerance,
+        )
+        found.append((item, row, drift))
+    if json_output:
+        print_json([_as_dict(*entry) for entry in found])
+    else:
+        _print_drift(found)
+    return all(drift.verdict == "same" for _, _, drift in found)
+
+
+def _as_dict(item: Replay, row: Row, drift: Drift) -> dict[str, Any]:
+    return {"job_id": row.id, "replay_of": item.row.id, "source": row.source, **drift._asdict()}
+
+
+def _print_drift(found: Sequence[tuple[Replay, Row, Drift]]) -> None:
+    """Print what is not the same as a table, and how many there are of each verdict."""
+    from collections import Counter
+
+    from rich.console import Console
+    from rich.table import Table
+
+    different = [entry for entry in found if entry[2].verdict != "same"]
+    if different:
+        table = Table(box=None, pad_edge=False)
+        for title in ("job", "source", "image", "tensor", "probabilities"):
+            table.add_column(title, overflow="fold", no_wrap=title == "job")
+        for item, row, drift in different:
+            parts = (drift.image, drift.tensor, drift.probabilities)
+            if drift.outcome != "same":
+                parts = (drift.outcome, "", "")
+            table.add_row(item.row.id, row.source, *parts)
+        Console(markup=False, highlight=False).print(table)
+    counts = Counter(drift.verdict for _, _, drift in found)
+    words: dict[Verdict, str] = {
+        "same": "the same",
+        "drifted": "drifted",
+        "unknown": "not to be compared",
+    }
+    said = [f"{counts[key]} {text}" for key, text in words.items() if counts[key] or key == "same"]
+    typer.echo(f"{len(found)} replayed: {', '.join(said)}")

@@ -83,6 +83,7 @@ class Intake:
         self._due: list[tuple[float, str]] = []
         # Prompts queue apart from pictures, so that one slow kind does not hold up the other.
         self._whole: dict[bool, deque[str]] = {True: deque(), False: deque()}
+        self._requests: dict[bool, deque[Path]] = {True: deque(), False: deque()}
         self._left: dict[str, str] = {}
         self._left_before: dict[str, str] = {}
         self._next_scan = 0.0
@@ -90,9 +91,10 @@ class Intake:
 
     @property
     def waiting(self) -> int:
-        """How many files were seen in the inbox and not claimed yet; those beyond the most that are
-        remembered count as one."""
-        return len(self._waiting) + len(self._overflowed)
+        """How many files in the inbox and how many requests were seen and not claimed yet; files
+        beyond the most that are remembered count as one."""
+        requests = sum(map(len, self._requests.values()))
+        return len(self._waiting) + len(self._overflowed) + requests
 
     @property
     def left(self) -> dict[str, str]:
@@ -116,6 +118,7 @@ class Intake:
             self._scan()
         self._judge_due()
         self._claim_whole()
+        self._claim_requests()
         self._look_for_the_rest()
 
     def close(self) -> None:
@@ -192,7 +195,7 @@ class Intake:
         self._look_again()
         for path in scan(self._root.inbox, "", self._on_unreadable):
             self._consider(path, None)
-        self._take_requests()
+        self._find_requests()
 
     def _look_again(self) -> None:
         """Look at all that is not whole yet, as the event that tells of its end may be lost."""
@@ -284,19 +287,27 @@ class Intake:
     def _on_unreadable(self, folder: str, error: OSError) -> None:
         self._leave(folder or str(self._root.inbox), f"it cannot be read: {error.strerror}")
 
-    def _take_requests(self) -> None:
+    def _find_requests(self) -> None:
         try:
-            requests = sorted(self._root.requests.iterdir())
+            found = sorted(self._root.requests.iterdir())
         except OSError as error:
             self._leave(str(self._root.requests), f"it cannot be read: {error.strerror}")
             return
-        for request in requests:
-            if request.name.startswith(".") or request.is_symlink() or not request.is_dir():
+        known = {path for waiting in self._requests.values() for path in waiting}
+        for path in found:
+            if path in known or path.name.startswith(".") or path.is_symlink() or not path.is_dir():
                 continue
-            folder = self._root.work / request.name
-            try:
-                request.rename(folder)
-            except OSError as error:
-                self._leave(str(request), f"it cannot be claimed: {error.strerror}")
-            else:
-                self._accept(Claim(folder, ""))
+            source = claims.claimed_input(path)
+            self._requests[source is not None and kind_of(source.name) == "prompt"].append(path)
+
+    def _claim_requests(self) -> None:
+        for is_prompt, requests in self._requests.items():
+            while requests and self._room(is_prompt):
+                request = requests.popleft()
+                folder = self._root.work / request.name
+                try:
+                    request.rename(folder)
+                except OSError as error:
+                    self._leave(str(request), f"it cannot be claimed: {error.strerror}")
+                else:
+                    self._accept(Claim(folder, ""))

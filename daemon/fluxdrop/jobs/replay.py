@@ -2,73 +2,86 @@
 
 from __future__ import annotations
 
-from contextlib import closing
-from pathlib import PurePosixPath
-
-import msgspec
+from pathlib import Path, PurePosixPath
+from typing import Literal, NamedTuple
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.request import GenerationRequest
 from fluxdrop.jobs.job import JobRequest
-from fluxdrop.jobs.store import Row, Store
+from fluxdrop.jobs.record import files_of, read_record
+from fluxdrop.jobs.store import Row
 from fluxdrop.jobs.submission import submit_request
 from fluxdrop.layout import Root
-from fluxdrop.publish.result import Failure, Record, Result, decode
+from fluxdrop.publish.result import Failure, Record, Result
+
+Start = Literal["generate", "preprocess", "predict"]
+"""With which stage a replay begins: with the input that was dropped, with the recorded picture, or
+with the recorded tensor."""
 
 
-def replay_job(root: Root, job: str) -> tuple[str, str]:
-    """Ask the daemon to do *job*, an id or a result's NAME, again; return both jobs' ids.
+class Replay(NamedTuple):
+    """All that a replay needs; nothing is asked for yet."""
 
-    Raises FluxdropError when there is no such job, it is not finished, or its files are gone.
+    row: Row
+    """The job that is to be done again."""
+    record: Record
+    request: JobRequest
+    name: str
+    """The new job's input, a path below inbox/, with the contents of *source*."""
+    source: Path
+    tensor: Path | None
+
+
+def plan_replay(
+    root: Root, row: Row, *, start: Start = "generate", model: str | None = None
+) -> Replay:
+    """Find what it takes to do *row* again from *start* on, with *model* instead of the one in use.
+
+    Raises FluxdropError when it is not finished, or what it takes is gone or never was.
     """
-    row = _find(root, job)
-    path, record = _record(root, row)
+    record = read_record(root, row)
+    assert row.record is not None
+    files = files_of(root, row.record, record)
     name = PurePosixPath(row.source)
-    request = JobRequest(replay_of=row.id)
-    # The files lie where the index has the record; what a record says of paths anybody can change.
+    source = files["input"]
+    tensor = None
     if isinstance(record, Failure):
-        source = root.path / path.removesuffix(".error.json")
-    elif record.generation is not None:
-        request = JobRequest(replay_of=row.id, generation=_request(record))
-        source = root.path / f"{path.removesuffix('.json')}.txt"
-    else:
-        source = root.path / f"{path.removesuffix('.json')}.png"
+        _refuse_later_start(row, record, start)
+    elif start != "generate":
+        source = files["image"]
         name = name.with_suffix(".png")
-    if not source.is_file():
-        raise FluxdropError(f"{source} is gone, so {row.id} cannot be done again", kind="replay")
-    return row.id, submit_request(root, request, str(name), source)
-
-
-def _find(root: Root, job: str) -> Row:
-    with closing(Store(root.database, read_only=True)) as store:
-        found = store.find(job)
-    if len(found) == 1:
-        return found[0]
-    if not found:
+        tensor = files["tensor"] if start == "predict" else None
+    missing = [path for path in (source, tensor) if path is not None and not path.is_file()]
+    if missing:
         raise FluxdropError(
-            f"There is no job {job}", hint="`fluxdrop status` shows the last ones.", kind="replay"
+            f"{missing[0]} is gone, so {row.id} cannot be done again", kind="replay"
         )
-    several = ", ".join(row.id for row in found)
-    raise FluxdropError(f"{job} can mean several jobs: {several}", kind="replay")
+    made = isinstance(record, Result) and record.generation is not None and start == "generate"
+    request = JobRequest(
+        replay_of=row.id,
+        generation=_generation(record) if isinstance(record, Result) and made else None,
+        model=model,
+        has_tensor=tensor is not None,
+    )
+    return Replay(row, record, request, str(name), source, tensor)
 
 
-def _record(root: Root, row: Row) -> tuple[str, Record]:
-    if row.record is None:
+def request_replay(root: Root, replay: Replay) -> str:
+    """Hand *replay* to the daemon, now or at its next start; return the new job's id."""
+    return submit_request(root, replay.request, replay.name, replay.source, replay.tensor)
+
+
+def _refuse_later_start(row: Row, failure: Failure, start: Start) -> None:
+    if start == "predict" or (start == "preprocess" and failure.source.kind == "prompt"):
+        what = "tensor" if start == "predict" else "picture"
         raise FluxdropError(
-            f"{row.id} is not finished", hint="Replay it when it is.", kind="replay"
+            f"{row.id} failed and has no {what} to begin with",
+            hint="Replay it without --from.",
+            kind="replay",
         )
-    path = root.path / row.record
-    try:
-        return row.record, decode(path.read_bytes())
-    except OSError as error:
-        raise FluxdropError(f"{path} cannot be read: {error.strerror}", kind="replay") from error
-    except msgspec.DecodeError as error:
-        raise FluxdropError(
-            f"{path} is not a result of fluxdrop: {error}", kind="replay"
-        ) from error
 
 
-def _request(record: Result) -> GenerationRequest:
+def _generation(record: Result) -> GenerationRequest:
     made = record.generation
     assert made is not None
     return GenerationRequest(

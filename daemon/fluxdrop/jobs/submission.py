@@ -18,10 +18,11 @@ from fluxdrop import durable
 from fluxdrop.errors import FluxdropError
 from fluxdrop.intake.claim import INPUT, new_job_id
 from fluxdrop.intake.names import is_ignored, kind_of
-from fluxdrop.jobs.job import REQUEST, JobRequest, now
+from fluxdrop.jobs.job import REQUEST, TENSOR, JobRequest
 from fluxdrop.jobs.regular import open_regular
 from fluxdrop.jobs.store import Row, Store
 from fluxdrop.layout import Root, holder
+from fluxdrop.moments import now
 
 _LOOK_SECONDS = 0.1
 _SLUG_LENGTH = 60
@@ -56,10 +57,13 @@ def submit_prompt(root: Root, text: str) -> Submitted:
     return _drop(root, slug.strip("-") or "prompt", ".txt", text.encode())
 
 
-def submit_request(root: Root, request: JobRequest, name: str, source: Path) -> str:
-    """Ask the daemon for a job with the contents of *source* as its input *name*; return its id.
+def submit_request(
+    root: Root, request: JobRequest, name: str, source: Path, tensor: Path | None = None
+) -> str:
+    """Ask the daemon for a job with the contents of *source* as its input *name*, and of *tensor* as
+    its tensor; return its id.
 
-    Raises FluxdropError when *source* cannot be read, or *name* leads out of the inbox.
+    Raises FluxdropError when *source* or *tensor* cannot be read, or *name* leads out of the inbox.
     """
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts:
@@ -68,9 +72,10 @@ def submit_request(root: Root, request: JobRequest, name: str, source: Path) -> 
     unfinished = root.requests / f".{job_id}"
     target = unfinished / INPUT / path
     try:
-        with open_regular(source, "request") as reader:
-            target.parent.mkdir(parents=True)
-            durable.write(target, reader.read())
+        target.parent.mkdir(parents=True)
+        _copy(source, target)
+        if tensor is not None:
+            _copy(tensor, unfinished / TENSOR)
         durable.write(unfinished / REQUEST, msgspec.json.encode(request))
         unfinished.rename(root.requests / job_id)
         durable.sync_folder(root.requests)
@@ -79,6 +84,11 @@ def submit_request(root: Root, request: JobRequest, name: str, source: Path) -> 
     finally:
         durable.remove_tree(unfinished)
     return job_id
+
+
+def _copy(source: Path, target: Path) -> None:
+    with open_regular(source, "request") as reader:
+        durable.write(target, reader.read())
 
 
 def wait_for(
@@ -97,7 +107,16 @@ def wait_for(
 
 def wait_for_jobs(root: Root, job_ids: Sequence[str], on_wait: Callable[[int], None]) -> list[Row]:
     """`wait_for` jobs by their ids."""
-    return _wait(root, lambda store: [store.get(job_id) for job_id in job_ids], on_wait)
+    ended: dict[str, Row] = {}
+
+    def look(store: Store) -> list[Row | None]:
+        for job_id in job_ids:
+            row = None if job_id in ended else store.get(job_id)
+            if row is not None and row.state != "claimed":
+                ended[job_id] = row
+        return [ended.get(job_id) for job_id in job_ids]
+
+    return _wait(root, look, on_wait)
 
 
 def _wait(

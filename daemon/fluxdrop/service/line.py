@@ -18,8 +18,10 @@ from fluxdrop.jobs.job import Job
 from fluxdrop.jobs.store import Store
 from fluxdrop.layout import Root
 from fluxdrop.logs import get_logger
-from fluxdrop.predict.bundle import load_bundle
+from fluxdrop.predict.bundle import Bundle, load_bundle
 from fluxdrop.predict.choose import open_engine
+from fluxdrop.predict.engine import Engine
+from fluxdrop.predict.on_demand import OnDemandEngine
 from fluxdrop.publish import outcome
 from fluxdrop.publish.publisher import Finished, Published, Publisher
 from fluxdrop.publish.result import Record, Result
@@ -28,7 +30,7 @@ from fluxdrop.service.generating import Generating
 from fluxdrop.service.predicting import Predicting
 from fluxdrop.service.preprocessing import Preprocessing
 from fluxdrop.service.stage import Stage, Stopping
-from fluxdrop.service.work import Model, Pictured, Prepared, Swap
+from fluxdrop.service.work import Model, Pictured, Prepared, Retire, Swap
 
 log = get_logger("fluxdrop.daemon")
 
@@ -70,17 +72,21 @@ class Line:
         self._predict = Predicting(
             self._deaths, self._stop, hand_on=self._publishing.put, fail=self._fail
         )
-        self._predicting = Stage[Prepared | Swap](
+        self._predicting = Stage[Prepared | Retire | Swap](
             "predict",
             self._predict.work,
             most=batch,
             limit=2 * batch,
             stop=self._stop,
             begin=self._open_first,
-            end=self._predict.close,
+            end=self._close_engines,
         )
         self._preprocess = Preprocessing(
-            settings, store, hand_on=self._predicting.put, fail=self._fail
+            settings,
+            store,
+            open_further=self._further,
+            hand_on=self._predicting.put,
+            fail=self._fail,
         )
         self._preprocessing = Stage[Pictured | Swap](
             "preprocess", self._preprocess.work, most=1, limit=1024, stop=self._stop
@@ -191,10 +197,22 @@ class Line:
 
     def _open(self, settings: Settings) -> Model:
         bundle = load_bundle(settings.model, self._root.models)
-        engine = open_engine(
+        return Model(bundle, self._engine(settings, bundle))
+
+    def _engine(self, settings: Settings, bundle: Bundle) -> Engine:
+        return open_engine(
             settings, bundle, cache=self._root.graphs, wait_hook=self._stop_after_grace
         )
-        return Model(bundle, engine)
+
+    def _further(self, name: str) -> Model:
+        """The model *name* beside the one in use, for a job that asks for it."""
+        bundle = load_bundle(name, self._root.models)
+        return Model(bundle, OnDemandEngine(partial(self._engine, self._settings, bundle)))
+
+    def _close_engines(self) -> None:
+        self._predict.close()
+        if self._preprocess.further is not None:
+            self._preprocess.further[1].engine.close()
 
     def _change(self, items: list[tuple[str, Answer]]) -> None:
         for name, answer in items:

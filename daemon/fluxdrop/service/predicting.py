@@ -19,7 +19,7 @@ from fluxdrop.publish import outcome
 from fluxdrop.publish.publisher import Finished
 from fluxdrop.service.deaths import Deaths
 from fluxdrop.service.stage import Stopping
-from fluxdrop.service.work import Fail, Model, Prepared, Swap
+from fluxdrop.service.work import Fail, Model, Prepared, Retire, Swap
 
 log = get_logger("fluxdrop.daemon")
 
@@ -46,15 +46,18 @@ class Predicting:
         self.trouble = ""
         """Why pictures wait for the engine, while they do."""
 
-    def work(self, items: list[Prepared | Swap]) -> None:
+    def work(self, items: list[Prepared | Retire | Swap]) -> None:
         """Predict all of *items*, in order."""
-        for model, batch in groupby(items, key=lambda item: item.model):
+        for (model, _), batch in groupby(items, key=lambda item: (item.model, type(item))):
             prepared = []
             for item in batch:
-                if isinstance(item, Swap):
-                    self._swap(item)
-                else:
-                    prepared.append(item)
+                match item:
+                    case Swap():
+                        self._swap(item)
+                    case Retire():
+                        model.engine.close()
+                    case Prepared():
+                        prepared.append(item)
             if prepared:
                 self._predict(model, prepared)
 

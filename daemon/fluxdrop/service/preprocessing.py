@@ -6,15 +6,16 @@ import shutil
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
-from fluxdrop.jobs.job import file_sha256
+from fluxdrop.jobs.job import Job, file_sha256
 from fluxdrop.jobs.store import Store
 from fluxdrop.preprocess.picture import open_picture
 from fluxdrop.preprocess.tensor import to_preview, to_tensor
 from fluxdrop.publish.outcome import Picture
-from fluxdrop.service.work import Fail, Model, Pictured, Prepared, Swap
+from fluxdrop.service.work import Fail, Model, Pictured, Prepared, Retire, Swap
 
 _SUFFIXES = {"JPEG": ".jpg", "WEBP": ".webp"}
 
@@ -27,15 +28,19 @@ class Preprocessing:
         settings: Settings,
         store: Store,
         *,
-        hand_on: Callable[[Prepared | Swap], None],
+        open_further: Callable[[str], Model],
+        hand_on: Callable[[Prepared | Retire | Swap], None],
         fail: Fail,
     ) -> None:
         self._settings = settings
         self._store = store
+        self._open_further = open_further
         self._hand_on = hand_on
         self._fail = fail
         self.model: Model | None = None
         """The model in use; it is there before the first picture comes."""
+        self.further: tuple[str, Model] | None = None
+        """The model beside it that a job named last, and how that job named it."""
 
     def work(self, items: list[Pictured | Swap]) -> None:
         """Preprocess each of *items*."""
@@ -56,8 +61,8 @@ class Preprocessing:
             self._hand_on(prepared)
 
     def _prepared(self, item: Pictured) -> Prepared:
-        model, job = self.model, item.job
-        assert model is not None
+        job = item.job
+        model = self._model_for(job)
         if item.generated is None:
             job.attempts = self._store.begin_attempt([job.id])[job.id]
         source = job.input if item.generated is None else job.image
@@ -75,8 +80,11 @@ class Preprocessing:
             shutil.copyfile(source, job.image)
             source = job.image
         spec = model.bundle.spec.input
-        tensor = to_tensor(image, spec)
-        np.save(job.tensor, tensor)
+        if job.request.has_tensor:
+            tensor = _recorded(job, model)
+        else:
+            tensor = to_tensor(image, spec)
+            np.save(job.tensor, tensor)
         to_preview(tensor, spec).save(job.preview, format="PNG")
         digest = file_sha256(source)
         if item.generated is None and original is None:
@@ -93,3 +101,31 @@ class Preprocessing:
             generated=item.generated,
         )
         return Prepared(job, model, picture, tensor)
+
+    def _model_for(self, job: Job) -> Model:
+        assert self.model is not None
+        name = job.request.model
+        if name is None or name == self.model.bundle.name:
+            return self.model
+        if self.further is None or self.further[0] != name:
+            model = self._open_further(name)
+            if self.further is not None:
+                self._hand_on(Retire(self.further[1]))
+            self.further = name, model
+        return self.further[1]
+
+
+def _recorded(job: Job, model: Model) -> NDArray[np.float32]:
+    try:
+        tensor: NDArray[np.float32] = np.load(job.tensor, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise FluxdropError(f"The recorded tensor is damaged: {error}", kind="tensor") from error
+    wanted = model.bundle.spec.input.shape
+    if tensor.shape != wanted or tensor.dtype != np.float32:
+        raise FluxdropError(
+            f"The recorded tensor is {tensor.dtype} {list(tensor.shape)}, and the model"
+            f" {model.bundle.name} wants float32 {list(wanted)}",
+            hint="Replay it with --from preprocess.",
+            kind="tensor",
+        )
+    return tensor

@@ -46,6 +46,14 @@ class Prepared:
 
 
 @dataclass(frozen=True, slots=True)
+class Retire:
+    """*model* has come to its end. It passes through the stages in its turn, behind all that was
+    prepared for it."""
+
+    model: Model
+
+
+@dataclass(frozen=True, slots=True)
 class Swap:
     """From here on, *model* is used. It passes through the stages in its turn, so that each
     picture is predicted by the model that it was prepared for."""

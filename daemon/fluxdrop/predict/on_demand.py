@@ -1,0 +1,51 @@
+"""An engine that is opened by its first batch, for a model that may never be needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fluxdrop.errors import FluxdropError
+from fluxdrop.predict.engine import Engine, EngineDown, EngineInfo
+
+_NOT_YET = EngineInfo(engine="", backend="", version="")
+
+
+class OnDemandEngine:
+    """What *open_engine* returns, opened by the first batch and by the thread that predicts.
+
+    An engine that cannot be opened fails every batch for the same reason, and one that is down
+    fails the batch at hand: nothing waits for it.
+    """
+
+    def __init__(self, open_engine: Callable[[], Engine]) -> None:
+        self._open = open_engine
+        self._engine: Engine | None = None
+        self._failure: FluxdropError | None = None
+
+    @property
+    def info(self) -> EngineInfo:
+        """What runs; all empty before the first batch."""
+        return self._engine.info if self._engine is not None else _NOT_YET
+
+    def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Probabilities of *batch*, as `Engine.predict`, but that it never raises EngineDown."""
+        if self._failure is not None:
+            raise self._failure
+        try:
+            if self._engine is None:
+                self._engine = self._open()
+            return self._engine.predict(batch)
+        except EngineDown as error:
+            raise FluxdropError(error.message, hint=error.hint, kind=error.kind) from error
+        except FluxdropError as error:
+            if self._engine is None:
+                self._failure = error
+            raise
+
+    def close(self) -> None:
+        """End the engine, if there is one."""
+        if self._engine is not None:
+            self._engine.close()
