@@ -9,9 +9,11 @@ import typer
 from fluxdrop import __version__
 from fluxdrop.cli.gallery import gallery
 from fluxdrop.cli.init import init
+from fluxdrop.cli.jobs import jobs
 from fluxdrop.cli.model import model_app
 from fluxdrop.cli.replay import replay
 from fluxdrop.cli.run import run
+from fluxdrop.cli.show import show
 from fluxdrop.cli.single import generate, predict, preprocess
 from fluxdrop.cli.status import status
 from fluxdrop.cli.submit import submit
@@ -41,6 +43,19 @@ def _main(
     pass
 
 
-for command in (setup, init, run, submit, status, replay, gallery, generate, preprocess, predict):
+for command in (
+    setup,
+    init,
+    run,
+    submit,
+    status,
+    jobs,
+    show,
+    replay,
+    gallery,
+    generate,
+    preprocess,
+    predict,
+):
     app.command()(command)
 app.add_typer(model_app, name="model")

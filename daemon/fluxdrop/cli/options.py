@@ -18,6 +18,10 @@ RootOption = Annotated[
         "--root", help="The root: the folder that has inbox/. Default: $FLUXDROP_ROOT, else here."
     ),
 ]
+SinceOption = Annotated[
+    str | None,
+    typer.Option("--since", metavar="TIME", help="Claimed since: 30m, 6h, 7d ago, or a date."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 EngineOption = Annotated[
     str | None,

@@ -2,125 +2,169 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fluxdrop.cli.options import JsonOption, RootOption, print_json
 
 if TYPE_CHECKING:
-    from fluxdrop.jobs.store import Row
+    from collections.abc import Iterator
+
+    from fluxdrop.cli.overview import Overview
     from fluxdrop.layout import Root
 
-_LATEST = 5
+EXIT_CODES = {"running": 0, "starting": 0, "degraded": 1, "not running": 3}
+"""3 is what the Linux Standard Base has for a service that does not run."""
+
+_COLOURS = {"running": "green", "starting": "yellow", "degraded": "red", "not running": "yellow"}
+_INDENT = 12
+_WATCH_SECONDS = 1.0
 
 
-def status(root: RootOption = None, json_output: JsonOption = False) -> None:
-    """Tell whether a daemon serves the root, what it runs, what waits, and what came last."""
+def status(
+    root: RootOption = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Look again every second, until Ctrl-C.")
+    ] = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Tell what runs, what waits, how fast it goes, and what came last.
+
+    Exit code: 0 the daemon runs; 1 it runs, and something is wrong; 3 it does not run; 2 there is
+    no such root.
+    """
+    from fluxdrop.cli.overview import overview
     from fluxdrop.layout import find_root
 
     served = find_root(root)
-    facts, done, failed = _facts(served)
-    if json_output:
-        print_json(facts)
-    else:
-        _print(served, facts, done, failed)
+    if watch:
+        _watch(served, json_output)
+    seen = overview(served)
+    _show(seen, json_output)
+    raise typer.Exit(EXIT_CODES[seen.verdict])
 
 
-def _facts(root: Root) -> tuple[dict[str, Any], list[Row], list[Row]]:
-    import msgspec
+def _watch(root: Root, json_output: bool) -> None:
+    import sys
+    import time
 
-    from fluxdrop.cli.records import row_as_dict
-    from fluxdrop.intake.names import kind_of
-    from fluxdrop.intake.scan import scan
-    from fluxdrop.jobs.store import Store
-    from fluxdrop.layout import holder
-    from fluxdrop.service.heartbeat import read
+    from fluxdrop.cli.overview import overview
 
-    pid = holder(root)
-    beat = read(root.heartbeat) if pid is not None else None
-    counts = {"claimed": 0, "done": 0, "failed": 0}
-    done: list[Row] = []
-    failed: list[Row] = []
-    if root.database.exists():
-        store = Store(root.database, read_only=True)
-        try:
-            counts |= store.counts()
-            done, failed = store.latest("done", _LATEST), store.latest("failed", _LATEST)
-        finally:
-            store.close()
-    waiting = sum(kind_of(path.rpartition("/")[2]) is not None for path in scan(root.inbox))
-    facts = {
-        "root": str(root.path),
-        "running": pid is not None,
-        "pid": pid or None,
-        "daemon": msgspec.to_builtins(beat),
-        "inbox": waiting,
-        "jobs": counts,
-        "latest_done": [row_as_dict(root, row) for row in done],
-        "latest_failed": [row_as_dict(root, row) for row in failed],
-    }
-    return facts, done, failed
-
-
-def _print(root: Root, facts: dict[str, Any], done: list[Row], failed: list[Row]) -> None:
+    if json_output or not sys.stdout.isatty():
+        while True:
+            _show(overview(root), json_output)
+            sys.stdout.flush()
+            time.sleep(_WATCH_SECONDS)
     from rich.console import Console
-    from rich.table import Table
+    from rich.live import Live
+    from rich.text import Text
 
-    console = Console(markup=False, highlight=False)
-    beat = facts["daemon"]
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
-    table.add_row("root", str(root.path))
-    if not facts["running"]:
-        table.add_row("daemon", "not running")
-    elif beat is None:
-        table.add_row("daemon", f"pid {facts['pid']}, starting")
+    console = Console()
+    with Live(console=console, screen=True, auto_refresh=False) as live:
+        while True:
+            lines = status_lines(overview(root), console.width)
+            live.update(Text.from_ansi("\n".join(lines)), refresh=True)
+            time.sleep(_WATCH_SECONDS)
+
+
+def _show(seen: Overview, json_output: bool) -> None:
+    import shutil
+
+    if json_output:
+        print_json(seen.facts)
     else:
-        table.add_row("daemon", f"pid {beat['pid']}, since {beat['started']}")
-        table.add_row("model", beat["model"])
-        table.add_row("engine", _engine(beat["engine"]))
-        on = f" on {beat['filesystem']}" if beat["filesystem"] else ""
-        table.add_row("inbox by", f"{beat['watch']}{on}")
-        for trouble in beat["trouble"]:
-            table.add_row("trouble", trouble)
-        if beat["current"]:
-            current = beat["current"]
-            table.add_row(
-                "generating",
-                f"{current['file']}, step {current['step']} of {current['steps'] or '?'}",
-            )
-    jobs = facts["jobs"]
-    table.add_row(
-        "jobs",
-        f"{facts['inbox']} in the inbox, {jobs['claimed']} in hand,"
-        f" {jobs['done']} done, {jobs['failed']} failed",
-    )
-    console.print(table)
-    _print_latest(root, "Last results", done)
-    _print_latest(root, "Last failures", failed)
+        for line in status_lines(seen, shutil.get_terminal_size().columns):
+            typer.echo(line)
 
 
-def _print_latest(root: Root, title: str, rows: list[Row]) -> None:
-    from fluxdrop.cli.records import print_rows
+def status_lines(seen: Overview, width: int) -> Iterator[str]:
+    """*seen* as text, in lines of at most *width* cells."""
+    from fluxdrop.cli.lines import bold, columns, hanging
 
-    if rows:
-        typer.echo(f"\n{title}")
-        print_rows([row if _is_there(root, row) else row._replace(record="(gone)") for row in rows])
+    facts = seen.facts
+    yield from hanging("state", _INDENT, seen.verdict, width, _COLOURS[seen.verdict])
+    for reason in facts["degraded"]:
+        yield from hanging("trouble", _INDENT, reason, width, "red")
+    for title, text in [*_daemon(facts), *_work(facts)]:
+        yield from hanging(title, _INDENT, text, width)
+    for title, rows in (
+        ("Last results", [_result(row) for row in facts["latest_done"]]),
+        ("Last failures", [_failure(row) for row in facts["latest_failed"]]),
+    ):
+        if rows:
+            yield ""
+            yield bold(title)
+            yield from columns(rows, width)
 
 
-def _is_there(root: Root, row: Row) -> bool:
-    return row.record is not None and (root.path / row.record).is_file()
+def _daemon(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What is known of the running daemon."""
+    from fluxdrop.moments import ago, local
+
+    yield "root", facts["root"]
+    beat = facts["daemon"]
+    if beat is None:
+        if facts["running"]:
+            yield "daemon", f"pid {facts['pid']}"
+        return
+    since = f"since {local(beat['started'])} ({ago(beat['started'])})"
+    yield "daemon", f"fluxdrop {beat['version']}, pid {beat['pid']}, {since}"
+    yield "model", beat["model"]
+    if beat["engine"]:
+        yield "engine", _engine(beat["engine"])
+        if beat["engine"]["note"]:
+            yield "note", beat["engine"]["note"]
+    if beat["generator_pid"]:
+        yield "generator", f"pid {beat['generator_pid']}"
+    yield "inbox by", beat["watch"] + (f" on {beat['filesystem']}" if beat["filesystem"] else "")
 
 
-def _engine(engine: dict[str, Any] | None) -> str:
-    if engine is None:
-        return "starting"
+def _work(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What waits, what is in hand, and how fast it goes."""
+    jobs, beat = facts["jobs"], facts["daemon"]
+    waiting = f"{facts['inbox']} in the inbox"
+    if facts["requests"]:
+        waiting += f", {facts['requests']} asked for by commands"
+    yield "waiting", waiting
+    if beat:
+        queues = [f"{stage} {count}" for stage, count in beat["stages"].items()]
+        yield "stages", ", ".join(queues)
+    if beat and beat["current"]:
+        current = beat["current"]
+        yield (
+            "generating",
+            f"{current['file']}, step {current['step']} of {current['steps'] or '?'}",
+        )
+    ended = f"{jobs['done']} done, {jobs['failed']} failed so far"
+    if jobs["claimed"]:
+        claimed = "in hand" if facts["running"] else "to be taken up by the next start"
+        ended = f"{jobs['claimed']} {claimed}; {ended}"
+    yield "jobs", ended
+    rates = [
+        f"{sum(rate.values()):.4g} over {minutes} min"
+        for minutes, rate in facts["per_minute"].items()
+    ]
+    yield "per minute", ", ".join(rates)
+
+
+def _result(row: dict[str, Any]) -> tuple[str, ...]:
+    from fluxdrop.moments import ago
+
+    if row["there"]:
+        return (ago(row["finished"]), row["label"], f"{row['probability']:.3f}", row["record"])
+    return (ago(row["finished"]), "gone", "", row["record"])
+
+
+def _failure(row: dict[str, Any]) -> tuple[str, ...]:
+    from fluxdrop.moments import ago
+
+    return (ago(row["finished"]), f"{row['source']}: {row['error']}")
+
+
+def _engine(engine: dict[str, Any]) -> str:
     text = f"{engine['engine']} {engine['version']}"
-    if engine["engine"] == "julia":
+    if engine["engine"].startswith("julia"):
         text += f", Flux {engine['flux']}" if engine["backend"] == "flux" else ", plain layers"
     text += f", on {engine['device']}"
-    if engine["pid"]:
-        text += f", pid {engine['pid']}"
-    return f"{text} ({engine['note']})" if engine["note"] else text
+    return f"{text}, pid {engine['pid']}" if engine["pid"] else text

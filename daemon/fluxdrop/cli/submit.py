@@ -59,6 +59,6 @@ def _await(root: Root, submitted: list[Submitted], json_output: bool) -> None:
     if json_output:
         print_json([row_as_dict(root, row) for row in rows])
     else:
-        print_rows(rows)
+        print_rows(root, rows)
     if any(row.state == "failed" for row in rows):
         raise typer.Exit(1)
