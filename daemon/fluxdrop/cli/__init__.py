@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from fluxdrop import __version__
+from fluxdrop.cli.doctor import doctor
 from fluxdrop.cli.gallery import gallery
 from fluxdrop.cli.init import init
 from fluxdrop.cli.jobs import jobs
@@ -53,6 +54,7 @@ for command in (
     show,
     replay,
     gallery,
+    doctor,
     generate,
     preprocess,
     predict,

@@ -128,7 +128,12 @@ def _work(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
         waiting += f", {facts['requests']} asked for by commands"
     yield "waiting", waiting
     if beat:
-        queues = [f"{stage} {count}" for stage, count in beat["stages"].items()]
+        # Changes of the model queue as well, and seldom are any.
+        queues = [
+            f"{stage} {count}"
+            for stage, count in beat["stages"].items()
+            if count or stage != "model"
+        ]
         yield "stages", ", ".join(queues)
     if beat and beat["current"]:
         current = beat["current"]
@@ -149,17 +154,21 @@ def _work(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _result(row: dict[str, Any]) -> tuple[str, ...]:
-    from fluxdrop.moments import ago
-
     if row["there"]:
-        return (ago(row["finished"]), row["label"], f"{row['probability']:.3f}", row["record"])
-    return (ago(row["finished"]), "gone", "", row["record"])
+        return (_when(row), row["label"], f"{row['probability']:.3f}", row["record"])
+    return (_when(row), "gone", "", row["record"])
 
 
 def _failure(row: dict[str, Any]) -> tuple[str, ...]:
+    reason = row["error"]
+    names_it = reason.startswith(row["source"].rpartition("/")[2])
+    return (_when(row), reason if names_it else f"{row['source']}: {reason}")
+
+
+def _when(row: dict[str, Any]) -> str:
     from fluxdrop.moments import ago
 
-    return (ago(row["finished"]), f"{row['source']}: {row['error']}")
+    return f"{ago(row['finished'])} ago".ljust(len("59 min 59 s ago"))
 
 
 def _engine(engine: dict[str, Any]) -> str:

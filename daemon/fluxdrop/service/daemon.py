@@ -16,8 +16,8 @@ from fluxdrop.jobs.job import Job, open_job
 from fluxdrop.jobs.store import Row, Store
 from fluxdrop.layout import Root, RootLock
 from fluxdrop.logs import get_logger
-from fluxdrop.publish.outputs import records
 from fluxdrop.moments import now
+from fluxdrop.publish.outputs import records
 from fluxdrop.publish.publisher import row_of
 from fluxdrop.publish.result import Failure, Record
 from fluxdrop.service.heartbeat import Beat, Heartbeat

@@ -1,0 +1,110 @@
+"""``fluxdrop doctor``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fluxdrop.cli.options import JsonOption, RootOption, optional_root, print_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fluxdrop.doctor.finding import Check, Finding
+    from fluxdrop.layout import Root
+
+_MARKS = {"ok": ("✓", "green"), "note": ("-", "yellow"), "broken": ("✗", "red")}
+_INDENT = 18
+
+
+def doctor(
+    root: RootOption = None,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Also load Flux, and generate a picture.")
+    ] = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Look at everything that a support question would ask, each with its remedy.
+
+    Without a root, at the machine only. Exit code 1 if something is broken.
+    """
+    from fluxdrop.cli.progress import spinner
+    from fluxdrop.doctor.finding import run
+    from fluxdrop.logs import configure
+
+    configure("error")
+    served = optional_root(root)
+    found: list[Finding] = []
+    with spinner("Looking") as say:
+        for name, check in _checks(served, deep):
+            say(f"Looking at: {name}")
+            found += run(name, check)
+    broken = sum(finding.verdict == "broken" for finding in found)
+    if json_output:
+        print_json({"broken": broken, "findings": [finding._asdict() for finding in found]})
+    else:
+        for line in _lines(found):
+            typer.echo(line)
+    if broken:
+        raise typer.Exit(1)
+
+
+def _checks(root: Root | None, deep: bool) -> Iterator[tuple[str, Check]]:
+    """What to look at, in the order in which one rests on the other."""
+    from functools import partial
+
+    from fluxdrop import config
+    from fluxdrop.doctor import contents, folders, machine
+    from fluxdrop.doctor.finding import Finding
+    from fluxdrop.errors import FluxdropError
+
+    yield "fluxdrop", machine.versions
+    settings = config.Settings()
+    try:
+        settings = config.load(root.path if root else None)
+        yield "settings", lambda: [Finding("settings", "ok", "all keys and values are right")]
+    except FluxdropError as error:
+        wrong = Finding("settings", "broken", error.message, error.hint)
+        yield "settings", lambda: [wrong]
+    yield "julia", partial(machine.julia, settings, deep=deep)
+    yield "engine", partial(machine.engine, settings, root)
+    yield "generator", partial(machine.generator, settings, deep=deep)
+    yield "gpu", partial(machine.gpu, settings)
+    yield "service", machine.unit
+    if root is None:
+        return
+    for name, check in (
+        ("folders", folders.permissions),
+        ("one filesystem", folders.claims),
+        ("filesystem", folders.filesystem),
+        ("hard links", folders.links),
+        ("space", folders.space),
+        ("inotify", folders.inotify),
+        ("clock", folders.clock),
+        ("daemon", contents.daemon),
+        ("left behind", contents.left_behind),
+        ("index", contents.index),
+    ):
+        yield name, partial(check, root)
+    yield "inbox", partial(contents.waiting, root, settings)
+
+
+def _lines(found: list[Finding]) -> Iterator[str]:
+    import shutil
+    from collections import Counter
+
+    from fluxdrop.cli.lines import coloured, folded, hanging
+
+    width = shutil.get_terminal_size().columns
+    for finding in found:
+        mark, colour = _MARKS[finding.verdict]
+        lines = hanging(finding.check, _INDENT - 2, finding.says, width - 2)
+        for number, line in enumerate(lines):
+            yield f"{coloured(mark, colour)} {line}" if number == 0 else f"  {line}"
+        if finding.remedy and finding.verdict != "ok":
+            for line in folded(finding.remedy, width - _INDENT - 2):
+                yield " " * _INDENT + "  " + line
+    counts = Counter(finding.verdict for finding in found)
+    yield ""
+    yield f"{counts['ok']} fine, {counts['note']} to know, {counts['broken']} broken."

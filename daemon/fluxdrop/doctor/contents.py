@@ -1,0 +1,126 @@
+"""What lies in a root: the daemon's lock, the index against the folders, what was left behind."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+from fluxdrop.cli.overview import overview
+from fluxdrop.config import Settings
+from fluxdrop.doctor.finding import Finding
+from fluxdrop.intake.scan import scan
+from fluxdrop.jobs.store import Store, Wanted
+from fluxdrop.layout import Root, holder
+
+_OLD_SECONDS = 3600.0
+
+
+def daemon(root: Root) -> Iterator[Finding]:
+    """Whether a daemon serves the root, and what it says of itself."""
+    seen = overview(root)
+    if seen.verdict == "not running":
+        yield Finding("daemon", "note", "not running", f"Run: fluxdrop run --root {root.path}")
+    else:
+        yield Finding("daemon", "ok", f"{seen.verdict}, pid {seen.facts['pid']}")
+    for reason in seen.facts["degraded"]:
+        yield Finding("daemon", "broken", reason, "docs/troubleshooting.md has what to do.")
+
+
+def waiting(root: Root, settings: Settings) -> Iterator[Finding]:
+    """What waits for longer than it should, or for a daemon."""
+    served = holder(root) is not None
+    claimed = sum(path.is_dir() for path in root.work.iterdir()) if root.work.is_dir() else 0
+    if claimed and not served:
+        yield Finding(
+            "claimed",
+            "note",
+            f"jobs that wait in {root.work}: {claimed}",
+            "The next start does them.",
+        )
+    longest = max(settings.incomplete_seconds, settings.scan_seconds) + 60
+    stale = [path for path in scan(root.inbox) if _age(root.inbox / path) > longest]
+    if stale and served:
+        yield Finding(
+            "inbox",
+            "note",
+            f"files that lie there for long: {len(stale)}, such as {stale[0]}",
+            "Work ahead of them may take its time (fluxdrop status); else the log says why they are left alone.",
+        )
+    else:
+        yield Finding("inbox", "ok", "nothing lies there for longer than it should")
+
+
+def left_behind(root: Root) -> Iterator[Finding]:
+    """Temporary files that a crash left."""
+    places = (root.outputs, root.generated, root.preprocessed, root.requests, root.models)
+    old = [
+        path
+        for folder in places
+        for path in _files(folder)
+        if path.name.startswith(".") and path.suffix == ".tmp" and _age(path) > _OLD_SECONDS
+    ]
+    if old:
+        yield Finding(
+            "left behind",
+            "note",
+            f"temporary files of a crash: {len(old)}, such as {old[0]}",
+            "They can be removed.",
+        )
+    else:
+        yield Finding("left behind", "ok", "no temporary files of a crash")
+
+
+def index(root: Root) -> Iterator[Finding]:
+    """Whether the index and outputs/ tell the same."""
+    with closing(Store(root.database, read_only=True)) as store:
+        known = {row.record for row in store.select(Wanted()) if row.record is not None}
+    there = {
+        path.relative_to(root.path).as_posix()
+        for path in _files(root.outputs)
+        if path.suffix == ".json"
+    }
+    gone, unknown = known - there, there - known
+    if gone:
+        yield Finding(
+            "index",
+            "note",
+            f"gone from outputs/: {len(gone)}, such as {min(gone)}",
+            "If nobody moved them, restore them from a backup.",
+        )
+    if unknown:
+        yield Finding(
+            "index",
+            "note",
+            f"in outputs/ and not in it: {len(unknown)}, such as {min(unknown)}",
+            f"If they are results: stop the daemon, move {root.database.name} away, start it again.",
+        )
+    if not (gone or unknown):
+        yield Finding("index", "ok", f"{len(known)} results, as outputs/ has them")
+    torn = [
+        record
+        for record in sorted(known & there)
+        if not record.endswith(".error.json")
+        and not (root.path / record).with_suffix(".png").exists()
+    ]
+    if torn:
+        yield Finding(
+            "results",
+            "note",
+            f"without a picture beside them: {len(torn)}, such as {torn[0]}",
+            "If nobody moved them, restore them from a backup.",
+        )
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for current, _folders, files in os.walk(folder):
+        yield from (Path(current, name) for name in files)
+
+
+def _age(path: Path) -> float:
+    try:
+        return time.time() - path.lstat().st_mtime
+    except OSError:
+        return 0.0
