@@ -9,6 +9,7 @@ import stat
 import unicodedata
 from collections import Counter
 from contextlib import closing
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -39,10 +40,16 @@ def drop(root: Root, files: dict[str, bytes]) -> None:
         part.rename(root.inbox / name)
 
 
+def unfinished(root: Root) -> int:
+    """How many files and jobs there are left to do: a claim is never out of both folders."""
+    return sum(1 for folder in (root.inbox, root.work) for _ in folder.iterdir())
+
+
 def wait_for_all(daemon: Daemon) -> None:
-    """Wait until nothing is left to do: a claim is never out of both folders."""
-    folders = (daemon.root.inbox, daemon.root.work)
-    daemon.wait_until(lambda: not any(any(folder.iterdir()) for folder in folders), "all ends")
+    """Wait until nothing is left to do, as long as it becomes less."""
+    while left := unfinished(daemon.root):
+        is_less = partial(lambda most: unfinished(daemon.root) < most, left)
+        daemon.wait_until(is_less, f"fewer than {left} to do")
 
 
 def ended(root: Root, files: dict[str, bytes]) -> list[Record]:
