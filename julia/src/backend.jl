@@ -25,6 +25,7 @@ function choose_backend(name, device="auto")
     if flux === nothing
         name == "flux" && throw(BackendError(note))
         device == "gpu" && throw(BackendError("a GPU is demanded, and only Flux can use one: $note"))
+        PlainLayers.use_threads()
         return Backend("plain", PlainLayers, "", CPU, note)
     end
     gpu, trouble = device == "cpu" ? (nothing, "") : find_gpu(flux)

@@ -3,7 +3,7 @@ Layers with the names, constructors and semantics of Flux 0.16's, forward only, 
 and Julia's standard library alone: what the worker computes with where Flux cannot be loaded.
 
 Only the part of Flux's interface that the worker uses is here. Arrays are WHCN, as in Flux: width,
-height, channels, batch. The layers share one scratch buffer, so one task at a time may use them.
+height, channels, batch. The layers share their buffers, so one task at a time may use them.
 """
 module PlainLayers
 
@@ -12,6 +12,7 @@ using LinearAlgebra: BLAS
 Base.Experimental.@optlevel 2
 
 include("plain/activations.jl")
+include("plain/parts.jl")
 include("plain/window.jl")
 include("plain/conv.jl")
 include("plain/conv_transpose.jl")

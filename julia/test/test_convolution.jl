@@ -33,6 +33,18 @@ end
     @test conv_agrees(x, numbers(3, 3, 1, 8); group=4, dilations=(2, 1), pads=(2, 1, 2, 1))
 end
 
+@testset "Conv is the same where its output is computed in pieces" begin
+    @test conv_agrees(numbers(60, 50, 30, 1), numbers(3, 3, 30, 2); pads=(1, 1, 1, 1))
+    @test conv_agrees(numbers(50, 60, 60, 3), numbers(3, 1, 30, 4); group=2, strides=(1, 2))
+    @test conv_agrees(numbers(6, 1, 8, 1), numbers(2, 1, 8, 7))
+end
+
+@testset "Conv with a kernel a channel takes every stride, dilation and padding" begin
+    for strides in ((1, 1), (2, 1), (1, 3), (4, 5)), dilations in ((1, 1), (2, 3)), pads in ((0, 0, 0, 0), (2, 0, 1, 3))
+        @test conv_agrees(numbers(11, 9, 3, 2), numbers(3, 2, 1, 6); group=3, strides=strides, dilations=dilations, pads=pads)
+    end
+end
+
 @testset "Conv in one dimension is Conv in two, of which one has size 1" begin
     x, w, b = numbers(9, 4, 2), numbers(3, 2, 6), numbers(6)
     expected = conv_reference(reshape(x, 9, 1, 4, 2), reshape(w, 3, 1, 2, 6), b;

@@ -13,7 +13,7 @@ softsign(x) = x / (1 + abs(x))
 
 @inline function sigmoid(x)
     t = fast_exp(-abs(x))
-    return ifelse(x >= 0, 1 / (1 + t), t / (1 + t))
+    return ifelse(x >= 0, one(t), t) / (1 + t)
 end
 
 """

@@ -47,7 +47,12 @@ function (d::Dense)(x::Array{Float32})
     ndims(x) >= 1 && size(x, 1) == width ||
         throw(DimensionMismatch("$d expects size(input, 1) == $width, but got $(size(x))"))
     columns = length(x) ÷ max(1, width)
-    y = BLAS.gemm('N', 'N', d.weight, reshape(x, width, columns))
+    y = Matrix{Float32}(undef, out, columns)
+    width == 0 && fill!(y, 0)
+    width > 0 && in_parts(columns, length(d.weight) * columns) do _, items
+        GC.@preserve x y BLAS.gemm!('N', 'N', 1.0f0, d.weight, matrix(x, width * first(items) - width, width, length(items)),
+            0.0f0, matrix(y, out * first(items) - out, out, length(items)))
+    end
     add_bias!(reshape(y, 1, out, columns), d.σ, d.bias)
     return reshape(y, out, size(x)[2:end]...)
 end
@@ -72,11 +77,13 @@ function batched_mul(A::Array{Float32,3}, B::Array{Float32,3})
         throw(DimensionMismatch("matrices of $(size(A)) and $(size(B)) have no product"))
     y = Array{Float32,3}(undef, m, n, a_count == 1 ? b_count : a_count)
     inner == 0 && return fill!(y, 0)
-    for k in 0:size(y, 3)-1
-        GC.@preserve A B y BLAS.gemm!('N', 'N', 1.0f0,
-            matrix(A, a_count == 1 ? 0 : k * m * inner, m, inner),
-            matrix(B, b_count == 1 ? 0 : k * inner * n, inner, n),
-            0.0f0, matrix(y, k * m * n, m, n))
+    in_parts(size(y, 3), length(y) * inner) do _, items
+        for k in items .- 1
+            GC.@preserve A B y BLAS.gemm!('N', 'N', 1.0f0,
+                matrix(A, a_count == 1 ? 0 : k * m * inner, m, inner),
+                matrix(B, b_count == 1 ? 0 : k * inner * n, inner, n),
+                0.0f0, matrix(y, k * m * n, m, n))
+        end
     end
     return y
 end

@@ -29,34 +29,74 @@ function (c::Conv)(input::Array{Float32})
     size(x, 4) == size(c.weight, 4) * c.groups || throw(DimensionMismatch(
         "$c expects $(size(c.weight, 4) * c.groups) channels, but got $(size(x, 4))"))
     y = Array{Float32,5}(undef, output_size(c.window, extent(x))..., size(c.weight, 5), size(x, 5))
+    isempty(y) && return like(y, input)
     if size(c.weight, 4) == 1 && c.groups > 1
-        depthwise!(y, x, c)
+        depthwise!(y, x, c, Val(c.window.kernel[1]))
     else
-        for n in 1:size(x, 5)
-            matrix_product!(y, x, c, n)
+        cost = length(y) * depth_of(c.weight)
+        pieces = pieces_of(y, c.weight, c.groups, parts_worth(cost))
+        in_parts(length(pieces), cost) do part, items
+            for i in items
+                piece = pieces[i]
+                product!(y, x, c.weight, c.window, piece, part)
+                add_bias!(y, c.σ, c.bias, piece)
+            end
         end
     end
-    add_bias!(y, c.σ, c.bias)
     return like(y, input)
 end
 
 """
-Image `n` of `y` as a product of matrices: (W' * H', taps * in) times (taps * in, out), for each group.
-A kernel of 1 without stride or padding needs no copy of the image.
+A part of a convolution's output that one task computes: of `image` the `rows` (through all slices) of the
+`channels`, which are of one `group`; all count from 0.
 """
-function matrix_product!(y, x, c::Conv, n)
-    out = size(c.weight, 5)
-    pixels = prod(extent(y))
-    depth = prod(c.window.kernel) * size(c.weight, 4)
-    share = out ÷ c.groups
-    pointwise = all(isone, c.window.kernel) && all(isone, c.window.stride) && all(iszero, c.window.pad)
-    source = pointwise ? x : columns!(x, c.window, extent(y), n)
-    base = pointwise ? pixels * size(x, 4) * (n - 1) : 0
-    for g in 0:c.groups-1
-        GC.@preserve y source c BLAS.gemm!('N', 'N', 1.0f0,
-            matrix(source, base + g * pixels * depth, pixels, depth),
-            matrix(c.weight, g * share * depth, depth, share),
-            0.0f0, matrix(y, pixels * (out * (n - 1) + g * share), pixels, share))
+struct Piece
+    image::Int
+    group::Int
+    rows::UnitRange{Int}
+    channels::UnitRange{Int}
+end
+
+"How many numbers of its input a piece copies out: as many as the cache near a core holds."
+const PIECE_NUMBERS = 1 << 18
+
+"""
+The output in pieces: rows of pixels whose columns stay in the cache between their making and their use, and enough
+of them for all `parts` to have the same; where there are too few rows for that, the channels are divided too.
+"""
+function pieces_of(y, weight, groups, parts)
+    width, rows, share = size(y, 1), size(y, 2) * size(y, 3), size(weight, 5) ÷ groups
+    jobs = size(y, 5) * groups
+    bands = clamp(cld(rows * width * depth_of(weight), PIECE_NUMBERS), 1, rows)
+    jobs % parts == 0 || (bands = min(rows, cld(bands, parts) * parts))
+    shares = jobs * bands >= parts ? 1 : min(share, parts)
+    return [Piece(n, g, part_of(rows, bands, i), part_of(share, shares, j) .+ g * share)
+            for j in 1:shares, i in 1:bands, g in 0:groups-1, n in 0:size(y, 5)-1]
+end
+
+"How many numbers of the input an output number is made of."
+depth_of(weight) = length(weight) ÷ max(1, size(weight, 5))
+
+"""
+A piece as a product of matrices: (pixels, taps * in) times (taps * in, out). A kernel of 1 without stride or padding
+needs no copy of the pixels.
+"""
+function product!(y, x, weight, w::Window, piece, part)
+    y_size, x_size = extent(y), extent(x)
+    depth = depth_of(weight)
+    pixels, channels = prod(y_size), length(piece.channels)
+    places = y_size[1]*piece.rows[1]+1:y_size[1]*(piece.rows[end]+1)
+    x_offset = prod(x_size) * (size(x, 4) * piece.image + size(weight, 4) * piece.group)
+    GC.@preserve y x weight begin
+        if all(isone, w.kernel) && all(isone, w.stride) && all(iszero, w.pad)
+            columns = view(matrix(x, x_offset, pixels, depth), places, :)
+        else
+            buffer = scratch(part, length(places) * depth)
+            columns!(buffer, x, x_offset, x_size, y_size, size(weight, 4), piece.rows, w)
+            columns = view(matrix(buffer, 0, length(places), depth), 1:length(places), :)
+        end
+        BLAS.gemm!('N', 'N', 1.0f0, columns, matrix(weight, depth * piece.channels[1], depth, channels), 0.0f0,
+            view(matrix(y, pixels * (size(y, 4) * piece.image + piece.channels[1]), pixels, channels), places, :))
     end
     return nothing
 end
@@ -64,56 +104,127 @@ end
 "An m by n matrix in the memory of `x`, from `offset` (from 0) on; the caller preserves `x`."
 matrix(x::Array{Float32}, offset, m, n) = unsafe_wrap(Array, pointer(x, offset + 1), (m, n))
 
-const SCRATCH = Float32[]
-
 """
-The columns of image `n` that each tap of each channel sees, in `SCRATCH`: W' * H' by (kw, kh, in).
+The columns that each tap of each of `channels` channels from `x_offset` on sees at the output `rows`, in `buffer`:
+(W' * rows) by (kw, kh, kd, in).
 """
-function columns!(x, w::Window, y_size, n)
+function columns!(buffer, x, x_offset, x_size, y_size, channels, rows, w::Window)
     kw, kh, kd = w.kernel
-    pixels = prod(y_size)
-    scratch!(pixels * kw * kh * kd * size(x, 4))
-    x_size = extent(x)
-    padded = any(!iszero, w.pad)
-    offset = 0
-    for channel in 1:size(x, 4)
-        x_offset = prod(x_size) * (size(x, 4) * (n - 1) + channel - 1)
+    stride, width, to = w.stride[1], y_size[1], 0
+    for channel in 0:channels-1
+        plane = x_offset + prod(x_size) * channel
         for slice in kd-1:-1:0, row in kh-1:-1:0, column in kw-1:-1:0  # downwards: this is the flip of the kernel
-            padded && fill_range!(SCRATCH, offset, pixels)
-            sweep!(second, SCRATCH, offset, y_size, x, x_offset, x_size, w, (column, row, slice))
-            offset += pixels
+            shift = column * w.dilation[1] - w.pad[1]
+            seen = inside(shift, stride, x_size[1], width)
+            for r in rows
+                below = row_seen(r, (row, slice), x_size, y_size, w)
+                if below < 0 || isempty(seen)
+                    fill_range!(buffer, to, width)
+                else
+                    from = plane + below * x_size[1] + shift + 1
+                    fill_range!(buffer, to, seen[1])
+                    copy_row!(buffer, to + 1, x, from, stride, seen)
+                    fill_range!(buffer, to + seen[end] + 1, width - seen[end] - 1)
+                end
+                to += width
+            end
         end
     end
-    return SCRATCH
+    return nothing
 end
 
-"`SCRATCH` with room for `n` numbers."
-scratch!(n) = length(SCRATCH) < n ? resize!(SCRATCH, n) : SCRATCH
+"Which row of the input (from 0, through all slices) a tap in `row` and `slice` of the kernel sees at output row `r`; -1 on the padding."
+@inline function row_seen(r, (row, slice), x_size, y_size, w)
+    z, y = y_size[3] == 1 ? (0, r) : divrem(r, y_size[2])
+    i = y * w.stride[2] + row * w.dilation[2] - w.pad[3]
+    k = z * w.stride[3] + slice * w.dilation[3] - w.pad[5]
+    return 0 <= i < x_size[2] && 0 <= k < x_size[3] ? k * x_size[2] + i : -1
+end
 
-second(a, b) = b
+@inline function copy_row!(y, to, x, from, stride, columns)
+    if stride == 1
+        @inbounds @simd ivdep for i in columns
+            y[to+i] = x[from+i]
+        end
+    else
+        @inbounds @simd ivdep for i in columns
+            y[to+i] = x[from+i*stride]
+        end
+    end
+    return nothing
+end
 
-function fill_range!(y, offset, n, value=0.0f0)
+@inline function fill_range!(y, offset, n, value=0.0f0)
     @inbounds @simd for i in offset+1:offset+n
         y[i] = value
     end
 end
 
-"One kernel a channel: too little work for a product of matrices, so each tap is swept over the volume."
-function depthwise!(y, x, c::Conv)
-    kw, kh, kd, _, out = size(c.weight)
-    y_size, x_size = extent(y), extent(x)
-    share = out ÷ c.groups
-    fill!(y, 0)
-    for n in 1:size(x, 5), o in 1:out
-        y_offset = prod(y_size) * (out * (n - 1) + o - 1)
-        x_offset = prod(x_size) * (size(x, 4) * (n - 1) + (o - 1) ÷ share)
-        for slice in 0:kd-1, row in 0:kh-1, column in 0:kw-1
-            weight = c.weight[kw-column, kh-row, kd-slice, 1, o]
-            sweep!((a, b) -> muladd(weight, b, a), y, y_offset, y_size, x, x_offset, x_size, c.window, (column, row, slice))
+"One kernel a channel: too little work for a product of matrices, so the taps are added up, a row of the kernel at a time."
+function depthwise!(y, x, c::Conv, ::Val{K}) where {K}
+    pixels, share = prod(extent(y)), size(y, 4) ÷ c.groups
+    in_parts(size(y, 4) * size(y, 5), length(y) * depth_of(c.weight)) do part, items
+        for plane in items .- 1
+            n, o = divrem(plane, size(y, 4))
+            depthwise!(y, plane, x, size(x, 4) * n + o ÷ share, c.weight, o + 1, c.window, part, Val(K))
+            add_bias!(y, c.σ, c.bias, o + 1, plane*pixels+1:plane*pixels+pixels)
         end
     end
     return nothing
 end
+
+function depthwise!(y, y_plane, x, x_plane, weight, o, w::Window, part, ::Val{K}) where {K}
+    y_size, phase_size = extent(y), ntuple(i -> cld(size(x, i) + w.pad[2i-1] + w.pad[2i], w.stride[i]), Val(3))
+    phase = prod(phase_size)
+    sums = phase * prod(w.stride)
+    buffer = scratch(part, sums + phase)
+    split_plane!(buffer, phase_size, x, x_plane, w)
+    # All rows are one run, with numbers between them that nobody wants: rows of small planes are short.
+    run = place((y_size[1], y_size[2] - 1, y_size[3] - 1), phase_size)
+    fill_range!(buffer, sums, run)
+    for slice in 0:w.kernel[3]-1, row in 0:w.kernel[2]-1
+        taps = ntuple(i -> @inbounds(weight[K-i+1, w.kernel[2]-row, w.kernel[3]-slice, 1, o]), Val(K))
+        starts = ntuple(i -> phase_place((i - 1, row, slice) .* w.dilation, w.stride, phase_size), Val(K))
+        @inbounds @simd ivdep for i in 1:run
+            buffer[sums+i] = tapped(buffer[sums+i], buffer, i, starts, taps)
+        end
+    end
+    to = y_plane * prod(y_size) + 1
+    for slice in 0:y_size[3]-1, row in 0:y_size[2]-1
+        copy_row!(y, to, buffer, sums + place((0, row, slice), phase_size) + 1, 1, 0:y_size[1]-1)
+        to += y_size[1]
+    end
+    return nothing
+end
+
+"""
+A plane of `x` with its padding at the beginning of `buffer`, so that no tap is a special case; with strides, as a plane
+for each phase, so that what neighbouring outputs see lies side by side.
+"""
+function split_plane!(buffer, phase_size, x, plane, w::Window)
+    fill_range!(buffer, 0, prod(phase_size) * prod(w.stride))
+    from = plane * prod(extent(x)) + 1
+    for slice in 0:size(x, 3)-1, row in 0:size(x, 2)-1
+        for column in 0:min(w.stride[1], size(x, 1))-1
+            position = (column + w.pad[1], row + w.pad[3], slice + w.pad[5])
+            copy_row!(buffer, phase_place(position, w.stride, phase_size) + 1, x, from + column, w.stride[1],
+                      0:(size(x, 1)-column-1)÷w.stride[1])
+        end
+        from += size(x, 1)
+    end
+    return nothing
+end
+
+"Where a position of the padded plane lies in the planes of the phases."
+@inline phase_place(position, stride, phase_size) =
+    prod(phase_size) * place(position .% stride, stride) + place(position .÷ stride, phase_size)
+
+"Where (column, row, slice) lies in a volume, all from 0."
+@inline place((column, row, slice), volume) = (slice * volume[2] + row) * volume[1] + column
+
+@inline tapped(sum, x, i, ::Tuple{}, ::Tuple{}) = sum
+@inline tapped(sum, x, i, starts::Tuple, taps::Tuple) =
+    @inbounds tapped(muladd(taps[1], x[starts[1]+i], sum), x, i, Base.tail(starts), Base.tail(taps))
 
 "`y = σ(y + bias)` in one pass; channels are the last but one of (pixels..., channels, batch)."
 function add_bias!(y::Array{Float32}, σ::F, bias) where {F}
@@ -121,12 +232,28 @@ function add_bias!(y::Array{Float32}, σ::F, bias) where {F}
     channels = size(y, ndims(y) - 1)
     pixels = length(y) ÷ max(1, channels * size(y, ndims(y)))
     for plane in 0:length(y)÷max(1, pixels)-1
-        b = bias isa Vector{Float32} ? bias[plane%channels+1] : 0.0f0
-        @inbounds @simd for i in plane*pixels+1:plane*pixels+pixels
-            y[i] = σ(y[i] + b)
-        end
+        add_bias!(y, σ, bias, plane % channels + 1, plane*pixels+1:plane*pixels+pixels)
     end
     return y
+end
+
+"The same for one piece."
+function add_bias!(y::Array{Float32}, σ::F, bias, piece::Piece) where {F}
+    bias === false && σ === identity && return y
+    width, pixels = size(y, 1), prod(extent(y))
+    for channel in piece.channels
+        start = pixels * (size(y, 4) * piece.image + channel)
+        add_bias!(y, σ, bias, channel + 1, start+width*piece.rows[1]+1:start+width*(piece.rows[end]+1))
+    end
+    return y
+end
+
+@inline function add_bias!(y, σ::F, bias, channel, places) where {F}
+    b = bias isa Vector{Float32} ? bias[channel] : 0.0f0
+    @inbounds @simd for i in places
+        y[i] = σ(y[i] + b)
+    end
+    return nothing
 end
 
 function Base.show(io::IO, c::Conv)

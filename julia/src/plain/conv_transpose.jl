@@ -58,16 +58,16 @@ function scatter_group!(y, x, c::ConvTranspose, n, g)
     x_size, y_size = extent(x), extent(y)
     pixels, depth, share = prod(x_size), size(x, 4) ÷ c.groups, size(c.weight, 4)
     taps = kw * kh * kd
-    scratch!(pixels * taps * share)
+    given = scratch(1, pixels * taps * share)
     GC.@preserve x c BLAS.gemm!('N', 'T', 1.0f0,
         matrix(x, pixels * (size(x, 4) * (n - 1) + g * depth), pixels, depth),
         matrix(c.weight, taps * share * g * depth, taps * share, depth),
-        0.0f0, matrix(SCRATCH, 0, pixels, taps * share))
+        0.0f0, matrix(given, 0, pixels, taps * share))
     offset = 0
     for o in 0:share-1
         y_offset = prod(y_size) * (size(y, 4) * (n - 1) + g * share + o)
         for slice in kd-1:-1:0, row in kh-1:-1:0, column in kw-1:-1:0  # downwards: this is the flip of the kernel
-            scatter!(y, y_offset, y_size, SCRATCH, offset, x_size, c.window, (column, row, slice))
+            scatter!(y, y_offset, y_size, given, offset, x_size, c.window, (column, row, slice))
             offset += pixels
         end
     end

@@ -25,11 +25,13 @@ function pool(f::F, start, input, w::Window) where {F}
     x_size = extent(x)
     y_size = output_size(w, x_size)
     y = Array{Float32,5}(undef, y_size..., size(x, 4), size(x, 5))
-    for i in 0:size(x, 4)*size(x, 5)-1
-        offset = i * prod(y_size)
-        fill_range!(y, offset, prod(y_size), start)
-        for slice in 0:w.kernel[3]-1, row in 0:w.kernel[2]-1, column in 0:w.kernel[1]-1
-            sweep!(f, y, offset, y_size, x, i * prod(x_size), x_size, w, (column, row, slice))
+    in_parts(size(x, 4) * size(x, 5), length(y) * prod(w.kernel)) do _, planes
+        for i in planes .- 1
+            offset = i * prod(y_size)
+            fill_range!(y, offset, prod(y_size), start)
+            for slice in 0:w.kernel[3]-1, row in 0:w.kernel[2]-1, column in 0:w.kernel[1]-1
+                sweep!(f, y, offset, y_size, x, i * prod(x_size), x_size, w, (column, row, slice))
+            end
         end
     end
     return like(y, input)

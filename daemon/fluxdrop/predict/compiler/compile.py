@@ -15,6 +15,7 @@ from fluxdrop.predict.bundle import Bundle
 from fluxdrop.predict.compiler.fit import fitted, refused
 from fluxdrop.predict.compiler.graph_file import VERSION, Graph
 from fluxdrop.predict.compiler.lower import lower
+from fluxdrop.predict.compiler.merge import merged
 from fluxdrop.predict.compiler.operators import UnsupportedError
 from fluxdrop.predict.compiler.source import (
     ExternalDataError,
@@ -105,4 +106,4 @@ def compile_model(model: ModelProto) -> Graph:
 
     Raises UnsupportedError that names the node, its operator and the reason.
     """
-    return lower(normal_form(model))
+    return merged(lower(normal_form(model)))

@@ -1,0 +1,38 @@
+# Work divided among Julia's threads: unlike those of OpenBLAS they share all of a layer's work, not the products alone.
+
+"Leave the products of matrices, too, to Julia's threads, where there are several."
+use_threads() = Threads.nthreads() > 1 && BLAS.set_num_threads(1)
+
+"""
+    in_parts(f, n, cost)
+
+Call `f(part, items)` for as many parts of the items 1 to `n` as there are threads, at the same time; `part` counts
+from 1. What the parts write must not overlap. `cost` tells roughly how many multiplications all of it takes: a thread
+is worth waking for many only.
+"""
+function in_parts(f::F, n, cost) where {F}
+    n == 0 && return nothing
+    parts = min(n, parts_worth(cost))
+    while length(SCRATCH) < parts
+        push!(SCRATCH, Float32[])
+    end
+    if parts == 1
+        f(1, 1:n)
+    else
+        Threads.@threads :static for part in 1:parts
+            f(part, part_of(n, parts, part) .+ 1)
+        end
+    end
+    return nothing
+end
+
+parts_worth(cost) = clamp(cost >> 19, 1, Threads.nthreads())
+
+"The `i`th of `parts` parts of the `n` numbers from 0 on."
+part_of(n, parts, i) = (i-1)*n÷parts:i*n÷parts-1
+
+"A buffer for each part."
+const SCRATCH = [Float32[]]
+
+"The buffer of `part`, with room for `n` numbers."
+scratch(part, n) = length(SCRATCH[part]) < n ? resize!(SCRATCH[part], n) : SCRATCH[part]
