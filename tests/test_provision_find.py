@@ -175,14 +175,35 @@ def test_data_dir(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worker's command leaves out startup.jl, names the project and has the whole environment."""
+    """A worker's command leaves out startup.jl, names the project, may use every processor that this
+    process may use, and has the whole environment.
+    """
     monkeypatch.setenv("KEPT", "yes")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 5})
     install = JuliaInstall(Path("/j/bin/julia"), Path("/p"), {"JULIA_DEPOT_PATH": "/d"})
 
     command, env = julia_command(install)
 
-    assert ["/j/bin/julia", "--startup-file=no", "--project=/p"] == command
+    assert ["/j/bin/julia", "--startup-file=no", "--threads=3", "--project=/p"] == command
     assert ("yes", "/d") == (env["KEPT"], env["JULIA_DEPOT_PATH"])
+
+
+@pytest.mark.parametrize(
+    ("version", "chosen", "expected"),
+    [("1.5.3", None, "Haswell"), ("1.5.3", "Zen", "Zen"), ("1.10.4", None, None)],
+)
+@pytest.mark.skipif("avx2" not in Path("/proc/cpuinfo").read_text(), reason="there is no AVX2 here")
+def test_old_openblas(
+    version: str, chosen: str | None, expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An OpenBLAS that may not know the processor is told which instructions it has, unless somebody did."""
+    monkeypatch.delenv("OPENBLAS_CORETYPE", raising=False)
+    if chosen:
+        monkeypatch.setenv("OPENBLAS_CORETYPE", chosen)
+
+    _, env = julia_command(JuliaInstall(Path("/j/bin/julia"), None, version=version))
+
+    assert expected == env.get("OPENBLAS_CORETYPE")
 
 
 def test_light_import() -> None:
