@@ -199,7 +199,7 @@ def test_questions_to_the_index_do_not_grow(root: Root) -> None:
         store._db.set_trace_callback(asked.append)
         store.counts()
         store.latest("done", 5)
-        store.ended_since("failed", datetime.now(UTC))
+        store.ended_between("failed", datetime.now(UTC), datetime.now(UTC))
         store._db.set_trace_callback(None)
         plans = [
             row[-1]

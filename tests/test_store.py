@@ -336,13 +336,15 @@ def test_select(tmp_path: Path, wanted: Wanted, expected: str) -> None:
         assert expected[:1] == "".join(found.id[-1] for found in store.select(wanted, 1))
 
 
-def test_ended_since(tmp_path: Path) -> None:
-    """The jobs of a state that ended at a moment or later are counted."""
+def test_ended_between(tmp_path: Path) -> None:
+    """The jobs of a state that ended at a moment or later, and before another, are counted."""
     with opened(tmp_path) as store:
         store.finished(row(f"{n}", "done", finished=f"2026-01-0{n}T00:00:00.000Z") for n in (1, 2))
         store.finished([row("3", "failed", finished="2026-01-03T00:00:00.000Z")])
 
-        done = [store.ended_since("done", datetime(2026, 1, day, tzinfo=UTC)) for day in (1, 2, 3)]
-        failed = store.ended_since("failed", datetime(2026, 1, 3, tzinfo=UTC))
+        days = [datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2, 3, 4)]
+        done = [store.ended_between("done", day, days[3]) for day in days]
+        first = store.ended_between("done", days[0], days[1])
+        failed = store.ended_between("failed", days[2], days[3])
 
-    assert ([2, 1, 0], 1) == (done, failed)
+    assert ([2, 1, 0, 0], 1, 1) == (done, first, failed)

@@ -99,17 +99,26 @@ def _from_index(root: Root) -> dict[str, Any]:
     moment = datetime.now(UTC)
     states: tuple[State, ...] = ("done", "failed")
     with closing(Store(root.database, read_only=True)) as store:
-        rates = {
-            str(minutes): {
-                state: round(
-                    store.ended_since(state, moment - timedelta(minutes=minutes)) / minutes, 2
-                )
-                for state in states
-            }
-            for minutes in _WINDOWS
-        }
+        rates = _rates(store, states, moment)
         latest = {
             f"latest_{state}": [row_as_dict(root, row) for row in store.latest(state, _LATEST)]
             for state in states
         }
         return {"jobs": store.counts(), "per_minute": rates, **latest}
+
+
+def _rates(
+    store: Store, states: tuple[State, ...], moment: datetime
+) -> dict[str, dict[State, float]]:
+    """How many jobs ended a minute, over each of the windows before *moment*, by state."""
+    counts = dict.fromkeys(states, 0)
+    rates = {}
+    # A moment ahead, for what ended while this was asked; each job is counted once.
+    end = moment + timedelta(minutes=1)
+    for minutes in _WINDOWS:
+        start = moment - timedelta(minutes=minutes)
+        for state in states:
+            counts[state] += store.ended_between(state, start, end)
+        rates[str(minutes)] = {state: round(counts[state] / minutes, 2) for state in states}
+        end = start
+    return rates

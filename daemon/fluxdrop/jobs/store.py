@@ -124,7 +124,9 @@ class Wanted(NamedTuple):
         for column in ("state", "label", "model"):
             value = getattr(self, column)
             if value is not None:
-                terms.append((f"{column} = ?", [value]))
+                # Most jobs are done: walking back by id meets some sooner than sorting all does.
+                name = f"+{column}" if value == "done" else column
+                terms.append((f"{name} = ?", [value]))
         if not self.replays:
             terms.append(("replay_of IS NULL", []))
         where = " AND ".join(term for term, _ in terms) or "1"
@@ -283,12 +285,12 @@ class Store:
         """The jobs that did *job_id* again, oldest first."""
         return self._rows("WHERE replay_of = ? ORDER BY id", (job_id,))
 
-    def ended_since(self, state: State, moment: datetime) -> int:
-        """How many jobs ended in *state* at *moment* or later."""
+    def ended_between(self, state: State, start: datetime, end: datetime) -> int:
+        """How many jobs ended in *state* at *start* or later, and before *end*."""
         with self._lock:
             (count,) = self._db.execute(
-                "SELECT count(*) FROM jobs WHERE state = ? AND finished >= ?",
-                (state, rfc3339(moment)),
+                "SELECT count(*) FROM jobs WHERE state = ? AND finished >= ? AND finished < ?",
+                (state, rfc3339(start), rfc3339(end)),
             ).fetchone()
         return int(count)
 
