@@ -29,6 +29,7 @@ GENERATED = Generated(
         sampler="DDIM",
     ),
     generator=GeneratorInfo(
+        name="shapes-diffusion",
         pipeline="StableDiffusionPipeline",
         model="shapes-diffusion",
         revision=None,

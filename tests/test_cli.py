@@ -22,6 +22,8 @@ COMMANDS = [
     "init",
     "run",
     "submit",
+    "cancel",
+    "info",
     "status",
     "jobs",
     "show",

@@ -23,9 +23,9 @@ from fluxdrop.child import ChildDied
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate import failures
-from fluxdrop.generate.generator import Generator
+from fluxdrop.generate.generator import Generator, Order
 from fluxdrop.generate.infotext import parse_infotext
-from fluxdrop.generate.request import GenerationRequest
+from fluxdrop.generate.request import Generated, GenerationRequest
 
 PROMPT = "a large red circle on a white background"
 REQUEST = GenerationRequest(prompt=PROMPT, seed=3)
@@ -55,7 +55,7 @@ def generator(hub: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[G
         patch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
         patch.setenv("HF_HOME", str(hub))
         patch.delenv("HF_HUB_CACHE", raising=False)
-        generator.generate(ONE_STEP, tmp_path_factory.mktemp("first") / "a.png")
+        generate(generator, ONE_STEP, tmp_path_factory.mktemp("first") / "a.png")
     yield generator
     generator.close()
 
@@ -66,6 +66,17 @@ def other() -> Iterator[Generator]:
     generator = Generator(Settings())
     yield generator
     generator.close()
+
+
+def generate(
+    generator: Generator,
+    request: GenerationRequest,
+    target: Path,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Generated:
+    """The picture of *request*, at *target*."""
+    (generated,) = generator.generate([Order(request, target)], on_progress)
+    return generated
 
 
 def wait_for_end(pid: int) -> None:
@@ -93,7 +104,7 @@ def test_picture(generator: Generator, tmp_path: Path) -> None:
     """A prompt becomes a PNG that shows what it says: a red circle on white."""
     target = tmp_path / "circle.png"
 
-    generated = generator.generate(REQUEST, target)
+    generated = generate(generator, REQUEST, target)
 
     with Image.open(target) as image:
         assert ("PNG", (64, 64), "RGB") == (image.format, image.size, image.mode)
@@ -120,10 +131,10 @@ def test_picture(generator: Generator, tmp_path: Path) -> None:
 @needs_torch
 def test_same_seed_same_bytes(generator: Generator, other: Generator, tmp_path: Path) -> None:
     """Two processes make the same file of the same request, whatever they made before."""
-    generator.generate(GenerationRequest(prompt="a blue star", sampler="Euler a"), tmp_path / "x")
+    generate(generator, GenerationRequest(prompt="a blue star", sampler="Euler a"), tmp_path / "x")
     files = [tmp_path / "one.png", tmp_path / "two.png"]
     for process, file in zip((generator, other), files, strict=True):
-        process.generate(REQUEST, file)
+        generate(process, REQUEST, file)
 
     assert generator.pid != other.pid
     assert files[0].read_bytes() == files[1].read_bytes()
@@ -132,8 +143,8 @@ def test_same_seed_same_bytes(generator: Generator, other: Generator, tmp_path: 
 @needs_torch
 def test_other_seed_other_bytes(generator: Generator, tmp_path: Path) -> None:
     """Another seed makes another picture."""
-    generator.generate(REQUEST, tmp_path / "one.png")
-    generator.generate(msgspec.structs.replace(REQUEST, seed=4), tmp_path / "two.png")
+    generate(generator, REQUEST, tmp_path / "one.png")
+    generate(generator, msgspec.structs.replace(REQUEST, seed=4), tmp_path / "two.png")
 
     assert (tmp_path / "one.png").read_bytes() != (tmp_path / "two.png").read_bytes()
 
@@ -142,9 +153,9 @@ def test_other_seed_other_bytes(generator: Generator, tmp_path: Path) -> None:
 def test_drawn_seed_is_recorded(generator: Generator, tmp_path: Path) -> None:
     """Without a seed one is drawn, and with it the same picture is made again."""
     first, again = tmp_path / "one.png", tmp_path / "two.png"
-    seed = generator.generate(GenerationRequest(prompt=PROMPT), first).parameters.seed
+    seed = generate(generator, GenerationRequest(prompt=PROMPT), first).parameters.seed
 
-    generator.generate(GenerationRequest(prompt=PROMPT, seed=seed), again)
+    generate(generator, GenerationRequest(prompt=PROMPT, seed=seed), again)
 
     assert first.read_bytes() == again.read_bytes()
 
@@ -159,12 +170,12 @@ def test_picture_again_from_itself(
     request = GenerationRequest(
         prompt="a größer ☆ star,\non yellow", negative_prompt="a: b", sampler=sampler, steps=4
     )
-    generated = generator.generate(request, first)
+    generated = generate(generator, request, first)
     with Image.open(first) as image:
         infotext = image.info["parameters"]
 
     replay, warnings = parse_infotext(infotext)
-    generator.generate(replay, again)
+    generate(generator, replay, again)
 
     made_with = msgspec.structs.asdict(generated.parameters)
     assert GenerationRequest(**made_with, pipeline="shapes-diffusion") == replay
@@ -177,7 +188,7 @@ def test_progress(generator: Generator, tmp_path: Path) -> None:
     """Each of the 20 recommended steps is told as it is done."""
     progress: list[tuple[int, int]] = []
 
-    generator.generate(REQUEST, tmp_path / "a.png", lambda *done: progress.append(done))
+    generate(generator, REQUEST, tmp_path / "a.png", lambda *done: progress.append(done))
 
     assert [(step, 20) for step in range(1, 21)] == progress
 
@@ -187,7 +198,7 @@ def test_recommended_values_can_be_replaced(generator: Generator, tmp_path: Path
     """What a prompt names goes before pipeline.toml; a size that does not suit is made and told."""
     request = GenerationRequest(prompt=PROMPT, steps=2, guidance_scale=1.5, width=32, height=40)
 
-    generated = generator.generate(request, tmp_path / "a.png")
+    generated = generate(generator, request, tmp_path / "a.png")
 
     made_with = generated.parameters
     assert (2, 1.5, 32, 40) == (
@@ -206,7 +217,7 @@ def test_model_of_another_station(generator: Generator, tmp_path: Path) -> None:
     """A prompt file cannot have a folder or hub id of its choice loaded; the result says so."""
     request = msgspec.structs.replace(REQUEST, pipeline="someone/model", steps=1)
 
-    generated = generator.generate(request, tmp_path / "a.png")
+    generated = generate(generator, request, tmp_path / "a.png")
 
     assert [
         "Model someone/model is not a pipeline of this station; shapes-diffusion was used."
@@ -226,7 +237,7 @@ def test_samplers_refused(
 ) -> None:
     """A sampler that is not known is refused with those that are."""
     with pytest.raises(FluxdropError) as caught:
-        generator.generate(GenerationRequest(prompt=PROMPT, sampler=sampler), tmp_path / "a.png")
+        generate(generator, GenerationRequest(prompt=PROMPT, sampler=sampler), tmp_path / "a.png")
 
     assert "prompt" == caught.value.kind
     assert str(caught.value).startswith(sentence)
@@ -241,7 +252,7 @@ def test_folder_as_pipeline(
     use(generator, monkeypatch, str(tmp_path / "mine"))
     request = GenerationRequest(prompt=PROMPT, steps=1, pipeline="mine")
 
-    generated = generator.generate(request, tmp_path / "a.png")
+    generated = generate(generator, request, tmp_path / "a.png")
 
     assert ("mine", []) == (generated.generator.model, generated.warnings)
     assert 7.5 == generated.parameters.guidance_scale
@@ -259,7 +270,7 @@ def test_hub_from_the_cache(
     (repository / "refs" / "main").write_text(commit)
     use(generator, monkeypatch, "someone/cached")
 
-    generated = generator.generate(ONE_STEP, tmp_path / "a.png")
+    generated = generate(generator, ONE_STEP, tmp_path / "a.png")
 
     assert ("someone/cached", commit) == (
         generated.generator.model,
@@ -317,9 +328,9 @@ def test_pipelines_refused(
     with monkeypatch.context() as patch:
         use(generator, patch, make(tmp_path))
         with pytest.raises(FluxdropError) as caught:
-            generator.generate(ONE_STEP, tmp_path / "a.png")
+            generate(generator, ONE_STEP, tmp_path / "a.png")
 
-    generator.generate(ONE_STEP, tmp_path / "a.png")
+    generate(generator, ONE_STEP, tmp_path / "a.png")
 
     assert "pipeline" == caught.value.kind
     assert sentence in caught.value.message
@@ -340,11 +351,11 @@ def test_killed_child(tmp_path: Path) -> None:
 
     try:
         with pytest.raises(ChildDied, match="ended by SIGKILL"):
-            generator.generate(REQUEST, target, kill)
+            generate(generator, REQUEST, target, kill)
         assert generator.pid is None
         assert not target.exists()
 
-        generator.generate(ONE_STEP, target)
+        generate(generator, ONE_STEP, target)
 
         assert target.exists()
     finally:
@@ -361,7 +372,7 @@ def test_wait_hook_ends_the_wait(tmp_path: Path) -> None:
     generator = Generator(Settings(), wait_hook=hook)
     try:
         with pytest.raises(InterruptedError):
-            generator.generate(REQUEST, tmp_path / "a.png")
+            generate(generator, REQUEST, tmp_path / "a.png")
 
         assert generator.pid is None
     finally:
@@ -373,7 +384,7 @@ def test_close_frees(tmp_path: Path) -> None:
     """After close no process is left, and a second close does nothing."""
     generator = Generator(Settings(pipeline="./nowhere"))
     with pytest.raises(FluxdropError):
-        generator.generate(REQUEST, tmp_path / "a.png")
+        generate(generator, REQUEST, tmp_path / "a.png")
     pid = generator.pid
     assert pid is not None
 
@@ -394,13 +405,13 @@ def test_child_ends_with_its_parent(tmp_path: Path) -> None:
         import sys
         from pathlib import Path
         from fluxdrop.config import Settings
-        from fluxdrop.generate.generator import Generator
+        from fluxdrop.generate.generator import Generator, Order
         from fluxdrop.generate.request import GenerationRequest
 
         generator = Generator(Settings())
         request = GenerationRequest(prompt="a ring", steps=1000)
         tell = lambda step, steps: print(generator.pid, flush=True)
-        generator.generate(request, Path(sys.argv[1]), tell)
+        generator.generate([Order(request, Path(sys.argv[1]))], tell)
         """
     )
     with subprocess.Popen(
@@ -423,11 +434,12 @@ def test_torch_stays_out_of_the_host(tmp_path: Path) -> None:
         import sys
         from pathlib import Path
         from fluxdrop.config import Settings
-        from fluxdrop.generate.generator import Generator
+        from fluxdrop.generate.generator import Generator, Order
         from fluxdrop.generate.request import GenerationRequest
 
         generator = Generator(Settings())
-        generator.generate(GenerationRequest(prompt="a ring", steps=1), Path(sys.argv[1]))
+        request = GenerationRequest(prompt="a ring", steps=1)
+        generator.generate([Order(request, Path(sys.argv[1]))])
         generator.close()
         assert not {"torch", "diffusers", "transformers"} & sys.modules.keys()
         """
@@ -444,7 +456,7 @@ def test_missing_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     generator = Generator(Settings())
 
     with pytest.raises(FluxdropError) as caught:
-        generator.generate(REQUEST, tmp_path / "a.png")
+        generate(generator, REQUEST, tmp_path / "a.png")
 
     assert "generator" == caught.value.kind
     assert "pip install 'fluxdrop[generate]'" in caught.value.hint
@@ -457,7 +469,7 @@ def test_impossible_request(tmp_path: Path) -> None:
     generator = Generator(Settings())
 
     with pytest.raises(FluxdropError, match="Steps is 0; possible is 1 to 1000"):
-        generator.generate(GenerationRequest(prompt="a", steps=0), tmp_path / "a.png")
+        generate(generator, GenerationRequest(prompt="a", steps=0), tmp_path / "a.png")
 
     assert generator.pid is None
 

@@ -184,10 +184,8 @@ def test_empty_prompt(text: str) -> None:
             "Steps: 8, Size: big",
             "Size is 'big', not WIDTHxHEIGHT with both 8 to 8192 in steps of 8.",
         ),
-        (
-            "Steps: 8, Batch size: 4",
-            "Batch size is 4; one picture a file is supported (Batch size: 1 only).",
-        ),
+        ("Steps: 8, Batch size: 101", "Batch size is 101; possible is 1 to 100."),
+        ("Steps: 8, Batch size: two", "Batch size is two; possible is 1 to 100."),
     ],
 )
 def test_impossible_values(line: str, sentence: str) -> None:

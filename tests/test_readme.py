@@ -15,10 +15,12 @@ README = Path(__file__).parents[1] / "README.md"
 def settings_table() -> str:
     """The settings, as the README has to show them."""
     rows = ["| key | default | what it is |", "| --- | --- | --- |"]
+    defaults = Settings()
     for field in msgspec.structs.fields(Settings):
         description = field.type.__metadata__[-1].description
+        value = getattr(defaults, field.name)
         # As it is written in fluxdrop.toml.
-        default = str(field.default).lower() if isinstance(field.default, bool) else field.default
+        default = str(value).lower() if isinstance(value, bool) else value
         shown = "empty" if default == "" else f"`{default}`"
         rows.append(f"| `{field.name}` | {shown} | {description} |")
     return "\n".join(rows)

@@ -26,6 +26,28 @@ Seconds = Annotated[float, Meta(gt=0, le=1_000_000)]
 Count = Annotated[int, Meta(ge=1)]
 
 
+class PipelineTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table ``[pipelines.NAME]``: a diffusers pipeline that prompt files ask for by ``Model: NAME``.
+
+    *source* is an embedded pipeline's name, a diffusers folder, a single .safetensors file or a hub
+    id; *config* is the folder or hub id that has the configuration of a single file. The last four
+    are taken where a prompt file names nothing.
+    """
+
+    source: str
+    revision: str | None = None
+    config: str | None = None
+    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    dtype: Literal["auto", "float16", "bfloat16", "float32"] = "auto"
+    offload: Literal["none", "model", "sequential"] = "none"
+    attention_slicing: bool = False
+    vae_tiling: bool = False
+    steps: Count | None = None
+    guidance_scale: float | None = None
+    width: Count | None = None
+    height: Count | None = None
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a station can choose. Every field is a key of fluxdrop.toml and, in capitals, a
     FLUXDROP_ variable.
@@ -48,8 +70,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = "round-or-angular"
     pipeline: Annotated[
         str,
-        Meta(description="the diffusers pipeline: an embedded one's name, a folder, or a hub id"),
+        Meta(
+            description="the diffusers pipeline: an embedded one's name, a folder, a .safetensors"
+            " file, a hub id, or the NAME of one of `pipelines`"
+        ),
     ] = "shapes-diffusion"
+    pipelines: Annotated[
+        dict[str, PipelineTable],
+        Meta(
+            description="tables `[pipelines.NAME]` of more pipelines ([docs](docs/generation.md))"
+        ),
+    ] = {}
+    loras: Annotated[
+        str, Meta(description="the folder of the LoRA files that `<lora:NAME:WEIGHT>` means")
+    ] = ""
     batch_size: Annotated[Count, Meta(description="most pictures in one forward pass")] = 32
     settle_seconds: Annotated[
         Seconds, Meta(description="how long a file must not change before it is taken as whole")
@@ -75,6 +109,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     generator_step_seconds: Annotated[
         Seconds, Meta(description="how long one denoising step may take")
     ] = 300.0
+    generator_batch_size: Annotated[
+        Count,
+        Meta(description="most prompts in one run of the pipeline; above 1 the last bits may vary"),
+    ] = 1
+    generator_idle_seconds: Annotated[
+        Seconds, Meta(description="how long the idle image generator keeps its memory")
+    ] = 600.0
     gallery: Annotated[bool, Meta(description="whether outputs/index.html is made")] = True
     metrics_port: Annotated[
         int,
@@ -120,12 +161,28 @@ def _from_file(path: Path) -> dict[str, Any]:
         return {}
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise FluxdropError(f"{path} cannot be read: {error}.", kind="config") from error
-    for key in values:
-        if key not in Settings.__struct_fields__:
-            near = difflib.get_close_matches(key, Settings.__struct_fields__, n=1)
-            hint = f"Did you mean {near[0]}?" if near else "docs/architecture.md lists the keys."
-            raise FluxdropError(f"{path} has the unknown key {key}.", hint=hint, kind="config")
+    _refuse_unknown(values, Settings.__struct_fields__, path, "")
+    pipelines = values.get("pipelines")
+    for name, table in pipelines.items() if isinstance(pipelines, dict) else ():
+        if isinstance(table, dict):
+            _refuse_unknown(table, PipelineTable.__struct_fields__, path, f"pipelines.{name}.")
     return {key: _checked(key, value, f"{key} in {path}") for key, value in values.items()}
+
+
+def _refuse_unknown(
+    table: Mapping[str, Any], known: tuple[str, ...], path: Path, prefix: str
+) -> None:
+    for key in table:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = (
+                f"Did you mean {prefix}{near[0]}?"
+                if near
+                else "README.md lists the keys, with docs/generation.md for those of a pipeline."
+            )
+            raise FluxdropError(
+                f"{path} has the unknown key {prefix}{key}.", hint=hint, kind="config"
+            )
 
 
 def _model_in_use(path: Path) -> dict[str, Any]:

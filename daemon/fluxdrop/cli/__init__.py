@@ -7,8 +7,10 @@ from typing import Annotated
 import typer
 
 from fluxdrop import __version__
+from fluxdrop.cli.cancel import cancel
 from fluxdrop.cli.doctor import doctor
 from fluxdrop.cli.gallery import gallery
+from fluxdrop.cli.info import info
 from fluxdrop.cli.init import init
 from fluxdrop.cli.jobs import jobs
 from fluxdrop.cli.model import model_app
@@ -49,6 +51,7 @@ for command in (
     init,
     run,
     submit,
+    cancel,
     status,
     jobs,
     show,
@@ -56,6 +59,7 @@ for command in (
     gallery,
     doctor,
     generate,
+    info,
     preprocess,
     predict,
 ):

@@ -195,13 +195,13 @@ def use(
     from fluxdrop.logs import configure
     from fluxdrop.predict.bundle import load_bundle
     from fluxdrop.predict.choose import open_engine
-    from fluxdrop.service.orders import choose_model, order_model
+    from fluxdrop.service.orders import ModelOrder, choose_model, order
 
     configure("error")
     served = find_root(root)
     with spinner(f"Loading {model}"):
         if holder(served) is not None:
-            order_model(served, model, lambda: None)
+            order(served, ModelOrder(model), lambda: None)
         else:
             settings = config.load(served.path, {"model": model})
             with closing(open_engine(settings, load_bundle(model, served.models))):

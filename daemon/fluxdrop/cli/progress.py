@@ -5,6 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fluxdrop.service.heartbeat import Current
 
 
 @contextmanager
@@ -19,6 +23,48 @@ def steps_bar(title: str) -> Iterator[Callable[[int, int], None] | None]:
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(title, total=None)
         yield lambda step, steps: progress.update(task, completed=step, total=steps)
+
+
+@contextmanager
+def generation_bar() -> Iterator[Callable[[int, Current | None], None]]:
+    """A bar on stderr that is told how many results are waited for and what is being generated."""
+    if not sys.stderr.isatty():
+        yield lambda _left, _current: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.fields[pace]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("Waiting for results", total=None, pace="")
+
+        def show(left: int, current: Current | None) -> None:
+            if current is None:
+                progress.update(
+                    task, description=f"Waiting for {left} results", total=None, pace=""
+                )
+                return
+            progress.update(
+                task,
+                description=f"{left} to come; {current.file}",
+                completed=current.step,
+                total=current.steps,
+                pace=pace(current),
+            )
+
+        yield show
+
+
+def pace(current: Current) -> str:
+    """How far and how fast *current* is, in a few words."""
+    text = f"step {current.step} of {current.steps or '?'}"
+    if current.steps_per_second and current.seconds_left is not None:
+        text += f", {current.steps_per_second:.3g} it/s, {current.seconds_left:.0f} s left"
+    return text
 
 
 @contextmanager

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fluxdrop.config import Settings
+    from fluxdrop.generate.request import Generated
     from fluxdrop.preprocess.spec import InputSpec
 
 ModelOption = Annotated[
@@ -35,39 +36,54 @@ def generate(
     pipeline: Annotated[
         str | None, typer.Option(help="The diffusers pipeline; default: the setting.")
     ] = None,
+    root: RootOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Make a picture of PROMPT."""
+    """Make a picture of PROMPT; where it asks for several, the others get -2, -3, ... at their names."""
     import msgspec
 
     from fluxdrop import config
     from fluxdrop.cli.progress import steps_bar
-    from fluxdrop.generate.generator import Generator
-    from fluxdrop.generate.infotext import parse_infotext
+    from fluxdrop.generate.generator import Generator, Order
+    from fluxdrop.generate.prompt_file import read_prompts
     from fluxdrop.logs import configure
 
     configure("warning")
-    settings = config.load(None, {"pipeline": pipeline})
-    refuse_existing(output)
-    request, warnings = parse_infotext(prompt)
-    if seed is not None:
-        request = msgspec.structs.replace(request, seed=seed)
+    served = optional_root(root)
+    settings = config.load(served.path if served else None, {"pipeline": pipeline})
     generator = Generator(settings)
     unfinished = output.with_name(f".{output.name}.tmp")
+    found = []
+    prompts = read_prompts(prompt)
+    outputs = [
+        output.with_stem(f"{output.stem}-{number}") if number > 1 else output
+        for number in range(1, len(prompts) + 1)
+    ]
+    for path in outputs:
+        refuse_existing(path)
     try:
-        with steps_bar("Generating") as on_step:
-            made = generator.generate(request, unfinished, on_step)
-        unfinished.rename(output)
+        for number, (path, (request, warnings)) in enumerate(zip(outputs, prompts, strict=True)):
+            if seed is not None:
+                request = msgspec.structs.replace(request, seed=seed + number)
+            with steps_bar(f"Generating {path.name}") as on_step:
+                (made,) = generator.generate([Order(request, unfinished)], on_step)
+            unfinished.rename(path)
+            made = msgspec.structs.replace(made, warnings=warnings + made.warnings)
+            found.append({"file": str(path), **msgspec.to_builtins(made)})
+            if not json_output:
+                _print_made(path, made)
     finally:
         generator.close()
         unfinished.unlink(missing_ok=True)
     if json_output:
-        print_json({"file": str(output), **msgspec.to_builtins(made)})
-        return
-    for warning in (*warnings, *made.warnings):
+        print_json(found if len(found) > 1 else found[0])
+
+
+def _print_made(path: Path, made: Generated) -> None:
+    for warning in made.warnings:
         typer.echo(f"Warning: {warning}", err=True)
     used = made.parameters
-    typer.echo(f"{output}: {made.width} x {made.height}, seed {used.seed}, {used.steps} steps")
+    typer.echo(f"{path}: {made.width} x {made.height}, seed {used.seed}, {used.steps} steps")
 
 
 def preprocess(

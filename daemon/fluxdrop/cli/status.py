@@ -136,11 +136,7 @@ def _work(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
         ]
         yield "stages", ", ".join(queues)
     if beat and beat["current"]:
-        current = beat["current"]
-        yield (
-            "generating",
-            f"{current['file']}, step {current['step']} of {current['steps'] or '?'}",
-        )
+        yield "generating", _generating(beat["current"])
     ended = f"{jobs['done']} done, {jobs['failed']} failed so far"
     if jobs["claimed"]:
         claimed = "in hand" if facts["running"] else "to be taken up by the next start"
@@ -169,6 +165,15 @@ def _when(row: dict[str, Any]) -> str:
     from fluxdrop.moments import ago
 
     return f"{ago(row['finished'])} ago".ljust(len("59 min 59 s ago"))
+
+
+def _generating(current: dict[str, Any]) -> str:
+    from fluxdrop.cli.progress import pace
+    from fluxdrop.service.heartbeat import Current
+
+    now = Current(**current)
+    more = f" and {now.pictures - 1} more" if now.pictures > 1 else ""
+    return f"{now.file} ({now.job_id}){more}, {pace(now)}"
 
 
 def _engine(engine: dict[str, Any]) -> str:

@@ -21,6 +21,14 @@ def submit(
     prompt: Annotated[
         list[str] | None, typer.Option("--prompt", help="A prompt; may be given several times.")
     ] = None,
+    regenerate: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--regenerate",
+            metavar="PNG",
+            help="A generated picture to be made again from what it says; may be given several times.",
+        ),
+    ] = None,
     root: RootOption = None,
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait for the results; exit code 1 if one failed.")
@@ -29,17 +37,18 @@ def submit(
 ) -> None:
     """Drop copies of files, or prompts, into the inbox, each whole and under a name that is free."""
     from fluxdrop.errors import FluxdropError
-    from fluxdrop.jobs.submission import submit_file, submit_prompt
+    from fluxdrop.jobs.submission import submit_file, submit_prompt, submit_regeneration
     from fluxdrop.layout import find_root
 
     served = find_root(root)
-    if not files and not prompt:
+    if not (files or prompt or regenerate):
         raise FluxdropError("There is nothing to submit", hint="Name files, or give --prompt TEXT.")
-    missing = [str(path) for path in files or [] if not path.is_file()]
+    missing = [str(path) for path in (*(files or []), *(regenerate or [])) if not path.is_file()]
     if missing:
         raise FluxdropError(f"Not a file: {', '.join(missing)}")
     submitted = [submit_file(served, path) for path in files or []]
     submitted += [submit_prompt(served, text) for text in prompt or []]
+    submitted += [submit_regeneration(served, path) for path in regenerate or []]
     if wait:
         _await(served, submitted, json_output)
     elif json_output:
@@ -50,12 +59,17 @@ def submit(
 
 
 def _await(root: Root, submitted: list[Submitted], json_output: bool) -> None:
-    from fluxdrop.cli.progress import spinner
+    from fluxdrop.cli.progress import generation_bar
     from fluxdrop.cli.records import print_rows, row_as_dict
     from fluxdrop.jobs.submission import wait_for
+    from fluxdrop.service.heartbeat import read
 
-    with spinner("Waiting for results") as say:
-        rows = wait_for(root, submitted, lambda left: say(f"Waiting for {left} results"))
+    with generation_bar() as show:
+        rows = wait_for(
+            root,
+            submitted,
+            lambda left: show(left, beat.current if (beat := read(root.heartbeat)) else None),
+        )
     if json_output:
         print_json([row_as_dict(root, row) for row in rows])
     else:

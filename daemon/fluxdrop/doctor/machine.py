@@ -118,7 +118,7 @@ def _found(settings: Settings) -> Iterator[Finding]:
 
 
 def _made(settings: Settings) -> Iterator[Finding]:
-    from fluxdrop.generate.generator import Generator
+    from fluxdrop.generate.generator import Generator, Order
     from fluxdrop.generate.request import GenerationRequest
 
     with tempfile.TemporaryDirectory() as folder:
@@ -126,7 +126,7 @@ def _made(settings: Settings) -> Iterator[Finding]:
         try:
             started = time.monotonic()
             request = GenerationRequest(prompt="a circle", steps=2, seed=1)
-            made = made_by.generate(request, Path(folder, "circle.png"))
+            (made,) = made_by.generate([Order(request, Path(folder, "circle.png"))])
         finally:
             made_by.close()
     took = time.monotonic() - started

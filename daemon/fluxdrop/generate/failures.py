@@ -14,6 +14,13 @@ def out_of_memory(error: BaseException) -> bool:
     )
 
 
+def cancelled() -> FluxdropError:
+    """What ends a picture that is not wanted any more."""
+    return FluxdropError(
+        "It was cancelled.", hint="Drop it once more to have it done.", kind="cancelled"
+    )
+
+
 def device_lost(error: BaseException) -> bool:
     """Whether *error* left the accelerator unusable for this process, as CUDA's own errors do."""
     return type(error).__name__ == "AcceleratorError"

@@ -9,16 +9,18 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
 from fluxdrop.child import Child
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
-from fluxdrop.generate import sources
-from fluxdrop.generate.messages import Generate, Load, Progress
+from fluxdrop.generate.choice import choose
+from fluxdrop.generate.lora import split_tags
+from fluxdrop.generate.messages import Generate, Load, Picture, Progress
 from fluxdrop.generate.request import Generated, GenerationRequest, check
 from fluxdrop.wire import Frame, Kind
 
@@ -38,6 +40,15 @@ _ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",
     "PYTHONUNBUFFERED": "1",
 }
+
+
+class Order(NamedTuple):
+    """A picture to be made and written to *target*, a PNG with its infotext, unless the file
+    *cancelled* is there before it is done."""
+
+    request: GenerationRequest
+    target: Path
+    cancelled: Path | None = None
 
 
 class Generator:
@@ -60,18 +71,19 @@ class Generator:
 
     def generate(
         self,
-        request: GenerationRequest,
-        target: Path,
+        orders: Sequence[Order],
         on_progress: Callable[[int, int], None] | None = None,
-    ) -> Generated:
-        """Make the picture *request* asks for and write it to *target*, a PNG with its infotext.
+    ) -> list[Generated]:
+        """Make the pictures of *orders*, which share their `batch_key`, in one run.
 
         *on_progress* gets the steps done and all steps. Raises FluxdropError for what cannot be
-        made, with the kind ``prompt``, ``pipeline``, ``memory``, ``compute`` or ``generator``, and
-        ChildDied when the child is lost; the next call starts another.
+        made, with the kind ``prompt``, ``pipeline``, ``memory``, ``compute``, ``cancelled`` or
+        ``generator``, and ChildDied when the child is lost; the next call starts another.
         """
-        check(request)
-        pipeline, warnings = self._choose_pipeline(request.pipeline)
+        for order in orders:
+            check(order.request)
+        name, table, warnings = choose(self._settings, orders[0].request.pipeline)
+        tagged = [split_tags(order.request.prompt, self._settings.loras) for order in orders]
         child = self._start()
 
         def progressed(frame: Frame) -> None:
@@ -81,42 +93,48 @@ class Generator:
 
         child.call(
             Kind.LOAD,
-            msgspec.json.encode(Load(pipeline)),
+            msgspec.json.encode(Load(name=name, table=table)),
             expect=Kind.LOADED,
             timeout=self._settings.generator_start_seconds,
         )
+        pictures = [
+            Picture(
+                request=order.request,
+                prompt=prompt,
+                target=str(order.target.absolute()),
+                cancelled=str(order.cancelled.absolute()) if order.cancelled else None,
+            )
+            for order, (prompt, _loras, _warnings) in zip(orders, tagged, strict=True)
+        ]
+        loras = [(str(lora.file), lora.weight) for lora in tagged[0][1]]
         answer = child.call(
             Kind.GENERATE,
-            msgspec.json.encode(Generate(pipeline, request, str(target.absolute()))),
+            msgspec.json.encode(Generate(pictures=pictures, loras=loras)),
             expect=Kind.IMAGE,
             timeout=self._settings.generator_step_seconds,
             on_progress=progressed,
         )
-        generated = msgspec.json.decode(answer.payload, type=Generated)
-        return msgspec.structs.replace(generated, warnings=warnings + generated.warnings)
+        made = msgspec.json.decode(answer.payload, type=list[Generated])
+        return [
+            msgspec.structs.replace(one, warnings=warnings + lora_warnings + one.warnings)
+            for one, (_prompt, _loras, lora_warnings) in zip(made, tagged, strict=True)
+        ]
+
+    def batch_key(self, request: GenerationRequest) -> Hashable:
+        """Equal for requests that one run of a pipeline can answer; raises as `generate` does."""
+        check(request)
+        name, _table, _warnings = choose(self._settings, request.pipeline)
+        _prompt, loras, _warnings = split_tags(request.prompt, self._settings.loras)
+        rest = msgspec.structs.replace(
+            request, prompt="", negative_prompt="", seed=None, pipeline=None
+        )
+        return name, tuple(loras), msgspec.structs.astuple(rest)
 
     def close(self) -> None:
         """End the child and free what it holds; a later call starts another."""
         child, self._child = self._child, None
         if child is not None:
             child.stop()
-
-    def _choose_pipeline(self, asked: str | None) -> tuple[str, list[str]]:
-        """The pipeline for the ``Model`` that a prompt file asks for.
-
-        Anyone may drop a file, so it chooses among what this station has, never a folder or hub id
-        of its own.
-        """
-        configured = self._settings.pipeline
-        names = {name: name for name in sources.embedded()}
-        names |= {configured: configured, _short(configured): configured}
-        if asked is None:
-            return configured, []
-        if asked in names:
-            return names[asked], []
-        return configured, [
-            f"Model {asked} is not a pipeline of this station; {_short(configured)} was used."
-        ]
 
     def _start(self) -> Child:
         if self._child is not None and self._child.alive():
@@ -140,10 +158,3 @@ class Generator:
             wait_hook=self._wait_hook,
         )
         return self._child
-
-
-def _short(pipeline: str) -> str:
-    """A folder's name; a hub id without its revision; an embedded name as it is."""
-    if Path(pipeline).expanduser().is_dir():
-        return Path(pipeline).expanduser().resolve().name
-    return pipeline.partition("@")[0]

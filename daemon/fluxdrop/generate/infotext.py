@@ -11,13 +11,21 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from fluxdrop.errors import FluxdropError
-from fluxdrop.generate.request import RANGES, GenerationParameters, GenerationRequest, check
+from fluxdrop.generate.request import (
+    BATCH_SIZES,
+    RANGES,
+    GenerationParameters,
+    GenerationRequest,
+    check,
+)
 
 _NEGATIVE = "Negative prompt:"
 _PAIRS_OF_PARAMETERS = 3
+# Schedule types that stand for a sampler's own.
+_OWN_SCHEDULES = ("", "automatic", "uniform", "default")
 
 # A key stands at the beginning of the line or after a comma, so that the weights of a prompt such
 # as "(red hair:1.2), (smile:0.8)" are none, and a long line is read in linear time.
@@ -29,8 +37,22 @@ _PAIR = re.compile(
 _SIZE = re.compile(r"(\d{1,9})\s*[xX]\s*(\d{1,9})", re.ASCII)
 
 
+class Batch(NamedTuple):
+    """What an infotext asks for: *size* pictures, the first of them as in *request*."""
+
+    request: GenerationRequest
+    size: int
+    warnings: list[str]
+
+
 def parse_infotext(text: str) -> tuple[GenerationRequest, list[str]]:
-    """Read a prompt file's *text*; the second value is warnings, which name every key not used.
+    """Read the infotext of one picture, whatever the size of its batch was; see `parse_batch`."""
+    request, _size, warnings = parse_batch(text)
+    return request, warnings
+
+
+def parse_batch(text: str) -> Batch:
+    """Read an infotext; its warnings name every key that is not used.
 
     The last line holds parameters when it has at least three ``key: value`` pairs, as in
     stable-diffusion-webui, or begins with ``Steps:``; else, and when it begins with ``Negative
@@ -45,11 +67,15 @@ def parse_infotext(text: str) -> tuple[GenerationRequest, list[str]]:
         last, pairs = "", []
     prompt, negative = _split_prompts(lines)
     values, unused = _read_values(pairs)
+    size = values.pop("batch_size", 1)
+    # A picture that was one of a batch has its own seed.
+    if values.pop("batch_position", None) is not None:
+        size = 1
     request = GenerationRequest(prompt=prompt, negative_prompt=negative, **values)
     check(request)
     unused += _between(last, pairs)
     warnings = [f"Not used of the parameters: {', '.join(unused)}."] if unused else []
-    return request, warnings
+    return Batch(request, size, warnings)
 
 
 def format_infotext(parameters: GenerationParameters, model: str = "") -> str:
@@ -69,7 +95,7 @@ def format_infotext(parameters: GenerationParameters, model: str = "") -> str:
     lines = [parameters.prompt]
     if parameters.negative_prompt:
         lines.append(f"{_NEGATIVE} {parameters.negative_prompt}")
-    lines.append(", ".join(f"{key}: {_quote(str(v))}" for key, v in pairs if v is not None))
+    lines.append(", ".join(f"{key}: {quote(str(v))}" for key, v in pairs if v is not None))
     return "\n".join(lines)
 
 
@@ -88,17 +114,25 @@ def _read_values(pairs: list[re.Match[str]]) -> tuple[dict[str, Any], list[str]]
     values: dict[str, Any] = {}
     unused = []
     schedule = ""
+    distilled: float | None = None
     for pair in pairs:
         key, value = pair["key"].strip(), _unquote(pair["value"].strip())
         folded = key.casefold()
         if folded == "schedule type":
             schedule = value
+        elif folded == "distilled cfg scale":
+            distilled = _guidance_scale(value)["guidance_scale"]
         elif reader := _READERS.get(folded):
             values |= reader(value)
         else:
             unused.append(f"{key}: {value}")
+    # Forge writes so for FLUX, whose only guidance is the distilled one; its CFG scale is then 1.
+    if distilled is not None:
+        scale = values.get("guidance_scale", 1)
+        unused += [f"CFG scale: {_number(scale)}"] if scale != 1 else []
+        values["guidance_scale"] = distilled
     # stable-diffusion-webui 1.9 divided "DPM++ 2M Karras" into a sampler and a schedule type.
-    if schedule.casefold() not in ("", "automatic", "uniform"):
+    if schedule.casefold() not in _OWN_SCHEDULES:
         if values.get("sampler"):
             values["sampler"] += f" {schedule}"
         else:
@@ -145,12 +179,17 @@ def _size(value: str) -> dict[str, Any]:
 
 
 def _batch_size(value: str) -> dict[str, Any]:
-    if value != "1":
+    size = int(value) if value.isdecimal() else 0
+    if not BATCH_SIZES.low <= size <= BATCH_SIZES.high:
         raise FluxdropError(
-            f"Batch size is {value}; one picture a file is supported (Batch size: 1 only).",
-            kind="prompt",
+            f"{BATCH_SIZES.key} is {value}; possible is {BATCH_SIZES}.", kind="prompt"
         )
-    return {}
+    return {"batch_size": size}
+
+
+def _sampler(value: str) -> dict[str, Any]:
+    # What SD.Next calls Default is the pipeline's own.
+    return {"sampler": None if value.casefold() in ("", "default") else value}
 
 
 def _name(field: str) -> Callable[[str], dict[str, Any]]:
@@ -159,11 +198,12 @@ def _name(field: str) -> Callable[[str], dict[str, Any]]:
 
 _READERS: dict[str, Callable[[str], dict[str, Any]]] = {
     "steps": _whole("steps"),
-    "sampler": _name("sampler"),
+    "sampler": _sampler,
     "cfg scale": _guidance_scale,
     "seed": _seed,
     "size": _size,
     "batch size": _batch_size,
+    "batch pos": lambda value: {"batch_position": value},
     "model": _name("pipeline"),
 }
 
@@ -177,7 +217,8 @@ def _number(value: float | None) -> str | None:
     return None if value is None else repr(float(value)).removesuffix(".0")
 
 
-def _quote(text: str) -> str:
+def quote(text: str) -> str:
+    """*text* as a value: in quotes where it could be taken for more than one."""
     plain = not re.search(r"[,:\n]", text) and not text.startswith('"') and text == text.strip()
     return text if plain else json.dumps(text, ensure_ascii=False)
 

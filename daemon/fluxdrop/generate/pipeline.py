@@ -1,4 +1,4 @@
-"""A diffusers pipeline in memory, and a picture from it.
+"""A diffusers pipeline in memory, and pictures from it.
 
 This module imports torch; only the generator process imports it.
 """
@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import inspect
 import secrets
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
-import diffusers
-import torch
-import transformers
-from PIL.Image import Image
+import msgspec
+import numpy as np
+from PIL import Image
 
+from fluxdrop.config import PipelineTable
 from fluxdrop.errors import FluxdropError
-from fluxdrop.generate import failures, samplers
+from fluxdrop.generate import failures, loading, samplers
+from fluxdrop.generate.encoders import cut_warnings
 from fluxdrop.generate.request import (
     Generated,
     GenerationParameters,
@@ -24,101 +26,152 @@ from fluxdrop.generate.request import (
     GeneratorInfo,
     check,
 )
+from fluxdrop.generate.run import Run
 from fluxdrop.generate.sources import Source
 
 _SEED_BITS = 32
 
 
+class Wanted(NamedTuple):
+    """One picture to be made; *prompt* is what the pipeline reads of the request's."""
+
+    request: GenerationRequest
+    prompt: str
+
+
 class Pipeline:
-    """The pipeline *name* that *source* has, loaded at construction.
+    """The pipeline that is called *name*, loaded from *source* as *table* says.
 
     Raises FluxdropError of kind ``pipeline`` where it cannot be.
     """
 
-    def __init__(self, name: str, source: Source) -> None:
+    def __init__(self, name: str, table: PipelineTable, source: Source) -> None:
         self.name = name
-        self._source = source
-        device, dtype = _device()
-        self._pipe = _load(name, self._source, dtype)
-        self._pipe.to(device)
-        self._pipe.set_progress_bar_config(disable=True)
+        self._table = table
+        self._defaults = source.defaults
+        self._pipe, device, self._dtype = loading.load(name, table, source)
         self._own_scheduler = self._pipe.scheduler
         self._call = inspect.signature(self._pipe.__call__).parameters
+        self._loras: list[tuple[str, float]] = []
         self.info = GeneratorInfo(
+            name=name,
             pipeline=type(self._pipe).__name__,
-            model=self._source.model,
-            revision=self._source.revision,
+            model=source.model,
+            revision=source.revision,
             device=device,
-            dtype=str(dtype).removeprefix("torch."),
+            dtype=str(self._dtype).removeprefix("torch."),
         )
 
     def generate(
-        self, request: GenerationRequest, on_step: Callable[[int, int], None]
-    ) -> tuple[Image, Generated]:
-        """Make one picture; *on_step* gets the steps done and all steps after each.
+        self,
+        wanted: Sequence[Wanted],
+        loras: list[tuple[str, float]],
+        on_step: Callable[[int, int], None],
+    ) -> list[tuple[Image.Image, Generated]]:
+        """Make the pictures of one run; all but prompt and seed of them is the same.
 
-        The same request with a seed gives the same picture on the same machine.
+        *loras* are files with their weights. *on_step* gets the steps done and all steps after
+        each; what it raises ends the run. The same request with a seed gives the same picture on
+        the same machine, alone at least. Raises FluxdropError of kind ``prompt``, ``pipeline`` or
+        ``compute``, and what torch raises where the memory does not suffice.
         """
-        check(request)
-        warnings: list[str] = []
-        sampler, self._pipe.scheduler = samplers.choose(request.sampler, self._own_scheduler)
-        seed = secrets.randbits(_SEED_BITS) if request.seed is None else request.seed
-        arguments = self._arguments(request, warnings)
-        steps = arguments["num_inference_steps"]
+        first = wanted[0].request
+        for item in wanted:
+            check(item.request)
+        sampler, self._pipe.scheduler = samplers.choose(first.sampler, self._own_scheduler)
+        warnings = samplers.warnings(sampler, self._own_scheduler)
+        self._use_loras(loras)
+        negatives = self._negatives([item.request for item in wanted], warnings)
+        run = Run(
+            self._pipe,
+            self.name,
+            self._table,
+            self._dtype,
+            prompts=[item.prompt for item in wanted],
+            negatives=negatives,
+            seeds=[
+                secrets.randbits(_SEED_BITS) if item.request.seed is None else item.request.seed
+                for item in wanted
+            ],
+            arguments=self._arguments(first, warnings),
+            on_step=on_step,
+            warnings=warnings,
+        )
+        pixels, flagged = run.make()
+        info = msgspec.structs.replace(self.info, batch=len(wanted))
+        pictures = []
+        for number, (request, prompt) in enumerate(wanted):
+            image = Image.fromarray((pixels[number] * 255).round().astype(np.uint8))
+            nsfw = None if flagged is None else bool(flagged[number])
+            parameters = GenerationParameters(
+                prompt=request.prompt,
+                negative_prompt=negatives[number],
+                steps=run.arguments["num_inference_steps"],
+                guidance_scale=run.arguments.get("guidance_scale"),
+                seed=run.seeds[number],
+                width=image.width,
+                height=image.height,
+                sampler=sampler,
+            )
+            generated = Generated(
+                parameters=parameters,
+                generator=info,
+                warnings=warnings + self._warnings(prompt, negatives[number], image, nsfw),
+                width=image.width,
+                height=image.height,
+                nsfw=nsfw,
+            )
+            pictures.append((image, generated))
+        return pictures
 
-        def step_ended(
-            pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]
-        ) -> Mapping[str, Any]:
-            # A second-order sampler calls the model more often than it has steps.
-            on_step(step + 1, getattr(pipe, "num_timesteps", steps))
-            return tensors
-
-        if "callback_on_step_end" in self._call:
-            arguments["callback_on_step_end"] = step_ended
-        # A generator on the CPU gives the same noise on every device.
-        generator = torch.Generator("cpu").manual_seed(seed)
+    def _use_loras(self, loras: list[tuple[str, float]]) -> None:
+        if loras == self._loras:
+            return
+        if self._loras:
+            self._pipe.unload_lora_weights()
+            self._loras = []
+        if not loras:
+            return
+        if not hasattr(self._pipe, "load_lora_weights"):
+            raise FluxdropError(f"The pipeline {self.name} takes no LoRA.", kind="prompt")
         try:
-            output = self._pipe(**arguments, generator=generator)
-        except ValueError as error:
-            # What a pipeline says about arguments that it cannot take, such as a size.
+            names = [f"lora_{number}" for number in range(len(loras))]
+            for name, (file, _weight) in zip(names, loras, strict=True):
+                self._pipe.load_lora_weights(
+                    str(Path(file).parent), weight_name=Path(file).name, adapter_name=name
+                )
+            self._pipe.set_adapters(names, [weight for _file, weight in loras])
+        except Exception as error:
+            self._pipe.unload_lora_weights()
+            if failures.out_of_memory(error):
+                raise
+            files = ", ".join(Path(file).stem for file, _weight in loras)
             raise FluxdropError(
-                f"The pipeline {self.name} refuses this prompt file: {failures.first_line(error)}",
-                kind="prompt",
+                f"The LoRA {files} cannot be used with the pipeline {self.name}:"
+                f" {failures.first_line(error)}",
+                hint="A LoRA fits the kind of pipeline that it was trained with.",
+                kind="pipeline",
             ) from error
-        image: Image = output.images[0].convert("RGB")
-        parameters = GenerationParameters(
-            prompt=request.prompt,
-            negative_prompt=arguments.get("negative_prompt", ""),
-            steps=steps,
-            guidance_scale=arguments.get("guidance_scale"),
-            seed=seed,
-            width=image.width,
-            height=image.height,
-            sampler=sampler,
-        )
-        flagged = getattr(output, "nsfw_content_detected", None)
-        return image, Generated(
-            parameters=parameters,
-            generator=self.info,
-            warnings=warnings + self._size_warnings(image),
-            width=image.width,
-            height=image.height,
-            nsfw=None if flagged is None else bool(flagged[0]),
-        )
+        self._loras = loras
 
     def _arguments(self, request: GenerationRequest, warnings: list[str]) -> dict[str, Any]:
-        """The pipeline's arguments: the request's values, else the model's, else its own."""
-        defaults = self._source.defaults
-        arguments: dict[str, Any] = {"prompt": request.prompt}
-        if request.negative_prompt:
-            arguments["negative_prompt"] = request.negative_prompt
-        for argument, asked, recommended in (
-            ("num_inference_steps", request.steps, defaults.steps),
-            ("guidance_scale", request.guidance_scale, defaults.guidance_scale),
-            ("width", request.width, defaults.width),
-            ("height", request.height, defaults.height),
+        """The pipeline's arguments: the request's values, else the station's, else the model's,
+        else the pipeline's own.
+        """
+        arguments: dict[str, Any] = {}
+        for argument, asked, configured, recommended in (
+            ("num_inference_steps", request.steps, self._table.steps, self._defaults.steps),
+            (
+                "guidance_scale",
+                request.guidance_scale,
+                self._table.guidance_scale,
+                self._defaults.guidance_scale,
+            ),
+            ("width", request.width, self._table.width, self._defaults.width),
+            ("height", request.height, self._table.height, self._defaults.height),
         ):
-            value = recommended if asked is None else asked
+            named = (value for value in (asked, configured, recommended) if value is not None)
+            value = next(named, None)
             if value is None and argument in self._call:
                 value = self._call[argument].default
             if value is not None:
@@ -128,49 +181,30 @@ class Pipeline:
             del arguments[argument]
         return arguments
 
-    def _size_warnings(self, image: Image) -> list[str]:
-        made_for = (self._source.defaults.width, self._source.defaults.height)
-        if not self._source.defaults.fixed_size or image.size == made_for:
+    def _negatives(self, requests: list[GenerationRequest], warnings: list[str]) -> list[str]:
+        negatives = [request.negative_prompt for request in requests]
+        # With a true_cfg_scale, as FLUX has it, a negative prompt counts for nothing until that is
+        # raised, for which prompt files have no word.
+        if "negative_prompt" in self._call and "true_cfg_scale" not in self._call:
+            return negatives
+        if any(negatives):
+            warnings.append(f"The pipeline {self.name} takes no negative prompt.")
+        return [""] * len(negatives)
+
+    def _warnings(
+        self, prompt: str, negative: str, image: Image.Image, nsfw: bool | None
+    ) -> list[str]:
+        warnings = cut_warnings(self._pipe, self._call, "prompt", prompt)
+        warnings += cut_warnings(self._pipe, self._call, "negative prompt", negative)
+        if nsfw:
+            warnings.append("The pipeline's safety checker took the picture for unsafe.")
+        return warnings + self._size_warnings(image)
+
+    def _size_warnings(self, image: Image.Image) -> list[str]:
+        made_for = (self._defaults.width, self._defaults.height)
+        if not self._defaults.fixed_size or image.size == made_for:
             return []
         return [
             f"The pipeline {self.name} is made for {made_for[0]}x{made_for[1]} only;"
             f" at {image.width}x{image.height} it may draw anything."
         ]
-
-
-def _device() -> tuple[str, torch.dtype]:
-    if torch.cuda.is_available():
-        return "cuda", torch.float16
-    if torch.backends.mps.is_available():
-        return "mps", torch.float32
-    return "cpu", torch.float32
-
-
-def _load(name: str, source: Source, dtype: torch.dtype) -> Any:
-    for library in (diffusers, transformers):
-        logging: Any = library.utils.logging
-        logging.disable_progress_bar()
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    auto: Any = diffusers.AutoPipelineForText2Image
-    try:
-        return auto.from_pretrained(
-            source.location,
-            revision=source.revision,
-            local_files_only=source.local_files_only,
-            use_safetensors=True,
-            dtype=dtype,
-        )
-    except Exception as error:
-        if failures.out_of_memory(error):
-            raise
-        if isinstance(error, ValueError) and "AutoPipeline" in str(error):
-            raise FluxdropError(
-                f"{name} is not a text-to-image pipeline that diffusers knows.",
-                hint="Choose one that AutoPipelineForText2Image can load.",
-                kind="pipeline",
-            ) from error
-        raise FluxdropError(
-            f"The pipeline {name} cannot be loaded: {failures.first_line(error)}",
-            hint="The log has the traceback.",
-            kind="pipeline",
-        ) from error

@@ -43,15 +43,19 @@ class GenerationParameters(msgspec.Struct, frozen=True, kw_only=True):
 class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What made a picture.
 
-    ``pipeline`` is the diffusers class; ``model`` is the embedded name, the folder's name or the
-    hub id; ``revision`` is the commit on the hub, and None for a folder.
+    ``name`` is what a prompt file's ``Model`` calls it here; ``pipeline`` is the diffusers class;
+    ``model`` is the embedded name, the folder's or file's name or the hub id; ``revision`` is the
+    commit on the hub, and None for what is local; ``batch`` is how many pictures were made in one
+    run.
     """
 
+    name: str
     pipeline: str
     model: str
     revision: str | None
     device: str
     dtype: str
+    batch: int = 1
 
 
 class Generated(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,6 +92,7 @@ RANGES = {
     "width": Range("Size (width)", 8, 8192, multiple=8),
     "height": Range("Size (height)", 8, 8192, multiple=8),
 }
+BATCH_SIZES = Range("Batch size", 1, 100)
 
 
 def check(request: GenerationRequest | GenerationParameters) -> None:

@@ -22,6 +22,7 @@ import msgspec
 from fluxdrop import wire
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate import failures, sources
+from fluxdrop.generate.failures import cancelled
 from fluxdrop.generate.infotext import format_infotext
 from fluxdrop.generate.messages import Generate, Load, Progress
 from fluxdrop.wire import Frame, Kind, Pipe
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from fluxdrop.generate.pipeline import Pipeline
 
 _PR_SET_PDEATHSIG = 1
+_NICENESS = 19
 
 
 class Server:
@@ -40,6 +42,7 @@ class Server:
     def __init__(self, pipe: Pipe) -> None:
         self._pipe = pipe
         self._pipeline: Pipeline | None = None
+        self._loaded: Load | None = None
 
     def run(self) -> None:
         """Serve until STOP or the loss of the device; raises PipeClosed at end of file."""
@@ -64,32 +67,43 @@ class Server:
                 return Kind.PONG, bytes(frame.payload)
             case Kind.LOAD:
                 load = msgspec.json.decode(frame.payload, type=Load)
-                return Kind.LOADED, msgspec.json.encode(self._load(load.pipeline).info)
+                return Kind.LOADED, msgspec.json.encode(self._load(load).info)
             case Kind.GENERATE:
                 order = msgspec.json.decode(frame.payload, type=Generate)
                 return Kind.IMAGE, self._generate(order, frame.request)
             case _:
                 raise wire.WireError(f"the generator cannot answer {frame.kind.name}")
 
-    def _load(self, name: str) -> Pipeline:
-        if self._pipeline is None or self._pipeline.name != name:
+    def _load(self, load: Load) -> Pipeline:
+        if self._pipeline is None or self._loaded != load:
             # The old one goes first: two may not fit into the memory.
-            self._pipeline = None
-            source = sources.find(name)
+            self._pipeline = self._loaded = None
+            table = load.table
+            source = sources.find(table.source, table.revision, table.config)
             from fluxdrop.generate.pipeline import Pipeline
 
-            self._pipeline = Pipeline(name, source)
+            self._pipeline, self._loaded = Pipeline(load.name, table, source), load
         return self._pipeline
 
     def _generate(self, order: Generate, request_id: int) -> bytes:
+        if self._pipeline is None:
+            raise FluxdropError("No pipeline is loaded.", kind="generator")
+
         def on_step(step: int, steps: int) -> None:
             progress = msgspec.json.encode(Progress(step, steps))
             self._pipe.send(Kind.PROGRESS, request_id, progress)
+            marks = [picture.cancelled for picture in order.pictures]
+            if all(mark is not None and Path(mark).exists() for mark in marks):
+                raise cancelled()
 
-        image, generated = self._load(order.pipeline).generate(order.request, on_step)
-        infotext = format_infotext(generated.parameters, model=generated.generator.model)
-        write_png(image, infotext, Path(order.target))
-        return msgspec.json.encode(generated)
+        from fluxdrop.generate.pipeline import Wanted
+
+        wanted = [Wanted(picture.request, picture.prompt) for picture in order.pictures]
+        made = self._pipeline.generate(wanted, order.loras, on_step)
+        for picture, (image, generated) in zip(order.pictures, made, strict=True):
+            infotext = format_infotext(generated.parameters, model=generated.generator.name)
+            write_png(image, infotext, Path(picture.target))
+        return msgspec.json.encode([generated for _image, generated in made])
 
 
 def write_png(image: Image, infotext: str, target: Path) -> None:
@@ -122,6 +136,7 @@ def main() -> None:
     # Ctrl-C in a terminal reaches the whole process group; the parent decides when this one ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _end_with(arguments.parent)
+    _give_way()
     for fd in (arguments.read_fd, arguments.write_fd):
         os.set_inheritable(fd, False)
     with contextlib.suppress(wire.PipeClosed):
@@ -129,6 +144,15 @@ def main() -> None:
     # Every file is closed; taking torch apart would only keep the daemon waiting for a second.
     sys.stdout.flush()
     os._exit(0)
+
+
+def _give_way() -> None:
+    """Let everything else on this machine go first: a picture takes seconds anyhow, and those that
+    were dropped beside it wait for milliseconds of the same cores."""
+    os.nice(_NICENESS)
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def _end_with(parent: int) -> None:

@@ -1,4 +1,6 @@
-"""Where a pipeline comes from: embedded in the package, a local folder, or the Hugging Face hub."""
+"""Where a pipeline comes from: embedded in the package, a local folder or file, or the Hugging
+Face hub.
+"""
 
 from __future__ import annotations
 
@@ -34,9 +36,13 @@ class Defaults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
-    """A pipeline that can be loaded: *location* is what ``from_pretrained`` takes."""
+    """A pipeline that can be loaded: *location* is what ``from_pretrained`` takes, or a single
+    file, for which *config* is the source of its configuration where one is named.
+    """
 
     location: str
+    single_file: bool = False
+    config: Source | None = None
     model: str
     revision: str | None = None
     local_files_only: bool = True
@@ -48,25 +54,41 @@ def embedded() -> list[str]:
     return sorted(path.parent.name for path in _EMBEDDED.glob(f"*/{INDEX}"))
 
 
-def find(name: str) -> Source:
-    """The source that *name* means: an embedded pipeline, a folder, or a hub id.
+def find(name: str, revision: str | None = None, config: str | None = None) -> Source:
+    """The source that *name* means: an embedded pipeline, a folder, a single file, or a hub id.
 
-    A hub id may be followed by ``@`` and a revision. Raises FluxdropError of kind ``pipeline``
-    where there is none, or none that may be loaded.
+    A hub id may be followed by ``@`` and a revision; *config* names the source of a single file's
+    configuration. Raises FluxdropError of kind ``pipeline`` where there is none, or none that may
+    be loaded.
     """
     if name in embedded():
         return _from_folder(_EMBEDDED / name)
     folder = Path(name).expanduser()
     if folder.is_dir():
         return _from_folder(folder)
+    if folder.is_file():
+        return _from_file(folder, config)
     match = _HUB_ID.fullmatch(name)
     if match is None or folder.is_absolute() or name.startswith("."):
         raise _refusal(
             f"There is no pipeline {name}: no such folder.",
             f"pipeline takes an embedded name ({', '.join(embedded())}), the folder of a diffusers"
-            " pipeline, or a hub id such as stabilityai/sd-turbo.",
+            " pipeline, a .safetensors file, or a hub id such as stabilityai/sd-turbo.",
         )
-    return _from_hub(match["id"], match["revision"])
+    return _from_hub(match["id"], match["revision"] or revision)
+
+
+def _from_file(path: Path, config: str | None) -> Source:
+    if path.suffix in _PICKLES:
+        _refuse_pickles(str(path), [path.name], set())
+    if path.suffix != ".safetensors":
+        raise _refusal(f"{path} is no pipeline: a single file has to be .safetensors.")
+    return Source(
+        location=str(path),
+        single_file=True,
+        config=find(config) if config else None,
+        model=path.stem,
+    )
 
 
 def _from_folder(folder: Path) -> Source:

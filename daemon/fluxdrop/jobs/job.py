@@ -19,10 +19,12 @@ from fluxdrop.generate.request import GenerationRequest
 from fluxdrop.intake.claim import INPUT, claimed_input
 from fluxdrop.intake.names import Kind, kind_of
 from fluxdrop.jobs.regular import open_regular
+from fluxdrop.jobs.store import Row
 from fluxdrop.moments import rfc3339
 
 REQUEST = "request.json"
 RECORD = "record.json"
+CANCELLED = "cancelled"
 TENSOR = "tensor.npy"
 
 _UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
@@ -30,6 +32,15 @@ _UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
 _TURNING = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 
 Stage = Literal["intake", "generate", "preprocess", "predict", "publish"]
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which of the pictures that one file asks for a job makes, counted from 1; *first* is the id
+    of the job that makes the first of them."""
+
+    number: int
+    of: int
+    first: str
 
 
 class JobRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -42,6 +53,7 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """The bundle that is to judge the picture, a name or a folder, instead of the one in use."""
     has_tensor: bool = False
     """Whether the tensor lies in the job's folder already, and is not to be made of the picture."""
+    part: Part | None = None
 
 
 @dataclass(slots=True)
@@ -89,6 +101,11 @@ class Job:
         """The result or error JSON."""
         return self.folder / RECORD
 
+    @property
+    def cancelled(self) -> Path:
+        """There when the job is not wanted any more."""
+        return self.folder / CANCELLED
+
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
         """Take the time that the body takes as *stage*'s, in milliseconds."""
@@ -122,6 +139,23 @@ def open_job(folder: Path, fault: str = "") -> Job | None:
         request=request,
         created=_created(folder),
         fault=fault,
+    )
+
+
+def claimed_row(job: Job) -> Row:
+    """What the index has of *job* while it is in hand."""
+    try:
+        inode = job.input.lstat().st_ino
+    except OSError:
+        inode = None
+    return Row(
+        id=job.id,
+        state="claimed",
+        kind=job.kind,
+        source=job.source,
+        inode=inode,
+        replay_of=job.request.replay_of,
+        created=job.created,
     )
 
 

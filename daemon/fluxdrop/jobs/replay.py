@@ -62,6 +62,7 @@ def plan_replay(
         generation=_generation(record) if isinstance(record, Result) and made else None,
         model=model,
         has_tensor=tensor is not None,
+        part=record.part if start == "generate" else None,
     )
     return Replay(row, record, request, str(name), source, tensor)
 
@@ -93,5 +94,5 @@ def _generation(record: Result) -> GenerationRequest:
         width=made.width,
         height=made.height,
         sampler=made.sampler,
-        pipeline=record.generator.model if record.generator else None,
+        pipeline=record.generator.name if record.generator else None,
     )

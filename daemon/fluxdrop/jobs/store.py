@@ -257,6 +257,23 @@ class Store:
             or self._rows("WHERE id >= ? AND id < ? LIMIT 10", (job, job + "\U0010ffff"))
         )
 
+    def parts(self, job_id: str) -> list[Row]:
+        """The jobs of the other pictures that the file of *job_id* asked for."""
+        return self._rows("WHERE id >= ? AND id < ? ORDER BY id", (f"{job_id}-", f"{job_id}."))
+
+    def in_hand(self, job: str) -> list[Row]:
+        """The unfinished jobs that *job* means: an id, the path of a file below inbox/, or how ids
+        begin."""
+        for where, values in (
+            ("id = ?", (job,)),
+            ("source = ?", (job,)),
+            ("id >= ? AND id < ?", (job, job + "\U0010ffff")),
+        ):
+            found = self._rows(f"WHERE state = 'claimed' AND {where} ORDER BY id", values)
+            if found:
+                return found
+        return []
+
     def by_inode(self, inode: int, since: str) -> Row | None:
         """The newest job whose input was the file with *inode*, created at *since* or later."""
         found = self._rows(

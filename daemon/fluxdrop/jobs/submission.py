@@ -16,6 +16,9 @@ import msgspec
 
 from fluxdrop import durable
 from fluxdrop.errors import FluxdropError
+from fluxdrop.generate.infotext import parse_infotext
+from fluxdrop.generate.png_info import read_infotext
+from fluxdrop.generate.prompt_file import is_divided
 from fluxdrop.intake.claim import INPUT, new_job_id
 from fluxdrop.intake.names import is_ignored, kind_of
 from fluxdrop.jobs.job import REQUEST, TENSOR, JobRequest
@@ -57,6 +60,22 @@ def submit_prompt(root: Root, text: str) -> Submitted:
     return _drop(root, slug.strip("-") or "prompt", ".txt", text.encode())
 
 
+def submit_regeneration(root: Root, picture: Path) -> Submitted:
+    """Drop what the PNG *picture* says of how it was generated, as a prompt file of its name.
+
+    Raises FluxdropError when it says nothing that can be made.
+    """
+    infotext = read_infotext(picture)
+    parse_infotext(infotext)
+    if is_divided(infotext):
+        raise FluxdropError(
+            f"The prompt in {picture} has a line of dashes, which would divide it",
+            hint="Write a prompt file without that line.",
+            kind="prompt",
+        )
+    return _drop(root, picture.stem, ".txt", infotext.encode())
+
+
 def submit_request(
     root: Root, request: JobRequest, name: str, source: Path, tensor: Path | None = None
 ) -> str:
@@ -94,13 +113,16 @@ def _copy(source: Path, target: Path) -> None:
 def wait_for(
     root: Root, submitted: Sequence[Submitted], on_wait: Callable[[int], None]
 ) -> list[Row]:
-    """Wait until each of *submitted* has its result; *on_wait* is told how many are left.
+    """Wait until each of *submitted* has its result, or all of its results; *on_wait* is told how
+    many are left.
 
     Raises FluxdropError when no daemon serves the root.
     """
 
     def look(store: Store) -> list[Row | None]:
-        return [store.by_inode(item.inode, item.since) for item in submitted]
+        rows = [store.by_inode(item.inode, item.since) for item in submitted]
+        parts = [store.parts(row.id) if row is not None else [] for row in rows]
+        return [one for row, others in zip(rows, parts, strict=True) for one in (row, *others)]
 
     return _wait(root, look, on_wait)
 

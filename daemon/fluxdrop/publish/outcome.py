@@ -99,6 +99,7 @@ def done(
             created=job.created,
             finished=now(),
             replay_of=job.request.replay_of,
+            part=job.request.part,
         )
 
     return Finished(job, files, "outputs/{}.json".format, build)
@@ -123,6 +124,7 @@ def failed(job: Job, stage: Stage, error: FluxdropError) -> Finished:
             created=job.created,
             finished=now(),
             replay_of=job.request.replay_of,
+            part=job.request.part,
         )
 
     return Finished(

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from fluxdrop.generate.request import GenerationParameters, GeneratorInfo
+from fluxdrop.jobs.job import Part
 
 SCHEMA_VERSION: Literal[1] = 1
 
@@ -103,6 +104,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, tag_field="status", tag=
     created: Timestamp
     finished: Timestamp
     replay_of: str | None
+    part: Part | None = None
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True, tag_field="status", tag="failed"):
@@ -117,6 +119,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, tag_field="status", tag
     created: Timestamp
     finished: Timestamp
     replay_of: str | None
+    part: Part | None = None
 
 
 Record = Result | Failure

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 from fluxdrop import __version__, durable
@@ -12,8 +14,8 @@ from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
 from fluxdrop.intake.claim import discard_empty
 from fluxdrop.intake.intake import Claim, Intake
-from fluxdrop.jobs.job import Job, open_job
-from fluxdrop.jobs.store import Row, Store
+from fluxdrop.jobs.job import claimed_row, open_job
+from fluxdrop.jobs.store import Store
 from fluxdrop.layout import Root, RootLock
 from fluxdrop.logs import get_logger
 from fluxdrop.moments import now
@@ -41,7 +43,7 @@ class Daemon:
         self._stop = threading.Event()
         self._counting = threading.Lock()
         self._in_flight: dict[str, bool] = {}
-        self._void: list[Path] = []
+        self._to_take: deque[Path] = deque()
         self._intake: Intake | None = None
         self._line: Line | None = None
         self._reports: Reports | None = None
@@ -70,7 +72,7 @@ class Daemon:
                 self._settings,
                 store,
                 on_end=self._ended,
-                on_void=self._void.append,
+                on_job=self._to_take.append,
             )
             heartbeat = Heartbeat(self._root.heartbeat)
             with closing(Reports(self._root, self._settings)) as self._reports:
@@ -98,13 +100,13 @@ class Daemon:
                 # A generation's progress is worth a fresher heartbeat than an idle daemon's.
                 intake.step(longest=0.2 if self._once else 1.0 if line.current else 5.0)
                 line.check()
-                take_orders(self._root, line.use)
-                while self._void:
-                    self._take(Claim(self._void.pop(), ""), line, store)
+                take_orders(self._root, line.use, partial(self._cancel, line))
+                while self._to_take:
+                    self._take(Claim(self._to_take.popleft(), ""), line, store)
                 beat = self._beat(line, intake, started)
                 heartbeat.write(beat)
                 reports.beat(beat)
-                if self._once and not intake.waiting and not self._in_flight:
+                if self._once and not (intake.waiting or self._in_flight or self._to_take):
                     self.left = intake.left
                     return
 
@@ -139,8 +141,15 @@ class Daemon:
             return
         with self._counting:
             self._in_flight[job.id] = job.kind == "prompt"
-        store.claimed([_claimed_row(job)])
+        store.claimed([claimed_row(job)])
         line.accept(job)
+
+    def _cancel(self, line: Line, job_ids: list[str]) -> None:
+        for job_id in job_ids:
+            # An order may name anything, but only what is in hand has a folder to be cancelled in.
+            if job_id in self._in_flight:
+                log.info("cancelled", job=job_id)
+                line.cancel(job_id)
 
     def _ended(self, record: Record, path: str) -> None:
         if self._reports is not None:
@@ -180,19 +189,3 @@ class Daemon:
             current=line.current,
             trouble=trouble,
         )
-
-
-def _claimed_row(job: Job) -> Row:
-    try:
-        inode = job.input.lstat().st_ino
-    except OSError:
-        inode = None
-    return Row(
-        id=job.id,
-        state="claimed",
-        kind=job.kind,
-        source=job.source,
-        inode=inode,
-        replay_of=job.request.replay_of,
-        created=job.created,
-    )

@@ -14,6 +14,21 @@ _LONGEST_SILENCE = 10.0
 _SHORTEST_PAUSE = 0.5
 
 
+class Current(msgspec.Struct, frozen=True, kw_only=True):
+    """The pictures being generated: the first one's *job_id* and *file*, and how many *pictures*
+    the run makes. *steps* is None until the pipeline is loaded; the other two until a second step
+    is done.
+    """
+
+    job_id: str
+    file: str
+    pictures: int
+    step: int = 0
+    steps: int | None = None
+    steps_per_second: float | None = None
+    seconds_left: float | None = None
+
+
 class Beat(msgspec.Struct, frozen=True, kw_only=True):
     """.fluxdrop/daemon.json."""
 
@@ -29,7 +44,7 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True):
     inbox: int
     stages: dict[str, int]
     """How many jobs wait or are in hand, a stage."""
-    current: dict[str, str | int | None] | None
+    current: Current | None
     trouble: list[str]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -11,10 +12,12 @@ from typing import Any
 
 import msgspec
 
+from fluxdrop import durable
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
+from fluxdrop.generate.failures import cancelled
 from fluxdrop.jobs import job as jobs
-from fluxdrop.jobs.job import Job
+from fluxdrop.jobs.job import CANCELLED, Job, claimed_row
 from fluxdrop.jobs.store import Store
 from fluxdrop.layout import Root
 from fluxdrop.logs import get_logger
@@ -27,9 +30,11 @@ from fluxdrop.publish.publisher import Finished, Published, Publisher
 from fluxdrop.publish.result import Record, Result
 from fluxdrop.service.deaths import Deaths
 from fluxdrop.service.generating import Generating
+from fluxdrop.service.heartbeat import Current
 from fluxdrop.service.predicting import Predicting
 from fluxdrop.service.preprocessing import Preprocessing
 from fluxdrop.service.stage import Stage, Stopping
+from fluxdrop.service.waiting import Waiting
 from fluxdrop.service.work import Model, Pictured, Prepared, Retire, Swap
 
 log = get_logger("fluxdrop.daemon")
@@ -44,8 +49,8 @@ Answer = Callable[[FluxdropError | None], None]
 class Line:
     """All stages of one root, started and stopped together.
 
-    *on_end* is told each record with its path below the root, from the publishing thread; *on_void*
-    the folder of a job that has to be published again.
+    *on_end* is told each record with its path below the root, from the publishing thread; *on_job*
+    the folder of a job that is to be accepted: one that has to be published again, or a new one.
     """
 
     def __init__(
@@ -55,15 +60,17 @@ class Line:
         store: Store,
         *,
         on_end: Callable[[Record, str], None],
-        on_void: Callable[[Path], None],
+        on_job: Callable[[Path], None],
     ) -> None:
         self._root = root
         self._settings = settings
+        self._store = store
         self._on_end = on_end
-        self._on_void = on_void
+        self._on_job = on_job
         self._stop = threading.Event()
         self._stopped_at = 0.0
         self._deaths = Deaths()
+        self._waiting = Waiting()
         self.publisher = Publisher(root, store)
         batch = settings.batch_size
         self._publishing = Stage[Finished](
@@ -84,6 +91,7 @@ class Line:
         self._preprocess = Preprocessing(
             settings,
             store,
+            self._waiting,
             open_further=self._further,
             hand_on=self._predicting.put,
             fail=self._fail,
@@ -95,17 +103,22 @@ class Line:
             settings,
             store,
             self._deaths,
+            self._waiting,
             hand_on=self._preprocessing.put,
             fail=self._fail,
+            announce=self._announce_parts,
             wait_hook=self._stop_now,
         )
         self._generating = Stage[Job](
             "generate",
             self._generate.work,
-            most=1,
-            limit=64,
+            most=settings.generator_batch_size,
+            # One file may become many jobs; the intake bounds how many files there are.
+            limit=0,
             stop=self._stop,
             end=self._generate.generator.close,
+            idle=self._generate.generator.close,
+            idle_seconds=settings.generator_idle_seconds,
         )
         # Workers end with the thread that started them, so this one lasts as long as they do.
         self._changing = Stage[tuple[str, Answer]](
@@ -125,8 +138,8 @@ class Line:
         return self._predict.model
 
     @property
-    def current(self) -> dict[str, str | int | None] | None:
-        """The picture being generated: job, file, steps done, all steps."""
+    def current(self) -> Current | None:
+        """The pictures being generated."""
         return self._generate.current
 
     @property
@@ -157,10 +170,24 @@ class Line:
         """Take in a claimed job."""
         if job.fault:
             self._fail(job, "intake", _fault(job))
-        elif job.kind == "prompt":
-            self._generating.put(job)
+        elif job.cancelled.exists():
+            self._fail(job, _first_stage(job), cancelled())
         else:
-            self._preprocessing.put(Pictured(job))
+            self._waiting.add(job)
+            if job.kind == "prompt":
+                self._generating.put(job)
+            else:
+                self._preprocessing.put(Pictured(job))
+
+    def cancel(self, job_id: str) -> None:
+        """End the accepted job *job_id* as failed: at once while it waits, after its next step while
+        it is generated; later it is done anyhow."""
+        folder = self._root.work / job_id
+        with contextlib.suppress(FileNotFoundError):
+            durable.write(folder / CANCELLED, b"")
+        job = self._waiting.cancel(job_id)
+        if job is not None:
+            self._fail(job, _first_stage(job), cancelled())
 
     def use(self, model: str, answer: Answer) -> None:
         """Change to another model: it is loaded and warmed beside the one in use, which stays until
@@ -190,6 +217,13 @@ class Line:
 
     def _fail(self, job: Job, stage: jobs.Stage, error: FluxdropError) -> None:
         self._publishing.put(outcome.failed(job, stage, error))
+
+    def _announce_parts(self, folders: list[Path]) -> None:
+        # The index knows of all of them before the first can end, for whoever waits for them.
+        jobs_found = [job for folder in folders if (job := jobs.open_job(folder)) is not None]
+        self._store.claimed([claimed_row(job) for job in jobs_found])
+        for folder in folders:
+            self._on_job(folder)
 
     def _open_first(self) -> None:
         model = self._open(self._settings)
@@ -255,7 +289,11 @@ class Line:
             self._deaths.forget(record.job_id)
             self._on_end(record, path)
         for folder in published.void:
-            self._on_void(folder)
+            self._on_job(folder)
+
+
+def _first_stage(job: Job) -> jobs.Stage:
+    return "generate" if job.kind == "prompt" else "preprocess"
 
 
 def _fault(job: Job) -> FluxdropError:

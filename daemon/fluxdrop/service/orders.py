@@ -1,4 +1,4 @@
-"""What commands ask of a running daemon beyond jobs: to use another model.
+"""What commands ask of a running daemon beyond jobs: to use another model, to cancel jobs.
 
 An order is a file in .fluxdrop/requests/ and its answer one in .fluxdrop/answers/, both moved there
 whole.
@@ -20,14 +20,23 @@ from fluxdrop.logs import get_logger
 
 log = get_logger("fluxdrop.daemon")
 
-_SUFFIX = ".model.json"
+_SUFFIX = ".order.json"
 _LOOK_SECONDS = 0.1
 
 
-class ModelOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ModelOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="model"):
     """Use this model from now on."""
 
     model: str
+
+
+class CancelOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="cancel"):
+    """End these jobs, as far as they are unfinished."""
+
+    job_ids: list[str]
+
+
+Order = ModelOrder | CancelOrder
 
 
 class OrderAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -38,21 +47,19 @@ class OrderAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hint: str = ""
 
 
-def order_model(root: Root, model: str, on_wait: Callable[[], None]) -> None:
-    """Have the daemon that serves *root* use *model*, and wait until it does.
+def order(root: Root, wanted: Order, on_wait: Callable[[], None]) -> None:
+    """Have the daemon that serves *root* do what is *wanted*, and wait until it has.
 
     Raises FluxdropError when it refuses, or ends meanwhile.
     """
-    order = new_job_id()
-    path = root.requests / f"{order}{_SUFFIX}"
-    answer = root.answers / f"{order}.json"
-    durable.write(path, msgspec.json.encode(ModelOrder(model)))
+    name = new_job_id()
+    path = root.requests / f"{name}{_SUFFIX}"
+    answer = root.answers / f"{name}.json"
+    durable.write(path, msgspec.json.encode(wanted))
     while not answer.exists():
         if holder(root) is None:
             path.unlink(missing_ok=True)
-            raise FluxdropError(
-                f"The daemon that served {root.path} ended meanwhile", kind="not-running"
-            )
+            raise FluxdropError(f"No daemon serves {root.path}", kind="not-running")
         on_wait()
         time.sleep(_LOOK_SECONDS)
     answered = msgspec.json.decode(answer.read_bytes(), type=OrderAnswer)
@@ -62,26 +69,43 @@ def order_model(root: Root, model: str, on_wait: Callable[[], None]) -> None:
 
 
 def take_orders(
-    root: Root, use: Callable[[str, Callable[[FluxdropError | None], None]], None]
+    root: Root,
+    use: Callable[[str, Callable[[FluxdropError | None], None]], None],
+    cancel: Callable[[list[str]], None],
 ) -> None:
-    """Hand each order that waits to *use*, with what is to be told how it went."""
+    """Hand each order that waits on: to *use*, with what is to be told how it went, or to *cancel*."""
     for path in sorted(root.requests.glob(f"[!.]*{_SUFFIX}")):
         answer = partial(_answer, root, path.name.removesuffix(_SUFFIX))
         try:
-            order = msgspec.json.decode(path.read_bytes(), type=ModelOrder)
+            # An Order; the type is inferred from its tag.
+            order: Order = msgspec.json.decode(path.read_bytes(), type=ModelOrder | CancelOrder)
         except (OSError, msgspec.DecodeError) as error:
-            answer("", FluxdropError(f"{path} cannot be read: {error}", kind="request"))
+            answer(FluxdropError(f"{path} cannot be read: {error}", kind="request"))
         else:
-            use(order.model, partial(answer, order.model))
+            match order:
+                case ModelOrder(model):
+                    use(model, partial(_model_changed, root, model, answer))
+                case CancelOrder(job_ids):
+                    cancel(job_ids)
+                    answer(None)
         path.unlink(missing_ok=True)
 
 
-def _answer(root: Root, order: str, model: str, error: FluxdropError | None) -> None:
+def _model_changed(
+    root: Root,
+    model: str,
+    answer: Callable[[FluxdropError | None], None],
+    error: FluxdropError | None,
+) -> None:
     if error is None:
         choose_model(root, model)
         log.info("model changed", model=model)
+    answer(error)
+
+
+def _answer(root: Root, name: str, error: FluxdropError | None) -> None:
     answer = OrderAnswer(error.kind, error.message, error.hint) if error else OrderAnswer()
-    durable.write(root.answers / f"{order}.json", msgspec.json.encode(answer), sync=False)
+    durable.write(root.answers / f"{name}.json", msgspec.json.encode(answer), sync=False)
 
 
 def choose_model(root: Root, model: str) -> None:

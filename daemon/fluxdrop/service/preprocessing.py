@@ -15,6 +15,7 @@ from fluxdrop.jobs.store import Store
 from fluxdrop.preprocess.picture import open_picture
 from fluxdrop.preprocess.tensor import to_preview, to_tensor
 from fluxdrop.publish.outcome import Picture
+from fluxdrop.service.waiting import Waiting
 from fluxdrop.service.work import Fail, Model, Pictured, Prepared, Retire, Swap
 
 _SUFFIXES = {"JPEG": ".jpg", "WEBP": ".webp"}
@@ -27,6 +28,7 @@ class Preprocessing:
         self,
         settings: Settings,
         store: Store,
+        waiting: Waiting,
         *,
         open_further: Callable[[str], Model],
         hand_on: Callable[[Prepared | Retire | Swap], None],
@@ -34,6 +36,7 @@ class Preprocessing:
     ) -> None:
         self._settings = settings
         self._store = store
+        self._waiting = waiting
         self._open_further = open_further
         self._hand_on = hand_on
         self._fail = fail
@@ -52,6 +55,8 @@ class Preprocessing:
                 self._work(item)
 
     def _work(self, item: Pictured) -> None:
+        if item.generated is None and not self._waiting.begin(item.job):
+            return
         try:
             with item.job.timed("preprocess"):
                 prepared = self._prepared(item)

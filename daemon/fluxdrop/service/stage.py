@@ -39,7 +39,8 @@ class Stopping(Exception):
 
 
 class Stage(Generic[T]):
-    """Calls *work* with up to *most* items at a time; *limit* items wait before `put` blocks.
+    """Calls *work* with up to *most* items at a time; *limit* items wait before `put` blocks, any
+    number with a limit of 0. *idle* is called when there was no work for *idle_seconds*.
 
     An OSError of a passing kind (disk full, share gone) does not end the work: the same items are
     tried again until it succeeds, and `trouble` says why meanwhile. So *work* must bear to be done
@@ -56,6 +57,8 @@ class Stage(Generic[T]):
         stop: threading.Event,
         begin: Callable[[], None] | None = None,
         end: Callable[[], None] | None = None,
+        idle: Callable[[], None] | None = None,
+        idle_seconds: float = 0.0,
     ) -> None:
         self.name = name
         self.trouble = ""
@@ -65,6 +68,8 @@ class Stage(Generic[T]):
         self._stop = stop
         self._begin = begin
         self._end = end
+        self._idle = idle
+        self._idle_seconds = idle_seconds
         self._queue: queue.Queue[T | None] = queue.Queue(limit)
         self._in_hand = 0
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -124,7 +129,7 @@ class Stage(Generic[T]):
     def _take(self) -> list[T]:
         items: list[T] = []
         try:
-            item = self._queue.get()
+            item = self._first()
             while item is not None:
                 items.append(item)
                 if len(items) == self._most:
@@ -136,6 +141,14 @@ class Stage(Generic[T]):
         except queue.Empty:
             pass
         return items
+
+    def _first(self) -> T | None:
+        if self._idle is not None:
+            try:
+                return self._queue.get(timeout=self._idle_seconds)
+            except queue.Empty:
+                self._idle()
+        return self._queue.get()
 
     def _insist(self, items: list[T]) -> None:
         while True:

@@ -1,0 +1,55 @@
+"""``fluxdrop cancel``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from fluxdrop.cli.options import JsonOption, RootOption, print_json
+
+
+def cancel(
+    job: Annotated[
+        str,
+        typer.Argument(
+            metavar="JOB", help="A job's id, or a file's path below inbox/ for all of its pictures."
+        ),
+    ],
+    root: RootOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """End JOB, also between the steps of its picture; its input goes to outputs/failed/.
+
+    Exit code 1 if it was done before it could be cancelled.
+    """
+    from contextlib import closing
+
+    from fluxdrop.cli.progress import spinner
+    from fluxdrop.cli.records import print_rows, row_as_dict
+    from fluxdrop.errors import FluxdropError
+    from fluxdrop.jobs.store import Store
+    from fluxdrop.jobs.submission import wait_for_jobs
+    from fluxdrop.layout import find_root
+    from fluxdrop.service.orders import CancelOrder, order
+
+    served = find_root(root)
+    with closing(Store(served.database, read_only=True)) as store:
+        ids = [row.id for row in store.in_hand(job)]
+        ended = bool(store.find(job))
+    if not ids:
+        reason = "has ended already" if ended else "is no job in hand"
+        raise FluxdropError(
+            f"{job} {reason}",
+            hint="A file that still lies in inbox/ can be taken out of it.",
+            kind="cancel",
+        )
+    with spinner(f"Cancelling {job}"):
+        order(served, CancelOrder(ids), lambda: None)
+        rows = wait_for_jobs(served, ids, lambda _left: None)
+    if json_output:
+        print_json([row_as_dict(served, row) for row in rows])
+    else:
+        print_rows(served, rows)
+    if any(row.state == "done" for row in rows):
+        raise typer.Exit(1)

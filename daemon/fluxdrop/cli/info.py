@@ -1,0 +1,37 @@
+"""``fluxdrop info``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fluxdrop.cli.options import JsonOption, print_json
+
+
+def info(
+    picture: Annotated[Path, typer.Argument(metavar="PNG", help="A generated picture.")],
+    json_output: JsonOption = False,
+) -> None:
+    """Print what PNG says of how it was generated, by fluxdrop or another program."""
+    import msgspec
+
+    from fluxdrop.generate.infotext import parse_infotext
+    from fluxdrop.generate.png_info import read_infotext
+
+    infotext = read_infotext(picture)
+    request, warnings = parse_infotext(infotext)
+    if json_output:
+        print_json(
+            {
+                "file": str(picture),
+                "infotext": infotext,
+                "request": msgspec.to_builtins(request),
+                "warnings": warnings,
+            }
+        )
+        return
+    typer.echo(infotext)
+    for warning in warnings:
+        typer.echo(f"Warning: {warning}", err=True)

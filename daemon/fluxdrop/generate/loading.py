@@ -1,0 +1,165 @@
+"""A diffusers pipeline from its source into memory: its class, device, dtype and thrift.
+
+This module imports torch; only the generator process imports it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import diffusers
+import torch
+import transformers
+from diffusers.loaders import single_file_utils
+from diffusers.pipelines.auto_pipeline import AUTO_TEXT2IMAGE_PIPELINES_MAPPING
+
+from fluxdrop.config import PipelineTable
+from fluxdrop.errors import FluxdropError
+from fluxdrop.generate import failures, sources
+from fluxdrop.generate.sources import Source
+
+
+class Loaded(NamedTuple):
+    """A pipeline on its device."""
+
+    pipe: Any
+    device: str
+    dtype: torch.dtype
+
+
+def load(name: str, table: PipelineTable, source: Source) -> Loaded:
+    """Load the pipeline that is called *name*. Raises FluxdropError of kind ``pipeline``."""
+    for library in (diffusers, transformers):
+        logging: Any = library.utils.logging
+        logging.disable_progress_bar()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    device = _device(name, table.device)
+    try:
+        if source.single_file:
+            pipe, dtype = _from_single_file(source, table, device)
+        else:
+            auto: Any = diffusers.AutoPipelineForText2Image
+            where = {"revision": source.revision, "local_files_only": source.local_files_only}
+            dtype = _dtype(table.dtype, device, auto.load_config(source.location, **where))
+            pipe = auto.from_pretrained(source.location, use_safetensors=True, dtype=dtype, **where)
+        _place(pipe, table, device)
+    except FluxdropError:
+        raise
+    except Exception as error:
+        if failures.out_of_memory(error):
+            raise
+        if isinstance(error, ValueError) and "AutoPipeline" in str(error):
+            raise _no_text_to_image(name) from error
+        raise FluxdropError(
+            f"The pipeline {name} cannot be loaded: {failures.first_line(error)}",
+            hint="The log has the traceback.",
+            kind="pipeline",
+        ) from error
+    pipe.set_progress_bar_config(disable=True)
+    return Loaded(pipe, device, dtype)
+
+
+def be_thrifty(pipe: Any, *, attention_slicing: bool, vae_tiling: bool) -> None:
+    """Have *pipe* take less memory and more time, or not, where it can."""
+    if attention_slicing:
+        pipe.enable_attention_slicing()
+    else:
+        pipe.disable_attention_slicing()
+    vae = getattr(pipe, "vae", None)
+    for part in ("tiling", "slicing"):
+        switch = getattr(vae, f"{'enable' if vae_tiling else 'disable'}_{part}", None)
+        if switch is not None:
+            switch()
+
+
+def free_memory() -> None:
+    """Give back what torch keeps of an accelerator's memory for later."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    elif torch.backends.mps.is_available():
+        torch.mps.empty_cache()
+
+
+def _device(name: str, wanted: str) -> str:
+    there = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if wanted == "auto":
+        return next(device for device, is_there in there.items() if is_there)
+    if not there[wanted]:
+        raise FluxdropError(
+            f"The pipeline {name} is to run on {wanted}, which torch does not find here.",
+            hint='Install a torch for it, or set device = "auto" for the pipeline.',
+            kind="pipeline",
+        )
+    return wanted
+
+
+def _dtype(wanted: str, device: str, config: dict[str, Any]) -> torch.dtype:
+    """The dtype to compute in.
+
+    On CUDA it is a half: float16, or, for the big transformers, whose activations overflow it,
+    bfloat16.
+    """
+    if wanted != "auto":
+        dtype: torch.dtype = getattr(torch, wanted)
+        return dtype
+    if device != "cuda":
+        return torch.float32
+    is_transformer = "transformer" in config and torch.cuda.is_bf16_supported()
+    return torch.bfloat16 if is_transformer else torch.float16
+
+
+def _from_single_file(source: Source, table: PipelineTable, device: str) -> tuple[Any, torch.dtype]:
+    config_source = source.config or _inferred_config(source)
+    where = {
+        "revision": config_source.revision,
+        "local_files_only": config_source.local_files_only,
+    }
+    base: Any = diffusers.DiffusionPipeline
+    config = base.load_config(config_source.location, **where)
+    classes = {cls.__name__: cls for cls in AUTO_TEXT2IMAGE_PIPELINES_MAPPING.values()}
+    pipeline_class = classes.get(config["_class_name"])
+    if pipeline_class is None:
+        raise _no_text_to_image(source.model)
+    dtype = _dtype(table.dtype, device, config)
+    return pipeline_class.from_single_file(
+        source.location, config=config_source.location, dtype=dtype, **where
+    ), dtype
+
+
+def _inferred_config(source: Source) -> Source:
+    """The hub's repository of the configuration that the file's weights are known to have."""
+    utils: Any = single_file_utils
+    weights = utils.load_single_file_checkpoint(source.location, local_files_only=True)
+    repository: str = utils.fetch_diffusers_config(weights)["pretrained_model_name_or_path"]
+    try:
+        return sources.find(repository)
+    except FluxdropError as error:
+        raise FluxdropError(
+            f"{Path(source.location).name} looks like {repository}, but the configuration of that"
+            f" cannot be had: {error.message}",
+            hint="Name a diffusers folder that has it: config = FOLDER in [pipelines.NAME].",
+            kind="pipeline",
+        ) from error
+
+
+def _place(pipe: Any, table: PipelineTable, device: str) -> None:
+    if table.offload == "none" or device == "cpu":
+        pipe.to(device)
+    elif table.offload == "model":
+        pipe.enable_model_cpu_offload(device=device)
+    else:
+        pipe.enable_sequential_cpu_offload(device=device)
+    be_thrifty(pipe, attention_slicing=table.attention_slicing, vae_tiling=table.vae_tiling)
+
+
+def _no_text_to_image(name: str) -> FluxdropError:
+    return FluxdropError(
+        f"{name} is not a text-to-image pipeline that diffusers knows.",
+        hint="Choose one that AutoPipelineForText2Image can load.",
+        kind="pipeline",
+    )

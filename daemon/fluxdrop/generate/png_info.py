@@ -1,0 +1,114 @@
+"""The infotext of a PNG, as Stable Diffusion programs write it into text chunks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from fluxdrop.errors import FluxdropError
+from fluxdrop.generate.infotext import quote
+
+MOST_BYTES = 64 * 1024
+"""Of an infotext; a compressed chunk may hold far more than its size on the disk."""
+
+# InvokeAI's names of schedulers (invokeai/backend/stable_diffusion/schedulers) for the usual ones;
+# "_k" at their end stands for Karras.
+_INVOKEAI_SAMPLERS = {
+    "ddim": "DDIM",
+    "ddpm": "DDPM",
+    "deis": "DEIS",
+    "dpmpp_2m": "DPM++ 2M",
+    "dpmpp_2m_sde": "DPM++ 2M SDE",
+    "dpmpp_3m_sde": "DPM++ 3M SDE",
+    "dpmpp_sde": "DPM++ SDE",
+    "euler": "Euler",
+    "euler_a": "Euler a",
+    "heun": "Heun",
+    "kdpm_2": "DPM2",
+    "kdpm_2_a": "DPM2 a",
+    "lcm": "LCM",
+    "lms": "LMS",
+    "pndm": "PLMS",
+    "unipc": "UniPC",
+}
+
+
+def read_infotext(path: Path) -> str:
+    """The infotext in the PNG *path*: the chunk ``parameters``, as fluxdrop, AUTOMATIC1111, Forge
+    and SD.Next write it, or what InvokeAI has in ``invokeai_metadata``.
+
+    Raises FluxdropError of kind ``png-info`` where there is none that can be read.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        # Opening reads the chunks before the pixels, and Pillow bounds what they unpack to.
+        with Image.open(path, formats=["PNG"]) as image:
+            texts = {str(key): value for key, value in image.info.items()}
+    except FileNotFoundError:
+        raise _refusal(f"There is no file {path}") from None
+    except UnidentifiedImageError:
+        raise _refusal(f"{path} is not a PNG picture") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise _refusal(f"{path} cannot be read: {error}") from error
+    if isinstance(infotext := texts.get("parameters"), str):
+        if len(infotext.encode("utf-8", "replace")) > MOST_BYTES:
+            raise _refusal(f"{path} has more than {MOST_BYTES:,} bytes of parameters")
+        return infotext
+    if isinstance(metadata := texts.get("invokeai_metadata"), str):
+        return _from_invokeai(path, metadata)
+    raise _refusal(
+        f"{path} does not say how it was generated: it has no text chunk 'parameters'",
+        "ComfyUI writes its workflow instead, which is no infotext.",
+    )
+
+
+class _InvokeAIModel(msgspec.Struct):
+    name: str = ""
+
+
+class _InvokeAI(msgspec.Struct):
+    positive_prompt: str = ""
+    negative_prompt: str | None = None
+    steps: int | None = None
+    scheduler: str | None = None
+    cfg_scale: float | None = None
+    seed: int | None = None
+    width: int | None = None
+    height: int | None = None
+    model: _InvokeAIModel | None = None
+
+
+def _from_invokeai(path: Path, metadata: str) -> str:
+    try:
+        if len(metadata) > MOST_BYTES:
+            raise ValueError(f"it has more than {MOST_BYTES:,} characters")
+        found = msgspec.json.decode(metadata, type=_InvokeAI)
+    except ValueError as error:
+        raise _refusal(f"What InvokeAI wrote into {path} cannot be read: {error}") from error
+    pairs: list[tuple[str, object]] = [
+        ("Steps", found.steps),
+        ("Sampler", _sampler(found.scheduler)),
+        ("CFG scale", found.cfg_scale),
+        ("Seed", found.seed),
+        ("Size", f"{found.width}x{found.height}" if found.width and found.height else None),
+        ("Model", quote(found.model.name) if found.model and found.model.name else None),
+    ]
+    lines = [found.positive_prompt]
+    if found.negative_prompt:
+        lines.append(f"Negative prompt: {found.negative_prompt}")
+    lines.append(", ".join(f"{key}: {value}" for key, value in pairs if value is not None))
+    return "\n".join(lines)
+
+
+def _sampler(scheduler: str | None) -> str | None:
+    if scheduler is None:
+        return None
+    is_karras = scheduler.endswith("_k")
+    name = _INVOKEAI_SAMPLERS.get(scheduler.removesuffix("_k"), scheduler)
+    return f"{name} Karras" if is_karras else name
+
+
+def _refusal(message: str, hint: str = "") -> FluxdropError:
+    return FluxdropError(message, hint=hint, kind="png-info")
