@@ -43,10 +43,13 @@ def configuration() -> str:
     parts = [_CONFIGURATION]
     for field in msgspec.structs.fields(Settings):
         described, rules = _rules(field.type)
-        default = json.dumps(field.default)
+        if field.default is msgspec.NODEFAULT:
+            where = "none by default; in `fluxdrop.toml` only"
+        else:
+            default = json.dumps(field.default)
+            where = f"default `{default}`; variable `{PREFIX}{field.name.upper()}`"
         parts.append(
-            f"## `{field.name}`\n\n{described[0].upper()}{described[1:]}. {rules}; default `{default}`;"
-            f" variable `{PREFIX}{field.name.upper()}`.\n\n"
+            f"## `{field.name}`\n\n{described[0].upper()}{described[1:]}. {rules}; {where}.\n\n"
         )
     return "".join(parts).rstrip() + "\n"
 
@@ -54,6 +57,9 @@ def configuration() -> str:
 def _rules(annotation: Any) -> tuple[str, str]:
     """What a setting is for, and which values it takes."""
     kind, *metas = get_args(annotation)
+    if get_origin(kind) is dict:
+        # A page may link to its neighbours, but not as the README does.
+        return metas[-1].description.replace("(docs/", "("), "A table for each"
     if get_origin(kind) is not None and metas and get_args(kind) and not _is_literal(kind):
         kind, *inner = get_args(kind)
         metas = [*inner, *metas]

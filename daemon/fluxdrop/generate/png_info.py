@@ -49,7 +49,7 @@ def read_infotext(path: Path) -> str:
     except FileNotFoundError:
         raise _refusal(f"There is no file {path}") from None
     except UnidentifiedImageError:
-        raise _refusal(f"{path} is not a PNG picture") from None
+        raise _refusal(f"{path} is not a PNG picture, or not a whole one") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise _refusal(f"{path} cannot be read: {error}") from error
     if isinstance(infotext := texts.get("parameters"), str):
@@ -84,7 +84,7 @@ def _from_invokeai(path: Path, metadata: str) -> str:
     try:
         if len(metadata) > MOST_BYTES:
             raise ValueError(f"it has more than {MOST_BYTES:,} characters")
-        found = msgspec.json.decode(metadata, type=_InvokeAI)
+        found = msgspec.json.decode(metadata.encode(), type=_InvokeAI)
     except ValueError as error:
         raise _refusal(f"What InvokeAI wrote into {path} cannot be read: {error}") from error
     pairs: list[tuple[str, object]] = [

@@ -39,7 +39,7 @@ def read_prompts(text: str) -> list[Wanted]:
     pictures of a batch have seeds that count on from the first, as in stable-diffusion-webui. Raises
     FluxdropError of kind ``prompt``, for the whole file, when one of the prompts cannot be.
     """
-    texts = [part for part in _DIVIDER.split(text) if part.strip("\ufeff \t\r\n")] or [text]
+    texts = [part for part in _DIVIDER.split(text) if part.strip("\ufeff \t\r\n")] or [""]
     wanted: list[Wanted] = []
     for number, part in enumerate(texts, 1):
         try:

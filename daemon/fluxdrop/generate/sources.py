@@ -83,11 +83,13 @@ def _from_file(path: Path, config: str | None) -> Source:
         _refuse_pickles(str(path), [path.name], set())
     if path.suffix != ".safetensors":
         raise _refusal(f"{path} is no pipeline: a single file has to be .safetensors.")
+    config_source = find(config) if config else None
     return Source(
         location=str(path),
         single_file=True,
-        config=find(config) if config else None,
+        config=config_source,
         model=path.stem,
+        defaults=config_source.defaults if config_source else Defaults(),
     )
 
 
