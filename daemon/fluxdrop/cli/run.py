@@ -27,15 +27,21 @@ def run(
     from fluxdrop.logs import configure
 
     served = find_root(root)
-    settings = config.load(served.path, {"engine": engine, "log_level": log_level})
+
+    def load() -> config.Settings:
+        return config.load(served.path, {"engine": engine, "log_level": log_level})
+
+    settings = load()
     served.create()
     configure(settings.log_level, served.logs)
 
     from fluxdrop.service.daemon import Daemon
+    from fluxdrop.service.notify import Notifier
 
-    daemon = Daemon(served, settings, once=once)
+    daemon = Daemon(served, settings, once=once, load=load, notifier=Notifier.from_environment())
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: daemon.stop())
+    signal.signal(signal.SIGHUP, lambda _number, _frame: daemon.reload())
     daemon.run()
     if once and (daemon.failed or daemon.left):
         raise typer.Exit(1)

@@ -67,15 +67,7 @@ class Intake:
         self._room = room
         self.filesystem = filesystem_of(root.inbox)
         self.polling = needs_polling(self.filesystem)
-        self._scan_seconds = (
-            min(_POLL_SECONDS, settings.scan_seconds) if self.polling else settings.scan_seconds
-        )
-        self._patience = Patience(
-            settings.settle_seconds,
-            settings.incomplete_seconds,
-            trust_clock=not self.polling,
-            largest=settings.max_file_bytes,
-        )
+        self.apply(settings)
         self._events: queue.SimpleQueue[tuple[str, Hint | None] | None] = queue.SimpleQueue()
         self._waiting: dict[str, _Waiting] = {}
         self._counts: Counter[Kind | None] = Counter()
@@ -88,6 +80,18 @@ class Intake:
         self._left_before: dict[str, str] = {}
         self._next_scan = 0.0
         self._watch: Watch | None = None
+
+    def apply(self, settings: Settings) -> None:
+        """Use these settings from now on."""
+        self._scan_seconds = (
+            min(_POLL_SECONDS, settings.scan_seconds) if self.polling else settings.scan_seconds
+        )
+        self._patience = Patience(
+            settings.settle_seconds,
+            settings.incomplete_seconds,
+            trust_clock=not self.polling,
+            largest=settings.max_file_bytes,
+        )
 
     @property
     def waiting(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
+from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -22,9 +23,11 @@ from fluxdrop.moments import now
 from fluxdrop.publish.outputs import records
 from fluxdrop.publish.publisher import row_of
 from fluxdrop.publish.result import Failure, Record
-from fluxdrop.service.heartbeat import Beat, Heartbeat
+from fluxdrop.service.heartbeat import Beat, Heartbeat, summary
 from fluxdrop.service.line import Line
+from fluxdrop.service.notify import Notifier
 from fluxdrop.service.orders import take_orders
+from fluxdrop.service.reload import Reload
 from fluxdrop.service.reports import Reports
 from fluxdrop.service.stage import Stopping
 
@@ -34,12 +37,26 @@ _MOST_PROMPTS = 16
 
 
 class Daemon:
-    """Serves *root* until `stop`, or with *once* until there is nothing left to do."""
+    """Serves *root* until `stop`, or with *once* until there is nothing left to do.
 
-    def __init__(self, root: Root, settings: Settings, *, once: bool = False) -> None:
+    *load* gives the settings anew for `reload`; *notifier* tells the service manager.
+    """
+
+    def __init__(
+        self,
+        root: Root,
+        settings: Settings,
+        *,
+        once: bool = False,
+        load: Callable[[], Settings] | None = None,
+        notifier: Notifier | None = None,
+    ) -> None:
         self._root = root
         self._settings = settings
         self._once = once
+        self._load = load or (lambda: settings)
+        self._notifier = notifier or Notifier()
+        self._reload_wanted = False
         self._stop = threading.Event()
         self._counting = threading.Lock()
         self._in_flight: dict[str, bool] = {}
@@ -57,6 +74,12 @@ class Daemon:
         self._stop.set()
         if self._line is not None:
             self._line.hasten()
+        if self._intake is not None:
+            self._intake.wake()
+
+    def reload(self) -> None:
+        """Read settings and model again soon; may be called from a signal handler."""
+        self._reload_wanted = True
         if self._intake is not None:
             self._intake.wake()
 
@@ -82,6 +105,7 @@ class Daemon:
                 except Stopping:
                     pass
                 finally:
+                    self._notifier.stopping()
                     log.info("stopping", done=self.done, failed=self.failed)
                     line.stop()
                     heartbeat.remove()
@@ -96,9 +120,12 @@ class Daemon:
             self._intake = intake
             log.info("serving", root=str(self._root.path), pid=os.getpid())
             self._recover(line, store)
+            reload = Reload(self._root, self._load, line, intake, self._notifier)
+            self._notifier.ready(line.longest_answer)
             while not self._stop.is_set():
                 # A generation's progress is worth a fresher heartbeat than an idle daemon's.
-                intake.step(longest=0.2 if self._once else 1.0 if line.current else 5.0)
+                longest = 0.2 if self._once else 1.0 if line.current else 5.0
+                intake.step(min(longest, self._notifier.patience))
                 line.check()
                 take_orders(self._root, line.use, partial(self._cancel, line))
                 while self._to_take:
@@ -106,6 +133,12 @@ class Daemon:
                 beat = self._beat(line, intake, started)
                 heartbeat.write(beat)
                 reports.beat(beat)
+                self._notifier.status(summary(beat))
+                # Not reached while the scan loop hangs.
+                self._notifier.feed("worker" if line.owed > self._notifier.patience else "")
+                if self._reload_wanted and not reload.busy:
+                    self._reload_wanted = False
+                    reload.begin()
                 if self._once and not (intake.waiting or self._in_flight or self._to_take):
                     self.left = intake.left
                     return

@@ -52,7 +52,8 @@ class Generating:
         announce: Callable[[list[Path]], None],
         wait_hook: Callable[[], None],
     ) -> None:
-        self._settings = settings
+        self._settings = self._wanted = settings
+        self._wait_hook = wait_hook
         self._store = store
         self._deaths = deaths
         self._waiting = waiting
@@ -73,6 +74,10 @@ class Generating:
 
         It may be done again with the same items, until it comes to its end once.
         """
+        if self._wanted is not self._settings:
+            self.close()
+            self._settings = self._wanted
+            self.generator = Generator(self._settings, wait_hook=self._wait_hook)
         groups: dict[Hashable, list[_Asked]] = {}
         for job in items:
             if job.id in self._ended:
@@ -89,6 +94,14 @@ class Generating:
         for group in groups.values():
             self._make(group)
         self._ended.clear()
+
+    def apply(self, settings: Settings) -> None:
+        """Use these settings from the next picture on, in a generator of their own."""
+        self._wanted = settings
+
+    def close(self) -> None:
+        """End the generator; the next picture starts another."""
+        self.generator.close()
 
     def _asked(self, job: Job) -> _Asked | None:
         """What *job* asks for; None where its picture is there already, which is handed on."""

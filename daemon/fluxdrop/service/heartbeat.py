@@ -48,6 +48,17 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True):
     trouble: list[str]
 
 
+def summary(beat: Beat) -> str:
+    """*beat* in one line."""
+    engine = beat.engine
+    runs = f"{beat.model} on {engine.engine} {engine.version} ({engine.backend})" if engine else ""
+    generating = ""
+    if beat.current:
+        generating = f"generating {beat.current['file']}"
+    counts = f"{beat.inbox} in the inbox, {sum(beat.stages.values())} in hand"
+    return "; ".join(filter(None, (runs, counts, generating, *beat.trouble)))
+
+
 class Heartbeat:
     """Writes beats to *path* when they differ, and now and then when they do not."""
 

@@ -41,6 +41,7 @@ log = get_logger("fluxdrop.daemon")
 
 _PUBLISH_MOST = 64
 _STOP_GRACE_SECONDS = 5.0
+_SPARE_SECONDS = 60.0
 
 Answer = Callable[[FluxdropError | None], None]
 """Told how the change to another model went."""
@@ -63,7 +64,8 @@ class Line:
         on_job: Callable[[Path], None],
     ) -> None:
         self._root = root
-        self._settings = settings
+        self.settings = settings
+        """Those in use."""
         self._store = store
         self._on_end = on_end
         self._on_job = on_job
@@ -116,12 +118,12 @@ class Line:
             # One file may become many jobs; the intake bounds how many files there are.
             limit=0,
             stop=self._stop,
-            end=self._generate.generator.close,
-            idle=self._generate.generator.close,
+            end=self._generate.close,
+            idle=self._generate.close,
             idle_seconds=settings.generator_idle_seconds,
         )
         # Workers end with the thread that started them, so this one lasts as long as they do.
-        self._changing = Stage[tuple[str, Answer]](
+        self._changing = Stage[tuple[Settings, Answer]](
             "model", self._change, most=1, limit=4, stop=self._stop
         )
         self.stages: tuple[Stage[Any], ...] = (
@@ -141,6 +143,17 @@ class Line:
     def current(self) -> Current | None:
         """The pictures being generated."""
         return self._generate.current
+
+    @property
+    def owed(self) -> float:
+        """For how many seconds the engine has owed an answer; 0 when it owes none."""
+        return self._predict.owed
+
+    @property
+    def longest_answer(self) -> float:
+        """Seconds after which a worker that owes an answer was replaced, with room to spare."""
+        settings = self.settings
+        return settings.worker_start_seconds + settings.worker_call_seconds + _SPARE_SECONDS
 
     @property
     def generator_pid(self) -> int | None:
@@ -192,7 +205,17 @@ class Line:
     def use(self, model: str, answer: Answer) -> None:
         """Change to another model: it is loaded and warmed beside the one in use, which stays until
         the other answers, and for good if that never happens."""
-        self._changing.put((model, answer))
+        self.change(msgspec.structs.replace(self.settings, model=model), answer)
+
+    def change(self, settings: Settings, answer: Answer) -> None:
+        """As `use`, with all that *settings* say of the model and its engine."""
+        self._changing.put((settings, answer))
+
+    def apply(self, settings: Settings) -> None:
+        """Use *settings* from now on in all but the model and the queues."""
+        self.settings = settings
+        self._preprocess.apply(settings)
+        self._generate.apply(settings)
 
     def hasten(self) -> None:
         """End what is being waited for: a generation at once, anything else after a grace."""
@@ -226,7 +249,7 @@ class Line:
             self._on_job(folder)
 
     def _open_first(self) -> None:
-        model = self._open(self._settings)
+        model = self._open(self.settings)
         self._preprocess.model = self._predict.model = model
 
     def _open(self, settings: Settings) -> Model:
@@ -241,22 +264,25 @@ class Line:
     def _further(self, name: str) -> Model:
         """The model *name* beside the one in use, for a job that asks for it."""
         bundle = load_bundle(name, self._root.models)
-        return Model(bundle, OnDemandEngine(partial(self._engine, self._settings, bundle)))
+        return Model(bundle, OnDemandEngine(partial(self._engine, self.settings, bundle)))
 
     def _close_engines(self) -> None:
         self._predict.close()
         if self._preprocess.further is not None:
             self._preprocess.further[1].engine.close()
 
-    def _change(self, items: list[tuple[str, Answer]]) -> None:
-        for name, answer in items:
+    def _change(self, items: list[tuple[Settings, Answer]]) -> None:
+        for settings, answer in items:
             try:
-                model = self._open(msgspec.structs.replace(self._settings, model=name))
+                model = self._open(settings)
             except FluxdropError as error:
-                log.error("the model stays as it was", wanted=name, reason=error.message)
                 answer(error)
                 continue
-            self._preprocessing.put(Swap(model, partial(answer, None)))
+            self._preprocessing.put(Swap(model, partial(self._changed, settings, answer)))
+
+    def _changed(self, settings: Settings, answer: Answer) -> None:
+        self.settings = settings
+        answer(None)
 
     def _publish(self, items: list[Finished]) -> None:
         self.announce(self.publisher.publish(items))

@@ -100,6 +100,8 @@ def _model_changed(
     if error is None:
         choose_model(root, model)
         log.info("model changed", model=model)
+    else:
+        log.error("the model stays as it was", wanted=model, reason=error.message)
     answer(error)
 
 

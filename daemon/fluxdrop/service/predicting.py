@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import groupby
 
 import numpy as np
@@ -45,6 +46,13 @@ class Predicting:
         """The model in use."""
         self.trouble = ""
         """Why pictures wait for the engine, while they do."""
+        self._asked_at: float | None = None
+
+    @property
+    def owed(self) -> float:
+        """For how many seconds the engine has owed an answer; 0 when it owes none."""
+        asked_at = self._asked_at
+        return time.monotonic() - asked_at if asked_at is not None else 0.0
 
     def work(self, items: list[Prepared | Retire | Swap]) -> None:
         """Predict all of *items*, in order."""
@@ -76,7 +84,8 @@ class Predicting:
         started = time.perf_counter()
         while True:
             try:
-                raw = model.engine.predict(np.concatenate([item.tensor for item in items]))
+                with self._asking():
+                    raw = model.engine.predict(np.concatenate([item.tensor for item in items]))
             except EngineDown as error:
                 self._wait_for_engine(error)
             except FluxdropError as error:
@@ -93,6 +102,14 @@ class Predicting:
             item.job.timings_ms["predict"] = round(milliseconds, 3)
             self._conclude(item, row)
         return None
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        self._asked_at = time.monotonic()
+        try:
+            yield
+        finally:
+            self._asked_at = None
 
     def _predict_singly(self, model: Model, items: list[Prepared]) -> None:
         for item in items:

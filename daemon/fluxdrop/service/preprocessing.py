@@ -45,6 +45,10 @@ class Preprocessing:
         self.further: tuple[str, Model] | None = None
         """The model beside it that a job named last, and how that job named it."""
 
+    def apply(self, settings: Settings) -> None:
+        """Use these settings from the next picture on."""
+        self._settings = settings
+
     def work(self, items: list[Pictured | Swap]) -> None:
         """Preprocess each of *items*."""
         for item in items:

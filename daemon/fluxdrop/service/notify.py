@@ -1,0 +1,98 @@
+"""What the daemon tells its service manager: the protocol of sd_notify(3), without a library.
+
+Started by hand there is no $NOTIFY_SOCKET, and nothing is told to anybody.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import MutableMapping
+
+from fluxdrop.logs import get_logger
+
+log = get_logger("fluxdrop.daemon")
+
+_SEND_SECONDS = 1.0
+_MICROSECONDS = 1_000_000
+
+
+class Notifier:
+    """Datagrams to *address*, a path or, behind an @, an abstract name; empty: to nobody.
+
+    *watchdog_seconds* is how long the service manager bears with silence; 0: for ever. Any thread
+    may use it.
+    """
+
+    def __init__(self, address: str = "", watchdog_seconds: float = 0.0) -> None:
+        self._address = f"\0{address[1:]}" if address.startswith("@") else address
+        self._watchdog_seconds = watchdog_seconds
+        self._fed = float("-inf")
+        self._starves = ""
+        self._status = ""
+
+    @classmethod
+    def from_environment(cls, environ: MutableMapping[str, str] = os.environ) -> Notifier:
+        """The notifier that the service manager asks for. The variables are taken out of *environ*,
+        as they are not meant for child processes.
+        """
+        address = environ.pop("NOTIFY_SOCKET", "")
+        microseconds = environ.pop("WATCHDOG_USEC", "")
+        pid = environ.pop("WATCHDOG_PID", "")
+        is_ours = address and microseconds.isdigit() and pid in ("", str(os.getpid()))
+        return cls(address, int(microseconds) / _MICROSECONDS if is_ours else 0.0)
+
+    @property
+    def patience(self) -> float:
+        """How many seconds the worker may owe an answer and count as alive; infinite without a watchdog."""
+        return self._watchdog_seconds / 4 or float("inf")
+
+    def ready(self, longest_answer: float) -> None:
+        """The service is up, or has read its configuration again, and mends by itself what is silent
+        for *longest_answer* seconds: a watchdog that waits for less gets as much.
+        """
+        if 0.0 < self._watchdog_seconds < longest_answer:
+            self._send(f"WATCHDOG_USEC={int(longest_answer * _MICROSECONDS)}")
+        self._send("READY=1")
+
+    def reloading(self) -> None:
+        """The service reads its configuration again; `ready` ends it."""
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+    def stopping(self) -> None:
+        """The service ends."""
+        self._send("STOPPING=1")
+
+    def status(self, text: str) -> None:
+        """Show *text*, one line, in ``systemctl status``."""
+        # A file's name may hold a newline, behind which would be another message.
+        line = " ".join(text.split())
+        if line != self._status:
+            self._status = line
+            self._send(f"STATUS={line}")
+
+    def feed(self, hung: str) -> None:
+        """Say that the service moves on, unless *hung* names what does not."""
+        if not self._watchdog_seconds:
+            return
+        if hung != self._starves:
+            self._starves = hung
+            if hung:
+                log.error("the watchdog is not fed", reason=hung)
+            else:
+                log.info("the watchdog is fed again")
+        if not hung and time.monotonic() - self._fed >= self._watchdog_seconds / 8:
+            self._fed = time.monotonic()
+            self._send("WATCHDOG=1")
+
+    def _send(self, message: str) -> None:
+        if not self._address:
+            return
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+                channel.settimeout(_SEND_SECONDS)
+                channel.connect(self._address)
+                channel.send(message.encode(errors="replace"))
+        except OSError as error:
+            log.warning("the service manager cannot be told", what=message, reason=str(error))
