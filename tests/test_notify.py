@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import PATIENCE, Daemon, ends, every_file, failures, results, serving, started
+from conftest import PATIENCE, Daemon, failures, results, serving, started
 
 from fluxdrop.layout import Root
 from fluxdrop.provision import find_julia
@@ -192,37 +192,6 @@ def test_hung_scan_loop(
     assert ["ring.json"] == list(results(root))
 
 
-def test_stop_in_mid_job(root: Root, manager: ServiceManager) -> None:
-    """SIGTERM during a generation ends the daemon with 0 and leaves the job claimed and no file of it;
-    the next start gives the one result.
-    """
-    pytest.importorskip("diffusers")
-    (root.inbox / "circle.txt").write_text("a circle\nSteps: 100, Seed: 1, Size: 64x64\n")
-    with managed(manager, root, engine="onnxruntime") as daemon:
-        daemon.wait_until(
-            lambda: (
-                (beat := heartbeat.read(root.heartbeat)) is not None
-                and beat.current is not None
-                and int(beat.current["step"] or 0) > 0
-            ),
-            "a generation's first steps",
-        )
-        assert 0 == daemon.stop()
-    manager.wait_for("STOPPING=1")
-
-    assert set() == every_file(root)
-    assert 1 == len(list(root.work.iterdir()))
-
-    with serving(root, engine="onnxruntime") as daemon:
-        daemon.wait_for_ends(1)
-        assert 0 == daemon.stop()
-
-    assert ["circle.json"] == list(results(root))
-    assert {} == failures(root)
-    assert 1 == len(ends(root))
-    assert [] == list(root.work.iterdir())
-
-
 def test_reload(root: Root, samples: Path) -> None:
     """SIGHUP changes what can change, names what waits for a restart, and refuses a wrong file whole."""
 
@@ -236,14 +205,12 @@ def test_reload(root: Root, samples: Path) -> None:
 
     model = samples.parent / "daemon/fluxdrop/models/round-or-angular"
     shutil.copytree(model, root.models / "other")
+    onnx = 'engine = "onnxruntime"\n'
+    (root.path / "fluxdrop.toml").write_text(onnx)
     with serving(root) as daemon:
-        first = reloaded(daemon, 'engine = "onnxruntime"\nbatch_size = 7\n', "reloaded", 1)
-        second = reloaded(
-            daemon,
-            'engine = "onnxruntime"\nbatch_size = 7\nmodel = "other"\nmax_pixels = 100\n',
-            "reloaded",
-            2,
-        )
+        first = reloaded(daemon, f"{onnx}batch_size = 7\nscan_seconds = 9\n", "reloaded", 1)
+        other = f'{onnx}scan_seconds = 9\nmodel = "other"\nmax_pixels = 100\n'
+        second = reloaded(daemon, other, "reloaded", 2)
         unknown = reloaded(daemon, "max_pixel = 9\n", "reload refused", 1)
         absent = reloaded(daemon, 'model = "nowhere"\n', "reload refused", 2)
         shutil.copy(samples / "round_ring_01.png", root.inbox / "ring.png")
@@ -252,7 +219,7 @@ def test_reload(root: Root, samples: Path) -> None:
 
     failure = failures(root)["ring.png.error.json"]
 
-    assert (["engine"], ["batch_size"]) == (first["changed"], first["after_a_restart"])
+    assert (["scan_seconds"], ["batch_size"]) == (first["changed"], first["after_a_restart"])
     assert ["model", "max_pixels"] == second["changed"]
     assert "has the unknown key max_pixel." in str(unknown["reason"])
     assert "nowhere" in str(absent["reason"])

@@ -1,4 +1,4 @@
-"""Where the package's own data lies: the embedded models and the Julia sources."""
+"""Where the package's own data lies: the embedded models, the Julia sources, the systemd units."""
 
 from __future__ import annotations
 
@@ -16,3 +16,9 @@ def julia_folder() -> Path:
     """The folder of the Julia worker: inside an installed package, or beside it in a checkout."""
     installed = _PACKAGE / "julia"
     return installed if installed.is_dir() else _PACKAGE.parents[1] / "julia"
+
+
+def systemd_folder() -> Path:
+    """The folder of the systemd units: inside an installed package, or beside it in a checkout."""
+    installed = _PACKAGE / "systemd" / "files"
+    return installed if installed.is_dir() else _PACKAGE.parents[1] / "systemd"

@@ -16,6 +16,7 @@ from fluxdrop.cli.jobs import jobs
 from fluxdrop.cli.model import model_app
 from fluxdrop.cli.replay import replay
 from fluxdrop.cli.run import run
+from fluxdrop.cli.service import service_app
 from fluxdrop.cli.show import show
 from fluxdrop.cli.single import generate, predict, preprocess
 from fluxdrop.cli.status import status
@@ -65,3 +66,4 @@ for command in (
 ):
     app.command()(command)
 app.add_typer(model_app, name="model")
+app.add_typer(service_app, name="service")

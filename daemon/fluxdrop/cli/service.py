@@ -1,0 +1,113 @@
+"""``fluxdrop service``: the systemd units."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fluxdrop.cli.options import JsonOption, print_json
+
+if TYPE_CHECKING:
+    from fluxdrop.systemd.units import Station
+
+service_app = typer.Typer(
+    help="The daemon as a systemd service.", no_args_is_help=True, rich_markup_mode=None
+)
+
+ServedOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--root",
+        help="The root to serve. Default: $FLUXDROP_ROOT, else /srv/fluxdrop, or ~/fluxdrop with --user.",
+    ),
+]
+UserOption = Annotated[
+    bool, typer.Option("--user", help="For your own service manager, not the system's.")
+]
+RunAsOption = Annotated[str, typer.Option("--run-as", help="The account that it runs under.")]
+GroupOption = Annotated[str, typer.Option("--group", help="The group that shares the root.")]
+GpuOption = Annotated[bool, typer.Option("--gpu", help="With the drop-in that admits GPUs.")]
+DestinationOption = Annotated[
+    Path, typer.Option("--destdir", help="A folder that stands for /, to make a package.")
+]
+ForceOption = Annotated[
+    bool, typer.Option("--force", help="Even where a file was changed by hand.")
+]
+
+
+@service_app.command("install")
+def install(
+    root: ServedOption = None,
+    user: UserOption = False,
+    run_as: RunAsOption = "fluxdrop",
+    group: GroupOption = "fluxdrop",
+    gpu: GpuOption = False,
+    destdir: DestinationOption = Path("/"),
+    force: ForceOption = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Write the units for this installation, and tell what to do next."""
+    from fluxdrop.systemd import install as installer
+
+    station = _station(root, user, run_as, group, gpu)
+    written = installer.install(station, destdir.absolute(), force=force)
+    steps = station.next_steps()
+    if json_output:
+        print_json({"written": list(map(str, written)), "next": steps})
+        return
+    for path in written:
+        typer.echo(f"Wrote {path}")
+    typer.echo("Next:")
+    for step in steps:
+        typer.echo(f"    {step}")
+
+
+@service_app.command("uninstall")
+def uninstall(
+    user: UserOption = False,
+    destdir: DestinationOption = Path("/"),
+    force: ForceOption = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Remove the units that `install` wrote. The root, its account and its files stay."""
+    from fluxdrop.systemd import install as installer
+
+    station = _station(None, user, "fluxdrop", "fluxdrop", gpu=True)
+    removed = installer.uninstall(station, destdir.absolute(), force=force)
+    if json_output:
+        print_json({"removed": list(map(str, removed))})
+        return
+    for path in removed:
+        typer.echo(f"Removed {path}")
+    manager = "systemctl --user" if user else "systemctl"
+    typer.echo(f"Next:\n    {manager} disable --now fluxdrop\n    {manager} daemon-reload")
+
+
+@service_app.command("show")
+def show(
+    root: ServedOption = None,
+    user: UserOption = False,
+    run_as: RunAsOption = "fluxdrop",
+    group: GroupOption = "fluxdrop",
+    gpu: GpuOption = False,
+    json_output: JsonOption = False,
+) -> None:
+    """Print what `install` would write."""
+    files = _station(root, user, run_as, group, gpu).files()
+    if json_output:
+        print_json({str(path): text for path, text in files.items()})
+        return
+    typer.echo("\n".join(f"# {path}\n{text}" for path, text in files.items()), nl=False)
+
+
+def _station(root: Path | None, user: bool, run_as: str, group: str, gpu: bool) -> Station:
+    import os
+
+    from fluxdrop.systemd.units import Station
+
+    named = os.environ.get("FLUXDROP_ROOT")
+    default = Path.home() / "fluxdrop" if user else Path("/srv/fluxdrop")
+    served = (root or (Path(named) if named else default)).absolute()
+    return Station(served, own=user, account=run_as, group=group, gpu=gpu)

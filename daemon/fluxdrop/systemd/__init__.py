@@ -1,0 +1,1 @@
+"""The systemd units: fitted to an installation, and installed."""
