@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+from conftest import fluxdrop
 
 from fluxdrop import config
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
+from fluxdrop.layout import Root
 
 
 def write(folder: Path, text: str) -> Path:
@@ -129,3 +132,51 @@ def test_every_setting_is_described() -> None:
     assert [] == [
         key for key, metas in described.items() if not any(meta.description for meta in metas)
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("FLUXDROP_MODLE", "Did you mean FLUXDROP_MODEL?"),
+        ("FLUXDROP_JULIA_PROJEKT", "Did you mean FLUXDROP_JULIA_PROJECT?"),
+        ("FLUXDROP_engine", "Did you mean FLUXDROP_"),
+    ],
+)
+def test_unknown_variable(name: str, hint: str) -> None:
+    """A FLUXDROP_ variable that means nothing is refused, with the nearest one that does."""
+    with pytest.raises(FluxdropError, match=f"{name} in the environment is no setting") as caught:
+        config.load(None, environ={name: "x", "FLUXDROP_ROOT": "/srv", "OTHER": "y"})
+
+    assert caught.value.hint.startswith(hint)
+
+
+def test_config_command(root: Root) -> None:
+    """`fluxdrop config` shows every setting with its strongest place, as a table and as JSON."""
+    write(root.path, 'engine = "julia"\nmodel = "one"\nbatch_size = 8\nmax_pixels = 9\n')
+    root.model_in_use.write_text("two\n")
+    asked = ("config", "--root", root.path, "--log-level", "debug")
+    shown = json.loads(fluxdrop(*asked, "--json", engine="onnxruntime", batch_size=4).stdout)
+    table = fluxdrop(*asked, engine="onnxruntime").stdout
+
+    file = str(root.path / "fluxdrop.toml")
+    expected = {
+        "engine": {"value": "onnxruntime", "from": "FLUXDROP_ENGINE"},
+        "model": {"value": "two", "from": "model use"},
+        "batch_size": {"value": 4, "from": "FLUXDROP_BATCH_SIZE"},
+        "max_pixels": {"value": 9, "from": file},
+        "log_level": {"value": "debug", "from": "--log-level"},
+        "scan_seconds": {"value": 30.0, "from": "default"},
+    }
+
+    assert expected == {key: shown[key] for key in expected}
+    assert list(Settings.__struct_fields__) == list(shown)
+    assert ["engine", "onnxruntime", "FLUXDROP_ENGINE"] == table.splitlines()[1].split()
+
+
+def test_config_command_refuses(root: Root) -> None:
+    """`fluxdrop config` says what is wrong in one sentence and the exit code 2."""
+    write(root.path, "batch_sise = 8")
+    done = fluxdrop("config", "--root", root.path)
+
+    assert 2 == done.returncode
+    assert done.stderr.endswith("unknown key batch_sise. Did you mean batch_size?\n")

@@ -8,9 +8,9 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta
@@ -20,6 +20,15 @@ from fluxdrop.layout import Root
 
 FILE = "fluxdrop.toml"
 PREFIX = "FLUXDROP_"
+OTHER_VARIABLES = (
+    "FLUXDROP_ROOT",
+    "FLUXDROP_JULIA",
+    "FLUXDROP_JULIA_PROJECT",
+    "FLUXDROP_DATA_DIR",
+    "FLUXDROP_COVERAGE",
+    "FLUXDROP_FAULT",
+)
+"""The variables that are no settings; the last two are for tests."""
 
 # poll(2) waits for 24 days at the most.
 Seconds = Annotated[float, Meta(gt=0, le=1_000_000)]
@@ -141,16 +150,35 @@ def load(
     """Gather the settings for *root* (without one: variables and *flags* only); flags that are None
     are not set.
 
-    Raises FluxdropError for an unknown key, with the nearest right one, and for a value of the
-    wrong type or range.
+    Raises FluxdropError for an unknown key or variable, with the nearest right one, and for a value
+    of the wrong type or range.
     """
-    values: dict[str, Any] = {}
+    return Settings(**{key: found.value for key, found in sources(root, flags, environ).items()})
+
+
+class Found(NamedTuple):
+    """A setting that is not the default's, and the *place* that says so."""
+
+    value: Any
+    place: str
+
+
+def sources(
+    root: Path | None,
+    flags: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> dict[str, Found]:
+    """The settings that are made somewhere, with the strongest place of each; otherwise as `load`."""
+    found: dict[str, Found] = {}
     if root is not None:
-        values |= _from_file(root / FILE)
-        values |= _model_in_use(Root(root).model_in_use)
-    values |= _from_environment(environ)
-    values |= _from_flags(flags or {})
-    return Settings(**values)
+        file, model = root / FILE, Root(root).model_in_use
+        found |= {key: Found(value, str(file)) for key, value in _from_file(file).items()}
+        found |= {key: Found(value, "model use") for key, value in _model_in_use(model).items()}
+    for key, value in _from_environment(environ).items():
+        found[key] = Found(value, f"{PREFIX}{key.upper()}")
+    for key, value in _from_flags(flags or {}).items():
+        found[key] = Found(value, _flag(key))
+    return found
 
 
 def _from_file(path: Path) -> dict[str, Any]:
@@ -174,12 +202,7 @@ def _refuse_unknown(
 ) -> None:
     for key in table:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = (
-                f"Did you mean {prefix}{near[0]}?"
-                if near
-                else "README.md lists the keys, with docs/generation.md for those of a pipeline."
-            )
+            hint = _nearest(key, known, prefix)
             raise FluxdropError(
                 f"{path} has the unknown key {prefix}{key}.", hint=hint, kind="config"
             )
@@ -195,6 +218,13 @@ def _model_in_use(path: Path) -> dict[str, Any]:
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    known = [*(PREFIX + key.upper() for key in Settings.__struct_fields__), *OTHER_VARIABLES]
+    for name in environ:
+        if name.startswith(PREFIX) and name not in known:
+            hint = _nearest(name, known)
+            raise FluxdropError(
+                f"{name} in the environment is no setting.", hint=hint, kind="config"
+            )
     values = {}
     for key in Settings.__struct_fields__:
         text = environ.get(PREFIX + key.upper())
@@ -206,10 +236,19 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
 
 def _from_flags(flags: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        key: _checked(key, value, f"--{key.replace('_', '-')}")
-        for key, value in flags.items()
-        if value is not None
+        key: _checked(key, value, _flag(key)) for key, value in flags.items() if value is not None
     }
+
+
+def _flag(key: str) -> str:
+    return f"--{key.replace('_', '-')}"
+
+
+def _nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    if near:
+        return f"Did you mean {prefix}{near[0]}?"
+    return "`fluxdrop config` lists the keys, docs/generation.md those of a pipeline."
 
 
 def _checked(key: str, value: Any, name: str, *, strict: bool = True) -> Any:

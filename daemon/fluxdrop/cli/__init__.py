@@ -8,6 +8,7 @@ import typer
 
 from fluxdrop import __version__
 from fluxdrop.cli.cancel import cancel
+from fluxdrop.cli.config import config
 from fluxdrop.cli.doctor import doctor
 from fluxdrop.cli.gallery import gallery
 from fluxdrop.cli.info import info
@@ -50,6 +51,7 @@ def _main(
 for command in (
     setup,
     init,
+    config,
     run,
     submit,
     cancel,

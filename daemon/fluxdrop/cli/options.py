@@ -27,6 +27,9 @@ EngineOption = Annotated[
     str | None,
     typer.Option("--engine", help="auto, julia, juliacall or onnxruntime; default: the setting."),
 ]
+LogLevelOption = Annotated[
+    str | None, typer.Option("--log-level", help="debug, info, warning or error.")
+]
 
 
 def print_json(value: Any) -> None:

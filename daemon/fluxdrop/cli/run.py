@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fluxdrop.cli.options import EngineOption, RootOption
+from fluxdrop.cli.options import EngineOption, LogLevelOption, RootOption
 
 
 def run(
@@ -17,9 +17,7 @@ def run(
         typer.Option("--once", help="Work off the inbox, then exit; 0 only if nothing failed."),
     ] = False,
     engine: EngineOption = None,
-    log_level: Annotated[
-        str | None, typer.Option("--log-level", help="debug, info, warning or error.")
-    ] = None,
+    log_level: LogLevelOption = None,
 ) -> None:
     """Serve a root: turn what is dropped into its inbox/ into results, until stopped."""
     from fluxdrop import config
