@@ -193,13 +193,14 @@ def test_under_systemd(station: tuple[Machine, Root], samples: Path) -> None:
     pytest.importorskip("diffusers")
     there, root = station
     start(there)
-    subprocess.run(["cp", samples / "angular_star_01.png", root.inbox / "star.png"], check=True)
-    (root.inbox / "circle.txt").write_text("a circle\nSteps: 40, Seed: 1, Size: 64x64\n")
-    wait_until(lambda: ends(root) and step(root) > 0, there)
     pid = there.property("fluxdrop", "MainPID")
     limits = there.run("cat", f"/proc/{pid}/status")
     mounts = there.run("cat", f"/proc/{pid}/mountinfo")
+    wait_until(lambda: there.property("fluxdrop", "StatusText"), there)
     status = there.property("fluxdrop", "StatusText")
+    subprocess.run(["cp", samples / "angular_star_01.png", root.inbox / "star.png"], check=True)
+    (root.inbox / "circle.txt").write_text("a circle\nSteps: 100, Seed: 1, Size: 64x64\n")
+    wait_until(lambda: ends(root) and step(root) > 0, there)
     there.run("systemctl", "stop", "fluxdrop")
 
     writable = [
@@ -241,3 +242,28 @@ def step(root: Root) -> int:
 def grp(there: Machine, path: Path) -> str:
     """The group of the file at *path*, by its name in the machine."""
     return there.run("stat", "--format=%G", str(path))
+
+
+def test_commands_of_the_docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every `fluxdrop` command that docs/operations.md shows works, with its paths below a folder of the
+    test; the systemctl ones are what `service install` tells to do, or are for units that it wrote.
+    """
+    monkeypatch.setenv("FLUXDROP_ROOT", str(tmp_path))
+    text = (systemd_folder().parent / "docs/operations.md").read_text()
+    shown = {line.strip() for line in text.splitlines() if line.startswith("    ")}
+    root = Root(tmp_path / "srv/fluxdrop")
+    root.create()
+    commands = [line.split()[1:] for line in sorted(shown) if line.startswith("fluxdrop ")]
+    told = json.loads(fluxdrop("service", "install", "--destdir", tmp_path, "--json").stdout)[
+        "next"
+    ]
+
+    for command in commands:
+        if command[0] == "setup":
+            continue
+        placed = [word.replace("/srv/", f"{tmp_path}/srv/") for word in command]
+        flags = ["--destdir", tmp_path] if "install" in command else []
+        done = fluxdrop(*placed, *flags)
+        assert 0 == done.returncode, (command, done.stderr)
+    assert set(told) <= shown
+    assert {"config", "service", "setup"} == {command[0] for command in commands}
