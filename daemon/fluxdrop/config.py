@@ -27,8 +27,9 @@ OTHER_VARIABLES = (
     "FLUXDROP_DATA_DIR",
     "FLUXDROP_COVERAGE",
     "FLUXDROP_FAULT",
+    "FLUXDROP_SNAPSHOTS",
 )
-"""The variables that are no settings; the last two are for tests."""
+"""The variables that are no settings; the last three are for tests."""
 
 # poll(2) waits for 24 days at the most.
 Seconds = Annotated[float, Meta(gt=0, le=1_000_000)]

@@ -17,8 +17,8 @@ from fluxdrop.service.notify import Notifier
 
 log = get_logger("fluxdrop.daemon")
 
-# The queues between the stages are made for it.
-_AFTER_RESTART = ("batch_size",)
+# Queues, gallery and metrics are made for these at the start.
+_AFTER_RESTART = ("batch_size", "gallery", "metrics_port", "metrics_file")
 _OF_THE_ENGINE = {"engine", "julia_backend", "device"}
 
 
