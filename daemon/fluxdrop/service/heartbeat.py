@@ -52,9 +52,7 @@ def summary(beat: Beat) -> str:
     """*beat* in one line."""
     engine = beat.engine
     runs = f"{beat.model} on {engine.engine} {engine.version} ({engine.backend})" if engine else ""
-    generating = ""
-    if beat.current:
-        generating = f"generating {beat.current['file']}"
+    generating = f"generating {beat.current.file}" if beat.current else ""
     counts = f"{beat.inbox} in the inbox, {sum(beat.stages.values())} in hand"
     return "; ".join(filter(None, (runs, counts, generating, *beat.trouble)))
 

@@ -17,8 +17,15 @@ from fluxdrop.service.notify import Notifier
 
 log = get_logger("fluxdrop.daemon")
 
-# Queues, gallery and metrics are made for these at the start.
-_AFTER_RESTART = ("batch_size", "gallery", "metrics_port", "metrics_file")
+# Stages, gallery and metrics are made for these at the start.
+_AFTER_RESTART = (
+    "batch_size",
+    "generator_batch_size",
+    "generator_idle_seconds",
+    "gallery",
+    "metrics_port",
+    "metrics_file",
+)
 _OF_THE_ENGINE = {"engine", "julia_backend", "device"}
 
 
