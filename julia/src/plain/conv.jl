@@ -57,7 +57,7 @@ struct Piece
     channels::UnitRange{Int}
 end
 
-"How many numbers of its input a piece copies out: as many as the cache near a core holds."
+"How many numbers a piece reads and makes: as many as the cache near a core holds."
 const PIECE_NUMBERS = 1 << 18
 
 """
@@ -67,7 +67,7 @@ of them for all `parts` to have the same; where there are too few rows for that,
 function pieces_of(y, weight, groups, parts)
     width, rows, share = size(y, 1), size(y, 2) * size(y, 3), size(weight, 5) ÷ groups
     jobs = size(y, 5) * groups
-    bands = clamp(cld(rows * width * depth_of(weight), PIECE_NUMBERS), 1, rows)
+    bands = clamp(cld(rows * width * (depth_of(weight) + share), PIECE_NUMBERS), 1, rows)
     jobs % parts == 0 || (bands = min(rows, cld(bands, parts) * parts))
     shares = jobs * bands >= parts ? 1 : min(share, parts)
     return [Piece(n, g, part_of(rows, bands, i), part_of(share, shares, j) .+ g * share)
