@@ -263,6 +263,57 @@ send(PONG, request, b"done")
     assert 40 == len(caught.value.tail.split("\n"))
 
 
+def test_flood(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Of a flood of lines the log has some and the number of the others, together all of them; the
+    tail has the last."""
+    caplog.set_level("DEBUG", "fluxdrop")
+    child = start(tmp_path)
+    order = "print('\\n'.join(map(str, range(50_000))), flush=True); sys.exit('the end')"
+
+    with pytest.raises(ChildDied) as caught:
+        ping(child, order)
+
+    told = [record.msg for record in caplog.records if isinstance(record.msg, dict)]
+    logged = [line for line in told if line["event"] == "worker output"]
+    left_out = sum(line.get("left_out", 0) for line in told)
+    assert 50_001 == len(logged) + left_out
+    assert len(logged) < 10_000
+    assert caught.value.tail.endswith("49999\nthe end")
+
+
+def test_ping(tmp_path: Path) -> None:
+    """A child that was stopped gives no answer to a ping, and is ended for it."""
+    child = start(tmp_path)
+    child.ping(PATIENCE)
+    os.kill(child.pid, signal.SIGSTOP)
+
+    with pytest.raises(ChildDied, match="did not answer"):
+        child.ping(SHORT)
+
+    assert gone(child.pid)
+
+
+def test_reap(tmp_path: Path) -> None:
+    """A child that ended while nobody called it is told of as one that ended in a call."""
+    child = start(tmp_path)
+    os.kill(child.pid, signal.SIGKILL)
+
+    assert "the worker was ended by SIGKILL." == child.reap().message
+    assert gone(child.pid)
+
+
+def test_outgrown(tmp_path: Path) -> None:
+    """A child is outgrown when it has more than the limit and more than twice what it first had."""
+    child = start(tmp_path)
+    limit = 1
+    first = child.outgrown(limit)
+    ping(child, f"hoard = b'x' * {2 * child.resident()}; send(PONG, request)")
+    found = child.outgrown(limit), child.outgrown(1 << 40)
+    child.stop()
+
+    assert (False, True, False) == (first, *found)
+
+
 def test_noise_that_is_not_text(tmp_path: Path) -> None:
     """Output that is not UTF-8 is kept as far as it can be read."""
     child = start(tmp_path)

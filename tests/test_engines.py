@@ -16,6 +16,7 @@ import onnx
 import psutil
 import pytest
 from conftest import SAMPLES
+from misbehaving import JULIA, julia_that
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
@@ -33,7 +34,6 @@ from fluxdrop.preprocess.tensor import to_tensor
 from fluxdrop.provision import find_julia
 
 BUNDLE = load_bundle("round-or-angular")
-JULIA = find_julia()
 needs_julia = pytest.mark.skipif(JULIA is None, reason="no Julia: fluxdrop setup provides one")
 ENGINES = [pytest.param("julia", marks=needs_julia), "onnxruntime"]
 
@@ -140,18 +140,6 @@ def mortal(switch: Path) -> Iterator[Engine]:
         patch.setenv("FLUXDROP_JULIA", str(julia))
         with opened("julia", worker_call_seconds=5.0) as engine:
             yield engine
-
-
-def julia_that(folder: Path, does: str) -> Path:
-    """An executable that first does as told, and then is Julia where there is one."""
-    path = folder / "julia"
-    lines = ["#!/bin/sh", '[ "$1" = --version ] && echo julia version 1.10.4 && exit', does]
-    if JULIA is not None:
-        lines += [f"export {key}='{value}'" for key, value in JULIA.env.items()]
-        lines += [f'exec {JULIA.executable} "$@"']
-    path.write_text("\n".join(lines) + "\n")
-    path.chmod(0o755)
-    return path
 
 
 def worker(engine: Engine) -> int:

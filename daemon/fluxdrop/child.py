@@ -16,6 +16,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import IO
 
 from fluxdrop.errors import FluxdropError
@@ -24,6 +25,9 @@ from fluxdrop.wire import DeadlineExceeded, Frame, Kind, Pipe, PipeClosed, WireE
 
 _TAIL_LINES = 40
 _LINE_LIMIT = 2000
+# Of a flood of output the log gets as much a second, and how much it did not get.
+_LINES_A_SECOND = 200
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 starts: Counter[str] = Counter()
@@ -41,7 +45,14 @@ class ChildDied(FluxdropError):
 
 
 class CallFailed(FluxdropError):
-    """The child refused or failed one request and lives on; *kind* is its word for the failure."""
+    """The child refused or failed one request and lives on; *kind* is its word for the failure.
+
+    *errno* is there when the filesystem was in its way.
+    """
+
+    def __init__(self, message: str, *, hint: str, kind: str, errno: int | None = None) -> None:
+        super().__init__(message, hint=hint, kind=kind)
+        self.errno = errno
 
 
 class Child:
@@ -66,6 +77,7 @@ class Child:
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._requests = itertools.count(1)
         self._wait_hook = wait_hook
+        self._settled = 0
         child_in, our_out = os.pipe()
         our_in, child_out = os.pipe()
         self._pipe = Pipe(our_in, our_out)
@@ -157,6 +169,44 @@ class Child:
         self._pipe.close()
         self._finish_output()
 
+    def ping(self, timeout: float) -> None:
+        """Have the child prove, by a round trip, that it would work. Raises ChildDied."""
+        self.call(Kind.PING, expect=Kind.PONG, timeout=timeout)
+
+    def reap(self) -> ChildDied:
+        """Take leave of a child that ended while nobody called it; how it did."""
+        return self._dead(PipeClosed("the pipe is closed"), 0.0)
+
+    def give_up(self, error: WireError) -> ChildDied:
+        """Take leave of a child of whose answer only the caller can tell that it is rubbish."""
+        return self._dead(error, 0.0)
+
+    def resident(self) -> int:
+        """How many bytes of memory the child has; 0 where the system does not tell. Of
+        proc_pid_statm(5).
+        """
+        try:
+            fields = Path(f"/proc/{self.pid}/statm").read_text().split()
+        except OSError:
+            return 0
+        return int(fields[1]) * _PAGE_BYTES
+
+    def outgrown(self, limit: int) -> bool:
+        """Whether the child has more than *limit* bytes of memory, and more than twice of what it
+        had when this was first asked: one that needs so much by itself is not replaced for it.
+        """
+        resident = self.resident()
+        self._settled = self._settled or resident
+        if resident <= max(limit, 2 * self._settled):
+            return False
+        self._log.warning(
+            "worker outgrown and replaced",
+            pid=self.pid,
+            megabytes=resident >> 20,
+            limit=limit >> 20,
+        )
+        return True
+
     def alive(self) -> bool:
         """Whether the process still runs."""
         return self._process.poll() is None
@@ -178,6 +228,7 @@ class Child:
                     facts.get("message", "no message"),
                     hint=facts.get("hint", ""),
                     kind=facts.get("kind", "compute"),
+                    errno=int(facts["errno"]) if facts.get("errno", "").isdigit() else None,
                 )
             if frame.kind is Kind.PROGRESS and on_progress is not None:
                 on_progress(frame)
@@ -220,12 +271,24 @@ class Child:
         return ChildDied(what + last, tail=tail)
 
     def _drain_output(self, stream: IO[bytes]) -> None:
+        second, lines = 0.0, 0
         with stream:
             for raw in iter(lambda: stream.readline(_LINE_LIMIT), b""):
                 line = raw.decode(errors="replace").rstrip()
-                if line:
-                    self._tail.append(line)
+                if not line:
+                    continue
+                self._tail.append(line)
+                if time.monotonic() - second > 1.0:
+                    self._own_up(lines - _LINES_A_SECOND)
+                    second, lines = time.monotonic(), 0
+                lines += 1
+                if lines <= _LINES_A_SECOND:
                     self._log.debug("worker output", pid=self.pid, line=line)
+            self._own_up(lines - _LINES_A_SECOND)
+
+    def _own_up(self, left_out: int) -> None:
+        if left_out > 0:
+            self._log.warning("worker prints more than is logged", pid=self.pid, left_out=left_out)
 
     def _finish_output(self) -> None:
         # A grandchild may hold the other end open; the thread is a daemon thread, so it is not

@@ -113,6 +113,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     worker_call_seconds: Annotated[
         Seconds, Meta(description="how long one forward pass may take")
     ] = 60.0
+    worker_max_bytes: Annotated[
+        Count,
+        Meta(description="memory above which the Julia worker is replaced, between two batches"),
+    ] = 4 * 1024**3
     generator_start_seconds: Annotated[
         Seconds, Meta(description="how long the image generator may take to load a pipeline")
     ] = 900.0
@@ -126,6 +130,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     generator_idle_seconds: Annotated[
         Seconds, Meta(description="how long the idle image generator keeps its memory")
     ] = 600.0
+    generator_max_bytes: Annotated[
+        Count,
+        Meta(description="memory above which the generator is replaced, between two pictures"),
+    ] = 16 * 1024**3
     gallery: Annotated[bool, Meta(description="whether outputs/index.html is made")] = True
     metrics_port: Annotated[
         int,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fluxdrop.errors import FluxdropError
+from fluxdrop.passing import is_full
 
 FAILED = "failed"
 _LOCK_TRIES = 10
@@ -145,9 +146,9 @@ class Root:
             ) from error
 
 
-def find_root(given: Path | None) -> Root:
+def find_root(given: Path | None, *, without_inbox: bool = False) -> Root:
     """The root that a command means: *given*, else FLUXDROP_ROOT, else the working folder if it is
-    a root.
+    a root. With *without_inbox*, one whose inbox is away is one still.
 
     Raises FluxdropError when there is none.
     """
@@ -155,7 +156,7 @@ def find_root(given: Path | None) -> Root:
         given = Path(os.environ["FLUXDROP_ROOT"])
     path = (given or Path.cwd()).absolute()
     root = Root(path)
-    if not root.inbox.is_dir():
+    if not root.inbox.is_dir() and not (without_inbox and root.state.is_dir()):
         raise FluxdropError(
             f"{path} is not a fluxdrop root: it has no inbox/.",
             hint=f"Make one with: fluxdrop init {path}",
@@ -168,12 +169,14 @@ class RootLock:
     """The right to serve a root; held until closed or until the process ends, however it ends."""
 
     def __init__(self, root: Root) -> None:
+        self._path = root.lock
         try:
             self._file = root.lock.open("a+")
         except OSError as error:
             raise _not_locked(root, error) from error
         try:
             self._lock()
+            self._name_holder()
         except BlockingIOError as error:
             self._file.close()
             pid = holder(root) or "unknown"
@@ -185,9 +188,22 @@ class RootLock:
         except OSError as error:
             self._file.close()
             raise _not_locked(root, error) from error
-        self._file.truncate(0)
-        self._file.write(f"{os.getpid()}\n")
-        self._file.flush()
+
+    def _name_holder(self) -> None:
+        os.ftruncate(self._file.fileno(), 0)
+        try:
+            os.write(self._file.fileno(), f"{os.getpid()}\n".encode())
+        except OSError as error:
+            # The lock is as good on a full disk, where it cannot name its holder.
+            if not is_full(error):
+                raise
+
+    def holds(self) -> bool:
+        """Whether the lock file is still in its place, and not away or another daemon's."""
+        try:
+            return os.path.samestat(os.fstat(self._file.fileno()), self._path.stat())
+        except OSError:
+            return False
 
     def close(self) -> None:
         """Give the root up."""

@@ -4,11 +4,14 @@ the root.
 
 from __future__ import annotations
 
+import errno
+import io
 import logging
 import logging.handlers
+import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import structlog
 
@@ -43,15 +46,66 @@ def get_logger(name: str) -> Any:
     return structlog.stdlib.get_logger(name)
 
 
+def file_trouble() -> str:
+    """Why lines do not reach the file at the moment; empty when they do."""
+    return next(
+        (
+            handler.trouble
+            for handler in logging.getLogger("fluxdrop").handlers
+            if isinstance(handler, _WholeLines)
+        ),
+        "",
+    )
+
+
+class _Survivor(logging.Handler):
+    """Does without the lines that a full disk or a closed pipe does not take."""
+
+    trouble = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.trouble = ""
+        super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            self.trouble = error.strerror or str(error)
+        else:
+            super().handleError(record)
+
+
+class _Stderr(_Survivor, logging.StreamHandler[TextIO]):
+    """stderr, which may be a file on a full disk."""
+
+
+class _WholeLines(_Survivor, logging.handlers.RotatingFileHandler):
+    """A log file without half lines."""
+
+    def _open(self) -> io.TextIOWrapper:
+        return io.TextIOWrapper(_WholeWrites(self.baseFilename, "ab"), "utf-8", write_through=True)
+
+
+class _WholeWrites(io.FileIO):
+    """A file that is not left with half of a write."""
+
+    def write(self, data: Any) -> int:
+        written = super().write(data)
+        if written < len(data):
+            self.truncate(self.seek(0, io.SEEK_END) - written)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.name)
+        return written
+
+
 def configure(level: str = "info", folder: Path | None = None) -> None:
     """Send log lines to stderr, and as JSON lines to *folder*/fluxdrop.log where a folder is given."""
     terminal = sys.stderr.isatty()
-    stderr = logging.StreamHandler(sys.stderr)
+    stderr = _Stderr(sys.stderr)
     stderr.setFormatter(_console_formatter() if terminal else _json_formatter())
     stderr.setLevel(level.upper())
     handlers: list[logging.Handler] = [stderr]
     if folder is not None:
-        file = logging.handlers.RotatingFileHandler(
+        file = _WholeLines(
             folder / "fluxdrop.log", maxBytes=_FILE_BYTES, backupCount=_FILES, encoding="utf-8"
         )
         file.setFormatter(_json_formatter())

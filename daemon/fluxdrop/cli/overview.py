@@ -25,6 +25,8 @@ Verdict = Literal["running", "starting", "degraded", "not running"]
 _LATEST = 5
 _WINDOWS = (1, 5, 15)
 """Minutes over which the jobs that ended are counted."""
+_READ_TRIES = 3
+_READ_PAUSE_SECONDS = 0.02
 _LONGEST_SILENCE = 30.0
 """Seconds, three times what a daemon that has nothing to do lets pass between two heartbeats."""
 
@@ -44,6 +46,9 @@ def overview(root: Root) -> Overview:
     silence = _silence(root) if beat else 0.0
     if silence > _LONGEST_SILENCE:
         degraded.append(f"daemon: it has said nothing for {silence:.0f} seconds")
+    if pid is not None and beat is None and os.statvfs(root.path).f_bavail == 0:
+        # A daemon that waits for room may have none for a heartbeat.
+        degraded.append(f"disk: {root.path} is full")
     facts: dict[str, Any] = {
         "root": str(root.path),
         "state": "",
@@ -72,12 +77,18 @@ def overview(root: Root) -> Overview:
 
 def _beat(root: Root, pid: int) -> dict[str, Any] | None:
     """The last heartbeat of the daemon *pid*; None before its first."""
-    try:
-        beat: dict[str, Any] = json.loads(root.heartbeat.read_bytes())
-    except (OSError, ValueError):
-        return None
-    # One that was killed leaves its last one behind.
-    return beat if beat["pid"] == pid else None
+    for _ in range(_READ_TRIES):
+        try:
+            beat: dict[str, Any] = json.loads(root.heartbeat.read_bytes())
+        except OSError:
+            return None
+        except ValueError:
+            # On a full disk it is written over in place.
+            time.sleep(_READ_PAUSE_SECONDS)
+            continue
+        # One that was killed leaves its last one behind. A lock on a full disk names nobody.
+        return beat if pid in (0, beat["pid"]) else None
+    return None
 
 
 def _silence(root: Root) -> float:

@@ -37,7 +37,7 @@ def status(
     from fluxdrop.cli.overview import overview
     from fluxdrop.layout import find_root
 
-    served = find_root(root)
+    served = find_root(root, without_inbox=True)
     if watch:
         _watch(served, json_output)
     seen = overview(served)

@@ -6,16 +6,18 @@ frees its memory.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import sys
+import time
 from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
-from fluxdrop.child import Child
+from fluxdrop.child import CallFailed, Child, ChildDied
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.choice import choose
@@ -25,6 +27,8 @@ from fluxdrop.generate.request import Generated, GenerationRequest, check
 from fluxdrop.wire import Frame, Kind
 
 _PACKAGES = ("torch", "diffusers", "transformers")
+
+_PING_SECONDS = 15.0
 
 # The child's environment, where the daemon's own names nothing else.
 _ENVIRONMENT = {
@@ -63,6 +67,7 @@ class Generator:
         self._settings = settings
         self._wait_hook = wait_hook
         self._child: Child | None = None
+        self._used = 0.0
 
     @property
     def pid(self) -> int | None:
@@ -78,13 +83,15 @@ class Generator:
 
         *on_progress* gets the steps done and all steps. Raises FluxdropError for what cannot be
         made, with the kind ``prompt``, ``pipeline``, ``memory``, ``compute``, ``cancelled`` or
-        ``generator``, and ChildDied when the child is lost; the next call starts another.
+        ``generator``, OSError when a target cannot be written, and ChildDied when the child is
+        lost; the next call starts another.
         """
         for order in orders:
             check(order.request)
         name, table, warnings = choose(self._settings, orders[0].request.pipeline)
         tagged = [split_tags(order.request.prompt, self._settings.loras) for order in orders]
         child = self._start()
+        self._used = time.monotonic()
 
         def progressed(frame: Frame) -> None:
             progress = msgspec.json.decode(frame.payload, type=Progress)
@@ -107,13 +114,22 @@ class Generator:
             for order, (prompt, _loras, _warnings) in zip(orders, tagged, strict=True)
         ]
         loras = [(str(lora.file), lora.weight) for lora in tagged[0][1]]
-        answer = child.call(
-            Kind.GENERATE,
-            msgspec.json.encode(Generate(pictures=pictures, loras=loras)),
-            expect=Kind.IMAGE,
-            timeout=self._settings.generator_step_seconds,
-            on_progress=progressed,
-        )
+        try:
+            answer = child.call(
+                Kind.GENERATE,
+                msgspec.json.encode(Generate(pictures=pictures, loras=loras)),
+                expect=Kind.IMAGE,
+                timeout=self._settings.generator_step_seconds,
+                on_progress=progressed,
+            )
+        except CallFailed as error:
+            if error.errno is None:
+                raise
+            target = str(orders[0].target)
+            raise OSError(error.errno, os.strerror(error.errno), target) from error
+        self._used = time.monotonic()
+        if child.outgrown(self._settings.generator_max_bytes):
+            self.close()
         made = msgspec.json.decode(answer.payload, type=list[Generated])
         return [
             msgspec.structs.replace(one, warnings=warnings + lora_warnings + one.warnings)
@@ -129,6 +145,23 @@ class Generator:
             request, prompt="", negative_prompt="", seed=None, pipeline=None
         )
         return name, tuple(loras), msgspec.structs.astuple(rest)
+
+    def tend(self) -> None:
+        """Look after the child, now and then while no picture is made.
+
+        One that was idle for long gives its memory back; one that died, hangs or was stopped is
+        ended. The next picture starts another.
+        """
+        if self._child is None:
+            return
+        if not self._child.alive():
+            self._child.reap()
+            self._child = None
+        elif time.monotonic() - self._used > self._settings.generator_idle_seconds:
+            self.close()
+        else:
+            with contextlib.suppress(ChildDied):
+                self._child.ping(_PING_SECONDS)
 
     def close(self) -> None:
         """End the child and free what it holds; a later call starts another."""
@@ -148,7 +181,7 @@ class Generator:
                 kind="generator",
             )
         if self._child is not None:
-            self._child.kill()
+            self._child.reap()
         # -P: no torch.py is imported from the working folder, into which anyone may drop files.
         self._child = Child(
             "generator",

@@ -7,7 +7,7 @@ LOAD       `Load`             LOADED, a `GeneratorInfo`
 GENERATE   `Generate`         PROGRESS, any number of `Progress`, then IMAGE, a list of `Generated`
 =========  =================  ================================
 
-HELLO (``protocol``, ``pid``) and FAILURE (``kind``, ``message``, ``hint``) are facts, as
+HELLO (``protocol``, ``pid``) and FAILURE (``kind``, ``message``, ``hint``, ``errno``) are facts, as
 everywhere on these pipes.
 """
 

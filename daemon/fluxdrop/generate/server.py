@@ -22,7 +22,7 @@ import msgspec
 from fluxdrop import wire
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate import failures, sources
-from fluxdrop.generate.failures import cancelled
+from fluxdrop.generate.failures import DiskInTheWay, cancelled
 from fluxdrop.generate.infotext import format_infotext
 from fluxdrop.generate.messages import Generate, Load, Progress
 from fluxdrop.wire import Frame, Kind, Pipe
@@ -55,7 +55,9 @@ class Server:
             except wire.WireError:
                 raise
             except Exception as error:
-                if not isinstance(error, FluxdropError) or error.__cause__:
+                if not isinstance(error, DiskInTheWay) and (
+                    not isinstance(error, FluxdropError) or error.__cause__
+                ):
                     traceback.print_exc()
                 kind, payload = Kind.FAILURE, wire.pack_facts(failures.facts(error))
                 usable = not failures.device_lost(error)
@@ -102,7 +104,10 @@ class Server:
         made = self._pipeline.generate(wanted, order.loras, on_step)
         for picture, (image, generated) in zip(order.pictures, made, strict=True):
             infotext = format_infotext(generated.parameters, model=generated.generator.name)
-            write_png(image, infotext, Path(picture.target))
+            try:
+                write_png(image, infotext, Path(picture.target))
+            except OSError as error:
+                raise DiskInTheWay(picture.target, error) from error
         return msgspec.json.encode([generated for _image, generated in made])
 
 

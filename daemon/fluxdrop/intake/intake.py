@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import heapq
 import os
 import queue
@@ -9,6 +10,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -22,6 +24,8 @@ from fluxdrop.intake.watch import Watch
 from fluxdrop.jobs.job import printable
 from fluxdrop.layout import Root
 from fluxdrop.logs import get_logger
+from fluxdrop.passing import is_full
+from fluxdrop.trouble import Trouble
 
 log = get_logger("fluxdrop.intake")
 
@@ -31,6 +35,14 @@ _POLL_SECONDS = 2.0
 _MOST_WAITING = 4096
 _MOST_EVENTS = 16_384
 _MOST_LEFT = 100
+_FULL_PAUSE_SECONDS = 1.0
+_DEAD_WATCH_SECONDS = 5.0
+_MOST_SHOWN = 5
+# What inotify(7) says when the system has no more of what it needs.
+_LIMITS = {
+    errno.ENOSPC: "fs.inotify.max_user_watches",
+    errno.EMFILE: "fs.inotify.max_user_instances",
+}
 
 
 class Claim(NamedTuple):
@@ -78,8 +90,13 @@ class Intake:
         self._requests: dict[bool, deque[Path]] = {True: deque(), False: deque()}
         self._left: dict[str, str] = {}
         self._left_before: dict[str, str] = {}
+        self._last_scan = 0.0
         self._next_scan = 0.0
         self._watch: Watch | None = None
+        self._folder_trouble = Trouble("inbox")
+        self._claim_trouble = Trouble("claim")
+        self._watch_trouble = Trouble("events")
+        self._next_claim = 0.0
 
     def apply(self, settings: Settings) -> None:
         """Use these settings from now on."""
@@ -107,6 +124,18 @@ class Intake:
         return dict(self._left)
 
     @property
+    def trouble(self) -> list[str]:
+        """What holds up the intake, and what it leaves alone meanwhile."""
+        held = (self._folder_trouble, self._claim_trouble, self._watch_trouble)
+        left = [
+            f"inbox: {path}: {reason}"
+            for path, reason in self.left.items()
+            if path != str(self._root.inbox)
+        ]
+        more = [f"inbox: {len(left) - _MOST_SHOWN} more"] if len(left) > _MOST_SHOWN else []
+        return [*map(str, filter(None, held)), *left[:_MOST_SHOWN], *more]
+
+    @property
     def watching(self) -> bool:
         """Whether events arrive; without, the scans find every file all the same."""
         return self._watch is not None and self._watch.alive()
@@ -118,6 +147,8 @@ class Intake:
     def step(self, longest: float = 5.0) -> None:
         """Wait for something to do, at most *longest* seconds, and do it."""
         self._take_events(longest)
+        if self._watch is not None and not self._watch.alive():
+            self._next_scan = min(self._next_scan, self._last_scan + _DEAD_WATCH_SECONDS)
         if time.monotonic() >= self._next_scan:
             self._scan()
         self._judge_due()
@@ -192,8 +223,10 @@ class Intake:
         heapq.heappush(self._due, (due, path))
 
     def _scan(self) -> None:
-        self._next_scan = time.monotonic() + self._scan_seconds
-        self._keep_watch()
+        self._last_scan = time.monotonic()
+        self._next_scan = self._last_scan + self._scan_seconds
+        if self._folder_trouble.attempt(self._root.inbox.stat, passes=lambda _error: True):
+            self._keep_watch()
         self._left_before, self._left = self._left, {}
         self._overflowed.clear()
         self._look_again()
@@ -216,6 +249,9 @@ class Intake:
             log.warning("the watch of the inbox ended and is begun again")
             self._watch.close()
             self._watch = None
+        self._watch_trouble.attempt(self._begin_watch, passes=lambda _error: True)
+
+    def _begin_watch(self) -> None:
         try:
             self._watch = Watch(
                 self._root.inbox,
@@ -224,7 +260,12 @@ class Intake:
                 self._rescan,
             )
         except OSError as error:
-            log.warning("no events, scans only", reason=error.strerror, every=self._scan_seconds)
+            limit = _LIMITS.get(error.errno or 0)
+            raise OSError(
+                error.errno,
+                f"files are found by scans only, every {self._scan_seconds:g} s:"
+                f" {error.strerror}{f'; raise {limit}' if limit else ''}",
+            ) from error
 
     def _judge_due(self) -> None:
         now = time.monotonic()
@@ -259,17 +300,28 @@ class Intake:
                 self._forget(path)
 
     def _claim_whole(self) -> None:
+        if time.monotonic() < self._next_claim:
+            return
         for is_prompt, whole in self._whole.items():
             while whole and self._room(is_prompt):
-                path = whole.popleft()
-                waiting = self._waiting.get(path)
+                waiting = self._waiting.get(whole[0])
                 if waiting is not None and waiting.fault is not None:
-                    self._claim(path, waiting.candidate, waiting.fault)
+                    claim = partial(self._claim, whole[0], waiting.candidate, waiting.fault)
+                    # The next file would meet the same full disk.
+                    if not self._claim_trouble.attempt(claim, passes=is_full):
+                        self._next_claim = time.monotonic() + _FULL_PAUSE_SECONDS
+                        return
+                whole.popleft()
+        if not any(self._whole.values()):
+            # What could not be claimed may have been taken away.
+            self._claim_trouble.end()
 
     def _claim(self, path: str, candidate: Candidate, fault: str) -> None:
         try:
             folder = claims.claim(self._root.inbox, self._root.work, path, candidate.unchanged)
         except OSError as error:
+            if is_full(error):
+                raise
             self._leave(path, f"it cannot be claimed: {error.strerror}")
             return
         if folder is None:

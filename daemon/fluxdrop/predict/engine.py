@@ -49,6 +49,14 @@ class Engine(Protocol):
         would happen again.
         """
 
+    @property
+    def trouble(self) -> str:
+        """Why it cannot predict at the moment; empty when it can."""
+
+    def tend(self) -> None:
+        """Called now and then while no pictures come: see that the next one finds an engine that
+        works. Raises EngineDown."""
+
     def close(self) -> None:
         """End the engine and its process."""
 

@@ -23,6 +23,7 @@ from fluxdrop.wire import Kind, WireError, pack_tensor, unpack_facts, unpack_ten
 
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 30.0
+_PING_SECONDS = 15.0
 
 
 def start_worker(
@@ -88,6 +89,7 @@ class JuliaEngine:
         self._wait_hook = wait_hook
         self._pause = 0.0
         self._not_before = 0.0
+        self._trouble = ""
         self._child: Child | None = None
         self._info: EngineInfo | None = None
         self._ensure()
@@ -98,25 +100,44 @@ class JuliaEngine:
         assert self._info is not None
         return self._info
 
+    @property
+    def trouble(self) -> str:
+        """Why there is no worker at the moment; empty when there is one."""
+        return self._trouble
+
     def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `Engine.predict`."""
-        try:
-            child = self._ensure()
-        except ChildDied as error:
-            raise EngineDown(error.message, hint=error.hint, kind="worker") from error
+        child = self._up()
         try:
             result = self._forward(child, batch, self._settings.worker_call_seconds)
-        except ChildDied:
-            self._lost()
+        except ChildDied as error:
+            self._lost(error)
             raise
         self._pause = 0.0
+        if child.outgrown(self._settings.worker_max_bytes):
+            self.close()
+            self._trouble = "the worker needed too much memory and is replaced"
         return result
 
+    def tend(self) -> None:
+        """See `Engine.tend`: a worker that died, hangs or was stopped is replaced."""
+        try:
+            self._up().ping(min(_PING_SECONDS, self._settings.worker_call_seconds))
+        except ChildDied as error:
+            self._lost(error)
+            self._up()
+
     def close(self) -> None:
-        """End the worker."""
+        """End the worker; a later call starts another."""
         if self._child is not None:
             self._child.stop()
             self._child = None
+
+    def _up(self) -> Child:
+        try:
+            return self._ensure()
+        except ChildDied as error:
+            raise EngineDown(error.message, hint=error.hint, kind="worker") from error
 
     def _forward(
         self, child: Child, batch: NDArray[np.float32], timeout: float
@@ -133,24 +154,23 @@ class JuliaEngine:
         try:
             return in_batches_of(self._batch, run, batch)
         except WireError as error:
-            child.kill()
-            raise ChildDied(f"the worker broke the protocol: {error}") from error
+            raise child.give_up(error) from error
 
     def _ensure(self) -> Child:
         if self._child is not None:
             if self._child.alive():
                 return self._child
-            self._child.kill()
-            self._child = None
+            self._lost(self._child.reap())
         self._wait_for_turn()
         limit = self._settings.worker_start_seconds
         try:
             child = start_worker(self._settings, self._install, self._wait_hook)
             self._load(child, limit)
-        except ChildDied:
-            self._lost()
+        except ChildDied as error:
+            self._lost(error)
             raise
         self._child = child
+        self._trouble = ""
         return child
 
     def _load(self, child: Child, limit: float) -> None:
@@ -162,11 +182,11 @@ class JuliaEngine:
                 given, kind, payload = self._native(child)
             loaded = child.call(kind, payload, expect=Kind.LOADED, timeout=limit)
             if unpack_facts(loaded.payload).get("digest") != hashlib.sha256(given).hexdigest():
-                child.kill()
-                raise ChildDied("the worker loaded another model than it was given")
+                raise child.give_up(WireError("another model was loaded than was given"))
             # The first forward pass compiles; better now than while somebody waits for a picture.
             shape = self._bundle.spec.input.shape
             self._forward(child, np.zeros(shape, dtype=np.float32), limit)
+            child.outgrown(self._settings.worker_max_bytes)
         except CallFailed as error:
             child.stop()
             raise FluxdropError(
@@ -203,7 +223,8 @@ class JuliaEngine:
                 self._wait_hook()
             time.sleep(min(left, 0.25))
 
-    def _lost(self) -> None:
+    def _lost(self, error: ChildDied) -> None:
         self._child = None
+        self._trouble = f"the worker is restarted: {error.message}"
         self._pause = min(_LONGEST_PAUSE, self._pause * 2 or _FIRST_PAUSE)
         self._not_before = time.monotonic() + self._pause

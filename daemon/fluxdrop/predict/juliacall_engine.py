@@ -90,6 +90,14 @@ class JuliacallEngine:
         """See `Engine.predict`."""
         return in_batches_of(self._batch, self._run, batch)
 
+    @property
+    def trouble(self) -> str:
+        """None: there is no process that could be away."""
+        return ""
+
+    def tend(self) -> None:
+        """Nothing to look after."""
+
     def close(self) -> None:
         """Let go of the model; Julia stays."""
         self._julia.run(lambda: self._julia.forget(self._model))

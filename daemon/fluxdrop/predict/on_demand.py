@@ -45,6 +45,14 @@ class OnDemandEngine:
                 self._failure = error
             raise
 
+    @property
+    def trouble(self) -> str:
+        """None: nothing waits for it."""
+        return ""
+
+    def tend(self) -> None:
+        """Nothing to look after: the next batch finds out."""
+
     def close(self) -> None:
         """End the engine, if there is one."""
         if self._engine is not None:

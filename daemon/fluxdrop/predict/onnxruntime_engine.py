@@ -65,6 +65,14 @@ class OnnxruntimeEngine:
                 f"onnxruntime failed over {len(batch)} pictures: {_reason(error)}", kind="compute"
             ) from error
 
+    @property
+    def trouble(self) -> str:
+        """None: there is no process that could be away."""
+        return ""
+
+    def tend(self) -> None:
+        """Nothing to look after."""
+
     def close(self) -> None:
         """Nothing to end: the session goes with this object."""
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections import deque
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
-from pathlib import Path
+from typing import TypeVar
 
 from fluxdrop import __version__, durable
 from fluxdrop.config import Settings
@@ -18,22 +19,27 @@ from fluxdrop.intake.intake import Claim, Intake
 from fluxdrop.jobs.job import claimed_row, open_job
 from fluxdrop.jobs.store import Store
 from fluxdrop.layout import Root, RootLock
-from fluxdrop.logs import get_logger
+from fluxdrop.logs import file_trouble, get_logger
 from fluxdrop.moments import now
+from fluxdrop.passing import is_full
 from fluxdrop.publish.outputs import records
 from fluxdrop.publish.publisher import row_of
 from fluxdrop.publish.result import Failure, Record
-from fluxdrop.service.heartbeat import Beat, Heartbeat, summary
+from fluxdrop.service.heartbeat import STUCK_SECONDS, Beat, Heartbeat, Pulse, summary
 from fluxdrop.service.line import Line
 from fluxdrop.service.notify import Notifier
 from fluxdrop.service.orders import take_orders
 from fluxdrop.service.reload import Reload
 from fluxdrop.service.reports import Reports
 from fluxdrop.service.stage import Stopping
+from fluxdrop.trouble import Trouble
 
 log = get_logger("fluxdrop.daemon")
 
+T = TypeVar("T")
+
 _MOST_PROMPTS = 16
+_FULL_PAUSE_SECONDS = 2.0
 
 
 class Daemon:
@@ -60,7 +66,21 @@ class Daemon:
         self._stop = threading.Event()
         self._counting = threading.Lock()
         self._in_flight: dict[str, bool] = {}
-        self._to_take: deque[Path] = deque()
+        self._claims: deque[Claim] = deque()
+        """What is claimed and not yet in the index and with the first stage."""
+        self._lock: RootLock | None = None
+        self._pulse: Pulse | None = None
+        """The scan loop's, once it runs."""
+        self._trouble = Trouble("jobs")
+        self._heartbeat_trouble = Trouble("heartbeat")
+        self._state_trouble = Trouble("state")
+        self._log_trouble = Trouble("log file")
+        self._troubles = (
+            self._trouble,
+            self._heartbeat_trouble,
+            self._state_trouble,
+            self._log_trouble,
+        )
         self._intake: Intake | None = None
         self._line: Line | None = None
         self._reports: Reports | None = None
@@ -83,11 +103,42 @@ class Daemon:
         if self._intake is not None:
             self._intake.wake()
 
+    @property
+    def healthy(self) -> bool:
+        """Whether the scan loop and every stage that has work moved on in the last two minutes, so
+        that a service manager need not start the daemon anew; any thread may ask.
+
+        What is waited for with a deadline (a forward pass, a denoising step), or because of a known
+        trouble (a full disk), is no reason to start anew.
+        """
+        return not self._stuck()
+
     def run(self) -> None:
-        """Serve. Raises FluxdropError when the root is served already or nothing can run the model."""
+        """Serve. Raises FluxdropError when the root is served already or nothing can run the model.
+
+        A disk that is full from the start is waited for.
+        """
+        with suppress(Stopping), closing(self._when_there_is_room(self._take_root)) as self._lock:
+            self._when_there_is_room(self._run)
+
+    def _when_there_is_room(self, work: Callable[[], T]) -> T:
+        while True:
+            try:
+                return work()
+            except (OSError, FluxdropError) as error:
+                if not is_full(error):
+                    raise
+                self._trouble.begin(os.strerror(errno.ENOSPC), str(self._root.path))
+            if self._stop.wait(_FULL_PAUSE_SECONDS):
+                raise Stopping
+
+    def _take_root(self) -> RootLock:
         self._root.create()
         self._root.check()
-        with closing(RootLock(self._root)), closing(Store(self._root.database)) as store:
+        return RootLock(self._root)
+
+    def _run(self) -> None:
+        with closing(Store(self._root.database)) as store:
             if store.fresh:
                 store.fill(row_of(*found) for found in records(self._root))
             self._line = line = Line(
@@ -95,7 +146,7 @@ class Daemon:
                 self._settings,
                 store,
                 on_end=self._ended,
-                on_job=self._to_take.append,
+                on_job=lambda folder: self._claims.append(Claim(folder, "")),
             )
             heartbeat = Heartbeat(self._root.heartbeat)
             with closing(Reports(self._root, self._settings)) as self._reports:
@@ -112,39 +163,74 @@ class Daemon:
 
     def _serve(self, line: Line, store: Store, heartbeat: Heartbeat, reports: Reports) -> None:
         started = now()
-
-        def accept(claim: Claim) -> None:
-            self._take(claim, line, store)
-
-        with closing(Intake(self._root, self._settings, accept, self._room)) as intake:
+        with closing(Intake(self._root, self._settings, self._claims.append, self._room)) as intake:
             self._intake = intake
             log.info("serving", root=str(self._root.path), pid=os.getpid())
-            self._recover(line, store)
+            while not self._trouble.attempt(lambda: self._recover(line, store)):
+                if self._stop.wait(_FULL_PAUSE_SECONDS):
+                    return
+            self._pulse = Pulse()
+            self._pulse.adopt()
             reload = Reload(self._root, self._load, line, intake, self._notifier)
             self._notifier.ready(line.longest_answer)
             while not self._stop.is_set():
                 # A generation's progress is worth a fresher heartbeat than an idle daemon's.
                 longest = 0.2 if self._once else 1.0 if line.current else 5.0
                 intake.step(min(longest, self._notifier.patience))
+                self._pulse.beat()
                 line.check()
-                take_orders(self._root, line.use, partial(self._cancel, line))
-                while self._to_take:
-                    self._take(Claim(self._to_take.popleft(), ""), line, store)
+                self._trouble.attempt(lambda: self._take_all(line, store))
+                self._look_around()
                 beat = self._beat(line, intake, started)
-                heartbeat.write(beat)
+                write = partial(heartbeat.write, beat, self._pulses())
+                self._heartbeat_trouble.attempt(write, passes=lambda _error: True)
                 reports.beat(beat)
                 self._notifier.status(summary(beat))
                 # Not reached while the scan loop hangs.
-                self._notifier.feed("worker" if line.owed > self._notifier.patience else "")
+                self._notifier.feed(self._hung(line))
                 if self._reload_wanted and not reload.busy:
                     self._reload_wanted = False
                     reload.begin()
-                if self._once and not (intake.waiting or self._in_flight or self._to_take):
+                if self._once and not (intake.waiting or self._in_flight or self._claims):
                     self.left = intake.left
                     return
 
+    def _is_there(self) -> bool:
+        return self._lock is not None and self._lock.holds()
+
+    def _look_around(self) -> None:
+        """See whether .fluxdrop/ is still the one that was locked, and the log file takes lines."""
+        if not self._is_there():
+            self._state_trouble.begin(
+                "it is gone, or another is in its place", str(self._root.state)
+            )
+        else:
+            self._state_trouble.end()
+        if reason := file_trouble():
+            self._log_trouble.begin(reason)
+            log.debug("log file tried again")
+        else:
+            self._log_trouble.end()
+
+    def _pulses(self) -> dict[str, Pulse]:
+        pulses = {stage.name: stage.pulse for stage in self._line.stages} if self._line else {}
+        return {"scan": self._pulse, **pulses} if self._pulse else pulses
+
+    def _stuck(self) -> list[str]:
+        stuck = self._line.stuck(STUCK_SECONDS) if self._line else []
+        if self._pulse is not None and self._pulse.silence > STUCK_SECONDS:
+            stuck.append("scan")
+        return stuck
+
+    def _hung(self, line: Line) -> str:
+        """What keeps the watchdog from being fed."""
+        if line.owed > self._notifier.patience:
+            return "worker"
+        return ", ".join(self._stuck())
+
     def _recover(self, line: Line, store: Store) -> None:
         """Take up what an earlier run had claimed: first what was named already, then the rest."""
+        self._claims.clear()
         folders = sorted(path for path in self._root.work.iterdir() if path.is_dir())
         planned = []
         for folder in folders:
@@ -161,7 +247,13 @@ class Daemon:
                 durable.remove_tree(folder)
             else:
                 log.info("taken up again", job=folder.name)
-                self._take(Claim(folder, ""), line, store)
+                self._claims.append(Claim(folder, ""))
+
+    def _take_all(self, line: Line, store: Store) -> None:
+        while self._claims and self._is_there():
+            self._take(self._claims[0], line, store)
+            self._claims.popleft()
+        take_orders(self._root, line.use, partial(self._cancel, line))
 
     def _take(self, claim: Claim, line: Line, store: Store) -> None:
         try:
@@ -172,9 +264,9 @@ class Daemon:
         if job is None:
             discard_empty(claim.folder)
             return
+        store.claimed([claimed_row(job)])
         with self._counting:
             self._in_flight[job.id] = job.kind == "prompt"
-        store.claimed([claimed_row(job)])
         line.accept(job)
 
     def _cancel(self, line: Line, job_ids: list[str]) -> None:
@@ -197,17 +289,23 @@ class Daemon:
             self._intake.wake()
 
     def _room(self, is_prompt: bool) -> bool:
+        if not self._is_there():
+            return False
         limit = _MOST_PROMPTS if is_prompt else 4 * self._settings.batch_size
         with self._counting:
-            return sum(kind is is_prompt for kind in self._in_flight.values()) < limit
+            in_hand = sum(kind is is_prompt for kind in self._in_flight.values())
+        return len(self._claims) + in_hand < limit
 
     def _beat(self, line: Line, intake: Intake, started: str) -> Beat:
         model = line.model
         watch = "polling" if intake.polling else "events" if intake.watching else "scans only"
-        trouble = line.trouble + (self._reports.trouble if self._reports else [])
-        trouble += [f"inbox: {path}: {reason}" for path, reason in intake.left.items()]
-        if watch == "scans only":
-            trouble.append("inbox: no events arrive, so files are found by scans only")
+        trouble = [
+            *map(str, filter(None, self._troubles)),
+            *line.trouble,
+            *intake.trouble,
+            *(self._reports.trouble if self._reports else []),
+            *(f"{part}: nothing has moved for {STUCK_SECONDS:g} s" for part in self._stuck()),
+        ]
         return Beat(
             pid=os.getpid(),
             version=__version__,

@@ -99,6 +99,10 @@ class Generating:
         """Use these settings from the next picture on, in a generator of their own."""
         self._wanted = settings
 
+    def tend(self) -> None:
+        """Look after the generator while no prompt comes; see `Generator.tend`."""
+        self.generator.tend()
+
     def close(self) -> None:
         """End the generator; the next picture starts another."""
         self.generator.close()

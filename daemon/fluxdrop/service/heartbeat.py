@@ -2,16 +2,65 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import threading
 import time
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 
 from fluxdrop import durable
+from fluxdrop.moments import rfc3339
+from fluxdrop.passing import is_full
 from fluxdrop.predict.engine import EngineInfo
 
 _LONGEST_SILENCE = 10.0
 _SHORTEST_PAUSE = 0.5
+# A file that is there has at least one block, however little is in it.
+_BLOCK = 4096
+
+STUCK_SECONDS = 120.0
+"""How long a part with work in hand may not move on before it counts as stuck. Whatever rightly
+takes longer has a deadline of its own, and moves on meanwhile (`moved_on`)."""
+
+_here = threading.local()
+
+
+class Pulse:
+    """When one part of the daemon last moved on. One thread beats; any may feel it."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def adopt(self) -> None:
+        """Have `moved_on` in this thread beat this pulse."""
+        _here.pulse = self
+
+    def beat(self) -> None:
+        """It moved on just now."""
+        self._last = time.monotonic()
+
+    @property
+    def silence(self) -> float:
+        """For how many seconds it has not moved."""
+        return time.monotonic() - self._last
+
+    @property
+    def last(self) -> str:
+        """When it last moved on, RFC 3339."""
+        return rfc3339(datetime.now(UTC) - timedelta(seconds=self.silence))
+
+
+def moved_on() -> None:
+    """The part of the daemon whose thread calls this moved on, or waits for what has a deadline or
+    a known trouble."""
+    pulse = getattr(_here, "pulse", None)
+    if pulse is not None:
+        pulse.beat()
 
 
 class Current(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,6 +95,9 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True):
     """How many jobs wait or are in hand, a stage."""
     current: Current | None
     trouble: list[str]
+    """What holds up the daemon, a sentence each; see `fluxdrop.trouble`."""
+    progress: dict[str, str] = {}
+    """When the scan loop and each stage last moved on, RFC 3339."""
 
 
 def summary(beat: Beat) -> str:
@@ -58,21 +110,40 @@ def summary(beat: Beat) -> str:
 
 
 class Heartbeat:
-    """Writes beats to *path* when they differ, and now and then when they do not."""
+    """Writes beats to *path* when they differ in more than their times, and now and then when they
+    do not.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._last: Beat | None = None
         self._written = 0.0
 
-    def write(self, beat: Beat) -> None:
-        """Write *beat* if it is time."""
+    def write(self, beat: Beat, pulses: Mapping[str, Pulse] = MappingProxyType({})) -> None:
+        """Write *beat* with the times of *pulses*, if it is time. Raises OSError."""
         silence = time.monotonic() - self._written
         if silence < _SHORTEST_PAUSE or (beat == self._last and silence < _LONGEST_SILENCE):
             return
-        durable.write(self._path, msgspec.json.encode(beat), sync=False)
+        progress = {name: pulse.last for name, pulse in pulses.items()}
+        data = msgspec.json.encode(msgspec.structs.replace(beat, progress=progress))
+        try:
+            durable.write(self._path, data, sync=False)
+        except OSError as error:
+            if not is_full(error):
+                raise
+            self._overwrite(data)
         self._last = beat
         self._written = time.monotonic()
+
+    def _overwrite(self, data: bytes) -> None:
+        # A full disk takes no new file, and just then `status` should have news. What the file has
+        # already can be written over; a reader that comes in between reads again.
+        room = max(self._path.stat().st_size, _BLOCK)
+        if len(data) > room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
+        with self._path.open("r+b") as file:
+            file.write(data)
+            file.truncate()
 
     def remove(self) -> None:
         """The daemon ends."""

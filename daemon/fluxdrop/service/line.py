@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -21,6 +23,7 @@ from fluxdrop.jobs.job import CANCELLED, Job, claimed_row
 from fluxdrop.jobs.store import Store
 from fluxdrop.layout import Root
 from fluxdrop.logs import get_logger
+from fluxdrop.passing import is_passing
 from fluxdrop.predict.bundle import Bundle, load_bundle
 from fluxdrop.predict.choose import open_engine
 from fluxdrop.predict.engine import Engine
@@ -30,10 +33,10 @@ from fluxdrop.publish.publisher import Finished, Published, Publisher
 from fluxdrop.publish.result import Record, Result
 from fluxdrop.service.deaths import Deaths
 from fluxdrop.service.generating import Generating
-from fluxdrop.service.heartbeat import Current
+from fluxdrop.service.heartbeat import Current, moved_on
 from fluxdrop.service.predicting import Predicting
 from fluxdrop.service.preprocessing import Preprocessing
-from fluxdrop.service.stage import Stage, Stopping
+from fluxdrop.service.stage import TEND_SECONDS, Stage, Stopping
 from fluxdrop.service.waiting import Waiting
 from fluxdrop.service.work import Model, Pictured, Prepared, Retire, Swap
 
@@ -76,7 +79,12 @@ class Line:
         self.publisher = Publisher(root, store)
         batch = settings.batch_size
         self._publishing = Stage[Finished](
-            "publish", self._publish, most=_PUBLISH_MOST, limit=2 * _PUBLISH_MOST, stop=self._stop
+            "publish",
+            self._publish,
+            most=_PUBLISH_MOST,
+            limit=2 * _PUBLISH_MOST,
+            stop=self._stop,
+            passes=self._passes,
         )
         self._predict = Predicting(
             self._deaths, self._stop, hand_on=self._publishing.put, fail=self._fail
@@ -87,8 +95,10 @@ class Line:
             most=batch,
             limit=2 * batch,
             stop=self._stop,
+            passes=self._passes,
             begin=self._open_first,
             end=self._close_engines,
+            tend=self._predict.tend,
         )
         self._preprocess = Preprocessing(
             settings,
@@ -99,7 +109,12 @@ class Line:
             fail=self._fail,
         )
         self._preprocessing = Stage[Pictured | Swap](
-            "preprocess", self._preprocess.work, most=1, limit=1024, stop=self._stop
+            "preprocess",
+            self._preprocess.work,
+            most=1,
+            limit=1024,
+            stop=self._stop,
+            passes=self._passes,
         )
         self._generate = Generating(
             settings,
@@ -118,13 +133,14 @@ class Line:
             # One file may become many jobs; the intake bounds how many files there are.
             limit=0,
             stop=self._stop,
+            passes=self._passes,
             end=self._generate.close,
-            idle=self._generate.close,
-            idle_seconds=settings.generator_idle_seconds,
+            tend=self._generate.tend,
+            tend_seconds=min(TEND_SECONDS, settings.generator_idle_seconds),
         )
         # Workers end with the thread that started them, so this one lasts as long as they do.
         self._changing = Stage[tuple[Settings, Answer]](
-            "model", self._change, most=1, limit=4, stop=self._stop
+            "model", self._change, most=1, limit=4, stop=self._stop, passes=self._passes
         )
         self.stages: tuple[Stage[Any], ...] = (
             self._generating,
@@ -163,8 +179,16 @@ class Line:
     @property
     def trouble(self) -> list[str]:
         """What holds up the stages, while it does."""
-        held = [f"{stage.name}: {stage.trouble}" for stage in self.stages if stage.trouble]
-        return held + ([f"engine: {self._predict.trouble}"] if self._predict.trouble else [])
+        held = [str(stage.trouble) for stage in self.stages if stage.trouble]
+        if self._predict.trouble:
+            held.append(str(self._predict.trouble))
+        elif self.model and self.model.engine.trouble:
+            held.append(f"engine: {self.model.engine.trouble}")
+        return held
+
+    def stuck(self, seconds: float) -> list[str]:
+        """The stages that have work and did not move for *seconds*."""
+        return [stage.name for stage in self.stages if stage.stuck(seconds)]
 
     def start(self) -> None:
         """Start all stages and wait until the engine is warm. Raises what kept it from that."""
@@ -231,14 +255,22 @@ class Line:
                 log.warning("did not stop in time", stage=stage.name)
 
     def _stop_now(self) -> None:
+        moved_on()
         if self._stop.is_set():
             raise Stopping
 
     def _stop_after_grace(self) -> None:
+        moved_on()
         if self._stop.is_set() and time.monotonic() - self._stopped_at > _STOP_GRACE_SECONDS:
             raise Stopping
 
+    def _passes(self, error: OSError) -> bool:
+        return is_passing(error) or (error.errno == errno.ENOENT and not self._root.work.is_dir())
+
     def _fail(self, job: Job, stage: jobs.Stage, error: FluxdropError) -> None:
+        if stage in ("generate", "preprocess") and not self._root.work.is_dir():
+            # No fault of the job's: its folder is away, and may be back.
+            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), str(self._root.work))
         self._publishing.put(outcome.failed(job, stage, error))
 
     def _announce_parts(self, folders: list[Path]) -> None:

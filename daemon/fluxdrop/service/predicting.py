@@ -6,23 +6,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fluxdrop.child import ChildDied
 from fluxdrop.errors import FluxdropError
-from fluxdrop.logs import get_logger
 from fluxdrop.predict.classify import label_probabilities
 from fluxdrop.predict.engine import EngineDown
 from fluxdrop.publish import outcome
 from fluxdrop.publish.publisher import Finished
 from fluxdrop.service.deaths import Deaths
+from fluxdrop.service.heartbeat import moved_on
 from fluxdrop.service.stage import Stopping
 from fluxdrop.service.work import Fail, Model, Prepared, Retire, Swap
-
-log = get_logger("fluxdrop.daemon")
+from fluxdrop.trouble import Trouble
 
 _DOWN_PAUSE_SECONDS = 1.0
 
@@ -44,7 +42,7 @@ class Predicting:
         self._fail = fail
         self.model: Model | None = None
         """The model in use."""
-        self.trouble = ""
+        self.trouble = Trouble("engine")
         """Why pictures wait for the engine, while they do."""
         self._asked_at: float | None = None
 
@@ -55,19 +53,29 @@ class Predicting:
         return time.monotonic() - asked_at if asked_at is not None else 0.0
 
     def work(self, items: list[Prepared | Retire | Swap]) -> None:
-        """Predict all of *items*, in order."""
-        for (model, _), batch in groupby(items, key=lambda item: (item.model, type(item))):
-            prepared = []
-            for item in batch:
-                match item:
-                    case Swap():
-                        self._swap(item)
-                    case Retire():
-                        model.engine.close()
-                    case Prepared():
-                        prepared.append(item)
-            if prepared:
-                self._predict(model, prepared)
+        """Predict all of *items*, in order, and take out of them what is done."""
+        while items:
+            match items[0]:
+                case Swap() as swap:
+                    self._swap(swap)
+                    del items[0]
+                case Retire(model):
+                    model.engine.close()
+                    del items[0]
+                case Prepared() as first:
+                    batch = _alike(first, items)
+                    self._predict(first.model, batch)
+                    del items[: len(batch)]
+
+    def tend(self) -> None:
+        """See that the next picture finds an engine that works."""
+        assert self.model is not None
+        try:
+            self.model.engine.tend()
+        except FluxdropError as error:
+            self.trouble.begin(error.message)
+        else:
+            self.trouble.end()
 
     def close(self) -> None:
         """End the engine."""
@@ -76,7 +84,7 @@ class Predicting:
 
     def _swap(self, swap: Swap) -> None:
         before, self.model = self.model, swap.model
-        if before is not None:
+        if before is not None and before is not swap.model:
             before.engine.close()
         swap.done()
 
@@ -96,7 +104,8 @@ class Predicting:
                     return self._fail(item.job, "predict", error)
             else:
                 break
-        self.trouble = ""
+            moved_on()
+        self.trouble.end()
         milliseconds = (time.perf_counter() - started) * 1000 / len(items)
         for item, row in zip(items, raw, strict=True):
             item.job.timings_ms["predict"] = round(milliseconds, 3)
@@ -125,8 +134,16 @@ class Predicting:
             self._hand_on(outcome.done(item.job, item.picture, bundle, engine.info, probabilities))
 
     def _wait_for_engine(self, error: EngineDown) -> None:
-        if not self.trouble:
-            log.error("the engine is down; pictures wait", reason=error.message)
-        self.trouble = error.message
+        self.trouble.begin(error.message)
         if self._stop.wait(_DOWN_PAUSE_SECONDS):
             raise Stopping
+
+
+def _alike(first: Prepared, items: list[Prepared | Retire | Swap]) -> list[Prepared]:
+    """The pictures at the head of *items* that are for the model of *first*."""
+    batch: list[Prepared] = []
+    for item in items:
+        if not isinstance(item, Prepared) or item.model is not first.model:
+            break
+        batch.append(item)
+    return batch

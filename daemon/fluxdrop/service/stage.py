@@ -3,35 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import queue
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Generic, TypeVar
 
-from fluxdrop.logs import get_logger
+from fluxdrop.passing import is_passing
+from fluxdrop.service.heartbeat import Pulse, moved_on
+from fluxdrop.trouble import Trouble
 
 T = TypeVar("T")
 
-log = get_logger("fluxdrop.stage")
-
-_PAUSE_SECONDS = 1.0
-# What passes when somebody makes room, mounts a share again or mends permissions.
-_PASSING = {
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EROFS,
-    errno.EIO,
-    errno.ESTALE,
-    errno.ENOTCONN,
-    errno.EHOSTDOWN,
-    errno.ETIMEDOUT,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EMFILE,
-    errno.ENFILE,
-}
+TEND_SECONDS = 10.0
+_FIRST_PAUSE_SECONDS = 0.5
+_LONGEST_PAUSE_SECONDS = 10.0
 
 
 class Stopping(Exception):
@@ -40,11 +27,12 @@ class Stopping(Exception):
 
 class Stage(Generic[T]):
     """Calls *work* with up to *most* items at a time; *limit* items wait before `put` blocks, any
-    number with a limit of 0. *idle* is called when there was no work for *idle_seconds*.
+    number with a limit of 0.
 
-    An OSError of a passing kind (disk full, share gone) does not end the work: the same items are
-    tried again until it succeeds, and `trouble` says why meanwhile. So *work* must bear to be done
-    again. Anything else that *work* lets through ends the stage, and `failure` tells it.
+    An OSError that *passes* (disk full, share gone) does not end the work: the same items are tried
+    again until it succeeds, and `trouble` says why meanwhile. So *begin* and *work* must bear to be
+    done again. Anything else that they let through ends the stage, and `failure` tells it. *tend*
+    looks after what the stage keeps, every *tend_seconds* while no items come.
     """
 
     def __init__(
@@ -55,21 +43,26 @@ class Stage(Generic[T]):
         most: int,
         limit: int,
         stop: threading.Event,
-        begin: Callable[[], None] | None = None,
-        end: Callable[[], None] | None = None,
-        idle: Callable[[], None] | None = None,
-        idle_seconds: float = 0.0,
+        begin: Callable[[], None] = lambda: None,
+        end: Callable[[], None] = lambda: None,
+        tend: Callable[[], None] | None = None,
+        tend_seconds: float = TEND_SECONDS,
+        passes: Callable[[OSError], bool] = is_passing,
     ) -> None:
         self.name = name
-        self.trouble = ""
+        self.trouble = Trouble(name)
         self.failure: BaseException | None = None
+        self.pulse = Pulse()
+        """Beats with each batch that is taken, tried or done, each time that *tend* was called, and
+        each time that *work* calls `moved_on`."""
         self._work = work
         self._most = most
         self._stop = stop
         self._begin = begin
         self._end = end
-        self._idle = idle
-        self._idle_seconds = idle_seconds
+        self._tend = tend
+        self._tend_seconds = tend_seconds if tend is not None else None
+        self._passes = passes
         self._queue: queue.Queue[T | None] = queue.Queue(limit)
         self._in_hand = 0
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -86,6 +79,8 @@ class Stage(Generic[T]):
             try:
                 self._queue.put(item, timeout=0.5)
             except queue.Full:
+                # Whoever waits here is held up by this stage, and not stuck.
+                moved_on()
                 if self._stop.is_set():
                     raise Stopping from None
             else:
@@ -95,6 +90,10 @@ class Stage(Generic[T]):
     def waiting(self) -> int:
         """How many items wait or are in hand."""
         return self._queue.qsize() + self._in_hand
+
+    def stuck(self, seconds: float) -> bool:
+        """Whether there is work and nothing has moved for *seconds*."""
+        return self.waiting > 0 and self.pulse.silence > seconds
 
     def finish(self, timeout: float) -> bool:
         """Ask the thread to end after what waits; False if it had not by *timeout* seconds."""
@@ -106,16 +105,16 @@ class Stage(Generic[T]):
         return not self._thread.is_alive()
 
     def _run(self) -> None:
+        self.pulse.adopt()
         try:
-            if self._begin is not None:
-                self._begin()
+            self._insist(self._begin)
             self.ready.set()
             while True:
                 items = self._take()
                 if not items:
                     break
                 self._in_hand = len(items)
-                self._insist(items)
+                self._insist(partial(self._work, items))
                 self._in_hand = 0
         except Stopping:
             pass
@@ -123,13 +122,12 @@ class Stage(Generic[T]):
             self.failure = error
         finally:
             self.ready.set()
-            if self._end is not None:
-                self._end()
+            self._end()
 
     def _take(self) -> list[T]:
         items: list[T] = []
         try:
-            item = self._first()
+            item = self._await()
             while item is not None:
                 items.append(item)
                 if len(items) == self._most:
@@ -142,33 +140,22 @@ class Stage(Generic[T]):
             pass
         return items
 
-    def _first(self) -> T | None:
-        if self._idle is not None:
-            try:
-                return self._queue.get(timeout=self._idle_seconds)
-            except queue.Empty:
-                self._idle()
-        return self._queue.get()
-
-    def _insist(self, items: list[T]) -> None:
+    def _await(self) -> T | None:
         while True:
             try:
-                self._work(items)
-            except OSError as error:
-                if error.errno not in _PASSING:
-                    raise
-                self._complain(error)
-                if self._stop.wait(_PAUSE_SECONDS):
-                    raise Stopping from error
+                item = self._queue.get(timeout=self._tend_seconds)
+            except queue.Empty:
+                assert self._tend is not None
+                self._insist(self._tend)
             else:
-                if self.trouble:
-                    log.info("goes on", stage=self.name)
-                    self.trouble = ""
-                return
+                self.pulse.beat()
+                return item
 
-    def _complain(self, error: OSError) -> None:
-        where = f" ({error.filename})" if error.filename else ""
-        trouble = f"{error.strerror}{where}"
-        if trouble != self.trouble:
-            log.error("pauses until this passes", stage=self.name, reason=trouble)
-            self.trouble = trouble
+    def _insist(self, work: Callable[[], None]) -> None:
+        pause = _FIRST_PAUSE_SECONDS
+        while not self.trouble.attempt(work, self._passes):
+            self.pulse.beat()
+            if self._stop.wait(pause):
+                raise Stopping
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+        self.pulse.beat()

@@ -1,0 +1,151 @@
+"""A disk that fills up under a real daemon: a small tmpfs as root, and a ballast file."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from conftest import Daemon, every_file, failures, fluxdrop, results, serving, started
+
+from fluxdrop.layout import Root
+
+needs_generation = pytest.mark.skipif(
+    find_spec("diffusers") is None or find_spec("torch") is None,
+    reason="the extra 'generate' is not installed",
+)
+PICTURES = 40
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Iterator[Root]:
+    """A root on a filesystem of 16 MB."""
+    made = Root(tmp_path / "disk")
+    made.path.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "fluxdrop-test", str(made.path)]
+    mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"a filesystem cannot be mounted here: {mounted.stderr.strip()}")
+    try:
+        made.create()
+        yield made
+    finally:
+        subprocess.run(["umount", "--lazy", str(made.path)], check=True)
+
+
+def fill(root: Root) -> Path:
+    """Leave no room in *root*; the file that takes it."""
+    ballast = root.path / "ballast"
+    with ballast.open("ab", buffering=0) as file:
+        for size in (1 << 20, 1 << 12, 1):
+            try:
+                while file.write(bytes(size)) == size:
+                    pass
+            except OSError:
+                continue
+    return ballast
+
+
+def drop(root: Root, samples: Path) -> set[str]:
+    """Drop the pictures; the results that are to come of them."""
+    originals = sorted(samples.glob("*.png"))
+    for number in range(PICTURES):
+        shutil.copyfile(originals[number % len(originals)], root.inbox / f"{number:02}.png")
+    return {f"{number:02}.json" for number in range(PICTURES)}
+
+
+def troubles(root: Root) -> list[str]:
+    """What `fluxdrop status` tells of trouble."""
+    found: list[str] = json.loads(fluxdrop("status", "--json", "--root", root.path).stdout)[
+        "trouble"
+    ]
+    return found
+
+
+def assert_nothing_is_torn(root: Root) -> None:
+    """Every JSON, picture and tensor that people see is whole, and the index is."""
+    for record in results(root).values():
+        for path in (record["image"]["file"], record["preprocessed"]["file"]):
+            assert (root.path / path).stat().st_size > 0
+    with closing(sqlite3.connect(f"file:{root.database}?mode=ro", uri=True)) as index:
+        assert [("ok",)] == index.execute("PRAGMA integrity_check").fetchall()
+
+
+def assert_recovered(daemon: Daemon, expected: set[str]) -> None:
+    """All is done, nothing is left over, each trouble's end is in the log as its beginning is."""
+    root = daemon.root
+    daemon.wait_until(lambda: not troubles(root), "no trouble")
+    assert 0 == daemon.stop()
+    assert expected == set(results(root))
+    assert not failures(root)
+    assert not list(root.work.iterdir())
+    assert not [name for name in every_file(root) if name.endswith((".tmp", ".part"))]
+    assert_nothing_is_torn(root)
+    told = [line for line in daemon.log() if line["event"].startswith("trouble")]
+    begun = [line["part"] for line in told if line["event"] == "trouble begins"]
+    ended = [line["part"] for line in told if line["event"] == "trouble ended"]
+    # The first lines of the story may be those that the full disk did not take.
+    assert set(begun) <= set(ended)
+    assert ended
+
+
+def test_full_in_mid_work(root: Root, samples: Path) -> None:
+    """When the disk fills up over pictures in work the daemon pauses and says so; when there is
+    room it goes on by itself, and nothing is lost or torn."""
+    expected = drop(root, samples)
+    with serving(root, engine="onnxruntime") as daemon:
+        daemon.wait_for_ends(3)
+        daemon.process.send_signal(signal.SIGSTOP)
+        ballast = fill(root)
+        daemon.process.send_signal(signal.SIGCONT)
+        daemon.wait_until(lambda: any("No space" in line for line in troubles(root)), "trouble")
+        shown = fluxdrop("status", "--root", root.path).stdout
+        assert_nothing_is_torn(root)
+        held = len(results(root))
+        ballast.unlink()
+        daemon.wait_for_ends(PICTURES)
+        assert_recovered(daemon, expected)
+
+    assert held < PICTURES
+    assert "No space left on device" in shown
+
+
+def test_full_from_the_start(root: Root, samples: Path) -> None:
+    """A daemon that is started on a full disk waits for room, which `status` tells."""
+    expected = drop(root, samples)
+    ballast = fill(root)
+    with started(root, engine="onnxruntime") as daemon:
+        daemon.wait_until(lambda: troubles(root), "trouble")
+        told = troubles(root)
+        assert not results(root)
+        ballast.unlink()
+        daemon.wait_for_ends(PICTURES)
+        assert_recovered(daemon, expected)
+
+    assert [f"disk: {root.path} is full"] == told
+
+
+@needs_generation
+def test_full_in_mid_generation(root: Root) -> None:
+    """A picture that cannot be written by the generator is made and written when there is room."""
+    (root.inbox / "circle.txt").write_text("a circle\nSteps: 5, Seed: 1, Size: 64x64\n")
+    with serving(root, engine="onnxruntime") as daemon:
+        # From here on it loads the pipeline and draws, which takes it seconds.
+        daemon.wait_until(lambda: "worker started" in daemon.log_text(), "a generator")
+        ballast = fill(root)
+        daemon.wait_until(
+            lambda: any("generate: No space" in line for line in troubles(root)), "trouble"
+        )
+        ballast.unlink()
+        daemon.wait_for_ends(1)
+        assert_recovered(daemon, {"circle.json"})
+        starts = [line for line in daemon.log() if line["event"] == "worker started"]
+
+    assert 1 == len(starts)
