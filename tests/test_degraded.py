@@ -20,7 +20,7 @@ from fluxdrop.layout import Root
 def troubles(root: Root) -> list[str]:
     """What `fluxdrop status` tells of trouble."""
     found: list[str] = json.loads(fluxdrop("status", "--json", "--root", root.path).stdout)[
-        "trouble"
+        "degraded"
     ]
     return found
 

@@ -64,7 +64,7 @@ def drop(root: Root, samples: Path) -> set[str]:
 def troubles(root: Root) -> list[str]:
     """What `fluxdrop status` tells of trouble."""
     found: list[str] = json.loads(fluxdrop("status", "--json", "--root", root.path).stdout)[
-        "trouble"
+        "degraded"
     ]
     return found
 
