@@ -262,7 +262,6 @@ class Intake:
         except OSError as error:
             limit = _LIMITS.get(error.errno or 0)
             raise OSError(
-                error.errno,
                 f"files are found by scans only, every {self._scan_seconds:g} s:"
                 f" {error.strerror}{f'; raise {limit}' if limit else ''}",
             ) from error
