@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import gallery, pictures, pipe
+from benchmarks import gallery, generation, pictures, pipe
 from fluxdrop.cli.progress import spinner
 from fluxdrop.provision import find_julia
 
@@ -21,7 +21,7 @@ def main() -> None:
         raise SystemExit("Nothing to measure: there is no Julia here. Run `fluxdrop setup`.")
     found = []
     with spinner("Measuring") as say:
-        for benchmark in (pipe, pictures, gallery):
+        for benchmark in (pipe, pictures, gallery, generation):
             say(f"Measuring: {benchmark.__doc__}")
             found += list(benchmark.rows())
     table = Table("what", "target", "figure", "verdict", box=None, pad_edge=False)

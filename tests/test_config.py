@@ -180,3 +180,31 @@ def test_config_command_refuses(root: Root) -> None:
 
     assert 2 == done.returncode
     assert done.stderr.endswith("unknown key batch_sise. Did you mean batch_size?\n")
+
+
+def test_pipelines(tmp_path: Path) -> None:
+    """Further pipelines are tables of the file, each with its own keys."""
+    root = write(tmp_path, '[pipelines.xl]\nsource = "someone/xl"\ndtype = "bfloat16"\nsteps = 4\n')
+    settings = config.load(root, environ={})
+
+    expected = config.PipelineTable(source="someone/xl", dtype="bfloat16", steps=4)
+    assert {"xl": expected} == settings.pipelines
+
+
+@pytest.mark.parametrize(
+    ("table", "sentence"),
+    [
+        (
+            'sorce = "x"',
+            "has the unknown key pipelines.xl.sorce. Did you mean pipelines.xl.source?",
+        ),
+        ("steps = 4", "missing required field `source`"),
+        ('source = "x"\ndtype = "int8"', "invalid enum value 'int8'"),
+    ],
+)
+def test_wrong_pipelines(tmp_path: Path, table: str, sentence: str) -> None:
+    """What is wrong in a pipeline's table is told with its key and the file."""
+    root = write(tmp_path, f"[pipelines.xl]\n{table}\n")
+
+    with pytest.raises(FluxdropError, match=f"(?s)fluxdrop.toml.*{sentence}"):
+        config.load(root, environ={})

@@ -244,6 +244,92 @@ def test_samplers_refused(
 
 
 @needs_torch
+@pytest.mark.parametrize("sampler", ["Heun", "DPM2 a", "DPM++ 3M SDE Karras", "Heun Simple"])
+def test_samplers_from_a_finite_sigma(generator: Generator, tmp_path: Path, sampler: str) -> None:
+    """Samplers that would magnify the first step's error draw in the colours that the prompt says."""
+    request = msgspec.structs.replace(REQUEST, sampler=sampler)
+
+    generated = generate(generator, request, tmp_path / "a.png")
+
+    with Image.open(tmp_path / "a.png") as image:
+        middle, corner = (image.crop((x, x, x + 1, x + 1)).tobytes() for x in (32, 1))
+    assert middle[0] > 180
+    assert max(middle[1:]) < 100
+    assert min(corner) > 220
+    assert (sampler, []) == (generated.parameters.sampler, generated.warnings)
+
+
+@needs_torch
+def test_sampler_that_is_known_to_fail(generator: Generator, tmp_path: Path) -> None:
+    """A sampler that is known to draw wrong with the pipeline's schedule says so in the result."""
+    request = msgspec.structs.replace(ONE_STEP, sampler="DPM++ 3M SDE Beta", steps=2)
+
+    generated = generate(generator, request, tmp_path / "a.png")
+
+    assert [
+        "Sampler DPM++ 3M SDE Beta is known to draw wrong colours with this pipeline; others do not."
+    ] == generated.warnings
+
+
+@needs_torch
+def test_memory_that_does_not_suffice() -> None:
+    """Where torch's allocator refuses a run, it is made in smaller ones, and at last with tiling,
+    which the results say and the next run does not keep.
+
+    Beyond two pictures at once, and in a decoder without tiling, hooks ask for more than there is.
+    """
+    code = textwrap.dedent(
+        """
+        import json
+        import torch
+        from fluxdrop.config import PipelineTable
+        from fluxdrop.generate import sources
+        from fluxdrop.generate.pipeline import Pipeline, Wanted
+        from fluxdrop.generate.request import GenerationRequest
+
+        table = PipelineTable(source="shapes-diffusion")
+        pipe = Pipeline("shapes-diffusion", table, sources.find(table.source))
+        unet, vae = pipe._pipe.unet, pipe._pipe.vae
+
+        def many(module, inputs):
+            if len(inputs[0]) > 4:
+                torch.empty(2**50)
+
+        def whole(module, inputs):
+            if not vae.use_tiling:
+                torch.empty(2**50)
+
+        def made(count):
+            requests = [GenerationRequest(prompt="a ring", seed=n, steps=1) for n in range(count)]
+            wanted = [Wanted(request, request.prompt) for request in requests]
+            pictures = pipe.generate(wanted, [], lambda step, steps: None)
+            return [(one.parameters.seed, one.warnings) for _image, one in pictures]
+
+        unet.register_forward_pre_hook(many)
+        four = made(4)
+        hook = vae.decoder.register_forward_pre_hook(whole)
+        tiled = made(1)
+        hook.remove()
+        print(json.dumps([four, tiled, made(1), vae.use_tiling]))
+        """
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False
+    )
+
+    assert 0 == done.returncode, done.stderr
+    many = "The memory did not suffice for 4 pictures at once."
+    tiling = "The memory did not suffice without VAE tiling."
+    assert [
+        [[seed, [many]] for seed in range(4)],
+        [[0, [tiling]]],
+        [[0, []]],
+        False,
+    ] == json.loads(done.stdout.splitlines()[-1])
+
+
+@needs_torch
 def test_folder_as_pipeline(
     generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -70,32 +70,42 @@ class Run:
         return made
 
     def _within_memory(self, first: int, end: int) -> Made:
-        """The pictures from *first* to *end*, made fewer at once, and at last one with slicing and
-        tiling, where the memory demands it.
+        """The pictures from *first* to *end*, made fewer at once, and at last one with tiling and
+        slicing, where the memory demands it.
         """
-        is_thrifty = self.table.attention_slicing and self.table.vae_tiling
-        try:
-            return self._call(first, end)
-        except Exception as error:
-            if not failures.out_of_memory(error) or (end - first == 1 and is_thrifty):
-                raise
-        # Only here, behind the handler, does the traceback hold no tensors any more.
-        loading.free_memory()
+        if (made := self._unless_out_of_memory(first, end)) is not None:
+            return made
         if end - first > 1:
             self.warnings.append(f"The memory did not suffice for {end - first} pictures at once.")
             middle = (first + end) // 2
             return _joined(self._within_memory(first, middle), self._within_memory(middle, end))
-        loading.be_thrifty(self.pipe, attention_slicing=True, vae_tiling=True)
         try:
-            made = self._call(first, end)
+            # Slicing comes last: torch's own attention takes less memory, where it has one.
+            loading.be_thrifty(
+                self.pipe, attention_slicing=self.table.attention_slicing, vae_tiling=True
+            )
+            self.warnings.append("The memory did not suffice without VAE tiling.")
+            if (made := self._unless_out_of_memory(first, end)) is not None:
+                return made
+            loading.be_thrifty(self.pipe, attention_slicing=True, vae_tiling=True)
+            self.warnings.append("The memory did not suffice without attention slicing.")
+            return self._call(first, end)
         finally:
             loading.be_thrifty(
                 self.pipe,
                 attention_slicing=self.table.attention_slicing,
                 vae_tiling=self.table.vae_tiling,
             )
-        self.warnings.append("The memory sufficed only with attention slicing and VAE tiling.")
-        return made
+
+    def _unless_out_of_memory(self, first: int, end: int) -> Made | None:
+        try:
+            return self._call(first, end)
+        except Exception as error:
+            if not failures.out_of_memory(error):
+                raise
+        # Only here, behind the handler, does the traceback hold no tensors any more.
+        loading.free_memory()
+        return None
 
     def _call(self, first: int, end: int) -> Made:
         arguments = dict(self.arguments)
