@@ -4,7 +4,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: setup demo run test lint bench coverage clean
+KILLS ?= 2000
+
+.PHONY: setup demo run test torture lint bench coverage clean
 
 setup: $(INSTALLED)
 	$(BIN)/fluxdrop setup
@@ -24,6 +26,10 @@ run: setup
 # More processes than these would rather fill the memory with torch and Julia than be faster.
 test: setup
 	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+
+# `make torture KILLS=100000 SEED=...`; the seed is printed, to repeat a run that failed.
+torture: setup
+	$(BIN)/python tests/torture.py --kills $(KILLS) $(if $(SEED),--seed $(SEED))
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

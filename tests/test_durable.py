@@ -160,6 +160,19 @@ def test_take_name_back(tmp_path: Path) -> None:
     assert {"source", "other"} == names(tmp_path)
 
 
+def test_take_copy_back(tmp_path: Path, elsewhere: Path) -> None:
+    """Where no link can be made a name is taken from a copy, whole or not, and from nothing else."""
+    source, copy, other = tmp_path / "source", elsewhere / "copy", elsewhere / "other"
+    source.write_bytes(b"data")
+    other.write_bytes(b"Data")
+    durable.give_name(source, copy)
+    (elsewhere / f".{source.stat().st_ino}.fluxdrop.tmp").write_bytes(b"da")
+    for target in (copy, copy, other):
+        durable.take_name_back(source, target)
+
+    assert {"other"} == names(elsewhere)
+
+
 @pytest.mark.parametrize("count", [0, 3, 200])
 def test_sync_all(tmp_path: Path, count: int) -> None:
     """Few files and many can be waited for, with their folders."""

@@ -19,8 +19,15 @@ import pytest
 from PIL import Image
 
 from fluxdrop.config import Settings
-from fluxdrop.intake.claim import INPUT, claim, claimed_input, discard_empty, new_job_id
-from fluxdrop.intake.intake import Claim, Intake
+from fluxdrop.intake.claim import (
+    INPUT,
+    claim,
+    claimed_fault,
+    claimed_input,
+    discard_empty,
+    new_job_id,
+)
+from fluxdrop.intake.intake import Intake
 from fluxdrop.jobs.job import JobRequest
 from fluxdrop.jobs.submission import submit_request
 from fluxdrop.layout import Root
@@ -37,19 +44,19 @@ class Station:
     def __init__(self, root: Root, settings: Settings = SETTINGS) -> None:
         self.root = root
         self.room = 1_000_000
-        self.claims: list[Claim] = []
+        self.claims: list[Path] = []
         self._kinds: Counter[bool] = Counter()
         self.intake = Intake(
             root, settings, self._accept, lambda is_prompt: self._kinds[is_prompt] < self.room
         )
 
-    def _accept(self, claim: Claim) -> None:
+    def _accept(self, claim: Path) -> None:
         self.claims.append(claim)
         self._kinds[self.source(claim).endswith(".txt")] += 1
 
-    def source(self, claim: Claim) -> str:
+    def source(self, claim: Path) -> str:
         """The path that *claim* had below the inbox."""
-        return str(claimed_input(claim.folder))
+        return str(claimed_input(claim))
 
     def step_until(self, is_so: Callable[[], object]) -> None:
         """Step until *is_so*."""
@@ -73,7 +80,7 @@ class Station:
         sources = [self.source(claim) for claim in self.claims]
         assert len(sources) == len(set(sources))
         return {
-            source: (claim.folder / INPUT / source).read_bytes()
+            source: (claim / INPUT / source).read_bytes()
             for source, claim in zip(sources, self.claims, strict=True)
         }
 
@@ -144,7 +151,7 @@ def test_dropped(station: Station, png: bytes, tmp_path: Path, way: str) -> None
 
     assert {"a.png": png} == station.take(1)
     assert [] == list(station.root.inbox.iterdir())
-    assert [""] == [claim.fault for claim in station.claims]
+    assert [""] == [claimed_fault(folder) for folder in station.claims]
     assert 0 == station.intake.waiting
 
 
@@ -216,7 +223,7 @@ def test_equal_names(station: Station, png: bytes) -> None:
         station.step_until(lambda count=count: len(station.claims) > count)  # type: ignore[misc]
 
     assert ["a.png"] * 3 == [station.source(claim) for claim in station.claims]
-    assert 3 == len({claim.folder for claim in station.claims})
+    assert 3 == len(set(station.claims))
 
 
 @pytest.mark.parametrize("way", ["moved", "copied"])
@@ -324,7 +331,7 @@ def test_faults(station: Station, name: str, data: bytes, fault: str) -> None:
     station.drop(name, data)
 
     assert {name: data} == station.take(1)
-    assert fault in station.claims[0].fault
+    assert fault in claimed_fault(station.claims[0])
 
 
 def test_irregular(station: Station, png: bytes, caplog: pytest.LogCaptureFixture) -> None:
@@ -419,7 +426,7 @@ def test_requests(station: Station, png: bytes) -> None:
     job = submit_request(station.root, JobRequest(replay_of="x"), "a.png", source)
 
     assert {"a.png": png} == station.take(1)
-    assert [Claim(station.root.work / job, "")] == station.claims
+    assert [station.root.work / job] == station.claims
 
 
 def test_request_that_cannot_be_claimed(station: Station, png: bytes) -> None:
@@ -431,7 +438,7 @@ def test_request_that_cannot_be_claimed(station: Station, png: bytes) -> None:
     job = submit_request(station.root, JobRequest(), "a.png", source)
     station.take(1)
 
-    assert [station.root.work / job] == [claim.folder for claim in station.claims]
+    assert [station.root.work / job] == station.claims
     assert {str(station.root.requests / "0"): "it cannot be claimed: Directory not empty"} == (
         station.intake.left
     )

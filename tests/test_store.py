@@ -105,6 +105,18 @@ def test_claim_again_keeps_the_attempts(tmp_path: Path) -> None:
         assert {"a": 2} == store.begin_attempt(["a"])
 
 
+def test_claims_that_never_were(tmp_path: Path) -> None:
+    """Claimed jobs without a folder are forgotten; jobs that ended need none."""
+    with opened(tmp_path) as store:
+        store.claimed([row("a"), row("b"), row("c")])
+        store.finished([row("c", "done")])
+
+        forgotten = store.keep_claims(["b"])
+
+        assert (1, {"claimed": 1, "done": 1, "failed": 0}) == (forgotten, store.counts())
+        assert store.get("a") is None
+
+
 def test_fresh_until_filled(tmp_path: Path) -> None:
     """An index is to be filled from outputs/ until that was done, also after a kill before it, and
     whatever jobs came meanwhile."""

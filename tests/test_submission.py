@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Callable
@@ -45,8 +46,17 @@ def test_files_get_free_names(root: Root, tmp_path: Path) -> None:
     assert dict(zip(files, ["one", "two", "three"], strict=True)) == contents
 
 
-def test_many_at_once(root: Root) -> None:
+def refuse_link(source: object, target: object, **_how: object) -> None:
+    """link(2) as a filesystem without hard links answers it."""
+    taken = os.path.lexists(str(target))
+    raise OSError(errno.EEXIST if taken else errno.EPERM, "refused", str(target))
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_many_at_once(root: Root, monkeypatch: pytest.MonkeyPatch, has_links: bool) -> None:
     """Prompts that are submitted at the same moment do not replace one another."""
+    if not has_links:
+        monkeypatch.setattr(os, "link", refuse_link)
     with ThreadPoolExecutor(8) as pool:
         submitted = list(pool.map(lambda n: submit_prompt(root, f"a cat\n{n}"), range(40)))
 

@@ -13,6 +13,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from fluxdrop import faults
+
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EXDEV, errno.EMLINK, errno.ENOSYS, errno.EACCES}
 _MANY = 24
 
@@ -31,9 +33,11 @@ def write(path: Path, data: bytes, *, sync: bool = True) -> None:
         if sync:
             file.flush()
             os.fsync(file.fileno())
+    faults.point("file-written")
     temporary.replace(path)
     if sync:
         sync_folder(path.parent)
+    faults.point("file-in-place")
 
 
 def sync_file(path: Path) -> None:
@@ -108,9 +112,14 @@ def give_name(source: Path, target: Path) -> None:
 
 
 def take_name_back(source: Path, target: Path) -> None:
-    """Remove *target* if, and only if, it is a hard link to *source*."""
-    if _is_link(source, target):
+    """Remove *target* if, and only if, `give_name` can have made it of *source*: if it is a hard
+    link to it, or where linking fails a copy of it. What a copy that was cut off left goes too.
+    """
+    is_copy = _is_copy(source, target) and not _can_link(source, target.parent)
+    if is_copy or _is_link(source, target):
         target.unlink()
+    if source.exists():
+        _temporary(source, target.parent).unlink(missing_ok=True)
 
 
 def _is_link(source: Path, target: Path) -> bool:
@@ -118,6 +127,11 @@ def _is_link(source: Path, target: Path) -> bool:
         return os.path.samestat(source.lstat(), target.lstat())
     except FileNotFoundError:
         return False
+
+
+def _is_copy(source: Path, target: Path) -> bool:
+    is_plain = all(path.is_file() and not path.is_symlink() for path in (source, target))
+    return is_plain and os.access(source, os.R_OK) and filecmp.cmp(source, target, shallow=False)
 
 
 def _can_link(source: Path, folder: Path) -> bool:
@@ -140,8 +154,7 @@ def _temporary(source: Path, folder: Path) -> Path:
 
 def _give_copy(source: Path, target: Path) -> None:
     if os.path.lexists(target):
-        is_plain = target.is_file() and not target.is_symlink()
-        if is_plain and filecmp.cmp(source, target, shallow=False):
+        if _is_copy(source, target):
             return
         raise NameTakenError(str(target))
     temporary = _temporary(source, target.parent)
@@ -149,6 +162,7 @@ def _give_copy(source: Path, target: Path) -> None:
         shutil.copyfileobj(reader, writer, 1 << 20)
         writer.flush()
         os.fsync(writer.fileno())
+    faults.point("copy-written")
     # Only the daemon that holds the root's lock names files here, so nothing comes in between.
     temporary.rename(target)
 

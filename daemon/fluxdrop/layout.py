@@ -130,7 +130,7 @@ class Root:
     def check(self) -> None:
         """Refuse a root whose claims could not be one rename. Raises FluxdropError."""
         # Tried rather than told from device numbers: two mounts of one filesystem share theirs.
-        probe = self.inbox / f".fluxdrop-{os.getpid()}.tmp"
+        probe = self.inbox / ".fluxdrop.tmp"
         try:
             probe.touch()
             probe.rename(self.work / probe.name).unlink()

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
 
+from fluxdrop import faults
 from fluxdrop.config import Settings
 from fluxdrop.intake import claim as claims
 from fluxdrop.intake.filesystem import filesystem_of, needs_polling
@@ -45,13 +45,6 @@ _LIMITS = {
 }
 
 
-class Claim(NamedTuple):
-    """A claimed input: the job's *folder*, and why it has to fail, if it does."""
-
-    folder: Path
-    fault: str
-
-
 @dataclass(slots=True)
 class _Waiting:
     candidate: Candidate
@@ -61,7 +54,7 @@ class _Waiting:
 
 
 class Intake:
-    """Feeds claims to *accept*, as many as *room* allows, in the order in which the files became
+    """Feeds the folders of claims to *accept*, as many as *room* allows, in the order in which the files became
     whole.
 
     One thread owns an Intake and calls `step`; `wake` may be called from any.
@@ -71,7 +64,7 @@ class Intake:
         self,
         root: Root,
         settings: Settings,
-        accept: Callable[[Claim], None],
+        accept: Callable[[Path], None],
         room: Callable[[bool], bool],
     ) -> None:
         self._root = root
@@ -317,7 +310,9 @@ class Intake:
 
     def _claim(self, path: str, candidate: Candidate, fault: str) -> None:
         try:
-            folder = claims.claim(self._root.inbox, self._root.work, path, candidate.unchanged)
+            folder = claims.claim(
+                self._root.inbox, self._root.work, path, candidate.unchanged, fault
+            )
         except OSError as error:
             if is_full(error):
                 raise
@@ -327,7 +322,7 @@ class Intake:
             self._consider(path, Hint.CHANGED)
         else:
             self._forget(path)
-            self._accept(Claim(folder, fault))
+            self._accept(folder)
 
     def _leave(self, path: str, reason: str) -> None:
         """Leave *path* where it is until the next scan, and say so, once."""
@@ -365,4 +360,5 @@ class Intake:
                 except OSError as error:
                     self._leave(str(request), f"it cannot be claimed: {error.strerror}")
                 else:
-                    self._accept(Claim(folder, ""))
+                    faults.point("request-renamed")
+                    self._accept(folder)

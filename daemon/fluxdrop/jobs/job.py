@@ -16,7 +16,7 @@ import msgspec
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.request import GenerationRequest
-from fluxdrop.intake.claim import INPUT, claimed_input
+from fluxdrop.intake.claim import INPUT, claimed_fault, claimed_input
 from fluxdrop.intake.names import Kind, kind_of
 from fluxdrop.jobs.regular import open_regular
 from fluxdrop.jobs.store import Row
@@ -116,7 +116,7 @@ class Job:
             self.timings_ms[stage] = round((time.perf_counter() - started) * 1000, 3)
 
 
-def open_job(folder: Path, fault: str = "") -> Job | None:
+def open_job(folder: Path) -> Job | None:
     """The job whose claim is in *folder*; None when it holds no input.
 
     Raises FluxdropError for a request.json that cannot be read.
@@ -138,7 +138,7 @@ def open_job(folder: Path, fault: str = "") -> Job | None:
         kind=kind_of(source.name) or "unknown",
         request=request,
         created=_created(folder),
-        fault=fault,
+        fault=claimed_fault(folder),
     )
 
 

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from fluxdrop import faults
 from fluxdrop.errors import FluxdropError
 from fluxdrop.layout import FAILED
 from fluxdrop.moments import rfc3339
@@ -193,9 +194,7 @@ class Store:
             self._db.close()
             self._db = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         if not read_only:
-            # The folders are the truth, so the index need not be synced at each commit.
             self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = NORMAL")
         if version == 0:
             self._db.executescript(
                 f"BEGIN;{_SCHEMA}{_LATER_INDEXES}PRAGMA user_version = {_UNFILLED};COMMIT;"
@@ -228,9 +227,22 @@ class Store:
             db.executemany(f"INSERT OR IGNORE {_INSERT}", rows)
 
     def finished(self, rows: Iterable[Row]) -> None:
-        """Enter how jobs ended, whether or not they are there."""
-        with self._transaction() as db:
+        """Enter how jobs ended, whether or not they are there; it is on the disk after that."""
+        # Their folders go next, and with them all that tells a power cut's survivor of the jobs.
+        with self._transaction("FULL") as db:
             db.executemany(_UPSERT, rows)
+
+    def keep_claims(self, job_ids: Iterable[str]) -> int:
+        """Forget the claimed jobs that are not among *job_ids*; return how many that were.
+
+        After a power cut the index may know of a claim that the folders do not: the input lies in
+        the inbox again, and is to be another job's.
+        """
+        with self._transaction() as db:
+            claimed = db.execute("SELECT id FROM jobs WHERE state = 'claimed'").fetchall()
+            lost = {job_id for (job_id,) in claimed} - set(job_ids)
+            db.executemany("DELETE FROM jobs WHERE id = ?", [(job_id,) for job_id in lost])
+        return len(lost)
 
     def begin_attempt(self, job_ids: Iterable[str]) -> dict[str, int]:
         """Count one more attempt at each of *job_ids*; return how many each has had now."""
@@ -327,12 +339,16 @@ class Store:
         return [Row(*row) for row in found]
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def _transaction(self, synchronous: str = "NORMAL") -> Iterator[sqlite3.Connection]:
+        # The folders are the truth, so the index need not be synced at each commit.
         with self._lock:
             try:
+                self._db.execute(f"PRAGMA synchronous = {synchronous}")
                 self._db.execute("BEGIN IMMEDIATE")
                 yield self._db
+                faults.point("index-written")
                 self._db.execute("COMMIT")
+                faults.point("index-committed")
             except BaseException as error:
                 # SQLite has rolled back already when the disk is full.
                 if self._db.in_transaction:

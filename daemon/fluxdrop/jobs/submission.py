@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import re
@@ -184,14 +185,14 @@ def _give_free_name(root: Root, unfinished: Path, stem: str, suffix: str) -> str
     for number in itertools.count(1):
         name = f"{stem}-{number}{suffix}" if number > 1 else f"{stem}{suffix}"
         target = root.inbox / name
-        try:
-            os.link(unfinished, target)
-        except FileExistsError:
-            continue
-        except OSError:
-            # Without links there is no way to name a file that is atomic and sure of a free name.
-            if os.path.lexists(target):
-                continue
-            unfinished.rename(target)
-        return name
+        with contextlib.suppress(FileExistsError):
+            try:
+                os.link(unfinished, target)
+            except FileExistsError:
+                raise
+            except OSError:
+                # Without links, an empty file keeps the name; the daemon waits while it is empty.
+                target.touch(exist_ok=False)
+                unfinished.rename(target)
+            return name
     raise AssertionError("unreachable: the numbers do not end")

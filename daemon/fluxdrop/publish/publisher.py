@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from fluxdrop import durable
+from fluxdrop import durable, faults
 from fluxdrop.jobs.job import RECORD, Job
 from fluxdrop.jobs.store import Row, Store
 from fluxdrop.layout import Root
@@ -97,10 +97,13 @@ class Publisher:
         # An input that the daemon may not read, or that is no file, is only given back.
         readable = [path for path in files if _is_plain(path) and os.access(path, os.R_OK)]
         durable.sync_all([*readable, *(finished.job.record for finished, _ in fresh)])
+        faults.point("files-synced")
         for finished, plan in fresh:
             durable.write(finished.job.folder / PLAN, msgspec.json.encode(plan), sync=False)
+            faults.point("plan-written")
         folders = [finished.job.folder for finished, _ in fresh]
         durable.sync_all([folder / PLAN for folder in folders], folders)
+        faults.point("plans-synced")
 
     def perform(self, planned: Sequence[tuple[Path, Plan]]) -> Published:
         """Give the names of each plan, enter the jobs in the index and remove their folders."""
@@ -116,7 +119,9 @@ class Publisher:
                 continue
             done.append((folder, record, plan.record))
         durable.sync_all([], sorted(parents))
+        faults.point("folders-synced")
         self._store.finished([row_of(record, path) for _, record, path in done])
+        faults.point("index-told")
         for folder, _, _ in done:
             self._discard(folder)
         return Published([(record, path) for _, record, path in done], void)
@@ -146,6 +151,7 @@ class Publisher:
     def _prepare(self, finished: Finished, name: str) -> Plan:
         job = finished.job
         job.record.write_bytes(encode(finished.build(name)))
+        faults.point("record-written")
         links = [
             (os.fsencode(path.relative_to(job.folder)), make(name)) for path, make in finished.files
         ]
@@ -165,7 +171,9 @@ class Publisher:
             for source, target in links:
                 with suppress(NotADirectoryError):
                     durable.take_name_back(source, target)
+            faults.point("names-taken-back")
             (folder / PLAN).unlink()
+            faults.point("plan-void")
             raise
         # A subfolder may be new, and then its own name has to be on the disk as well.
         below = {parent for _, target in links for parent in target.parents}
@@ -181,6 +189,7 @@ class Publisher:
             return False
         try:
             durable.give_name(source, target)
+            faults.point("name-given")
         except PermissionError:
             # Linux lets nobody link a file of somebody else's that they may not read and write.
             if os.access(source, os.R_OK):
@@ -192,7 +201,9 @@ class Publisher:
         rubbish = self._rubbish / folder.name
         try:
             folder.rename(rubbish)
+            faults.point("job-discarded")
             durable.remove_tree(rubbish)
+            faults.point("rubbish-removed")
         except OSError as error:
             # The next start finds it, with its plan or among the rubbish, and comes here again.
             log.warning("not removed", folder=str(folder), reason=error.strerror)

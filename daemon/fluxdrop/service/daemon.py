@@ -9,13 +9,15 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import closing, suppress
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
-from fluxdrop import __version__, durable
+from fluxdrop import __version__, durable, faults
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
 from fluxdrop.intake.claim import discard_empty
-from fluxdrop.intake.intake import Claim, Intake
+from fluxdrop.intake.intake import Intake
+from fluxdrop.jobs import danger
 from fluxdrop.jobs.job import claimed_row, open_job
 from fluxdrop.jobs.store import Store
 from fluxdrop.layout import Root, RootLock
@@ -28,7 +30,7 @@ from fluxdrop.publish.result import Failure, Record
 from fluxdrop.service.heartbeat import STUCK_SECONDS, Beat, Heartbeat, Pulse, summary
 from fluxdrop.service.line import Line
 from fluxdrop.service.notify import Notifier
-from fluxdrop.service.orders import take_orders
+from fluxdrop.service.orders import forget_answers, take_orders
 from fluxdrop.service.reload import Reload
 from fluxdrop.service.reports import Reports
 from fluxdrop.service.stage import Stopping
@@ -66,8 +68,10 @@ class Daemon:
         self._stop = threading.Event()
         self._counting = threading.Lock()
         self._in_flight: dict[str, bool] = {}
-        self._claims: deque[Claim] = deque()
+        self._claims: deque[Path] = deque()
         """What is claimed and not yet in the index and with the first stage."""
+        self._suspects: set[str] = set()
+        """What the daemon may have died of."""
         self._lock: RootLock | None = None
         self._pulse: Pulse | None = None
         """The scan loop's, once it runs."""
@@ -134,8 +138,16 @@ class Daemon:
 
     def _take_root(self) -> RootLock:
         self._root.create()
-        self._root.check()
-        return RootLock(self._root)
+        lock = RootLock(self._root)
+        try:
+            faults.point("root-locked")
+            self._root.check()
+            faults.point("root-checked")
+            forget_answers(self._root)
+        except BaseException:
+            lock.close()
+            raise
+        return lock
 
     def _run(self) -> None:
         with closing(Store(self._root.database)) as store:
@@ -146,7 +158,7 @@ class Daemon:
                 self._settings,
                 store,
                 on_end=self._ended,
-                on_job=lambda folder: self._claims.append(Claim(folder, "")),
+                on_job=self._claims.append,
             )
             heartbeat = Heartbeat(self._root.heartbeat)
             with closing(Reports(self._root, self._settings)) as self._reports:
@@ -158,6 +170,7 @@ class Daemon:
                 finally:
                     self._notifier.stopping()
                     log.info("stopping", done=self.done, failed=self.failed)
+                    faults.point("stopping")
                     line.stop()
                     heartbeat.remove()
 
@@ -229,9 +242,11 @@ class Daemon:
         return ", ".join(self._stuck())
 
     def _recover(self, line: Line, store: Store) -> None:
-        """Take up what an earlier run had claimed: first what was named already, then the rest."""
+        """Finish what an earlier run had given its names, and queue what else it had claimed."""
         self._claims.clear()
+        self._suspects.clear()
         folders = sorted(path for path in self._root.work.iterdir() if path.is_dir())
+        store.keep_claims(folder.name for folder in folders)
         planned = []
         for folder in folders:
             plan = line.publisher.planned(folder)
@@ -245,29 +260,56 @@ class Daemon:
             row = store.get(folder.name)
             if row is not None and row.state != "claimed":
                 durable.remove_tree(folder)
+            elif died := danger.deaths(folder):
+                log.warning("the daemon died over a job", job=folder.name, **died._asdict())
+                self._suspects.add(folder.name)
+                self._claims.appendleft(folder)
             else:
                 log.info("taken up again", job=folder.name)
-                self._claims.append(Claim(folder, ""))
+                self._claims.append(folder)
 
     def _take_all(self, line: Line, store: Store) -> None:
-        while self._claims and self._is_there():
-            self._take(self._claims[0], line, store)
-            self._claims.popleft()
+        for _ in range(len(self._claims)):
+            if not self._is_there():
+                break
+            if self._has_to_wait(self._claims[0].name):
+                self._claims.rotate(-1)
+            else:
+                self._take(self._claims[0], line, store)
+                self._claims.popleft()
         take_orders(self._root, line.use, partial(self._cancel, line))
 
-    def _take(self, claim: Claim, line: Line, store: Store) -> None:
+    def _has_to_wait(self, job_id: str) -> bool:
+        """Whether *job_id* may not begin yet. What the daemon may have died of comes first, each
+        with nothing else in hand, so that another death is that job's alone.
+        """
+        with self._counting:
+            if job_id in self._suspects:
+                return not self._in_flight.keys() <= {job_id}
+            return bool(self._suspects)
+
+    def _take(self, folder: Path, line: Line, store: Store) -> None:
         try:
-            job = open_job(claim.folder, claim.fault)
+            job = open_job(folder)
         except FluxdropError as error:
-            log.error("left alone", job=claim.folder.name, reason=error.message)
+            log.error("left alone", job=folder.name, reason=error.message)
+            self._forget(folder.name)
             return
         if job is None:
-            discard_empty(claim.folder)
+            discard_empty(folder)
+            self._forget(folder.name)
             return
         store.claimed([claimed_row(job)])
         with self._counting:
             self._in_flight[job.id] = job.kind == "prompt"
-        line.accept(job)
+        faults.point("job-in-index")
+        died = danger.deaths(job.folder)
+        if died and died.deaths >= danger.MOST_DEATHS:
+            row = store.get(job.id)
+            job.attempts = row.attempts if row else 0
+            line.fail(job, died.stage, died.error(job))
+        else:
+            line.accept(job)
 
     def _cancel(self, line: Line, job_ids: list[str]) -> None:
         for job_id in job_ids:
@@ -279,20 +321,26 @@ class Daemon:
     def _ended(self, record: Record, path: str) -> None:
         if self._reports is not None:
             self._reports.ended(record, path)
-        with self._counting:
-            self._in_flight.pop(record.job_id, None)
-            if isinstance(record, Failure):
-                self.failed += 1
-            else:
-                self.done += 1
+        self._forget(record.job_id)
+        if isinstance(record, Failure):
+            self.failed += 1
+        else:
+            self.done += 1
         if self._intake is not None:
             self._intake.wake()
+
+    def _forget(self, job_id: str) -> None:
+        with self._counting:
+            self._in_flight.pop(job_id, None)
+            self._suspects.discard(job_id)
 
     def _room(self, is_prompt: bool) -> bool:
         if not self._is_there():
             return False
         limit = _MOST_PROMPTS if is_prompt else 4 * self._settings.batch_size
         with self._counting:
+            if self._suspects:
+                return False
             in_hand = sum(kind is is_prompt for kind in self._in_flight.values())
         return len(self._claims) + in_hand < limit
 

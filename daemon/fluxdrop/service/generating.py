@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from fluxdrop import durable
+from fluxdrop import durable, faults
 from fluxdrop.child import ChildDied
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
@@ -167,13 +167,17 @@ class Generating:
             with ExitStack() as timers:
                 for asked in group:
                     timers.enter_context(asked.job.timed("generate"))
+                faults.point("generation-begun")
                 made = self.generator.generate(orders, self._meter.step)
+                faults.point("generation-whole")
         finally:
             self._meter = None
         for asked, order, generated in zip(group, orders, made, strict=True):
             order.target.replace(asked.job.image)
             durable.sync_folder(asked.job.folder)
+            faults.point("generation-in-place")
             durable.write(asked.job.generation, msgspec.json.encode(generated))
+            faults.point("generation-recorded")
         return made
 
     def _finish(self, job: Job, generated: Generated) -> None:

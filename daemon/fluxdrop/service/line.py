@@ -87,7 +87,7 @@ class Line:
             passes=self._passes,
         )
         self._predict = Predicting(
-            self._deaths, self._stop, hand_on=self._publishing.put, fail=self._fail
+            self._deaths, self._stop, hand_on=self._publishing.put, fail=self.fail
         )
         self._predicting = Stage[Prepared | Retire | Swap](
             "predict",
@@ -106,7 +106,7 @@ class Line:
             self._waiting,
             open_further=self._further,
             hand_on=self._predicting.put,
-            fail=self._fail,
+            fail=self.fail,
         )
         self._preprocessing = Stage[Pictured | Swap](
             "preprocess",
@@ -122,7 +122,7 @@ class Line:
             self._deaths,
             self._waiting,
             hand_on=self._preprocessing.put,
-            fail=self._fail,
+            fail=self.fail,
             announce=self._announce_parts,
             wait_hook=self._stop_now,
         )
@@ -206,9 +206,9 @@ class Line:
     def accept(self, job: Job) -> None:
         """Take in a claimed job."""
         if job.fault:
-            self._fail(job, "intake", _fault(job))
+            self.fail(job, "intake", _fault(job))
         elif job.cancelled.exists():
-            self._fail(job, _first_stage(job), cancelled())
+            self.fail(job, _first_stage(job), cancelled())
         else:
             self._waiting.add(job)
             if job.kind == "prompt":
@@ -224,7 +224,14 @@ class Line:
             durable.write(folder / CANCELLED, b"")
         job = self._waiting.cancel(job_id)
         if job is not None:
-            self._fail(job, _first_stage(job), cancelled())
+            self.fail(job, _first_stage(job), cancelled())
+
+    def fail(self, job: Job, stage: jobs.Stage, error: FluxdropError) -> None:
+        """End *job* at *stage*, for a reason."""
+        if stage in ("generate", "preprocess") and not self._root.work.is_dir():
+            # No fault of the job's: its folder is away, and may be back.
+            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), str(self._root.work))
+        self._publishing.put(outcome.failed(job, stage, error))
 
     def use(self, model: str, answer: Answer) -> None:
         """Change to another model: it is loaded and warmed beside the one in use, which stays until
@@ -266,12 +273,6 @@ class Line:
 
     def _passes(self, error: OSError) -> bool:
         return is_passing(error) or (error.errno == errno.ENOENT and not self._root.work.is_dir())
-
-    def _fail(self, job: Job, stage: jobs.Stage, error: FluxdropError) -> None:
-        if stage in ("generate", "preprocess") and not self._root.work.is_dir():
-            # No fault of the job's: its folder is away, and may be back.
-            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), str(self._root.work))
-        self._publishing.put(outcome.failed(job, stage, error))
 
     def _announce_parts(self, folders: list[Path]) -> None:
         # The index knows of all of them before the first can end, for whoever waits for them.

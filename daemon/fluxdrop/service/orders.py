@@ -12,7 +12,7 @@ from functools import partial
 
 import msgspec
 
-from fluxdrop import durable
+from fluxdrop import durable, faults
 from fluxdrop.errors import FluxdropError
 from fluxdrop.intake.claim import new_job_id
 from fluxdrop.layout import Root, holder
@@ -55,9 +55,11 @@ def order(root: Root, wanted: Order, on_wait: Callable[[], None]) -> None:
     name = new_job_id()
     path = root.requests / f"{name}{_SUFFIX}"
     answer = root.answers / f"{name}.json"
+    served = holder(root)
     durable.write(path, msgspec.json.encode(wanted))
     while not answer.exists():
-        if holder(root) is None:
+        # Another one may have begun already, and what the first had taken is lost.
+        if served is None or holder(root) != served:
             path.unlink(missing_ok=True)
             raise FluxdropError(f"No daemon serves {root.path}", kind="not-running")
         on_wait()
@@ -82,6 +84,7 @@ def take_orders(
         except (OSError, msgspec.DecodeError) as error:
             answer(FluxdropError(f"{path} cannot be read: {error}", kind="request"))
         else:
+            faults.point("order-read")
             match order:
                 case ModelOrder(model):
                     use(model, partial(_model_changed, root, model, answer))
@@ -89,6 +92,13 @@ def take_orders(
                     cancel(job_ids)
                     answer(None)
         path.unlink(missing_ok=True)
+        faults.point("order-taken")
+
+
+def forget_answers(root: Root) -> None:
+    """Remove what an earlier daemon answered, whole or not: who asked it knows that it ended."""
+    for path in root.answers.iterdir():
+        path.unlink()
 
 
 def _model_changed(
@@ -99,6 +109,7 @@ def _model_changed(
 ) -> None:
     if error is None:
         choose_model(root, model)
+        faults.point("model-chosen")
         log.info("model changed", model=model)
     else:
         log.error("the model stays as it was", wanted=model, reason=error.message)
@@ -108,6 +119,7 @@ def _model_changed(
 def _answer(root: Root, name: str, error: FluxdropError | None) -> None:
     answer = OrderAnswer(error.kind, error.message, error.hint) if error else OrderAnswer()
     durable.write(root.answers / f"{name}.json", msgspec.json.encode(answer), sync=False)
+    faults.point("order-answered")
 
 
 def choose_model(root: Root, model: str) -> None:

@@ -10,8 +10,10 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
+from fluxdrop import faults
 from fluxdrop.child import ChildDied
 from fluxdrop.errors import FluxdropError
+from fluxdrop.jobs.danger import in_danger
 from fluxdrop.predict.classify import label_probabilities
 from fluxdrop.predict.engine import EngineDown
 from fluxdrop.publish import outcome
@@ -86,14 +88,19 @@ class Predicting:
         before, self.model = self.model, swap.model
         if before is not None and before is not swap.model:
             before.engine.close()
+        faults.point("model-swapped")
         swap.done()
 
     def _predict(self, model: Model, items: list[Prepared]) -> None:
         started = time.perf_counter()
+        # What a worker dies of, the daemon survives.
+        jobs = [item.job for item in items] if model.engine.info.pid is None else []
         while True:
             try:
-                with self._asking():
+                with self._asking(), in_danger(jobs, "predict"):
+                    faults.point("prediction-begun")
                     raw = model.engine.predict(np.concatenate([item.tensor for item in items]))
+                faults.point("prediction-ended")
             except EngineDown as error:
                 self._wait_for_engine(error)
             except FluxdropError as error:

@@ -9,8 +9,10 @@ from io import BytesIO
 import numpy as np
 from numpy.typing import NDArray
 
+from fluxdrop import faults
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
+from fluxdrop.jobs.danger import in_danger
 from fluxdrop.jobs.job import Job, file_sha256
 from fluxdrop.jobs.store import Store
 from fluxdrop.preprocess.picture import open_picture
@@ -63,8 +65,9 @@ class Preprocessing:
         if item.generated is None and not self._waiting.begin(item.job):
             return
         try:
-            with item.job.timed("preprocess"):
+            with item.job.timed("preprocess"), in_danger([item.job], "preprocess"):
                 prepared = self._prepared(item)
+            faults.point("decoding-ended")
         except FluxdropError as error:
             self._fail(item.job, "preprocess", error)
         else:
@@ -76,6 +79,7 @@ class Preprocessing:
         if item.generated is None:
             job.attempts = self._store.begin_attempt([job.id])[job.id]
         source = job.input if item.generated is None else job.image
+        faults.point("decoding-begun")
         image, file_format = open_picture(
             source,
             max_file_bytes=self._settings.max_file_bytes,
@@ -84,6 +88,7 @@ class Preprocessing:
         original = None
         if file_format != "PNG":
             image.save(job.image, format="PNG")
+            faults.point("picture-converted")
             source, original = job.image, job.input
         elif source == job.input and source.stat().st_nlink > 1:
             # A result must not change when somebody writes to the file under its other name.
@@ -98,7 +103,9 @@ class Preprocessing:
             npy = BytesIO()
             np.save(npy, tensor)
             job.tensor.write_bytes(npy.getbuffer())
+            faults.point("tensor-written")
         to_preview(tensor, spec).save(job.preview, format="PNG")
+        faults.point("preview-written")
         digest = file_sha256(source)
         if item.generated is None and original is None:
             # The picture is the source itself, which the result names with its digest too.

@@ -1,0 +1,110 @@
+"""Whether a root that came to rest has everything, once, whole, and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+from conftest import every_file
+from PIL import Image
+
+from fluxdrop.gallery.gallery import FOLDER as GALLERY
+from fluxdrop.jobs.store import Store
+from fluxdrop.layout import Root
+from fluxdrop.publish.publisher import row_of
+from fluxdrop.publish.result import Failure, Record, Result, decode
+
+LASTING = {"jobs.sqlite3", "lock", "logs", "graphs", "models", "answers", "requests", "work"}
+LASTING |= {"rubbish", "model", "gallery.lock"}
+EMPTY = ("answers", "requests", "work", "rubbish")
+
+
+def audit(
+    root: Root,
+    dropped: Mapping[str, tuple[str, bool]],
+    replays: Mapping[str, str],
+    strangers: Mapping[str, bytes],
+) -> None:
+    """Assert that each of *dropped* (by SHA-256: path below inbox/, whether it can be done) and of
+    *replays* (by job id: which job it repeats) has one result, whole and in the index, and that
+    nothing else lies in *root* but the files of *strangers*.
+    """
+    records = {
+        str(path.relative_to(root.path)): decode(path.read_bytes())
+        for path in root.outputs.rglob("*.json")
+    }
+    _each_once(list(records.values()), dropped, replays)
+    files = {path: _digest(data) for path, data in strangers.items()}
+    for path, record in records.items():
+        files |= _files(root, path, record)
+    digests = {path: _digest((root.path / path).read_bytes()) for path in files}
+    assert files == digests
+    assert files.keys() | records.keys() == every_file(root)
+    _is_tidy(root)
+    with closing(Store(root.database, read_only=True)) as store:
+        rows = [store.get(record.job_id) for record in records.values()]
+        counts = store.counts()
+    found = [row._replace(inode=None) for row in rows if row is not None]
+    assert [row_of(record, path) for path, record in records.items()] == found
+    states = Counter(row.state for row in found)
+    assert {"claimed": 0, "done": states["done"], "failed": states["failed"]} == counts
+
+
+def _each_once(
+    records: list[Record], dropped: Mapping[str, tuple[str, bool]], replays: Mapping[str, str]
+) -> None:
+    firsts = [record for record in records if record.replay_of is None]
+    again = [record for record in records if record.replay_of is not None]
+    ended = Counter(
+        (str(record.source.sha256), record.source.file, isinstance(record, Result))
+        for record in firsts
+    )
+    expected = Counter((digest, *facts) for digest, facts in dropped.items())
+    assert (Counter(), Counter()) == (expected - ended, ended - expected)
+    assert dict(replays) == {record.job_id: record.replay_of for record in again}
+    assert len(replays) == len(again)
+    assert len(records) == len({record.job_id for record in records})
+
+
+def _files(root: Root, path: str, record: Record) -> dict[str, bytes]:
+    """The files that belong to *record*, which lies at *path*, with their digests."""
+    source = bytes.fromhex(record.source.sha256 or "")
+    if isinstance(record, Failure):
+        return {path.removesuffix(".error.json"): source}
+    name = path.removeprefix("outputs/").removesuffix(".json")
+    with Image.open(root.path / record.image.file) as image:
+        image.load()
+        assert ("PNG", record.image.width, record.image.height) == (image.format, *image.size)
+    with Image.open(root.path / record.preprocessed.preview) as preview:
+        preview.load()
+    tensor = np.load(root.path / record.preprocessed.file)
+    assert record.preprocessed.shape == list(tensor.shape)
+    files = {
+        record.image.file: bytes.fromhex(record.image.sha256),
+        f"outputs/{name}.png": bytes.fromhex(record.image.sha256),
+    }
+    for shown in (record.preprocessed.file, record.preprocessed.preview):
+        files[shown] = _digest((root.path / shown).read_bytes())
+    suffix = Path(record.source.file).suffix
+    if suffix != ".png":
+        files[f"outputs/{name}{suffix}"] = source
+    return files
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
+
+
+def _is_tidy(root: Root) -> None:
+    """Nothing is left of what was in the making."""
+    assert {path.name for path in root.state.iterdir()} <= LASTING
+    for name in EMPTY:
+        assert [] == list((root.state / name).iterdir())
+    # The results may lie on another filesystem, by a symlink, which no walk follows.
+    found = [path for top in (root.path, root.outputs) for path in top.rglob("*")]
+    hidden = {path for path in found if path.name.startswith(".") or path.suffix == ".tmp"}
+    assert {root.state, root.outputs / GALLERY} == hidden
