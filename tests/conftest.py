@@ -112,7 +112,8 @@ def fluxdrop(*arguments: object, **settings: object) -> subprocess.CompletedProc
 def environment(**settings: object) -> dict[str, str]:
     """This process's environment with *settings* as FLUXDROP_ variables."""
     extra = {f"FLUXDROP_{key.upper()}": str(value) for key, value in settings.items()}
-    return {**os.environ, **extra}
+    # A crash in native code tells where.
+    return {"PYTHONFAULTHANDLER": "1", **os.environ, **extra}
 
 
 def results(root: Root) -> dict[str, dict[str, Any]]:
