@@ -75,16 +75,28 @@ function layer_of(item::Planned, graph, slots, L)
     inputs = inputs_of(item, graph, slots)
     any(input -> input === COMPUTED, inputs) ||
         refuse(node, "none of its inputs is computed: the compiler should have made it a constant")
-    if !operator.any_input
-        inputs[1] === COMPUTED || refuse(node, "input 1 has to be computed")
-        computed = findnext(input -> input === COMPUTED, inputs, 2)
-        computed === nothing || refuse(node, "input $computed has to be a constant")
-    end
     outputs = length(item.outputs)
     outputs == 1 || operator.any_output || refuse(node, "output $outputs is read, and the worker computes only the first")
     activation = item.activation === nothing ? nothing : activation_of(item.activation, graph, slots, L)
-    return attempt(operator.build, Operation(node, inputs, L, activation, outputs))
+    op = Operation(node, inputs, L, activation, outputs)
+    is_late = !operator.any_input && (inputs[1] !== COMPUTED || COMPUTED in inputs[2:end])
+    return is_late ? BuiltLate(op, operator.build) : attempt(operator.build, op)
 end
+
+"A layer whose weights are computed: it is built for each call."
+struct BuiltLate
+    op::Operation
+    build::Function
+end
+
+(b::BuiltLate)(xs...) = Bound((inputs...) -> called(b, inputs), b.op.inputs)(xs...)
+
+function called(b, inputs)
+    weights = Any[COMPUTED, inputs[2:end]...]
+    return b.build(Operation(b.op.node, weights, b.op.L, b.op.activation, b.op.outputs))(inputs[1])
+end
+
+Base.show(io::IO, b::BuiltLate) = print(io, "BuiltLate(", b.op.node.operator, ")")
 
 function activation_of(item::Planned, graph, slots, L)
     inputs = pushfirst!(inputs_of(item, graph, slots, 2), COMPUTED)

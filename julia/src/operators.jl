@@ -22,9 +22,10 @@ struct Operation
 end
 
 """
-`build(op)` makes the layer. Only the first input may be computed, the others have to be constants,
-unless `any_input`; `fuses` tells that the layer applies `op.activation`, the activation that follows it. Where
-`op.outputs` is more than 1, the layer returns a tuple of as many values; only those with `any_output` can.
+`build(op)` makes the layer, with all inputs but the first being constants, unless `any_input`: where one is computed,
+the layer is built anew for each call ([`BuiltLate`](@ref)). `fuses` tells that the layer applies `op.activation`, the
+activation that follows it. Where `op.outputs` is more than 1, the layer returns a tuple of at least as many values; only
+those with `any_output` can.
 `number`, if there is one, is an activation: `number(op)` is the function that the layer applies to each number
 of its first input, and that the layer before may apply instead.
 """

@@ -44,7 +44,7 @@ function count_readers(nodes, output)
     for node in Iterators.reverse(nodes)
         any(name -> haskey(readers, name), node.outputs) || continue
         for name in node.inputs
-            readers[name] = get(readers, name, 0) + 1
+            name == "-" || (readers[name] = get(readers, name, 0) + 1)
         end
     end
     return readers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,17 +37,21 @@ def add(
     mode: Annotated[str | None, typer.Option(help="L, RGB or BGR.")] = None,
     resize: Annotated[str | None, typer.Option(help="stretch, crop or letterbox.")] = None,
     filter_: Annotated[
-        str | None, typer.Option("--filter", help="nearest, box, bilinear, bicubic, lanczos.")
+        str | None,
+        typer.Option("--filter", help="nearest, box, bilinear, hamming, bicubic or lanczos."),
     ] = None,
     scale: Annotated[float | None, typer.Option(help="Divides the pixels, 0 to 255.")] = None,
     mean: Annotated[str | None, typer.Option(help="Comma-separated, one a channel.")] = None,
     std: Annotated[str | None, typer.Option(help="Comma-separated, one a channel.")] = None,
     layout: Annotated[str | None, typer.Option(help="NCHW or NHWC.")] = None,
     output: Annotated[str | None, typer.Option(help="probabilities or logits.")] = None,
+    output_name: Annotated[
+        str | None, typer.Option(help="Which of several outputs has the labels' numbers.")
+    ] = None,
     engine: EngineOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Add an ONNX image classifier, after proving that it runs and agrees with onnxruntime."""
+    """Add an image classifier, after proving that it runs and, if it is ONNX, agrees with onnxruntime."""
     from fluxdrop import config
     from fluxdrop.cli.progress import spinner
     from fluxdrop.layout import find_root
@@ -56,7 +61,7 @@ def add(
     configure("error")
     served = find_root(root)
     options = {
-        "size": _numbers("--size", size, "x", int),
+        "size": _size(size),
         "mode": mode,
         "resize": resize,
         "filter": filter_,
@@ -65,8 +70,9 @@ def add(
         "std": _numbers("--std", std, ",", float),
         "layout": layout,
         "output": output,
+        "output_name": output_name,
     }
-    with spinner(f"Compiling {source.name} and comparing it with onnxruntime"):
+    with spinner(f"Proving that {source.name} runs"):
         added = add_model(
             served,
             source,
@@ -88,9 +94,13 @@ def add(
             }
         )
         return
+    proof = (
+        "; a native Flux model, which nothing can be compared with"
+        if added.difference is None
+        else f" within {added.difference:.1e} of onnxruntime"
+    )
     typer.echo(
-        f"{bundle.name}: {len(bundle.spec.labels)} labels; on {info.engine} ({info.backend})"
-        f" within {added.difference:.1e} of onnxruntime"
+        f"{bundle.name}: {len(bundle.spec.labels)} labels; on {info.engine} ({info.backend}){proof}"
     )
     if info.note:
         typer.echo(f"Note: {info.note}.", err=True)
@@ -110,8 +120,10 @@ def list_models(root: RootOption = None, json_output: JsonOption = False) -> Non
     for name, folder in sorted(known_bundles(served.models if served else None).items()):
         row: dict[str, Any] = {"name": name, "folder": str(folder), "in_use": name == used}
         try:
-            spec = load_bundle(str(folder)).spec
-            row |= {"size": list(spec.input.size), "mode": spec.input.mode, "labels": spec.labels}
+            bundle = load_bundle(str(folder))
+            given = bundle.spec.input
+            row |= {"kind": bundle.kind, "size": list(given.size), "mode": given.mode}
+            row["labels"] = bundle.spec.labels
         except FluxdropError as error:
             row["problem"] = error.message
         rows.append(row)
@@ -125,7 +137,8 @@ def list_models(root: RootOption = None, json_output: JsonOption = False) -> Non
         else:
             width, height = row["size"]
             labels = ", ".join(row["labels"][:4]) + (", ..." if len(row["labels"]) > 4 else "")
-            typer.echo(f"{mark} {row['name']}: {width}x{height} {row['mode']}, {labels}")
+            kind = " (native Flux)" if row["kind"] == "flux" else ""
+            typer.echo(f"{mark} {row['name']}{kind}: {width}x{height} {row['mode']}, {labels}")
 
 
 @model_app.command("check")
@@ -148,6 +161,12 @@ def check(
     served = optional_root(root)
     settings = config.load(served.path if served else None)
     bundle = load_bundle(model, served.models if served else None)
+    if bundle.kind == "flux":
+        raise FluxdropError(
+            f"The model {bundle.name} is a native Flux model: there is no ONNX file to compare it with",
+            hint=f"Try it with `fluxdrop predict PICTURE --model {model}`.",
+            kind="model",
+        )
     install = find_julia()
     if install is None:
         raise FluxdropError(
@@ -243,16 +262,31 @@ def _numbers(
     if text is None:
         return None
     try:
-        return [kind(part) for part in text.lower().split(separator)]
+        numbers = [kind(part) for part in text.lower().split(separator)]
     except ValueError:
-        raise FluxdropError(
-            f"{option} is {text!r}, not numbers with {separator!r} between"
-        ) from None
+        numbers = []
+    if not numbers or not all(map(math.isfinite, numbers)):
+        raise FluxdropError(f"{option} is {text!r}, not numbers with {separator!r} between")
+    return numbers
+
+
+def _size(text: str | None) -> list[float] | None:
+    from fluxdrop.errors import FluxdropError
+
+    size = _numbers("--size", text, "x", int)
+    if size is not None and len(size) != 2:
+        raise FluxdropError(f"--size is {text!r}, not WIDTHxHEIGHT")
+    return size
 
 
 def _labels(text: str | None) -> list[str] | None:
+    from fluxdrop.errors import FluxdropError
+
     if text is None:
         return None
     path = Path(text)
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else text.split(",")
+    try:
+        lines = path.read_text("utf-8").splitlines() if path.is_file() else text.split(",")
+    except (OSError, UnicodeDecodeError) as error:
+        raise FluxdropError(f"{path} cannot be read as a list of labels: {error}") from error
     return [line.strip() for line in lines if line.strip()]

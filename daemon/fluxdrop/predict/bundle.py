@@ -25,6 +25,8 @@ class BundleSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """What the outputs are called, in their order."""
     output: Literal["probabilities", "logits"] = "probabilities"
     """logits: the model ends before its softmax, which is then done here."""
+    output_name: str | None = None
+    """Which output of model.onnx has the labels' numbers; None where there is but one that can."""
     input: InputSpec
 
 
@@ -51,10 +53,15 @@ class Bundle:
         return self.folder / NATIVE if self.kind == "flux" else self.onnx
 
 
+def native_files(folder: Path) -> list[Path]:
+    """What a native Flux model is made of: flux_model.jl and all Julia and weight files beside it, by name."""
+    return sorted(path for path in folder.iterdir() if path.suffix in _WEIGHTS)
+
+
 def native_digest(folder: Path) -> str:
-    """SHA-256 of what ``sha256sum`` prints of flux_model.jl and all Julia and weight files beside it, by name."""
+    """SHA-256 of what ``sha256sum`` prints of the `native_files`."""
     lines = []
-    for path in sorted(path for path in folder.iterdir() if path.suffix in _WEIGHTS):
+    for path in native_files(folder):
         with path.open("rb") as file:
             lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path.name}\n")
     return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
@@ -115,12 +122,18 @@ def load_bundle(model: str, own: Path | None = None) -> Bundle:
             kind="model",
         ) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise FluxdropError(f"{folder / 'model.toml'} is wrong: {error}", kind="model") from error
+        raise FluxdropError(
+            f"{folder / 'model.toml'} is wrong: {error}",
+            hint="`fluxdrop model add --help` tells what each key may be.",
+            kind="model",
+        ) from error
     problem = spec.input.problem()
     if len(set(spec.labels)) < len(spec.labels):
         problem = "two labels are the same."
     if kind == "flux" and spec.input.layout != "NCHW":
         problem = f"input.layout is {spec.input.layout}; {NATIVE} gets NCHW, which is Flux's WHCN."
+    if kind == "flux" and spec.output_name is not None:
+        problem = f"{NATIVE} has one output: output_name is for model.onnx."
     if problem:
         raise FluxdropError(f"{folder / 'model.toml'} is wrong: {problem}", kind="model")
     return Bundle(folder.name, folder, spec, digest, kind)

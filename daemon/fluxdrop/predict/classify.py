@@ -37,7 +37,7 @@ def label_probabilities(raw: NDArray[np.float32], bundle: Bundle) -> dict[str, f
     elif values.min() < -_ROUNDING or values.max() > 1 + _ROUNDING:
         raise FluxdropError(
             f"The model {bundle.name} gives {values.min():g} to {values.max():g}, no probabilities",
-            hint=f'Write output = "logits" into {bundle.folder / "model.toml"}.',
+            hint='Where it ends before its softmax: --output logits, or output = "logits" in model.toml.',
             kind="model",
         )
     # A softmax in float32 can end a rounding error beyond 1.

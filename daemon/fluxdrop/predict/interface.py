@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from fluxdrop.preprocess.spec import InputSpec
 
@@ -28,14 +28,25 @@ def picture_shape(declared: Shape | None, spec: InputSpec) -> Shape | None:
     return None
 
 
-def label_output(outputs: Sequence[Shape | None], labels: int) -> int | None:
-    """Which of a model's *outputs* has a number for each of *labels*.
+def label_output(outputs: Mapping[str, Shape | None], labels: int, name: str | None) -> str:
+    """Which of a model's *outputs* has a number for each of *labels*: the one called *name*, if that is not None.
 
-    That is the only output, or the only [N, K] of floats, or the only one of these with as many as there are labels.
-    None stands for an output that is no tensor of floats, and for an answer that is none.
+    Else that is the only output, or the only [N, K] of floats, or the only one of these with as many as there are
+    labels. A shape of None stands for an output that is no tensor of floats. Raises ValueError, with the names, where
+    there is no such output.
     """
+    names = ", ".join(outputs)
+    if name is not None:
+        if name not in outputs:
+            raise ValueError(f"it has no output {name}, which its model.toml names: it has {names}")
+        return name
     if len(outputs) == 1:
-        return 0
-    rows = {index: shape[1] for index, shape in enumerate(outputs) if shape and len(shape) == 2}
-    fitting = [index for index, size in rows.items() if len(rows) == 1 or size in (-1, labels)]
-    return fitting[0] if len(fitting) == 1 else None
+        return next(iter(outputs))
+    rows = {key: shape[1] for key, shape in outputs.items() if shape and len(shape) == 2}
+    fitting = [key for key, size in rows.items() if len(rows) == 1 or size in (-1, labels)]
+    if len(fitting) != 1:
+        raise ValueError(
+            f"it has {len(outputs)} outputs ({names}), and it is not clear which of them"
+            " has a number for each label"
+        )
+    return fitting[0]

@@ -11,7 +11,6 @@ import contextlib
 import importlib.metadata
 import importlib.util
 import os
-import subprocess
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -29,10 +28,10 @@ from fluxdrop.errors import FluxdropError
 from fluxdrop.predict.bundle import Bundle, needs_flux
 from fluxdrop.predict.compiler.graph_file import fixed_batch
 from fluxdrop.predict.engine import EngineInfo, in_batches_of
-from fluxdrop.provision import JuliaInstall, data_dir, julia_command
-from fluxdrop.provision.check import complaint
+from fluxdrop.provision import JuliaInstall, data_dir
 from fluxdrop.provision.find import release
 from fluxdrop.provision.juliapkg_setup import OLDEST_WITH_FLUX, juliapkg_project
+from fluxdrop.provision.script import answer_of
 from fluxdrop.resources import julia_folder
 
 _CHECK_SECONDS = 120.0
@@ -280,19 +279,7 @@ def _prepare(install: JuliaInstall) -> None:
 
 def _pythoncall(install: JuliaInstall, project: Path) -> str:
     """The version of PythonCall.jl in *project*, or an empty string."""
-    command, environment = julia_command(replace(install, project=project))
-    try:
-        run = subprocess.run(
-            [*command, "-e", _VERSION_SCRIPT],
-            env=environment,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_CHECK_SECONDS,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise FluxdropError(f"{install.executable} does not run: {error}", kind="julia") from error
-    for line in run.stdout.splitlines():
-        if line.startswith("fluxdrop-pythoncall|"):
-            return line.partition("|")[2]
-    raise FluxdropError(f"{install.executable} does not run: {complaint(run.stderr)}", kind="julia")
+    (version,) = answer_of(
+        replace(install, project=project), _VERSION_SCRIPT, "fluxdrop-pythoncall", _CHECK_SECONDS
+    )
+    return version

@@ -13,29 +13,33 @@ from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from fluxdrop import durable
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
 from fluxdrop.layout import Root
-from fluxdrop.predict.bundle import Bundle, known_bundles, load_bundle
+from fluxdrop.predict.bundle import NATIVE, Bundle, known_bundles, load_bundle, native_files
 from fluxdrop.predict.choose import open_engine
 from fluxdrop.predict.classify import label_probabilities
-from fluxdrop.predict.compiler.compile import check_fit
+from fluxdrop.predict.compiler.compile import check_fit, compile_bundle
 from fluxdrop.predict.engine import EngineInfo
 from fluxdrop.predict.onnxruntime_engine import OnnxruntimeEngine
-from fluxdrop.predict.parity import TOLERANCE, difference, samples
+from fluxdrop.predict.parity import TOLERANCE, relative, samples
 from fluxdrop.provision import find_julia
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_TOP = ("output", "output_name")
 
 
 class Added(NamedTuple):
-    """A bundle that was added: what ran it, and how far it was off onnxruntime."""
+    """A bundle that was added, what ran it, and how far it was off onnxruntime: a native Flux model has nothing that
+    it could be compared with.
+    """
 
     bundle: Bundle
     engine: EngineInfo
-    difference: float
+    difference: float | None
 
 
 def add_model(
@@ -49,15 +53,35 @@ def add_model(
 ) -> Added:
     """Make a bundle of *source*, an ONNX file or a bundle's folder, and add it to *root*.
 
-    *options* are keys of model.toml's ``[input]`` table, and ``output``; what is None is taken from
-    the folder's model.toml or from the model. The bundle is compiled, run, and compared with
-    onnxruntime first. Raises FluxdropError, with nothing changed, when any of that fails.
+    *options* are keys of model.toml's ``[input]`` table, ``output`` and ``output_name``; what is
+    None is taken from the folder's model.toml or from the model. The bundle is run first, and one
+    of ONNX compiled and compared with onnxruntime. Raises FluxdropError, with nothing changed, when
+    any of that fails.
     """
     folder = source if source.is_dir() else None
-    onnx = source / "model.onnx" if folder else source
-    if not onnx.is_file():
-        raise FluxdropError(f"There is no file {onnx}", kind="model")
-    name = name or (source.name if folder else source.stem)
+    name = _new_name(name or (source.name if folder else source.stem), root)
+    with _staged(root.models) as staging:
+        copy = staging / name
+        copy.mkdir()
+        try:
+            _copy(source, copy)
+            _write_spec(source, copy, settings, labels, options)
+            added = _proven(load_bundle(str(copy)), settings)
+        except FluxdropError as error:
+            # It speaks of the copy, which is about to go.
+            error.message = _of_original(error.message, copy, source)
+            error.hint = _of_original(error.hint, copy, source)
+            raise
+        if added.engine.note is not None:
+            note = _of_original(added.engine.note, copy, source)
+            added = added._replace(engine=msgspec.structs.replace(added.engine, note=note))
+        durable.sync_all([path for path in copy.iterdir() if path.is_file()], [copy])
+        copy.rename(root.models / name)
+        durable.sync_folder(root.models)
+    return added._replace(bundle=load_bundle(name, root.models))
+
+
+def _new_name(name: str, root: Root) -> str:
     if not _NAME.fullmatch(name):
         raise FluxdropError(
             f"{name!r} cannot be a model's name",
@@ -68,30 +92,41 @@ def add_model(
         raise FluxdropError(
             f"There is a model {name} already", hint="Give another --name.", kind="model"
         )
-    with _staged(root.models) as staging:
-        bundle_folder = staging / name
-        bundle_folder.mkdir()
-        (bundle_folder / "model.onnx").write_bytes(_whole(onnx))
-        if folder and (folder / "samples").is_dir():
-            shutil.copytree(folder / "samples", bundle_folder / "samples")
-        try:
-            _write_spec(folder, bundle_folder, labels, options)
-            added = _proven(load_bundle(str(bundle_folder)), settings)
-        except FluxdropError as error:
-            # It speaks of the copy, which is about to go.
-            error.message = _of_original(error.message, bundle_folder, onnx)
-            raise
-        if added.engine.note is not None:
-            note = _of_original(added.engine.note, bundle_folder, onnx)
-            added = added._replace(engine=msgspec.structs.replace(added.engine, note=note))
-        durable.sync_all([bundle_folder / "model.onnx"], [bundle_folder])
-        bundle_folder.rename(root.models / name)
-        durable.sync_folder(root.models)
-    return added._replace(bundle=load_bundle(name, root.models))
+    return name
 
 
-def _of_original(words: str, copy: Path, onnx: Path) -> str:
-    return words.replace(str(copy / "model.onnx"), str(onnx)).replace(f"{copy}/", "")
+def _of_original(words: str, copy: Path, source: Path) -> str:
+    if source.is_file():
+        words = words.replace(str(copy / "model.onnx"), str(source))
+    if not (source / "model.toml").is_file():
+        words = words.replace(str(copy / "model.toml"), "What the options say")
+    return words.replace(str(copy), str(source))
+
+
+def _copy(source: Path, copy: Path) -> None:
+    """The files of the model *source* into the bundle's folder *copy*, without a model.toml."""
+    native, onnx = source / NATIVE, source / "model.onnx" if source.is_dir() else source
+    if native.is_file():
+        if onnx.exists():
+            raise FluxdropError(
+                f"{source} has both model.onnx and {NATIVE}",
+                hint="Keep the one that is to run.",
+                kind="model",
+            )
+        for path in native_files(source):
+            shutil.copyfile(path, copy / path.name)
+    elif onnx.is_file():
+        (copy / "model.onnx").write_bytes(_whole(onnx))
+    elif source.is_dir():
+        raise FluxdropError(
+            f"{source} has neither model.onnx nor {NATIVE}",
+            hint="Give an ONNX file, or a folder with one of these.",
+            kind="model",
+        )
+    else:
+        raise FluxdropError(f"There is no file {source}", kind="model")
+    if (source / "samples").is_dir():
+        shutil.copytree(source / "samples", copy / "samples")
 
 
 def _whole(onnx: Path) -> bytes:
@@ -114,28 +149,28 @@ def _staged(models: Path) -> Iterator[Path]:
 
 
 def _write_spec(
-    folder: Path | None, bundle: Path, labels: list[str] | None, options: dict[str, Any]
+    source: Path,
+    bundle: Path,
+    settings: Settings,
+    labels: list[str] | None,
+    options: dict[str, Any],
 ) -> None:
     given = {key: value for key, value in options.items() if value is not None}
-    output = given.pop("output", None)
-    top: dict[str, Any] = {}
-    table: dict[str, Any] = {}
-    if folder is not None and (folder / "model.toml").is_file():
+    described = source / "model.toml"
+    if described.is_file():
         try:
-            top = msgspec.toml.decode((folder / "model.toml").read_bytes())
+            top = msgspec.toml.decode(described.read_bytes())
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise FluxdropError(
-                f"{folder / 'model.toml'} is wrong: {error}", kind="model"
-            ) from error
+            raise FluxdropError(f"{described} is wrong: {error}", kind="model") from error
         table = top.pop("input", {})
     else:
-        table = _from_model(bundle / "model.onnx")
+        top = {}
+        table = _from_model(bundle / "model.onnx") if (bundle / "model.onnx").exists() else {}
+    top |= {key: given.pop(key) for key in _TOP if key in given}
     table |= given
     if labels is not None:
         top["labels"] = labels
-    if output is not None:
-        top["output"] = output
-    _complete(bundle, top, table)
+    _complete(bundle, settings, top, table)
 
 
 def _from_model(onnx_file: Path) -> dict[str, Any]:
@@ -146,7 +181,7 @@ def _from_model(onnx_file: Path) -> dict[str, Any]:
         model = parse(onnx_file.read_bytes())
     except UnsoundError as error:
         raise FluxdropError(
-            f"{onnx_file.name} is not a sound ONNX model: {error}", kind="model"
+            f"{onnx_file} is not a sound ONNX model: {error}", kind="model"
         ) from error
     constants = {item.name for item in model.graph.initializer}
     for item in model.graph.input:
@@ -164,7 +199,7 @@ def _from_model(onnx_file: Path) -> dict[str, Any]:
     return {}
 
 
-def _complete(bundle: Path, top: dict[str, Any], table: dict[str, Any]) -> None:
+def _complete(bundle: Path, settings: Settings, top: dict[str, Any], table: dict[str, Any]) -> None:
     if "size" not in table:
         raise FluxdropError(
             "The model does not tell the size of its pictures",
@@ -173,9 +208,7 @@ def _complete(bundle: Path, top: dict[str, Any], table: dict[str, Any]) -> None:
         )
     guessed = {"labels": ["?"], "output": "logits"} | top
     (bundle / "model.toml").write_text(_toml(guessed, table), encoding="utf-8")
-    loaded = load_bundle(str(bundle))
-    check_fit(loaded)
-    raw = OnnxruntimeEngine(loaded).predict(samples(loaded, Settings()))
+    raw = _first_answer(load_bundle(str(bundle)), settings)
     if raw.ndim != 2:
         raise FluxdropError(
             f"The model gives an output of shape {list(raw.shape[1:])} a picture, not one number a label",
@@ -186,12 +219,28 @@ def _complete(bundle: Path, top: dict[str, Any], table: dict[str, Any]) -> None:
     if len(top["labels"]) != raw.shape[1]:
         raise FluxdropError(
             f"The model gives {raw.shape[1]} numbers a picture, and there are {len(top['labels'])} labels",
-            hint="Give as many with --labels, in the model's order.",
+            hint="Give as many with --labels, in the model's order, or a file that has them.",
             kind="model",
         )
     sums_to_one = bool(np.allclose(raw.sum(axis=1), 1, atol=1e-3) and raw.min() >= 0)
     top.setdefault("output", "probabilities" if sums_to_one else "logits")
     (bundle / "model.toml").write_text(_toml(top, table), encoding="utf-8")
+
+
+def _first_answer(bundle: Bundle, settings: Settings) -> NDArray[np.float32]:
+    """What the model gives before it is known to have as many numbers as there are labels."""
+    batch = samples(bundle, settings)
+    if bundle.kind == "flux":
+        with closing(open_engine(settings, bundle)) as engine:
+            return engine.predict(batch)
+    check_fit(bundle)
+    try:
+        return OnnxruntimeEngine(bundle).predict(batch)
+    except FluxdropError:
+        if settings.engine != "onnxruntime":
+            # It names the node where there is an operator that neither knows.
+            compile_bundle(bundle)
+        raise
 
 
 def _toml(top: dict[str, Any], table: dict[str, Any]) -> str:
@@ -208,9 +257,12 @@ def _proven(bundle: Bundle, settings: Settings) -> Added:
         # Running on Flux is the point; who wants onnxruntime for it says so with --engine.
         settings = msgspec.structs.replace(settings, engine="julia")
     with closing(open_engine(settings, bundle)) as engine:
-        for row in engine.predict(batch):
+        found = engine.predict(batch)
+        for row in found:
             label_probabilities(row, bundle)
-        off = difference(engine, bundle, batch)
+        if bundle.kind == "flux":
+            return Added(bundle, engine.info, None)
+        off = relative(OnnxruntimeEngine(bundle).predict(batch), found)
         if off > TOLERANCE:
             raise FluxdropError(
                 f"{bundle.onnx.name} gives other numbers on {engine.info.backend} than on onnxruntime:"

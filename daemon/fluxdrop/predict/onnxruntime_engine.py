@@ -40,7 +40,7 @@ class OnnxruntimeEngine:
             self._batch = shape[0] if shape and shape[0] >= 0 else None
             taken = picture_shape(shape, bundle.spec.input)
             self._reshape = taken if taken != bundle.spec.input.shape[1:] else None
-            self._output = _label_output(self._session, len(bundle.spec.labels))
+            self._output = _label_output(self._session, bundle)
             # What does not fit model.toml shows here and not with each picture.
             self._run(np.zeros(bundle.spec.input.shape, dtype=np.float32))
         except Exception as error:  # onnxruntime's exceptions share no class below Exception
@@ -97,18 +97,14 @@ def _shape(declared: Any) -> Shape:
     return tuple(size if isinstance(size, int) else -1 for size in declared.shape)
 
 
-def _label_output(session: Any, labels: int) -> str:
-    outputs = session.get_outputs()
-    shapes: list[Shape | None] = []
-    for item in outputs:
+def _label_output(session: Any, bundle: Bundle) -> str:
+    shapes: dict[str, Shape | None] = {}
+    for item in session.get_outputs():
         is_table = item.type.startswith("seq(map(")
         is_float = item.type == "tensor(float)" or item.type in _DTYPES
-        shapes.append((-1, -1) if is_table else (_shape(item) or (-1, -1)) if is_float else None)
-    chosen = label_output(shapes, labels)
-    if chosen is None:
-        names = ", ".join(item.name for item in outputs)
-        raise ValueError(f"several outputs ({names}) could be those of the labels, or none")
-    return str(outputs[chosen].name)
+        shape = _shape(item) or (-1, -1) if is_float else None
+        shapes[item.name] = (-1, -1) if is_table else shape
+    return label_output(shapes, len(bundle.spec.labels), bundle.spec.output_name)
 
 
 def _reason(error: Exception) -> str:

@@ -15,8 +15,6 @@ from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
 from fluxdrop.predict.bundle import Bundle
 from fluxdrop.predict.compiler.graph_file import Graph, Node
-from fluxdrop.predict.engine import Engine
-from fluxdrop.predict.onnxruntime_engine import OnnxruntimeEngine
 from fluxdrop.preprocess.picture import open_picture
 from fluxdrop.preprocess.tensor import to_tensor
 
@@ -52,11 +50,6 @@ def samples(bundle: Bundle, settings: Settings) -> NDArray[np.float32]:
     return np.concatenate(tensors)
 
 
-def difference(engine: Engine, bundle: Bundle, batch: NDArray[np.float32]) -> float:
-    """How far *engine*'s answer to *batch* is off onnxruntime's, relative to the largest number."""
-    return relative(OnnxruntimeEngine(bundle).predict(batch), engine.predict(batch))
-
-
 def relative(expected: NDArray[np.float32], found: NDArray[np.float32]) -> float:
     """The largest difference, divided by the largest absolute number expected; inf for another shape."""
     if expected.shape != found.shape:
@@ -73,7 +66,7 @@ def by_node(
     batch: NDArray[np.float32],
     run: Callable[[bytes, NDArray[np.float32]], NDArray[np.float32]],
 ) -> Iterator[Difference]:
-    """How far each node is off, in order; *run* is given a graph file and a batch.
+    """How far each output of each node is off, in order; *run* is given a graph file and a batch.
 
     Each node's graph is the model up to it, so a difference is that of all nodes before it, too:
     the first one that is too large names the culprit.
@@ -81,40 +74,40 @@ def by_node(
     import onnx
     import onnxruntime as ort
 
-    from fluxdrop.predict.compiler.compile import fitting_model, refusing
+    from fluxdrop.predict.compiler.compile import normal_model, refusing
+    from fluxdrop.predict.compiler.graph_file import fixed_batch
     from fluxdrop.predict.compiler.lower import lower
-    from fluxdrop.predict.compiler.source import normal_form
 
     with refusing(bundle):
-        model = normal_form(fitting_model(bundle))
+        model = normal_model(bundle)
         graph = lower(model)
-    outputs = [node.outputs[0] for node in graph.nodes]
+    size = fixed_batch(graph.to_bytes())
+    if size is not None:
+        batch = np.resize(batch, (size, *batch.shape[1:]))
+    outputs = [(node, name) for node in graph.nodes for name in node.outputs if name]
     del model.graph.output[:]
-    model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in outputs)
+    model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for _, name in outputs)
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
     session = ort.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    expected: list[NDArray[Any]] = session.run(outputs, {graph.input: batch})
-    for index, wanted in enumerate(expected):
-        node = graph.nodes[index]
+    expected: list[NDArray[Any]] = session.run(None, {graph.input: batch})
+    for (node, name), wanted in zip(outputs, expected, strict=True):
         try:
-            found = run(_up_to(graph, index).to_bytes(), batch)
+            found = run(_up_to(graph, name).to_bytes(), batch)
         except CallFailed as error:
             raise FluxdropError(f"{bundle.onnx}: {error.message}", kind="model") from error
         yield Difference(node.name, node.operator, relative(wanted.astype(np.float32), found))
 
 
-def _up_to(graph: Graph, index: int) -> Graph:
-    wanted = {graph.nodes[index].outputs[0]}
+def _up_to(graph: Graph, output: str) -> Graph:
+    wanted = {output}
     nodes: list[Node] = []
-    for node in reversed(graph.nodes[: index + 1]):
+    for node in reversed(graph.nodes):
         if wanted & set(node.outputs):
             nodes.insert(0, node)
             wanted.update(node.inputs)
     tensors = {name: value for name, value in graph.tensors.items() if name in wanted}
-    return dataclasses.replace(
-        graph, output=graph.nodes[index].outputs[0], nodes=nodes, tensors=tensors
-    )
+    return dataclasses.replace(graph, output=output, nodes=nodes, tensors=tensors)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
-import subprocess
 from typing import NamedTuple
 
-from fluxdrop.errors import FluxdropError
-from fluxdrop.provision.find import JuliaInstall, julia_command
+from fluxdrop.provision.find import JuliaInstall
+from fluxdrop.provision.script import answer_of
 
 # A product of matrices needs BLAS, the library that a half-provided Julia most often lacks.
 _SCRIPT = """
@@ -46,32 +44,4 @@ def check_julia(install: JuliaInstall, timeout: float = 600.0) -> Check:
 
     The first load of Flux may compile it, hence the long default for ``timeout``.
     """
-    command, env = julia_command(install)
-    try:
-        run = subprocess.run(
-            [*command, "-e", _SCRIPT],
-            env=env,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout,
-        )
-    except (OSError, subprocess.TimeoutExpired) as problem:
-        raise FluxdropError(f"{install.executable} does not run: {problem}", kind="julia") from None
-    for line in run.stdout.splitlines():
-        if line.startswith("fluxdrop-check|"):
-            return Check(*line.split("|", 3)[1:])
-    raise FluxdropError(
-        f"{install.executable} does not run: {complaint(run.stderr)}",
-        kind="julia",
-    )
-
-
-def complaint(output: str) -> str:
-    """The line of a program's output that says what went wrong.
-
-    Julia and apt mark that line and print more after it; Python's tracebacks end with it.
-    """
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
-    marked = [line for line in lines if re.match(r"(?i)(error|E):", line)]
-    return (marked or lines[-1:] or ["it said nothing"])[0][:300]
+    return Check(*answer_of(install, _SCRIPT, "fluxdrop-check", timeout))

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fluxdrop.errors import FluxdropError
-from fluxdrop.provision.check import check_julia, complaint
+from fluxdrop.provision.check import check_julia
 from fluxdrop.provision.find import JuliaInstall
+from fluxdrop.provision.script import complaint
 
 if TYPE_CHECKING:
     from fluxdrop.provision.progress import Progress

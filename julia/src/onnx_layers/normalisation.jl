@@ -1,6 +1,6 @@
 # Normalisation beyond Flux's layers.
 
-export Affine, LayerNormalization, LocalResponse
+export Affine, LayerNormalization, LocalResponse, TrainingNorm
 
 """
 A BatchNormalization that knows a mean and a variance for every place of an image, not only for every
@@ -17,15 +17,60 @@ end
 Base.show(io::IO, a::Affine) = print(io, "Affine(", size(a.scale), ")")
 
 """
+A BatchNormalization in training mode: by the mean and the variance of the batch itself. It gives these too, mixed with
+those it is given, of which `momentum` is kept.
+"""
+struct TrainingNorm{F}
+    γ::Vector{Float32}
+    β::Vector{Float32}
+    μ::Vector{Float32}
+    σ²::Vector{Float32}
+    ϵ::Float32
+    momentum::Float32
+    λ::F
+    outputs::Int
+end
+
+function (t::TrainingNorm)(x)
+    planes = around(x, ndims(x) - 1)
+    n = size(planes, 1) * size(planes, 3)
+    μ = sum(planes; dims=(1, 3)) ./ n
+    σ² = sum(abs2, planes .- μ; dims=(1, 3)) ./ n
+    slope = reshape(t.γ, 1, :) ./ sqrt.(σ² .+ t.ϵ)
+    y = reshape(t.λ.((planes .- μ) .* slope .+ reshape(t.β, 1, :)), size(x))
+    mixed(old, new) = old .* t.momentum .+ vec(new) .* (1 - t.momentum)
+    return t.outputs == 1 ? y : (y, mixed(t.μ, μ), mixed(t.σ², σ²))
+end
+
+Base.show(io::IO, t::TrainingNorm) = print(io, "TrainingNorm(", length(t.γ), ")")
+
+"""
 ONNX's LayerNormalization of `axis` and all axes after it: (x, scale) or (x, scale, bias). Flux's LayerNorm
-adds the square of `ϵ` to the variance before version 0.16.11, ϵ itself since.
+adds the square of `ϵ` to the variance before version 0.16.11, ϵ itself since. With more `outputs` than one the means
+and the inverse deviations follow.
 """
 struct LayerNormalization
     axis::Int
     ϵ::Float32
+    outputs::Int
 end
 
 function (l::LayerNormalization)(x, scale, bias=nothing)
+    y = normalised(l, x, scale, bias)
+    return l.outputs == 1 ? y : (y, statistics(l, x)...)
+end
+
+function statistics(l, x)
+    last = dimension(x, l.axis)
+    n = prod(size(x)[1:last])
+    lines = reshape(x, n, :)
+    μ = sum(lines; dims=1) ./ n
+    slope = inv.(sqrt.(sum(abs2, lines .- μ; dims=1) ./ n .+ l.ϵ))
+    sizes = ntuple(d -> d <= last ? 1 : size(x, d), ndims(x))
+    return reshape(μ, sizes), reshape(slope, sizes)
+end
+
+function normalised(l, x, scale, bias)
     inner = size(x)[1:dimension(x, l.axis)]
     fits(p) = p === nothing || length(p) == prod(inner) && all(d -> size(p, d) == inner[d], 1:length(inner))
     fits(scale) && fits(bias) && return normalise_lines(x, l.ϵ, prod(inner), scale, bias)

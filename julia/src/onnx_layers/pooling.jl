@@ -2,7 +2,7 @@
 
 using LinearAlgebra: norm
 
-export CountedMean, GlobalNormPool, NormPool, Pool
+export CountedMean, GlobalNormPool, NormPool, PlacedMax, Pool
 
 """
 A pooling with dilation or, where `ceils`, with a last window that may reach beyond the padded input.
@@ -39,6 +39,37 @@ end
 
 Base.show(io::IO, p::Pool) =
     print(io, "Pool(", p.pool, ", ", p.kernel, ", stride=", p.stride, ", pad=", p.pad, ", dilation=", p.dilation, ")")
+
+"""
+A maximum together with its place in the whole tensor, counted from 0: in each plane as it lies in memory or, where
+`by_columns`, along ONNX's first spatial axis first.
+"""
+struct PlacedMax{P}
+    pool::P
+    by_columns::Bool
+end
+
+function (m::PlacedMax)(x)
+    y = m.pool(x)
+    sizes = shape_of(x)[1:end-2]
+    steps = m.by_columns ? reverse(steps_of(reverse(sizes))) : steps_of(sizes)
+    return y, places(m.pool, x, y, steps)
+end
+
+function places(p, x, y, steps)
+    n = length(steps)
+    found = zeros(Int64, size(y))
+    planes = LinearIndices(size(x)[n+1:end])
+    for i in CartesianIndices(y), tap in Iterators.reverse(CartesianIndices(p.kernel))
+        at = ntuple(d -> (i[d] - 1) * p.stride[d] - p.pad[2d-1] + (tap[d] - 1) * p.dilation[d], n)
+        all(d -> 0 <= at[d] < size(x, d), 1:n) && x[(at .+ 1)..., i[n+1], i[n+2]] == y[i] || continue
+        # Of equal numbers the first one counts: the last that is written, the taps running backwards.
+        found[i] = (planes[i[n+1], i[n+2]] - 1) * prod(size(x)[1:n]) + sum(at .* steps)
+    end
+    return found
+end
+
+Base.show(io::IO, m::PlacedMax) = print(io, "PlacedMax(", m.pool, ")")
 
 """
 A mean whose divisor is not the window's size, which it is in Flux: `pads` tells whether the padding counts;

@@ -1,6 +1,7 @@
 # Pooling: Flux's own layers where the options are theirs.
 
-operator("MaxPool") do op
+operator("MaxPool"; any_output=true) do op
+    op.outputs > 1 && return PlacedMax(general(op, op.L.maxpool), int(op, "storage_order") == 1)
     plain_options(op) ? op.L.MaxPool(spatial(op, "kernel_shape"); window_options(op)...) : general(op, op.L.maxpool)
 end
 

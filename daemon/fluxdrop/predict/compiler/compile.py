@@ -12,8 +12,9 @@ from onnx import ModelProto
 from fluxdrop.durable import write
 from fluxdrop.errors import FluxdropError
 from fluxdrop.predict.bundle import Bundle
+from fluxdrop.predict.compiler.batch import with_free_batch
 from fluxdrop.predict.compiler.fit import fitted, refused
-from fluxdrop.predict.compiler.graph_file import VERSION, Graph
+from fluxdrop.predict.compiler.graph_file import VERSION
 from fluxdrop.predict.compiler.lower import lower
 from fluxdrop.predict.compiler.merge import merged
 from fluxdrop.predict.compiler.operators import UnsupportedError
@@ -24,7 +25,7 @@ from fluxdrop.predict.compiler.source import (
     parse,
 )
 
-COMPILER_VERSION = 3
+COMPILER_VERSION = 5
 """Raised whenever the same model compiles to something else, so that no old compilation is taken."""
 
 
@@ -33,8 +34,10 @@ def compiled(bundle: Bundle, cache: Path | None) -> bytes:
     if cache is None:
         return compile_bundle(bundle)
     # What `fitted` takes from model.toml makes another graph of the same model.
-    fit = "x".join(map(str, (*bundle.spec.input.shape[1:], len(bundle.spec.labels))))
-    path = cache / f"{bundle.sha256}-{fit}-{VERSION}.{COMPILER_VERSION}.graph"
+    spec = bundle.spec
+    fit = repr((spec.input.shape, len(spec.labels), spec.output_name)).encode()
+    digest = hashlib.sha256(fit).hexdigest()[:16]
+    path = cache / f"{bundle.sha256}-{digest}-{VERSION}.{COMPILER_VERSION}.graph"
     try:
         return path.read_bytes()
     except FileNotFoundError:
@@ -52,13 +55,18 @@ def compile_bundle(bundle: Bundle) -> bytes:
     doing, when the model is damaged, does not fit its model.toml, or needs something that the worker cannot do.
     """
     with refusing(bundle):
-        return compile_model(fitting_model(bundle)).to_bytes()
+        return merged(lower(normal_model(bundle))).to_bytes()
 
 
 def check_fit(bundle: Bundle) -> None:
     """Raise FluxdropError when *bundle*'s model is damaged or does not fit its model.toml."""
     with refusing(bundle):
         fitting_model(bundle)
+
+
+def normal_model(bundle: Bundle) -> ModelProto:
+    """The model of *bundle* in the form that is lowered, with the errors of `fitting_model`."""
+    return with_free_batch(normal_form(fitting_model(bundle)))
 
 
 def fitting_model(bundle: Bundle) -> ModelProto:
@@ -99,11 +107,3 @@ def refusing(bundle: Bundle) -> Iterator[None]:
             hint="Export it again.",
             kind="model",
         ) from error
-
-
-def compile_model(model: ModelProto) -> Graph:
-    """The worker's graph of *model*, which has one input and one output.
-
-    Raises UnsupportedError that names the node, its operator and the reason.
-    """
-    return merged(lower(normal_form(model)))

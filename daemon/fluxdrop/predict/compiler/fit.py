@@ -12,6 +12,8 @@ from fluxdrop.predict.bundle import Bundle
 from fluxdrop.predict.compiler.source import FLOATS, OLDEST_OPSET, opset_of, value_shape
 from fluxdrop.predict.interface import Shape, label_output, picture_shape
 
+NAME_THE_OUTPUT = "Name it with --output-name, which is output_name in model.toml."
+
 _PICTURES = "fluxdrop/pictures"
 
 
@@ -27,6 +29,7 @@ def fitted(model: ModelProto, bundle: Bundle) -> ModelProto:
             hint="Export it again, with a newer opset.",
             kind="model",
         )
+    _refuse_training(model, bundle)
     changed = ModelProto()
     changed.CopyFrom(model)
     _fit_input(changed, bundle)
@@ -34,9 +37,20 @@ def fitted(model: ModelProto, bundle: Bundle) -> ModelProto:
     return changed
 
 
-def refused(bundle: Bundle, reason: str) -> FluxdropError:
+def refused(bundle: Bundle, reason: str, hint: str = "") -> FluxdropError:
     """That *bundle*'s model cannot be used, to be raised."""
-    return FluxdropError(f"{bundle.onnx} cannot be used: {reason}", kind="model")
+    return FluxdropError(f"{bundle.onnx} cannot be used: {reason}", hint=hint, kind="model")
+
+
+def _refuse_training(model: ModelProto, bundle: Bundle) -> None:
+    for node in model.graph.node:
+        if any(item.name == "training_mode" and item.i for item in node.attribute):
+            raise refused(
+                bundle,
+                f"node {node.name or node.output[0]} ({node.op_type}) is in training mode, in which"
+                " a picture's answer depends on the pictures beside it",
+                hint="Export the model for inference; in PyTorch: model.eval().",
+            )
 
 
 def _fit_input(model: ModelProto, bundle: Bundle) -> None:
@@ -86,19 +100,19 @@ def _fit_output(model: ModelProto, bundle: Bundle) -> None:
     # scikit-learn's models end in one dictionary a picture, of the labels and a row of this tensor.
     tables = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "ZipMap"}
     labels = len(bundle.spec.labels)
-    shapes = [
-        (-1, -1) if item.name in tables else _float_shape(item, labels) for item in graph.output
-    ]
-    chosen = label_output(shapes, labels)
-    if chosen is None:
-        names = ", ".join(item.name for item in graph.output)
-        raise refused(
-            bundle,
-            f"it has {len(graph.output)} outputs ({names}), and not just one of them has"
-            f" a number for each of {labels} labels",
-        )
+    outputs = {item.name: item for item in graph.output}
+    shapes = {
+        name: (-1, -1) if name in tables else _float_shape(item) for name, item in outputs.items()
+    }
+    try:
+        chosen = label_output(shapes, labels, bundle.spec.output_name)
+    except ValueError as error:
+        raise refused(bundle, str(error), hint=NAME_THE_OUTPUT) from error
+    if shapes[chosen] is None:
+        kind = TensorProto.DataType.Name(outputs[chosen].type.tensor_type.elem_type).lower()
+        raise refused(bundle, f"its output {chosen} holds {kind}, not float32")
     output = ValueInfoProto()
-    output.CopyFrom(graph.output[chosen])
+    output.CopyFrom(outputs[chosen])
     if output.name in tables:
         output = helper.make_tensor_value_info(tables[output.name], TensorProto.FLOAT, None)
     del graph.output[:]
@@ -108,7 +122,7 @@ def _fit_output(model: ModelProto, bundle: Bundle) -> None:
     graph.node.extend(nodes)
 
 
-def _float_shape(item: ValueInfoProto, labels: int) -> Shape | None:
+def _float_shape(item: ValueInfoProto) -> Shape | None:
     if item.type.tensor_type.elem_type not in FLOATS:
         return None
     return value_shape(item) or (-1, -1)

@@ -21,7 +21,7 @@ Attribute = int | float | str | Sequence[int] | Sequence[float]
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One operator; an absent optional input is an empty string."""
+    """One operator; an absent optional input or output is an empty string."""
 
     operator: str
     inputs: Sequence[str]
@@ -71,7 +71,7 @@ def _statement(node: Node) -> str:
         "node",
         _quote(node.operator),
         "in=" + ",".join(_quote(name) or "-" for name in node.inputs),
-        "out=" + ",".join(_quote(name) for name in node.outputs),
+        "out=" + ",".join(_quote(name) or "-" for name in node.outputs),
         "name=" + _quote(node.name),
     ]
     fields += [f"{key}={_value(value)}" for key, value in sorted(node.attributes.items())]

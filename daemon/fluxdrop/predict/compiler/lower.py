@@ -14,8 +14,6 @@ from fluxdrop.predict.compiler.graph_file import Graph, Node
 from fluxdrop.predict.compiler.operators import OPERATORS, NodeView, UnsupportedError
 from fluxdrop.predict.compiler.source import opset_of, value_shape
 
-_SEVERAL_OUTPUTS = frozenset({"Split"})
-
 
 def lower(model: ModelProto) -> Graph:
     """The worker's graph of *model*, which has one input and one output.
@@ -35,14 +33,13 @@ def lower(model: ModelProto) -> Graph:
         output=graph.output[0].name,
     )
     opset = opset_of(model)
-    read = {name for proto in graph.node for name in proto.input} | {lowered.output}
     for index, proto in enumerate(graph.node):
         name = proto.name or f"{proto.op_type}_{index}"
         try:
             if proto.op_type == "Constant":
                 constants[proto.output[0]] = _constant_node(proto)
             else:
-                lowered.nodes.append(_node(proto, name, read, opset, shapes, constants))
+                lowered.nodes.append(_node(proto, name, opset, shapes, constants))
         except UnsupportedError as error:
             raise UnsupportedError(f"node {name} ({proto.op_type}): {error}") from error
     used = {name for node in lowered.nodes for name in node.inputs}
@@ -53,7 +50,6 @@ def lower(model: ModelProto) -> Graph:
 def _node(
     proto: NodeProto,
     name: str,
-    read: set[str],
     opset: int,
     shapes: dict[str, tuple[int, ...] | None],
     constants: dict[str, NDArray[Any]],
@@ -61,14 +57,9 @@ def _node(
     build = OPERATORS.get(proto.op_type)
     if build is None or proto.domain not in ("", "ai.onnx"):
         raise UnsupportedError("this operator is not supported")
-    outputs = list(proto.output)
-    if proto.op_type not in _SEVERAL_OUTPUTS:
-        if read & set(outputs[1:]):
-            raise UnsupportedError("another output of it than the first is used")
-        outputs = outputs[:1]
     attributes = {item.name: helper.get_attribute_value(item) for item in proto.attribute}
     view = NodeView(proto.op_type, proto.input, attributes, opset, shapes, constants)
-    return Node(proto.op_type, list(proto.input), outputs, name, build(view))
+    return Node(proto.op_type, list(proto.input), list(proto.output), name, build(view))
 
 
 def _constant(tensor: TensorProto) -> NDArray[Any]:

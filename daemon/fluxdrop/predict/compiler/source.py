@@ -100,7 +100,11 @@ def normal_form(model: ModelProto) -> ModelProto:
     """
     model = in_onnx(_as_float32(model), opset_of(model))
     # Twice, as what an operator was expanded into is folded only when it is met again.
-    model = _newest(_folded(_folded(model)))
+    return inferred(_newest(_folded(_folded(model))))
+
+
+def inferred(model: ModelProto) -> ModelProto:
+    """*model* with the shapes that can be inferred."""
     try:
         return shape_inference.infer_shapes(model, data_prop=True)
     except (InferenceError, ValueError):

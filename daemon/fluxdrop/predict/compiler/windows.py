@@ -25,12 +25,12 @@ def _global_lp_pool(node: NodeView) -> dict[str, Attribute]:
 
 @operator("Conv")
 def _conv(node: NodeView) -> dict[str, Attribute]:
-    return {**_window(node, node.constant(1).shape[2:]), "group": _int(node, "group", 1)}
+    return {**_window(node, _kernel(node)), "group": _int(node, "group", 1)}
 
 
 @operator("ConvTranspose")
 def _conv_transpose(node: NodeView) -> dict[str, Attribute]:
-    kernel = node.constant(1).shape[2:]
+    kernel = _kernel(node)
     strides = node.ints("strides", [1] * len(kernel))
     dilations = node.ints("dilations", [1] * len(kernel))
     padding = node.ints("output_padding", [0] * len(kernel))
@@ -59,7 +59,7 @@ def _conv_transpose(node: NodeView) -> dict[str, Attribute]:
 
 @operator("MaxPool")
 def _max_pool(node: NodeView) -> dict[str, Attribute]:
-    return _pool(node)
+    return {**_pool(node), "storage_order": _int(node, "storage_order", 0)}
 
 
 @operator("AveragePool")
@@ -74,9 +74,11 @@ def _lp_pool(node: NodeView) -> dict[str, Attribute]:
 
 @operator("BatchNormalization")
 def _batch_normalization(node: NodeView) -> dict[str, Attribute]:
-    if _int(node, "training_mode", 0):
-        raise UnsupportedError("it is in training mode; export the model for inference")
-    return {"epsilon": _float(node, "epsilon", _EPSILON)}
+    return {
+        "epsilon": _float(node, "epsilon", _EPSILON),
+        "momentum": _float(node, "momentum", 0.9),
+        "training_mode": _int(node, "training_mode", 0),
+    }
 
 
 @operator("InstanceNormalization")
@@ -181,6 +183,13 @@ def _pool(node: NodeView) -> dict[str, Attribute]:
             reach = window["dilations"][i] * (kernel[i] - 1) + 1
             ceils |= int((room - reach) % window["strides"][i] != 0)
     return {**window, "kernel_shape": kernel, "ceil_mode": ceils}
+
+
+def _kernel(node: NodeView) -> tuple[int, ...]:
+    sizes = (node.shapes.get(node.inputs[1]) or ())[2:]
+    if not sizes or any(size < 1 for size in sizes):
+        raise UnsupportedError("the size of its weights is not known")
+    return sizes
 
 
 def _window(node: NodeView, kernel: Sequence[int]) -> dict[str, list[int]]:
