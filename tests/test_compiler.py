@@ -1,133 +1,22 @@
-"""From ONNX to graph files, which a reader of the test's own takes apart (docs/protocol.md)."""
+"""From ONNX to graph files: names, constants, attributes, outputs, and what is kept of it."""
 
 from __future__ import annotations
 
 import hashlib
-import random
-import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from graph_files import attributes, bundle_of, compile_model, model_of, node, parse
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, helper, numpy_helper
 
-from fluxdrop.errors import FluxdropError
-from fluxdrop.predict.bundle import Bundle, load_bundle
+from fluxdrop.predict.bundle import load_bundle
 from fluxdrop.predict.compiler.compile import compile_bundle, compiled
-from fluxdrop.predict.compiler.graph_file import fixed_batch
-from fluxdrop.predict.compiler.source import ExternalDataError, one_file
-
-TOML = 'labels = ["a", "b"]\n[input]\nsize = [{width}, {height}]\nmode = "{mode}"\n'
-
-
-@dataclass
-class Parsed:
-    """What stands in a graph file."""
-
-    input: tuple[str, str, list[int]] = ("", "", [])
-    output: str = ""
-    tensors: dict[str, NDArray[Any]] = field(default_factory=dict)
-    nodes: list[dict[str, Any]] = field(default_factory=list)
-
-
-def parse(data: bytes) -> Parsed:
-    magic, version, zero, length = struct.unpack_from("<8sIIQ", data)
-    assert (b"FLUXDROP", 1, 0) == (magic, version, zero)
-    header = data[24 : 24 + length].decode("ascii")
-    start = -(-(24 + length) // 64) * 64
-    assert not data[24 + length : start].strip(b"\0")
-    assert header.endswith("\n")
-    parsed = Parsed()
-    for line in header.splitlines():
-        verb, *fields = line.split(" ")
-        if verb == "input":
-            name, kind, shape = fields
-            parsed.input = (unquote(name), kind, [int(size) for size in shape.split(",")])
-        elif verb == "tensor":
-            name, kind, shape, offset = fields
-            sizes = [] if shape == "-" else [int(size) for size in shape.split(",")]
-            assert int(offset) % 64 == 0
-            parsed.tensors[unquote(name)] = np.frombuffer(
-                data,
-                {"float32": "<f4", "int64": "<i8"}[kind],
-                int(np.prod(sizes, dtype=int)),
-                start + int(offset),
-            ).reshape(sizes)
-        elif verb == "node":
-            operator, *pairs = fields
-            values = {key: value.split(",") for key, value in (pair.split("=") for pair in pairs)}
-            assert ["in", "out", "name"] == list(values)[:3]
-            words = {key: [unquote(word) for word in value] for key, value in values.items()}
-            parsed.nodes.append({"operator": operator, **words})
-        else:
-            assert verb == "output"
-            (parsed.output,) = map(unquote, fields)
-    return parsed
-
-
-def bundle_of(
-    folder: Path, model: ModelProto | bytes, *, size: Sequence[int] = (1, 6, 8)
-) -> Bundle:
-    """A bundle with *model*, whose input is C x H x W."""
-    channels, height, width = size
-    toml = TOML.format(width=width, height=height, mode={1: "L", 3: "RGB"}[channels])
-    (folder / "model.toml").write_text(toml)
-    data = model if isinstance(model, bytes) else model.SerializeToString()
-    (folder / "model.onnx").write_bytes(data)
-    return load_bundle(str(folder))
-
-
-def model_of(
-    *nodes: NodeProto,
-    constants: dict[str, NDArray[Any]] | None = None,
-    shape: Sequence[int | str | None] = ("N", 1, 6, 8),
-    opset: int = 17,
-    input_type: int = TensorProto.FLOAT,
-    outputs: Sequence[str] = ("y",),
-    inputs: Sequence[str] = ("x",),
-) -> ModelProto:
-    is_flat = any(made.op_type in ("Flatten", "Reshape") for made in nodes)
-    result = [f"size {n}" for n in range(2 if is_flat else 4)]
-    graph = helper.make_graph(
-        nodes,
-        "g",
-        [helper.make_tensor_value_info(name, input_type, shape) for name in inputs],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, result) for name in outputs],
-        [numpy_helper.from_array(value, name) for name, value in (constants or {}).items()],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
-
-
-def node(operator: str, *inputs: str, output: str = "y", **attributes: Any) -> NodeProto:
-    return helper.make_node(operator, inputs or ["x"], [output], **attributes)
-
-
-def compile_model(folder: Path, model: ModelProto, **options: Any) -> Parsed:
-    return parse(compile_bundle(bundle_of(folder, model, **options)))
-
-
-def attributes(parsed: Parsed) -> dict[str, str]:
-    """The attributes of the only node."""
-    (only,) = parsed.nodes
-    rest = {
-        key: value for key, value in only.items() if key not in ("operator", "in", "out", "name")
-    }
-    return {key: ",".join(value) for key, value in rest.items()}
-
-
-def refusal(bundle: Bundle) -> FluxdropError:
-    with pytest.raises(FluxdropError) as caught:
-        compile_bundle(bundle)
-    assert "model" == caught.value.kind
-    assert str(bundle.onnx) in caught.value.message
-    return caught.value
 
 
 def test_embedded_model() -> None:
@@ -370,38 +259,6 @@ def run(model: ModelProto, x: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(found)
 
 
-@pytest.mark.parametrize(
-    ("model", "words"),
-    [
-        (model_of(node("Det", name="d"), opset=17), "node d (Det): this operator is not supported"),
-        (model_of(node("Det")), "node Det_0 (Det)"),
-        (
-            model_of(node("Conv", "x", "x", name="c"), shape=("N", 1, 6, 8)),
-            "node c (Conv): its input 1 has to be a constant",
-        ),
-        (
-            model_of(node("Relu"), node("Relu", output="z"), outputs=("y", "z")),
-            "it has 2 outputs (y, z), and not just one of them has a number for each of 2 labels",
-        ),
-        (model_of(node("Add", "x", "z"), inputs=("x", "z")), "it has 2 inputs (x, z), not one"),
-        (
-            model_of(node("Relu"), shape=("N", 3, 6, 8)),
-            "its input x has shape [N, 3, 6, 8], and its model.toml makes [N, 1, 6, 8]",
-        ),
-        (model_of(node("Relu"), shape=("N", 1, 8, 6)), "its input x has shape [N, 1, 8, 6]"),
-        (model_of(node("Relu"), shape=("N", 49)), "its input x has shape [N, 49]"),
-        (
-            model_of(node("Relu"), input_type=TensorProto.INT64),
-            "its input x holds int64, not float32",
-        ),
-        (model_of(node("Relu"), opset=6), "it has opset 6, older than 7"),
-    ],
-)
-def test_refused(tmp_path: Path, model: ModelProto, words: str) -> None:
-    """What the worker cannot do is refused with the file, the node, its operator and the reason."""
-    assert words in refusal(bundle_of(tmp_path, model)).message
-
-
 def test_free_size(tmp_path: Path) -> None:
     """A height that the model leaves free is the one of model.toml, by which SAME is counted."""
     made = node("Conv", "x", "w", auto_pad="SAME_UPPER", strides=[4, 4])
@@ -413,94 +270,27 @@ def test_free_size(tmp_path: Path) -> None:
     assert "0,0,1,0" == attributes(parsed)["pads"]
 
 
-def test_used_second_output(tmp_path: Path) -> None:
-    """A second output that somebody uses is not silently left out."""
-    pool = helper.make_node("MaxPool", ["x"], ["y", "places"], kernel_shape=[2, 2], name="p")
-    model = model_of(pool, helper.make_node("Cast", ["places"], ["z"], to=1), outputs=("z",))
+def test_several_outputs(tmp_path: Path) -> None:
+    """Every output of a node is written, and one that is left out is a dash."""
+    norm = helper.make_node("LayerNormalization", ["x", "w"], ["y", "", "z"])
+    model = model_of(norm, outputs=("z",), constants={"w": np.ones(8, np.float32)})
 
-    assert "node p (MaxPool)" in refusal(bundle_of(tmp_path, model)).message
+    (only,) = compile_model(tmp_path, model).nodes
 
-
-@pytest.mark.parametrize(
-    ("shape", "batch"), [(("N", 1, 6, 8), None), (("N", 1, "H", "W"), None), ((1, 1, 6, 8), 1)]
-)
-def test_free_and_fixed_shapes(
-    tmp_path: Path, shape: Sequence[int | str], batch: int | None
-) -> None:
-    """A dimension that the model leaves free fits; a batch that it fixes stays fixed."""
-    written = compile_bundle(bundle_of(tmp_path, model_of(node("Relu"), shape=shape)))
-
-    assert (batch or -1) == parse(written).input[2][0]
-    assert batch == fixed_batch(written)
+    assert ["y", "-", "z"] == only["out"]
 
 
-@pytest.mark.parametrize("as_node", [True, False])
-def test_external_data(tmp_path: Path, as_node: bool) -> None:
-    """A tensor outside of the model's file is refused, wherever it lies, with what to do."""
-    tensor = numpy_helper.from_array(np.ones(4, np.float32), "w")
-    (tmp_path / "w.bin").write_bytes(tensor.raw_data)
-    tensor.ClearField("raw_data")
-    tensor.data_location = TensorProto.EXTERNAL
-    tensor.external_data.add(key="location", value="w.bin")
-    if as_node:
-        model = model_of(
-            helper.make_node("Constant", [], ["w"], value=tensor), node("Add", "x", "w")
-        )
-    else:
-        model = model_of(node("Add", "x", "w"))
-        model.graph.initializer.append(tensor)
+def test_computed_weights(tmp_path: Path) -> None:
+    """Weights may be computed, where their size is known."""
+    model = model_of(
+        helper.make_node("ReduceMean", ["x"], ["w"], axes=[0], keepdims=1),
+        node("Conv", "x", "w", auto_pad="SAME_UPPER"),
+        shape=("N", 1, 6, 8),
+    )
 
-    error = refusal(bundle_of(tmp_path, model))
+    *_, last = compile_model(tmp_path, model).nodes
 
-    assert "w lies outside the file" in error.message
-    assert "fluxdrop model add" in error.hint
-
-
-@pytest.mark.parametrize("data", [b"", b"\0" * 100, b"<html>", b"\x08"])
-def test_no_model(tmp_path: Path, data: bytes) -> None:
-    """A file that is no ONNX model is refused."""
-    assert "is not a sound ONNX model" in refusal(bundle_of(tmp_path, data)).message
-
-
-def test_damaged_anyhow(tmp_path: Path) -> None:
-    """However a model is damaged, it is compiled or refused; nothing else comes out."""
-    chance = random.Random(2026)
-    constants: dict[str, NDArray[Any]] = {
-        "w": np.ones((2, 1, 3, 3), np.float32),
-        "shape": np.array([0, -1], np.int64),
-    }
-    intact = model_of(
-        node("Conv", "x", "w", output="a", pads=[1, 1, 1, 1]),
-        node("Relu", "a", output="b"),
-        node("MaxPool", "b", output="c", kernel_shape=[2, 2]),
-        helper.make_node("Constant", [], ["k"], value_float=2.0),
-        node("Mul", "c", "k", output="d"),
-        node("Reshape", "d", "shape", output="e"),
-        node("Softmax", "e"),
-        constants=constants,
-    ).SerializeToString()
-    kinds = set()
-
-    for _ in range(400):
-        data = bytearray(intact)
-        for _ in range(chance.randint(1, 3)):
-            data[chance.randrange(len(data))] = chance.randrange(256)
-        try:
-            parse(compile_bundle(bundle_of(tmp_path, bytes(data))))
-        except FluxdropError as error:
-            kinds.add(error.kind)
-        else:
-            kinds.add("compiled")
-
-    assert {"model", "compiled"} == kinds
-
-
-def test_model_that_changes_under_the_reader(tmp_path: Path) -> None:
-    """A model that is not the one whose digest was taken is not compiled in its name."""
-    bundle = bundle_of(tmp_path, model_of(node("Relu")))
-    bundle.onnx.write_bytes(model_of(node("Tanh")).SerializeToString())
-
-    assert "changed while it was being read" in refusal(bundle).message
+    assert (["x", "w"], ["2", "3", "3", "4"]) == (last["in"], last["pads"])
 
 
 def test_cache(tmp_path: Path) -> None:
@@ -538,48 +328,3 @@ def test_same_model_same_bytes() -> None:
     digests = {hashlib.sha256(compile_bundle(bundle)).hexdigest() for _ in range(2)}
 
     assert 1 == len(digests)
-
-
-def with_data_in(folder: Path, location: str) -> Path:
-    """A model that adds ones, which it has in the file *location*."""
-    folder.mkdir()
-    model = model_of(node("Add", "x", "w"), constants={"w": np.ones(8, np.float32)})
-    (tensor,) = model.graph.initializer
-    tensor.ClearField("raw_data")
-    tensor.data_location = TensorProto.EXTERNAL
-    tensor.external_data.add(key="location", value=location)
-    path = folder / "model.onnx"
-    path.write_bytes(model.SerializeToString())
-    return path
-
-
-def test_data_beside_the_model(tmp_path: Path) -> None:
-    """What a model keeps in a file beside it, as PyTorch writes it, becomes part of the one file."""
-    path = with_data_in(tmp_path / "model", "model.onnx.data")
-    (path.parent / "model.onnx.data").write_bytes(np.full(8, 5, np.float32).tobytes())
-
-    (path.parent / "whole.onnx").write_bytes(one_file(path))
-
-    assert [5.0] * 8 == numpy_helper.to_array(
-        onnx.load(path.parent / "whole.onnx", load_external_data=False).graph.initializer[0]
-    ).tolist()
-
-
-@pytest.mark.parametrize("location", ["../secret", "{}/secret", "link", "absent", ""])
-def test_data_outside_of_the_folder(tmp_path: Path, location: str) -> None:
-    """Nothing from outside of the model's folder becomes part of it, and nothing that is not there."""
-    (tmp_path / "secret").write_bytes(np.ones(8, np.float32).tobytes())
-    path = with_data_in(tmp_path / "model", location.format(tmp_path))
-    (path.parent / "link").symlink_to("../secret")
-
-    with pytest.raises(ExternalDataError):
-        one_file(path)
-
-
-def test_one_file_is_left_alone(tmp_path: Path) -> None:
-    """A model that is one file is the same to the byte, and so is what is no model."""
-    path = tmp_path / "model.onnx"
-    for data in (model_of(node("Relu")).SerializeToString(), b"no model"):
-        path.write_bytes(data)
-
-        assert data == one_file(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ import pytest
 from conftest import failures, fluxdrop, results, serving
 from onnx import TensorProto, helper, numpy_helper
 
+from fluxdrop import config
 from fluxdrop.layout import Root
 from fluxdrop.predict.bundle import load_bundle
+from fluxdrop.predict.choose import open_engine
 from fluxdrop.provision import find_julia
 
 EMBEDDED = load_bundle("round-or-angular").onnx
@@ -45,6 +48,25 @@ def classifier() -> onnx.ModelProto:
         helper.make_node("Flatten", ["m"], ["f"], name="flat"),
         helper.make_node("Gemm", ["f", "w", "b"], ["y"], name="linear"),
     )
+
+
+def two_outputs() -> onnx.ModelProto:
+    """A model whose output y adds b to what its output z is."""
+    made = model(
+        helper.make_node("GlobalAveragePool", ["x"], ["m"], name="mean"),
+        helper.make_node("Flatten", ["m"], ["f"], name="flat"),
+        helper.make_node("MatMul", ["f", "w"], ["z"], name="product"),
+        helper.make_node("Add", ["z", "b"], ["y"], name="sum"),
+    )
+    made.graph.output.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, ["N", 5]))
+    return made
+
+
+def foreign() -> onnx.ModelProto:
+    """A model with an operator of somebody's own."""
+    made = model(helper.make_node("Frob", ["x"], ["y"], name="f", domain="com.acme"))
+    made.opset_import.append(helper.make_opsetid("com.acme", 1))
+    return made
 
 
 def add(root: Root, path: Path, *flags: str, **settings: str) -> dict[str, Any]:
@@ -96,13 +118,37 @@ def test_add_with_options(root: Root, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("engine", [pytest.param("julia", marks=needs_julia), "onnxruntime"])
+def test_output_name(root: Root, tmp_path: Path, engine: str) -> None:
+    """Of several outputs that could have the labels' numbers the one that is named has them."""
+    path = tmp_path / "two.onnx"
+    onnx.save(two_outputs(), path)
+    black = np.zeros((1, 3, 8, 8), np.float32)
+    found = {}
+
+    for name in ("y", "z"):
+        add(root, path, "--name", name, "--output-name", name, engine=engine)
+        settings = config.load(root.path, {"engine": engine})
+        with closing(open_engine(settings, load_bundle(name, root.models))) as opened:
+            found[name] = opened.predict(black).tolist()
+
+    assert {"y": [[0, 1, 2, 3, 4]], "z": [[0] * 5]} == found
+
+
 @pytest.mark.parametrize(
     ("made", "flags", "words"),
     [
         (model(helper.make_node("Det", ["x"], ["y"], name="d")), [], "node d (Det)"),
+        (foreign(), [], "node f (Frob): this operator is not supported"),
+        (two_outputs(), ["--labels", "a,b,c,d,e"], "it has 2 outputs (y, z), and it is not clear"),
+        (two_outputs(), ["--output-name", "u"], "it has no output u"),
         (classifier(), ["--size", "16x16", "--mode", "L"], "its input x has shape"),
         (classifier(), ["--labels", "a,b"], "gives 5 numbers a picture, and there are 2 labels"),
         (classifier(), ["--size", "big"], "--size is 'big'"),
+        (classifier(), ["--size", "8"], "--size is '8', not WIDTHxHEIGHT"),
+        (classifier(), ["--mean", "nan"], "--mean is 'nan'"),
+        (classifier(), ["--resize", "cut"], "What the options say is wrong"),
+        (classifier(), ["--labels", str(EMBEDDED)], "cannot be read as a list of labels"),
         (classifier(), ["--name", "../up"], "cannot be a model's name"),
         (classifier(), ["--name", "round-or-angular"], "There is a model round-or-angular already"),
         (classifier(), ["--mean", "1,2"], "input.mean has 2 values"),

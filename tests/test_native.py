@@ -15,13 +15,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import fluxdrop
 
 from fluxdrop import config
 from fluxdrop.errors import FluxdropError
+from fluxdrop.layout import Root
 from fluxdrop.predict.bundle import Bundle, load_bundle
 from fluxdrop.predict.choose import open_engine
 from fluxdrop.predict.compiler.compile import compile_bundle
 from fluxdrop.predict.engine import Engine, EngineDown
+from fluxdrop.predict.library import add_model
 from fluxdrop.provision import find_julia
 
 JULIA = find_julia()
@@ -303,3 +306,82 @@ def test_gpu(project: Path, tmp_path: Path, device: str, expected: str) -> None:
 
     assert (expected, "flux") == (info.device, info.backend)
     np.testing.assert_allclose(2.5 * BATCH.sum(axis=(2, 3)), found)
+
+
+@needs_julia
+@pytest.mark.usefixtures("flux")
+def test_add(root: Root, tmp_path: Path) -> None:
+    """A folder that has run is added with its code and its weights and nothing else, and is used by its name."""
+    source = native(tmp_path / "sums")
+    (source / "notes.txt").write_text("of ours")
+    added = add_model(root, source, config.Settings(), name=None, labels=None, options={})
+    listed = fluxdrop("model", "list", "--root", root.path)
+    used = fluxdrop("model", "use", "sums", "--root", root.path)
+
+    with opened(added.bundle) as running:
+        found = running.predict(BATCH)
+
+    assert (None, "flux") == (added.difference, added.engine.backend)
+    files = ["flux_model.jl", "model.toml", "weights.bson"]
+    assert files == sorted(path.name for path in (root.models / "sums").iterdir())
+    assert load_bundle(str(source)).sha256 == added.bundle.sha256
+    np.testing.assert_allclose(2.5 * BATCH.sum(axis=(2, 3)), found)
+    assert "sums (native Flux): 4x2 RGB, a, b, c" in listed.stdout
+    assert (0, "sums\n") == (used.returncode, root.model_in_use.read_text())
+
+
+@needs_julia
+@pytest.mark.usefixtures("flux")
+def test_add_from_options(root: Root, tmp_path: Path) -> None:
+    """Without a model.toml the size is asked for, and labels and output are as the model has them."""
+    source = native(tmp_path / "sums")
+    (source / "model.toml").unlink()
+
+    with pytest.raises(FluxdropError, match="does not tell the size") as caught:
+        add_model(root, source, config.Settings(), name=None, labels=None, options={})
+    options = {"size": [4, 2]}
+    added = add_model(root, source, config.Settings(), name=None, labels=None, options=options)
+
+    assert "--size" in caught.value.hint
+    assert (["0", "1", "2"], "logits") == (added.bundle.spec.labels, added.bundle.spec.output)
+
+
+@needs_julia
+@pytest.mark.parametrize(
+    ("has_flux", "code", "toml", "words"),
+    [
+        (False, SUMS, TOML, "which needs the engine julia with Flux: Flux is not installed"),
+        (
+            True,
+            SUMS,
+            TOML.replace('"a", ', ""),
+            "gives 3 numbers a picture, and there are 2 labels",
+        ),
+        (True, "build_model() = 1 +", TOML, "sums/flux_model.jl cannot be run by Julia"),
+        (True, SUMS, 'output_name = "y"\n' + TOML, "output_name is for model.onnx"),
+    ],
+)
+def test_add_refuses(
+    root: Root, project: Path, tmp_path: Path, has_flux: bool, code: str, toml: str, words: str
+) -> None:
+    """A native model that does not run, or not as its model.toml says, is one sentence, and nothing changes."""
+    if has_flux:
+        install(project, Flux=FLUX)
+    source = native(tmp_path / "sums", code, toml)
+
+    ended = fluxdrop("model", "add", source, "--root", root.path)
+
+    assert (2, 1) == (ended.returncode, len(ended.stderr.strip().splitlines()))
+    assert words in ended.stderr
+    assert ".adding" not in ended.stderr
+    assert [] == list(root.models.iterdir())
+
+
+def test_nothing_to_check(tmp_path: Path) -> None:
+    """check says that there is nothing to compare a native model with, and how to try it."""
+    ended = fluxdrop("model", "check", native(tmp_path / "sums"))
+
+    assert (2, True) == (
+        ended.returncode,
+        "there is no ONNX file to compare it with" in ended.stderr,
+    )

@@ -16,6 +16,7 @@ from fluxdrop.preprocess.picture import open_picture
 from fluxdrop.preprocess.spec import InputSpec
 from fluxdrop.preprocess.tensor import to_preview, to_tensor
 
+NOISE = np.random.default_rng(20)
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
 
@@ -130,6 +131,50 @@ def test_transparent_pictures(
 ) -> None:
     """The background shows through as much as the picture is transparent."""
     assert expected == pixels(image, spec(1, 1, **options))
+
+
+SIZES = [(301, 200), (200, 301), (37, 90), (33, 32), (65, 64), (31, 77), (8, 8), (255, 32)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_crop_as_in_training(size: tuple[int, int]) -> None:
+    """crop is what transformers does for CLIP, to the last bit: the shorter side in bicubic, then the centre."""
+    transformers = pytest.importorskip("transformers")
+    image = Image.fromarray(NOISE.integers(0, 255, (*size[::-1], 3), dtype=np.uint8))
+    processor = transformers.CLIPImageProcessorPil(
+        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
+    )
+    mean, std = tuple(processor.image_mean), tuple(processor.image_std)
+
+    found = to_tensor(
+        image, InputSpec(size=(32, 32), resize="crop", filter="bicubic", mean=mean, std=std)
+    )
+
+    expected = processor(image, return_tensors="np")["pixel_values"]
+    np.testing.assert_allclose(expected, found, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+def test_stretch_as_in_training(size: tuple[int, int], mode: str) -> None:
+    """stretch is what transformers does for ViT, whatever the picture's mode, but for the background."""
+    transformers = pytest.importorskip("transformers")
+    image = Image.fromarray(NOISE.integers(0, 255, (*size[::-1], 3), dtype=np.uint8)).convert(mode)
+    processor = transformers.ViTImageProcessorPil(size={"height": 32, "width": 48})
+
+    found = to_tensor(image, InputSpec(size=(48, 32), mean=(0.5,), std=(0.5,)))
+
+    expected = processor(image.convert("RGB"), return_tensors="np")["pixel_values"]
+    np.testing.assert_allclose(expected, found, atol=1e-6)
+
+
+def test_crop_of_a_line() -> None:
+    """The centre of a picture as thin as a line is what it is, whatever its whole would take in memory."""
+    image = Image.fromarray(np.repeat(np.arange(256, dtype=np.uint8), 4000)[np.newaxis])
+
+    found = to_tensor(image, spec(4096, 4096, mode="L", resize="crop"))
+
+    assert {127.0, 128.0} >= set(np.unique(found))
 
 
 def test_colours_of_hidden_pixels_do_not_bleed() -> None:

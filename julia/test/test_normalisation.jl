@@ -73,3 +73,24 @@ end
         @test agrees(run_node("node LRN in=x out=y name=n alpha=0.5 beta=0.75 bias=2.0 size=$size", x), expected)
     end
 end
+
+@testset "LayerNormalization gives means and inverse deviations too" begin
+    x = numbers(4, 3, 2)
+    line(outputs) = "node LayerNormalization in=x,s out=$outputs name=n axis=1 epsilon=0.01"
+    μ = sum(x; dims=(1, 2)) ./ 12
+    @test agrees(run_node(line("-,y"), x, "s" => numbers(4, 3)), μ)
+    @test agrees(run_node(line("-,-,y"), x, "s" => numbers(4, 3)), 1 ./ sqrt.(sum(abs2, x .- μ; dims=(1, 2)) ./ 12 .+ 0.01f0))
+end
+
+@testset "BatchNormalization in training mode takes the batch's statistics, and mixes them in" begin
+    x = numbers(3, 2, 4, 2)
+    γ, β, m, v = numbers(4), numbers(4) .+ 1, numbers(4) ./ 2, abs.(numbers(4)) .+ 0.1f0
+    line(outputs) = "node BatchNormalization in=x,g,b,m,v out=$outputs name=n epsilon=0.01 momentum=0.7 training_mode=1"
+    of(outputs) = run_node(line(outputs), x, "g" => γ, "b" => β, "m" => m, "v" => v)
+    channels(p) = reshape(p, 1, 1, 4, 1)
+    μ = sum(x; dims=(1, 2, 4)) ./ 12
+    σ² = sum(abs2, x .- μ; dims=(1, 2, 4)) ./ 12
+    @test agrees(of("y"), channels(γ) .* (x .- μ) ./ sqrt.(σ² .+ 0.01f0) .+ channels(β))
+    @test agrees(of("-,y"), 0.7f0 .* m .+ 0.3f0 .* vec(μ))
+    @test agrees(of("-,-,y"), 0.7f0 .* v .+ 0.3f0 .* vec(σ²))
+end

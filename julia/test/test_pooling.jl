@@ -73,3 +73,22 @@ end
         @test agrees(run_node("node GlobalLpPool in=x out=y name=n p=1", x), sum(abs, x; dims=planes))
     end
 end
+
+@testset "MaxPool tells where in the whole tensor its maxima are, the first of equals" begin
+    o = (kernel_shape=(3, 2), strides=(2, 1), pads=(1, 0, 0, 1), dilations=(1, 2), ceil_mode=0)
+    x = round.(3 .* numbers(6, 5, 3, 2))
+    line(order) = replace(pool_line("MaxPool", o, " storage_order=$order"), "out=y" => "out=m,y")
+    rows = reshape(0:length(x)-1, size(x))
+    columns = permutedims(reshape(0:length(x)-1, 5, 6, 3, 2), (2, 1, 3, 4))
+    for (order, places) in ((0, rows), (1, columns))
+        # The window's places in ONNX's order are those of Julia's memory.
+        expected = similar(run_node(pool_line("MaxPool", o, " storage_order=0"), x)[1])
+        for at in CartesianIndices(expected)
+            seen = [(at[1] + 2i, 2at[2] - 2 + j) for i in 0:1, j in 0:2]
+            inside = filter(p -> checkbounds(Bool, x, p..., at[3], at[4]), vec(seen))
+            best = argmax([x[p..., at[3], at[4]] for p in inside])
+            expected[at] = places[inside[best]..., at[3], at[4]]
+        end
+        @test agrees(run_node(line(order), x), expected)
+    end
+end

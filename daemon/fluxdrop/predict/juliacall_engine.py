@@ -279,7 +279,5 @@ def _prepare(install: JuliaInstall) -> None:
 
 def _pythoncall(install: JuliaInstall, project: Path) -> str:
     """The version of PythonCall.jl in *project*, or an empty string."""
-    (version,) = answer_of(
-        replace(install, project=project), _VERSION_SCRIPT, "fluxdrop-pythoncall", _CHECK_SECONDS
-    )
-    return version
+    there = replace(install, project=project)
+    return answer_of(there, _VERSION_SCRIPT, "fluxdrop-pythoncall", _CHECK_SECONDS)

@@ -32,6 +32,13 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _TOP = ("output", "output_name")
 
 
+class Answer(NamedTuple):
+    """What a model gives for the samples; of a native Flux model with what ran it."""
+
+    raw: NDArray[np.float32]
+    engine: EngineInfo | None
+
+
 class Added(NamedTuple):
     """A bundle that was added, what ran it, and how far it was off onnxruntime: a native Flux model has nothing that
     it could be compared with.
@@ -65,8 +72,8 @@ def add_model(
         copy.mkdir()
         try:
             _copy(source, copy)
-            _write_spec(source, copy, settings, labels, options)
-            added = _proven(load_bundle(str(copy)), settings)
+            answer = _write_spec(source, copy, settings, labels, options)
+            added = _proven(load_bundle(str(copy)), settings, answer)
         except FluxdropError as error:
             # It speaks of the copy, which is about to go.
             error.message = _of_original(error.message, copy, source)
@@ -154,7 +161,7 @@ def _write_spec(
     settings: Settings,
     labels: list[str] | None,
     options: dict[str, Any],
-) -> None:
+) -> Answer:
     given = {key: value for key, value in options.items() if value is not None}
     described = source / "model.toml"
     if described.is_file():
@@ -170,7 +177,7 @@ def _write_spec(
     table |= given
     if labels is not None:
         top["labels"] = labels
-    _complete(bundle, settings, top, table)
+    return _complete(bundle, settings, top, table)
 
 
 def _from_model(onnx_file: Path) -> dict[str, Any]:
@@ -199,7 +206,9 @@ def _from_model(onnx_file: Path) -> dict[str, Any]:
     return {}
 
 
-def _complete(bundle: Path, settings: Settings, top: dict[str, Any], table: dict[str, Any]) -> None:
+def _complete(
+    bundle: Path, settings: Settings, top: dict[str, Any], table: dict[str, Any]
+) -> Answer:
     if "size" not in table:
         raise FluxdropError(
             "The model does not tell the size of its pictures",
@@ -208,7 +217,8 @@ def _complete(bundle: Path, settings: Settings, top: dict[str, Any], table: dict
         )
     guessed = {"labels": ["?"], "output": "logits"} | top
     (bundle / "model.toml").write_text(_toml(guessed, table), encoding="utf-8")
-    raw = _first_answer(load_bundle(str(bundle)), settings)
+    answer = _first_answer(load_bundle(str(bundle)), settings)
+    raw = answer.raw
     if raw.ndim != 2:
         raise FluxdropError(
             f"The model gives an output of shape {list(raw.shape[1:])} a picture, not one number a label",
@@ -225,17 +235,18 @@ def _complete(bundle: Path, settings: Settings, top: dict[str, Any], table: dict
     sums_to_one = bool(np.allclose(raw.sum(axis=1), 1, atol=1e-3) and raw.min() >= 0)
     top.setdefault("output", "probabilities" if sums_to_one else "logits")
     (bundle / "model.toml").write_text(_toml(top, table), encoding="utf-8")
+    return answer
 
 
-def _first_answer(bundle: Bundle, settings: Settings) -> NDArray[np.float32]:
+def _first_answer(bundle: Bundle, settings: Settings) -> Answer:
     """What the model gives before it is known to have as many numbers as there are labels."""
     batch = samples(bundle, settings)
     if bundle.kind == "flux":
         with closing(open_engine(settings, bundle)) as engine:
-            return engine.predict(batch)
+            return Answer(engine.predict(batch), engine.info)
     check_fit(bundle)
     try:
-        return OnnxruntimeEngine(bundle).predict(batch)
+        return Answer(OnnxruntimeEngine(bundle).predict(batch), None)
     except FluxdropError:
         if settings.engine != "onnxruntime":
             # It names the node where there is an operator that neither knows.
@@ -251,18 +262,16 @@ def _toml(top: dict[str, Any], table: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _proven(bundle: Bundle, settings: Settings) -> Added:
-    batch = samples(bundle, settings)
+def _proven(bundle: Bundle, settings: Settings, answer: Answer) -> Added:
+    for row in answer.raw:
+        label_probabilities(row, bundle)
+    if answer.engine is not None:
+        return Added(bundle, answer.engine, None)
     if settings.engine == "auto" and find_julia() is not None:
         # Running on Flux is the point; who wants onnxruntime for it says so with --engine.
         settings = msgspec.structs.replace(settings, engine="julia")
     with closing(open_engine(settings, bundle)) as engine:
-        found = engine.predict(batch)
-        for row in found:
-            label_probabilities(row, bundle)
-        if bundle.kind == "flux":
-            return Added(bundle, engine.info, None)
-        off = relative(OnnxruntimeEngine(bundle).predict(batch), found)
+        off = relative(answer.raw, engine.predict(samples(bundle, settings)))
         if off > TOLERANCE:
             raise FluxdropError(
                 f"{bundle.onnx.name} gives other numbers on {engine.info.backend} than on onnxruntime:"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from fluxdrop.preprocess.spec import InputSpec
+
+_MOST_CROPPED = 8
 
 
 def to_tensor(image: Image.Image, spec: InputSpec) -> NDArray[np.float32]:
@@ -54,8 +56,24 @@ def _fit(image: Image.Image, spec: InputSpec) -> Image.Image:
     if spec.resize == "stretch":
         return image.resize(size, resample)
     if spec.resize == "crop":
-        return ImageOps.fit(image, size, resample)
+        return _cropped(image, size, resample)
     return _letterboxed(image, size, resample, spec.background)
+
+
+def _cropped(image: Image.Image, size: tuple[int, int], resample: Image.Resampling) -> Image.Image:
+    """The centre of *image* with its shorter side resized, in whole pixels as torchvision and transformers do it."""
+    width, height = size
+    if width * image.height > image.width * height:
+        whole = (width, image.height * width // image.width)
+    else:
+        whole = (image.width * height // image.height, height)
+    left, top = (whole[0] - width) // 2, (whole[1] - height) // 2
+    box = (left, top, left + width, top + height)
+    if whole[0] * whole[1] <= _MOST_CROPPED * width * height:
+        return image.resize(whole, resample).crop(box)
+    # The whole of a line of pixels would not fit into memory; its part is off by a rounding error.
+    x, y = image.width / whole[0], image.height / whole[1]
+    return image.resize(size, resample, box=(box[0] * x, box[1] * y, box[2] * x, box[3] * y))
 
 
 def _letterboxed(

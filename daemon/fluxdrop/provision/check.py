@@ -44,4 +44,4 @@ def check_julia(install: JuliaInstall, timeout: float = 600.0) -> Check:
 
     The first load of Flux may compile it, hence the long default for ``timeout``.
     """
-    return Check(*answer_of(install, _SCRIPT, "fluxdrop-check", timeout))
+    return Check(*answer_of(install, _SCRIPT, "fluxdrop-check", timeout).split("|", 2))

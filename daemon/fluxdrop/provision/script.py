@@ -9,8 +9,8 @@ from fluxdrop.errors import FluxdropError
 from fluxdrop.provision.find import JuliaInstall, julia_command
 
 
-def answer_of(install: JuliaInstall, script: str, mark: str, timeout: float) -> list[str]:
-    """The fields of the line ``MARK|FIELD|...`` that *script* prints, run by *install*.
+def answer_of(install: JuliaInstall, script: str, mark: str, timeout: float) -> str:
+    """What follows ``MARK|`` in a line that *script* prints, run by *install*.
 
     Raises FluxdropError, kind ``julia``, where it does not run, or takes over *timeout* seconds.
     """
@@ -28,7 +28,7 @@ def answer_of(install: JuliaInstall, script: str, mark: str, timeout: float) -> 
         raise FluxdropError(f"{install.executable} does not run: {error}", kind="julia") from error
     for line in run.stdout.splitlines():
         if line.startswith(f"{mark}|"):
-            return line.split("|")[1:]
+            return line.partition("|")[2]
     raise FluxdropError(f"{install.executable} does not run: {complaint(run.stderr)}", kind="julia")
 
 
