@@ -163,16 +163,18 @@ def _write_spec(
     options: dict[str, Any],
 ) -> Answer:
     given = {key: value for key, value in options.items() if value is not None}
+    table = _from_model(bundle / "model.onnx") if (bundle / "model.onnx").exists() else {}
+    top: dict[str, Any] = {}
     described = source / "model.toml"
     if described.is_file():
         try:
             top = msgspec.toml.decode(described.read_bytes())
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise FluxdropError(f"{described} is wrong: {error}", kind="model") from error
-        table = top.pop("input", {})
-    else:
-        top = {}
-        table = _from_model(bundle / "model.onnx") if (bundle / "model.onnx").exists() else {}
+        own = top.pop("input", {})
+        if not isinstance(own, dict):
+            raise FluxdropError(f"{described} is wrong: its input is no table", kind="model")
+        table |= own
     top |= {key: given.pop(key) for key in _TOP if key in given}
     table |= given
     if labels is not None:
@@ -255,10 +257,10 @@ def _first_answer(bundle: Bundle, settings: Settings) -> Answer:
 
 
 def _toml(top: dict[str, Any], table: dict[str, Any]) -> str:
-    # A JSON string or list of numbers and strings is also one of TOML.
-    lines = [f"{key} = {json.dumps(value)}" for key, value in top.items()]
+    # A JSON string or list of numbers and strings is also one of TOML; there are no other keys that are right.
+    lines = [f"{key} = {json.dumps(value, default=str)}" for key, value in top.items()]
     lines += ["", "[input]"]
-    lines += [f"{key} = {json.dumps(value)}" for key, value in table.items()]
+    lines += [f"{key} = {json.dumps(value, default=str)}" for key, value in table.items()]
     return "\n".join(lines) + "\n"
 
 
