@@ -135,10 +135,9 @@ def test_full_from_the_start(root: Root, samples: Path) -> None:
 @needs_generation
 def test_full_in_mid_generation(root: Root) -> None:
     """A picture that cannot be written by the generator is made and written when there is room."""
-    (root.inbox / "circle.txt").write_text("a circle\nSteps: 5, Seed: 1, Size: 64x64\n")
+    (root.inbox / "circle.txt").write_text("a circle\nSteps: 100, Seed: 1, Size: 64x64\n")
     with serving(root, engine="onnxruntime") as daemon:
-        # From here on it loads the pipeline and draws, which takes it seconds.
-        daemon.wait_until(lambda: "worker started" in daemon.log_text(), "a generator")
+        daemon.wait_until(lambda: '"generating"' in daemon.log_text(), "a step")
         ballast = fill(root)
         daemon.wait_until(
             lambda: any("generate: No space" in line for line in troubles(root)), "trouble"

@@ -137,8 +137,8 @@ def test_generator_stopped_and_killed(root: Root) -> None:
     """A generator that hangs in mid-picture is killed at the step's deadline, one that is killed
     between two pictures is replaced: every prompt has its picture."""
     with serving(root, engine="onnxruntime", generator_step_seconds=15) as daemon:
-        (root.inbox / "one.txt").write_text("a circle\nSteps: 400, Seed: 1, Size: 64x64\n")
-        daemon.wait_until(lambda: b'"step":2' in root.heartbeat.read_bytes(), "a second step")
+        (root.inbox / "one.txt").write_text("a circle\nSteps: 100, Seed: 1, Size: 64x64\n")
+        daemon.wait_until(lambda: lines(daemon, "generating"), "a step")
         (start,) = lines(daemon, "worker started")
         os.kill(int(str(start["pid"])), signal.SIGSTOP)
         daemon.wait_for_ends(1)
@@ -152,8 +152,10 @@ def test_generator_stopped_and_killed(root: Root) -> None:
 
     assert not failures(root)
     assert {"one.json", "two.json"} == set(results(root))
-    assert "the generator did not answer within 15 s and was killed" == reasons[0]
-    assert "the generator was ended by SIGKILL" == reasons[-1]
+    assert [
+        "the generator did not answer within 15 s and was killed",
+        "the generator was ended by SIGKILL",
+    ] == reasons
 
 
 def test_stage_that_is_stuck() -> None:

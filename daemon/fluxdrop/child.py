@@ -78,6 +78,7 @@ class Child:
         self._requests = itertools.count(1)
         self._wait_hook = wait_hook
         self._settled = 0
+        self._death: ChildDied | None = None
         child_in, our_out = os.pipe()
         our_in, child_out = os.pipe()
         self._pipe = Pipe(our_in, our_out)
@@ -174,8 +175,10 @@ class Child:
         self.call(Kind.PING, expect=Kind.PONG, timeout=timeout)
 
     def reap(self) -> ChildDied:
-        """Take leave of a child that ended while nobody called it; how it did."""
-        return self._dead(PipeClosed("the pipe is closed"), 0.0)
+        """Take leave of a child that ended while nobody called it; how it did. Of one that died in
+        a call the log has it already.
+        """
+        return self._death or self._dead(PipeClosed("the pipe is closed"), 0.0)
 
     def give_up(self, error: WireError) -> ChildDied:
         """Take leave of a child of whose answer only the caller can tell that it is rubbish."""
@@ -268,7 +271,8 @@ class Child:
         tail = "\n".join(self._tail)
         last = f"; its last line was: {self._tail[-1]}" if self._tail else ""
         self._log.warning("worker died", pid=self.pid, reason=what, tail=tail)
-        return ChildDied(what + last, tail=tail)
+        self._death = ChildDied(what + last, tail=tail)
+        return self._death
 
     def _drain_output(self, stream: IO[bytes]) -> None:
         second, lines = 0.0, 0
