@@ -172,13 +172,13 @@ def remove_tree(folder: Path) -> None:
     for current, folders, files in os.walk(folder, topdown=False):
         for name in files:
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(os.path.join(current, name))  # noqa: PTH108, PTH118 - hot path
+                os.unlink(f"{current}/{name}")  # noqa: PTH108 - hot path
         for name in folders:
-            path = Path(current, name)
+            path = f"{current}/{name}"
             with contextlib.suppress(FileNotFoundError):
-                if path.is_symlink():
-                    path.unlink()
+                if os.path.islink(path):  # noqa: PTH114 - hot path
+                    os.unlink(path)  # noqa: PTH108 - hot path
                 else:
-                    path.rmdir()
+                    os.rmdir(path)  # noqa: PTH106 - hot path
     with contextlib.suppress(FileNotFoundError):
         folder.rmdir()

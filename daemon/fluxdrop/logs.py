@@ -141,8 +141,18 @@ def _console_formatter() -> logging.Formatter:
     )
 
 
+class _OnceFormatter(structlog.stdlib.ProcessorFormatter):
+    """Renders each record once, however many handlers ask for it: a rotating file asks twice."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See `logging.Formatter.format`."""
+        if "rendered" not in record.__dict__:
+            record.__dict__["rendered"] = super().format(record)
+        return str(record.__dict__["rendered"])
+
+
 def _json_formatter() -> logging.Formatter:
-    return structlog.stdlib.ProcessorFormatter(
+    return _OnceFormatter(
         foreign_pre_chain=_SHARED,
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,

@@ -4,7 +4,6 @@ takes.
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
 from typing import Literal
 
 Kind = Literal["prompt", "picture"]
@@ -57,7 +56,8 @@ def is_ignored(name: str) -> bool:
 
 def kind_of(name: str) -> Kind | None:
     """What a file called *name* holds, by its suffix; None for what fluxdrop does not take."""
-    suffix = PurePosixPath(name).suffix.lower()
+    stem, _, end = name.rpartition("/")[2].rpartition(".")
+    suffix = f".{end.lower()}" if stem else ""
     if suffix in PROMPT_SUFFIXES:
         return "prompt"
     if suffix in PICTURE_SUFFIXES:

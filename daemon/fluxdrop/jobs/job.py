@@ -171,6 +171,8 @@ def printable(name: str) -> str:
     Undecodable bytes, control characters, line separators and what turns the direction of text are
     replaced.
     """
+    if name.isascii() and name.isprintable():
+        return name
     text = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     return "".join(letter if _is_plain(letter) else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
@@ -185,9 +187,7 @@ def _is_plain(letter: str) -> bool:
 def _created(folder: Path) -> str:
     # The folder is named at the claim, so it knows this also after a restart without its index.
     try:
-        moment = datetime.strptime(folder.name.partition("-")[0], "%Y%m%dT%H%M%S").replace(
-            tzinfo=UTC
-        )
+        moment = datetime.fromisoformat(folder.name.partition("-")[0]).replace(tzinfo=UTC)
     except ValueError:
         moment = datetime.now(UTC)
     return rfc3339(moment)

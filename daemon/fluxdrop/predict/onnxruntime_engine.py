@@ -29,6 +29,8 @@ class OnnxruntimeEngine:
 
         options = ort.SessionOptions()
         options.log_severity_level = 3
+        # Between pictures, threads that spin would take a core from those that prepare the next.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = ort.InferenceSession(
                 os.fspath(bundle.onnx), options, providers=["CPUExecutionProvider"]

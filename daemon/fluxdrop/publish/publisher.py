@@ -9,7 +9,8 @@ out of work/, so that it is there whole or not at all; what it was is removed af
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import stat
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -99,7 +100,7 @@ class Publisher:
         durable.sync_all([*readable, *(finished.job.record for finished, _ in fresh)])
         faults.point("files-synced")
         for finished, plan in fresh:
-            durable.write(finished.job.folder / PLAN, msgspec.json.encode(plan), sync=False)
+            (finished.job.folder / PLAN).write_bytes(msgspec.json.encode(plan))
             faults.point("plan-written")
         folders = [finished.job.folder for finished, _ in fresh]
         durable.sync_all([folder / PLAN for folder in folders], folders)
@@ -109,7 +110,7 @@ class Publisher:
         """Give the names of each plan, enter the jobs in the index and remove their folders."""
         done: list[tuple[Path, Record, str]] = []
         void = []
-        parents: set[Path] = set()
+        parents: set[str] = set()
         for folder, plan in planned:
             record = decode((folder / RECORD).read_bytes())
             try:
@@ -118,7 +119,7 @@ class Publisher:
                 void.append(folder)
                 continue
             done.append((folder, record, plan.record))
-        durable.sync_all([], sorted(parents))
+        durable.sync_all([], [self._root.path / parent for parent in sorted(parents)])
         faults.point("folders-synced")
         self._store.finished([row_of(record, path) for _, record, path in done])
         faults.point("index-told")
@@ -138,7 +139,7 @@ class Publisher:
         makers = [finished.record_path, *(make for _, make in finished.files)]
 
         def is_taken(name: str) -> bool:
-            return any(os.path.lexists(self._root.path / make(name)) for make in makers)
+            return any(os.path.lexists(f"{self._root.path}/{make(name)}") for make in makers)
 
         def is_blocked(folder: str) -> bool:
             paths = {(self._root.path / make(f"{folder}/_")).parent for make in makers}
@@ -157,14 +158,18 @@ class Publisher:
         ]
         return Plan(links=links, record=finished.record_path(name))
 
-    def _link(self, folder: Path, plan: Plan) -> set[Path]:
-        """Give the names of *plan*; return the folders that hold them."""
+    def _link(self, folder: Path, plan: Plan) -> set[str]:
+        """Give the names of *plan*; return the folders that hold them, relative to the root."""
         pairs = [*plan.links, (os.fsencode(RECORD), plan.record)]
         links = [
             (folder / os.fsdecode(source), self._root.path / target) for source, target in pairs
         ]
+        # A subfolder may be new, and then its own name has to be on the disk as well.
+        parents = {parent for _, target in pairs for parent in _parents(target)}
         try:
-            to_move = [link for link in links if not self._give(*link)]
+            for parent in sorted(parents):
+                self._make(parent)
+            to_move = [link for link in links if not _give(*link)]
             for source, target in to_move:
                 _move(source, target)
         except durable.NameTakenError:
@@ -175,27 +180,15 @@ class Publisher:
             (folder / PLAN).unlink()
             faults.point("plan-void")
             raise
-        # A subfolder may be new, and then its own name has to be on the disk as well.
-        below = {parent for _, target in links for parent in target.parents}
-        return {parent for parent in below if self._root.path in parent.parents}
+        return parents
 
-    def _give(self, source: Path, target: Path) -> bool:
-        """Give *source* the name *target*; False where it can only be moved, or was already."""
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError):
-            raise durable.NameTakenError(str(target)) from None
-        if not _is_plain(source):
-            return False
-        try:
-            durable.give_name(source, target)
-            faults.point("name-given")
-        except PermissionError:
-            # Linux lets nobody link a file of somebody else's that they may not read and write.
-            if os.access(source, os.R_OK):
-                raise
-            return False
-        return True
+    def _make(self, parent: str) -> None:
+        folder = self._root.path / parent
+        if not folder.is_dir():
+            try:
+                folder.mkdir(exist_ok=True)
+            except (FileExistsError, NotADirectoryError):
+                raise durable.NameTakenError(str(folder)) from None
 
     def _discard(self, folder: Path) -> None:
         rubbish = self._rubbish / folder.name
@@ -210,7 +203,30 @@ class Publisher:
 
 
 def _is_plain(path: Path) -> bool:
-    return path.is_file() and not path.is_symlink()
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _parents(path: str) -> Iterator[str]:
+    while path := path.rpartition("/")[0]:
+        yield path
+
+
+def _give(source: Path, target: Path) -> bool:
+    """Give *source* the name *target*; False where it can only be moved, or was already."""
+    if not _is_plain(source):
+        return False
+    try:
+        durable.give_name(source, target)
+        faults.point("name-given")
+    except PermissionError:
+        # Linux lets nobody link a file of somebody else's that they may not read and write.
+        if os.access(source, os.R_OK):
+            raise
+        return False
+    return True
 
 
 def _move(source: Path, target: Path) -> None:

@@ -341,7 +341,7 @@ class Daemon:
         with self._counting:
             if self._suspects:
                 return False
-            in_hand = sum(kind is is_prompt for kind in self._in_flight.values())
+            in_hand = list(self._in_flight.values()).count(is_prompt)
         return len(self._claims) + in_hand < limit
 
     def _beat(self, line: Line, intake: Intake, started: str) -> Beat:

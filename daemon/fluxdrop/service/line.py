@@ -42,6 +42,7 @@ from fluxdrop.service.work import Model, Pictured, Prepared, Retire, Swap
 
 log = get_logger("fluxdrop.daemon")
 
+_PREPROCESS_MOST = 8
 _PUBLISH_MOST = 64
 _STOP_GRACE_SECONDS = 5.0
 _SPARE_SECONDS = 60.0
@@ -111,7 +112,7 @@ class Line:
         self._preprocessing = Stage[Pictured | Swap](
             "preprocess",
             self._preprocess.work,
-            most=1,
+            most=_PREPROCESS_MOST,
             limit=1024,
             stop=self._stop,
             passes=self._passes,
