@@ -1,36 +1,91 @@
-"""Run every benchmark, print the table, and keep it in benchmarks/results.json."""
+"""Run every benchmark, print the table, and keep it in benchmarks/results.json.
+
+python -m benchmarks          measure everything
+python -m benchmarks NAME...  measure some of the modules, without keeping it
+python -m benchmarks --docs   put what was kept into docs/performance.md
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import platform
+import sys
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import gallery, generation, pictures, pipe
+from benchmarks import (
+    database,
+    gallery,
+    generation,
+    latency,
+    networks,
+    pictures,
+    pipe,
+    start,
+    throughput,
+)
+from benchmarks.table import Row
 from fluxdrop.cli.progress import spinner
 from fluxdrop.provision import find_julia
 
 RESULTS = Path(__file__).with_name("results.json")
+DOCS = Path(__file__).parents[1] / "docs" / "performance.md"
+_BEGIN, _END = "<!-- the table of a run -->\n", "<!-- its end -->\n"
+_HEAD = ("what", "target", "figure", "verdict")
+_MODULES = {
+    module.__name__.rpartition(".")[2]: module
+    for module in (
+        start,
+        database,
+        pipe,
+        pictures,
+        latency,
+        throughput,
+        networks,
+        gallery,
+        generation,
+    )
+}
 
 
 def main() -> None:
-    """Measure, print and keep."""
+    """Measure and print, or write what was kept into the docs."""
+    wanted = sys.argv[1:]
+    if wanted == ["--docs"]:
+        return _write_docs([Row(**row) for row in json.loads(RESULTS.read_text())])
+    if unknown := set(wanted) - set(_MODULES):
+        raise SystemExit(f"No benchmark is called {', '.join(unknown)}: {', '.join(_MODULES)}.")
     if find_julia() is None:
         raise SystemExit("Nothing to measure: there is no Julia here. Run `fluxdrop setup`.")
     found = []
     with spinner("Measuring") as say:
-        for benchmark in (pipe, pictures, gallery, generation):
-            say(f"Measuring: {benchmark.__doc__}")
-            found += list(benchmark.rows())
-    table = Table("what", "target", "figure", "verdict", box=None, pad_edge=False)
+        for name in wanted or _MODULES:
+            say(f"Measuring: {_MODULES[name].__doc__}")
+            found += list(_MODULES[name].rows())
+    table = Table(*_HEAD, box=None, pad_edge=False)
     for row in found:
-        table.add_row(
-            row.what, row.target, f"{row.figure:.3g} {row.unit}", "met" if row.met else "not met"
-        )
+        table.add_row(*row.cells())
     Console().print(table)
-    RESULTS.write_text(json.dumps([row._asdict() for row in found], indent=2) + "\n")
+    if not wanted:
+        RESULTS.write_text(json.dumps([row._asdict() for row in found], indent=2) + "\n")
+    return None
+
+
+def _write_docs(rows: list[Row]) -> None:
+    julia = find_julia()
+    system = f"{platform.system()}, {os.cpu_count()} processors, Python {platform.python_version()}"
+    lines = [f"{system}, Julia {julia.version if julia else 'none'}:", "", _line(*_HEAD)]
+    lines += [_line(*["---"] * len(_HEAD)), *(_line(*row.cells()) for row in rows)]
+    before, rest = DOCS.read_text().split(_BEGIN)
+    _, after = rest.split(_END)
+    DOCS.write_text(before + _BEGIN + "\n".join(lines) + "\n" + _END + after)
+
+
+def _line(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

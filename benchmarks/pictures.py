@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
-from time import perf_counter, sleep
+from time import perf_counter
 
+from benchmarks.station import pictures, serving
 from benchmarks.table import Row, seconds
-from fluxdrop.jobs.store import Store
 from fluxdrop.predict.bundle import load_bundle
 from fluxdrop.predict.compiler.compile import compile_bundle
 from fluxdrop.provision import find_julia, julia_command
 from fluxdrop.resources import julia_folder
 
-_SAMPLES = Path(__file__).parents[1] / "examples"
+_SAMPLE = Path(__file__).parents[1] / "examples" / "angular_star_01.png"
 _PICTURES = 200
 _PROCESSES = 3
 
@@ -26,14 +24,9 @@ _PROCESSES = 3
 def rows() -> Iterator[Row]:
     """The time of one script call, divided by the time a picture of a batch of 200."""
     with tempfile.TemporaryDirectory() as folder:
-        figure = _script(Path(folder)) / _daemon(Path(folder))
-        yield Row(
-            "a picture through the daemon, against a fresh julia process",
-            ">= 300",
-            figure,
-            "x faster",
-            figure >= 300,
-        )
+        figure = _script(Path(folder)) / _daemon()
+    what = "a picture through the daemon, against a fresh julia process"
+    yield Row(what, ">= 300", figure, "x faster", figure >= 300)
 
 
 def _script(folder: Path) -> float:
@@ -43,9 +36,8 @@ def _script(folder: Path) -> float:
     graph = folder / "model.graph"
     graph.write_bytes(compile_bundle(load_bundle("round-or-angular")))
     tensor = folder / "tensor.npy"
-    picture = _SAMPLES / "angular_star_01.png"
     subprocess.run(
-        [sys.executable, "-m", "fluxdrop", "preprocess", picture, "-o", tensor],
+        [sys.executable, "-m", "fluxdrop", "preprocess", _SAMPLE, "-o", tensor],
         check=True,
         capture_output=True,
     )
@@ -55,28 +47,11 @@ def _script(folder: Path) -> float:
     )
 
 
-def _daemon(folder: Path) -> float:
-    """Seconds a picture, from the drop of 200 to the last durable result, the worker being warm."""
-    root = folder / "root"
-    subprocess.run(
-        [sys.executable, "-m", "fluxdrop", "init", root], check=True, capture_output=True
-    )
-    daemon = subprocess.Popen(
-        [sys.executable, "-m", "fluxdrop", "run", "--root", root, "--engine", "julia"],
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        while not (root / ".fluxdrop" / "daemon.json").exists():
-            assert daemon.poll() is None
-            sleep(0.01)
-        samples = sorted(_SAMPLES.glob("*.png"))
+def _daemon() -> float:
+    """Seconds a picture, from the drop of 200 to the last durable result."""
+    with serving() as station:
+        pictures(station.root.path / "batch", _PICTURES)
         started = perf_counter()
-        for number in range(_PICTURES):
-            shutil.copyfile(samples[number % len(samples)], root / "inbox" / f"{number}.png")
-        with closing(Store(root / ".fluxdrop" / "jobs.sqlite3", read_only=True)) as store:
-            while store.counts()["done"] < _PICTURES:
-                sleep(0.002)
+        (station.root.path / "batch").rename(station.root.inbox / "batch")
+        station.wait_for(_PICTURES)
         return (perf_counter() - started) / _PICTURES
-    finally:
-        daemon.terminate()
-        daemon.wait()

@@ -9,13 +9,23 @@ from typing import NamedTuple
 
 
 class Row(NamedTuple):
-    """One figure: *target* is what it should be, *met* whether it is."""
+    """One figure: *target* is what it should be, *met* whether it is.
+
+    What cannot be measured here has neither, and *unit* says why.
+    """
 
     what: str
     target: str
-    figure: float
+    figure: float | None
     unit: str
-    met: bool
+    met: bool | None
+
+    def cells(self) -> tuple[str, str, str, str]:
+        """What, target, figure with its unit, and verdict."""
+        if self.figure is None:
+            return self.what, self.target, "", self.unit
+        figure = f"{self.figure:.3g} {self.unit}"
+        return self.what, self.target, figure, "met" if self.met else "not met"
 
 
 def seconds(work: Callable[[], object], times: int) -> float:

@@ -57,13 +57,16 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
 """By the names that transformers gives them."""
 
 
-def exported(name: str) -> tuple[bytes, bytes]:
-    """The architecture *name* as torch.onnx writes it for any batch: as it is traced, and optimised."""
+def exported(name: str, options: dict[str, Any] | None = None) -> tuple[bytes, bytes]:
+    """The architecture *name* as torch.onnx writes it for any batch: as it is traced, and optimised.
+
+    *options* instead of `CONFIGURATIONS` make another size of it.
+    """
     import torch
     import transformers
 
     torch.manual_seed(20)
-    options = CONFIGURATIONS[name]
+    options = options or CONFIGURATIONS[name]
     size = options.get("image_size", 64)
     config = getattr(transformers, f"{name}Config")(num_labels=LABELS, **options)
     head = "WithTeacher" if name == "DeiT" else ""

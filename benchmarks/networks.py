@@ -1,0 +1,113 @@
+"""Well-known networks in full size, against onnxruntime and against Flux as one would write it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from benchmarks.table import Row, seconds
+from benchmarks.worker import predict, script, worker
+from fluxdrop.predict.compiler.lower import lower
+from fluxdrop.predict.compiler.merge import merged
+from fluxdrop.predict.compiler.source import normal_form, parse
+
+_NETWORKS: dict[str, dict[str, Any]] = {
+    "ResNet": {
+        "embedding_size": 64,
+        "hidden_sizes": [64, 128, 256, 512],
+        "depths": [2, 2, 2, 2],
+        "layer_type": "basic",
+        "image_size": 224,
+    },
+    "MobileNetV2": {"image_size": 224},
+    "EfficientNet": {
+        "image_size": 224,
+        "width_coefficient": 1.0,
+        "depth_coefficient": 1.0,
+        "hidden_dim": 1280,
+    },
+}
+_SHOWN = {"ResNet": "ResNet-18", "EfficientNet": "EfficientNet-B0"}
+_BATCHES = (1, 8)
+_TIMES = 7
+_MANY_TIMES = 60
+
+
+def rows() -> Iterator[Row]:
+    """One forward pass of each network with random weights at 224x224, on every processor."""
+    for name in _NETWORKS:
+        onnx = _exported(name)
+        graph = _compiled(onnx)
+        for batch in _BATCHES:
+            pictures = _pictures(batch)
+            # In turns: with both warm, the one's idle threads would take the other's processors.
+            ours = _ours(graph, pictures, "plain")
+            figure = _onnxruntime(onnx, pictures) / ours
+            what = f"{_SHOWN.get(name, name)}, batch {batch}, against onnxruntime"
+            yield Row(what, ">= 0.5", figure, "x as fast", figure >= 0.5)
+    yield _growth()
+    yield from _against_flux()
+
+
+def _ours(graph: bytes, pictures: NDArray[np.float32], backend: Any) -> float:
+    with worker(backend, graph) as child:
+        return predict(child, pictures, _TIMES)
+
+
+def _onnxruntime(onnx: bytes, pictures: NDArray[np.float32]) -> float:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = len(os.sched_getaffinity(0))
+    session = ort.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+    inputs = {session.get_inputs()[0].name: pictures}
+    session.run(None, inputs)
+    return seconds(lambda: session.run(None, inputs), _TIMES)
+
+
+def _growth() -> Row:
+    with tempfile.TemporaryDirectory() as folder:
+        graph, tensor = Path(folder) / "model.graph", Path(folder) / "tensor.npy"
+        graph.write_bytes(_compiled(_exported("MobileNetV2")))
+        np.save(tensor, _pictures(1))
+        _, growth = script("predict.jl", graph, tensor, _MANY_TIMES)
+    what = f"most memory, MobileNetV2: growth in the last {_MANY_TIMES // 2} calls"
+    return Row(what, "<= 1", growth / 1e6, "MB", growth <= 1e6)
+
+
+def _against_flux() -> Iterator[Row]:
+    with worker("auto") as child:
+        is_here = child.hello["backend"] == "flux"
+    for batch in _BATCHES:
+        what, target = f"ResNet-18 on Flux, batch {batch}, against a Chain by hand", ">= 1.0"
+        if not is_here:
+            yield Row(what, target, None, "not measured: Flux is not here", None)
+            continue
+        graph = _compiled(_exported("ResNet"))
+        (chain,) = script("flux_chain.jl", batch, _TIMES)
+        figure = chain / _ours(graph, _pictures(batch), "auto")
+        yield Row(what, target, figure, "x as fast", figure >= 1)
+
+
+def _pictures(batch: int) -> NDArray[np.float32]:
+    return np.random.default_rng(batch).standard_normal((batch, 3, 224, 224), dtype=np.float32)
+
+
+def _compiled(onnx: bytes) -> bytes:
+    return merged(lower(normal_form(parse(onnx)))).to_bytes()
+
+
+@cache
+def _exported(name: str) -> bytes:
+    # The tests export the same architectures, only smaller.
+    sys.path.append(str(Path(__file__).parents[1] / "tests"))
+    import architectures
+
+    return architectures.exported(name, _NETWORKS[name])[0]

@@ -1,0 +1,53 @@
+"""How soon the commands that people call most, and a worker, are there."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+from benchmarks.table import Row, seconds
+from fluxdrop.config import Settings
+from fluxdrop.layout import Root
+from fluxdrop.predict.bundle import load_bundle
+from fluxdrop.predict.choose import open_engine
+
+_TIMES = 15
+_WORKERS = 3
+
+
+def rows() -> Iterator[Row]:
+    """Processes from their start to their end; a worker to its first answer, by then warmed up."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Root(Path(folder))
+        root.create()
+        bare = _process("-c", "import typer")
+        for name, arguments in {
+            "fluxdrop --help": ["--help"],
+            "fluxdrop status": ["status", "--root", folder],
+        }.items():
+            taken = _process("-m", "fluxdrop", *arguments)
+            yield Row(name, "<= 0.25", taken, "s", taken <= 0.25)
+            ratio = taken / bare
+            yield Row(f"{name}, against import typer", "<= 2.5", ratio, "x", ratio <= 2.5)
+        root.graphs.mkdir(exist_ok=True)
+        settings = Settings(engine="julia", julia_backend="plain")
+        bundle = load_bundle(settings.model)
+
+        def worker() -> None:
+            # The first answer is the one to the warm-up.
+            with closing(open_engine(settings, bundle, cache=root.graphs)):
+                pass
+
+        worker()
+        taken = seconds(worker, _WORKERS)
+        yield Row("worker start to first answer, plain layers", "<= 3", taken, "s", taken <= 3)
+
+
+def _process(*arguments: str) -> float:
+    return seconds(
+        lambda: subprocess.run([sys.executable, *arguments], capture_output=True), _TIMES
+    )

@@ -1,0 +1,84 @@
+"""A daemon of one's own on a root of its own, as the benchmarks need it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from time import sleep
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fluxdrop.config import Settings
+from fluxdrop.jobs.store import Store
+from fluxdrop.layout import Root
+from fluxdrop.predict.bundle import Bundle
+from fluxdrop.preprocess.picture import open_picture
+from fluxdrop.preprocess.tensor import to_tensor
+
+SETTINGS = Settings(engine="julia")
+_SAMPLES = Path(__file__).parents[1] / "examples"
+
+
+class Station(NamedTuple):
+    """A root and the pid of the daemon that serves it, its worker being warm."""
+
+    root: Root
+    pid: int
+
+    def wait_for(self, done: int) -> None:
+        """Wait until *done* jobs have a durable result."""
+        with closing(Store(self.root.database, read_only=True)) as store:
+            while store.counts()["done"] < done:
+                sleep(0.005)
+
+
+@contextmanager
+def serving() -> Iterator[Station]:
+    """A daemon with the engine julia, ended with the block."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Root(Path(folder))
+        root.create()
+        daemon = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "fluxdrop",
+                "run",
+                "--root",
+                folder,
+                "--engine",
+                SETTINGS.engine,
+            ],
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            while not root.heartbeat.exists():
+                assert daemon.poll() is None
+                sleep(0.01)
+            yield Station(root, daemon.pid)
+        finally:
+            daemon.terminate()
+            daemon.wait()
+
+
+def pictures(folder: Path, count: int) -> None:
+    """Fill *folder*, a new one, with *count* small PNGs."""
+    folder.mkdir()
+    samples = sorted(_SAMPLES.glob("*.png"))
+    for number in range(count):
+        shutil.copyfile(samples[number % len(samples)], folder / f"{number:05}.png")
+
+
+def tensor_of(path: Path, bundle: Bundle) -> NDArray[np.float32]:
+    """What *bundle* sees of the picture *path*, made as the daemon makes it."""
+    image, _ = open_picture(
+        path, max_file_bytes=SETTINGS.max_file_bytes, max_pixels=SETTINGS.max_pixels
+    )
+    return to_tensor(image, bundle.spec.input)

@@ -1,0 +1,57 @@
+"""Thousands of pictures at once, against a bare loop that does no more than it must."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+from benchmarks.station import SETTINGS, pictures, serving, tensor_of
+from benchmarks.table import Row
+from fluxdrop.predict.bundle import load_bundle
+from fluxdrop.predict.choose import open_engine
+from fluxdrop.predict.classify import label_probabilities
+
+_FEW, _MANY = 2_000, 20_000
+_TIMES = 3
+
+
+def rows() -> Iterator[Row]:
+    """Drop to last durable result, the daemon and the loop in turns."""
+    rounds = [(_loop(_FEW), _daemon(_FEW)) for _ in range(_TIMES)]
+    ratio = median(loop / daemon for loop, daemon in rounds)
+    what = "2,000 small PNGs at once, against a bare loop without fsync"
+    yield Row(what, ">= 1.0", ratio, "x as fast", ratio >= 1)
+    growth = _daemon(_MANY) / median(daemon for _, daemon in rounds)
+    what = "a file of 20,000 at once, against one of 2,000"
+    yield Row(what, "<= 1.1", growth, "x", growth <= 1.1)
+
+
+def _daemon(count: int) -> float:
+    """Seconds a picture; all are dropped by one rename of their folder."""
+    with serving() as station:
+        pictures(station.root.path / "batch", count)
+        started = perf_counter()
+        (station.root.path / "batch").rename(station.root.inbox / "batch")
+        station.wait_for(count)
+        return (perf_counter() - started) / count
+
+
+def _loop(count: int) -> float:
+    """Seconds a picture: decode, preprocess, predict and write JSON, one picture after another."""
+    bundle = load_bundle(SETTINGS.model)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "batch"
+        pictures(folder, count)
+        graphs = Path(temporary)
+        with closing(open_engine(SETTINGS, bundle, cache=graphs)) as engine:
+            started = perf_counter()
+            for path in sorted(folder.iterdir()):
+                raw = engine.predict(tensor_of(path, bundle))
+                result = json.dumps(label_probabilities(raw[0], bundle))
+                path.with_suffix(".json").write_text(result)
+            return (perf_counter() - started) / count

@@ -1,0 +1,62 @@
+"""A worker without a daemon, and Julia scripts without a worker."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.table import seconds
+from fluxdrop.child import Child
+from fluxdrop.config import Settings
+from fluxdrop.predict.julia_engine import start_worker
+from fluxdrop.provision import find_julia, julia_command
+from fluxdrop.wire import Kind, pack_tensor
+
+_LIMIT_SECONDS = 300.0
+
+
+@contextmanager
+def worker(backend: Literal["auto", "plain"], graph: bytes | None = None) -> Iterator[Child]:
+    """A worker with the model in *graph*, or with none."""
+    install = find_julia()
+    assert install is not None
+    child = start_worker(Settings(julia_backend=backend), install)
+    try:
+        if graph is not None:
+            child.call(Kind.LOAD, graph, expect=Kind.LOADED, timeout=_LIMIT_SECONDS)
+        yield child
+    finally:
+        child.stop()
+
+
+def predict(child: Child, batch: NDArray[np.float32], times: int) -> float:
+    """The median seconds of predicting *batch* over the pipe, after a call to warm up."""
+
+    def call() -> None:
+        child.call(
+            Kind.PREDICT, *pack_tensor(batch), expect=Kind.PREDICTION, timeout=_LIMIT_SECONDS
+        )
+
+    call()
+    return seconds(call, times)
+
+
+def script(name: str, *arguments: object) -> list[float]:
+    """The numbers that the Julia script *name* of this folder prints."""
+    install = find_julia()
+    assert install is not None
+    command, environment = julia_command(install)
+    path = Path(__file__).with_name(name)
+    ended = subprocess.run(
+        [*command, str(path), *map(str, arguments)],
+        env=environment,
+        check=True,
+        stdout=subprocess.PIPE,
+    )
+    return [float(word) for word in ended.stdout.split()]
