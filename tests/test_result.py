@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import Any
 
 import jobs
@@ -146,3 +148,27 @@ def test_for_people_too(root: Root) -> None:
 
     assert ('{\n  "status": "failed",\n', "\n}\n") == (text[:24], text[-3:])
     assert '"file": "é.pdf"' in text
+
+
+MANY_THREADS = """
+import sys, threading
+from fluxdrop.publish.result import decode
+sys.setswitchinterval(1e-6)
+data = sys.stdin.buffer.read()
+barrier = threading.Barrier(8)
+threads = [threading.Thread(target=lambda: (barrier.wait(), decode(data))) for _ in range(8)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+"""
+
+
+def test_first_records_of_many_threads(root: Root) -> None:
+    """Threads that read the first records of a process at the same moment do not crash it."""
+    data = json.dumps(record(root, "cat.txt")).encode()
+
+    codes = {
+        subprocess.run([sys.executable, "-c", MANY_THREADS], input=data, check=False).returncode
+        for _ in range(15)
+    }
+
+    assert {0} == codes

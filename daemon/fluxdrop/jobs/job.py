@@ -56,6 +56,15 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     part: Part | None = None
 
 
+# Made at import: msgspec 0.22 crashes when two threads meet a class of its own for the first time.
+_DECODER = msgspec.json.Decoder(JobRequest)
+
+
+def decode_request(data: bytes) -> JobRequest:
+    """The request in *data*. Raises msgspec.DecodeError or its subclass ValidationError."""
+    return _DECODER.decode(data)
+
+
 @dataclass(slots=True)
 class Job:
     """A job in hand. Its folder is the truth of it; the rest is derived or gathered on the way."""
@@ -127,7 +136,7 @@ def open_job(folder: Path) -> Job | None:
     request = JobRequest()
     if (folder / REQUEST).exists():
         try:
-            request = msgspec.json.decode((folder / REQUEST).read_bytes(), type=JobRequest)
+            request = decode_request((folder / REQUEST).read_bytes())
         except msgspec.DecodeError as error:
             raise FluxdropError(f"{folder / REQUEST} is wrong: {error}", kind="request") from error
     return Job(

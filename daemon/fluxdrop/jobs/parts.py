@@ -14,7 +14,7 @@ import msgspec
 
 from fluxdrop import durable
 from fluxdrop.generate.request import GenerationRequest
-from fluxdrop.jobs.job import REQUEST, Job, JobRequest, Part
+from fluxdrop.jobs.job import REQUEST, Job, JobRequest, Part, decode_request
 from fluxdrop.jobs.regular import open_regular
 
 _PARTS = "parts"
@@ -44,7 +44,7 @@ def divide(job: Job, requests: Sequence[GenerationRequest]) -> list[Path]:
         durable.sync_all(written, [*folders, parts])
         first = _request(job, requests[0], 1, len(requests))
         durable.write(job.folder / REQUEST, first)
-        job.request = msgspec.json.decode(first, type=JobRequest)
+        job.request = decode_request(first)
     if not parts.is_dir():
         return []
     work = job.folder.parent
