@@ -24,7 +24,7 @@ from fluxdrop.cli.overview import overview
 from fluxdrop.jobs.store import Row, Store
 from fluxdrop.layout import Root, RootLock
 from fluxdrop.moments import now, rfc3339
-from fluxdrop.service.heartbeat import Beat, Heartbeat
+from fluxdrop.service.heartbeat import Beat, Current, Heartbeat
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 NORMAL = [
@@ -79,7 +79,6 @@ def test_on_80_columns(short: Root, tmp_path: Path) -> None:
     """status and doctor read well at 80 columns, with a daemon, after it, and with results gone."""
     (short.inbox / "holiday.png").write_bytes(b"no picture")
     alone = {
-        "columns": 80,
         "engine": "onnxruntime",
         "data_dir": tmp_path,
         "julia": "",
@@ -139,7 +138,7 @@ def test_degraded(root: Root) -> None:
         starting = fluxdrop("status", "--root", root.path)
         beat(root, pid=os.getpid() + 1)
         of_another = overview(root).verdict
-        beat(root, current={"job_id": "a", "file": "cat.txt", "step": 3, "steps": 20})
+        beat(root, current=Current(job_id="a", file="cat.txt", step=3, steps=20, pictures=1))
         running = fluxdrop("status", "--root", root.path)
         beat(root, trouble=["publish: No space left on device"])
         degraded = fluxdrop("status", "--root", root.path)
@@ -152,7 +151,7 @@ def test_degraded(root: Root) -> None:
         starting.stdout.split()[1],
         of_another,
     )
-    assert "cat.txt, step 3 of 20" in running.stdout
+    assert "cat.txt (a), step 3 of 20" in running.stdout
     assert "generate 3, predict 0" in running.stdout
     assert (0, 1) == (running.returncode, degraded.returncode)
     assert "trouble     publish: No space left on device" in degraded.stdout
