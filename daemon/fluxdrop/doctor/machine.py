@@ -158,7 +158,7 @@ def unit() -> Iterator[Finding]:
     if units:
         yield Finding("service", "ok", ", ".join(map(str, units)))
     elif Path("/run/systemd/system").is_dir():
-        remedy = "The folder systemd/ of the sources has units to install."
+        remedy = "fluxdrop service install writes one."
         yield Finding("service", "note", "no systemd unit is installed", remedy)
     else:
         yield Finding("service", "note", "this machine does not run systemd")
