@@ -120,7 +120,7 @@ def results(root: Root) -> dict[str, dict[str, Any]]:
     """The result JSONs of *root* by their path below outputs/, without the failures."""
     return {
         str(path.relative_to(root.outputs)): json.loads(path.read_bytes())
-        for path in root.outputs.rglob("*.json")
+        for path in ends(root)
         if not path.name.endswith(".error.json")
     }
 
@@ -129,13 +129,14 @@ def failures(root: Root) -> dict[str, dict[str, Any]]:
     """The error JSONs of *root* by their path below outputs/failed/."""
     return {
         str(path.relative_to(root.failed)): json.loads(path.read_bytes())
-        for path in root.failed.rglob("*.error.json")
+        for path in ends(root)
+        if path.name.endswith(".error.json")
     }
 
 
 def ends(root: Root) -> list[Path]:
     """All result and error JSONs of *root*."""
-    return list(root.outputs.rglob("*.json"))
+    return [path for path in files_below(root.outputs) if path.suffix == ".json"]
 
 
 def every_file(root: Root) -> set[str]:
@@ -143,6 +144,18 @@ def every_file(root: Root) -> set[str]:
     return {
         str(path.relative_to(root.path))
         for folder in (root.inbox, root.generated, root.preprocessed, root.outputs)
-        for path in folder.rglob("*")
-        if not path.is_dir() and path != page_of(root) and GALLERY not in path.parts
+        for path in files_below(folder)
+        if path != page_of(root)
     }
+
+
+def files_below(folder: Path) -> list[Path]:
+    """What is in *folder* and its subfolders and is no folder, without the gallery's pages.
+
+    Path.rglob fails when a folder goes meanwhile, and a running daemon's gallery changes its own.
+    """
+    found = []
+    for current, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if name != GALLERY]
+        found += [Path(current, name) for name in names]
+    return found

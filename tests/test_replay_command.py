@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SAMPLES, Daemon, failures, fluxdrop, results, serving
+from conftest import SAMPLES, Daemon, failures, files_below, fluxdrop, results, serving
 from PIL import Image
 
 from fluxdrop.layout import Root
@@ -71,8 +71,7 @@ def test_all_of_a_mixed_run(mixed: Daemon) -> None:
     """All jobs of a mixed run come to the same again, but for the one that another model had judged;
     nothing that was there is changed."""
     # The gallery is of all jobs, so it changes with each.
-    of_jobs = [path for path in mixed.root.outputs.rglob("*") if ".gallery" not in path.parts]
-    files = {path: path.read_bytes() for path in of_jobs if path.is_file()}
+    files = {path: path.read_bytes() for path in files_below(mixed.root.outputs)}
 
     code, compared = verify(mixed.root, "--all")
 
