@@ -184,7 +184,8 @@ def test_names(root: Root) -> None:
     assert [b"no picture"] * 2 * len(NAMES) == [
         path.read_bytes() for path in root.failed.iterdir() if path.suffix != ".json"
     ]
-    assert (0, 0) == (printed.returncode, printed_as_json.returncode)
+    # Exit code 3: no daemon runs any more.
+    assert (3, 3) == (printed.returncode, printed_as_json.returncode)
     for text in (log, printed.stdout, printed_as_json.stdout):
         assert [] == [
             letter
@@ -222,12 +223,15 @@ def test_irregular(root: Root, tmp_path: Path) -> None:
         # The path of a socket must be short.
         server.bind(f"/proc/self/fd/{os.open(root.inbox, os.O_PATH)}/socket.png")
         daemon.wait_for_ends(2)
-        daemon.wait_until(lambda: "socket.png" in root.heartbeat.read_text(), "the socket is told")
-        told = fluxdrop("status", "--root", root.path, "--json").stdout
+        daemon.wait_until(lambda: "socket.png" in daemon.log_text(), "the socket is told")
+        daemon.wait_until(lambda: "inbox: " in root.heartbeat.read_text(), "status tells")
+        status = fluxdrop("status", "--root", root.path)
         daemon.stop()
+    told = {line["file"]: line["reason"] for line in daemon.log() if line["event"] == "left alone"}
 
     assert odd | {"x.png"} == {path.name for path in root.inbox.iterdir()}
-    assert [] == [name for name in odd if f"inbox: {name}: it is neither a file nor a" not in told]
+    assert dict.fromkeys(odd, "it is neither a file nor a folder") == told
+    assert "it is neither a file nor a folder" in " ".join(status.stdout.split())
     assert {"x.png/y.json"} == set(results(root))
     error = failures(root)["swapped.png.error.json"]["error"]
     assert "swapped.png cannot be read: it is a symlink." == error["message"]
