@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -246,15 +247,17 @@ def test_watch_in_a_pipe(root: Root) -> None:
 def test_watch_on_a_terminal(root: Root) -> None:
     """On a terminal --watch has a screen of its own, and gives it back on Ctrl-C."""
     ours, theirs = pty.openpty()
+    # A shell that put the tests into the background has them ignore Ctrl-C.
+    heeding = ["env", "--default-signal=INT", sys.executable]
     process = subprocess.Popen(
-        [sys.executable, "-m", "fluxdrop", "status", "--watch", "--root", str(root.path)],
+        [*heeding, "-m", "fluxdrop", "status", "--watch", "--root", str(root.path)],
         stdin=theirs, stdout=theirs, stderr=theirs, env={**environment(), "TERM": "xterm"},
         start_new_session=True,
     )  # fmt: skip
     shown = b""
     while b"per minute" not in shown:
         shown += os.read(ours, 1 << 16)
-    process.send_signal(2)
+    process.send_signal(signal.SIGINT)
     while b"\x1b[?1049l" not in shown:
         shown += os.read(ours, 1 << 16)
     os.close(theirs)
