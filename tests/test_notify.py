@@ -109,7 +109,7 @@ def test_order(root: Root, samples: Path, address: str) -> None:
         daemon.process.send_signal(signal.SIGHUP)
         reloading = manager.wait_for("RELOADING=1")
         manager.wait_for("READY=1")
-        shutil.copy(samples / "round_ring_01.png", root.inbox / "ring.png")
+        shutil.copyfile(samples / "round_ring_01.png", root.inbox / "ring.png")
         daemon.wait_for_ends(1)
         assert 0 == daemon.stop()
         manager.wait_for("STOPPING=1")
@@ -134,7 +134,7 @@ def test_hung_worker(root: Root, samples: Path, manager: ServiceManager) -> None
         assert beat.engine is not None
         assert beat.engine.pid is not None
         os.kill(beat.engine.pid, signal.SIGSTOP)
-        shutil.copy(samples / "round_ring_01.png", root.inbox / "ring.png")
+        shutil.copyfile(samples / "round_ring_01.png", root.inbox / "ring.png")
         manager.wait_for_silence()
         told = wait_for_log(daemon, "the watchdog is not fed")
         os.kill(beat.engine.pid, signal.SIGCONT)
@@ -180,7 +180,7 @@ def test_hung_scan_loop(
     root, freeze = frozen_disk
     with managed(manager, root, engine="onnxruntime", settle_seconds=1) as daemon:
         manager.wait_for("WATCHDOG=1")
-        shutil.copy(samples / "round_ring_01.png", root.inbox / ".ring.part")
+        shutil.copyfile(samples / "round_ring_01.png", root.inbox / ".ring.part")
         (root.inbox / ".ring.part").rename(root.inbox / "ring.png")
         freeze("-f")
         manager.wait_for_silence()
@@ -213,7 +213,7 @@ def test_reload(root: Root, samples: Path) -> None:
         second = reloaded(daemon, other, "reloaded", 2)
         unknown = reloaded(daemon, "max_pixel = 9\n", "reload refused", 1)
         absent = reloaded(daemon, 'model = "nowhere"\n', "reload refused", 2)
-        shutil.copy(samples / "round_ring_01.png", root.inbox / "ring.png")
+        shutil.copyfile(samples / "round_ring_01.png", root.inbox / "ring.png")
         daemon.wait_for_ends(1)
         assert 0 == daemon.stop()
 

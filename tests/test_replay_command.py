@@ -43,14 +43,14 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     with Image.open(SAMPLES / "angular_star_01.png") as star:
         star.save(root.inbox / "star.jpg", quality=90)
     (root.inbox / "sub").mkdir()
-    shutil.copy(SAMPLES / "round_ring_01.png", root.inbox / "sub/ring.png")
+    shutil.copyfile(SAMPLES / "round_ring_01.png", root.inbox / "sub/ring.png")
     (root.inbox / "circle.txt").write_text(PROMPT)
     (root.inbox / "bad.png").write_bytes(b"no picture")
     (root.inbox / "bad.txt").write_bytes(b"\xff\xfe")
     with serving(root, settle_seconds=0.1) as daemon:
         daemon.wait_for_ends(MIXED - 1)
         assert 0 == fluxdrop("model", "use", "paler", "--root", root.path).returncode
-        shutil.copy(SAMPLES / "angular_cross_01.png", root.inbox / "cross.png")
+        shutil.copyfile(SAMPLES / "angular_cross_01.png", root.inbox / "cross.png")
         daemon.wait_for_ends(MIXED)
         assert 0 == fluxdrop("model", "use", "round-or-angular", "--root", root.path).returncode
         yield daemon

@@ -95,7 +95,7 @@ def test_on_80_columns(short: Root, tmp_path: Path) -> None:
 
     with serving(short, engine="onnxruntime", settle_seconds=0.1) as daemon:
         for ended, name in enumerate(("angular_star_01", "round_ring_01"), 2):
-            shutil.copy(SAMPLES / f"{name}.png", short.inbox / f"{name}.png")
+            shutil.copyfile(SAMPLES / f"{name}.png", short.inbox / f"{name}.png")
             daemon.wait_for_ends(ended)
         daemon.wait_until(
             lambda: not any(json.loads(short.heartbeat.read_bytes())["stages"].values()), "rest"
