@@ -378,6 +378,22 @@ def test_room(station: Station, png: bytes) -> None:
     assert 6 == len(station.take(6))
 
 
+def test_event_while_it_waits_for_room(root: Root, png: bytes) -> None:
+    """A picture that is whole and of which another event tells while it waits for room is claimed
+    when there is room, and not at its deadline.
+    """
+    station = Station(root, Settings(settle_seconds=0.1, incomplete_seconds=3600))
+    with closing(station.intake):
+        station.room = 0
+        path = station.drop("a.png", png)
+        station.step_until(lambda: any(station.intake._whole.values()))
+        path.open("ab").close()
+        station.step_until(lambda: len(station.intake._whole[False]) == 2)
+        station.room = 1
+
+        assert {"a.png": png} == station.take(1)
+
+
 @pytest.mark.parametrize("told", [True, False], ids=["with an event", "without"])
 def test_rewritten_while_it_waits_for_room(station: Station, told: bool) -> None:
     """A file that was whole and is being rewritten when its turn comes waits for the new contents."""

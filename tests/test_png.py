@@ -128,6 +128,19 @@ def test_rewritten_from_scratch(fd: int, other: bytes, seen: int) -> None:
     assert ("incomplete", "complete") == (first, second)
 
 
+@pytest.mark.parametrize(
+    ("contents", "state"),
+    [(WHOLE, "complete"), (WHOLE[:-5], "incomplete"), (WHOLE[:-1] + b"\0", "damaged")],
+    ids=["complete", "incomplete", "damaged"],
+)
+def test_looked_at_again(fd: int, contents: bytes, state: str) -> None:
+    """However often a file is looked at, the verdict on it is the same."""
+    scanner = PngScanner()
+    put(fd, contents)
+
+    assert [state] * 3 == [scanner.look(fd) for _ in range(3)]
+
+
 def test_chunks_are_counted_once(fd: int) -> None:
     """A growing file's chunks count once, however often it is looked at."""
     scanner = PngScanner()

@@ -42,6 +42,9 @@ class PngScanner:
         if state != "incomplete" and resumed:
             self._begin_again()
             state = self._walk(fd)
+        if state != "incomplete":
+            # Behind its end there is nothing to go on with, and it may be looked at again before it is claimed.
+            self._begin_again()
         return state
 
     def _begin_again(self) -> None:
