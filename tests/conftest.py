@@ -7,13 +7,16 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+from station import Station
 
 from fluxdrop.gallery.gallery import FOLDER as GALLERY
 from fluxdrop.gallery.gallery import page_of
@@ -36,6 +39,31 @@ def root(tmp_path: Path) -> Root:
     made = Root(tmp_path / "root")
     made.create()
     return made
+
+
+@pytest.fixture
+def png(samples: Path) -> bytes:
+    """A whole PNG."""
+    return (samples / "round_circle_01.png").read_bytes()
+
+
+@pytest.fixture
+def station(root: Root) -> Iterator[Station]:
+    """An intake that has made its first scan, of an empty inbox."""
+    station = Station(root)
+    with closing(station.intake):
+        station.intake.step(longest=0)
+        assert station.intake.watching
+        yield station
+
+
+@pytest.fixture
+def nothing_is_left() -> Iterator[None]:
+    """The test leaves no process, zombie, descriptor or thread."""
+    me = psutil.Process()
+    before = set(me.children()), me.num_fds(), threading.active_count()
+    yield
+    assert before == (set(me.children()), me.num_fds(), threading.active_count())
 
 
 class Daemon:

@@ -6,8 +6,7 @@ import os
 import signal
 import sys
 import textwrap
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -15,6 +14,8 @@ import pytest
 
 from fluxdrop.child import CallFailed, Child, ChildDied
 from fluxdrop.wire import Frame, Kind, pack_facts
+
+pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
 PATIENCE = 30.0
 SHORT = 0.3
@@ -57,16 +58,6 @@ while True:
         send(PONG, request, payload)
 """
 """A child that executes what PING carries and answers an empty one."""
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_left() -> Iterator[None]:
-    """No test leaves a process, a zombie, a descriptor or a thread."""
-    me = psutil.Process()
-    before = me.num_fds(), threading.active_count()
-    yield
-    assert [] == me.children()
-    assert before == (me.num_fds(), threading.active_count())
 
 
 def start(

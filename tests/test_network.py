@@ -10,11 +10,10 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import pytest
-from test_intake import Station
+from station import Station
 
 from fluxdrop.config import Settings
 from fluxdrop.layout import Root
@@ -30,12 +29,6 @@ def share(root: Root, monkeypatch: pytest.MonkeyPatch) -> Iterator[Station]:
     with closing(station.intake):
         station.intake.step(longest=0)
         yield station
-
-
-@pytest.fixture
-def png(samples: Path) -> bytes:
-    """A whole PNG."""
-    return (samples / "round_circle_01.png").read_bytes()
 
 
 def test_polled(share: Station, png: bytes) -> None:

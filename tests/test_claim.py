@@ -1,0 +1,67 @@
+"""Claiming one file of the inbox."""
+
+from __future__ import annotations
+
+import pytest
+
+from fluxdrop.intake.claim import INPUT, claim, claimed_input, discard_empty, new_job_id
+from fluxdrop.layout import Root
+
+pytestmark = pytest.mark.usefixtures("nothing_is_left")
+
+
+def test_job_ids() -> None:
+    """Job ids sort by time, and no two are equal."""
+    ids = [new_job_id() for _ in range(1000)]
+
+    assert 1000 == len(set(ids))
+    assert ids[0][:15] <= ids[-1][:15]
+
+
+def test_claim(root: Root, png: bytes) -> None:
+    """A claim is one rename into a new job's folder, which remembers the path in the inbox."""
+    (root.inbox / "cats").mkdir()
+    (root.inbox / "cats" / "a.png").write_bytes(png)
+    inode = (root.inbox / "cats" / "a.png").stat().st_ino
+    job = claim(root.inbox, root.work, "cats/a.png", lambda _: True)
+
+    assert job is not None
+    assert inode == (job / "input/cats/a.png").stat().st_ino
+    assert "cats/a.png" == str(claimed_input(job))
+
+
+@pytest.mark.parametrize("path", ["gone.png", "gone/a.png", "another.png"])
+def test_nothing_to_claim(root: Root, path: str) -> None:
+    """A file that is gone, or is not the one that was judged, is not claimed, and no folder for it
+    is left.
+    """
+    (root.inbox / "another.png").touch()
+
+    assert claim(root.inbox, root.work, path, lambda _: False) is None
+    assert [] == list(root.work.iterdir())
+
+
+def test_claim_through_a_symlink(root: Root, png: bytes) -> None:
+    """Nothing is claimed from outside the inbox."""
+    outside = root.path / "outside"
+    outside.mkdir()
+    (outside / "a.png").write_bytes(png)
+    (root.inbox / "cats").symlink_to(outside)
+
+    with pytest.raises(NotADirectoryError):
+        claim(root.inbox, root.work, "cats/a.png", lambda _: True)
+    assert [] == list(root.work.iterdir())
+    assert (outside / "a.png").exists()
+
+
+def test_discard_empty(root: Root) -> None:
+    """Of a claim that never came to be the folders go; where a file lies they stay."""
+    for job in ("empty", "full"):
+        (root.work / job / INPUT / "cats").mkdir(parents=True)
+    (root.work / "full" / INPUT / "a.png").touch()
+    for job in ("empty", "full"):
+        discard_empty(root.work / job)
+
+    assert claimed_input(root.work / "empty") is None
+    assert ["full"] == [path.name for path in root.work.iterdir()]
+    assert ["a.png"] == [path.name for path in (root.work / "full" / INPUT).iterdir()]
