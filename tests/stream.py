@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 import itertools
 import random
-import struct
-import zlib
 from collections.abc import Callable, Iterator
 from io import BytesIO
 
 from conftest import SAMPLES
+from pictures import chunk
 from PIL import Image
 
 from fluxdrop.layout import Root
@@ -61,14 +60,9 @@ class Stream:
             yield f"{name} ({number}){suffix}"
 
 
-def _chunk(kind: bytes, data: bytes) -> bytes:
-    checksum = zlib.crc32(kind + data)
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", checksum)
-
-
 def _png(number: int, rng: random.Random) -> tuple[str, bytes, bool]:
     data = rng.choice(sorted(SAMPLES.glob("*.png"))).read_bytes()
-    text = _chunk(b"tEXt", b"Comment\0%d" % number)
+    text = chunk(b"tEXt", b"Comment\0%d" % number)
     return ".png", data[:-12] + text + data[-12:], True
 
 
@@ -92,7 +86,7 @@ def _bad(number: int, rng: random.Random) -> tuple[str, bytes, bool]:
     choices = [
         (".png", f"no picture {number}".encode()),
         (".png", whole[: len(whole) - 5]),
-        (".png", header + _chunk(b"IDAT", b"no zlib %d" % number) + end),
+        (".png", header + chunk(b"IDAT", b"no zlib %d" % number) + end),
         (".txt", f"Nr. {number}: ein großer Kreis".encode("latin-1")),
         (".pdf", f"%PDF-1.7 {number}".encode()),
     ]

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import io
 import os
-import struct
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pictures import chunk
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from fluxdrop.intake.png import SIGNATURE, PngScanner
-
-
-def chunk(kind: bytes, data: bytes = b"") -> bytes:
-    """One chunk, with its checksum."""
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def picture(colour: str, size: int = 40) -> bytes:
