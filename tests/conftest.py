@@ -10,17 +10,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from station import Station
 
 from fluxdrop.gallery.gallery import FOLDER as GALLERY
 from fluxdrop.gallery.gallery import page_of
 from fluxdrop.layout import Root, holder
+
+pytest_plugins = ["provisioning", "station"]
 
 SAMPLES = Path(__file__).parents[1] / "examples"
 PATIENCE = 120.0
@@ -45,16 +46,6 @@ def root(tmp_path: Path) -> Root:
 def png(samples: Path) -> bytes:
     """A whole PNG."""
     return (samples / "round_circle_01.png").read_bytes()
-
-
-@pytest.fixture
-def station(root: Root) -> Iterator[Station]:
-    """An intake that has made its first scan, of an empty inbox."""
-    station = Station(root)
-    with closing(station.intake):
-        station.intake.step(longest=0)
-        assert station.intake.watching
-        yield station
 
 
 @pytest.fixture
@@ -187,3 +178,11 @@ def files_below(folder: Path) -> list[Path]:
         folders[:] = [name for name in folders if name != GALLERY]
         found += [Path(current, name) for name in names]
     return found
+
+
+def wait_for_end(pid: int) -> None:
+    """Wait until no process runs under *pid*; a zombie, which only waits to be reaped, does not."""
+    deadline = time.monotonic() + PATIENCE
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline, f"process {pid} still runs"
+        time.sleep(0.02)

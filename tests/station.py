@@ -6,7 +6,8 @@ import io
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -90,3 +91,13 @@ def noisy_png() -> bytes:
     out = io.BytesIO()
     Image.frombytes("RGB", (64, 64), os.urandom(64 * 64 * 3)).save(out, "PNG")
     return out.getvalue()
+
+
+@pytest.fixture
+def station(root: Root) -> Iterator[Station]:
+    """An intake that has made its first scan, of an empty inbox."""
+    station = Station(root)
+    with closing(station.intake):
+        station.intake.step(longest=0)
+        assert station.intake.watching
+        yield station

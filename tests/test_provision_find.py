@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from provisioning import stand_in
 
 import fluxdrop
 from fluxdrop.errors import FluxdropError
@@ -14,22 +15,9 @@ from fluxdrop.provision import JuliaInstall, data_dir, find_julia, julia_command
 from fluxdrop.provision.state import state_file, write_install
 
 
-def stand_in(folder: Path, version: str = "1.10.4") -> Path:
-    """An executable that answers ``--version`` as Julia does."""
-    folder.mkdir(parents=True, exist_ok=True)
-    julia = folder / "julia"
-    julia.write_text(f"#!/bin/sh\necho julia version {version}\n")
-    julia.chmod(0o755)
-    return julia
-
-
 @pytest.fixture(autouse=True)
-def nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No Julia from outside the test."""
-    for name in ("FLUXDROP_JULIA", "FLUXDROP_JULIA_PROJECT"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("PATH", str(tmp_path / "path"))
-    monkeypatch.setenv("FLUXDROP_DATA_DIR", str(tmp_path / "data"))
+def data_folder(nothing_set: None, tmp_path: Path) -> None:
+    """No Julia from outside the test, and a data folder in which nothing was recorded yet."""
     (tmp_path / "data").mkdir()
 
 
@@ -43,7 +31,7 @@ def test_no_julia() -> None:
 def test_override_wins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """FLUXDROP_JULIA goes before what setup recorded and before PATH."""
     stand_in(tmp_path / "path")
-    recorded = stand_in(tmp_path / "recorded")
+    recorded = stand_in(tmp_path / "recorded", "1.10.4")
     write_install(data_dir(), JuliaInstall(recorded, None, version="1.10.4", source="juliapkg"))
     named = stand_in(tmp_path / "named", "1.11.7")
     monkeypatch.setenv("FLUXDROP_JULIA", str(named))
@@ -80,7 +68,7 @@ def test_project_override_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 
     found = find_julia()
 
-    assert JuliaInstall(julia, project, version="1.10.4", source="PATH") == found
+    assert JuliaInstall(julia, project, version="1.11.7", source="PATH") == found
 
 
 def test_missing_project(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
