@@ -21,7 +21,7 @@ from fluxdrop.gallery.gallery import FOLDER as GALLERY
 from fluxdrop.gallery.gallery import page_of
 from fluxdrop.layout import Root, holder
 
-pytest_plugins = ["provisioning", "station"]
+pytest_plugins = ["generators", "provisioning", "station"]
 
 SAMPLES = Path(__file__).parents[1] / "examples"
 PATIENCE = 120.0

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import SAMPLES
-from misbehaving import JULIA
+from needs import needs_julia
 from numpy.typing import NDArray
 
 from fluxdrop import config
@@ -19,7 +19,6 @@ from fluxdrop.preprocess.picture import open_picture
 from fluxdrop.preprocess.tensor import to_tensor
 
 BUNDLE = load_bundle("round-or-angular")
-needs_julia = pytest.mark.skipif(JULIA is None, reason="no Julia: fluxdrop setup provides one")
 ENGINES = [pytest.param("julia", marks=needs_julia), "onnxruntime"]
 
 

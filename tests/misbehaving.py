@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fluxdrop.provision import find_julia
-from fluxdrop.resources import julia_folder
+from needs import JULIA
 
-JULIA = find_julia()
+from fluxdrop.resources import julia_folder
 
 HOOKED = """
 const WORKER = "{worker}"

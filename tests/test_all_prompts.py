@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from importlib.util import find_spec
 from pathlib import Path
 
-import pytest
+from needs import needs_generation
 
-from fluxdrop.config import Settings
 from fluxdrop.generate.generator import Generator, Order
 from fluxdrop.generate.request import GenerationRequest
 from fluxdrop.predict.bundle import load_bundle
@@ -34,11 +32,8 @@ ROUND = ["circle", "ellipse", "ring"]
 ANGULAR = ["square", "triangle", "diamond", "pentagon", "hexagon", "star", "cross"]
 
 
-@pytest.mark.skipif(
-    any(find_spec(name) is None for name in ("torch", "diffusers")),
-    reason="needs the packages of the extra 'generate'",
-)
-def test_colours_and_shapes(tmp_path: Path) -> None:
+@needs_generation
+def test_colours_and_shapes(generator: Generator, tmp_path: Path) -> None:
     """Of eleven colours times ten shapes, drawn by prompt, the binary classifier takes at least 97 %
     for the class of their shape."""
     bundle = load_bundle("round-or-angular")
@@ -52,13 +47,9 @@ def test_colours_and_shapes(tmp_path: Path) -> None:
         Order(GenerationRequest(prompt=prompt, seed=seed), tmp_path / f"{seed}.png")
         for seed, prompt in enumerate(prompts)
     ]
-    generator = Generator(Settings())
-    try:
-        # In runs of several, which take half the time of as many runs.
-        for first in range(0, len(orders), 11):
-            generator.generate(orders[first : first + 11])
-    finally:
-        generator.close()
+    # In runs of several, which take half the time of as many runs.
+    for first in range(0, len(orders), 11):
+        generator.generate(orders[first : first + 11])
     engine = OnnxruntimeEngine(bundle)
     wrong = []
     for order, expected in zip(orders, prompts.values(), strict=True):

@@ -7,12 +7,12 @@ import os
 import pty
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import environment, failures, fluxdrop, results, serving
+from needs import needs_generation
 from PIL import Image
 
 from fluxdrop.layout import Root
@@ -33,11 +33,6 @@ COMMANDS = [
     "preprocess",
     "predict",
 ]
-
-needs_generation = pytest.mark.skipif(
-    find_spec("diffusers") is None or find_spec("torch") is None,
-    reason="the extra 'generate' is not installed",
-)
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, "model compile"])

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from importlib.util import find_spec
 from pathlib import Path
 
 import jsonschema
@@ -26,6 +25,7 @@ from conftest import (
     serving,
     started,
 )
+from needs import needs_generation
 from PIL import Image
 
 from fluxdrop.layout import Root
@@ -36,11 +36,6 @@ from fluxdrop.publish import schema
 
 PROMPT = "a large red circle on a white background"
 INFOTEXT = f"{PROMPT}\nSteps: 20, CFG scale: 3, Seed: 42, Size: 64x64\n"
-
-needs_generation = pytest.mark.skipif(
-    find_spec("diffusers") is None or find_spec("torch") is None,
-    reason="the extra 'generate' is not installed",
-)
 
 
 @pytest.fixture(params=["julia", "onnxruntime"])

@@ -7,7 +7,6 @@ import re
 import shlex
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +14,13 @@ import pages
 import pytest
 import typer
 from conftest import PATIENCE, SAMPLES, environment
+from needs import needs_generation
 
 from fluxdrop.cli import app
 from fluxdrop.doctor import contents, folders, machine
 
 DOCS = pages.DOCS
 WITH_COMMANDS = [DOCS.parent / "README.md", *sorted(DOCS.glob("*.md"))]
-
-needs_generation = pytest.mark.skipif(
-    find_spec("diffusers") is None or find_spec("torch") is None,
-    reason="the extra 'generate' is not installed",
-)
 
 
 @pytest.mark.parametrize("page", pages.PAGES)

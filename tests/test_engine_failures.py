@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from engines import BATCH, needs_julia, opened
+from engines import BATCH, opened
 from misbehaving import julia_that
+from needs import needs_julia
 
 from fluxdrop.child import ChildDied
 from fluxdrop.errors import FluxdropError

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from engines import ENGINES, needs_julia, opened
+from engines import ENGINES, opened
+from needs import needs_julia
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 

@@ -9,8 +9,8 @@ from functools import cache
 import numpy as np
 import psutil
 import pytest
-from engines import BATCH, BUNDLE, ENGINES, TENSORS, needs_julia, opened
-from misbehaving import JULIA
+from engines import BATCH, BUNDLE, ENGINES, TENSORS, opened
+from needs import JULIA, needs_julia
 
 from fluxdrop.child import ChildDied
 from fluxdrop.errors import FluxdropError

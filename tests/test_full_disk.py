@@ -9,18 +9,14 @@ import sqlite3
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from conftest import Daemon, every_file, failures, fluxdrop, results, serving, started
+from needs import needs_generation
 
 from fluxdrop.layout import Root
 
-needs_generation = pytest.mark.skipif(
-    find_spec("diffusers") is None or find_spec("torch") is None,
-    reason="the extra 'generate' is not installed",
-)
 PICTURES = 40
 
 

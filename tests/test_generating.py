@@ -6,22 +6,18 @@ import json
 import subprocess
 import sys
 from contextlib import closing
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import psutil
-import pytest
 from conftest import Daemon, environment, failures, fluxdrop, results, serving
+from needs import needs_generation
 from PIL import Image
 
 from fluxdrop.jobs.store import Row, Store
 from fluxdrop.layout import Root
 
-pytestmark = pytest.mark.skipif(
-    any(find_spec(name) is None for name in ("torch", "diffusers")),
-    reason="needs the packages of the extra 'generate'",
-)
+pytestmark = needs_generation
 
 SHORT = "Steps: 1, CFG scale: 3, Size: 64x64"
 THREE = f"a red circle\n{SHORT}, Seed: 5, Batch size: 2\n---\na blue star\n{SHORT}, Seed: 9\n"

@@ -10,14 +10,13 @@ import unicodedata
 from collections import Counter
 from contextlib import closing
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 
-import pytest
 from conftest import Daemon, every_file, failures, fluxdrop, results, serving
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from mutations import mutated_bytes, mutated_pngs, small_picture
+from needs import needs_generation
 
 from fluxdrop.intake.claim import INPUT
 from fluxdrop.layout import Root
@@ -112,7 +111,7 @@ bad_prompts = st.one_of(
 good_prompts = prompts.map(lambda text: f"cat {text}\nSteps: 1, Seed: 1, Size: 8x8".encode())
 
 
-@pytest.mark.skipif(find_spec("diffusers") is None, reason="the extra 'generate' is not installed")
+@needs_generation
 def test_prompt_files(root: Root) -> None:
     """Dozens of prompt files that hypothesis made, of bytes, odd parameters and odd text, each end
     as a picture or as an error JSON, in one daemon that stays alive.

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 from conftest import PATIENCE
+from needs import JULIA, needs_julia
 
-from fluxdrop.provision import find_julia, julia_command
+from fluxdrop.provision import julia_command
 from fluxdrop.resources import julia_folder
 from fluxdrop.wire import Kind, Pipe, unpack_facts
 
-JULIA = find_julia()
-pytestmark = pytest.mark.skipif(JULIA is None, reason="no Julia: fluxdrop setup provides one")
+pytestmark = needs_julia
 
 
 def header(

@@ -13,17 +13,15 @@ import numpy as np
 import onnx
 import pytest
 from conftest import ends, failures, fluxdrop, results, serving
+from needs import needs_julia
 from onnx import TensorProto, helper, numpy_helper
 
 from fluxdrop import config
 from fluxdrop.layout import Root
 from fluxdrop.predict.bundle import load_bundle
 from fluxdrop.predict.choose import open_engine
-from fluxdrop.provision import find_julia
 
 EMBEDDED = load_bundle("round-or-angular").onnx
-
-needs_julia = pytest.mark.skipif(find_julia() is None, reason="there is no Julia on this machine")
 
 
 def model(*nodes: onnx.NodeProto, shape: tuple[int | str, ...] = ("N", 3, 8, 8)) -> onnx.ModelProto:

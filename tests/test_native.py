@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import fluxdrop
+from needs import needs_julia
 
 from fluxdrop import config
 from fluxdrop.errors import FluxdropError
@@ -25,10 +26,6 @@ from fluxdrop.predict.choose import open_engine
 from fluxdrop.predict.compiler.compile import compile_bundle
 from fluxdrop.predict.engine import Engine, EngineDown
 from fluxdrop.predict.library import add_model
-from fluxdrop.provision import find_julia
-
-JULIA = find_julia()
-needs_julia = pytest.mark.skipif(JULIA is None, reason="no Julia: fluxdrop setup provides one")
 
 TOML = 'labels = ["a", "b", "c"]\noutput = "logits"\n[input]\nsize = [4, 2]\n'
 SUMS = """

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 from conftest import PATIENCE, Daemon, failures, results, serving, started
+from needs import needs_julia
 
 from fluxdrop.layout import Root
-from fluxdrop.provision import find_julia
 from fluxdrop.service import heartbeat
 from fluxdrop.service.notify import Notifier
 
@@ -124,7 +124,7 @@ def test_order(root: Root, samples: Path, address: str) -> None:
     assert "MONOTONIC_USEC" == reloading.splitlines()[1].partition("=")[0]
 
 
-@pytest.mark.skipif(find_julia() is None, reason="there is no Julia on this machine")
+@needs_julia
 def test_hung_worker(root: Root, samples: Path, manager: ServiceManager) -> None:
     """Pings stop while the Julia worker is stopped with a picture in hand, and come again with it."""
     with managed(manager, root, engine="julia") as daemon:

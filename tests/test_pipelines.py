@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from generators import generate, use
+from needs import needs_generation
 from PIL import Image
 
-from fluxdrop.config import PipelineTable, Settings
+from fluxdrop.config import PipelineTable
 from fluxdrop.errors import FluxdropError
-from fluxdrop.generate.generator import Generator, Order
-from fluxdrop.generate.request import Generated, GenerationRequest
+from fluxdrop.generate.generator import Generator
+from fluxdrop.generate.request import GenerationRequest
 
-pytestmark = pytest.mark.skipif(
-    any(find_spec(name) is None for name in ("torch", "diffusers", "transformers", "peft")),
-    reason="needs the packages of the extra 'generate'",
-)
+pytestmark = needs_generation
 
 PROMPT = "a red circle on a white background"
 CONFIG = "shapes-diffusion"
@@ -37,9 +34,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-@pytest.fixture(scope="module")
-def generator(folder: Path) -> Iterator[Generator]:
-    """One child that has all of them by name, and a hub that is a closed port."""
+@pytest.fixture(name="generator")
+def with_pipelines(
+    generator: Generator, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> Generator:
+    """The generator with all of them by name."""
     tables = {
         name: PipelineTable(source=str(folder / name)) for name in ("sdxl", "sd3", "flux", "unsafe")
     }
@@ -50,26 +49,14 @@ def generator(folder: Path) -> Iterator[Generator]:
         "few steps": PipelineTable(source="shapes-diffusion", steps=2, guidance_scale=2.0),
         "elsewhere": PipelineTable(source="shapes-diffusion", device="mps"),
     }
-    generator = Generator(Settings(pipelines=tables, loras=str(folder)))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-        patch.setenv("HF_HOME", str(folder / "hub"))
-        patch.delenv("HF_HUB_CACHE", raising=False)
-        generator.generate([Order(request("few steps"), folder / "first.png")])
-    yield generator
-    generator.close()
+    use(generator, monkeypatch, pipelines=tables, loras=str(folder))
+    return generator
 
 
 def request(pipeline: str, prompt: str = PROMPT, **values: object) -> GenerationRequest:
     """A request of two steps."""
     options: dict[str, object] = {"steps": 2, "seed": 7, **values}
     return GenerationRequest(prompt=prompt, pipeline=pipeline, **options)  # type: ignore[arg-type]
-
-
-def picture(generator: Generator, wanted: GenerationRequest, target: Path) -> Generated:
-    """The picture of *wanted*, at *target*."""
-    (made,) = generator.generate([Order(wanted, target)])
-    return made
 
 
 @pytest.mark.parametrize(
@@ -85,8 +72,8 @@ def test_kinds_of_pipelines(
 ) -> None:
     """SDXL, SD3 and FLUX pipelines run through the same code, and make the same bytes twice."""
     wanted = request(name, width=32, height=32, sampler=sampler)
-    made = picture(generator, wanted, tmp_path / "one.png")
-    again = picture(generator, wanted, tmp_path / "two.png")
+    made = generate(generator, wanted, tmp_path / "one.png")
+    again = generate(generator, wanted, tmp_path / "two.png")
 
     assert (name, class_name, sampler) == (
         made.generator.name,
@@ -100,7 +87,7 @@ def test_kinds_of_pipelines(
 def test_negative_prompt_that_counts_for_nothing(generator: Generator, tmp_path: Path) -> None:
     """FLUX takes no negative prompt, which the result says and does not record."""
     wanted = request("flux", negative_prompt="blue", width=32, height=32)
-    made = picture(generator, wanted, tmp_path / "a.png")
+    made = generate(generator, wanted, tmp_path / "a.png")
 
     assert "" == made.parameters.negative_prompt
     assert ["The pipeline flux takes no negative prompt."] == made.warnings
@@ -109,12 +96,12 @@ def test_negative_prompt_that_counts_for_nothing(generator: Generator, tmp_path:
 def test_sampler_of_another_kind(generator: Generator, tmp_path: Path) -> None:
     """A sampler that flow matching does not have is refused."""
     with pytest.raises(FluxdropError, match="Sampler 'DDIM' does not fit this pipeline"):
-        picture(generator, request("sd3", sampler="DDIM"), tmp_path / "a.png")
+        generate(generator, request("sd3", sampler="DDIM"), tmp_path / "a.png")
 
 
 def test_configured_values(generator: Generator, tmp_path: Path) -> None:
     """What a table names is taken where the prompt file names nothing."""
-    made = picture(generator, request("few steps", steps=None), tmp_path / "a.png")
+    made = generate(generator, request("few steps", steps=None), tmp_path / "a.png")
 
     assert (2, 2.0) == (made.parameters.steps, made.parameters.guidance_scale)
 
@@ -122,7 +109,7 @@ def test_configured_values(generator: Generator, tmp_path: Path) -> None:
 def test_long_prompt(generator: Generator, tmp_path: Path) -> None:
     """A prompt that is longer than the encoder takes is made, and the part it cut is a warning."""
     prompt = PROMPT + " and a large blue star" * 5 + " zebra"
-    made = picture(generator, request("shapes-diffusion", prompt), tmp_path / "a.png")
+    made = generate(generator, request("shapes-diffusion", prompt), tmp_path / "a.png")
 
     (warning,) = made.warnings
     assert warning.startswith("The prompt has ")
@@ -133,8 +120,8 @@ def test_long_prompt(generator: Generator, tmp_path: Path) -> None:
 def test_single_file(generator: Generator, tmp_path: Path) -> None:
     """A single .safetensors file with the configuration of a folder makes the very picture that its
     pipeline makes as a folder."""
-    picture(generator, request("shapes-diffusion", width=64, height=64), tmp_path / "folder.png")
-    made = picture(generator, request("one file", width=64, height=64), tmp_path / "file.png")
+    generate(generator, request("shapes-diffusion", width=64, height=64), tmp_path / "folder.png")
+    made = generate(generator, request("one file", width=64, height=64), tmp_path / "file.png")
 
     with (
         Image.open(tmp_path / "folder.png") as expected,
@@ -154,7 +141,7 @@ def test_single_file(generator: Generator, tmp_path: Path) -> None:
 def test_refused(generator: Generator, tmp_path: Path, name: str, sentence: str) -> None:
     """What cannot be loaded is one sentence."""
     with pytest.raises(FluxdropError, match=sentence) as caught:
-        picture(generator, request(name), tmp_path / "a.png")
+        generate(generator, request(name), tmp_path / "a.png")
 
     assert "pipeline" == caught.value.kind
 
@@ -166,7 +153,7 @@ def test_lora(generator: Generator, folder: Path, tmp_path: Path) -> None:
     tagged = request("shapes-diffusion", f"{PROMPT} <lora:paint:2>")
     none = request("shapes-diffusion", f"{PROMPT} <lora:paint:0>")
     for name, wanted in (("a", plain), ("b", tagged), ("c", none), ("d", tagged), ("e", plain)):
-        made = picture(generator, wanted, tmp_path / f"{name}.png")
+        made = generate(generator, wanted, tmp_path / f"{name}.png")
         assert wanted.prompt == made.parameters.prompt
         assert [] == made.warnings
     pixels = {}
@@ -181,8 +168,8 @@ def test_lora(generator: Generator, folder: Path, tmp_path: Path) -> None:
 def test_lora_that_does_not_fit(generator: Generator, tmp_path: Path) -> None:
     """A LoRA of another kind of pipeline is one sentence, and one that is not there a warning."""
     with pytest.raises(FluxdropError, match="The LoRA paint cannot be used with the pipeline sdxl"):
-        picture(generator, request("sdxl", f"{PROMPT} <lora:paint>"), tmp_path / "a.png")
-    made = picture(
+        generate(generator, request("sdxl", f"{PROMPT} <lora:paint>"), tmp_path / "a.png")
+    made = generate(
         generator, request("shapes-diffusion", f"{PROMPT} <lora:nobody:1>"), tmp_path / "b.png"
     )
 
@@ -191,7 +178,7 @@ def test_lora_that_does_not_fit(generator: Generator, tmp_path: Path) -> None:
 
 def test_black_in_float16(generator: Generator, tmp_path: Path) -> None:
     """A picture whose numbers overflow float16 is made again in float32, which the result says."""
-    made = picture(generator, request("narrow", width=64, height=64), tmp_path / "a.png")
+    made = generate(generator, request("narrow", width=64, height=64), tmp_path / "a.png")
 
     assert ["Black in float16, so it was made again in float32."] == [
         warning for warning in made.warnings if "float16" in warning
@@ -202,7 +189,7 @@ def test_black_in_float16(generator: Generator, tmp_path: Path) -> None:
 
 def test_safety_checker(generator: Generator, tmp_path: Path) -> None:
     """The pipeline's own safety checker is used, and the result says what it found."""
-    made = picture(generator, request("unsafe", width=64, height=64), tmp_path / "a.png")
+    made = generate(generator, request("unsafe", width=64, height=64), tmp_path / "a.png")
 
     assert made.nsfw is True
     assert ["The pipeline's safety checker took the picture for unsafe."] == made.warnings

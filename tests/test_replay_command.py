@@ -5,21 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import SAMPLES, Daemon, failures, files_below, fluxdrop, results, serving
+from needs import needs_generation
 from PIL import Image
 
 from fluxdrop.layout import Root
 from fluxdrop.resources import models_folder
 
-pytestmark = pytest.mark.skipif(
-    find_spec("diffusers") is None or find_spec("torch") is None,
-    reason="the extra 'generate' is not installed",
-)
+pytestmark = needs_generation
 
 PROMPT = "a large red circle\nSteps: 2, Seed: 7, Size: 64x64"
 MIXED = 6

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 import systemd_machine
 from conftest import PATIENCE, ends, every_file, failures, fluxdrop, results
+from needs import needs_julia
 from systemd_machine import Machine, machine
 
 from fluxdrop.layout import Root
-from fluxdrop.provision import find_julia
 from fluxdrop.resources import systemd_folder
 
 needs_analyze = pytest.mark.skipif(
@@ -182,7 +182,7 @@ def start(there: Machine) -> None:
     assert active == "active", log(there)
 
 
-@pytest.mark.skipif(find_julia() is None, reason="there is no Julia on this machine")
+@needs_julia
 def test_under_systemd(station: tuple[Machine, Root], samples: Path) -> None:
     """Under a real systemd, with every restriction of the unit, the daemon makes a prompt's picture with
     diffusers and runs both pictures through Julia, and nothing of them complains of what it may not;

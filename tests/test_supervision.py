@@ -6,22 +6,17 @@ import os
 import shutil
 import signal
 import threading
-from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
 import pytest
 from conftest import Daemon, failures, results, serving
-from misbehaving import JULIA, julia_that, julia_that_once
+from misbehaving import julia_that, julia_that_once
+from needs import needs_generation, needs_julia
 
 from fluxdrop.layout import Root
 from fluxdrop.service.stage import Stage
 
-needs_julia = pytest.mark.skipif(JULIA is None, reason="no Julia: fluxdrop setup provides one")
-needs_generation = pytest.mark.skipif(
-    find_spec("diffusers") is None or find_spec("torch") is None,
-    reason="the extra 'generate' is not installed",
-)
 PICTURES = 6
 
 

@@ -19,12 +19,12 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
 from audit import audit
 from conftest import PATIENCE, Daemon, started
+from needs import GENERATES, JULIA
 from rich.progress import Progress
 from stream import Stream
 
@@ -34,7 +34,6 @@ from fluxdrop.jobs.danger import MOST_DEATHS, deaths
 from fluxdrop.jobs.replay import plan_replay, request_replay
 from fluxdrop.jobs.store import Store
 from fluxdrop.layout import Root, holder
-from fluxdrop.provision import find_julia
 from fluxdrop.service.orders import ModelOrder, order
 
 _PR_SET_CHILD_SUBREAPER = 36
@@ -270,8 +269,8 @@ def main() -> None:
 def what_is_here() -> dict[str, bool]:
     """Which campaigns this machine can carry out."""
     return {
-        "julia": find_julia() is not None,
-        "generation": all(find_spec(name) for name in ("torch", "diffusers", "transformers")),
+        "julia": JULIA is not None,
+        "generation": GENERATES,
         "copies": os.access("/dev/shm", os.W_OK),
     }
 
