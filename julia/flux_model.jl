@@ -2,7 +2,7 @@
 #
 #     julia flux_model.jl MODEL.graph IMAGE.npy [--backend auto|flux|plain] [--device auto|cpu|gpu]
 
-include(joinpath(@__DIR__, "src", "FluxdropWorker.jl"))
+include(joinpath(@__DIR__, "load.jl"))
 using .FluxdropWorker: choose_backend, exit_on_failure, one_shot_options, print_predictions
 
 options = exit_on_failure(() -> one_shot_options(ARGS))

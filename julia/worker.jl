@@ -2,7 +2,7 @@
 #
 #     julia --startup-file=no worker.jl --in FD --out FD [--backend auto|flux|plain] [--device auto|cpu|gpu]
 
-include(joinpath(@__DIR__, "src", "FluxdropWorker.jl"))
+include(joinpath(@__DIR__, "load.jl"))
 using .FluxdropWorker: choose_backend, end_with_parent, exit_on_failure, ignore_interrupts, open_pipe, serve, worker_options
 
 end_with_parent()

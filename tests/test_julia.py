@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -18,12 +19,14 @@ MINUTES = 20 * 60
 """After this a suite that hangs is given up; nothing is measured with it."""
 
 
-def julia(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run Julia as workers are run."""
+def julia(*arguments: object, depot: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run Julia as workers are run, with the compiled code of *depot* if there is one."""
     install = find_julia()
     if install is None:
         pytest.skip("there is no Julia on this machine")
     command, environment = julia_command(install)
+    if depot is not None:
+        environment["JULIA_DEPOT_PATH"] = os.pathsep.join([str(depot), "~/.julia", ""])
     return subprocess.run(
         [*command, *map(str, arguments)],
         env=environment,
@@ -58,6 +61,34 @@ def test_one_shot(tmp_path: Path, samples: Path) -> None:
 
     assert (0, 0, 0) == (compiled.returncode, prepared.returncode, ended.returncode)
     np.testing.assert_allclose(printed, reference, atol=1e-4)
+
+
+def test_compiled_code_is_kept(tmp_path: Path) -> None:
+    """The first process compiles the worker's package, and the next ones take the files that it kept."""
+    load = julia_folder() / "load.jl"
+
+    first = julia(load, depot=tmp_path)
+    kept = {path.stat().st_ino for path in tmp_path.glob("compiled/*/FluxdropWorker/*")}
+    second = julia(load, depot=tmp_path)
+    after = {path.stat().st_ino for path in tmp_path.glob("compiled/*/FluxdropWorker/*")}
+
+    assert (0, 0, "") == (first.returncode, second.returncode, second.stderr)
+    assert kept
+    assert kept == after
+
+
+def test_compiled_code_cannot_be_kept(tmp_path: Path) -> None:
+    """Where nothing can be written, workers run from the source, and say once that this is slow."""
+    graph, tensor, nowhere = tmp_path / "m.graph", tmp_path / "t.npy", tmp_path / "file"
+    fluxdrop("model", "compile", "round-or-angular", "-o", graph)
+    np.save(tensor, np.zeros((1, 1, 64, 64), dtype=np.float32))
+    nowhere.touch()
+    script = julia_folder() / "flux_model.jl"
+
+    ended, usual = julia(script, graph, tensor, depot=nowhere), julia(script, graph, tensor)
+
+    assert 1 == ended.stderr.count("cannot be kept")
+    assert (0, usual.stdout) == (ended.returncode, ended.stdout)
 
 
 @pytest.mark.parametrize("broken", ["graph", "tensor"])

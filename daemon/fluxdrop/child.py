@@ -15,9 +15,9 @@ import subprocess
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.logs import get_logger
@@ -28,6 +28,8 @@ _LINE_LIMIT = 2000
 # Of a flood of output the log gets as much a second, and how much it did not get.
 _LINES_A_SECOND = 200
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+T = TypeVar("T")
 
 
 starts: Counter[str] = Counter()
@@ -109,8 +111,10 @@ class Child:
         )
         self._drain.start()
         try:
-            with self._or_dead(start_timeout):
-                self.hello = unpack_facts(self._answer(Kind.HELLO, 0, start_timeout, None).payload)
+            self.hello = self._or_dead(
+                start_timeout,
+                lambda: unpack_facts(self._answer(Kind.HELLO, 0, start_timeout, None).payload),
+            )
         except CallFailed:
             self.kill()
             raise
@@ -141,9 +145,12 @@ class Child:
         child answers with FAILURE, and ChildDied when it dies, hangs or breaks the protocol.
         """
         request = next(self._requests)
-        with self._or_dead(timeout):
+
+        def exchange() -> Frame:
             self._pipe.send(kind, request, *parts, timeout=timeout, wait_hook=self._wait_hook)
             return self._answer(expect, request, timeout, on_progress)
+
+        return self._or_dead(timeout, exchange)
 
     def stop(self, grace: float = 2.0) -> None:
         """End the child: STOP and end of file, then SIGTERM, then SIGKILL, *grace* seconds apart;
@@ -240,11 +247,10 @@ class Child:
             else:
                 raise WireError(f"an answer of kind {frame.kind.name}, not {expect.name}")
 
-    @contextlib.contextmanager
-    def _or_dead(self, timeout: float) -> Iterator[None]:
-        """End the child when the body, an exchange with it, breaks off without an answer."""
+    def _or_dead(self, timeout: float, exchange: Callable[[], T]) -> T:
+        """End the child when *exchange* with it breaks off without an answer."""
         try:
-            yield
+            return exchange()
         except CallFailed:
             raise
         except WireError as error:

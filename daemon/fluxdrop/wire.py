@@ -10,9 +10,8 @@ import select
 import struct
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,8 +22,9 @@ VERSION = 1
 MAX_PAYLOAD = 1 << 30
 MAX_DIMENSIONS = 8
 FLOAT32 = 1
-# A length is believed piece by piece: one that lies costs no more memory than what came of it.
-_PIECE = 1 << 20
+# What a pipe of Linux holds (pipe(7)), so that one reading takes all that is there. A length is believed no further
+# than this: one that lies costs no memory.
+_PIECE = 1 << 16
 
 _HEADER = struct.Struct("<4sHHQQ")
 _TENSOR_HEAD = struct.Struct("<BBH")
@@ -60,8 +60,7 @@ class DeadlineExceeded(WireError):
     """The other side did not answer in time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """One message."""
 
     kind: Kind
@@ -83,6 +82,10 @@ class Pipe:
         self._write_fd = write_fd
         os.set_blocking(read_fd, False)
         os.set_blocking(write_fd, False)
+        self._readable = _poll(read_fd, select.POLLIN)
+        self._writable = _poll(write_fd, select.POLLOUT)
+        # What was read and is not yet part of a frame: header and payload of most come in one reading.
+        self._ahead = bytearray()
 
     def send(
         self,
@@ -97,25 +100,26 @@ class Pipe:
         Raises PipeClosed when the other side is gone and DeadlineExceeded when it takes no more for
         *timeout* seconds.
         """
-        length = sum(len(part) for part in parts)
+        length = sum(map(len, parts))
         if length > MAX_PAYLOAD:
             raise WireError(f"a payload of {length} bytes is over the limit of {MAX_PAYLOAD}")
         self._refuse_closed()
         deadline = _deadline(timeout)
-        pending = [memoryview(_HEADER.pack(MAGIC, VERSION, kind, request, length))]
-        pending += [memoryview(part) for part in parts if len(part)]
-        while pending:
+        pending = [_HEADER.pack(MAGIC, VERSION, kind, request, length), *parts]
+        left = _HEADER.size + length
+        while left:
             try:
                 written = os.writev(self._write_fd, pending)
             except BlockingIOError:
-                self._await(self._write_fd, select.POLLOUT, deadline, wait_hook)
+                self._await(self._writable, deadline, wait_hook)
                 continue
             except BrokenPipeError as error:
                 raise PipeClosed("the pipe is closed") from error
-            while pending and written >= len(pending[0]):
+            left -= written
+            while left and written >= len(pending[0]):
                 written -= len(pending.pop(0))
-            if written:
-                pending[0] = pending[0][written:]
+            if left and written:
+                pending[0] = memoryview(pending[0])[written:]
 
     def receive(
         self, *, timeout: float | None = None, wait_hook: Callable[[], None] | None = None
@@ -127,9 +131,8 @@ class Pipe:
         """
         self._refuse_closed()
         deadline = _deadline(timeout)
-        magic, version, kind, request, length = _HEADER.unpack(
-            self._read(_HEADER.size, deadline, wait_hook)
-        )
+        self._fill(_HEADER.size, deadline, wait_hook)
+        magic, version, kind, request, length = _HEADER.unpack_from(self._ahead)
         if magic != MAGIC:
             raise WireError(f"a frame begins with {magic!r}, not {MAGIC!r}")
         if version != VERSION:
@@ -140,7 +143,11 @@ class Pipe:
             known = Kind(kind)
         except ValueError:
             raise WireError(f"a frame has the unknown kind {kind}") from None
-        return Frame(known, request, self._read(length, deadline, wait_hook))
+        self._fill(_HEADER.size + length, deadline, wait_hook)
+        del self._ahead[: _HEADER.size]
+        payload, self._ahead = self._ahead, self._ahead[length:]
+        del payload[length:]
+        return Frame(known, request, payload)
 
     def close(self) -> None:
         """Close both descriptors; a second call does nothing."""
@@ -152,32 +159,27 @@ class Pipe:
         if self._read_fd < 0:
             raise PipeClosed("the pipe was closed on this side")
 
-    def _read(
+    def _fill(
         self, size: int, deadline: float | None, wait_hook: Callable[[], None] | None
-    ) -> bytearray:
-        buffer = bytearray()
-        got = 0
-        while got < size:
-            if got == len(buffer):
-                buffer += bytes(min(size - got, max(got, _PIECE)))
+    ) -> None:
+        """Read on until *size* bytes are there."""
+        while len(self._ahead) < size:
+            self._await(self._readable, deadline, wait_hook)
             try:
-                with memoryview(buffer) as view:
-                    count = os.readv(self._read_fd, [view[got:]])
+                piece = os.read(self._read_fd, _PIECE)
             except BlockingIOError:
-                self._await(self._read_fd, select.POLLIN, deadline, wait_hook)
                 continue
-            if count == 0:
-                raise PipeClosed(
-                    "the pipe was closed in the middle of a frame" if got else "the pipe is closed"
-                )
-            got += count
-        return buffer
+            if not piece:
+                torn = "was closed in the middle of a frame" if self._ahead else "is closed"
+                raise PipeClosed(f"the pipe {torn}")
+            self._ahead += piece
 
     def _await(
-        self, fd: int, event: int, deadline: float | None, wait_hook: Callable[[], None] | None
+        self,
+        poll: select.poll,
+        deadline: float | None,
+        wait_hook: Callable[[], None] | None,
     ) -> None:
-        poll = select.poll()
-        poll.register(fd, event)
         while True:
             wait = self.wait_slice if wait_hook else None
             if deadline is not None:
@@ -269,6 +271,12 @@ def _unescape(value: str) -> str:
         return value
     parts = value.split("\\\\")
     return "\\".join(part.replace("\\n", "\n") for part in parts)
+
+
+def _poll(fd: int, event: int) -> select.poll:
+    poll = select.poll()
+    poll.register(fd, event)
+    return poll
 
 
 def _deadline(timeout: float | None) -> float | None:

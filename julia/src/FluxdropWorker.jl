@@ -38,5 +38,8 @@ include("embedded.jl")
 include("options.jl")
 include("process.jl")
 include("serve.jl")
+include("workload.jl")
+
+precompiling() && run_workload(plain_backend(""))
 
 end

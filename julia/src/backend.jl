@@ -26,22 +26,40 @@ function choose_backend(name, device="auto")
         name == "flux" && throw(BackendError(note))
         device == "gpu" && throw(BackendError("a GPU is demanded, and only Flux can use one: $note"))
         PlainLayers.use_threads()
-        return Backend("plain", PlainLayers, "", CPU, note)
+        return plain_backend(note)
     end
     gpu, trouble = device == "cpu" ? (nothing, "") : find_gpu(flux)
     gpu === nothing && device == "gpu" && throw(BackendError("a GPU is demanded, and there is none that works: $trouble"))
-    return Backend("flux", flux, version_of(flux), gpu === nothing ? CPU : gpu, "")
+    return flux_backend(flux, gpu === nothing ? CPU : gpu)
 end
+
+flux_backend(flux, device=CPU) = Backend("flux", flux, version_of(flux), device, "")
+
+plain_backend(note) = Backend("plain", PlainLayers, "", CPU, note)
 
 "The module Flux and an empty note, or `nothing` and the reason."
 function load_flux()
     id = Base.identify_package("Flux")
     id === nothing && return nothing, "Flux is not installed in Julia's active project"
     try
+        load_compiled_flux()
         return Base.require(id), ""
     catch e
         return nothing, "Flux could not be loaded: $(reason(e))"
     end
+end
+
+"Load Flux by the package of julia/flux, which brings native code along, where Julia can keep that (since 1.9)."
+function load_compiled_flux()
+    id = Base.identify_package("FluxdropFlux")
+    # That package is made for the module that is a package itself.
+    VERSION >= v"1.9" && id !== nothing && parentmodule(FluxdropWorker) === FluxdropWorker || return nothing
+    try
+        Base.require(id)
+    catch e
+        println(stderr, "fluxdrop: nothing is compiled ahead for Flux, so every worker starts slowly: ", one_line(e))
+    end
+    return nothing
 end
 
 version_of(flux) = isdefined(Base, :pkgversion) ? string(Base.pkgversion(flux)) : "unknown"

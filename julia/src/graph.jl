@@ -1,7 +1,7 @@
 # The reader of graph files (docs/protocol.md). A file is not trusted: every count, offset and name
 # is checked before it is used.
 
-const GRAPH_MAGIC = b"FLUXDROP"
+const GRAPH_MAGIC = "FLUXDROP"
 const GRAPH_VERSION = 1
 const ALIGNMENT = 64
 
@@ -27,7 +27,7 @@ A graph: `input` and its `shape` (outermost first, -1 is free), `constants` with
 struct Graph
     input::String
     shape::Vector{Int}
-    constants::Dict{String,Array}
+    constants::Dict{String,Any}
     nodes::Vector{Node}
     output::String
 end
@@ -58,7 +58,7 @@ end
 "The header text of a graph file, and the offset at which its tensor data begin."
 function split_graph(bytes)
     length(bytes) >= 24 || throw(GraphError("a graph file has at least 24 bytes, this one $(length(bytes))"))
-    view(bytes, 1:8) == GRAPH_MAGIC || throw(GraphError("a graph file begins with FLUXDROP, this one does not"))
+    String(bytes[1:8]) == GRAPH_MAGIC || throw(GraphError("a graph file begins with FLUXDROP, this one does not"))
     version = little(UInt32, bytes, 8)
     version == GRAPH_VERSION ||
         throw(GraphError("the graph file has version $version; this worker reads version $GRAPH_VERSION"))
@@ -78,14 +78,14 @@ mutable struct GraphReader
     budget::Int  # tensors may not add up to more than the file: a header of a line could ask for any memory
     input::Union{String,Nothing}
     shape::Vector{Int}
-    constants::Dict{String,Array}
+    constants::Dict{String,Any}
     nodes::Vector{Node}
     output::Union{String,Nothing}
     known::Set{String}
 end
 
 GraphReader(bytes, data) = GraphReader(bytes, data, max(0, length(bytes) - data), nothing, Int[],
-                                       Dict{String,Array}(), Node[], nothing, Set{String}())
+                                       Dict{String,Any}(), Node[], nothing, Set{String}())
 
 function statement!(reader::GraphReader, fields)
     verb = fields[1]
@@ -186,9 +186,10 @@ end
 
 list(value) = isempty(value) ? String[] : map(decode, split(value, ','))
 
-"Undo percent-encoding."
-function decode(word)
-    '%' in word || return String(word)
+decode(word) = '%' in word ? undo_percent(word) : String(word)
+
+"Undo percent-encoding. Few names have any, so this is compiled only where one does."
+@noinline function undo_percent(word)
     raw = codeunits(word)
     decoded = UInt8[]
     i = 1

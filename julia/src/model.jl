@@ -34,9 +34,10 @@ Throws [`OperatorError`](@ref) for the first node that cannot be built.
 function build(graph::Graph, backend::Backend)
     plan, output = plan_of(graph)
     readers = count_readers(plan, output)
-    slots = Dict(graph.input => 1)    # value => slot
+    # Any, as Julia brings compiled code for such a dictionary along.
+    slots = Dict{String,Any}(graph.input => 1)  # value => slot
     last_slot = 1
-    makers = Dict{String,Step}()      # value => the step that ends with it
+    makers = Dict{String,Any}()  # value => the step that ends with it
     steps = Step[]
     for item in plan
         layer = placed(layer_of(item, graph, slots, backend.layers), backend.device)

@@ -27,7 +27,7 @@ function worker_options(arguments)
     positional, options = read_options(arguments, ("in", "out", "backend", "device"))
     isempty(positional) || throw(UsageError("unexpected argument '$(positional[1])'"))
     descriptor(name) = begin
-        number = tryparse(Int32, get(options, name, ""))
+        number = tryparse(Int, get(options, name, ""))
         number === nothing || number < 0 ? throw(UsageError("--$name needs the number of a file descriptor")) : number
     end
     return (input=descriptor("in"), output=descriptor("out"),

@@ -55,7 +55,7 @@ Give each activation that is the only reader of a layer's output to this layer, 
 the pass that adds its bias: that saves a walk through memory.
 """
 function fuse(plan, readers, constants)
-    makers = Dict{String,Planned}()
+    makers = Dict{String,Any}()
     return filter(plan) do item
         operator = get(OPERATORS, item.node.operator, nothing)
         operator === nothing && return true

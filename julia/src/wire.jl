@@ -1,8 +1,7 @@
 # The frames of docs/protocol.md: this file holds every constant of the pipe.
 
 const PROTOCOL = 1
-const MAGIC = b"FXDP"
-const HEADER_BYTES = 24
+const MAGIC = 0x50445846  # "FXDP", little-endian
 const MAXIMUM_PAYLOAD = UInt64(2)^30
 # A length is believed piece by piece: one that lies costs no more memory than what came of it.
 const PIECE = 2^20
@@ -30,7 +29,7 @@ function little(::Type{T}, bytes, offset) where {T<:Unsigned}
 end
 
 """
-The worker's end of the pipe: blocking streams, and the buffers that every frame reuses.
+The worker's end of the pipe: blocking streams, and the buffer that every frame reuses.
 
 `Base.fdio` streams rather than Julia's own: those go through libuv's event loop, which takes
 three times as long for a frame of 16 KB.
@@ -38,11 +37,10 @@ three times as long for a frame of 16 KB.
 struct Pipe{I<:IO,O<:IO}
     input::I
     output::O
-    header::Vector{UInt8}
     payload::Vector{UInt8}
 end
 
-Pipe(input::IO, output::IO) = Pipe(input, output, zeros(UInt8, HEADER_BYTES), UInt8[])
+Pipe(input::IO, output::IO) = Pipe(input, output, UInt8[])
 
 """
     receive!(pipe) -> (kind, id)
@@ -54,16 +52,12 @@ the pipe ends, within a frame too: the daemon is gone either way.
 repeats the id that the frame had.
 """
 function receive!(refuse, pipe::Pipe)
-    header = pipe.header
-    read!(pipe.input, header)
-    id = little(UInt64, header, 8)
+    magic, version, kind = header_field(pipe, UInt32), header_field(pipe, UInt16), header_field(pipe, UInt16)
+    id, bytes = header_field(pipe, UInt64), header_field(pipe, UInt64)
     fault(words) = (e = ProtocolError(words); refuse(id, e); throw(e))
-    view(header, 1:4) == MAGIC || fault("a frame that does not begin with FXDP")
-    version = little(UInt16, header, 4)
+    magic == MAGIC || fault("a frame that does not begin with FXDP")
     version == PROTOCOL || fault("a frame of version $version; this worker speaks version $PROTOCOL")
-    kind = little(UInt16, header, 6)
     kind in REQUESTS || fault("a frame of kind $kind is no request")
-    bytes = little(UInt64, header, 16)
     bytes <= MAXIMUM_PAYLOAD || fault("a payload of $bytes bytes; at most $MAXIMUM_PAYLOAD are allowed")
     payload = pipe.payload
     got = 0
@@ -77,9 +71,15 @@ function receive!(refuse, pipe::Pipe)
     return kind, id
 end
 
+header_field(pipe, T) = ltoh(read(pipe.input, T))
+
 "Write the header of a frame; the payload and a `flush` must follow."
 function begin_frame(output::IO, kind::UInt16, id::UInt64, bytes)
-    write(output, MAGIC, htol(UInt16(PROTOCOL)), htol(kind), htol(id), htol(UInt64(bytes)))
+    write(output, htol(MAGIC))
+    write(output, htol(UInt16(PROTOCOL)))
+    write(output, htol(kind))
+    write(output, htol(id))
+    write(output, htol(UInt64(bytes)))
     return nothing
 end
 

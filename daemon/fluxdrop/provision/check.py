@@ -1,11 +1,13 @@
-"""Run a Julia once to see that it works, and whether Flux loads in it."""
+"""Run a Julia once to see that it works, whether Flux loads in it, and to have it compile the worker."""
 
 from __future__ import annotations
 
+import json
 from typing import NamedTuple
 
 from fluxdrop.provision.find import JuliaInstall
 from fluxdrop.provision.script import answer_of
+from fluxdrop.resources import julia_folder
 
 # A product of matrices needs BLAS, the library that a half-provided Julia most often lacks.
 _SCRIPT = """
@@ -25,6 +27,8 @@ flux, trouble = let id = Base.identify_package("Flux")
         end
     end
 end
+include(LOAD)
+isempty(flux) || Base.invokelatest(FluxdropWorker.load_compiled_flux)
 println("fluxdrop-check|", VERSION, "|", flux, "|", trouble)
 """
 
@@ -42,6 +46,9 @@ class Check(NamedTuple):
 def check_julia(install: JuliaInstall, timeout: float = 600.0) -> Check:
     """Have ``install`` run; an error where it does not.
 
-    The first load of Flux may compile it, hence the long default for ``timeout``.
+    What it compiles of Flux and of the worker it keeps, for workers to start sooner; hence the long
+    default for ``timeout``.
     """
-    return Check(*answer_of(install, _SCRIPT, "fluxdrop-check", timeout).split("|", 2))
+    load = json.dumps(str(julia_folder() / "load.jl")).replace("$", "\\$")
+    script = f"const LOAD = {load}\n{_SCRIPT}"
+    return Check(*answer_of(install, script, "fluxdrop-check", timeout).split("|", 2))

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.status import Status
 
+    from fluxdrop.provision.progress import Progress
     from fluxdrop.provision.provide import SetupReport
 
 
@@ -74,20 +75,32 @@ def setup(
 
     from rich.console import Console
 
-    from fluxdrop.provision.provide import provision
+    from fluxdrop.provision.progress import Silent
 
     noise, answer = Console(stderr=True), Console()
     if json_output:
-        report = provision(force=force)
+        report = _provided(Silent(), force)
     elif noise.is_terminal:
         with noise.status("Looking for Julia") as status:
-            report = provision(Spinner(status), force=force)
+            report = _provided(Spinner(status), force)
     else:
-        report = provision(Lines(noise), force=force)
+        report = _provided(Lines(noise), force)
     if json_output:
         typer.echo(json.dumps(report.as_dict(), indent=2))
     else:
         _print(report, answer)
+
+
+def _provided(progress: Progress, force: bool) -> SetupReport:
+    from fluxdrop.provision.check import check_julia
+    from fluxdrop.provision.provide import provision
+
+    report = provision(progress, force=force)
+    if report.install is not None and report.steps[-1].name == "earlier setup":
+        # The worker may be newer than what was compiled of it, and a service may not write where that is kept.
+        progress.step(f"Running {report.install.executable}")
+        check_julia(report.install)
+    return report
 
 
 def _print(report: SetupReport, console: Console) -> None:

@@ -100,7 +100,7 @@ def provide_debian(data: Path, progress: Progress) -> JuliaInstall:
     if prefix.is_dir():
         progress.step("Running the Julia of Debian that is already here")
         try:
-            return _install(prefix, data, _version(prefix, data))
+            return _install(prefix, _version(prefix))
         except FluxdropError:
             shutil.rmtree(prefix)
     if shutil.disk_usage(home).free < _SPACE:
@@ -109,13 +109,13 @@ def provide_debian(data: Path, progress: Progress) -> JuliaInstall:
     try:
         _fill(staging, progress)
         progress.step("Running Julia once")
-        version = _version(staging / "prefix", data)
+        version = _version(staging / "prefix")
         # The rename is what says "whole"; after it no file may be lost to a power cut.
         os.sync()
         (staging / "prefix").rename(prefix)
     finally:
         shutil.rmtree(staging)
-    return _install(prefix, data, version)
+    return _install(prefix, version)
 
 
 def mirrors() -> list[str]:
@@ -207,20 +207,18 @@ def _without_login(mirror: str) -> str:
     return re.sub(r"//[^/@]*@", "//", mirror)
 
 
-def _install(prefix: Path, data: Path, version: str) -> JuliaInstall:
+def _install(prefix: Path, version: str) -> JuliaInstall:
     return JuliaInstall(
         prefix / "bin" / "julia",
         None,
-        # Debian's Julia would otherwise keep its depot in the user's ~/.julia.
-        env={"JULIA_DEPOT_PATH": str(data / "julia-depot")},
         version=version,
         source=f"Debian {SUITE}",
     )
 
 
-def _version(prefix: Path, data: Path) -> str:
+def _version(prefix: Path) -> str:
     """What Julia in ``prefix`` says of itself once it was seen to run."""
-    return check_julia(_install(prefix, data, ""), timeout=120).version
+    return check_julia(_install(prefix, ""), timeout=120).version
 
 
 def _run(command: list[str], seconds: float, cwd: Path | None = None) -> str:

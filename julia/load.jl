@@ -1,0 +1,11 @@
+# Loads the module FluxdropWorker for the scripts beside this file: as a package, which Julia compiles once and keeps in
+# its first depot, or from its source where nothing can be kept.
+
+append!(LOAD_PATH, [@__DIR__, joinpath(@__DIR__, "flux")])
+
+try
+    @eval import FluxdropWorker
+catch e
+    println(stderr, "fluxdrop: Julia's compiled code cannot be kept, so every worker starts slowly: ", sprint(showerror, e))
+    include(joinpath(@__DIR__, "src", "FluxdropWorker.jl"))
+end

@@ -1,0 +1,81 @@
+# What a worker does between its start and its first answers, done once while the package is precompiled: Julia keeps
+# the code that it compiles for it.
+
+"Whether Julia is writing a package's cache file."
+precompiling() = ccall(:jl_generating_output, Cint, ()) == 1
+
+"""
+    run_workload(backend) -> bytes
+
+Serve a model with the layers that image classifiers are made of; returns what the worker answers.
+"""
+function run_workload(backend::Backend)
+    tagged() do
+        worker_options(["--in=3", "--out=4"])
+        mktempdir() do folder
+            requests, answers = joinpath(folder, "requests"), joinpath(folder, "answers")
+            open(file -> write_requests(Pipe(devnull, file)), requests, "w")
+            # Files, as the descriptors of a worker are of the same type.
+            open(requests) do input
+                open(output -> serve(Pipe(input, output), backend), answers, "w")
+            end
+            PlainLayers.forget_scratch()
+            return read(answers)
+        end
+    end
+end
+
+"""
+Call `f`. What is compiled for it is kept even where it belongs to another package and is called through a table of
+methods, as layers are, which Julia can do since 1.9 (PrecompileTools.jl's src/workloads.jl).
+"""
+function tagged(f)
+    precompiling() && VERSION >= v"1.9" || return f()
+    ccall(:jl_tag_newly_inferred_enable, Cvoid, ())
+    try
+        return f()
+    finally
+        ccall(:jl_tag_newly_inferred_disable, Cvoid, ())
+    end
+end
+
+function write_requests(pipe)
+    send(pipe, PING, UInt64(1), UInt8[])
+    send(pipe, LOAD, UInt64(2), workload_graph())
+    for (id, batch) in enumerate((1, 2))
+        send_tensor(pipe, PREDICT, UInt64(2 + id), zeros(Float32, 8, 8, 1, batch))
+    end
+    send(pipe, STOP, UInt64(5), UInt8[])
+end
+
+"A graph file of small layers of all common kinds, with zeros for weights."
+function workload_graph()
+    window = "dilations=1,1 strides=1,1"
+    text = """
+        input x float32 -1,1,8,8
+        tensor stem float32 4,1,3,3 0
+        tensor depthwise float32 4,1,3,3 192
+        tensor pointwise float32 4,4,1,1 384
+        tensor head float32 2,4 448
+        tensor four float32 4 512
+        tensor two float32 2 576
+        node Conv in=x,stem,four out=a name=a group=1 pads=1,1,1,1 $window
+        node Relu in=a out=b name=b
+        node MaxPool in=b out=c name=c ceil_mode=0 kernel_shape=2,2 pads=0,0,0,0 storage_order=0 dilations=1,1 strides=2,2
+        node Conv in=c,depthwise,four out=d name=d group=4 pads=1,1,1,1 $window
+        node Relu in=d out=e name=e
+        node Conv in=e,pointwise,four out=f name=f group=1 pads=0,0,0,0 $window
+        node BatchNormalization in=f,four,four,four,four out=g name=g epsilon=1e-05
+        node Add in=g,c out=h name=h
+        node Relu in=h out=i name=i
+        node GlobalAveragePool in=i out=j name=j
+        node Flatten in=j out=k name=k axis=1
+        node Gemm in=k,head,two out=l name=l alpha=1.0 beta=1.0 transA=0 transB=1
+        node Softmax in=l out=y name=y axis=1 coerce=0
+        output y
+        """
+    file = IOBuffer()
+    write(file, GRAPH_MAGIC, htol(UInt32(GRAPH_VERSION)), UInt32(0), htol(UInt64(sizeof(text))), text)
+    write(file, zeros(UInt8, aligned(24 + sizeof(text)) - 24 - sizeof(text) + 640))
+    return take!(file)
+end

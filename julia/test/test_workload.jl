@@ -1,0 +1,15 @@
+@testset "the workload that is compiled ahead is served to its end by every backend" begin
+    for backend in BACKENDS
+        answers = IOBuffer(F.run_workload(backend))
+        kinds = UInt16[]
+        while !eof(answers)
+            push!(kinds, next_frame(answers).kind)
+        end
+        @test kinds == [F.HELLO, F.PONG, F.LOADED, F.PREDICTION, F.PREDICTION]
+    end
+end
+
+@testset "the workload leaves no buffers behind, which would become part of the package" begin
+    F.run_workload(F.plain_backend(""))
+    @test isempty(F.PlainLayers.SCRATCH)
+end
