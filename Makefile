@@ -12,9 +12,11 @@ setup: $(INSTALLED)
 	$(BIN)/fluxdrop setup
 
 # Torch comes as constraints.txt pins it; name another wheel index in PIP_EXTRA_INDEX_URL for a CPU-only build.
+# Compiled here, as a container's PYTHONDONTWRITEBYTECODE would have each of hundreds of processes do it anew.
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[generate,dev]'
+	$(BIN)/python -m compileall -q daemon
 	touch $@
 
 demo: setup

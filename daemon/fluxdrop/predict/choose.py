@@ -9,7 +9,6 @@ from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
 from fluxdrop.logs import get_logger
 from fluxdrop.predict.bundle import Bundle, needs_flux
-from fluxdrop.predict.compiler.compile import compiled
 from fluxdrop.predict.engine import Engine
 from fluxdrop.predict.onnxruntime_engine import OnnxruntimeEngine
 from fluxdrop.provision import JuliaInstall, find_julia
@@ -48,8 +47,7 @@ def open_engine(
             )
         if bundle.kind == "flux" and settings.julia_backend == "plain":
             raise needs_flux(bundle, "julia_backend is plain", "Set julia_backend to auto.")
-        graph = None if bundle.kind == "flux" else compiled(bundle, cache)
-        return _open_julia(settings, install, bundle, graph, wait_hook)
+        return _open_julia(settings, install, bundle, _graph(bundle, cache), wait_hook)
     except FluxdropError as error:
         if bundle.kind == "flux" and error.kind == "julia" and settings.engine != "juliacall":
             raise needs_flux(bundle, error.message, error.hint) from error
@@ -58,6 +56,15 @@ def open_engine(
         note = f"Julia is not used: {error.message.removesuffix('.')}"
         log.warning("engine fell back", engine="onnxruntime", reason=error.message, hint=error.hint)
         return OnnxruntimeEngine(bundle, note=note)
+
+
+def _graph(bundle: Bundle, cache: Path | None) -> bytes | None:
+    if bundle.kind == "flux":
+        return None
+    # The compiler comes with onnx, which onnxruntime can do without.
+    from fluxdrop.predict.compiler.compile import compiled
+
+    return compiled(bundle, cache)
 
 
 def _open_julia(
