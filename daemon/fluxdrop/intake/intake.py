@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from fluxdrop import faults
 from fluxdrop.config import Settings
 from fluxdrop.intake import claim as claims
 from fluxdrop.intake.filesystem import filesystem_of, needs_polling
+from fluxdrop.intake.left import LeftAlone
 from fluxdrop.intake.names import Kind, is_ignored, kind_of
 from fluxdrop.intake.ready import Candidate, Gone, Hint, Patience, Ready, Wait
+from fluxdrop.intake.requests import Requests
 from fluxdrop.intake.scan import open_folder, scan
 from fluxdrop.intake.watch import Watch
-from fluxdrop.jobs.job import printable
 from fluxdrop.layout import Root
 from fluxdrop.logs import get_logger
 from fluxdrop.passing import is_full
@@ -34,10 +34,8 @@ _POLL_SECONDS = 2.0
 # rest is found by another scan when there is room for it.
 _MOST_WAITING = 4096
 _MOST_EVENTS = 16_384
-_MOST_LEFT = 100
 _FULL_PAUSE_SECONDS = 1.0
 _DEAD_WATCH_SECONDS = 5.0
-_MOST_SHOWN = 5
 # What inotify(7) says when the system has no more of what it needs.
 _LIMITS = {
     errno.ENOSPC: "fs.inotify.max_user_watches",
@@ -80,9 +78,8 @@ class Intake:
         self._due: list[tuple[float, str]] = []
         # Prompts queue apart from pictures, so that one slow kind does not hold up the other.
         self._whole: dict[bool, deque[str]] = {True: deque(), False: deque()}
-        self._requests: dict[bool, deque[Path]] = {True: deque(), False: deque()}
-        self._left: dict[str, str] = {}
-        self._left_before: dict[str, str] = {}
+        self._left = LeftAlone()
+        self._requests = Requests(root, accept, room, self._left.add)
         self._last_scan = 0.0
         self._next_scan = 0.0
         self._watch: Watch | None = None
@@ -107,26 +104,19 @@ class Intake:
     def waiting(self) -> int:
         """How many files in the inbox and how many requests were seen and not claimed yet; files
         beyond the most that are remembered count as one."""
-        requests = sum(map(len, self._requests.values()))
-        return len(self._waiting) + len(self._overflowed) + requests
+        return len(self._waiting) + len(self._overflowed) + len(self._requests)
 
     @property
     def left(self) -> dict[str, str]:
         """What was left alone since the last scan began, and why; the next scan tries it again. Of
         very many, the first."""
-        return dict(self._left)
+        return self._left.reasons()
 
     @property
     def trouble(self) -> list[str]:
         """What holds up the intake, and what it leaves alone meanwhile."""
         held = (self._folder_trouble, self._claim_trouble, self._watch_trouble)
-        left = [
-            f"inbox: {path}: {reason}"
-            for path, reason in self.left.items()
-            if path != str(self._root.inbox)
-        ]
-        more = [f"inbox: {len(left) - _MOST_SHOWN} more"] if len(left) > _MOST_SHOWN else []
-        return [*map(str, filter(None, held)), *left[:_MOST_SHOWN], *more]
+        return [*map(str, filter(None, held)), *self._left.summary(str(self._root.inbox))]
 
     @property
     def watching(self) -> bool:
@@ -146,7 +136,7 @@ class Intake:
             self._scan()
         self._judge_due()
         self._claim_whole()
-        self._claim_requests()
+        self._requests.claim()
         self._look_for_the_rest()
 
     def close(self) -> None:
@@ -220,12 +210,12 @@ class Intake:
         self._next_scan = self._last_scan + self._scan_seconds
         if self._folder_trouble.attempt(self._root.inbox.stat, passes=lambda _error: True):
             self._keep_watch()
-        self._left_before, self._left = self._left, {}
+        self._left.begin_scan()
         self._overflowed.clear()
         self._look_again()
         for path in scan(self._root.inbox, "", self._on_unreadable):
             self._consider(path, None)
-        self._find_requests()
+        self._requests.find()
 
     def _look_again(self) -> None:
         """Look at all that is not whole yet, as the event that tells of its end may be lost."""
@@ -325,40 +315,9 @@ class Intake:
             self._accept(folder)
 
     def _leave(self, path: str, reason: str) -> None:
-        """Leave *path* where it is until the next scan, and say so, once."""
+        """Leave *path* where it is until the next scan."""
         self._forget(path)
-        path = printable(path)
-        if len(self._left) >= _MOST_LEFT and path not in self._left:
-            return
-        if reason not in (self._left.get(path), self._left_before.get(path)):
-            log.warning("left alone", file=path, reason=reason)
-        self._left[path] = reason
+        self._left.add(path, reason)
 
     def _on_unreadable(self, folder: str, error: OSError) -> None:
         self._leave(folder or str(self._root.inbox), f"it cannot be read: {error.strerror}")
-
-    def _find_requests(self) -> None:
-        try:
-            found = sorted(self._root.requests.iterdir())
-        except OSError as error:
-            self._leave(str(self._root.requests), f"it cannot be read: {error.strerror}")
-            return
-        known = {path for waiting in self._requests.values() for path in waiting}
-        for path in found:
-            if path in known or path.name.startswith(".") or path.is_symlink() or not path.is_dir():
-                continue
-            source = claims.claimed_input(path)
-            self._requests[source is not None and kind_of(source.name) == "prompt"].append(path)
-
-    def _claim_requests(self) -> None:
-        for is_prompt, requests in self._requests.items():
-            while requests and self._room(is_prompt):
-                request = requests.popleft()
-                folder = self._root.work / request.name
-                try:
-                    request.rename(folder)
-                except OSError as error:
-                    self._leave(str(request), f"it cannot be claimed: {error.strerror}")
-                else:
-                    faults.point("request-renamed")
-                    self._accept(folder)

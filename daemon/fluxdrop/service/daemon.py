@@ -5,20 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections import deque
 from collections.abc import Callable
 from contextlib import closing, suppress
 from functools import partial
-from pathlib import Path
 from typing import TypeVar
 
-from fluxdrop import __version__, durable, faults
+from fluxdrop import __version__, faults
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
-from fluxdrop.intake.claim import discard_empty
 from fluxdrop.intake.intake import Intake
-from fluxdrop.jobs import danger
-from fluxdrop.jobs.job import claimed_row, open_job
 from fluxdrop.jobs.store import Store
 from fluxdrop.layout import Root, RootLock
 from fluxdrop.logs import file_trouble, get_logger
@@ -27,6 +22,7 @@ from fluxdrop.passing import is_full
 from fluxdrop.publish.outputs import records
 from fluxdrop.publish.publisher import row_of
 from fluxdrop.publish.result import Failure, Record
+from fluxdrop.service.admission import Admission
 from fluxdrop.service.heartbeat import STUCK_SECONDS, Beat, Heartbeat, Pulse, summary
 from fluxdrop.service.line import Line
 from fluxdrop.service.notify import Notifier
@@ -40,7 +36,6 @@ log = get_logger("fluxdrop.daemon")
 
 T = TypeVar("T")
 
-_MOST_PROMPTS = 16
 _FULL_PAUSE_SECONDS = 2.0
 
 
@@ -66,12 +61,7 @@ class Daemon:
         self._notifier = notifier or Notifier()
         self._reload_wanted = False
         self._stop = threading.Event()
-        self._counting = threading.Lock()
-        self._in_flight: dict[str, bool] = {}
-        self._claims: deque[Path] = deque()
-        """What is claimed and not yet in the index and with the first stage."""
-        self._suspects: set[str] = set()
-        """What the daemon may have died of."""
+        self._admission = Admission(root, 4 * settings.batch_size, self._is_there)
         self._lock: RootLock | None = None
         self._pulse: Pulse | None = None
         """The scan loop's, once it runs."""
@@ -158,7 +148,7 @@ class Daemon:
                 self._settings,
                 store,
                 on_end=self._ended,
-                on_job=self._claims.append,
+                on_job=self._admission.add,
             )
             heartbeat = Heartbeat(self._root.heartbeat)
             with closing(Reports(self._root, self._settings)) as self._reports:
@@ -176,10 +166,12 @@ class Daemon:
 
     def _serve(self, line: Line, store: Store, heartbeat: Heartbeat, reports: Reports) -> None:
         started = now()
-        with closing(Intake(self._root, self._settings, self._claims.append, self._room)) as intake:
+        with closing(
+            Intake(self._root, self._settings, self._admission.add, self._admission.has_room)
+        ) as intake:
             self._intake = intake
             log.info("serving", root=str(self._root.path), pid=os.getpid())
-            while not self._trouble.attempt(lambda: self._recover(line, store)):
+            while not self._trouble.attempt(lambda: self._admission.recover(line, store)):
                 if self._stop.wait(_FULL_PAUSE_SECONDS):
                     return
             self._pulse = Pulse()
@@ -192,7 +184,7 @@ class Daemon:
                 intake.step(min(longest, self._notifier.patience))
                 self._pulse.beat()
                 line.check()
-                self._trouble.attempt(lambda: self._take_all(line, store))
+                self._trouble.attempt(lambda: self._take(line, store))
                 self._look_around()
                 beat = self._beat(line, intake, started)
                 write = partial(heartbeat.write, beat, self._pulses())
@@ -204,9 +196,13 @@ class Daemon:
                 if self._reload_wanted and not reload.busy:
                     self._reload_wanted = False
                     reload.begin()
-                if self._once and not (intake.waiting or self._in_flight or self._claims):
+                if self._once and not (intake.waiting or self._admission):
                     self.left = intake.left
                     return
+
+    def _take(self, line: Line, store: Store) -> None:
+        self._admission.take(line, store)
+        take_orders(self._root, line.use, partial(self._admission.cancel, line))
 
     def _is_there(self) -> bool:
         return self._lock is not None and self._lock.holds()
@@ -241,108 +237,16 @@ class Daemon:
             return "worker"
         return ", ".join(self._stuck())
 
-    def _recover(self, line: Line, store: Store) -> None:
-        """Finish what an earlier run had given its names, and queue what else it had claimed."""
-        self._claims.clear()
-        self._suspects.clear()
-        folders = sorted(path for path in self._root.work.iterdir() if path.is_dir())
-        store.keep_claims(folder.name for folder in folders)
-        planned = []
-        for folder in folders:
-            plan = line.publisher.planned(folder)
-            if plan is not None:
-                planned.append((folder, plan))
-        line.announce(line.publisher.perform(planned))
-        decided = {folder for folder, _ in planned}
-        for folder in folders:
-            if folder in decided:
-                continue
-            row = store.get(folder.name)
-            if row is not None and row.state != "claimed":
-                durable.remove_tree(folder)
-            elif died := danger.deaths(folder):
-                log.warning("the daemon died over a job", job=folder.name, **died._asdict())
-                self._suspects.add(folder.name)
-                self._claims.appendleft(folder)
-            else:
-                log.info("taken up again", job=folder.name)
-                self._claims.append(folder)
-
-    def _take_all(self, line: Line, store: Store) -> None:
-        for _ in range(len(self._claims)):
-            if not self._is_there():
-                break
-            if self._has_to_wait(self._claims[0].name):
-                self._claims.rotate(-1)
-            else:
-                self._take(self._claims[0], line, store)
-                self._claims.popleft()
-        take_orders(self._root, line.use, partial(self._cancel, line))
-
-    def _has_to_wait(self, job_id: str) -> bool:
-        """Whether *job_id* may not begin yet. What the daemon may have died of comes first, each
-        with nothing else in hand, so that another death is that job's alone.
-        """
-        with self._counting:
-            if job_id in self._suspects:
-                return not self._in_flight.keys() <= {job_id}
-            return bool(self._suspects)
-
-    def _take(self, folder: Path, line: Line, store: Store) -> None:
-        try:
-            job = open_job(folder)
-        except FluxdropError as error:
-            log.error("left alone", job=folder.name, reason=error.message)
-            self._forget(folder.name)
-            return
-        if job is None:
-            discard_empty(folder)
-            self._forget(folder.name)
-            return
-        store.claimed([claimed_row(job)])
-        with self._counting:
-            self._in_flight[job.id] = job.kind == "prompt"
-        faults.point("job-in-index")
-        died = danger.deaths(job.folder)
-        if died and died.deaths >= danger.MOST_DEATHS:
-            row = store.get(job.id)
-            job.attempts = row.attempts if row else 0
-            line.fail(job, died.stage, died.error(job))
-        else:
-            line.accept(job)
-
-    def _cancel(self, line: Line, job_ids: list[str]) -> None:
-        for job_id in job_ids:
-            # An order may name anything, but only what is in hand has a folder to be cancelled in.
-            if job_id in self._in_flight:
-                log.info("cancelled", job=job_id)
-                line.cancel(job_id)
-
     def _ended(self, record: Record, path: str) -> None:
         if self._reports is not None:
             self._reports.ended(record, path)
-        self._forget(record.job_id)
+        self._admission.ended(record.job_id)
         if isinstance(record, Failure):
             self.failed += 1
         else:
             self.done += 1
         if self._intake is not None:
             self._intake.wake()
-
-    def _forget(self, job_id: str) -> None:
-        with self._counting:
-            self._in_flight.pop(job_id, None)
-            self._suspects.discard(job_id)
-
-    def _room(self, is_prompt: bool) -> bool:
-        if not self._is_there():
-            return False
-        limit = _MOST_PROMPTS if is_prompt else 4 * self._settings.batch_size
-        with self._counting:
-            if self._suspects:
-                return False
-            in_hand = list(self._in_flight.values()).count(is_prompt)
-        return len(self._claims) + in_hand < limit
 
     def _beat(self, line: Line, intake: Intake, started: str) -> Beat:
         model = line.model

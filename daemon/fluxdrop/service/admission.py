@@ -1,0 +1,144 @@
+"""Which claimed jobs are taken on, in which order, and how many more there is room for."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+from fluxdrop import durable, faults
+from fluxdrop.errors import FluxdropError
+from fluxdrop.intake.claim import discard_empty
+from fluxdrop.jobs import danger
+from fluxdrop.jobs.job import claimed_row, open_job
+from fluxdrop.jobs.store import Store
+from fluxdrop.layout import Root
+from fluxdrop.logs import get_logger
+from fluxdrop.service.line import Line
+
+log = get_logger("fluxdrop.daemon")
+
+_MOST_PROMPTS = 16
+
+
+class Admission:
+    """Takes claims on to a line, while *is_there* says that the root's state is the one that was
+    locked.
+
+    The daemon's thread recovers and takes; `add` and `ended` may be called from any.
+    """
+
+    def __init__(self, root: Root, most_pictures: int, is_there: Callable[[], bool]) -> None:
+        self._root = root
+        self._most_pictures = most_pictures
+        self._is_there = is_there
+        self._counting = threading.Lock()
+        self._in_flight: dict[str, bool] = {}
+        self._claims: deque[Path] = deque()
+        """What is claimed and not yet in the index and with the first stage."""
+        self._suspects: set[str] = set()
+        """What the daemon may have died of."""
+
+    def __bool__(self) -> bool:
+        """Whether anything is in hand, or waits to be."""
+        return bool(self._in_flight or self._claims)
+
+    def add(self, folder: Path) -> None:
+        """The claim in *folder* is to be taken on."""
+        self._claims.append(folder)
+
+    def recover(self, line: Line, store: Store) -> None:
+        """Finish what an earlier run had given its names, and queue what else it had claimed."""
+        self._claims.clear()
+        self._suspects.clear()
+        folders = sorted(path for path in self._root.work.iterdir() if path.is_dir())
+        store.keep_claims(folder.name for folder in folders)
+        planned = []
+        for folder in folders:
+            plan = line.publisher.planned(folder)
+            if plan is not None:
+                planned.append((folder, plan))
+        line.announce(line.publisher.perform(planned))
+        decided = {folder for folder, _ in planned}
+        for folder in folders:
+            if folder in decided:
+                continue
+            row = store.get(folder.name)
+            if row is not None and row.state != "claimed":
+                durable.remove_tree(folder)
+            elif died := danger.deaths(folder):
+                log.warning("the daemon died over a job", job=folder.name, **died._asdict())
+                self._suspects.add(folder.name)
+                self._claims.appendleft(folder)
+            else:
+                log.info("taken up again", job=folder.name)
+                self._claims.append(folder)
+
+    def take(self, line: Line, store: Store) -> None:
+        """Take on what may begin; what may not yet stays. Raises OSError where the disk is in the way."""
+        for _ in range(len(self._claims)):
+            if not self._is_there():
+                break
+            if self._has_to_wait(self._claims[0].name):
+                self._claims.rotate(-1)
+            else:
+                self._take(self._claims[0], line, store)
+                self._claims.popleft()
+
+    def cancel(self, line: Line, job_ids: list[str]) -> None:
+        """End those of *job_ids* that are in hand."""
+        for job_id in job_ids:
+            # An order may name anything, but only what is in hand has a folder to be cancelled in.
+            if job_id in self._in_flight:
+                log.info("cancelled", job=job_id)
+                line.cancel(job_id)
+
+    def ended(self, job_id: str) -> None:
+        """The job is no longer in hand."""
+        with self._counting:
+            self._in_flight.pop(job_id, None)
+            self._suspects.discard(job_id)
+
+    def has_room(self, is_prompt: bool) -> bool:
+        """Whether one more prompt, or picture, may be claimed."""
+        if not self._is_there():
+            return False
+        limit = _MOST_PROMPTS if is_prompt else self._most_pictures
+        with self._counting:
+            if self._suspects:
+                return False
+            in_hand = list(self._in_flight.values()).count(is_prompt)
+        return len(self._claims) + in_hand < limit
+
+    def _has_to_wait(self, job_id: str) -> bool:
+        """Whether *job_id* may not begin yet. What the daemon may have died of comes first, each
+        with nothing else in hand, so that another death is that job's alone.
+        """
+        with self._counting:
+            if job_id in self._suspects:
+                return not self._in_flight.keys() <= {job_id}
+            return bool(self._suspects)
+
+    def _take(self, folder: Path, line: Line, store: Store) -> None:
+        try:
+            job = open_job(folder)
+        except FluxdropError as error:
+            log.error("left alone", job=folder.name, reason=error.message)
+            self.ended(folder.name)
+            return
+        if job is None:
+            discard_empty(folder)
+            self.ended(folder.name)
+            return
+        store.claimed([claimed_row(job)])
+        with self._counting:
+            self._in_flight[job.id] = job.kind == "prompt"
+        faults.point("job-in-index")
+        died = danger.deaths(job.folder)
+        if died and died.deaths >= danger.MOST_DEATHS:
+            row = store.get(job.id)
+            job.attempts = row.attempts if row else 0
+            line.fail(job, died.stage, died.error(job))
+        else:
+            line.accept(job)
