@@ -1,7 +1,7 @@
 # Loads the module FluxdropWorker for the scripts beside this file: as a package, which Julia compiles once and keeps in
 # its first depot, or from its source where nothing can be kept.
 
-append!(LOAD_PATH, [@__DIR__, joinpath(@__DIR__, "flux")])
+push!(LOAD_PATH, @__DIR__)
 
 try
     @eval import FluxdropWorker

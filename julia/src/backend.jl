@@ -51,11 +51,12 @@ end
 
 "Load Flux by the package of julia/flux, which brings native code along, where Julia can keep that (since 1.9)."
 function load_compiled_flux()
-    id = Base.identify_package("FluxdropFlux")
     # That package is made for the module that is a package itself.
-    VERSION >= v"1.9" && id !== nothing && parentmodule(FluxdropWorker) === FluxdropWorker || return nothing
+    VERSION >= v"1.9" && parentmodule(FluxdropWorker) === FluxdropWorker || return nothing
     try
-        Base.require(id)
+        # Not before: with this folder on the path Flux would seem to be installed.
+        push!(LOAD_PATH, normpath(joinpath(@__DIR__, "..", "flux")))
+        Base.require(Base.identify_package("FluxdropFlux"))
     catch e
         println(stderr, "fluxdrop: nothing is compiled ahead for Flux, so every worker starts slowly: ", one_line(e))
     end
