@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
+from fluxdrop.cli.overview import overview
 from fluxdrop.gallery.gallery import FOLDER as GALLERY
 from fluxdrop.gallery.gallery import page_of
 from fluxdrop.layout import Root, holder
@@ -71,6 +72,15 @@ class Daemon:
             assert self.process.poll() is None, f"the daemon ended:\n{self.log_text()}"
             assert time.monotonic() < deadline, f"not so in time: {what}\n{self.log_text()}"
             time.sleep(0.05)
+
+    def wait_for_steps(self) -> dict[str, Any]:
+        """Wait until a generation is on its way; what the daemon says of it."""
+
+        def current() -> dict[str, Any]:
+            return json.loads(self.root.heartbeat.read_bytes())["current"] or {}
+
+        self.wait_until(lambda: current().get("seconds_left"), "steps")
+        return current()
 
     def wait_for_ends(self, count: int) -> None:
         """Wait until *count* jobs are done or failed."""
@@ -156,6 +166,12 @@ def failures(root: Root) -> dict[str, dict[str, Any]]:
 def ends(root: Root) -> list[Path]:
     """All result and error JSONs of *root*."""
     return [path for path in files_below(root.outputs) if path.suffix == ".json"]
+
+
+def troubles(root: Root) -> list[str]:
+    """What `fluxdrop status` tells of trouble, without the process that it would take each time."""
+    found: list[str] = overview(root).facts["degraded"]
+    return found
 
 
 def every_file(root: Root) -> set[str]:

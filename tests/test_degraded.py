@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import Daemon, environment, failures, fluxdrop, results, serving
+from conftest import Daemon, environment, failures, results, serving, troubles
 
 from fluxdrop.layout import Root
-
-
-def troubles(root: Root) -> list[str]:
-    """What `fluxdrop status` tells of trouble."""
-    found: list[str] = json.loads(fluxdrop("status", "--json", "--root", root.path).stdout)[
-        "degraded"
-    ]
-    return found
 
 
 def told(daemon: Daemon, part: str) -> list[str]:
@@ -84,8 +76,9 @@ def test_folder_goes_and_comes_back(
             if words is None:
                 text = ""
                 while '"trouble begins"' not in text:
-                    text += log.readline()
                     assert daemon.process.poll() is None
+                    time.sleep(0.05)
+                    text += log.read()
             else:
                 daemon.wait_until(lambda: any(words in one for one in troubles(root)), words)
         log.close()
@@ -127,6 +120,7 @@ def test_inotify_limits(root: Root, samples: Path, limit: str, setting: str) -> 
         while not root.heartbeat.exists():
             if process.poll() is not None:
                 pytest.skip("a limit of our own cannot be set here")
+            time.sleep(0.05)
         found = troubles(root)
         shutil.copyfile(samples / "round_circle_01.png", root.inbox / "a.png")
         daemon.wait_for_ends(1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import signal
 import sqlite3
@@ -12,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from conftest import Daemon, every_file, failures, fluxdrop, results, serving, started
+from conftest import Daemon, every_file, failures, fluxdrop, results, serving, started, troubles
 from needs import needs_generation
 
 from fluxdrop.layout import Root
@@ -55,14 +54,6 @@ def drop(root: Root, samples: Path) -> set[str]:
     for number in range(PICTURES):
         shutil.copyfile(originals[number % len(originals)], root.inbox / f"{number:02}.png")
     return {f"{number:02}.json" for number in range(PICTURES)}
-
-
-def troubles(root: Root) -> list[str]:
-    """What `fluxdrop status` tells of trouble."""
-    found: list[str] = json.loads(fluxdrop("status", "--json", "--root", root.path).stdout)[
-        "degraded"
-    ]
-    return found
 
 
 def assert_nothing_is_torn(root: Root) -> None:
@@ -133,7 +124,7 @@ def test_full_in_mid_generation(root: Root) -> None:
     """A picture that cannot be written by the generator is made and written when there is room."""
     (root.inbox / "circle.txt").write_text("a circle\nSteps: 100, Seed: 1, Size: 64x64\n")
     with serving(root, engine="onnxruntime") as daemon:
-        daemon.wait_until(lambda: '"generating"' in daemon.log_text(), "a step")
+        daemon.wait_for_steps()
         ballast = fill(root)
         daemon.wait_until(
             lambda: any("generate: No space" in line for line in troubles(root)), "trouble"

@@ -7,13 +7,15 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import psutil
-from conftest import Daemon, environment, failures, fluxdrop, results, serving
+from conftest import environment, failures, fluxdrop, results, serving
+from generators import generate
 from needs import needs_generation
 from PIL import Image
 
+from fluxdrop.generate.generator import Generator
+from fluxdrop.generate.request import GenerationRequest
 from fluxdrop.jobs.store import Row, Store
 from fluxdrop.layout import Root
 
@@ -41,17 +43,6 @@ def in_hand(root: Root) -> list[Row]:
     """The jobs that the daemon has claimed and not ended."""
     with closing(Store(root.database, read_only=True)) as store:
         return store.in_hand("2")
-
-
-def wait_for_steps(daemon: Daemon) -> dict[str, Any]:
-    """Wait until a generation is on its way; what the daemon says of it."""
-
-    def current() -> Any:
-        return json.loads(daemon.root.heartbeat.read_bytes())["current"] or {}
-
-    daemon.wait_until(lambda: current().get("seconds_left"), "steps")
-    found: dict[str, Any] = current()
-    return found
 
 
 def test_several_pictures(root: Root) -> None:
@@ -151,7 +142,7 @@ def test_cancel(root: Root, samples: Path) -> None:
     kind cancelled, nothing of them is left, and the generator serves on."""
     with serving(root, engine="onnxruntime") as daemon:
         (root.inbox / "long.txt").write_text(LONG)
-        current = wait_for_steps(daemon)
+        current = daemon.wait_for_steps()
         pid = json.loads(root.heartbeat.read_bytes())["generator_pid"]
         (root.inbox / "waits.txt").write_text(THREE)
         daemon.wait_until(lambda: len(in_hand(root)) == 2, "the second claim")
@@ -182,7 +173,7 @@ def test_cancelled_before_a_kill(root: Root) -> None:
     """A cancelled job stays cancelled when the daemon is killed before it could say so."""
     with serving(root, engine="onnxruntime") as daemon:
         (root.inbox / "long.txt").write_text(LONG)
-        current = wait_for_steps(daemon)
+        current = daemon.wait_for_steps()
         pid = json.loads(root.heartbeat.read_bytes())["generator_pid"]
         psutil.Process(pid).suspend()
         cancelling = subprocess.Popen(
@@ -231,16 +222,18 @@ def test_missing_pipeline_harms_no_picture(root: Root, samples: Path) -> None:
     assert "There is no pipeline /nowhere/at-all: no such folder." == failure["error"]["message"]
 
 
-def test_info(root: Root, tmp_path: Path) -> None:
+def test_info(generator: Generator, tmp_path: Path) -> None:
     """info prints what a picture says of itself, and one sentence for a picture that says nothing."""
     out = tmp_path / "ring.png"
-    made = fluxdrop("generate", f"a ring\n{SHORT}, Seed: 4", "-o", out)
+    request = GenerationRequest(
+        prompt="a ring", steps=1, guidance_scale=3, seed=4, width=64, height=64
+    )
+    generate(generator, request, out)
     told = fluxdrop("info", out)
     as_json = json.loads(fluxdrop("info", out, "--json").stdout)
     Image.new("RGB", (8, 8)).save(tmp_path / "plain.png")
     plain = fluxdrop("info", tmp_path / "plain.png")
 
-    assert 0 == made.returncode
     assert told.stdout.startswith("a ring\nSteps: 1, Sampler: DDIM, CFG scale: 3, Seed: 4, ")
     assert ("a ring", 4) == (as_json["request"]["prompt"], as_json["request"]["seed"])
     assert 2 == plain.returncode

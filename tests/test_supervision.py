@@ -131,9 +131,9 @@ def test_worker_that_does_not_start_at_once(root: Root, samples: Path, tmp_path:
 def test_generator_stopped_and_killed(root: Root) -> None:
     """A generator that hangs in mid-picture is killed at the step's deadline, one that is killed
     between two pictures is replaced: every prompt has its picture."""
-    with serving(root, engine="onnxruntime", generator_step_seconds=15) as daemon:
+    with serving(root, engine="onnxruntime", generator_step_seconds=8) as daemon:
         (root.inbox / "one.txt").write_text("a circle\nSteps: 100, Seed: 1, Size: 64x64\n")
-        daemon.wait_until(lambda: lines(daemon, "generating"), "a step")
+        daemon.wait_for_steps()
         (start,) = lines(daemon, "worker started")
         os.kill(int(str(start["pid"])), signal.SIGSTOP)
         daemon.wait_for_ends(1)
@@ -148,7 +148,7 @@ def test_generator_stopped_and_killed(root: Root) -> None:
     assert not failures(root)
     assert {"one.json", "two.json"} == set(results(root))
     assert [
-        "the generator did not answer within 15 s and was killed",
+        "the generator did not answer within 8 s and was killed",
         "the generator was ended by SIGKILL",
     ] == reasons
 

@@ -70,10 +70,10 @@ def campaigns(kills: int, julia: bool, generation: bool, copies: bool) -> list[C
     common = [point for point in POINTS if point not in apart]
     made = []
     if generation:
-        share = max(len(OF_GENERATION) + 1, kills // 50)
+        share = max(len(OF_GENERATION) + 1, kills // 60)
         made.append(Campaign("prompts", "onnxruntime", OF_GENERATION, share, ("prompt", "png")))
     if julia:
-        made.append(Campaign("julia", "julia", OF_JULIA, max(len(OF_JULIA) + 2, kills // 40)))
+        made.append(Campaign("julia", "julia", OF_JULIA, max(len(OF_JULIA) + 1, kills // 60)))
     rest = max(0, kills - sum(campaign.kills for campaign in made))
     if copies:
         points = [*common, *OF_COPIES]
