@@ -116,12 +116,11 @@ class Wanted(NamedTuple):
         if self.since is not None:
             terms.append(("id >= ?", [self._first_id]))
         if self.name is not None:
-            records = [f"outputs/{self.name}.json", f"outputs/{FAILED}/{self.name}.error.json"]
             named = (
                 "(source GLOB ? OR (state = 'done' AND record GLOB ?)"
                 " OR (state = 'failed' AND record GLOB ?))"
             )
-            terms.append((named, [self.name, *records]))
+            terms.append((named, [self.name, *_records(self.name)]))
         for column in ("state", "label", "model"):
             value = getattr(self, column)
             if value is not None:
@@ -132,6 +131,11 @@ class Wanted(NamedTuple):
             terms.append(("replay_of IS NULL", []))
         where = " AND ".join(term for term, _ in terms) or "1"
         return where, [value for _, values in terms for value in values]
+
+
+def _records(name: str) -> tuple[str, str]:
+    """Where a NAME's record lies when its job is done, and when it failed."""
+    return f"outputs/{name}.json", f"outputs/{FAILED}/{name}.error.json"
 
 
 _COLUMNS = ", ".join(Row._fields)
@@ -262,10 +266,9 @@ class Store:
 
     def find(self, job: str) -> list[Row]:
         """The jobs that *job* can mean: an id, else a result's NAME, else how ids begin (10 at most)."""
-        records = (f"outputs/{job}.json", f"outputs/failed/{job}.error.json")
         return (
             self._rows("WHERE id = ?", (job,))
-            or self._rows("WHERE record IN (?, ?)", records)
+            or self._rows("WHERE record IN (?, ?)", _records(job))
             or self._rows("WHERE id >= ? AND id < ? LIMIT 10", (job, job + "\U0010ffff"))
         )
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fluxdrop import durable
 from fluxdrop.provision.find import JuliaInstall
 
 if TYPE_CHECKING:
@@ -46,12 +46,7 @@ def read_install(data: Path) -> JuliaInstall | None:
 def write_install(data: Path, install: JuliaInstall) -> None:
     """Record ``install``; a reader sees the old record or the new one, never a part."""
     state = {"state_version": STATE_VERSION, **install_as_dict(install)}
-    new = state_file(data).with_suffix(".json.new")
-    with new.open("w") as file:
-        json.dump(state, file, indent=2)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(state_file(data))
+    durable.write(state_file(data), json.dumps(state, indent=2).encode())
 
 
 def forget_install(data: Path) -> None:

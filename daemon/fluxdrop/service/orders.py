@@ -80,12 +80,12 @@ def take_orders(
         answer = partial(_answer, root, path.name.removesuffix(_SUFFIX))
         try:
             # An Order; the type is inferred from its tag.
-            order: Order = msgspec.json.decode(path.read_bytes(), type=ModelOrder | CancelOrder)
+            wanted: Order = msgspec.json.decode(path.read_bytes(), type=ModelOrder | CancelOrder)
         except (OSError, msgspec.DecodeError) as error:
             answer(FluxdropError(f"{path} cannot be read: {error}", kind="request"))
         else:
             faults.point("order-read")
-            match order:
+            match wanted:
                 case ModelOrder(model):
                     use(model, partial(_model_changed, root, model, answer))
                 case CancelOrder(job_ids):

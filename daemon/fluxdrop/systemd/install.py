@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from fluxdrop import durable
 from fluxdrop.errors import FluxdropError
 from fluxdrop.systemd.units import Station
 
@@ -29,9 +30,7 @@ def install(station: Station, destination: Path, *, force: bool = False) -> list
     try:
         for path, text in files.items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            new = path.with_name(f".{path.name}.new")
-            new.write_text(f"{_MARK}{_digest(text)}\n{text}")
-            new.replace(path)
+            durable.write(path, f"{_MARK}{_digest(text)}\n{text}".encode())
     except OSError as error:
         raise _no_rights(error) from error
     return list(files)
