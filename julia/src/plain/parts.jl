@@ -10,19 +10,16 @@ Call `f(part, items)` for as many parts of the items 1 to `n` as there are threa
 from 1. What the parts write must not overlap. `cost` tells roughly how many multiplications all of it takes: a thread
 is worth waking for many only.
 """
-function in_parts(f::F, n, cost) where {F}
+function in_parts(@nospecialize(f), n, cost)
     n == 0 && return nothing
     parts = min(n, parts_worth(cost))
     while length(SCRATCH) < parts
         push!(SCRATCH, Float32[])
     end
-    if parts == 1
-        f(1, 1:n)
-    else
-        Threads.@threads :static for part in 1:parts
-            f(part, part_of(n, parts, part) .+ 1)
-        end
-    end
+    # What no other thread has begun, this one does while it waits: on a busy machine the others come late.
+    others = Task[Threads.@spawn(f(part, part_of(n, parts, part) .+ 1)) for part in 2:parts]
+    f(1, part_of(n, parts, 1) .+ 1)
+    foreach(wait, others)
     return nothing
 end
 
