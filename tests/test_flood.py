@@ -9,13 +9,14 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
 from conftest import Daemon, serving
 from PIL import Image
 
+from fluxdrop.jobs.store import Store
 from fluxdrop.layout import Root
 
 COUNT = 20_000
@@ -57,12 +58,9 @@ def megabytes(daemon: Daemon, what: str) -> float:
 
 
 def wait_for_results(daemon: Daemon, count: int) -> None:
-    """Wait until there are *count* results, which are counted cheaply."""
-    outputs = daemon.root.outputs
-    daemon.wait_until(
-        lambda: count <= sum(entry.name.endswith(".json") for entry in os.scandir(outputs)),
-        f"{count} results",
-    )
+    """Wait until there are *count* results, which the index counts at no cost."""
+    with closing(Store(daemon.root.database, read_only=True)) as store:
+        daemon.wait_until(lambda: count <= store.counts()["done"], f"{count} results")
 
 
 def test_20000_at_once() -> None:
