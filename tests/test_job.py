@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from irregular import each_irregular
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.request import GenerationRequest
@@ -148,17 +150,11 @@ def test_sha256(tmp_path: Path) -> None:
     assert "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad" == digest
 
 
-@pytest.mark.parametrize("kind", ["missing", "folder", "fifo", "symlink"])
-def test_not_a_regular_file(tmp_path: Path, kind: str) -> None:
+@each_irregular
+def test_not_a_regular_file(tmp_path: Path, make: Callable[[Path], object]) -> None:
     """What is no regular file is refused at once, with a hint, and no symlink is followed."""
     path = tmp_path / "cat.png"
-    if kind == "folder":
-        path.mkdir()
-    elif kind == "fifo":
-        os.mkfifo(path)
-    elif kind == "symlink":
-        (tmp_path / "other").touch()
-        path.symlink_to("other")
+    make(path)
 
     with pytest.raises(FluxdropError, match=r"^cat\.png ") as caught:
         open_regular(path, "picture")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import struct
 import zlib
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from irregular import each_irregular
 from pictures import PIXELS, RGB, opened, png, refusal, saved
 from PIL import Image
 
@@ -170,17 +170,11 @@ def test_turned_sixteen_bits(tmp_path: Path) -> None:
     assert [[1], [2]] == np.asarray(opened(saved(tmp_path, image, exif=exif))[0]).tolist()
 
 
-@pytest.mark.parametrize("kind", ["missing", "folder", "fifo", "symlink"])
-def test_no_file(tmp_path: Path, kind: str) -> None:
+@each_irregular
+def test_no_file(tmp_path: Path, make: Callable[[Path], object]) -> None:
     """What is no regular file is refused at once, a symlink to a picture as well."""
     path = tmp_path / "cat.png"
-    if kind == "folder":
-        path.mkdir()
-    elif kind == "fifo":
-        os.mkfifo(path)
-    elif kind == "symlink":
-        RGB.save(tmp_path / "dog.png")
-        path.symlink_to("dog.png")
+    make(path)
 
     refusal(path)
 

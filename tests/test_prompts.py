@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from irregular import each_irregular
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.service.prompts import read_prompt
@@ -52,16 +53,11 @@ def test_refused(tmp_path: Path, data: bytes, sentence: str) -> None:
     assert caught.value.hint
 
 
-@pytest.mark.parametrize("kind", ["missing", "folder", "fifo", "symlink"])
-def test_no_file(tmp_path: Path, kind: str) -> None:
+@each_irregular
+def test_no_file(tmp_path: Path, make: Callable[[Path], object]) -> None:
     """What is no regular file any more is refused, and nothing is waited for."""
     path = tmp_path / "cat.txt"
-    if kind == "folder":
-        path.mkdir()
-    elif kind == "fifo":
-        os.mkfifo(path)
-    elif kind == "symlink":
-        path.symlink_to("/etc/hostname")
+    make(path)
 
     with pytest.raises(FluxdropError, match=r"^cat\.txt ") as caught:
         read_prompt(path, 20)
