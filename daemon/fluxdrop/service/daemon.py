@@ -23,10 +23,11 @@ from fluxdrop.publish.outputs import records
 from fluxdrop.publish.publisher import row_of
 from fluxdrop.publish.result import Failure, Record
 from fluxdrop.service.admission import Admission
-from fluxdrop.service.heartbeat import STUCK_SECONDS, Beat, Heartbeat, Pulse, summary
+from fluxdrop.service.heartbeat import Beat, Heartbeat, summary
 from fluxdrop.service.line import Line
 from fluxdrop.service.notify import Notifier
 from fluxdrop.service.orders import forget_answers, take_orders
+from fluxdrop.service.pulse import STUCK_SECONDS, Pulse
 from fluxdrop.service.reload import Reload
 from fluxdrop.service.reports import Reports
 from fluxdrop.service.stage import Stopping

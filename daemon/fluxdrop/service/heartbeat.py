@@ -4,63 +4,22 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
 
 import msgspec
 
 from fluxdrop import durable
-from fluxdrop.moments import rfc3339
 from fluxdrop.passing import is_full
 from fluxdrop.predict.engine import EngineInfo
+from fluxdrop.service.pulse import Pulse
 
 _LONGEST_SILENCE = 10.0
 _SHORTEST_PAUSE = 0.5
 # A file that is there has at least one block, however little is in it.
 _BLOCK = 4096
-
-STUCK_SECONDS = 120.0
-"""How long a part with work in hand may not move on before it counts as stuck. Whatever rightly
-takes longer has a deadline of its own, and moves on meanwhile (`moved_on`)."""
-
-_here = threading.local()
-
-
-class Pulse:
-    """When one part of the daemon last moved on. One thread beats; any may feel it."""
-
-    def __init__(self) -> None:
-        self._last = time.monotonic()
-
-    def adopt(self) -> None:
-        """Have `moved_on` in this thread beat this pulse."""
-        _here.pulse = self
-
-    def beat(self) -> None:
-        """It moved on just now."""
-        self._last = time.monotonic()
-
-    @property
-    def silence(self) -> float:
-        """For how many seconds it has not moved."""
-        return time.monotonic() - self._last
-
-    @property
-    def last(self) -> str:
-        """When it last moved on, RFC 3339."""
-        return rfc3339(datetime.now(UTC) - timedelta(seconds=self.silence))
-
-
-def moved_on() -> None:
-    """The part of the daemon whose thread calls this moved on, or waits for what has a deadline or
-    a known trouble."""
-    pulse = getattr(_here, "pulse", None)
-    if pulse is not None:
-        pulse.beat()
 
 
 class Current(msgspec.Struct, frozen=True, kw_only=True):

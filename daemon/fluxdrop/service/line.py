@@ -33,9 +33,10 @@ from fluxdrop.publish.publisher import Finished, Published, Publisher
 from fluxdrop.publish.result import Record, Result
 from fluxdrop.service.deaths import Deaths
 from fluxdrop.service.generating import Generating
-from fluxdrop.service.heartbeat import Current, moved_on
+from fluxdrop.service.heartbeat import Current
 from fluxdrop.service.predicting import Predicting
 from fluxdrop.service.preprocessing import Preprocessing
+from fluxdrop.service.pulse import moved_on
 from fluxdrop.service.stage import TEND_SECONDS, Stage, Stopping
 from fluxdrop.service.waiting import Waiting
 from fluxdrop.service.work import Model, Pictured, Prepared, Retire, Swap

@@ -19,7 +19,7 @@ from fluxdrop.predict.engine import EngineDown
 from fluxdrop.publish import outcome
 from fluxdrop.publish.publisher import Finished
 from fluxdrop.service.deaths import Deaths
-from fluxdrop.service.heartbeat import moved_on
+from fluxdrop.service.pulse import moved_on
 from fluxdrop.service.stage import Stopping
 from fluxdrop.service.work import Fail, Model, Prepared, Retire, Swap
 from fluxdrop.trouble import Trouble

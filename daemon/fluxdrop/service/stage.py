@@ -11,7 +11,7 @@ from functools import partial
 from typing import Generic, TypeVar
 
 from fluxdrop.passing import is_passing
-from fluxdrop.service.heartbeat import Pulse, moved_on
+from fluxdrop.service.pulse import Pulse, moved_on
 from fluxdrop.trouble import Trouble
 
 T = TypeVar("T")
