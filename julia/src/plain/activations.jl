@@ -1,5 +1,14 @@
 # Activations of one number, by NNlib's names (NNlib's src/activations.jl), and softmax.
 
+"`σ` of the `n` numbers of `y` after `offset`, in their place."
+function activate!(y, σ::F, offset, n) where {F}
+    σ === identity && return nothing
+    @inbounds @simd for i in offset+1:offset+n
+        y[i] = σ(y[i])
+    end
+    return nothing
+end
+
 relu(x) = ifelse(x < 0, zero(x), x)
 leakyrelu(x, a=0.01f0) = ifelse(x > 0, x, oftype(x, a) * x)
 @inline elu(x, α=1) = ifelse(x >= 0, x, oftype(x, α) * (fast_exp(x) - 1))

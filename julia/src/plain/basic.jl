@@ -48,12 +48,17 @@ function (d::Dense)(x::Array{Float32})
         throw(DimensionMismatch("$d expects size(input, 1) == $width, but got $(size(x))"))
     columns = length(x) ÷ max(1, width)
     y = Matrix{Float32}(undef, out, columns)
-    width == 0 && fill!(y, 0)
-    width > 0 && in_parts(columns, length(d.weight) * columns) do _, items
-        GC.@preserve x y BLAS.gemm!('N', 'N', 1.0f0, d.weight, matrix(x, width * first(items) - width, width, length(items)),
-            0.0f0, matrix(y, out * first(items) - out, out, length(items)))
+    in_parts(columns, length(d.weight) * columns) do _, items
+        first, n = items[1] - 1, length(items)
+        for column in items
+            d.bias === false ? fill_range!(y, out * (column - 1), out) : copyto!(y, out * (column - 1) + 1, d.bias, 1, out)
+        end
+        GC.@preserve x y begin
+            width > 0 && BLAS.gemm!('N', 'N', 1.0f0, d.weight, matrix(x, width * first, width, n), 1.0f0,
+                                    matrix(y, out * first, out, n))
+        end
+        activate!(y, d.σ, out * first, out * n)
     end
-    add_bias!(reshape(y, 1, out, columns), d.σ, d.bias)
     return reshape(y, out, size(x)[2:end]...)
 end
 

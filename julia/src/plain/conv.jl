@@ -31,15 +31,16 @@ function (c::Conv)(input::Array{Float32})
     y = Array{Float32,5}(undef, output_size(c.window, extent(x))..., size(c.weight, 5), size(x, 5))
     isempty(y) && return like(y, input)
     if size(c.weight, 4) == 1 && c.groups > 1
-        depthwise!(y, x, c, Val(c.window.kernel[1]))
+        depthwise!(y, x, c, Val(taps_a_pass(c.window)))
     else
         cost = length(y) * depth_of(c.weight)
         pieces = pieces_of(y, c.weight, c.groups, parts_worth(cost))
         in_parts(length(pieces), cost) do part, items
             for i in items
                 piece = pieces[i]
+                begin_with!(y, c.bias, piece)
                 product!(y, x, c.weight, c.window, piece, part)
-                add_bias!(y, c.σ, c.bias, piece)
+                activate!(y, c.σ, piece)
             end
         end
     end
@@ -77,9 +78,33 @@ end
 "How many numbers of the input an output number is made of."
 depth_of(weight) = length(weight) ÷ max(1, size(weight, 5))
 
+"The piece's pixels of `y` become the bias, or zeros: what its product is added to."
+function begin_with!(y, bias, piece)
+    pixels = prod(extent(y))
+    for channel in piece.channels
+        fill_range!(y, pixels * (size(y, 4) * piece.image + channel) + size(y, 1) * piece.rows[1],
+                    size(y, 1) * length(piece.rows), bias === false ? 0.0f0 : bias[channel+1])
+    end
+    return nothing
+end
+
+"`y = σ(y)` where the piece lies: in one run, if it has whole planes."
+function activate!(y, σ, piece::Piece)
+    pixels, width = prod(extent(y)), size(y, 1)
+    first, channels = pixels * (size(y, 4) * piece.image + piece.channels[1]), length(piece.channels)
+    if width * length(piece.rows) == pixels
+        activate!(y, σ, first, pixels * channels)
+    else
+        for i in 0:channels-1
+            activate!(y, σ, first + pixels * i + width * piece.rows[1], width * length(piece.rows))
+        end
+    end
+    return nothing
+end
+
 """
-A piece as a product of matrices: (pixels, taps * in) times (taps * in, out). A kernel of 1 without stride or padding
-needs no copy of the pixels.
+A piece as a product of matrices, (pixels, taps * in) times (taps * in, out), added to `y`. A kernel of 1 without stride
+or padding needs no copy of the pixels.
 """
 function product!(y, x, weight, w::Window, piece, part)
     y_size, x_size = extent(y), extent(x)
@@ -95,7 +120,7 @@ function product!(y, x, weight, w::Window, piece, part)
             columns!(buffer, x, x_offset, x_size, y_size, size(weight, 4), piece.rows, w)
             columns = view(matrix(buffer, 0, length(places), depth), 1:length(places), :)
         end
-        BLAS.gemm!('N', 'N', 1.0f0, columns, matrix(weight, depth * piece.channels[1], depth, channels), 0.0f0,
+        BLAS.gemm!('N', 'N', 1.0f0, columns, matrix(weight, depth * piece.channels[1], depth, channels), 1.0f0,
             view(matrix(y, pixels * (size(y, 4) * piece.image + piece.channels[1]), pixels, channels), places, :))
     end
     return nothing
@@ -158,102 +183,6 @@ end
     @inbounds @simd for i in offset+1:offset+n
         y[i] = value
     end
-end
-
-"One kernel a channel: too little work for a product of matrices, so the taps are added up, a row of the kernel at a time."
-function depthwise!(y, x, c::Conv, ::Val{K}) where {K}
-    pixels, share = prod(extent(y)), size(y, 4) ÷ c.groups
-    in_parts(size(y, 4) * size(y, 5), length(y) * depth_of(c.weight)) do part, items
-        for plane in items .- 1
-            n, o = divrem(plane, size(y, 4))
-            depthwise!(y, plane, x, size(x, 4) * n + o ÷ share, c.weight, o + 1, c.window, part, Val(K))
-            add_bias!(y, c.σ, c.bias, o + 1, plane*pixels+1:plane*pixels+pixels)
-        end
-    end
-    return nothing
-end
-
-function depthwise!(y, y_plane, x, x_plane, weight, o, w::Window, part, ::Val{K}) where {K}
-    y_size, phase_size = extent(y), ntuple(i -> cld(size(x, i) + w.pad[2i-1] + w.pad[2i], w.stride[i]), Val(3))
-    phase = prod(phase_size)
-    sums = phase * prod(w.stride)
-    buffer = scratch(part, sums + phase)
-    split_plane!(buffer, phase_size, x, x_plane, w)
-    # All rows are one run, with numbers between them that nobody wants: rows of small planes are short.
-    run = place((y_size[1], y_size[2] - 1, y_size[3] - 1), phase_size)
-    fill_range!(buffer, sums, run)
-    for slice in 0:w.kernel[3]-1, row in 0:w.kernel[2]-1
-        taps = ntuple(i -> @inbounds(weight[K-i+1, w.kernel[2]-row, w.kernel[3]-slice, 1, o]), Val(K))
-        starts = ntuple(i -> phase_place((i - 1, row, slice) .* w.dilation, w.stride, phase_size), Val(K))
-        @inbounds @simd ivdep for i in 1:run
-            buffer[sums+i] = tapped(buffer[sums+i], buffer, i, starts, taps)
-        end
-    end
-    to = y_plane * prod(y_size) + 1
-    for slice in 0:y_size[3]-1, row in 0:y_size[2]-1
-        copy_row!(y, to, buffer, sums + place((0, row, slice), phase_size) + 1, 1, 0:y_size[1]-1)
-        to += y_size[1]
-    end
-    return nothing
-end
-
-"""
-A plane of `x` with its padding at the beginning of `buffer`, so that no tap is a special case; with strides, as a plane
-for each phase, so that what neighbouring outputs see lies side by side.
-"""
-function split_plane!(buffer, phase_size, x, plane, w::Window)
-    fill_range!(buffer, 0, prod(phase_size) * prod(w.stride))
-    from = plane * prod(extent(x)) + 1
-    for slice in 0:size(x, 3)-1, row in 0:size(x, 2)-1
-        for column in 0:min(w.stride[1], size(x, 1))-1
-            position = (column + w.pad[1], row + w.pad[3], slice + w.pad[5])
-            copy_row!(buffer, phase_place(position, w.stride, phase_size) + 1, x, from + column, w.stride[1],
-                      0:(size(x, 1)-column-1)÷w.stride[1])
-        end
-        from += size(x, 1)
-    end
-    return nothing
-end
-
-"Where a position of the padded plane lies in the planes of the phases."
-@inline phase_place(position, stride, phase_size) =
-    prod(phase_size) * place(position .% stride, stride) + place(position .÷ stride, phase_size)
-
-"Where (column, row, slice) lies in a volume, all from 0."
-@inline place((column, row, slice), volume) = (slice * volume[2] + row) * volume[1] + column
-
-@inline tapped(sum, x, i, ::Tuple{}, ::Tuple{}) = sum
-@inline tapped(sum, x, i, starts::Tuple, taps::Tuple) =
-    @inbounds tapped(muladd(taps[1], x[starts[1]+i], sum), x, i, Base.tail(starts), Base.tail(taps))
-
-"`y = σ(y + bias)` in one pass; channels are the last but one of (pixels..., channels, batch)."
-function add_bias!(y::Array{Float32}, σ::F, bias) where {F}
-    bias === false && σ === identity && return y
-    channels = size(y, ndims(y) - 1)
-    pixels = length(y) ÷ max(1, channels * size(y, ndims(y)))
-    for plane in 0:length(y)÷max(1, pixels)-1
-        add_bias!(y, σ, bias, plane % channels + 1, plane*pixels+1:plane*pixels+pixels)
-    end
-    return y
-end
-
-"The same for one piece."
-function add_bias!(y::Array{Float32}, σ::F, bias, piece::Piece) where {F}
-    bias === false && σ === identity && return y
-    width, pixels = size(y, 1), prod(extent(y))
-    for channel in piece.channels
-        start = pixels * (size(y, 4) * piece.image + channel)
-        add_bias!(y, σ, bias, channel + 1, start+width*piece.rows[1]+1:start+width*(piece.rows[end]+1))
-    end
-    return y
-end
-
-@inline function add_bias!(y, σ::F, bias, channel, places) where {F}
-    b = bias isa Vector{Float32} ? bias[channel] : 0.0f0
-    @inbounds @simd for i in places
-        y[i] = σ(y[i] + b)
-    end
-    return nothing
 end
 
 function Base.show(io::IO, c::Conv)

@@ -24,6 +24,7 @@ function pool(f::F, start, input, w::Window) where {F}
     x = volumes(input, w)
     x_size = extent(x)
     y_size = output_size(w, x_size)
+    all(isone, y_size) && all(iszero, w.pad) && w.kernel == x_size && return like(global_pool(f, start, x, 1), input)
     y = Array{Float32,5}(undef, y_size..., size(x, 4), size(x, 5))
     in_parts(size(x, 4) * size(x, 5), length(y) * prod(w.kernel)) do _, planes
         for i in planes .- 1
