@@ -1,9 +1,12 @@
 # A graph becomes a model: a list of steps over slots that hold the values in flight.
 
+using .PlainLayers: keep_spares_for!, makes_new, spare!
+
 """
 A run of layers of which only the first may take several inputs, and only the last make several outputs (a
 tuple): `layers` is a Chain of the backend. `nodes` has the node of each layer, `outputs` the slots of what the
-last one makes (0 for what nothing reads); `release` are the slots that nothing reads after this step.
+last one makes (0 for what nothing reads); `release` are the slots that nothing reads after this step, `spares` those of
+them whose arrays can be used again. So can those that the layers `passing` make for the next one.
 """
 struct Step
     layers
@@ -11,6 +14,8 @@ struct Step
     inputs::Vector{Int}
     outputs::Vector{Int}
     release::Vector{Int}
+    spares::Vector{Int}
+    passing::Vector{Int}
 end
 
 """
@@ -45,7 +50,7 @@ function build(graph::Graph, backend::Backend)
         if length(computed) == 1 && readers[computed[1]] == 1 && haskey(makers, computed[1])
             step = makers[computed[1]]
         else
-            step = Step([], Node[], Int[slots[name] for name in computed], Int[], Int[])
+            step = Step([], Node[], Int[slots[name] for name in computed], Int[], Int[], Int[], Int[])
             push!(steps, step)
         end
         push!(step.layers, layer)
@@ -57,15 +62,30 @@ function build(graph::Graph, backend::Backend)
         length(item.outputs) == 1 && (makers[item.outputs[1]] = step)
     end
     haskey(slots, output) || throw(GraphError("the output '$output' is not computed"))
+    # Flux keeps its own house.
+    own = backend.layers === PlainLayers ? find_own!(steps) : Set{Int}()
     last_use = Dict{Int,Int}()
     for (i, step) in enumerate(steps), slot in step.inputs
         last_use[slot] = i
     end
     for (slot, i) in last_use
-        slot == slots[output] || push!(steps[i].release, slot)
+        slot == slots[output] && continue
+        push!(steps[i].release, slot)
+        slot in own && push!(steps[i].spares, slot)
     end
-    chained = Step[Step(backend.layers.Chain(s.layers), s.nodes, s.inputs, s.outputs, s.release) for s in steps]
+    chained = Step[Step(backend.layers.Chain(s.layers), s.nodes, s.inputs, s.outputs, s.release, s.spares, s.passing) for s in steps]
     return Model(graph.shape, chained, last_slot, slots[output], length(graph.nodes), backend.device)
+end
+
+"The slots whose arrays are no part of any other value; such layers in a step are noted as `passing`."
+function find_own!(steps)
+    own = Set{Int}()
+    for step in steps
+        append!(step.passing, filter(i -> makes_new(step.layers[i]) && makes_new(step.layers[i+1]), 1:length(step.layers)-1))
+        makes_new(step.layers[1]) || setdiff!(own, step.inputs)
+        makes_new(step.layers[end]) && union!(own, step.outputs)
+    end
+    return own
 end
 
 "The layer of one item of the plan."
@@ -132,6 +152,7 @@ end
 """
 function predict(model::Model, x::Array{Float32})
     check(model, x)
+    keep_spares_for!(size(x))
     values = Vector{Any}(nothing, model.slots)
     values[1] = model.device.to(x)
     for step in model.steps
@@ -142,6 +163,9 @@ function predict(model::Model, x::Array{Float32})
             for (slot, value) in zip(step.outputs, y)
                 slot == 0 || (values[slot] = value)
             end
+        end
+        for slot in step.spares
+            spare!(values[slot])
         end
         for slot in step.release
             values[slot] = nothing
@@ -157,7 +181,8 @@ function run_step(step, inputs)
         y = step.layers[1](inputs...)
         while i < length(step.layers)
             i += 1
-            y = step.layers[i](y)
+            x, y = y, step.layers[i](y)
+            i - 1 in step.passing && spare!(x)
         end
         return y
     catch e

@@ -7,7 +7,8 @@ module OnnxLayers
 Base.Experimental.@optlevel 2
 
 using LinearAlgebra: rmul!
-using ..PlainLayers: mean_and_variance
+import ..PlainLayers: makes_new
+using ..PlainLayers: blank, in_parts, mean_and_variance
 
 include("onnx_layers/walk.jl")
 include("onnx_layers/inputs.jl")

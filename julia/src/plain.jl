@@ -13,6 +13,7 @@ Base.Experimental.@optlevel 2
 
 include("plain/activations.jl")
 include("plain/parts.jl")
+include("plain/spares.jl")
 include("plain/window.jl")
 include("plain/conv.jl")
 include("plain/depthwise.jl")

@@ -16,7 +16,7 @@ end
 (e::Elementwise)(xs...) = broadcast(e.f, xs...)
 
 function (e::Elementwise)(@nospecialize(x::Array))
-    y = similar(x, typeof(e.f(one(eltype(x)))))
+    y = unset(typeof(e.f(one(eltype(x)))), size(x))
     combine!(vec(y), e.f, vec(x))
     return y
 end
@@ -31,7 +31,7 @@ end
 function (e::Elementwise)(@nospecialize(a::Array), @nospecialize(b::Array))
     a_sizes, b_sizes = shape_of(a), shape_of(b)
     sizes = common_size(a_sizes, b_sizes)
-    y = Array{typeof(e.f(one(eltype(a)), one(eltype(b))))}(undef, Tuple(sizes))
+    y = unset(typeof(e.f(one(eltype(a)), one(eltype(b)))), Tuple(sizes))
     a_sizes == b_sizes ? combine!(vec(y), e.f, vec(a), vec(b)) :
         combine!(vec(y), e.f, vec(a), vec(b), Walk(sizes, steps_of(a_sizes, sizes), steps_of(b_sizes, sizes)))
     return y
@@ -69,7 +69,7 @@ end
 
 function (e::Elementwise)(@nospecialize(a::Array), @nospecialize(b::Array), @nospecialize(c::Array))
     sizes = common_size(common_size(shape_of(a), shape_of(b)), shape_of(c))
-    y = Array{typeof(e.f(one(eltype(a)), one(eltype(b)), one(eltype(c))))}(undef, Tuple(sizes))
+    y = unset(typeof(e.f(one(eltype(a)), one(eltype(b)), one(eltype(c)))), Tuple(sizes))
     combine!(vec(y), e.f, vec(broadcast_to(a, sizes)), vec(broadcast_to(b, sizes)), vec(broadcast_to(c, sizes)))
     return y
 end
@@ -80,6 +80,11 @@ function combine!(y, f::F, a, b, c) where {F}
     end
     return nothing
 end
+
+unset(::Type{Float32}, sizes) = blank(sizes)
+unset(T, sizes) = Array{T}(undef, sizes)
+
+makes_new(::Elementwise) = true
 
 Base.show(io::IO, e::Elementwise) = print(io, "Elementwise(", e.f, ")")
 

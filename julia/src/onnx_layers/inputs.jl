@@ -41,4 +41,6 @@ function (b::Bound)(xs...)
     return b.f(arguments...)
 end
 
+makes_new(b::Bound) = makes_new(b.f)
+
 Base.show(io::IO, b::Bound) = print(io, "Bound(", b.f, ")")

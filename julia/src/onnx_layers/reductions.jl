@@ -35,6 +35,8 @@ function (r::Reduction)(@nospecialize(x::Array), axes=nothing)
     return without(Elementwise(Base.Fix2(r.finish, prod(sizes[dims])))(y), dims, r.keepdims)
 end
 
+makes_new(::Reduction) = true
+
 "The dimensions to reduce."
 function reduced(rank, axes, all_axes)
     axes === nothing || isempty(axes) || return Int[dimension(rank, axis) for axis in axes]

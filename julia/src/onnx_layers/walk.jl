@@ -28,6 +28,13 @@ struct Walk
     end
 end
 
+"The walk of those `items` of the last dimension only, and where in either array it begins; the caller may walk others meanwhile."
+function part(w::Walk, items)
+    sizes = copy(w.sizes)
+    sizes[end] = length(items)
+    return Walk(sizes, w.a, w.b), (items[1] - 1) * w.a[end], (items[1] - 1) * w.b[end]
+end
+
 """
 Call `f` for each run: with the number of runs before it, and the offsets (from 0) at which it begins in either
 array. A run goes along the first dimension, or the first `along`.

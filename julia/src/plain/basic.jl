@@ -31,14 +31,14 @@ end
 `σ.(W * x .+ bias)` with `W` of (out, in) and a bias of length `out`, or `false`: (in, ...) becomes
 (out, ...), all further dimensions being batches.
 """
-struct Dense{F}
+struct Dense
     weight::Matrix{Float32}
     bias::Union{Vector{Float32},Bool}
-    σ::F
-    function Dense(weight, bias, σ::F=identity) where {F}
+    σ::Any
+    function Dense(weight, bias, σ=identity)
         bias === false || length(bias) == size(weight, 1) ||
             throw(DimensionMismatch("$(length(bias)) biases for $(size(weight, 1)) outputs"))
-        new{F}(weight, bias, σ)
+        new(weight, bias, σ)
     end
 end
 
@@ -47,20 +47,21 @@ function (d::Dense)(x::Array{Float32})
     ndims(x) >= 1 && size(x, 1) == width ||
         throw(DimensionMismatch("$d expects size(input, 1) == $width, but got $(size(x))"))
     columns = length(x) ÷ max(1, width)
-    y = Matrix{Float32}(undef, out, columns)
+    y = blank((out, columns))
     in_parts(columns, length(d.weight) * columns) do _, items
         first, n = items[1] - 1, length(items)
         for column in items
             d.bias === false ? fill_range!(y, out * (column - 1), out) : copyto!(y, out * (column - 1) + 1, d.bias, 1, out)
         end
         GC.@preserve x y begin
-            width > 0 && BLAS.gemm!('N', 'N', 1.0f0, d.weight, matrix(x, width * first, width, n), 1.0f0,
-                                    matrix(y, out * first, out, n))
+            width > 0 && add_product!(matrix(y, out * first, out, n), d.weight, matrix(x, width * first, width, n))
         end
         activate!(y, d.σ, out * first, out * n)
     end
     return reshape(y, out, size(x)[2:end]...)
 end
+
+makes_new(::Dense) = true
 
 function Base.show(io::IO, d::Dense)
     print(io, "Dense(", size(d.weight, 2), " => ", size(d.weight, 1))

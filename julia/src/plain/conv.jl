@@ -7,8 +7,8 @@ NNlib's `conv` does and a cross-correlation (ONNX, PyTorch) does not.
 
 (W, H, in, N) becomes (W', H', out, N).
 """
-struct Conv{F}
-    σ::F
+struct Conv
+    σ::Any  # untyped, so that Julia compiles the layer once for all activations
     weight::Array{Float32,5}
     bias::Union{Vector{Float32},Bool}
     window::Window
@@ -28,10 +28,10 @@ function (c::Conv)(input::Array{Float32})
     x = volumes(input, c.window)
     size(x, 4) == size(c.weight, 4) * c.groups || throw(DimensionMismatch(
         "$c expects $(size(c.weight, 4) * c.groups) channels, but got $(size(x, 4))"))
-    y = Array{Float32,5}(undef, output_size(c.window, extent(x))..., size(c.weight, 5), size(x, 5))
+    y = blank((output_size(c.window, extent(x))..., size(c.weight, 5), size(x, 5)))
     isempty(y) && return like(y, input)
     if size(c.weight, 4) == 1 && c.groups > 1
-        depthwise!(y, x, c, Val(taps_a_pass(c.window)))
+        depthwise!(y, x, c)
     else
         cost = length(y) * depth_of(c.weight)
         pieces = pieces_of(y, c.weight, c.groups, parts_worth(cost))
@@ -46,6 +46,8 @@ function (c::Conv)(input::Array{Float32})
     end
     return like(y, input)
 end
+
+makes_new(::Conv) = true
 
 """
 A part of a convolution's output that one task computes: of `image` the `rows` (through all slices) of the
@@ -120,8 +122,20 @@ function product!(y, x, weight, w::Window, piece, part)
             columns!(buffer, x, x_offset, x_size, y_size, size(weight, 4), piece.rows, w)
             columns = view(matrix(buffer, 0, length(places), depth), 1:length(places), :)
         end
-        BLAS.gemm!('N', 'N', 1.0f0, columns, matrix(weight, depth * piece.channels[1], depth, channels), 1.0f0,
-            view(matrix(y, pixels * (size(y, 4) * piece.image + piece.channels[1]), pixels, channels), places, :))
+        add_product!(view(matrix(y, pixels * (size(y, 4) * piece.image + piece.channels[1]), pixels, channels), places, :),
+                     columns, matrix(weight, depth * piece.channels[1], depth, channels))
+    end
+    return nothing
+end
+
+"`C += A * B`. OpenBLAS makes no difference for a vector, and would copy the other matrix for it."
+function add_product!(C, A, B)
+    if size(C, 2) == 1
+        BLAS.gemv!('N', 1.0f0, A, view(B, :, 1), 1.0f0, view(C, :, 1))
+    elseif size(C, 1) == 1
+        BLAS.gemv!('T', 1.0f0, B, view(A, 1, :), 1.0f0, view(C, 1, :))
+    else
+        BLAS.gemm!('N', 'N', 1.0f0, A, B, 1.0f0, C)
     end
     return nothing
 end

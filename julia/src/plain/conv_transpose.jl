@@ -7,8 +7,8 @@ with respect to its input: `weight` is (kw, kh, out ÷ groups, in), with one to 
 
 (W, H, in, N) becomes (W', H', out, N), with W' = (W - 1) * stride + dilation * (kw - 1) + 1 - pads + outpad.
 """
-struct ConvTranspose{F}
-    σ::F
+struct ConvTranspose
+    σ::Any
     weight::Array{Float32,5}
     bias::Union{Vector{Float32},Bool}
     window::Window

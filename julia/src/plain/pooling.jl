@@ -25,7 +25,7 @@ function pool(f::F, start, input, w::Window) where {F}
     x_size = extent(x)
     y_size = output_size(w, x_size)
     all(isone, y_size) && all(iszero, w.pad) && w.kernel == x_size && return like(global_pool(f, start, x, 1), input)
-    y = Array{Float32,5}(undef, y_size..., size(x, 4), size(x, 5))
+    y = blank((y_size..., size(x, 4), size(x, 5)))
     in_parts(size(x, 4) * size(x, 5), length(y) * prod(w.kernel)) do _, planes
         for i in planes .- 1
             offset = i * prod(y_size)
@@ -82,16 +82,20 @@ struct GlobalMeanPool end
 
 function global_pool(f::F, start, x::Array{Float32,N}, divisor) where {F,N}
     pixels = prod(size(x)[1:N-2])
-    y = Array{Float32,N}(undef, ntuple(i -> i <= N - 2 ? 1 : size(x, i), N))
-    for i in eachindex(y)
-        value = start
-        @inbounds @simd for j in (i-1)*pixels+1:i*pixels
-            value = f(value, x[j])
+    y = blank(ntuple(i -> i <= N - 2 ? 1 : size(x, i), Val(N)))
+    in_parts(length(y), 2 * length(x)) do _, items
+        for i in items
+            value = start
+            @inbounds @simd for j in (i-1)*pixels+1:i*pixels
+                value = f(value, x[j])
+            end
+            y[i] = value / divisor
         end
-        y[i] = value / divisor
     end
     return y
 end
+
+makes_new(::Union{MaxPool,MeanPool,GlobalMaxPool,GlobalMeanPool}) = true
 
 Base.show(io::IO, ::GlobalMaxPool) = print(io, "GlobalMaxPool()")
 Base.show(io::IO, ::GlobalMeanPool) = print(io, "GlobalMeanPool()")

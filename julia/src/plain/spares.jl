@@ -1,0 +1,33 @@
+# Arrays that are used again. New memory costs more than most layers: the system maps its pages one by one, and none of it is in the cache.
+
+"Arrays whose numbers nobody needs any more, by their length; and the size of the input that they were made for."
+const SPARES = Dict{Int,Vector{Vector{Float32}}}()
+const SPARES_FOR = Ref{Tuple}(())
+
+"An array of such a size with any numbers in it: a spare one, if there is one."
+function blank(sizes::NTuple{N,Int}) where {N}
+    spares = get(SPARES, prod(sizes), nothing)
+    return spares === nothing || isempty(spares) ? Array{Float32,N}(undef, sizes) : reshape(pop!(spares), sizes)
+end
+
+"Make `x`, which [`blank`](@ref) gave, a spare array. Nothing may read it any more."
+function spare!(x::Array{Float32})
+    push!(get!(() -> Vector{Float32}[], SPARES, length(x)), vec(x))
+    return nothing
+end
+
+spare!(x) = nothing  # Only Float32 is kept: the few other arrays are small.
+
+"Forget the spare arrays, unless they were made for an input of this size: others would lie there for nothing."
+function keep_spares_for!(sizes)
+    SPARES_FOR[] == sizes || empty!(SPARES)
+    SPARES_FOR[] = sizes
+    return nothing
+end
+
+"""
+    makes_new(layer)
+
+Whether all that the layer returns is one array that [`blank`](@ref) gave it, and that it keeps nothing of its inputs.
+"""
+makes_new(layer) = false
