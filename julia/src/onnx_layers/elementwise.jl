@@ -22,8 +22,10 @@ function (e::Elementwise)(@nospecialize(x::Array))
 end
 
 function combine!(y, f::F, x) where {F}
-    @inbounds @simd for i in eachindex(y, x)
-        y[i] = f(x[i])
+    in_parts(length(y), NUMBER_COST * length(y)) do _, items
+        @inbounds @simd for i in items
+            y[i] = f(x[i])
+        end
     end
     return nothing
 end
@@ -38,29 +40,33 @@ function (e::Elementwise)(@nospecialize(a::Array), @nospecialize(b::Array))
 end
 
 function combine!(y, f::F, a, b) where {F}
-    @inbounds @simd for i in eachindex(y, a, b)
-        y[i] = f(a[i], b[i])
+    in_parts(length(y), NUMBER_COST * length(y)) do _, items
+        @inbounds @simd for i in items
+            y[i] = f(a[i], b[i])
+        end
     end
     return nothing
 end
 
 function combine!(y, f::F, a, b, w::Walk) where {F}
     n, a_step, b_step = w.sizes[1], w.a[1], w.b[1]
-    each_run(w) do run, i, j
-        k = run * n
-        if a_step == b_step
-            @inbounds @simd for l in 1:n
-                y[k+l] = f(a[i+l], b[j+l])
-            end
-        elseif b_step == 0
-            number = b[j+1]
-            @inbounds @simd for l in 1:n
-                y[k+l] = f(a[i+l], number)
-            end
-        else
-            number = a[i+1]
-            @inbounds @simd for l in 1:n
-                y[k+l] = f(number, b[j+l])
+    in_parts(runs_of(w), NUMBER_COST * length(y)) do _, items
+        each_run(w, 1, items .- 1) do run, i, j
+            k = run * n
+            if a_step == b_step
+                @inbounds @simd for l in 1:n
+                    y[k+l] = f(a[i+l], b[j+l])
+                end
+            elseif b_step == 0
+                number = b[j+1]
+                @inbounds @simd for l in 1:n
+                    y[k+l] = f(a[i+l], number)
+                end
+            else
+                number = a[i+1]
+                @inbounds @simd for l in 1:n
+                    y[k+l] = f(number, b[j+l])
+                end
             end
         end
     end

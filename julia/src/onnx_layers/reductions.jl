@@ -31,7 +31,11 @@ function (r::Reduction)(@nospecialize(x::Array), axes=nothing)
     dims = reduced(ndims(x), axes, r.all_axes)
     kept = Int[d in dims ? 1 : sizes[d] for d in eachindex(sizes)]
     y = fill(r.start(eltype(x)), Tuple(kept))
-    fold!(vec(y), r.each, r.combine, vec(x), Walk(sizes, steps_of(sizes), steps_of(kept, sizes)))
+    if sort(dims) == 1:length(dims)
+        fold_runs!(vec(y), r.each, r.combine, vec(x), prod(sizes[dims]))
+    else
+        fold!(vec(y), r.each, r.combine, vec(x), Walk(sizes, steps_of(sizes), steps_of(kept, sizes)))
+    end
     return without(Elementwise(Base.Fix2(r.finish, prod(sizes[dims])))(y), dims, r.keepdims)
 end
 
@@ -46,6 +50,20 @@ end
 "`y` without the dimensions `dims`, unless they are kept."
 function without(@nospecialize(y), dims, keepdims)
     return keepdims ? y : reshape(y, Tuple(Int[size(y, d) for d in 1:ndims(y) if !(d in dims)]))
+end
+
+"Each number of `y` is made of the `n` neighbours in `x` that are its own."
+function fold_runs!(y, each::E, combine::C, x, n) where {E,C}
+    in_parts(length(y), NUMBER_COST * length(x)) do _, items
+        for i in items
+            total = y[i]
+            @inbounds @simd for j in (i-1)*n+1:i*n
+                total = combine(total, each(x[j]))
+            end
+            y[i] = total
+        end
+    end
+    return nothing
 end
 
 function fold!(y, each::E, combine::C, x, w) where {E,C}

@@ -28,25 +28,27 @@ struct Walk
     end
 end
 
-"The walk of those `items` of the last dimension only, and where in either array it begins; the caller may walk others meanwhile."
-function part(w::Walk, items)
-    sizes = copy(w.sizes)
-    sizes[end] = length(items)
-    return Walk(sizes, w.a, w.b), (items[1] - 1) * w.a[end], (items[1] - 1) * w.b[end]
-end
+"How many multiplications a number costs that is read from memory and written to it."
+const NUMBER_COST = 8
+
+"How many runs there are."
+runs_of(w::Walk, along=1) = prod(w.sizes[along+1:end])
 
 """
 Call `f` for each run: with the number of runs before it, and the offsets (from 0) at which it begins in either
-array. A run goes along the first dimension, or the first `along`.
+array. A run goes along the first dimension, or the first `along`. `runs` are the numbers of those wanted, from 0.
 """
-function each_run(f::F, w::Walk, along=1) where {F}
+function each_run(f::F, w::Walk, along=1, runs=0:runs_of(w, along)-1) where {F}
     any(iszero, w.sizes) && return nothing
-    at, run, i, j = zeros(Int, length(w.sizes)), 0, 0, 0
-    while true
+    at, i, j, before = zeros(Int, length(w.sizes)), 0, 0, first(runs)
+    for d in along+1:length(at)
+        before, at[d] = divrem(before, w.sizes[d])
+        i += w.a[d] * at[d]
+        j += w.b[d] * at[d]
+    end
+    for run in runs
         f(run, i, j)
-        run += 1
-        d = along + 1
-        while d <= length(at)
+        for d in along+1:length(at)
             at[d] += 1
             i += w.a[d]
             j += w.b[d]
@@ -54,10 +56,9 @@ function each_run(f::F, w::Walk, along=1) where {F}
             i -= w.a[d] * at[d]
             j -= w.b[d] * at[d]
             at[d] = 0
-            d += 1
         end
-        d > length(at) && return nothing
     end
+    return nothing
 end
 
 shape_of(@nospecialize(x)) = Int[size(x, d) for d in 1:ndims(x)]

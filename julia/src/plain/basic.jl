@@ -54,7 +54,12 @@ function (d::Dense)(x::Array{Float32})
             d.bias === false ? fill_range!(y, out * (column - 1), out) : copyto!(y, out * (column - 1) + 1, d.bias, 1, out)
         end
         GC.@preserve x y begin
-            width > 0 && add_product!(matrix(y, out * first, out, n), d.weight, matrix(x, width * first, width, n))
+            from, to = matrix(x, width * first, width, n), matrix(y, out * first, out, n)
+            if n == 1
+                BLAS.gemv!('N', 1.0f0, d.weight, vector(from), 1.0f0, vector(to))
+            elseif width > 0
+                BLAS.gemm!('N', 'N', 1.0f0, d.weight, from, 1.0f0, to)
+            end
         end
         activate!(y, d.σ, out * first, out * n)
     end

@@ -122,23 +122,19 @@ function product!(y, x, weight, w::Window, piece, part)
             columns!(buffer, x, x_offset, x_size, y_size, size(weight, 4), piece.rows, w)
             columns = view(matrix(buffer, 0, length(places), depth), 1:length(places), :)
         end
-        add_product!(view(matrix(y, pixels * (size(y, 4) * piece.image + piece.channels[1]), pixels, channels), places, :),
-                     columns, matrix(weight, depth * piece.channels[1], depth, channels))
+        weights = matrix(weight, depth * piece.channels[1], depth, channels)
+        made = matrix(y, pixels * (size(y, 4) * piece.image + piece.channels[1]), pixels, channels)
+        if pixels == 1
+            BLAS.gemv!('T', 1.0f0, weights, vector(columns), 1.0f0, vector(made))
+        else
+            BLAS.gemm!('N', 'N', 1.0f0, columns, weights, 1.0f0, view(made, places, :))
+        end
     end
     return nothing
 end
 
-"`C += A * B`. OpenBLAS makes no difference for a vector, and would copy the other matrix for it."
-function add_product!(C, A, B)
-    if size(C, 2) == 1
-        BLAS.gemv!('N', 1.0f0, A, view(B, :, 1), 1.0f0, view(C, :, 1))
-    elseif size(C, 1) == 1
-        BLAS.gemv!('T', 1.0f0, B, view(A, 1, :), 1.0f0, view(C, 1, :))
-    else
-        BLAS.gemm!('N', 'N', 1.0f0, A, B, 1.0f0, C)
-    end
-    return nothing
-end
+"The numbers of a matrix of one row or column. OpenBLAS multiplies a vector as it does a matrix, unless it is told."
+vector(x) = unsafe_wrap(Array, pointer(x), length(x))
 
 "An m by n matrix in the memory of `x`, from `offset` (from 0) on; the caller preserves `x`."
 matrix(x::Array{Float32}, offset, m, n) = unsafe_wrap(Array, pointer(x, offset + 1), (m, n))
