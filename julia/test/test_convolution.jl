@@ -45,6 +45,27 @@ end
     end
 end
 
+@testset "Conv with a kernel a channel takes kernels and planes of every size" begin
+    for kernel in ((1, 1), (3, 3), (5, 5), (7, 7), (2, 13)), plane in ((1, 1), (7, 7), (30, 17)), strides in ((1, 1), (2, 2))
+        before, after = reverse(kernel) .÷ 2, (reverse(kernel) .- 1) .÷ 2
+        @test conv_agrees(numbers(plane..., 5, 2), numbers(kernel..., 1, 5); group=5, strides=strides, pads=(before..., after...))
+    end
+end
+
+@testset "Conv with a kernel a channel has many planes, one after the other in parts" begin
+    @test conv_agrees(numbers(9, 8, 700, 3), numbers(3, 3, 1, 700); group=700, pads=(1, 1, 1, 1))
+end
+
+@testset "what is no number goes no farther than the windows that see it" begin
+    x = numbers(8, 7, 4, 2)
+    x[1, 1, 1, 1], x[8, 7, 2, 1], x[8, 1, 4, 1] = NaN, Inf, -Inf
+    for strides in ((1, 1), (2, 2)), (w, group) in ((numbers(3, 3, 1, 4), 4), (numbers(3, 3, 2, 2), 2))
+        options = (strides=strides, pads=(1, 1, 1, 1), group=group)
+        expected = conv_reference(x, w, zeros(size(w, 4)); options...)
+        @test all(y -> all(isapprox.(y, expected; atol=1f-5, nans=true)), run_node(conv_line("x,w"; options...), x, "w" => w))
+    end
+end
+
 @testset "Conv in one dimension is Conv in two, of which one has size 1" begin
     x, w, b = numbers(9, 4, 2), numbers(3, 2, 6), numbers(6)
     expected = conv_reference(reshape(x, 9, 1, 4, 2), reshape(w, 3, 1, 2, 6), b;

@@ -62,6 +62,17 @@ end
     @test run_node(node("Round"), Float32[-2.5, -1.5, -0.5, 0.5, 1.5, 2.4]) == [[-2, -2, 0, 0, 2, 2] for b in BACKENDS]
 end
 
+@testset "arrays of many numbers are computed in parts" begin
+    x = numbers(64, 64, 81, 1)
+    @test agrees(run_node(node("Neg"), x), .-x)
+    for b in (numbers(64, 64, 81, 1), numbers(1, 1, 81, 1), numbers(64, 1, 81, 1), numbers(1, 64, 1, 1))
+        @test agrees(run_node("node Mul in=x,b out=y name=n", x, "b" => b), x .* b)
+        @test agrees(run_node("node Sub in=b,x out=y name=n", x, "b" => b), b .- x)
+    end
+    mean = "node ReduceMean in=x,axes out=y name=n keepdims=1 noop_with_empty_axes=0"
+    @test agrees(run_node(mean, x, "axes" => Int64[2, 3]), sum(x; dims=(1, 2)) ./ 4096)
+end
+
 @testset "what is no real number is NaN" begin
     for (name, outside) in ("Sqrt" => -1, "Log" => -1, "Asin" => 2, "Acos" => -2, "Atanh" => 2, "Acosh" => 0.5, "Sin" => Inf)
         @test all(y -> all(isnan, y), run_node(node(name), Float32[outside, NaN]))

@@ -37,6 +37,19 @@ end
     end
 end
 
+@testset "an answer stays as it is while others are computed, for batches that come and go" begin
+    lines = ["node Neg in=x out=a name=a", "node Flatten in=a out=b name=b axis=1", "node Abs in=a out=c name=c",
+             "node Add in=c,a out=d name=d", "node Flatten in=d out=e name=e axis=1", "node Mul in=b,e out=f name=f",
+             "node Sub in=f,b out=g name=g", "node Exp in=g out=y name=y"]
+    value(v) = exp((abs(v) - v) * -v + v)
+    for backend in BACKENDS
+        model = F.build(F.read_graph(graph_file((-1, 3, 2, 2), [], lines)), backend)
+        inputs = [numbers(2, 2, 3, batch) .* i for (i, batch) in enumerate((2, 2, 1, 3, 3, 2))]
+        answers = [F.predict(model, x) for x in inputs]
+        @test answers ≈ [reshape(value.(x), 12, :) for x in inputs]
+    end
+end
+
 @testset "runs of layers are chains, and an activation moves into the layer before it" begin
     model = F.build(F.read_graph(RESIDUAL_FILE), BACKENDS[1])
     @test model.nodes == 9

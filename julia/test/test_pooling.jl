@@ -37,6 +37,8 @@ pool_line(operator, o, rest="") =
         (plane, (kernel_shape=(3, 2), strides=(1, 2), pads=(1, 0, 0, 1))),
         (plane, (kernel_shape=(3, 3), strides=(2, 3), pads=(1, 1, 1, 1))),
         (plane, (kernel_shape=(1, 4),)),
+        (plane, (kernel_shape=(8, 9), strides=(8, 9))),
+        (plane, (kernel_shape=(8, 9), strides=(8, 9), pads=(1, 1, 0, 0))),
         (plane, (kernel_shape=(2, 3), strides=(1, 2), pads=(1, 0, 0, 1), dilations=(3, 2))),
         (plane, (kernel_shape=(3, 3), strides=(2, 2), ceil_mode=1)),
         (plane, (kernel_shape=(3, 2), strides=(3, 4), pads=(1, 0, 1, 1), ceil_mode=1)),
