@@ -19,7 +19,7 @@ function run_workload(backend::Backend)
             open(requests) do input
                 open(output -> serve(Pipe(input, output), backend), answers, "w")
             end
-            PlainLayers.forget_scratch()
+            PlainLayers.forget_memory()
             return read(answers)
         end
     end

@@ -34,5 +34,8 @@ const SCRATCH = [Float32[]]
 "The buffer of `part`, with room for `n` numbers."
 scratch(part, n) = length(SCRATCH[part]) < n ? resize!(SCRATCH[part], n) : SCRATCH[part]
 
-"Let go of the buffers, which grow again as they are needed."
-forget_scratch() = empty!(SCRATCH)
+"Let go of the buffers and the spare arrays, which grow again as they are needed."
+function forget_memory()
+    empty!(SCRATCH)
+    keep_spares_for!(())
+end
