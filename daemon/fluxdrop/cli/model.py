@@ -12,9 +12,11 @@ from fluxdrop.cli.options import (
     EngineOption,
     JsonOption,
     RootOption,
+    bundle_of,
     optional_root,
     print_json,
     refuse_existing,
+    settings_of,
 )
 
 if TYPE_CHECKING:
@@ -52,7 +54,6 @@ def add(
     json_output: JsonOption = False,
 ) -> None:
     """Add an image classifier, after proving that it runs and, if it is ONNX, agrees with onnxruntime."""
-    from fluxdrop import config
     from fluxdrop.cli.progress import spinner
     from fluxdrop.layout import find_root
     from fluxdrop.logs import configure
@@ -76,7 +77,7 @@ def add(
         added = add_model(
             served,
             source,
-            config.load(served.path, {"engine": engine}),
+            settings_of(served, engine=engine),
             name=name,
             labels=_labels(labels),
             options=options,
@@ -110,12 +111,11 @@ def add(
 @model_app.command("list")
 def list_models(root: RootOption = None, json_output: JsonOption = False) -> None:
     """List the models that are there: the embedded ones and those that were added."""
-    from fluxdrop import config
     from fluxdrop.errors import FluxdropError
     from fluxdrop.predict.bundle import known_bundles, load_bundle
 
     served = optional_root(root)
-    used = config.load(served.path if served else None).model
+    used = settings_of(served).model
     rows: list[dict[str, Any]] = []
     for name, folder in sorted(known_bundles(served.models if served else None).items()):
         row: dict[str, Any] = {"name": name, "folder": str(folder), "in_use": name == used}
@@ -148,19 +148,17 @@ def check(
     json_output: JsonOption = False,
 ) -> None:
     """Compare the model with onnxruntime, node by node; exit code 1 if one diverges."""
-    from fluxdrop import config
     from fluxdrop.cli.progress import spinner
     from fluxdrop.errors import FluxdropError
     from fluxdrop.logs import configure
-    from fluxdrop.predict.bundle import load_bundle
     from fluxdrop.predict.julia_engine import run_graphs
     from fluxdrop.predict.parity import TOLERANCE, by_node, samples
     from fluxdrop.provision import find_julia
 
     configure("error")
     served = optional_root(root)
-    settings = config.load(served.path if served else None)
-    bundle = load_bundle(model, served.models if served else None)
+    settings = settings_of(served)
+    bundle = bundle_of(served, model)
     if bundle.kind == "flux":
         raise FluxdropError(
             f"The model {bundle.name} is a native Flux model: there is no ONNX file to compare it with",
@@ -208,11 +206,9 @@ def use(
     """Judge pictures by this model from now on; a running daemon changes over without a pause."""
     from contextlib import closing
 
-    from fluxdrop import config
     from fluxdrop.cli.progress import spinner
     from fluxdrop.layout import find_root, holder
     from fluxdrop.logs import configure
-    from fluxdrop.predict.bundle import load_bundle
     from fluxdrop.predict.choose import open_engine
     from fluxdrop.service.orders import ModelOrder, choose_model, order
 
@@ -222,8 +218,8 @@ def use(
         if holder(served) is not None:
             order(served, ModelOrder(model), lambda: None)
         else:
-            settings = config.load(served.path, {"model": model})
-            with closing(open_engine(settings, load_bundle(model, served.models))):
+            settings = settings_of(served, model=model)
+            with closing(open_engine(settings, bundle_of(served, model))):
                 choose_model(served, model)
     if json_output:
         print_json({"model": model, "running": holder(served) is not None})
@@ -240,11 +236,10 @@ def compile_model(
 ) -> None:
     """Compile a model to the graph file that julia/flux_model.jl and the worker read."""
     from fluxdrop.durable import write
-    from fluxdrop.predict.bundle import load_bundle
     from fluxdrop.predict.compiler.compile import compile_bundle
 
     served = optional_root(root)
-    loaded = load_bundle(bundle, served.models if served else None)
+    loaded = bundle_of(served, bundle)
     refuse_existing(output)
     graph = compile_bundle(loaded)
     write(output, graph)

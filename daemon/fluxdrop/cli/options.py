@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from fluxdrop.config import Settings
     from fluxdrop.layout import Root
+    from fluxdrop.predict.bundle import Bundle
 
 RootOption = Annotated[
     Path | None,
@@ -44,6 +46,20 @@ def optional_root(given: Path | None) -> Root | None:
     if given is not None or os.environ.get("FLUXDROP_ROOT") or Root(Path.cwd()).inbox.is_dir():
         return find_root(given)
     return None
+
+
+def settings_of(root: Root | None, **flags: str | None) -> Settings:
+    """The settings of *root*, or without one those of the environment; *flags* win over them."""
+    from fluxdrop import config
+
+    return config.load(root.path if root else None, flags)
+
+
+def bundle_of(root: Root | None, model: str) -> Bundle:
+    """The bundle that *model* names: one added to *root*, an embedded one, or a folder."""
+    from fluxdrop.predict.bundle import load_bundle
+
+    return load_bundle(model, root.models if root else None)
 
 
 def refuse_existing(output: Path) -> None:

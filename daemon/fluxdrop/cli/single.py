@@ -11,9 +11,11 @@ from fluxdrop.cli.options import (
     EngineOption,
     JsonOption,
     RootOption,
+    bundle_of,
     optional_root,
     print_json,
     refuse_existing,
+    settings_of,
 )
 
 if TYPE_CHECKING:
@@ -42,7 +44,6 @@ def generate(
     """Make a picture of PROMPT; where it asks for several, the others get -2, -3, ... at their names."""
     import msgspec
 
-    from fluxdrop import config
     from fluxdrop.cli.progress import steps_bar
     from fluxdrop.generate.generator import Generator, Order
     from fluxdrop.generate.prompt_file import read_prompts
@@ -50,7 +51,7 @@ def generate(
 
     configure("warning")
     served = optional_root(root)
-    settings = config.load(served.path if served else None, {"pipeline": pipeline})
+    settings = settings_of(served, pipeline=pipeline)
     generator = Generator(settings)
     unfinished = output.with_name(f".{output.name}.tmp")
     found = []
@@ -96,12 +97,9 @@ def preprocess(
     """Turn PICTURE into the tensor that the model sees."""
     import numpy as np
 
-    from fluxdrop import config
-    from fluxdrop.predict.bundle import load_bundle
-
     served = optional_root(root)
-    settings = config.load(served.path if served else None, {"model": model})
-    bundle = load_bundle(settings.model, served.models if served else None)
+    settings = settings_of(served, model=model)
+    bundle = bundle_of(served, settings.model)
     refuse_existing(output)
     tensor = _tensor_of(picture, settings, bundle.spec.input)
     with output.open("xb") as file:
@@ -122,16 +120,14 @@ def predict(
     """Print what the model makes of a picture, or of a tensor from `fluxdrop preprocess`."""
     import msgspec
 
-    from fluxdrop import config
     from fluxdrop.logs import configure
-    from fluxdrop.predict.bundle import load_bundle
     from fluxdrop.predict.choose import open_engine
     from fluxdrop.predict.classify import label_probabilities
 
     configure("warning")
     served = optional_root(root)
-    settings = config.load(served.path if served else None, {"engine": engine, "model": model})
-    bundle = load_bundle(settings.model, served.models if served else None)
+    settings = settings_of(served, engine=engine, model=model)
+    bundle = bundle_of(served, settings.model)
     spec = bundle.spec.input
     is_tensor = source.suffix.lower() == ".npy"
     tensor = _load_tensor(source, spec) if is_tensor else _tensor_of(source, settings, spec)
