@@ -38,7 +38,7 @@ flux_backend(flux, device=CPU) = Backend("flux", flux, version_of(flux), device,
 plain_backend(note) = Backend("plain", PlainLayers, "", CPU, note)
 
 "The module Flux and an empty note, or `nothing` and the reason."
-function load_flux()
+@noinline function load_flux()
     id = Base.identify_package("Flux")
     id === nothing && return nothing, "Flux is not installed in Julia's active project"
     try

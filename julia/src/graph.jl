@@ -184,7 +184,7 @@ function key_and_value(field)
     return decode(SubString(field, 1, equals - 1)), SubString(field, equals + 1)
 end
 
-list(value) = isempty(value) ? String[] : map(decode, split(value, ','))
+list(value) = isempty(value) ? String[] : String[decode(word) for word in split(value, ',')]
 
 decode(word) = '%' in word ? undo_percent(word) : String(word)
 

@@ -81,7 +81,9 @@ end
 function find_own!(steps)
     own = Set{Int}()
     for step in steps
-        append!(step.passing, filter(i -> makes_new(step.layers[i]) && makes_new(step.layers[i+1]), 1:length(step.layers)-1))
+        for i in 1:length(step.layers)-1
+            makes_new(step.layers[i]) && makes_new(step.layers[i+1]) && push!(step.passing, i)
+        end
         makes_new(step.layers[1]) || setdiff!(own, step.inputs)
         makes_new(step.layers[end]) && union!(own, step.outputs)
     end

@@ -111,7 +111,7 @@ function pads(op)
     iseven(length(values)) && all(n -> 0 <= n <= typemax(Int32), values) ||
         refuse(op, "the attribute 'pads' has the values $values")
     n = length(values) ÷ 2
-    return Tuple(values[isodd(i) ? axis : axis + n] for axis in n:-1:1 for i in 1:2)
+    return Tuple(Int[values[isodd(i) ? n - i ÷ 2 : 2n + 1 - i ÷ 2] for i in 1:2n])
 end
 
 "`f` with the node's constants bound, so that it takes the computed inputs alone."

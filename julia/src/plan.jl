@@ -56,23 +56,25 @@ the pass that adds its bias: that saves a walk through memory.
 """
 function fuse(plan, readers, constants)
     makers = Dict{String,Any}()
-    return filter(plan) do item
-        operator = get(OPERATORS, item.node.operator, nothing)
-        operator === nothing && return true
-        if operator.number !== nothing && all(name -> number_or_absent(name, constants), item.inputs[2:end])
-            maker = get(makers, item.inputs[1], nothing)
-            if maker !== nothing && readers[item.inputs[1]] == 1
-                delete!(makers, item.inputs[1])
-                maker.activation = item
-                maker.outputs = item.outputs
-                return false
-            end
+    left = Planned[]
+    for item in plan
+        maker = pointwise_alone(item, constants) && readers[item.inputs[1]] == 1 ? get(makers, item.inputs[1], nothing) : nothing
+        if maker === nothing
+            push!(left, item)
+            fuses(item) && (makers[item.outputs[1]] = item)
+        else
+            delete!(makers, item.inputs[1])
+            maker.activation = item
+            maker.outputs = item.outputs
         end
-        if operator.fuses && length(item.outputs) == 1
-            makers[item.outputs[1]] = item
-        end
-        return true
     end
+    return left
 end
+
+"Whether it is a function of each number of its first input, with nothing else that is computed."
+pointwise_alone(item, constants) = haskey(OPERATORS, item.node.operator) && OPERATORS[item.node.operator].number !== nothing &&
+    all(name -> number_or_absent(name, constants), item.inputs[2:end])
+
+fuses(item) = haskey(OPERATORS, item.node.operator) && OPERATORS[item.node.operator].fuses && length(item.outputs) == 1
 
 number_or_absent(name, constants) = name == "-" || get(constants, name, nothing) isa Array{Float32}

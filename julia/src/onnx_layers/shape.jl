@@ -11,7 +11,15 @@ end
 function (f::Flatten)(x)
     inner = f.axis < 0 ? -f.axis : ndims(x) - f.axis
     0 <= inner <= ndims(x) || throw(DimensionMismatch("there is no axis $(f.axis) in a tensor of $(ndims(x)) dimensions"))
-    return reshape(x, prod(size(x)[1:inner]), prod(size(x)[inner+1:end]))
+    return reshape(x, size_of_axes(x, 1:inner), size_of_axes(x, inner+1:ndims(x)))
+end
+
+function size_of_axes(x, axes)
+    total = 1
+    for axis in axes
+        total *= size(x, axis)
+    end
+    return total
 end
 
 "ONNX's Reshape: in `shape`, 0 keeps the input's dimension unless `zeros`, -1 is what is left."

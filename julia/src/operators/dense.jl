@@ -17,7 +17,7 @@ end
 "The second input as Flux's (out, in)."
 function matrix_of(op, flips)
     weight = constant(op, 2)
-    ndims(weight) == 2 || refuse(op, "the weight has $(ndims(weight)) dimensions")
+    weight isa Matrix{Float32} || refuse(op, "the weight has $(ndims(weight)) dimensions")
     return flips ? permutedims(weight) : weight
 end
 
