@@ -110,6 +110,7 @@ def test_one_wrong_prompt(root: Root) -> None:
 
     (failure,) = failures(root).values()
     assert "Prompt 2 of 2: Steps is 0; possible is 1 to 1000." == failure["error"]["message"]
+    assert "Correct the prompt file and drop it once more." == failure["error"]["hint"]
     assert text == (root.failed / "cat.txt").read_text()
     assert {} == results(root)
 

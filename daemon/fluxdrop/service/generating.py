@@ -189,5 +189,7 @@ class Generating:
         self._ended.add(job.id)
 
     def _fail(self, job: Job, error: FluxdropError) -> None:
+        if error.kind == "prompt" and not error.hint:
+            error.hint = "Correct the prompt file and drop it once more."
         self._fail_job(job, "generate", error)
         self._ended.add(job.id)
