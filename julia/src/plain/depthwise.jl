@@ -51,16 +51,21 @@ place((column, row, slice), volume) = (slice * volume[2] + row) * volume[1] + co
 "How many taps are added up in one pass: all of a small kernel, or a row of it."
 taps_a_pass(w::Window) = prod(w.kernel) <= 25 ? prod(w.kernel) : w.kernel[1]
 
+"How many numbers of an output are made before their activation: small planes make short runs, and these stay in the cache."
+const ACTIVATED_AT_ONCE = 1 << 15
+
 function depthwise!(y, x, c::Conv)
-    phases, pixels = Phases(extent(x), extent(y), c.window), prod(extent(y))
-    together = max(1, 2048 ÷ pixels)  # small planes: an activation, too, goes along longer runs
-    in_parts(size(y, 4) * size(y, 5), length(y) * depth_of(c.weight)) do part, items
-        buffer = scratch(part, phases.sums + phases.run + phases.stage)
-        fill_range!(buffer, 0, length(buffer))
+    phases, pass = Phases(extent(x), extent(y), c.window), Val(taps_a_pass(c.window))
+    planes, pixels = size(y, 4) * size(y, 5), prod(extent(y))
+    in_parts(planes, length(y) * depth_of(c.weight)) do part, items
+        needed = phases.sums + phases.run + phases.stage
+        buffer = scratch(part, needed)
+        fill_range!(buffer, 0, needed)
+        together = max(1, ACTIVATED_AT_ONCE ÷ pixels)
         for first in items[1]-1:together:items[end]-1
-            planes = first:min(first + together, items[end])-1
-            sum_planes!(y, x, c, planes, buffer, phases, Val(taps_a_pass(c.window)))
-            activate!(y, c.σ, first * pixels, length(planes) * pixels)
+            last = min(first + together, items[end]) - 1
+            sum_planes!(y, x, c, first:last, buffer, phases, pass)
+            activate!(y, c.σ, first * pixels, (last - first + 1) * pixels)
         end
     end
     return nothing
