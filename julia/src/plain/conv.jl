@@ -60,8 +60,8 @@ struct Piece
     channels::UnitRange{Int}
 end
 
-"How many numbers a piece reads and makes: as many as the cache near a core holds."
-const PIECE_NUMBERS = 1 << 18
+"How many numbers a piece reads and makes: few enough for a cache, and many enough for what OpenBLAS prepares a product with."
+const PIECE_NUMBERS = 1 << 20
 
 """
 The output in pieces: rows of pixels whose columns stay in the cache between their making and their use, and enough
