@@ -178,9 +178,7 @@ end
 
 @inline function copy_row!(y, to, x, from, stride, columns)
     if stride == 1
-        @inbounds @simd ivdep for i in columns
-            y[to+i] = x[from+i]
-        end
+        copyto!(y, to + columns[1], x, from + columns[1], length(columns))
     else
         @inbounds @simd ivdep for i in columns
             y[to+i] = x[from+i*stride]
