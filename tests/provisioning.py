@@ -98,6 +98,7 @@ def debian_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", SYSTEM_PATH)
         patch.setenv("HOME", str(data / "home"))
+        patch.setenv("FLUXDROP_DATA_DIR", str(data))
         if reason := debian.why_not():
             pytest.skip(reason)
         try:
