@@ -176,9 +176,12 @@ end
     return 0 <= i < x_size[2] && 0 <= k < x_size[3] ? k * x_size[2] + i : -1
 end
 
+"`copyto!` of arrays, which a package compiled ahead calls with every number in a box (Julia 1.5)."
+@inline copy_numbers!(y, to, x, from, n) = GC.@preserve y x unsafe_copyto!(pointer(y, to), pointer(x, from), n)
+
 @inline function copy_row!(y, to, x, from, stride, columns)
     if stride == 1
-        copyto!(y, to + columns[1], x, from + columns[1], length(columns))
+        copy_numbers!(y, to + columns[1], x, from + columns[1], length(columns))
     else
         @inbounds @simd ivdep for i in columns
             y[to+i] = x[from+i*stride]

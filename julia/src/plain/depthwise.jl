@@ -91,7 +91,7 @@ end
 function copy_rows!(buffer, rows, x, plane)
     from = plane * prod(extent(x)) + 1
     for row in rows
-        copyto!(buffer, row + 1, x, from, size(x, 1))
+        copy_numbers!(buffer, row + 1, x, from, size(x, 1))
         from += size(x, 1)
     end
     return nothing
@@ -129,7 +129,7 @@ end
 function copy_sums!(y, plane, buffer, phases)
     to = plane * prod(extent(y)) + 1
     for slice in 0:size(y, 3)-1, row in 0:size(y, 2)-1
-        copyto!(y, to, buffer, phases.sums + place((0, row, slice), phases.size) + 1, size(y, 1))
+        copy_numbers!(y, to, buffer, phases.sums + place((0, row, slice), phases.size) + 1, size(y, 1))
         to += size(y, 1)
     end
     return nothing
