@@ -54,7 +54,7 @@ function volumes(x::Array{Float32}, w::Window)
 end
 
 "The spatial size of `x` in three dimensions."
-extent(x::Array{Float32,N}) where {N} = ntuple(i -> i <= N - 2 ? size(x, i) : 1, Val(3))
+extent(x::Array{Float32,N}) where {N} = (N > 2 ? size(x, 1) : 1, N > 3 ? size(x, 2) : 1, N > 4 ? size(x, 3) : 1)
 
 "`y` of five dimensions with as many as `x`."
 like(y, x::Array{Float32,N}) where {N} = reshape(y, ntuple(i -> size(y, i <= N - 2 ? i : i + 5 - N), Val(N)))
@@ -98,17 +98,22 @@ end
 
 "The output positions in each dimension whose `tap` falls on the input, and how far it is from the window's place."
 @inline function reach(y_size, x_size, w, tap)
-    shift = ntuple(i -> tap[i] * w.dilation[i] - w.pad[2i-1], Val(3))
-    columns, rows, slices = ntuple(i -> inside(shift[i], w.stride[i], x_size[i], y_size[i]), Val(3))
+    shift = (tap[1] * w.dilation[1] - w.pad[1], tap[2] * w.dilation[2] - w.pad[3], tap[3] * w.dilation[3] - w.pad[5])
+    columns = inside(shift[1], w.stride[1], x_size[1], y_size[1])
+    rows = inside(shift[2], w.stride[2], x_size[2], y_size[2])
+    slices = inside(shift[3], w.stride[3], x_size[3], y_size[3])
     return columns, rows, slices, shift
 end
 
 "The output positions (from 0) whose input position, `i * stride + shift`, is one of `0:n-1`."
 @inline function inside(shift, stride, n, outputs)
     # Divisions are what a tap of a small volume takes most time for.
-    first, last = stride == 1 ? (-shift, n - 1 - shift) : (cld(-shift, stride), fld(n - 1 - shift, stride))
+    first, last = stride == 1 ? (-shift, n - 1 - shift) : (-floored(shift, stride), floored(n - 1 - shift, stride))
     return max(0, first):min(outputs - 1, last)
 end
+
+"`fld(a, b)` for a positive `b`: Base's, as its `ntuple`, is called with boxed numbers by a package on Julia 1.5."
+@inline floored(a, b) = a ÷ b - (a % b < 0)
 
 "Where a row of output positions begins in the output, and where in the input."
 @inline function beginnings(y_offset, y_size, x_offset, x_size, w, shift, row, slice)
