@@ -71,25 +71,28 @@ function depthwise!(y, x, c::Conv)
     return nothing
 end
 
-function sum_planes!(y, x, c, planes, buffer, phases, ::Val{P}) where {P}
+function sum_planes!(y, x, c, planes, buffer, phases, pass_size::Val{P}) where {P}
     taps, share = length(phases.starts), size(y, 4) ÷ c.groups
     for plane in planes
-        n, o = divrem(plane, size(y, 4))
+        n, o = plane ÷ size(y, 4), plane % size(y, 4)
         copy_rows!(buffer, phases.rows, x, size(x, 4) * n + o ÷ share)
         phases.stage == 0 || deal!(buffer, phases)
         fill_range!(buffer, phases.sums, phases.run, c.bias === false ? 0.0f0 : c.bias[o+1])
         for pass in 0:P:taps-1
-            starts = ntuple(i -> @inbounds(phases.starts[pass+i]), Val(P))
+            starts = taken(phases.starts, pass + 1, 1, pass_size)
             # Backwards: this is the flip of the kernel.
-            add_taps!(buffer, phases, starts, ntuple(i -> @inbounds(c.weight[(o+1)*taps-pass-i+1]), Val(P)))
+            add_taps!(buffer, phases, starts, taken(c.weight, (o + 1) * taps - pass, -1, pass_size))
         end
         copy_sums!(y, plane, buffer, phases)
     end
     return nothing
 end
 
+"The numbers of `x` at `place` and on, `step` apart, as a tuple of `P`."
+@generated taken(x, place, step, ::Val{P}) where {P} = Expr(:tuple, (:(@inbounds x[place+$i*step]) for i in 0:P-1)...)
+
 function copy_rows!(buffer, rows, x, plane)
-    from = plane * prod(extent(x)) + 1
+    from = plane * volume(extent(x)) + 1
     for row in rows
         copy_numbers!(buffer, row + 1, x, from, size(x, 1))
         from += size(x, 1)
@@ -127,7 +130,7 @@ end
 
 "The sums that are wanted, to a plane of `y`."
 function copy_sums!(y, plane, buffer, phases)
-    to = plane * prod(extent(y)) + 1
+    to = plane * volume(extent(y)) + 1
     for slice in 0:size(y, 3)-1, row in 0:size(y, 2)-1
         copy_numbers!(y, to, buffer, phases.sums + place((0, row, slice), phases.size) + 1, size(y, 1))
         to += size(y, 1)

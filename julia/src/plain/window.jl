@@ -115,6 +115,9 @@ end
 "`fld(a, b)` for a positive `b`: Base's, as its `ntuple`, is called with boxed numbers by a package on Julia 1.5."
 @inline floored(a, b) = a ÷ b - (a % b < 0)
 
+"The numbers in a volume of such a size."
+@inline volume((width, height, depth)) = width * height * depth
+
 "Where a row of output positions begins in the output, and where in the input."
 @inline function beginnings(y_offset, y_size, x_offset, x_size, w, shift, row, slice)
     to = y_offset + (slice * y_size[2] + row) * y_size[1] + 1
