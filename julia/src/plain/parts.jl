@@ -18,8 +18,12 @@ function in_parts(@nospecialize(f), n, cost)
     end
     # What no other thread has begun, this one does while it waits: on a busy machine the others come late.
     others = Task[Threads.@spawn(f(part, part_of(n, parts, part) .+ 1)) for part in 2:parts]
-    f(1, part_of(n, parts, 1) .+ 1)
-    foreach(wait, others)
+    try
+        f(1, part_of(n, parts, 1) .+ 1)
+    finally
+        # They write to the buffers that the next call uses.
+        foreach(wait, others)
+    end
     return nothing
 end
 

@@ -115,7 +115,7 @@ end
 "`fld(a, b)` for a positive `b`: Base's, as its `ntuple`, is called with boxed numbers by a package on Julia 1.5."
 @inline floored(a, b) = a ÷ b - (a % b < 0)
 
-"The numbers in a volume of such a size."
+"The numbers in a volume of such a size: what `prod` gives, which is called with boxed numbers, too."
 @inline volume((width, height, depth)) = width * height * depth
 
 "Where a row of output positions begins in the output, and where in the input."
