@@ -7,9 +7,8 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from time import perf_counter
 
-from benchmarks.station import pictures, serving
+from benchmarks.station import seconds_a_picture
 from benchmarks.table import Row, seconds
 from fluxdrop.predict.bundle import load_bundle
 from fluxdrop.predict.compiler.compile import compile_bundle
@@ -24,7 +23,7 @@ _PROCESSES = 3
 def rows() -> Iterator[Row]:
     """The time of one script call, divided by the time a picture of a batch of 200."""
     with tempfile.TemporaryDirectory() as folder:
-        figure = _script(Path(folder)) / _daemon()
+        figure = _script(Path(folder)) / seconds_a_picture(_PICTURES)
     what = "a picture through the daemon, against a fresh julia process"
     yield Row(what, ">= 300", figure, "x faster", figure >= 300)
 
@@ -45,13 +44,3 @@ def _script(folder: Path) -> float:
     return seconds(
         lambda: subprocess.run(argv, env=environment, check=True, capture_output=True), _PROCESSES
     )
-
-
-def _daemon() -> float:
-    """Seconds a picture, from the drop of 200 to the last durable result."""
-    with serving() as station:
-        pictures(station.root.path / "batch", _PICTURES)
-        started = perf_counter()
-        (station.root.path / "batch").rename(station.root.inbox / "batch")
-        station.wait_for(_PICTURES)
-        return (perf_counter() - started) / _PICTURES

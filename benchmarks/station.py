@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from time import sleep
+from time import perf_counter, sleep
 from typing import NamedTuple
 
 import numpy as np
@@ -74,6 +74,18 @@ def pictures(folder: Path, count: int) -> None:
     samples = sorted(_SAMPLES.glob("*.png"))
     for number in range(count):
         shutil.copyfile(samples[number % len(samples)], folder / f"{number:05}.png")
+
+
+def seconds_a_picture(count: int) -> float:
+    """By a warm daemon of its own, from the drop of *count* pictures, by one rename of their folder, to
+    the last durable result.
+    """
+    with serving() as station:
+        pictures(station.root.path / "batch", count)
+        started = perf_counter()
+        (station.root.path / "batch").rename(station.root.inbox / "batch")
+        station.wait_for(count)
+        return (perf_counter() - started) / count
 
 
 def tensor_of(path: Path, bundle: Bundle) -> NDArray[np.float32]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 
-from benchmarks.station import SETTINGS, pictures, serving, tensor_of
+from benchmarks.station import SETTINGS, pictures, seconds_a_picture, tensor_of
 from benchmarks.table import Row
 from fluxdrop.predict.bundle import load_bundle
 from fluxdrop.predict.choose import open_engine
@@ -22,23 +22,13 @@ _TIMES = 3
 
 def rows() -> Iterator[Row]:
     """Drop to last durable result, the daemon and the loop in turns."""
-    rounds = [(_loop(_FEW), _daemon(_FEW)) for _ in range(_TIMES)]
+    rounds = [(_loop(_FEW), seconds_a_picture(_FEW)) for _ in range(_TIMES)]
     ratio = median(loop / daemon for loop, daemon in rounds)
     what = "2,000 small PNGs at once, against a bare loop without fsync"
     yield Row(what, ">= 1.0", ratio, "x as fast", ratio >= 1)
-    growth = _daemon(_MANY) / median(daemon for _, daemon in rounds)
+    growth = seconds_a_picture(_MANY) / median(daemon for _, daemon in rounds)
     what = "a file of 20,000 at once, against one of 2,000"
     yield Row(what, "<= 1.1", growth, "x", growth <= 1.1)
-
-
-def _daemon(count: int) -> float:
-    """Seconds a picture; all are dropped by one rename of their folder."""
-    with serving() as station:
-        pictures(station.root.path / "batch", count)
-        started = perf_counter()
-        (station.root.path / "batch").rename(station.root.inbox / "batch")
-        station.wait_for(count)
-        return (perf_counter() - started) / count
 
 
 def _loop(count: int) -> float:
