@@ -16,6 +16,7 @@ include("references.jl")
 @testset "fluxdrop worker" begin
     include("test_wire.jl")
     include("test_graph.jl")
+    include("test_parts.jl")
     include("test_convolution.jl")
     include("test_pooling.jl")
     include("test_normalisation.jl")
