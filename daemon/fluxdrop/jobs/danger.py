@@ -1,30 +1,33 @@
 """Which jobs the daemon itself may have died over.
 
 Pictures are decoded in the daemon and, by some engines, predicted there: a library that crashes, or
-a system short of memory, then ends all of it. So each job leaves a mark in its folder for as long as
-that can happen. A mark that is still there at the next start is a death. Other deaths, as long as a
-job waits or is published or a worker has it, are not counted against it.
+a system short of memory, then ends all of it. So each stage's file names the jobs in hand for as
+long as that can happen. Whom it still names at the next start, the daemon died over, which a mark in
+the job's folder counts. Other deaths, as long as a job waits or is published or a worker has it, are
+not counted against it.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.jobs.job import Job, printable
+from fluxdrop.layout import Root
 
 MOST_DEATHS = 3
 
-Danger = Literal["preprocess", "predict"]
+Stage = Literal["preprocess", "predict"]
 
 
 class Died(NamedTuple):
     """In which *stage* the daemon died over a job, and how many times in a row."""
 
-    stage: Danger
+    stage: Stage
     deaths: int
 
     def error(self, job: Job) -> FluxdropError:
@@ -38,22 +41,52 @@ class Died(NamedTuple):
         )
 
 
-@contextmanager
-def in_danger(jobs: Sequence[Job], stage: Danger) -> Iterator[None]:
-    """Say that the daemon would die over *jobs* if it died while the body runs."""
-    with ExitStack() as marks:
-        for job in jobs:
-            mark = _mark(job.folder, stage)
-            # A byte for each time; it outlives the process without a sync, if not a power cut.
-            with mark.open("ab") as file:
-                file.write(b".")
-            marks.callback(mark.unlink, missing_ok=True)
-        yield
+class Danger:
+    """Which jobs *stage* has in hand in the daemon of *root*. One thread owns it, and closes it."""
+
+    def __init__(self, root: Root, stage: Stage) -> None:
+        self._stage = stage
+        self._fd = os.open(_file(root, stage), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+
+    @contextmanager
+    def over(self, jobs: Sequence[Job]) -> Iterator[None]:
+        """Say that the daemon would die over *jobs* if it died while the body runs."""
+        if not jobs:
+            yield
+            return
+        # It outlives the process without a sync, if not a power cut. A file for each job would cost
+        # more than decoding a small picture does.
+        os.pwrite(self._fd, "".join(f"{job.id}\n" for job in jobs).encode(), 0)
+        try:
+            yield
+        finally:
+            os.ftruncate(self._fd, 0)
+            for job in jobs:
+                if job.suspect:
+                    _mark(job.folder, self._stage).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        os.close(self._fd)
+
+
+def count_deaths(root: Root) -> None:
+    """Count one more death over each job that an earlier daemon of *root* had in hand at its end."""
+    for stage in get_args(Stage):
+        file = _file(root, stage)
+        with suppress(FileNotFoundError):
+            in_hand = {os.fsdecode(line) for line in file.read_bytes().splitlines()}
+            # Whatever a power cut left in the file, it only names what is there.
+            for folder in root.work.iterdir():
+                if folder.name in in_hand:
+                    with _mark(folder, stage).open("ab") as mark:
+                        mark.write(b".")
+            os.truncate(file, 0)
 
 
 def deaths(folder: Path) -> Died | None:
     """How the daemon died over the job in *folder*; None when it did not."""
-    for stage in get_args(Danger):
+    for stage in get_args(Stage):
         try:
             return Died(stage, _mark(folder, stage).stat().st_size)
         except FileNotFoundError:
@@ -61,5 +94,9 @@ def deaths(folder: Path) -> Died | None:
     return None
 
 
-def _mark(folder: Path, stage: Danger) -> Path:
+def _file(root: Root, stage: Stage) -> Path:
+    return root.state / f"in-{stage}"
+
+
+def _mark(folder: Path, stage: Stage) -> Path:
     return folder / f"in-{stage}"

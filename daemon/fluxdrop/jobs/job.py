@@ -80,6 +80,8 @@ class Job:
     attempts: int = 0
     fault: str = ""
     """Why the intake says that it has to fail."""
+    suspect: bool = False
+    """Whether the daemon died over it before."""
     sha256: str | None = None
     prompt: str | None = None
     warnings: list[str] = field(default_factory=list)

@@ -11,7 +11,8 @@ from fluxdrop import durable, faults
 from fluxdrop.errors import FluxdropError
 from fluxdrop.intake.claim import discard_empty
 from fluxdrop.jobs import danger
-from fluxdrop.jobs.job import claimed_row, open_job
+from fluxdrop.jobs.danger import Died
+from fluxdrop.jobs.job import Job, claimed_row, open_job
 from fluxdrop.jobs.store import Store
 from fluxdrop.layout import Root
 from fluxdrop.logs import get_logger
@@ -37,7 +38,7 @@ class Admission:
         self._in_flight: dict[str, bool] = {}
         self._claims: deque[Path] = deque()
         """What is claimed and not yet in the index and with the first stage."""
-        self._suspects: set[str] = set()
+        self._suspects: dict[str, Died] = {}
         """What the daemon may have died of."""
 
     def __bool__(self) -> bool:
@@ -52,6 +53,7 @@ class Admission:
         """Finish what an earlier run had given its names, and queue what else it had claimed."""
         self._claims.clear()
         self._suspects.clear()
+        danger.count_deaths(self._root)
         folders = sorted(path for path in self._root.work.iterdir() if path.is_dir())
         store.keep_claims(folder.name for folder in folders)
         planned = []
@@ -69,7 +71,7 @@ class Admission:
                 durable.remove_tree(folder)
             elif died := danger.deaths(folder):
                 log.warning("the daemon died over a job", job=folder.name, **died._asdict())
-                self._suspects.add(folder.name)
+                self._suspects[folder.name] = died
                 self._claims.appendleft(folder)
             else:
                 log.info("taken up again", job=folder.name)
@@ -77,14 +79,27 @@ class Admission:
 
     def take(self, line: Line, store: Store) -> None:
         """Take on what may begin; what may not yet stays. Raises OSError where the disk is in the way."""
-        for _ in range(len(self._claims)):
-            if not self._is_there():
-                break
-            if self._has_to_wait(self._claims[0].name):
-                self._claims.rotate(-1)
-            else:
-                self._take(self._claims[0], line, store)
+        if not self._is_there():
+            return
+        jobs: deque[Job] = deque()
+        try:
+            for _ in range(len(self._claims)):
+                if self._has_to_wait(self._claims[0].name):
+                    self._claims.rotate(-1)
+                    continue
+                job = self._open(self._claims[0])
                 self._claims.popleft()
+                if job is not None:
+                    jobs.append(job)
+            if jobs:
+                store.claimed(map(claimed_row, jobs))
+            while jobs:
+                self._begin(jobs[0], line, store)
+                jobs.popleft()
+        except OSError:
+            for job in reversed(jobs):
+                self._claims.appendleft(job.folder)
+            raise
 
     def cancel(self, line: Line, job_ids: list[str]) -> None:
         """End those of *job_ids* that are in hand."""
@@ -98,7 +113,7 @@ class Admission:
         """The job is no longer in hand."""
         with self._counting:
             self._in_flight.pop(job_id, None)
-            self._suspects.discard(job_id)
+            self._suspects.pop(job_id, None)
 
     def has_room(self, is_prompt: bool) -> bool:
         """Whether one more prompt, or picture, may be claimed."""
@@ -120,25 +135,29 @@ class Admission:
                 return not self._in_flight.keys() <= {job_id}
             return bool(self._suspects)
 
-    def _take(self, folder: Path, line: Line, store: Store) -> None:
+    def _open(self, folder: Path) -> Job | None:
+        """The job in *folder*, which is in hand from now on; None where there is none."""
         try:
             job = open_job(folder)
+            if job is None:
+                discard_empty(folder)
         except FluxdropError as error:
             log.error("left alone", job=folder.name, reason=error.message)
-            self.ended(folder.name)
-            return
+            job = None
         if job is None:
-            discard_empty(folder)
             self.ended(folder.name)
-            return
-        store.claimed([claimed_row(job)])
+            return None
         with self._counting:
             self._in_flight[job.id] = job.kind == "prompt"
+        return job
+
+    def _begin(self, job: Job, line: Line, store: Store) -> None:
         faults.point("job-in-index")
-        died = danger.deaths(job.folder)
+        died = self._suspects.get(job.id)
         if died and died.deaths >= danger.MOST_DEATHS:
             row = store.get(job.id)
             job.attempts = row.attempts if row else 0
             line.fail(job, died.stage, died.error(job))
         else:
+            job.suspect = died is not None
             line.accept(job)

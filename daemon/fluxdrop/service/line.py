@@ -19,6 +19,7 @@ from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.failures import cancelled
 from fluxdrop.jobs import job as jobs
+from fluxdrop.jobs.danger import Danger
 from fluxdrop.jobs.job import CANCELLED, Job, claimed_row
 from fluxdrop.jobs.store import Store
 from fluxdrop.layout import Root
@@ -89,7 +90,11 @@ class Line:
             passes=self._passes,
         )
         self._predict = Predicting(
-            self._deaths, self._stop, hand_on=self._publishing.put, fail=self.fail
+            self._deaths,
+            Danger(root, "predict"),
+            self._stop,
+            hand_on=self._publishing.put,
+            fail=self.fail,
         )
         self._predicting = Stage[Prepared | Retire | Swap](
             "predict",
@@ -106,6 +111,7 @@ class Line:
             settings,
             store,
             self._waiting,
+            Danger(root, "preprocess"),
             open_further=self._further,
             hand_on=self._predicting.put,
             fail=self.fail,
@@ -117,6 +123,7 @@ class Line:
             limit=1024,
             stop=self._stop,
             passes=self._passes,
+            end=self._preprocess.close,
         )
         self._generate = Generating(
             settings,

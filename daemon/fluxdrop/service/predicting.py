@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fluxdrop import faults
 from fluxdrop.child import ChildDied
 from fluxdrop.errors import FluxdropError
-from fluxdrop.jobs.danger import in_danger
+from fluxdrop.jobs.danger import Danger
 from fluxdrop.predict.classify import label_probabilities
 from fluxdrop.predict.engine import EngineDown
 from fluxdrop.publish import outcome
@@ -33,12 +33,14 @@ class Predicting:
     def __init__(
         self,
         deaths: Deaths,
+        danger: Danger,
         stop: threading.Event,
         *,
         hand_on: Callable[[Finished], None],
         fail: Fail,
     ) -> None:
         self._deaths = deaths
+        self._danger = danger
         self._stop = stop
         self._hand_on = hand_on
         self._fail = fail
@@ -80,7 +82,8 @@ class Predicting:
             self.trouble.end()
 
     def close(self) -> None:
-        """End the engine."""
+        """End the engine, and let go of what the stage holds."""
+        self._danger.close()
         if self.model is not None:
             self.model.engine.close()
 
@@ -97,7 +100,7 @@ class Predicting:
         jobs = [item.job for item in items] if model.engine.info.pid is None else []
         while True:
             try:
-                with self._asking(), in_danger(jobs, "predict"):
+                with self._asking(), self._danger.over(jobs):
                     faults.point("prediction-begun")
                     raw = model.engine.predict(np.concatenate([item.tensor for item in items]))
                 faults.point("prediction-ended")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from io import BytesIO
+from typing import TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from fluxdrop import faults
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
-from fluxdrop.jobs.danger import in_danger
+from fluxdrop.jobs.danger import Danger
 from fluxdrop.jobs.job import Job, file_sha256
 from fluxdrop.jobs.store import Store
 from fluxdrop.preprocess.picture import open_picture
@@ -32,6 +33,7 @@ class Preprocessing:
         settings: Settings,
         store: Store,
         waiting: Waiting,
+        danger: Danger,
         *,
         open_further: Callable[[str], Model],
         hand_on: Callable[[Prepared | Retire | Swap], None],
@@ -40,6 +42,7 @@ class Preprocessing:
         self._settings = settings
         self._store = store
         self._waiting = waiting
+        self._danger = danger
         self._open_further = open_further
         self._hand_on = hand_on
         self._ready: list[Prepared | Retire | Swap] = []
@@ -56,6 +59,7 @@ class Preprocessing:
     def work(self, items: list[Pictured | Swap]) -> None:
         """Preprocess each of *items*, taking out what is done, and hand all of it on at once: so it
         makes one batch, and threads take turns less often."""
+        self._begin(items)
         try:
             while items:
                 item = items[0]
@@ -70,11 +74,22 @@ class Preprocessing:
             for done in ready:
                 self._hand_on(done)
 
+    def close(self) -> None:
+        """Let go of what it holds."""
+        self._danger.close()
+
+    def _begin(self, items: list[Pictured | Swap]) -> None:
+        """Take out of *items* what was cancelled, and count an attempt at what has had none."""
+        items[:] = [item for item in items if not _is_new(item) or self._waiting.begin(item.job)]
+        begun = [item.job for item in items if _is_new(item) and not item.job.attempts]
+        if begun:
+            attempts = self._store.begin_attempt([job.id for job in begun])
+            for job in begun:
+                job.attempts = attempts[job.id]
+
     def _work(self, item: Pictured) -> None:
-        if item.generated is None and not self._waiting.begin(item.job):
-            return
         try:
-            with item.job.timed("preprocess"), in_danger([item.job], "preprocess"):
+            with item.job.timed("preprocess"), self._danger.over([item.job]):
                 prepared = self._prepared(item)
             faults.point("decoding-ended")
         except FluxdropError as error:
@@ -85,8 +100,6 @@ class Preprocessing:
     def _prepared(self, item: Pictured) -> Prepared:
         job = item.job
         model = self._model_for(job)
-        if item.generated is None:
-            job.attempts = self._store.begin_attempt([job.id])[job.id]
         source = job.input if item.generated is None else job.image
         faults.point("decoding-begun")
         image, file_format = open_picture(
@@ -142,6 +155,11 @@ class Preprocessing:
                 self._ready.append(Retire(self.further[1]))
             self.further = name, model
         return self.further[1]
+
+
+def _is_new(item: Pictured | Swap) -> TypeGuard[Pictured]:
+    """Whether *item* meets its first stage here."""
+    return isinstance(item, Pictured) and item.generated is None
 
 
 def _recorded(job: Job, model: Model) -> NDArray[np.float32]:
