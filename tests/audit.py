@@ -19,7 +19,7 @@ from fluxdrop.publish.publisher import row_of
 from fluxdrop.publish.result import Failure, Record, Result, decode
 
 LASTING = {"jobs.sqlite3", "lock", "logs", "graphs", "models", "answers", "requests", "work"}
-LASTING |= {"rubbish", "model", "gallery.lock"}
+LASTING |= {"rubbish", "model", "gallery.lock", "plans.jsonl", "in-preprocess", "in-predict"}
 EMPTY = ("answers", "requests", "work", "rubbish")
 
 

@@ -187,9 +187,9 @@ def test_sync_all(tmp_path: Path, count: int) -> None:
 
 @pytest.mark.parametrize("count", [1, 200])
 def test_sync_all_tells_errors(tmp_path: Path, count: int) -> None:
-    """A file that is not there is not passed over in silence."""
+    """A file that cannot be there, as its folder is not, is not passed over in silence."""
     with pytest.raises(FileNotFoundError):
-        durable.sync_all([tmp_path / str(number) for number in range(count)])
+        durable.sync_all([tmp_path / "gone" / str(number) for number in range(count)])
 
 
 def test_sync_follows_no_symlink(tmp_path: Path) -> None:

@@ -24,11 +24,10 @@ from published import contents, done, files_of, in_child, publish, publishing, r
 
 from fluxdrop.jobs.store import Store
 from fluxdrop.layout import Root
-from fluxdrop.publish.publisher import PLAN
 from fluxdrop.publish.result import decode
 
 CHANGING = {"link", "rename", "replace", "unlink", "remove", "rmdir", "mkdir"}
-CHANGING |= {"open", "write", "fsync", "execute", "executemany"}
+CHANGING |= {"open", "write", "truncate", "fsync", "fdatasync", "execute", "executemany"}
 SOURCES = ("cat.png", "cat.txt", "sub/cat.pdf")
 
 
@@ -200,10 +199,22 @@ def test_file_in_the_way_of_a_plan(root: Root, in_the_way: str) -> None:
 
 def test_torn_plan(root: Root) -> None:
     """A plan that a power cut tore is none: no name was given by it."""
-    finished = done(root, "cat.png")
-    (finished.job.folder / PLAN).write_bytes(b'{"links": [["inp')
+    whole, torn = done(root, "cat.png"), done(root, "dog.png")
 
-    assert ["cat.json"] == publish(root, [finished])
+    def die_when_decided() -> int:
+        sys.addaudithook(lambda event, _: kill_oneself() if event == "os.link" else None)
+        return len(publish(root, [whole, torn]))
+
+    assert -signal.SIGKILL == in_child(die_when_decided)
+    os.truncate(root.plans, root.plans.stat().st_size - 1)
+
+    with publishing(root) as publisher:
+        plans = [publisher.planned(finished.job.folder) for finished in (whole, torn)]
+        published = publisher.publish([whole, torn])
+
+    assert [True, False] == [plan is not None for plan in plans]
+    assert ["outputs/cat.json", "outputs/dog.json"] == [path for _, path in published.records]
+    assert b"" == root.plans.read_bytes()
 
 
 def test_rubbish_of_a_kill_goes(root: Root) -> None:

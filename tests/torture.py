@@ -174,8 +174,8 @@ class Torture:
     def _make_conflict(self) -> None:
         """Let a stranger's file take a name that a plan has decided on, before it is given."""
         self._killed_by("plans-synced")
-        plan = json.loads(next(self.root.work.glob("*/plan.json")).read_bytes())
-        target = plan["links"][-1][1]
+        decided = json.loads(self.root.plans.read_bytes().splitlines()[0])
+        target = decided["plan"]["links"][-1][1]
         path = self.root.path / target
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"somebody else's")

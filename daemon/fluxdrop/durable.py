@@ -10,7 +10,7 @@ import errno
 import filecmp
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from fluxdrop import faults
@@ -62,15 +62,20 @@ def sync_folder(path: Path) -> None:
         os.close(fd)
 
 
-def sync_all(files: Sequence[Path], folders: Sequence[Path] = ()) -> None:
-    """Wait until the contents of *files* and the names in *folders* are on the disk.
+def sync_all(
+    files: Collection[Path],
+    folders: Sequence[Path] = (),
+    is_meant: Callable[[Path], bool] = lambda _path: True,
+) -> None:
+    """Wait until the contents of those of *files* that are *meant*, and the names in *folders*, are
+    on the disk.
 
     Many files are waited for together, by one sync of the filesystem, which they and the folders
     then have to share.
     """
-    if len(files) >= _MANY and _sync_filesystem(files[0]):
+    if len(files) >= _MANY and _sync_filesystem(next(iter(files)).parent):
         return
-    for path in files:
+    for path in filter(is_meant, files):
         sync_file(path)
     for path in folders:
         sync_folder(path)
@@ -81,7 +86,7 @@ def _sync_filesystem(path: Path) -> bool:
     libc = ctypes.CDLL(None, use_errno=True)
     if not hasattr(libc, "syncfs"):
         return False
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         if libc.syncfs(fd) != 0:
             number = ctypes.get_errno()
@@ -91,7 +96,7 @@ def _sync_filesystem(path: Path) -> bool:
     return True
 
 
-def give_name(source: Path, target: Path) -> None:
+def give_name(source: str | Path, target: str | Path) -> None:
     """Let *target* be a hard link to *source*, or a copy where linking fails.
 
     Doing it again is harmless. Raises NameTakenError when *target* is another file.
@@ -99,16 +104,16 @@ def give_name(source: Path, target: Path) -> None:
     try:
         os.link(source, target, follow_symlinks=False)
     except FileExistsError:
-        if _is_link(source, target):
+        if _is_link(Path(source), Path(target)):
             return
         # Linux looks whether the name is taken before it looks whether it could link.
-        if _can_link(source, target.parent):
+        if _can_link(Path(source), Path(target).parent):
             raise NameTakenError(str(target)) from None
-        _give_copy(source, target)
+        _give_copy(Path(source), Path(target))
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        _give_copy(source, target)
+        _give_copy(Path(source), Path(target))
 
 
 def take_name_back(source: Path, target: Path) -> None:

@@ -59,6 +59,11 @@ class Root:
         return self.state / "work"
 
     @property
+    def plans(self) -> Path:
+        """The names that were decided on for jobs in work/."""
+        return self.state / "plans.jsonl"
+
+    @property
     def requests(self) -> Path:
         """Jobs that commands hand to the daemon, one folder each, moved in whole."""
         return self.state / "requests"

@@ -1,6 +1,6 @@
 """Publishing: a job's files get their names for all to see, durably, once, over nobody else's.
 
-First everything is on the disk in the job's folder; then plan.json decides the names; then the
+First everything is on the disk in the job's folder; then a plan decides the names; then the
 names are given as hard links, the record's last; then the job's folder goes. After a kill anywhere
 in between, `perform` with the same plan ends in the same state. A job's folder goes by one rename
 out of work/, so that it is there whole or not at all; what it was is removed after that.
@@ -15,28 +15,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
-
 from fluxdrop import durable, faults
 from fluxdrop.jobs.job import RECORD, Job
 from fluxdrop.jobs.store import Row, Store
 from fluxdrop.layout import Root
 from fluxdrop.logs import get_logger
 from fluxdrop.publish.names import NameChooser
+from fluxdrop.publish.plans import Plan, Plans
 from fluxdrop.publish.result import Failure, Record, Result, decode, encode
 
 log = get_logger("fluxdrop.publish")
-
-PLAN = "plan.json"
-
-
-class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which names each file gets: pairs of a path below the job's folder and one below the root."""
-
-    links: list[tuple[bytes, str]]
-    """The first is in bytes, as an input's name need not be UTF-8."""
-    record: str
-    """The record's path below the root."""
 
 
 class Finished(NamedTuple):
@@ -69,6 +57,7 @@ class Publisher:
         self._root = root
         self._store = store
         self._chooser = NameChooser()
+        self._plans = Plans(root.plans, (path.name for path in root.work.iterdir()))
         self._rubbish = root.state / "rubbish"
         durable.remove_tree(self._rubbish)
         self._rubbish.mkdir()
@@ -95,15 +84,11 @@ class Publisher:
 
     def _decide(self, fresh: Sequence[tuple[Finished, Plan]]) -> None:
         files = {path for finished, _ in fresh for path, _ in finished.files}
+        files.update(finished.job.record for finished, _ in fresh)
         # An input that the daemon may not read, or that is no file, is only given back.
-        readable = [path for path in files if _is_plain(path) and os.access(path, os.R_OK)]
-        durable.sync_all([*readable, *(finished.job.record for finished, _ in fresh)])
+        durable.sync_all(files, [finished.job.folder for finished, _ in fresh], _is_readable)
         faults.point("files-synced")
-        for finished, plan in fresh:
-            (finished.job.folder / PLAN).write_bytes(msgspec.json.encode(plan))
-            faults.point("plan-written")
-        folders = [finished.job.folder for finished, _ in fresh]
-        durable.sync_all([folder / PLAN for folder in folders], folders)
+        self._plans.decide({finished.job.id: plan for finished, plan in fresh})
         faults.point("plans-synced")
 
     def perform(self, planned: Sequence[tuple[Path, Plan]]) -> Published:
@@ -123,17 +108,12 @@ class Publisher:
         faults.point("folders-synced")
         self._store.finished([row_of(record, path) for _, record, path in done])
         faults.point("index-told")
-        for folder, _, _ in done:
-            self._discard(folder)
+        self._plans.fulfilled([folder.name for folder, _, _ in done if self._discard(folder)])
         return Published([(record, path) for _, record, path in done], void)
 
     def planned(self, folder: Path) -> Plan | None:
-        """The plan in the job's *folder*, if its names were decided before a restart."""
-        try:
-            return msgspec.json.decode((folder / PLAN).read_bytes(), type=Plan)
-        except (FileNotFoundError, msgspec.DecodeError):
-            # No name is given before the plan is on the disk, so one that a power cut tore is none.
-            return None
+        """The plan for the job in *folder*, if its names were decided."""
+        return self._plans.get(folder.name)
 
     def _choose(self, finished: Finished) -> str:
         makers = [finished.record_path, *(make for _, make in finished.files)]
@@ -142,8 +122,8 @@ class Publisher:
             return any(os.path.lexists(f"{self._root.path}/{make(name)}") for make in makers)
 
         def is_blocked(folder: str) -> bool:
-            paths = {(self._root.path / make(f"{folder}/_")).parent for make in makers}
-            return any(os.path.lexists(path) and not path.is_dir() for path in paths)
+            paths = {make(f"{folder}/_").rpartition("/")[0] for make in makers}
+            return any(_is_other_than_folder(f"{self._root.path}/{path}") for path in paths)
 
         return self._chooser.choose(
             finished.job.source, is_taken, is_blocked, keeps_suffix=finished.keeps_suffix
@@ -162,35 +142,29 @@ class Publisher:
         """Give the names of *plan*; return the folders that hold them, relative to the root."""
         pairs = [*plan.links, (os.fsencode(RECORD), plan.record)]
         links = [
-            (folder / os.fsdecode(source), self._root.path / target) for source, target in pairs
+            (f"{folder}/{os.fsdecode(source)}", f"{self._root.path}/{target}")
+            for source, target in pairs
         ]
         # A subfolder may be new, and then its own name has to be on the disk as well.
         parents = {parent for _, target in pairs for parent in _parents(target)}
         try:
             for parent in sorted(parents):
-                self._make(parent)
+                _make(f"{self._root.path}/{parent}")
             to_move = [link for link in links if not _give(*link)]
             for source, target in to_move:
                 _move(source, target)
         except durable.NameTakenError:
             for source, target in links:
                 with suppress(NotADirectoryError):
-                    durable.take_name_back(source, target)
+                    durable.take_name_back(Path(source), Path(target))
             faults.point("names-taken-back")
-            (folder / PLAN).unlink()
+            self._plans.take_back(folder.name)
             faults.point("plan-void")
             raise
         return parents
 
-    def _make(self, parent: str) -> None:
-        folder = self._root.path / parent
-        if not folder.is_dir():
-            try:
-                folder.mkdir(exist_ok=True)
-            except (FileExistsError, NotADirectoryError):
-                raise durable.NameTakenError(str(folder)) from None
-
-    def _discard(self, folder: Path) -> None:
+    def _discard(self, folder: Path) -> bool:
+        """Remove the job's *folder*; whether it is gone from the jobs in hand."""
         rubbish = self._rubbish / folder.name
         try:
             folder.rename(rubbish)
@@ -200,13 +174,30 @@ class Publisher:
         except OSError as error:
             # The next start finds it, with its plan or among the rubbish, and comes here again.
             log.warning("not removed", folder=str(folder), reason=error.strerror)
+        return not folder.exists()
 
 
-def _is_plain(path: Path) -> bool:
+def _make(folder: str) -> None:
+    if not os.path.isdir(folder):  # noqa: PTH112 - hot path
+        try:
+            Path(folder).mkdir(exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise durable.NameTakenError(folder) from None
+
+
+def _is_plain(path: str) -> bool:
     try:
-        return stat.S_ISREG(path.lstat().st_mode)
+        return stat.S_ISREG(os.lstat(path).st_mode)
     except (FileNotFoundError, NotADirectoryError):
         return False
+
+
+def _is_readable(path: Path) -> bool:
+    return _is_plain(str(path)) and os.access(path, os.R_OK)
+
+
+def _is_other_than_folder(path: str) -> bool:
+    return not os.path.isdir(path) and os.path.lexists(path)  # noqa: PTH112 - hot path
 
 
 def _parents(path: str) -> Iterator[str]:
@@ -214,7 +205,7 @@ def _parents(path: str) -> Iterator[str]:
         yield path
 
 
-def _give(source: Path, target: Path) -> bool:
+def _give(source: str, target: str) -> bool:
     """Give *source* the name *target*; False where it can only be moved, or was already."""
     if not _is_plain(source):
         return False
@@ -229,13 +220,13 @@ def _give(source: Path, target: Path) -> bool:
     return True
 
 
-def _move(source: Path, target: Path) -> None:
+def _move(source: str, target: str) -> None:
     if not os.path.lexists(source):
         return
     # Only the daemon that holds the root's lock names files here, so nothing comes in between.
     if os.path.lexists(target):
-        raise durable.NameTakenError(str(target))
-    source.rename(target)
+        raise durable.NameTakenError(target)
+    Path(source).rename(target)
 
 
 def row_of(record: Record, path: str) -> Row:

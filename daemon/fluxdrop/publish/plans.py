@@ -1,0 +1,100 @@
+"""Plans: which names each job's files get, decided before the first of them is given.
+
+All plans are lines of one file, as a file for each job costs more than all else that is written of
+it. A plan holds from the moment that its line is on the disk until its job's folder is gone.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from fluxdrop import durable, faults
+
+
+class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which names each file gets: pairs of a path below the job's folder and one below the root."""
+
+    links: list[tuple[bytes, str]]
+    """The first is in bytes, as an input's name need not be UTF-8."""
+    record: str
+    """The record's path below the root."""
+
+
+class _Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    job: str
+    plan: Plan | None
+    """None takes back what an earlier line says."""
+
+
+# Made at import: msgspec 0.22 crashes when two threads meet a class of its own for the first time.
+_DECODER = msgspec.json.Decoder(_Line)
+
+
+class Plans:
+    """The plans in the file *path*, without those for jobs that are not among *job_ids*.
+
+    Only one process writes the file. Each change raises OSError when the disk is in the way, and may
+    then be tried again.
+    """
+
+    def __init__(self, path: Path, job_ids: Iterable[str]) -> None:
+        self._path = path
+        self._size = 0
+        self._plans: dict[str, Plan] = {}
+        if not path.exists():
+            path.touch()
+            durable.sync_folder(path.parent)
+        # A line that a power cut tore is the last one: no name was given by it.
+        with suppress(msgspec.DecodeError):
+            for data in re.findall(rb".*\n", path.read_bytes()):
+                self._enter(_DECODER.decode(data))
+                self._size += len(data)
+        self._keep(set(job_ids))
+
+    def get(self, job_id: str) -> Plan | None:
+        """The plan for the job *job_id*, if its names were decided."""
+        return self._plans.get(job_id)
+
+    def decide(self, plans: Mapping[str, Plan]) -> None:
+        """Have each job get the names of its plan, whatever happens from now on."""
+        self._write([_Line(job_id, plan) for job_id, plan in plans.items()])
+
+    def take_back(self, job_id: str) -> None:
+        """The plan for *job_id* is void."""
+        self._write([_Line(job_id, None)])
+
+    def fulfilled(self, job_ids: Iterable[str]) -> None:
+        """The jobs *job_ids* are done, and their folders gone."""
+        self._keep(self._plans.keys() - set(job_ids))
+
+    def _enter(self, line: _Line) -> None:
+        if line.plan is None:
+            self._plans.pop(line.job, None)
+        else:
+            self._plans[line.job] = line.plan
+
+    def _keep(self, job_ids: set[str]) -> None:
+        self._plans = {job_id: self._plans[job_id] for job_id in self._plans.keys() & job_ids}
+        if not self._plans:
+            os.truncate(self._path, 0)
+            self._size = 0
+
+    def _write(self, lines: list[_Line]) -> None:
+        data = b"".join(msgspec.json.encode(line) + b"\n" for line in lines)
+        with self._path.open("r+b") as file:
+            # Behind the last whole line may lie what an earlier try could not end.
+            file.truncate(self._size)
+            file.seek(self._size)
+            file.write(data)
+            file.flush()
+            faults.point("plan-written")
+            os.fdatasync(file.fileno())
+        self._size += len(data)
+        for line in lines:
+            self._enter(line)
