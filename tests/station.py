@@ -14,10 +14,7 @@ import pytest
 from PIL import Image
 
 from fluxdrop.config import Settings
-from fluxdrop.intake.claim import (
-    INPUT,
-    claimed_input,
-)
+from fluxdrop.intake.claim import Claim, read_claim
 from fluxdrop.intake.intake import Intake
 from fluxdrop.layout import Root
 
@@ -45,7 +42,13 @@ class Station:
 
     def source(self, claim: Path) -> str:
         """The path that *claim* had below the inbox."""
-        return str(claimed_input(claim))
+        return str(self.claim(claim).source)
+
+    def claim(self, folder: Path) -> Claim:
+        """What was claimed into *folder*."""
+        claim = read_claim(folder)
+        assert claim is not None
+        return claim
 
     def step_until(self, is_so: Callable[[], object]) -> None:
         """Step until *is_so*."""
@@ -69,7 +72,7 @@ class Station:
         sources = [self.source(claim) for claim in self.claims]
         assert len(sources) == len(set(sources))
         return {
-            source: (claim / INPUT / source).read_bytes()
+            source: self.claim(claim).input.read_bytes()
             for source, claim in zip(sources, self.claims, strict=True)
         }
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from fluxdrop.intake.claim import INPUT, claim, claimed_input, discard_empty, new_job_id
+from fluxdrop.intake.claim import INPUT, claim, discard_empty, new_job_id, place, read_claim
 from fluxdrop.layout import Root
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
@@ -26,8 +28,33 @@ def test_claim(root: Root, png: bytes) -> None:
     job = claim(root.inbox, root.work, "cats/a.png", lambda _: True)
 
     assert job is not None
-    assert inode == (job / "input/cats/a.png").stat().st_ino
-    assert "cats/a.png" == str(claimed_input(job))
+    found = read_claim(job)
+    assert found is not None
+    assert ("cats/a.png", inode) == (str(found.source), found.input.stat().st_ino)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "a.png",
+        "cats/a.png",
+        "50%.png",
+        "a%2Fb.png",
+        "a%252Fb.png",
+        f"{'a/' * 100}b.png",
+        "caf\udce9",
+    ],
+)
+def test_place_tells_the_source(tmp_path: Path, source: str) -> None:
+    """The place of an input tells its path below the inbox, whatever its length and its bytes."""
+    path = place(tmp_path, source)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+
+    claim = read_claim(tmp_path)
+
+    assert claim is not None
+    assert (source, path) == (str(claim.source), claim.input)
 
 
 @pytest.mark.parametrize("path", ["gone.png", "gone/a.png", "another.png"])
@@ -62,6 +89,6 @@ def test_discard_empty(root: Root) -> None:
     for job in ("empty", "full"):
         discard_empty(root.work / job)
 
-    assert claimed_input(root.work / "empty") is None
+    assert read_claim(root.work / "empty") is None
     assert ["full"] == [path.name for path in root.work.iterdir()]
     assert ["a.png"] == [path.name for path in (root.work / "full" / INPUT).iterdir()]

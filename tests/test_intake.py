@@ -14,7 +14,7 @@ import pytest
 from station import PATIENCE, SETTINGS, Station, events, noisy_png
 
 from fluxdrop.config import Settings
-from fluxdrop.intake.claim import INPUT, claimed_fault
+from fluxdrop.intake.claim import FAULT, INPUT
 from fluxdrop.intake.intake import Intake
 from fluxdrop.jobs.job import JobRequest
 from fluxdrop.jobs.submission import submit_request
@@ -46,7 +46,7 @@ def test_dropped(station: Station, png: bytes, tmp_path: Path, way: str) -> None
 
     assert {"a.png": png} == station.take(1)
     assert [] == list(station.root.inbox.iterdir())
-    assert [""] == [claimed_fault(folder) for folder in station.claims]
+    assert [False] == [(folder / FAULT).exists() for folder in station.claims]
     assert 0 == station.intake.waiting
 
 
@@ -153,7 +153,7 @@ def test_faults(station: Station, name: str, data: bytes, fault: str) -> None:
     station.drop(name, data)
 
     assert {name: data} == station.take(1)
-    assert fault in claimed_fault(station.claims[0])
+    assert fault in (station.claims[0] / FAULT).read_text()
 
 
 def test_many_are_left(root: Root, caplog: pytest.LogCaptureFixture) -> None:

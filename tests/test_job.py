@@ -68,7 +68,11 @@ def test_read_from_its_folder(root: Root, source: str, kind: str) -> None:
 
     job = jobs.job_in(folder)
 
-    assert (folder.name, source, folder / INPUT / source) == (job.id, job.source, job.input)
+    assert (folder.name, source, f"input of {folder.name}") == (
+        job.id,
+        job.source,
+        job.input.read_text(),
+    )
     assert (kind, JobRequest()) == (job.kind, job.request)
 
 

@@ -8,12 +8,24 @@ import secrets
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from fluxdrop import faults
 from fluxdrop.intake.scan import open_folder
 
 INPUT = "input"
 FAULT = "fault"
+_FLAT = f"{INPUT}="
+_LONGEST_NAME = 255
+
+
+class Claim(NamedTuple):
+    """What a job's folder holds: *source* is the path that its *input* had below the inbox, *others*
+    are the names of what else lies there."""
+
+    source: PurePosixPath
+    input: Path
+    others: frozenset[str]
 
 
 def new_job_id() -> str:
@@ -28,28 +40,28 @@ def claim(
     is_same: Callable[[os.stat_result], bool],
     fault: str = "",
 ) -> Path | None:
-    """Move *source* (relative to *inbox*) to a new folder work/JOB/input/SOURCE and return that
+    """Move *source* (relative to *inbox*) into a new folder of its own in *work* and return that
     folder. A *fault*, why the job has to fail, is noted there before.
 
     None when the file is gone or, by its status, not the one that is meant. The job is known by its
-    folder and its source by the path inside it, so that the one rename says all, whatever happens
-    next.
+    folder and its source by the input's path inside it, so that the one rename says all, whatever
+    happens next.
     """
-    path = PurePosixPath(source)
+    folder, _, name = source.rpartition("/")
     job = work / new_job_id()
-    target = job / INPUT / path
+    target = place(job, source)
     try:
-        folder_fd = open_folder(inbox, str(path.parent))
+        folder_fd = open_folder(inbox, folder)
     except FileNotFoundError:
         return None
     try:
-        if not is_same(os.stat(path.name, dir_fd=folder_fd, follow_symlinks=False)):
+        if not is_same(os.stat(name, dir_fd=folder_fd, follow_symlinks=False)):
             return None
         target.parent.mkdir(parents=True)
         if fault:
             (job / FAULT).write_text(fault)
         faults.point("claim-folder-made")
-        os.rename(path.name, target, src_dir_fd=folder_fd)
+        os.rename(name, target, src_dir_fd=folder_fd)
         faults.point("claim-renamed")
     except FileNotFoundError:
         discard_empty(job)
@@ -62,22 +74,28 @@ def claim(
     return job
 
 
-def claimed_input(job: Path) -> PurePosixPath | None:
-    """The source of the claim in the folder *job*, relative to the inbox; None when it holds no
-    input.
-    """
+def place(job: Path, source: str) -> Path:
+    """Where in the folder *job* the input lies that had the path *source* below the inbox."""
+    # Its path in its name: folders of its own would cost more than the rest of a claim.
+    name = _FLAT + source.replace("%", "%25").replace("/", "%2F")
+    return job / name if len(os.fsencode(name)) <= _LONGEST_NAME else job / INPUT / source
+
+
+def read_claim(job: Path) -> Claim | None:
+    """What the folder *job* holds; None when there is no input in it."""
+    try:
+        others = frozenset(os.listdir(job))  # noqa: PTH208 - hot path
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    for name in others:
+        if name.startswith(_FLAT):
+            source = name.removeprefix(_FLAT).replace("%2F", "/").replace("%25", "%")
+            return Claim(PurePosixPath(source), job / name, others - {name})
     for current, _folders, files in os.walk(job / INPUT):
         for name in files:
-            return PurePosixPath(Path(current, name).relative_to(job / INPUT))
+            path = Path(current, name)
+            return Claim(PurePosixPath(path.relative_to(job / INPUT)), path, others - {INPUT})
     return None
-
-
-def claimed_fault(job: Path) -> str:
-    """Why the job in the folder *job* has to fail; empty when nothing speaks against it."""
-    try:
-        return (job / FAULT).read_text()
-    except FileNotFoundError:
-        return ""
 
 
 def discard_empty(job: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fluxdrop import faults
-from fluxdrop.intake.claim import claimed_input
+from fluxdrop.intake.claim import read_claim
 from fluxdrop.intake.names import kind_of
 from fluxdrop.layout import Root
 
@@ -46,8 +46,9 @@ class Requests:
         for path in found:
             if path in known or path.name.startswith(".") or path.is_symlink() or not path.is_dir():
                 continue
-            source = claimed_input(path)
-            self._waiting[source is not None and kind_of(source.name) == "prompt"].append(path)
+            claim = read_claim(path)
+            is_prompt = claim is not None and kind_of(claim.source.name) == "prompt"
+            self._waiting[is_prompt].append(path)
 
     def claim(self) -> None:
         """Claim what there is room for."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 from fluxdrop.errors import FluxdropError
-from fluxdrop.jobs.job import Job, printable
+from fluxdrop.jobs.job import Job
 from fluxdrop.layout import Root
 
 MOST_DEATHS = 3
@@ -33,8 +33,7 @@ class Died(NamedTuple):
     def error(self, job: Job) -> FluxdropError:
         """Why *job* is not tried once more."""
         return FluxdropError(
-            f"{printable(job.input.name)} was in hand each time when the daemon died,"
-            f" {self.deaths} times in a row",
+            f"{job.name} was in hand each time when the daemon died, {self.deaths} times in a row",
             hint="It may need more memory than there is, or break a library that reads it; look at"
             " what the system's log says of the daemon's end, or save the picture anew.",
             kind="crash",

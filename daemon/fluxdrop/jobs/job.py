@@ -16,7 +16,7 @@ import msgspec
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.request import GenerationRequest
-from fluxdrop.intake.claim import INPUT, claimed_fault, claimed_input
+from fluxdrop.intake.claim import FAULT, read_claim
 from fluxdrop.intake.names import Kind, kind_of
 from fluxdrop.jobs.regular import open_regular
 from fluxdrop.jobs.store import Row
@@ -88,6 +88,11 @@ class Job:
     timings_ms: dict[str, float] = field(default_factory=dict)
 
     @property
+    def name(self) -> str:
+        """The input's name in the inbox."""
+        return self.source.rpartition("/")[2]
+
+    @property
     def image(self) -> Path:
         """The picture that the job is about: generated, or converted from one that is no PNG."""
         return self.folder / "image.png"
@@ -132,11 +137,11 @@ def open_job(folder: Path) -> Job | None:
 
     Raises FluxdropError for a request.json that cannot be read.
     """
-    source = claimed_input(folder)
-    if source is None:
+    claim = read_claim(folder)
+    if claim is None:
         return None
     request = JobRequest()
-    if (folder / REQUEST).exists():
+    if REQUEST in claim.others:
         try:
             request = decode_request((folder / REQUEST).read_bytes())
         except msgspec.DecodeError as error:
@@ -144,12 +149,12 @@ def open_job(folder: Path) -> Job | None:
     return Job(
         id=folder.name,
         folder=folder,
-        source=printable(str(source)),
-        input=folder / INPUT / source,
-        kind=kind_of(source.name) or "unknown",
+        source=printable(str(claim.source)),
+        input=claim.input,
+        kind=kind_of(claim.source.name) or "unknown",
         request=request,
         created=_created(folder),
-        fault=claimed_fault(folder),
+        fault=(folder / FAULT).read_text() if FAULT in claim.others else "",
     )
 
 

@@ -22,12 +22,14 @@ _ITS_OWN = {
 }
 
 
-def open_regular(path: Path, kind: str) -> BufferedReader:
+def open_regular(path: Path, kind: str, name: str = "") -> BufferedReader:
     """Open the regular file *path* to read it; no symlink is followed, and nothing is waited for.
+    Errors call it *name*.
 
     Raises FluxdropError of *kind* for what is no such file or may not be read, OSError for a
     filesystem in trouble.
     """
+    name = name or path.name
     hint = "Drop a copy of it that the daemon's user may read."
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -35,10 +37,8 @@ def open_regular(path: Path, kind: str) -> BufferedReader:
         if error.errno not in _ITS_OWN:
             raise
         reason = "it is a symlink" if error.errno == errno.ELOOP else error.strerror
-        raise FluxdropError(
-            f"{path.name} cannot be read: {reason}", hint=hint, kind=kind
-        ) from error
+        raise FluxdropError(f"{name} cannot be read: {reason}", hint=hint, kind=kind) from error
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
-        raise FluxdropError(f"{path.name} is not a regular file", hint=hint, kind=kind)
+        raise FluxdropError(f"{name} is not a regular file", hint=hint, kind=kind)
     return os.fdopen(fd, "rb")

@@ -20,7 +20,7 @@ from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.infotext import parse_infotext
 from fluxdrop.generate.png_info import read_infotext
 from fluxdrop.generate.prompt_file import is_divided
-from fluxdrop.intake.claim import INPUT, new_job_id
+from fluxdrop.intake.claim import new_job_id, place
 from fluxdrop.intake.names import is_ignored, kind_of
 from fluxdrop.jobs.job import REQUEST, TENSOR, JobRequest
 from fluxdrop.jobs.regular import open_regular
@@ -90,7 +90,7 @@ def submit_request(
         raise FluxdropError(f"{name} is not the path of a file below inbox/", kind="request")
     job_id = new_job_id()
     unfinished = root.requests / f".{job_id}"
-    target = unfinished / INPUT / path
+    target = place(unfinished, str(path))
     try:
         target.parent.mkdir(parents=True)
         _copy(source, target)

@@ -26,23 +26,27 @@ ImageFile.LOAD_TRUNCATED_IMAGES = False
 _MOST_SCANS = 100
 
 
-def open_picture(path: Path, *, max_file_bytes: int, max_pixels: int) -> tuple[Image.Image, str]:
+def open_picture(
+    path: Path, *, max_file_bytes: int, max_pixels: int, name: str = ""
+) -> tuple[Image.Image, str]:
     """Decode the picture *path* upright; return it and its format: ``PNG``, ``JPEG`` or ``WEBP``.
+    Errors call it *name*.
 
     The picture has 8 bits a channel and mode L, LA, RGB or RGBA. Raises FluxdropError, kind
     ``picture``, for a file that is no picture, is damaged, or is over a bound.
     """
-    with open_regular(path, "picture") as file:
-        _check_bytes(path, file, max_file_bytes)
+    name = name or path.name
+    with open_regular(path, "picture", name) as file:
+        _check_bytes(name, file, max_file_bytes)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                return _decode(path, file, max_pixels)
+                return _decode(name, file, max_pixels)
         except FluxdropError:
             raise
         except UnidentifiedImageError:
             raise FluxdropError(
-                f"{path.name} is not a picture: its contents are no PNG, JPEG or WebP",
+                f"{name} is not a picture: its contents are no PNG, JPEG or WebP",
                 hint="Save it again as PNG and drop it once more.",
                 kind="picture",
             ) from None
@@ -54,43 +58,43 @@ def open_picture(path: Path, *, max_file_bytes: int, max_pixels: int) -> tuple[I
             reason = str(error).strip().rstrip(".") or type(error).__name__
             if "MAX_TEXT" in reason:
                 raise FluxdropError(
-                    f"{path.name} unpacks to more text or a larger colour profile than is safe",
+                    f"{name} unpacks to more text or a larger colour profile than is safe",
                     hint="Save it without its metadata and drop it once more.",
                     kind="picture",
                 ) from None
             raise FluxdropError(
-                f"{path.name} is damaged or cut off: {reason}",
+                f"{name} is damaged or cut off: {reason}",
                 hint="Save or copy it again, whole, and drop it once more.",
                 kind="picture",
             ) from error
 
 
-def _decode(path: Path, file: IO[bytes], max_pixels: int) -> tuple[Image.Image, str]:
+def _decode(name: str, file: IO[bytes], max_pixels: int) -> tuple[Image.Image, str]:
     with Image.open(file, formats=FORMATS) as image:
         if image.width * image.height > max_pixels:
             raise FluxdropError(
-                f"{path.name} has {image.width} x {image.height} pixels,"
+                f"{name} has {image.width} x {image.height} pixels,"
                 f" over the limit of {max_pixels:,}",
                 hint="Make it smaller, or raise max_pixels in fluxdrop.toml.",
                 kind="picture",
             )
         # A camera's JPEG may hold more pictures than one, which Pillow calls MPO.
-        name = "JPEG" if image.format == "MPO" else str(image.format)
-        if name == "JPEG" and jpeg.count_scans(file, _MOST_SCANS) > _MOST_SCANS:
+        file_format = "JPEG" if image.format == "MPO" else str(image.format)
+        if file_format == "JPEG" and jpeg.count_scans(file, _MOST_SCANS) > _MOST_SCANS:
             raise FluxdropError(
-                f"{path.name} goes over its pixels more than {_MOST_SCANS} times",
+                f"{name} goes over its pixels more than {_MOST_SCANS} times",
                 hint="Save it again, as PNG or as an ordinary JPEG, and drop it once more.",
                 kind="picture",
             )
         image.load()
-        return _eight_bit(ImageOps.exif_transpose(image)), name
+        return _eight_bit(ImageOps.exif_transpose(image)), file_format
 
 
-def _check_bytes(path: Path, file: IO[bytes], max_file_bytes: int) -> None:
+def _check_bytes(name: str, file: IO[bytes], max_file_bytes: int) -> None:
     size = os.fstat(file.fileno()).st_size
     if size > max_file_bytes:
         raise FluxdropError(
-            f"{path.name} has {size:,} bytes, over the limit of {max_file_bytes:,}",
+            f"{name} has {size:,} bytes, over the limit of {max_file_bytes:,}",
             hint="Make it smaller, or raise max_file_bytes in fluxdrop.toml.",
             kind="picture",
         )

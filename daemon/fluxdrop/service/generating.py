@@ -110,7 +110,7 @@ class Generating:
     def _asked(self, job: Job) -> _Asked | None:
         """What *job* asks for; None where its picture is there already, which is handed on."""
         job.attempts = self._store.begin_attempt([job.id])[job.id]
-        text = read_prompt(job.input, self._settings.max_prompt_bytes)
+        text = read_prompt(job.input, self._settings.max_prompt_bytes, job.name)
         job.prompt = text.strip()
         prompts = read_prompts(text)
         part = job.request.part

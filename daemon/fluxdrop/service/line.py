@@ -365,15 +365,14 @@ def _first_stage(job: Job) -> jobs.Stage:
 
 
 def _fault(job: Job) -> FluxdropError:
-    name = job.input.name
     if job.kind == "unknown":
         return FluxdropError(
-            f"{jobs.printable(name)} is nothing that fluxdrop takes: {job.fault}",
+            f"{job.name} is nothing that fluxdrop takes: {job.fault}",
             hint="Drop a .txt prompt, or a .png, .jpg, .jpeg or .webp picture.",
             kind="unknown",
         )
     return FluxdropError(
-        f"{jobs.printable(name)} is not whole: {job.fault}",
+        f"{job.name} is not whole: {job.fault}",
         hint="Copy or save it again and drop it once more.",
         kind="incomplete",
     )

@@ -106,6 +106,7 @@ class Preprocessing:
             source,
             max_file_bytes=self._settings.max_file_bytes,
             max_pixels=self._settings.max_pixels,
+            name=job.name if source == job.input else "",
         )
         original = None
         if file_format != "PNG":
