@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import sys
+import tempfile
 from pathlib import Path
 
 from rich.console import Console
@@ -61,7 +62,9 @@ def main() -> None:
     if find_julia() is None:
         raise SystemExit("Nothing to measure: there is no Julia here. Run `fluxdrop setup`.")
     found = []
-    with spinner("Measuring") as say:
+    # What the benchmarks made is removed after the last: some filesystems take new files slowly for
+    # minutes after thousands were removed.
+    with tempfile.TemporaryDirectory() as tempfile.tempdir, spinner("Measuring") as say:
         for name in wanted or _MODULES:
             say(f"Measuring: {_MODULES[name].__doc__}")
             found += list(_MODULES[name].rows())

@@ -42,30 +42,19 @@ class Station(NamedTuple):
 @contextmanager
 def serving() -> Iterator[Station]:
     """A daemon with the engine julia, ended with the block."""
-    with tempfile.TemporaryDirectory() as folder:
-        root = Root(Path(folder))
-        root.create()
-        daemon = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "fluxdrop",
-                "run",
-                "--root",
-                folder,
-                "--engine",
-                SETTINGS.engine,
-            ],
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            while not root.heartbeat.exists():
-                assert daemon.poll() is None
-                sleep(0.01)
-            yield Station(root, daemon.pid)
-        finally:
-            daemon.terminate()
-            daemon.wait()
+    folder = tempfile.mkdtemp()
+    root = Root(Path(folder))
+    root.create()
+    command = [sys.executable, "-m", "fluxdrop", "run", "--root", folder]
+    daemon = subprocess.Popen([*command, "--engine", SETTINGS.engine], stderr=subprocess.DEVNULL)
+    try:
+        while not root.heartbeat.exists():
+            assert daemon.poll() is None
+            sleep(0.01)
+        yield Station(root, daemon.pid)
+    finally:
+        daemon.terminate()
+        daemon.wait()
 
 
 def pictures(folder: Path, count: int) -> None:

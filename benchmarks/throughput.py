@@ -34,14 +34,13 @@ def rows() -> Iterator[Row]:
 def _loop(count: int) -> float:
     """Seconds a picture: decode, preprocess, predict and write JSON, one picture after another."""
     bundle = load_bundle(SETTINGS.model)
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary) / "batch"
-        pictures(folder, count)
-        graphs = Path(temporary)
-        with closing(open_engine(SETTINGS, bundle, cache=graphs)) as engine:
-            started = perf_counter()
-            for path in sorted(folder.iterdir()):
-                raw = engine.predict(tensor_of(path, bundle))
-                result = json.dumps(label_probabilities(raw[0], bundle))
-                path.with_suffix(".json").write_text(result)
-            return (perf_counter() - started) / count
+    graphs = Path(tempfile.mkdtemp())
+    folder = graphs / "batch"
+    pictures(folder, count)
+    with closing(open_engine(SETTINGS, bundle, cache=graphs)) as engine:
+        started = perf_counter()
+        for path in sorted(folder.iterdir()):
+            raw = engine.predict(tensor_of(path, bundle))
+            result = json.dumps(label_probabilities(raw[0], bundle))
+            path.with_suffix(".json").write_text(result)
+        return (perf_counter() - started) / count
