@@ -19,8 +19,8 @@ from fluxdrop.publish.publisher import row_of
 from fluxdrop.publish.result import Failure, Record, Result, decode
 
 LASTING = {"jobs.sqlite3", "lock", "logs", "graphs", "models", "answers", "requests", "work"}
-LASTING |= {"rubbish", "model", "gallery.lock", "plans.jsonl", "in-preprocess", "in-predict"}
-EMPTY = ("answers", "requests", "work", "rubbish")
+LASTING |= {"spares", "model", "gallery.lock", "plans.jsonl", "in-preprocess", "in-predict"}
+EMPTY = ("answers", "requests", "work")
 
 
 def audit(
@@ -104,6 +104,7 @@ def _is_tidy(root: Root) -> None:
     assert {path.name for path in root.state.iterdir()} <= LASTING
     for name in EMPTY:
         assert [] == list((root.state / name).iterdir())
+    assert all(not list(spare.iterdir()) for spare in root.spares.iterdir())
     # The results may lie on another filesystem, by a symlink, which no walk follows.
     found = [path for top in (root.path, root.outputs) for path in top.rglob("*")]
     hidden = {path for path in found if path.name.startswith(".") or path.suffix == ".tmp"}

@@ -127,7 +127,7 @@ def assert_all_published(root: Root) -> None:
     assert {"claimed": 0, "done": 2, "failed": 1} == counts
     assert list(found) == [row and row.record for row in rows]
     assert expected == {path: text for path, text in contents(root).items() if path not in found}
-    assert [] == [*root.work.iterdir(), *(root.state / "rubbish").iterdir()]
+    assert [] == [*root.work.iterdir(), *root.spares.glob("*/*")]
 
 
 @pytest.mark.parametrize("has_links", [True, False])
@@ -215,15 +215,3 @@ def test_torn_plan(root: Root) -> None:
     assert [True, False] == [plan is not None for plan in plans]
     assert ["outputs/cat.json", "outputs/dog.json"] == [path for _, path in published.records]
     assert b"" == root.plans.read_bytes()
-
-
-def test_rubbish_of_a_kill_goes(root: Root) -> None:
-    """What a kill left of a published job's folder is gone after the next start."""
-    rubbish = root.state / "rubbish" / "job" / "input"
-    rubbish.mkdir(parents=True)
-    (rubbish / "cat.png").touch()
-
-    with publishing(root):
-        pass
-
-    assert [] == list((root.state / "rubbish").iterdir())

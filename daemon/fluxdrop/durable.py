@@ -66,19 +66,20 @@ def sync_all(
     files: Collection[Path],
     folders: Sequence[Path] = (),
     is_meant: Callable[[Path], bool] = lambda _path: True,
-) -> None:
+) -> bool:
     """Wait until the contents of those of *files* that are *meant*, and the names in *folders*, are
-    on the disk.
+    on the disk; whether all of the filesystem is.
 
     Many files are waited for together, by one sync of the filesystem, which they and the folders
     then have to share.
     """
     if len(files) >= _MANY and _sync_filesystem(next(iter(files)).parent):
-        return
+        return True
     for path in filter(is_meant, files):
         sync_file(path)
     for path in folders:
         sync_folder(path)
+    return False
 
 
 def _sync_filesystem(path: Path) -> bool:
@@ -174,6 +175,13 @@ def _give_copy(source: Path, target: Path) -> None:
 
 def remove_tree(folder: Path) -> None:
     """Remove *folder* and all in it, following no symlink; what is gone already is fine."""
+    empty_tree(folder)
+    with contextlib.suppress(FileNotFoundError):
+        folder.rmdir()
+
+
+def empty_tree(folder: Path) -> None:
+    """Remove all that is in *folder*, following no symlink; what is gone already is fine."""
     for current, folders, files in os.walk(folder, topdown=False):
         for name in files:
             with contextlib.suppress(FileNotFoundError):
@@ -185,5 +193,3 @@ def remove_tree(folder: Path) -> None:
                     os.unlink(path)  # noqa: PTH108 - hot path
                 else:
                     os.rmdir(path)  # noqa: PTH106 - hot path
-    with contextlib.suppress(FileNotFoundError):
-        folder.rmdir()

@@ -44,7 +44,7 @@ Point = Literal[
     "folders-synced",
     "index-told",
     "job-discarded",
-    "rubbish-removed",
+    "job-emptied",
     "order-read",
     "order-taken",
     "model-swapped",

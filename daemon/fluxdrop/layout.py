@@ -64,6 +64,11 @@ class Root:
         return self.state / "plans.jsonl"
 
     @property
+    def spares(self) -> Path:
+        """Emptied folders of jobs that are done, and what a kill left in them."""
+        return self.state / "spares"
+
+    @property
     def requests(self) -> Path:
         """Jobs that commands hand to the daemon, one folder each, moved in whole."""
         return self.state / "requests"

@@ -39,9 +39,10 @@ def claim(
     source: str,
     is_same: Callable[[os.stat_result], bool],
     fault: str = "",
+    make: Callable[[Path], None] = Path.mkdir,
 ) -> Path | None:
     """Move *source* (relative to *inbox*) into a new folder of its own in *work* and return that
-    folder. A *fault*, why the job has to fail, is noted there before.
+    folder, which *make* makes. A *fault*, why the job has to fail, is noted there before.
 
     None when the file is gone or, by its status, not the one that is meant. The job is known by its
     folder and its source by the input's path inside it, so that the one rename says all, whatever
@@ -57,7 +58,9 @@ def claim(
     try:
         if not is_same(os.stat(name, dir_fd=folder_fd, follow_symlinks=False)):
             return None
-        target.parent.mkdir(parents=True)
+        make(job)
+        if target.parent != job:
+            target.parent.mkdir(parents=True)
         if fault:
             (job / FAULT).write_text(fault)
         faults.point("claim-folder-made")

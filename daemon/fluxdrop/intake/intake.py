@@ -52,8 +52,8 @@ class _Waiting:
 
 
 class Intake:
-    """Feeds the folders of claims to *accept*, as many as *room* allows, in the order in which the files became
-    whole.
+    """Feeds the folders of claims, which *make* makes, to *accept*, as many as *room* allows, in the order
+    in which the files became whole.
 
     One thread owns an Intake and calls `step`; `wake` may be called from any.
     """
@@ -64,10 +64,12 @@ class Intake:
         settings: Settings,
         accept: Callable[[Path], None],
         room: Callable[[bool], bool],
+        make: Callable[[Path], None] = Path.mkdir,
     ) -> None:
         self._root = root
         self._accept = accept
         self._room = room
+        self._make = make
         self.filesystem = filesystem_of(root.inbox)
         self.polling = needs_polling(self.filesystem)
         self.apply(settings)
@@ -301,7 +303,7 @@ class Intake:
     def _claim(self, path: str, candidate: Candidate, fault: str) -> None:
         try:
             folder = claims.claim(
-                self._root.inbox, self._root.work, path, candidate.unchanged, fault
+                self._root.inbox, self._root.work, path, candidate.unchanged, fault, self._make
             )
         except OSError as error:
             if is_full(error):

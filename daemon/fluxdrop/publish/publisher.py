@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from fluxdrop import durable, faults
 from fluxdrop.jobs.job import RECORD, Job
+from fluxdrop.jobs.spares import Spares
 from fluxdrop.jobs.store import Row, Store
 from fluxdrop.layout import Root
 from fluxdrop.logs import get_logger
@@ -58,9 +59,8 @@ class Publisher:
         self._store = store
         self._chooser = NameChooser()
         self._plans = Plans(root.plans, (path.name for path in root.work.iterdir()))
-        self._rubbish = root.state / "rubbish"
-        durable.remove_tree(self._rubbish)
-        self._rubbish.mkdir()
+        self.spares = Spares(root.spares)
+        """The folders of what was published."""
 
     def publish(self, batch: Sequence[Finished]) -> Published:
         """Publish all of *batch*, with one wait for the disk a step."""
@@ -86,7 +86,9 @@ class Publisher:
         files = {path for finished, _ in fresh for path, _ in finished.files}
         files.update(finished.job.record for finished, _ in fresh)
         # An input that the daemon may not read, or that is no file, is only given back.
-        durable.sync_all(files, [finished.job.folder for finished, _ in fresh], _is_readable)
+        folders = [finished.job.folder for finished, _ in fresh]
+        if durable.sync_all(files, folders, _is_readable):
+            self.spares.settle()
         faults.point("files-synced")
         self._plans.decide({finished.job.id: plan for finished, plan in fresh})
         faults.point("plans-synced")
@@ -165,14 +167,10 @@ class Publisher:
 
     def _discard(self, folder: Path) -> bool:
         """Remove the job's *folder*; whether it is gone from the jobs in hand."""
-        rubbish = self._rubbish / folder.name
         try:
-            folder.rename(rubbish)
-            faults.point("job-discarded")
-            durable.remove_tree(rubbish)
-            faults.point("rubbish-removed")
+            self.spares.discard(folder)
         except OSError as error:
-            # The next start finds it, with its plan or among the rubbish, and comes here again.
+            # The next start finds it, with its plan or among the spares, and comes here again.
             log.warning("not removed", folder=str(folder), reason=error.strerror)
         return not folder.exists()
 

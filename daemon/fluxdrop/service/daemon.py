@@ -168,7 +168,13 @@ class Daemon:
     def _serve(self, line: Line, store: Store, heartbeat: Heartbeat, reports: Reports) -> None:
         started = now()
         with closing(
-            Intake(self._root, self._settings, self._admission.add, self._admission.has_room)
+            Intake(
+                self._root,
+                self._settings,
+                self._admission.add,
+                self._admission.has_room,
+                line.publisher.spares.make,
+            )
         ) as intake:
             self._intake = intake
             log.info("serving", root=str(self._root.path), pid=os.getpid())
