@@ -7,6 +7,7 @@ import fcntl
 import os
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from fluxdrop.errors import FluxdropError
@@ -17,98 +18,98 @@ _LOCK_TRIES = 10
 _LOCK_PAUSE_SECONDS = 0.02
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Root:
     """One shared folder that a daemon serves; the paths below it, none of them opened."""
 
     path: Path
 
-    @property
+    @cached_property
     def inbox(self) -> Path:
         """What people drop."""
         return self.path / "inbox"
 
-    @property
+    @cached_property
     def generated(self) -> Path:
         """Every picture, generated or taken in."""
         return self.path / "generated_images"
 
-    @property
+    @cached_property
     def preprocessed(self) -> Path:
         """The tensors the model saw, and pictures of them."""
         return self.path / "preprocessed_images"
 
-    @property
+    @cached_property
     def outputs(self) -> Path:
         """The results, mirroring the inbox's subfolders."""
         return self.path / "outputs"
 
-    @property
+    @cached_property
     def failed(self) -> Path:
         """The untouched inputs that could not be done, each with its error JSON."""
         return self.outputs / FAILED
 
-    @property
+    @cached_property
     def state(self) -> Path:
         """What only fluxdrop reads: index, claimed inputs, lock, logs."""
         return self.path / ".fluxdrop"
 
-    @property
+    @cached_property
     def work(self) -> Path:
         """Claimed inputs, one folder a job."""
         return self.state / "work"
 
-    @property
+    @cached_property
     def plans(self) -> Path:
         """The names that were decided on for jobs in work/."""
         return self.state / "plans.jsonl"
 
-    @property
+    @cached_property
     def spares(self) -> Path:
         """Emptied folders of jobs that are done, and what a kill left in them."""
         return self.state / "spares"
 
-    @property
+    @cached_property
     def requests(self) -> Path:
         """Jobs that commands hand to the daemon, one folder each, moved in whole."""
         return self.state / "requests"
 
-    @property
+    @cached_property
     def logs(self) -> Path:
         """The daemon's own copy of its log."""
         return self.state / "logs"
 
-    @property
+    @cached_property
     def graphs(self) -> Path:
         """Compiled models, by the digest of their source."""
         return self.state / "graphs"
 
-    @property
+    @cached_property
     def models(self) -> Path:
         """The model bundles that were added to this root."""
         return self.state / "models"
 
-    @property
+    @cached_property
     def model_in_use(self) -> Path:
         """The name that ``fluxdrop model use`` chose."""
         return self.state / "model"
 
-    @property
+    @cached_property
     def answers(self) -> Path:
         """What the daemon answers to commands, one file each."""
         return self.state / "answers"
 
-    @property
+    @cached_property
     def database(self) -> Path:
         """The index of jobs."""
         return self.state / "jobs.sqlite3"
 
-    @property
+    @cached_property
     def lock(self) -> Path:
         """Held with flock by the one daemon that serves this root; names its pid."""
         return self.state / "lock"
 
-    @property
+    @cached_property
     def heartbeat(self) -> Path:
         """What the running daemon says of itself."""
         return self.state / "daemon.json"

@@ -262,7 +262,7 @@ class Intake:
     def _judge(self, path: str, waiting: _Waiting) -> None:
         now = time.monotonic()
         try:
-            folder_fd = open_folder(self._root.inbox, str(PurePosixPath(path).parent))
+            folder_fd = open_folder(self._root.inbox, path.rpartition("/")[0])
             try:
                 verdict = waiting.candidate.judge(folder_fd, self._patience, now, time.time())
             finally:

@@ -14,6 +14,7 @@ from typing import Literal
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PIECE = 1 << 20
+_AHEAD = 1 << 16
 _OVERHEAD = 12
 # Twelve bytes make a chunk, and each costs every reader far more memory and time than that. Real
 # files have a few dozen beside those of their pixels.
@@ -53,10 +54,11 @@ class PngScanner:
 
     def _walk(self, fd: int) -> State:
         size = os.fstat(fd).st_size
+        file = _ReadAhead(fd)
         if size < self._offset:
             self._begin_again()
         while True:
-            head = os.pread(fd, 8, self._offset)
+            head = file.read(8, self._offset)
             if len(head) < 8:
                 self.reason = f"it ends after {size} bytes, before its IEND chunk"
                 return "incomplete"
@@ -67,7 +69,7 @@ class PngScanner:
             if self._offset + _OVERHEAD + length > size:
                 self.reason = f"its {kind.decode()} chunk is cut off at byte {size}"
                 return "incomplete"
-            if not self._checksum_holds(fd, kind, length):
+            if not self._checksum_holds(file, kind, length):
                 self.reason = f"the checksum of its {kind.decode()} chunk is wrong"
                 return "damaged"
             self._offset += _OVERHEAD + length
@@ -78,14 +80,31 @@ class PngScanner:
                 self.reason = f"it has more than {_MOST_EXTRAS:,} chunks beside its pixels"
                 return "damaged"
 
-    def _checksum_holds(self, fd: int, kind: bytes, length: int) -> bool:
+    def _checksum_holds(self, file: _ReadAhead, kind: bytes, length: int) -> bool:
         crc = zlib.crc32(kind)
         start = self._offset + 8
         done = 0
         while done < length:
-            piece = os.pread(fd, min(_PIECE, length - done), start + done)
+            piece = file.read(min(_PIECE, length - done), start + done)
             if not piece:
                 return False
             crc = zlib.crc32(piece, crc)
             done += len(piece)
-        return os.pread(fd, 4, start + length) == crc.to_bytes(4, "big")
+        return file.read(4, start + length) == crc.to_bytes(4, "big")
+
+
+class _ReadAhead:
+    """Reads a file here and there, and little ones by one call."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._start = 0
+        self._data = b""
+
+    def read(self, count: int, offset: int) -> bytes:
+        begin = offset - self._start
+        if begin < 0 or begin + count > len(self._data):
+            self._data = os.pread(self._fd, max(count, _AHEAD), offset)
+            self._start = offset
+            begin = 0
+        return self._data[begin : begin + count]

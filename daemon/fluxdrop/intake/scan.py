@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from fluxdrop.intake.names import is_ignored
 
@@ -52,7 +52,7 @@ def open_folder(inbox: Path, folder: str) -> int:
     """
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
     fd = os.open(inbox, flags)
-    for part in PurePosixPath(folder).parts:
+    for part in folder.split("/") if folder else ():
         try:
             below = os.open(part, flags | os.O_NOFOLLOW, dir_fd=fd)
         finally:

@@ -135,8 +135,10 @@ class Publisher:
         job = finished.job
         job.record.write_bytes(encode(finished.build(name)))
         faults.point("record-written")
+        start = f"{job.folder}/"
         links = [
-            (os.fsencode(path.relative_to(job.folder)), make(name)) for path, make in finished.files
+            (os.fsencode(str(path).removeprefix(start)), make(name))
+            for path, make in finished.files
         ]
         return Plan(links=links, record=finished.record_path(name))
 

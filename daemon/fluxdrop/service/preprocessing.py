@@ -22,6 +22,8 @@ from fluxdrop.publish.outcome import Picture
 from fluxdrop.service.waiting import Waiting
 from fluxdrop.service.work import Fail, Model, Pictured, Prepared, Retire, Swap
 
+# A stronger compression would take longer than all else of a small picture, and save little of it.
+_PREVIEW_LEVEL = 1
 _SUFFIXES = {"JPEG": ".jpg", "WEBP": ".webp"}
 
 
@@ -127,7 +129,9 @@ class Preprocessing:
             np.save(npy, tensor)
             job.tensor.write_bytes(npy.getbuffer())
             faults.point("tensor-written")
-        to_preview(tensor, spec).save(job.preview, format="PNG")
+        png = BytesIO()
+        to_preview(tensor, spec).save(png, format="PNG", compress_level=_PREVIEW_LEVEL)
+        job.preview.write_bytes(png.getbuffer())
         faults.point("preview-written")
         digest = file_sha256(source)
         if item.generated is None and original is None:
