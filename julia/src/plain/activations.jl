@@ -20,10 +20,7 @@ softsign(x) = x / (1 + abs(x))
 @inline mish(x) = x * tanh_fast(softplus(x))
 @inline gelu(x) = x / 2 * (1 + tanh_fast(0.7978846f0 * (x + 0.044715f0 * x * x * x)))
 
-@inline function sigmoid(x)
-    t = fast_exp(-abs(x))
-    return ifelse(x >= 0, one(t), t) / (1 + t)
-end
+@inline sigmoid(x) = 1 / (1 + fast_exp(-x))
 
 """
     tanh_fast(x)
@@ -41,20 +38,19 @@ end
 """
     fast_exp(x)
 
-`exp` without branches, so that loops over it become vector instructions: 2^k * e^r, where k is a whole
-number and |r| <= log(2) / 2. The larger half of log(2) has few bits, so that k times it is exact.
+`exp` without branches, so that loops over it become few vector instructions: 2^k * e^r, where k is a whole number
+and |r| <= log(2) / 2; 0 below -87.3 and Inf above 88.3, where 2^k is no ordinary Float32. The larger half of log(2) has
+few bits, so that k times it is exact; the polynomial is fitted to e^r by weighted least squares.
 """
 @inline function fast_exp(x::Float32)
-    bounded = ifelse(x > 89.0f0, 89.0f0, ifelse(x < -104.0f0, -104.0f0, x))
-    k = round(bounded * 1.442695f0)
-    r = muladd(k, 2.1219444f-4, muladd(k, -0.693359375f0, bounded))
-    whole = unsafe_trunc(Int32, k)
-    half = whole >> 1
-    return evalpoly(r, (1.0f0, 1.0f0, 0.5f0, 0.16666667f0, 0.041666668f0, 0.008333334f0, 0.0013888889f0)) *
-        power_of_two(half) * power_of_two(whole - half)
+    # So large a number has no bits for a fraction: k lies in its lowest bits.
+    whole = muladd(x, 1.442695f0, 1.2582912f7)
+    k = whole - 1.2582912f7
+    r = muladd(k, 2.1219444f-4, muladd(k, -0.693359375f0, x))
+    power_of_two = reinterpret(Float32, reinterpret(Int32, whole) << 23 + reinterpret(Int32, 1.0f0))
+    y = power_of_two * evalpoly(r, (1.0f0, 0.9999997f0, 0.49999148f0, 0.16667637f0, 0.041898042f0, 0.008290295f0))
+    return ifelse(x < -87.3f0, 0.0f0, ifelse(x > 88.3f0, Inf32, y))
 end
-
-power_of_two(k::Int32) = reinterpret(Float32, (k + Int32(127)) << 23)
 
 """
     softmax(x; dims = 1)
