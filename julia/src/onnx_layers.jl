@@ -8,7 +8,7 @@ Base.Experimental.@optlevel 2
 
 using LinearAlgebra: rmul!
 import ..PlainLayers: makes_new
-using ..PlainLayers: blank, in_parts, mean_and_variance
+using ..PlainLayers: NUMBER_COST, blank, in_parts, mean_and_variance
 
 include("onnx_layers/walk.jl")
 include("onnx_layers/inputs.jl")

@@ -39,6 +39,11 @@ end
     @test conv_agrees(numbers(6, 1, 8, 1), numbers(2, 1, 8, 7))
 end
 
+@testset "Conv is the same where its threads divide its channels, as there are more of them than pixels" begin
+    @test conv_agrees(numbers(7, 7, 96, 1), numbers(1, 1, 96, 121))
+    @test conv_agrees(numbers(6, 5, 60, 3), numbers(3, 3, 30, 82); group=2, strides=(1, 2), pads=(1, 1, 1, 1))
+end
+
 @testset "Conv with a kernel a channel takes every stride, dilation and padding" begin
     for strides in ((1, 1), (2, 1), (1, 3), (4, 5)), dilations in ((1, 1), (2, 3)), pads in ((0, 0, 0, 0), (2, 0, 1, 3))
         @test conv_agrees(numbers(11, 9, 3, 2), numbers(3, 2, 1, 6); group=3, strides=strides, dilations=dilations, pads=pads)

@@ -28,9 +28,6 @@ struct Walk
     end
 end
 
-"How many multiplications a number costs that is read from memory and written to it."
-const NUMBER_COST = 8
-
 "How many runs there are."
 runs_of(w::Walk, along=1) = prod(w.sizes[along+1:end])
 

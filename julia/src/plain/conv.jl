@@ -33,7 +33,7 @@ function (c::Conv)(input::Array{Float32})
     if size(c.weight, 4) == 1 && c.groups > 1
         depthwise!(y, x, c)
     else
-        cost = length(y) * depth_of(c.weight)
+        cost = length(y) * (depth_of(c.weight) + NUMBER_COST)
         pieces = pieces_of(y, c.weight, c.groups, parts_worth(cost))
         in_parts(length(pieces), cost) do part, items
             for i in items
@@ -65,14 +65,17 @@ const PIECE_NUMBERS = 1 << 20
 
 """
 The output in pieces: rows of pixels whose columns stay in the cache between their making and their use, and enough
-of them for all `parts` to have the same; where there are too few rows for that, the channels are divided too.
+of them for all `parts` to have the same. OpenBLAS copies all the weights for each band of rows, and all the columns for
+each share of the channels: where there are fewer pixels than channels, the channels are divided.
 """
 function pieces_of(y, weight, groups, parts)
     width, rows, share = size(y, 1), size(y, 2) * size(y, 3), size(weight, 5) ÷ groups
     jobs = size(y, 5) * groups
     bands = clamp(cld(rows * width * (depth_of(weight) + share), PIECE_NUMBERS), 1, rows)
-    jobs % parts == 0 || (bands = min(rows, cld(bands, parts) * parts))
-    shares = jobs * bands >= parts ? 1 : min(share, parts)
+    shares = 1
+    if jobs % parts != 0
+        rows * width < share ? (shares = min(share, parts)) : (bands = min(rows, cld(bands, parts) * parts))
+    end
     pieces = Piece[]  # by a loop, which Julia compiles in a third of the time that a comprehension takes
     for n in 0:size(y, 5)-1, g in 0:groups-1, i in 1:bands, j in 1:shares
         push!(pieces, Piece(n, g, part_of(rows, bands, i), part_of(share, shares, j) .+ g * share))

@@ -57,7 +57,7 @@ const ACTIVATED_AT_ONCE = 1 << 15
 function depthwise!(y, x, c::Conv)
     phases, pass = Phases(extent(x), extent(y), c.window), Val(taps_a_pass(c.window))
     planes, pixels = size(y, 4) * size(y, 5), prod(extent(y))
-    in_parts(planes, length(y) * depth_of(c.weight)) do part, items
+    in_parts(planes, length(y) * (depth_of(c.weight) + NUMBER_COST)) do part, items
         needed = phases.sums + phases.run + phases.stage
         buffer = scratch(part, needed)
         fill_range!(buffer, 0, needed)

@@ -27,7 +27,10 @@ function in_parts(@nospecialize(f), n, cost)
     return nothing
 end
 
-parts_worth(cost) = clamp(cost >> 19, 1, Threads.nthreads())
+parts_worth(cost) = clamp(cost >> 18, 1, Threads.nthreads())
+
+"How many multiplications a number costs that is read from memory and written to it."
+const NUMBER_COST = 8
 
 "The `i`th of `parts` parts of the `n` numbers from 0 on."
 part_of(n, parts, i) = (i-1)*n÷parts:i*n÷parts-1
