@@ -30,7 +30,7 @@ from stream import Stream
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.faults import POINTS
-from fluxdrop.jobs.danger import MOST_DEATHS, deaths
+from fluxdrop.jobs.danger import MOST_DEATHS, count_deaths, deaths
 from fluxdrop.jobs.replay import plan_replay, request_replay
 from fluxdrop.jobs.store import Store
 from fluxdrop.layout import Root, holder
@@ -215,6 +215,8 @@ class Torture:
         daemon.wait_until(lambda: holder(self.root) == daemon.process.pid, "lock")
 
     def _most_deaths(self) -> int:
+        # As the next start would.
+        count_deaths(self.root)
         found = [deaths(folder) for folder in self.root.work.iterdir()]
         return max((died.deaths for died in found if died), default=0)
 
