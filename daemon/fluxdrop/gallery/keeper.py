@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import os
 import threading
 import time
-from contextlib import closing, suppress
+from contextlib import closing
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.gallery.gallery import Gallery
@@ -21,7 +20,6 @@ _PAUSE_SECONDS = 2.0
 _RETRY_SECONDS = 30.0
 _CLOSE_SECONDS = 10.0
 _MOST_WAITING = 2000
-_NICENESS = 10
 
 
 class Keeper:
@@ -65,9 +63,8 @@ class Keeper:
         self._thread.join(_CLOSE_SECONDS)
 
     def _run(self) -> None:
-        with suppress(OSError, AttributeError):
-            # On Linux this is the thread's own.
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+        # Not at a lower priority: it would then wait for a processor with the interpreter's lock in
+        # hand, which all stages need.
         while not self._closing.is_set():
             if self._show():
                 self._closing.wait(_PAUSE_SECONDS)
