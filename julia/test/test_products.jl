@@ -36,14 +36,6 @@ end
     end
 end
 
-@testset "a product is the same where its threads divide its outputs, as there are fewer columns than threads" begin
-    x, weight, bias = numbers(700, 1), numbers(801, 700), numbers(801)
-    lines = ["node Gemm in=x,w,b out=g name=g alpha=1.0 beta=1.0 transA=0 transB=0", "node Relu in=g out=y name=r"]
-    models = [F.build(F.read_graph(graph_file((1, 700), ["w" => weight, "b" => bias], lines)), backend) for backend in BACKENDS]
-    @test agrees([F.predict(model, x) for model in models], max.(weight * x .+ bias, 0))
-    @test agrees(run_node("node MatMul in=x,w out=y name=m", x, "w" => weight), weight * x)
-end
-
 @testset "matrices that do not fit are an error of the node" begin
     wrong(a, b) = message(() -> run_node("node MatMul in=x,c out=y name=n", a, "c" => b), F.ComputeError)
     @test startswith(wrong(numbers(4, 3, 2), numbers(5, 3, 2)), "node n (MatMul): DimensionMismatch")

@@ -48,42 +48,25 @@ function (d::Dense)(x::Array{Float32})
         throw(DimensionMismatch("$d expects size(input, 1) == $width, but got $(size(x))"))
     columns = length(x) ÷ max(1, width)
     y = blank((out, columns))
-    cost = length(d.weight) * columns
-    whole = columns >= parts_worth(cost)
-    in_parts(whole ? columns : out, cost) do _, items
-        whole ? multiply!(y, d, x, 1:out, items) : multiply!(y, d, x, items, 1:columns)
+    in_parts(columns, length(d.weight) * columns) do _, items
+        first, n = items[1] - 1, length(items)
+        for column in items
+            d.bias === false ? fill_range!(y, out * (column - 1), out) : copyto!(y, out * (column - 1) + 1, d.bias, 1, out)
+        end
+        GC.@preserve x y begin
+            from, to = matrix(x, width * first, width, n), matrix(y, out * first, out, n)
+            if n == 1
+                BLAS.gemv!('N', 1.0f0, d.weight, vector(from), 1.0f0, vector(to))
+            elseif width > 0
+                BLAS.gemm!('N', 'N', 1.0f0, d.weight, from, 1.0f0, to)
+            end
+        end
+        activate!(y, d.σ, out * first, out * n)
     end
     return reshape(y, out, size(x)[2:end]...)
 end
 
 makes_new(::Dense) = true
-
-"Those rows and columns of what a [`Dense`](@ref) makes of `x`."
-function multiply!(y, d, x, rows, columns)
-    out, width = size(d.weight)
-    n = length(rows)
-    for column in columns
-        to = out * (column - 1) + rows[1]
-        d.bias === false ? fill_range!(y, to - 1, n) : copy_numbers!(y, to, d.bias, rows[1], n)
-    end
-    weight = n == out ? d.weight : view(d.weight, rows, :)
-    GC.@preserve x begin
-        from = matrix(x, width * (columns[1] - 1), width, length(columns))
-        if length(columns) == 1
-            BLAS.gemv!('N', 1.0f0, weight, vector(from), 1.0f0, view(y, rows, columns[1]))
-        elseif width > 0
-            BLAS.gemm!('N', 'N', 1.0f0, weight, from, 1.0f0, view(y, rows, columns))
-        end
-    end
-    if n == out
-        activate!(y, d.σ, out * (columns[1] - 1), out * length(columns))
-    else
-        for column in columns
-            activate!(y, d.σ, out * (column - 1) + rows[1] - 1, n)
-        end
-    end
-    return nothing
-end
 
 function Base.show(io::IO, d::Dense)
     print(io, "Dense(", size(d.weight, 2), " => ", size(d.weight, 1))
