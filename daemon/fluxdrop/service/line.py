@@ -44,7 +44,6 @@ from fluxdrop.service.work import Model, Pictured, Prepared, Retire, Swap
 
 log = get_logger("fluxdrop.daemon")
 
-_PREPROCESS_MOST = 8
 _PUBLISH_MOST = 64
 _STOP_GRACE_SECONDS = 5.0
 _SPARE_SECONDS = 60.0
@@ -119,7 +118,7 @@ class Line:
         self._preprocessing = Stage[Pictured | Swap](
             "preprocess",
             self._preprocess.work,
-            most=_PREPROCESS_MOST,
+            most=batch,
             limit=1024,
             stop=self._stop,
             passes=self._passes,

@@ -19,6 +19,7 @@ from fluxdrop.jobs.store import Store
 from fluxdrop.preprocess.picture import open_picture
 from fluxdrop.preprocess.tensor import to_preview, to_tensor
 from fluxdrop.publish.outcome import Picture
+from fluxdrop.service.pulse import moved_on
 from fluxdrop.service.waiting import Waiting
 from fluxdrop.service.work import Fail, Model, Pictured, Prepared, Retire, Swap
 
@@ -71,6 +72,7 @@ class Preprocessing:
                 else:
                     self._work(item)
                 del items[0]
+                moved_on()
         finally:
             ready, self._ready = self._ready, []
             for done in ready:
