@@ -1,6 +1,6 @@
 # A graph becomes a model: a list of steps over slots that hold the values in flight.
 
-using .PlainLayers: keep_spares_for!, makes_new, spare!
+using .PlainLayers: COMPILED, keep_spares_for!, makes_new, spare!
 
 """
 A run of layers of which only the first may take several inputs, and only the last make several outputs (a
@@ -173,6 +173,7 @@ function predict(model::Model, x::Array{Float32})
             values[slot] = nothing
         end
     end
+    COMPILED[] = true
     y = model.device.back(values[model.output])
     return y isa Array{Float32} ? y : Array{Float32}(y)
 end

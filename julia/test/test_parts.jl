@@ -1,6 +1,20 @@
+F.PlainLayers.COMPILED[] = true  # else all is left to one thread
+
+@testset "the parts are all of the items, and those at work at the same time have seats of their own" begin
+    seen, at_work = zeros(Int, 1000), zeros(Int, Threads.nthreads())
+    F.PlainLayers.in_parts(1000, 2^30) do seat, items
+        at_work[seat] += 1
+        seen[items] .+= 1
+        at_work[seat] == 1 || error("seat $seat is taken")
+        at_work[seat] -= 1
+    end
+    @test seen == ones(Int, 1000)
+end
+
 @testset "a part that fails leaves no other part at work" begin
     ended = Threads.Atomic{Int}(0)
-    work(part, _) = part == 1 ? error("refused") : (sleep(0.2); Threads.atomic_add!(ended, 1))
-    @test_throws ErrorException F.PlainLayers.in_parts(work, Threads.nthreads(), 2^30)
-    @test ended[] == Threads.nthreads() - 1
+    work(_, items) = items[1] == 1 ? error("refused") : (sleep(0.05); Threads.atomic_add!(ended, 1))
+    n = 2 * Threads.nthreads()
+    @test_throws ErrorException F.PlainLayers.in_parts(work, n, 2^30)
+    @test ended[] == (Threads.nthreads() == 1 ? 0 : n - 1)
 end
