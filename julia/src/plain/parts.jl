@@ -35,7 +35,8 @@ Who is free takes the next part: on a busy machine, where other threads come lat
 function in_parts(@nospecialize(f), n, cost)
     n == 0 && return nothing
     threads = min(n, parts_worth(cost))
-    while length(SCRATCH) < threads
+    # A helper may come from a job that was worth more threads.
+    while length(SCRATCH) < Threads.nthreads()
         push!(SCRATCH, Float32[])
     end
     if threads == 1
