@@ -40,6 +40,19 @@ def write(path: Path, data: bytes, *, sync: bool = True) -> None:
     faults.point("file-in-place")
 
 
+def put(path: Path, data: bytes | memoryview) -> None:
+    """Write *data* to *path*, of which an OSError may leave a part; with half the system calls of a
+    Python file, in each of which another thread may take the interpreter's lock.
+    """
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    try:
+        left = memoryview(data)
+        while left:
+            left = left[os.write(fd, left) :]
+    finally:
+        os.close(fd)
+
+
 def sync_file(path: Path) -> None:
     """Wait until the contents of *path* are on the disk."""
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from io import BufferedReader
+from io import BufferedReader, FileIO
 from pathlib import Path
 
 from fluxdrop.errors import FluxdropError
 
+_BUFFER = 1 << 16
 # What is wrong with the one file; any other reason is the filesystem's and may pass.
 _ITS_OWN = {
     errno.ENOENT,
@@ -41,4 +42,5 @@ def open_regular(path: Path, kind: str, name: str = "") -> BufferedReader:
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         raise FluxdropError(f"{name} is not a regular file", hint=hint, kind=kind)
-    return os.fdopen(fd, "rb")
+    # `os.fdopen` would ask whether this is a terminal.
+    return BufferedReader(FileIO(fd), _BUFFER)

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from fluxdrop import durable, faults
@@ -67,17 +68,19 @@ class Publisher:
         names = []
         planned = []
         fresh = []
+        records: dict[Path, Record] = {}
         try:
             for finished in batch:
                 plan = self.planned(finished.job.folder)
                 if plan is None:
                     name = self._choose(finished)
                     names.append(name)
-                    plan = self._prepare(finished, name)
+                    record = records[finished.job.folder] = finished.build(name)
+                    plan = _prepare(finished, name, record)
                     fresh.append((finished, plan))
                 planned.append((finished.job.folder, plan))
             self._decide(fresh)
-            return self.perform(planned)
+            return self.perform(planned, records)
         finally:
             for name in names:
                 self._chooser.release(name)
@@ -93,13 +96,18 @@ class Publisher:
         self._plans.decide({finished.job.id: plan for finished, plan in fresh})
         faults.point("plans-synced")
 
-    def perform(self, planned: Sequence[tuple[Path, Plan]]) -> Published:
-        """Give the names of each plan, enter the jobs in the index and remove their folders."""
+    def perform(
+        self,
+        planned: Sequence[tuple[Path, Plan]],
+        records: Mapping[Path, Record] = MappingProxyType({}),
+    ) -> Published:
+        """Give the names of each plan, enter the jobs in the index and remove their folders; what is
+        not among *records*, by the jobs' folders, is read from there."""
         done: list[tuple[Path, Record, str]] = []
         void = []
         parents: set[str] = set()
         for folder, plan in planned:
-            record = decode((folder / RECORD).read_bytes())
+            record = records.get(folder) or decode((folder / RECORD).read_bytes())
             try:
                 parents.update(self._link(folder, plan))
             except durable.NameTakenError:
@@ -131,17 +139,6 @@ class Publisher:
             finished.job.source, is_taken, is_blocked, keeps_suffix=finished.keeps_suffix
         )
 
-    def _prepare(self, finished: Finished, name: str) -> Plan:
-        job = finished.job
-        job.record.write_bytes(encode(finished.build(name)))
-        faults.point("record-written")
-        start = f"{job.folder}/"
-        links = [
-            (os.fsencode(str(path).removeprefix(start)), make(name))
-            for path, make in finished.files
-        ]
-        return Plan(links=links, record=finished.record_path(name))
-
     def _link(self, folder: Path, plan: Plan) -> set[str]:
         """Give the names of *plan*; return the folders that hold them, relative to the root."""
         pairs = [*plan.links, (os.fsencode(RECORD), plan.record)]
@@ -152,9 +149,12 @@ class Publisher:
         # A subfolder may be new, and then its own name has to be on the disk as well.
         parents = {parent for _, target in pairs for parent in _parents(target)}
         try:
-            for parent in sorted(parents):
-                _make(f"{self._root.path}/{parent}")
-            to_move = [link for link in links if not _give(*link)]
+            try:
+                to_move = [link for link in links if not _give(*link)]
+            except (FileNotFoundError, NotADirectoryError):
+                for parent in sorted(parents):
+                    _make(f"{self._root.path}/{parent}")
+                to_move = [link for link in links if not _give(*link)]
             for source, target in to_move:
                 _move(source, target)
         except durable.NameTakenError:
@@ -174,7 +174,19 @@ class Publisher:
         except OSError as error:
             # The next start finds it, with its plan or among the spares, and comes here again.
             log.warning("not removed", folder=str(folder), reason=error.strerror)
-        return not folder.exists()
+            return not folder.exists()
+        return True
+
+
+def _prepare(finished: Finished, name: str, record: Record) -> Plan:
+    job = finished.job
+    durable.put(job.record, encode(record))
+    faults.point("record-written")
+    start = f"{job.folder}/"
+    links = [
+        (os.fsencode(str(path).removeprefix(start)), make(name)) for path, make in finished.files
+    ]
+    return Plan(links=links, record=finished.record_path(name))
 
 
 def _make(folder: str) -> None:

@@ -10,7 +10,7 @@ from typing import TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from fluxdrop import faults
+from fluxdrop import durable, faults
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
 from fluxdrop.jobs.danger import Danger
@@ -129,11 +129,11 @@ class Preprocessing:
             # By way of memory: numpy's own writing says nothing of why a disk takes no more.
             npy = BytesIO()
             np.save(npy, tensor)
-            job.tensor.write_bytes(npy.getbuffer())
+            durable.put(job.tensor, npy.getbuffer())
             faults.point("tensor-written")
         png = BytesIO()
         to_preview(tensor, spec).save(png, format="PNG", compress_level=_PREVIEW_LEVEL)
-        job.preview.write_bytes(png.getbuffer())
+        durable.put(job.preview, png.getbuffer())
         faults.point("preview-written")
         digest = file_sha256(source)
         if item.generated is None and original is None:
