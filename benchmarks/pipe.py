@@ -52,7 +52,7 @@ def _identity_over_echo(shape: tuple[int, ...]) -> float:
     tensor = np.random.default_rng(0).random((1, *shape), dtype=np.float32)
     data = tensor.tobytes()
     ratios = []
-    with worker("plain", graph) as child, _cat() as echo:
+    with worker("plain", graph) as child, _cat() as (cat, echo), _apart(child.pid, cat):
 
         def identity() -> None:
             request = pack_tensor(tensor)
@@ -65,7 +65,22 @@ def _identity_over_echo(shape: tuple[int, ...]) -> float:
 
 
 @contextmanager
-def _cat() -> Iterator[Callable[[bytes], None]]:
+def _apart(*peers: int) -> Iterator[None]:
+    """Keep this process on one processor and the main threads of *peers* on another, where there are
+    two: else chance places the one peer beside its caller and the other not."""
+    processors = sorted(os.sched_getaffinity(0))
+    if len(processors) > 1:
+        os.sched_setaffinity(0, processors[:1])
+        for peer in peers:
+            os.sched_setaffinity(peer, processors[1:2])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, processors)
+
+
+@contextmanager
+def _cat() -> Iterator[tuple[int, Callable[[bytes], None]]]:
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as cat:
         assert cat.stdin is not None
         assert cat.stdout is not None
@@ -80,5 +95,5 @@ def _cat() -> Iterator[Callable[[bytes], None]]:
                         sent += os.write(to, data[sent:])
                 received += len(os.read(back, _PIECE))
 
-        yield echo
+        yield cat.pid, echo
         cat.stdin.close()

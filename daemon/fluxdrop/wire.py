@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import struct
@@ -46,6 +47,9 @@ class Kind(IntEnum):
     GENERATE = 20
     PROGRESS = 21
     IMAGE = 22
+
+
+_KINDS = {int(kind): kind for kind in Kind}
 
 
 class WireError(Exception):
@@ -139,10 +143,9 @@ class Pipe:
             raise WireError(f"a frame has protocol version {version}, not {VERSION}")
         if length > MAX_PAYLOAD:
             raise WireError(f"a frame announces {length} bytes, over the limit of {MAX_PAYLOAD}")
-        try:
-            known = Kind(kind)
-        except ValueError:
-            raise WireError(f"a frame has the unknown kind {kind}") from None
+        known = _KINDS.get(kind)
+        if known is None:
+            raise WireError(f"a frame has the unknown kind {kind}")
         self._fill(_HEADER.size + length, deadline, wait_hook)
         del self._ahead[: _HEADER.size]
         payload, self._ahead = self._ahead, self._ahead[length:]
@@ -229,8 +232,9 @@ def pack_tensor(array: NDArray[np.float32]) -> tuple[bytes, memoryview]:
     import numpy as np
 
     array = np.asarray(array, dtype="<f4", order="C")
-    head = _TENSOR_HEAD.pack(FLOAT32, array.ndim, 0) + struct.pack(f"<{array.ndim}I", *array.shape)
-    return head, array.reshape(-1).view(np.uint8).data
+    head = struct.pack(f"<BBH{array.ndim}I", FLOAT32, array.ndim, 0, *array.shape)
+    # A view of nothing cannot be cast.
+    return head, array.data.cast("B") if array.size else memoryview(b"")
 
 
 def unpack_tensor(payload: bytes | bytearray) -> NDArray[Any]:
@@ -248,7 +252,7 @@ def unpack_tensor(payload: bytes | bytearray) -> NDArray[Any]:
     if len(payload) < start:
         raise WireError("a tensor is shorter than its head")
     shape = struct.unpack_from(f"<{ndim}I", payload, _TENSOR_HEAD.size)
-    expected = 4 * _product(shape)
+    expected = 4 * math.prod(shape)
     if len(payload) - start != expected:
         raise WireError(
             f"a tensor of shape {shape} has {len(payload) - start} bytes, not {expected}"
@@ -257,13 +261,6 @@ def unpack_tensor(payload: bytes | bytearray) -> NDArray[Any]:
         return np.frombuffer(payload, dtype="<f4", offset=start).reshape(shape)
     except ValueError as error:
         raise WireError(f"there is no array of shape {shape}") from error
-
-
-def _product(shape: tuple[int, ...]) -> int:
-    product = 1
-    for size in shape:
-        product *= size
-    return product
 
 
 def _unescape(value: str) -> str:

@@ -173,7 +173,8 @@ function predict(model::Model, x::Array{Float32})
             values[slot] = nothing
         end
     end
-    COMPILED[] = true
+    # A package's cache cannot hold the tasks of other threads.
+    COMPILED[] = !precompiling()
     y = model.device.back(values[model.output])
     return y isa Array{Float32} ? y : Array{Float32}(y)
 end
