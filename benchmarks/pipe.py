@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.table import Row, seconds
 from benchmarks.worker import predict, script, worker
@@ -22,6 +23,7 @@ from fluxdrop.wire import Kind, pack_tensor, unpack_tensor
 _SHAPES = {"64x64": (1, 64, 64), "224x224x3": (3, 224, 224)}
 _TIMES = 500
 _TURNS = 7
+_PROCESSES = 5
 _BATCHES = (1, 32)
 # As much as a pipe holds.
 _PIECE = 1 << 16
@@ -35,15 +37,23 @@ def rows() -> Iterator[Row]:
     bundle = load_bundle("round-or-angular")
     graph = compile_bundle(bundle)
     for batch in _BATCHES:
-        with tempfile.TemporaryDirectory() as folder, worker("plain", graph) as child:
-            tensor = np.zeros((batch, *bundle.spec.input.shape[1:]), dtype=np.float32)
-            np.save(Path(folder) / "batch.npy", tensor)
-            (Path(folder) / "model.graph").write_bytes(graph)
-            alone, _ = script("predict.jl", f"{folder}/model.graph", f"{folder}/batch.npy", _TIMES)
-            over = (predict(child, tensor, _TIMES) - alone) * 1e6
-            most = alone * 0.05e6 + 50
-            what = f"what the pipe adds to predicting a batch of {batch}"
-            yield Row(what, f"<= 5 % + 50 = {most:.0f}", over, "microseconds", over <= most)
+        tensor = np.zeros((batch, *bundle.spec.input.shape[1:]), dtype=np.float32)
+        # Processes anew each time, as chance places them.
+        pairs = [_alone_and_piped(graph, tensor) for _ in range(_PROCESSES)]
+        alone = median(alone for alone, _ in pairs)
+        over = median(piped - alone for alone, piped in pairs) * 1e6
+        most = alone * 0.05e6 + 50
+        what = f"what the pipe adds to predicting a batch of {batch}"
+        yield Row(what, f"<= 5 % + 50 = {most:.0f}", over, "microseconds", over <= most)
+
+
+def _alone_and_piped(graph: bytes, tensor: NDArray[np.float32]) -> tuple[float, float]:
+    """Seconds to predict *tensor* by *graph* in Julia itself, and over the pipe."""
+    with tempfile.TemporaryDirectory() as folder, worker("plain", graph) as child:
+        np.save(Path(folder) / "batch.npy", tensor)
+        (Path(folder) / "model.graph").write_bytes(graph)
+        alone, _ = script("predict.jl", f"{folder}/model.graph", f"{folder}/batch.npy", _TIMES)
+        return alone, predict(child, tensor, _TIMES)
 
 
 def _identity_over_echo(shape: tuple[int, ...]) -> float:

@@ -8,6 +8,7 @@ drains it into the log.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import itertools
 import os
 import signal
@@ -27,6 +28,8 @@ _TAIL_LINES = 40
 _LINE_LIMIT = 2000
 # Of a flood of output the log gets as much a second, and how much it did not get.
 _LINES_A_SECOND = 200
+# As much as anybody may ask for (pipe(7)): a whole batch of small pictures.
+_PIPE_BYTES = 1 << 20
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 T = TypeVar("T")
@@ -81,8 +84,8 @@ class Child:
         self._wait_hook = wait_hook
         self._settled = 0
         self._death: ChildDied | None = None
-        child_in, our_out = os.pipe()
-        our_in, child_out = os.pipe()
+        child_in, our_out = _roomy_pipe()
+        our_in, child_out = _roomy_pipe()
         self._pipe = Pipe(our_in, our_out)
         started = time.monotonic()
         try:
@@ -312,3 +315,12 @@ def _signal_name(number: int) -> str:
     except ValueError:
         # Most real-time signals have no name.
         return f"signal {number}"
+
+
+def _roomy_pipe() -> tuple[int, int]:
+    """A pipe's ends to read and to write; it takes many pictures before its writer has to wait."""
+    read_fd, write_fd = os.pipe()
+    with contextlib.suppress(OSError):
+        # Who has many pipes may have no more room in them.
+        fcntl.fcntl(write_fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+    return read_fd, write_fd
