@@ -57,6 +57,14 @@ def test_place_tells_the_source(tmp_path: Path, source: str) -> None:
     assert (source, path) == (str(claim.source), claim.input)
 
 
+@pytest.mark.parametrize("name", ["..%2F..%2Fa.png", "cats%2F..%2F..%2Fa.png", "%2Fa.png", ".."])
+def test_place_outside(tmp_path: Path, name: str) -> None:
+    """An input whose name tells a path outside the inbox is none, whoever made its folder."""
+    (tmp_path / f"input={name}").touch()
+
+    assert read_claim(tmp_path) is None
+
+
 @pytest.mark.parametrize("path", ["gone.png", "gone/a.png", "another.png"])
 def test_nothing_to_claim(root: Root, path: str) -> None:
     """A file that is gone, or is not the one that was judged, is not claimed, and no folder for it

@@ -92,8 +92,12 @@ def read_claim(job: Path) -> Claim | None:
         return None
     for name in others:
         if name.startswith(_FLAT):
-            source = name.removeprefix(_FLAT).replace("%2F", "/").replace("%25", "%")
-            return Claim(PurePosixPath(source), job / name, others - {name})
+            told = name.removeprefix(_FLAT).replace("%2F", "/").replace("%25", "%")
+            source = PurePosixPath(told)
+            # Whoever made the folder, no result's path leads out of the root.
+            if not source.name or source.is_absolute() or ".." in source.parts:
+                return None
+            return Claim(source, job / name, others - {name})
     for current, _folders, files in os.walk(job / INPUT):
         for name in files:
             path = Path(current, name)
