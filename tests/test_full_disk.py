@@ -16,15 +16,16 @@ from needs import needs_generation
 
 from fluxdrop.layout import Root
 
-PICTURES = 40
+# More than are in hand at a time, so that some have not been begun when others are done.
+PICTURES = 200
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Iterator[Root]:
-    """A root on a filesystem of 16 MB."""
+    """A root on a filesystem of 32 MB."""
     made = Root(tmp_path / "disk")
     made.path.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "fluxdrop-test", str(made.path)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=32m", "fluxdrop-test", str(made.path)]
     mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
     if mounted.returncode:
         pytest.skip(f"a filesystem cannot be mounted here: {mounted.stderr.strip()}")
@@ -52,8 +53,8 @@ def drop(root: Root, samples: Path) -> set[str]:
     """Drop the pictures; the results that are to come of them."""
     originals = sorted(samples.glob("*.png"))
     for number in range(PICTURES):
-        shutil.copyfile(originals[number % len(originals)], root.inbox / f"{number:02}.png")
-    return {f"{number:02}.json" for number in range(PICTURES)}
+        shutil.copyfile(originals[number % len(originals)], root.inbox / f"{number:03}.png")
+    return {f"{number:03}.json" for number in range(PICTURES)}
 
 
 def assert_nothing_is_torn(root: Root) -> None:
