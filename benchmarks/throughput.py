@@ -34,10 +34,10 @@ def rows() -> Iterator[Row]:
 def _loop(count: int) -> float:
     """Seconds a picture: decode, preprocess, predict and write JSON, one picture after another."""
     bundle = load_bundle(SETTINGS.model)
-    graphs = Path(tempfile.mkdtemp())
-    folder = graphs / "batch"
+    temporary = Path(tempfile.mkdtemp())
+    folder = temporary / "batch"
     pictures(folder, count)
-    with closing(open_engine(SETTINGS, bundle, cache=graphs)) as engine:
+    with closing(open_engine(SETTINGS, bundle, cache=temporary)) as engine:
         started = perf_counter()
         for path in sorted(folder.iterdir()):
             raw = engine.predict(tensor_of(path, bundle))

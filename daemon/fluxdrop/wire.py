@@ -232,7 +232,7 @@ def pack_tensor(array: NDArray[np.float32]) -> tuple[bytes, memoryview]:
     import numpy as np
 
     array = np.asarray(array, dtype="<f4", order="C")
-    head = struct.pack(f"<BBH{array.ndim}I", FLOAT32, array.ndim, 0, *array.shape)
+    head = struct.pack(f"{_TENSOR_HEAD.format}{array.ndim}I", FLOAT32, array.ndim, 0, *array.shape)
     # A view of nothing cannot be cast.
     return head, array.data.cast("B") if array.size else memoryview(b"")
 

@@ -1,4 +1,4 @@
-"""Claiming: one rename from the inbox into the job's own folder below .fluxdrop/work/."""
+"""Claiming: one rename from the inbox into the job's own folder."""
 
 from __future__ import annotations
 

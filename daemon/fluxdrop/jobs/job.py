@@ -26,7 +26,6 @@ REQUEST = "request.json"
 RECORD = "record.json"
 CANCELLED = "cancelled"
 TENSOR = "tensor.npy"
-_PIECE = 1 << 20
 
 _UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
 # They make the text around them be shown in another order, as in "exe.gnp".
@@ -179,10 +178,7 @@ def claimed_row(job: Job) -> Row:
 def file_sha256(path: Path) -> str:
     """The SHA-256 of the file *path*, in hex. Raises what `open_regular` raises."""
     with open_regular(path, "unreadable") as file:
-        digest = hashlib.sha256()
-        while piece := file.read(_PIECE):
-            digest.update(piece)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def printable(name: str) -> str:

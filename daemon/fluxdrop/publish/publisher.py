@@ -88,8 +88,8 @@ class Publisher:
     def _decide(self, fresh: Sequence[tuple[Finished, Plan]]) -> None:
         files = {path for finished, _ in fresh for path, _ in finished.files}
         files.update(finished.job.record for finished, _ in fresh)
-        # An input that the daemon may not read, or that is no file, is only given back.
         folders = [finished.job.folder for finished, _ in fresh]
+        # An input that the daemon may not read, or that is no file, is only given back.
         if durable.sync_all(files, folders, _is_readable):
             self.spares.settle()
         faults.point("files-synced")
@@ -150,13 +150,11 @@ class Publisher:
         parents = {parent for _, target in pairs for parent in _parents(target)}
         try:
             try:
-                to_move = [link for link in links if not _give(*link)]
+                _give_all(links)
             except (FileNotFoundError, NotADirectoryError):
                 for parent in sorted(parents):
                     _make(f"{self._root.path}/{parent}")
-                to_move = [link for link in links if not _give(*link)]
-            for source, target in to_move:
-                _move(source, target)
+                _give_all(links)
         except durable.NameTakenError:
             for source, target in links:
                 with suppress(NotADirectoryError):
@@ -215,6 +213,12 @@ def _is_other_than_folder(path: str) -> bool:
 def _parents(path: str) -> Iterator[str]:
     while path := path.rpartition("/")[0]:
         yield path
+
+
+def _give_all(links: Sequence[tuple[str, str]]) -> None:
+    to_move = [link for link in links if not _give(*link)]
+    for source, target in to_move:
+        _move(source, target)
 
 
 def _give(source: str, target: str) -> bool:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +21,6 @@ from fluxdrop.service.line import Line
 log = get_logger("fluxdrop.daemon")
 
 _MOST_PROMPTS = 16
-_LOOK_SECONDS = 0.01
 
 
 class Admission:
@@ -39,8 +36,6 @@ class Admission:
         self._is_there = is_there
         self._counting = threading.Lock()
         self._in_flight: dict[str, bool] = {}
-        self._was_there = False
-        self._looked_at = -math.inf
         self._claims: deque[Path] = deque()
         """What is claimed and not yet in the index and with the first stage."""
         self._suspects: dict[str, Died] = {}
@@ -122,11 +117,7 @@ class Admission:
 
     def has_room(self, is_prompt: bool) -> bool:
         """Whether one more prompt, or picture, may be claimed."""
-        # A look costs two system calls, and many files are claimed at a time.
-        if time.monotonic() - self._looked_at > _LOOK_SECONDS:
-            self._looked_at = time.monotonic()
-            self._was_there = self._is_there()
-        if not self._was_there:
+        if not self._is_there():
             return False
         limit = _MOST_PROMPTS if is_prompt else self._most_pictures
         with self._counting:
