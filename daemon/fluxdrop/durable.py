@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from fluxdrop import faults
+from fluxdrop.turns import waiting
 
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EXDEV, errno.EMLINK, errno.ENOSYS, errno.EACCES}
 _MANY = 24
@@ -32,7 +33,7 @@ def write(path: Path, data: bytes, *, sync: bool = True) -> None:
         file.write(data)
         if sync:
             file.flush()
-            os.fsync(file.fileno())
+            wait_for(file.fileno())
     faults.point("file-written")
     temporary.replace(path)
     if sync:
@@ -57,16 +58,22 @@ def sync_file(path: Path) -> None:
     """Wait until the contents of *path* are on the disk."""
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     try:
-        os.fsync(fd)
+        wait_for(fd)
     finally:
         os.close(fd)
+
+
+def wait_for(fd: int) -> None:
+    """Wait until the contents of the open file or folder *fd* are on the disk."""
+    with waiting():
+        os.fsync(fd)
 
 
 def sync_folder(path: Path) -> None:
     """Wait until the names in the folder *path* are on the disk."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(fd)
+        wait_for(fd)
     except OSError as error:
         # Some network filesystems cannot sync a folder; their rename is as durable as they get.
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):
@@ -102,7 +109,9 @@ def _sync_filesystem(path: Path) -> bool:
         return False
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        if libc.syncfs(fd) != 0:
+        with waiting():
+            failed = libc.syncfs(fd) != 0
+        if failed:
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number), str(path))
     finally:
@@ -180,7 +189,7 @@ def _give_copy(source: Path, target: Path) -> None:
     with source.open("rb") as reader, temporary.open("wb") as writer:
         shutil.copyfileobj(reader, writer, 1 << 20)
         writer.flush()
-        os.fsync(writer.fileno())
+        wait_for(writer.fileno())
     faults.point("copy-written")
     # Only the daemon that holds the root's lock names files here, so nothing comes in between.
     temporary.rename(target)

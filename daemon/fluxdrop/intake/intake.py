@@ -26,6 +26,7 @@ from fluxdrop.layout import Root
 from fluxdrop.logs import get_logger
 from fluxdrop.passing import is_full
 from fluxdrop.trouble import Trouble
+from fluxdrop.turns import turn
 
 log = get_logger("fluxdrop.intake")
 
@@ -134,12 +135,13 @@ class Intake:
         self._take_events(longest)
         if self._watch is not None and not self._watch.alive():
             self._next_scan = min(self._next_scan, self._last_scan + _DEAD_WATCH_SECONDS)
-        if time.monotonic() >= self._next_scan:
-            self._scan()
-        self._judge_due()
-        self._claim_whole()
-        self._requests.claim()
-        self._look_for_the_rest()
+        with turn():
+            if time.monotonic() >= self._next_scan:
+                self._scan()
+            self._judge_due()
+            self._claim_whole()
+            self._requests.claim()
+            self._look_for_the_rest()
 
     def close(self) -> None:
         """Stop watching."""

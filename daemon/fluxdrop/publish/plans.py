@@ -94,7 +94,7 @@ class Plans:
             file.write(data)
             file.flush()
             faults.point("plan-written")
-            os.fdatasync(file.fileno())
+            durable.wait_for(file.fileno())
         self._size += len(data)
         for line in lines:
             self._enter(line)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from typing import TypeVar
@@ -32,6 +32,7 @@ from fluxdrop.service.reload import Reload
 from fluxdrop.service.reports import Reports
 from fluxdrop.service.stage import Stopping
 from fluxdrop.trouble import Trouble
+from fluxdrop.turns import turn
 
 log = get_logger("fluxdrop.daemon")
 
@@ -208,7 +209,8 @@ class Daemon:
                     return
 
     def _take(self, line: Line, store: Store) -> None:
-        self._admission.take(line, store)
+        with turn():
+            self._admission.take(line, store)
         take_orders(self._root, line.use, partial(self._admission.cancel, line))
 
     def _is_there(self) -> bool:
@@ -244,14 +246,15 @@ class Daemon:
             return "worker"
         return ", ".join(self._stuck())
 
-    def _ended(self, record: Record, path: str) -> None:
-        if self._reports is not None:
-            self._reports.ended(record, path)
-        self._admission.ended(record.job_id)
-        if isinstance(record, Failure):
-            self.failed += 1
-        else:
-            self.done += 1
+    def _ended(self, ended: Sequence[tuple[Record, str]]) -> None:
+        for record, path in ended:
+            if self._reports is not None:
+                self._reports.ended(record, path)
+            self._admission.ended(record.job_id)
+            if isinstance(record, Failure):
+                self.failed += 1
+            else:
+                self.done += 1
         if self._intake is not None:
             self._intake.wake()
 

@@ -7,7 +7,7 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -55,8 +55,9 @@ Answer = Callable[[FluxdropError | None], None]
 class Line:
     """All stages of one root, started and stopped together.
 
-    *on_end* is told each record with its path below the root, from the publishing thread; *on_job*
-    the folder of a job that is to be accepted: one that has to be published again, or a new one.
+    *on_end* is told the records of a batch, each with its path below the root, from the publishing
+    thread; *on_job* the folder of a job that is to be accepted: one that has to be published again,
+    or a new one.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class Line:
         settings: Settings,
         store: Store,
         *,
-        on_end: Callable[[Record, str], None],
+        on_end: Callable[[Sequence[tuple[Record, str]]], None],
         on_job: Callable[[Path], None],
     ) -> None:
         self._root = root
@@ -87,6 +88,7 @@ class Line:
             limit=2 * _PUBLISH_MOST,
             stop=self._stop,
             passes=self._passes,
+            takes_turns=True,
         )
         self._predict = Predicting(
             self._deaths,
@@ -123,6 +125,7 @@ class Line:
             stop=self._stop,
             passes=self._passes,
             end=self._preprocess.close,
+            takes_turns=True,
         )
         self._generate = Generating(
             settings,
@@ -354,7 +357,7 @@ class Line:
                     reason=record.error.message,
                 )
             self._deaths.forget(record.job_id)
-            self._on_end(record, path)
+        self._on_end(published.records)
         for folder in published.void:
             self._on_job(folder)
 

@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 from fluxdrop.passing import is_passing
 from fluxdrop.service.pulse import Pulse, moved_on
 from fluxdrop.trouble import Trouble
+from fluxdrop.turns import turn, waiting
 
 T = TypeVar("T")
 
@@ -32,7 +33,8 @@ class Stage(Generic[T]):
     An OSError that *passes* (disk full, share gone) does not end the work: the same items are tried
     again until it succeeds, and `trouble` says why meanwhile. So *begin* and *work* must bear to be
     done again. Anything else that they let through ends the stage, and `failure` tells it. *tend*
-    looks after what the stage keeps, every *tend_seconds* while no items come.
+    looks after what the stage keeps, every *tend_seconds* while no items come. *takes_turns*: with the
+    other threads that do; see `fluxdrop.turns`.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Stage(Generic[T]):
         tend: Callable[[], None] | None = None,
         tend_seconds: float = TEND_SECONDS,
         passes: Callable[[OSError], bool] = is_passing,
+        takes_turns: bool = False,
     ) -> None:
         self.name = name
         self.trouble = Trouble(name)
@@ -63,6 +66,7 @@ class Stage(Generic[T]):
         self._tend = tend
         self._tend_seconds = tend_seconds if tend is not None else None
         self._passes = passes
+        self._turn = turn if takes_turns else contextlib.nullcontext
         self._queue: queue.Queue[T | None] = queue.Queue(limit)
         self._in_hand = 0
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -75,9 +79,13 @@ class Stage(Generic[T]):
 
     def put(self, item: T) -> None:
         """Hand *item* over, waiting for room. Raises Stopping when the daemon stops meanwhile."""
+        with contextlib.suppress(queue.Full):
+            self._queue.put_nowait(item)
+            return
         while True:
             try:
-                self._queue.put(item, timeout=0.5)
+                with waiting():
+                    self._queue.put(item, timeout=0.5)
             except queue.Full:
                 # Whoever waits here is held up by this stage, and not stuck.
                 moved_on()
@@ -114,7 +122,7 @@ class Stage(Generic[T]):
                 if not items:
                     break
                 self._in_hand = len(items)
-                self._insist(partial(self._work, items))
+                self._insist(partial(self._work_off, items))
                 self._in_hand = 0
         except Stopping:
             pass
@@ -123,6 +131,10 @@ class Stage(Generic[T]):
         finally:
             self.ready.set()
             self._end()
+
+    def _work_off(self, items: list[T]) -> None:
+        with self._turn():
+            self._work(items)
 
     def _take(self) -> list[T]:
         items: list[T] = []
