@@ -94,7 +94,7 @@ class Line:
             self._deaths,
             Danger(root, "predict"),
             self._stop,
-            hand_on=self._publishing.put,
+            hand_on=self._publishing.put_all,
             fail=self.fail,
         )
         self._predicting = Stage[Prepared | Retire | Swap](
@@ -114,7 +114,7 @@ class Line:
             self._waiting,
             Danger(root, "preprocess"),
             open_further=self._further,
-            hand_on=self._predicting.put,
+            hand_on=self._predicting.put_all,
             fail=self.fail,
         )
         self._preprocessing = Stage[Pictured | Swap](

@@ -36,7 +36,7 @@ class Predicting:
         danger: Danger,
         stop: threading.Event,
         *,
-        hand_on: Callable[[Finished], None],
+        hand_on: Callable[[list[Finished]], None],
         fail: Fail,
     ) -> None:
         self._deaths = deaths
@@ -117,9 +117,11 @@ class Predicting:
             moved_on()
         self.trouble.end()
         milliseconds = (time.perf_counter() - started) * 1000 / len(items)
+        finished = []
         for item, row in zip(items, raw, strict=True):
             item.job.timings_ms["predict"] = round(milliseconds, 3)
-            self._conclude(item, row)
+            finished += self._conclude(item, row)
+        self._hand_on(finished)
         return None
 
     @contextmanager
@@ -134,14 +136,14 @@ class Predicting:
         for item in items:
             self._predict(model, [item])
 
-    def _conclude(self, item: Prepared, row: NDArray[np.float32]) -> None:
+    def _conclude(self, item: Prepared, row: NDArray[np.float32]) -> list[Finished]:
         bundle, engine = item.model.bundle, item.model.engine
         try:
             probabilities = label_probabilities(row, bundle)
         except FluxdropError as error:
             self._fail(item.job, "predict", error)
-        else:
-            self._hand_on(outcome.done(item.job, item.picture, bundle, engine.info, probabilities))
+            return []
+        return [outcome.done(item.job, item.picture, bundle, engine.info, probabilities)]
 
     def _wait_for_engine(self, error: EngineDown) -> None:
         self.trouble.begin(error.message)

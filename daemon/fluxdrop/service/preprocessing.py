@@ -39,7 +39,7 @@ class Preprocessing:
         danger: Danger,
         *,
         open_further: Callable[[str], Model],
-        hand_on: Callable[[Prepared | Retire | Swap], None],
+        hand_on: Callable[[list[Prepared | Retire | Swap]], None],
         fail: Fail,
     ) -> None:
         self._settings = settings
@@ -75,8 +75,7 @@ class Preprocessing:
                 moved_on()
         finally:
             ready, self._ready = self._ready, []
-            for done in ready:
-                self._hand_on(done)
+            self._hand_on(ready)
 
     def close(self) -> None:
         """Let go of what it holds."""

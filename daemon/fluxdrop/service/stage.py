@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import queue
 import threading
-import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Generic, TypeVar
 
@@ -67,7 +66,11 @@ class Stage(Generic[T]):
         self._tend_seconds = tend_seconds if tend is not None else None
         self._passes = passes
         self._turn = turn if takes_turns else contextlib.nullcontext
-        self._queue: queue.Queue[T | None] = queue.Queue(limit)
+        self._limit = limit
+        self._items: deque[T] = deque()
+        self._moved = threading.Condition()
+        """Told of each change to the items that wait."""
+        self._is_ending = False
         self._in_hand = 0
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self.ready = threading.Event()
@@ -79,25 +82,22 @@ class Stage(Generic[T]):
 
     def put(self, item: T) -> None:
         """Hand *item* over, waiting for room. Raises Stopping when the daemon stops meanwhile."""
-        with contextlib.suppress(queue.Full):
-            self._queue.put_nowait(item)
-            return
-        while True:
-            try:
-                with waiting():
-                    self._queue.put(item, timeout=0.5)
-            except queue.Full:
-                # Whoever waits here is held up by this stage, and not stuck.
-                moved_on()
-                if self._stop.is_set():
-                    raise Stopping from None
-            else:
-                return
+        self.put_all([item])
+
+    def put_all(self, items: Sequence[T]) -> None:
+        """Hand *items* over as `put` does one, together: so they are taken as one batch."""
+        while not self._add(items):
+            with waiting(), self._moved:
+                self._moved.wait_for(self._has_room, timeout=0.5)
+            # Whoever waits here is held up by this stage, and not stuck.
+            moved_on()
+            if self._stop.is_set():
+                raise Stopping
 
     @property
     def waiting(self) -> int:
         """How many items wait or are in hand."""
-        return self._queue.qsize() + self._in_hand
+        return len(self._items) + self._in_hand
 
     def stuck(self, seconds: float) -> bool:
         """Whether there is work and nothing has moved for *seconds*."""
@@ -105,11 +105,10 @@ class Stage(Generic[T]):
 
     def finish(self, timeout: float) -> bool:
         """Ask the thread to end after what waits; False if it had not by *timeout* seconds."""
-        deadline = time.monotonic() + timeout
-        if self._thread.is_alive():
-            with contextlib.suppress(queue.Full):
-                self._queue.put(None, timeout=timeout)
-        self._thread.join(max(0.0, deadline - time.monotonic()))
+        with self._moved:
+            self._is_ending = True
+            self._moved.notify_all()
+        self._thread.join(timeout)
         return not self._thread.is_alive()
 
     def _run(self) -> None:
@@ -117,13 +116,11 @@ class Stage(Generic[T]):
         try:
             self._insist(self._begin)
             self.ready.set()
-            while True:
-                items = self._take()
-                if not items:
-                    break
-                self._in_hand = len(items)
-                self._insist(partial(self._work_off, items))
-                self._in_hand = 0
+            while self._await():
+                with self._turn():
+                    items = self._take()
+                    self._insist(partial(self._work, items))
+                    self._in_hand = 0
         except Stopping:
             pass
         except BaseException as error:
@@ -132,42 +129,44 @@ class Stage(Generic[T]):
             self.ready.set()
             self._end()
 
-    def _work_off(self, items: list[T]) -> None:
-        with self._turn():
-            self._work(items)
+    def _has_room(self) -> bool:
+        return not self._limit or len(self._items) < self._limit
+
+    def _add(self, items: Sequence[T]) -> bool:
+        with self._moved:
+            if not self._has_room():
+                return False
+            self._items.extend(items)
+            self._moved.notify_all()
+            return True
+
+    def _await(self) -> bool:
+        """Wait for items; False when there are none left and the thread is to end."""
+        while True:
+            with self._moved:
+                has_news = self._moved.wait_for(
+                    lambda: self._items or self._is_ending, timeout=self._tend_seconds
+                )
+            if has_news:
+                self.pulse.beat()
+                return bool(self._items)
+            assert self._tend is not None
+            self._insist(self._tend)
 
     def _take(self) -> list[T]:
-        items: list[T] = []
-        try:
-            item = self._await()
-            while item is not None:
-                items.append(item)
-                if len(items) == self._most:
-                    return items
-                item = self._queue.get_nowait()
-            if items:
-                # The wish to end was met behind these items: they are worked off first.
-                self._queue.put_nowait(None)
-        except queue.Empty:
-            pass
-        return items
-
-    def _await(self) -> T | None:
-        while True:
-            try:
-                item = self._queue.get(timeout=self._tend_seconds)
-            except queue.Empty:
-                assert self._tend is not None
-                self._insist(self._tend)
-            else:
-                self.pulse.beat()
-                return item
+        with self._moved:
+            self._in_hand = min(self._most, len(self._items))
+            items = [self._items.popleft() for _ in range(self._in_hand)]
+            self._moved.notify_all()
+            return items
 
     def _insist(self, work: Callable[[], None]) -> None:
         pause = _FIRST_PAUSE_SECONDS
         while not self.trouble.attempt(work, self._passes):
             self.pulse.beat()
-            if self._stop.wait(pause):
+            with waiting():
+                is_stopping = self._stop.wait(pause)
+            if is_stopping:
                 raise Stopping
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
         self.pulse.beat()
