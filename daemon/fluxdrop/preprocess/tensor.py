@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
+from io import BytesIO
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -13,17 +16,40 @@ _MOST_CROPPED = 8
 
 def to_tensor(image: Image.Image, spec: InputSpec) -> NDArray[np.float32]:
     """The tensor that a model with *spec* sees of *image*: float32, a batch of one."""
-    pixels = np.asarray(_fit(_opaque(image, spec), spec), dtype=np.float32)
+    return normalise(fit(image, spec), spec)
+
+
+def fit(image: Image.Image, spec: InputSpec) -> Image.Image:
+    """*image* in the size of *spec*, mode L or RGB: what a model sees before the numbers are normalised."""
+    return _fit(_opaque(image, spec), spec)
+
+
+def normalise(image: Image.Image, spec: InputSpec) -> NDArray[np.float32]:
+    """The tensor of what `fit` made."""
+    pixels = np.asarray(image, dtype=np.float32)
     if spec.mode == "L":
         pixels = pixels[..., np.newaxis]
     elif spec.mode == "BGR":
         pixels = pixels[..., ::-1]
-    mean = np.asarray(spec.mean, dtype=np.float32)
-    std = np.asarray(spec.std, dtype=np.float32)
-    values = (pixels / np.float32(spec.scale) - mean) / std
+    values = pixels / np.float32(spec.scale)
+    values -= np.asarray(spec.mean, dtype=np.float32)
+    values /= np.asarray(spec.std, dtype=np.float32)
     if spec.layout == "NCHW":
         values = values.transpose(2, 0, 1)
     return np.ascontiguousarray(values[np.newaxis], dtype=np.float32)
+
+
+def npy(tensor: NDArray[np.float32]) -> bytes:
+    """The bytes of *tensor*'s .npy file."""
+    return _npy_head(tensor.shape) + tensor.tobytes()
+
+
+@cache
+def _npy_head(shape: tuple[int, ...]) -> bytes:
+    head = BytesIO()
+    description = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(head, description)
+    return head.getvalue()
 
 
 def to_preview(tensor: NDArray[np.float32], spec: InputSpec) -> Image.Image:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import zlib
 from collections.abc import Callable
 from io import BytesIO
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,14 +18,14 @@ from fluxdrop.jobs.danger import Danger
 from fluxdrop.jobs.job import Job, file_sha256
 from fluxdrop.jobs.store import Store
 from fluxdrop.preprocess.picture import open_picture
-from fluxdrop.preprocess.tensor import to_preview, to_tensor
+from fluxdrop.preprocess.tensor import fit, normalise, npy, to_preview
 from fluxdrop.publish.outcome import Picture
 from fluxdrop.service.pulse import moved_on
 from fluxdrop.service.waiting import Waiting
 from fluxdrop.service.work import Fail, Model, Pictured, Prepared, Retire, Swap
 
 # A stronger compression would take longer than all else of a small picture, and save little of it.
-_PREVIEW_LEVEL = 1
+_PREVIEW: dict[str, Any] = {"format": "PNG", "compress_type": zlib.Z_RLE}
 _SUFFIXES = {"JPEG": ".jpg", "WEBP": ".webp"}
 
 
@@ -123,15 +124,17 @@ class Preprocessing:
         spec = model.bundle.spec.input
         if job.request.has_tensor:
             tensor = _recorded(job, model)
+            preview = to_preview(tensor, spec)
         else:
-            tensor = to_tensor(image, spec)
-            # By way of memory: numpy's own writing says nothing of why a disk takes no more.
-            npy = BytesIO()
-            np.save(npy, tensor)
-            durable.put(job.tensor, npy.getbuffer())
+            preview = fit(image, spec)
+            tensor = normalise(preview, spec)
+            # numpy's own writing says nothing of why a disk takes no more.
+            durable.put(job.tensor, npy(tensor))
             faults.point("tensor-written")
         png = BytesIO()
-        to_preview(tensor, spec).save(png, format="PNG", compress_level=_PREVIEW_LEVEL)
+        # What the source says of itself stays with the source.
+        preview.info.clear()
+        preview.save(png, **_PREVIEW)
         durable.put(job.preview, png.getbuffer())
         faults.point("preview-written")
         digest = file_sha256(source)
