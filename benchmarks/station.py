@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -58,11 +59,14 @@ def serving() -> Iterator[Station]:
 
 
 def pictures(folder: Path, count: int) -> None:
-    """Fill *folder*, a new one, with *count* small PNGs."""
+    """Fill *folder*, a new one, with *count* small PNGs. Whoever is measured next does not have to wait
+    until these are on the disk, nor what was written before.
+    """
     folder.mkdir()
     samples = sorted(_SAMPLES.glob("*.png"))
     for number in range(count):
         shutil.copyfile(samples[number % len(samples)], folder / f"{number:05}.png")
+    os.sync()
 
 
 def seconds_a_picture(count: int) -> float:

@@ -93,12 +93,13 @@ def sync_all(
     Many files are waited for together, by one sync of the filesystem, which they and the folders
     then have to share.
     """
-    if len(files) >= _MANY and _sync_filesystem(next(iter(files)).parent):
-        return True
-    for path in filter(is_meant, files):
-        sync_file(path)
-    for path in folders:
-        sync_folder(path)
+    with waiting():
+        if len(files) >= _MANY and _sync_filesystem(next(iter(files)).parent):
+            return True
+        for path in filter(is_meant, files):
+            sync_file(path)
+        for path in folders:
+            sync_folder(path)
     return False
 
 
@@ -109,9 +110,7 @@ def _sync_filesystem(path: Path) -> bool:
         return False
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        with waiting():
-            failed = libc.syncfs(fd) != 0
-        if failed:
+        if libc.syncfs(fd) != 0:
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number), str(path))
     finally:

@@ -83,7 +83,13 @@ class _WholeLines(_Survivor, logging.handlers.RotatingFileHandler):
     """A log file without half lines."""
 
     def _open(self) -> io.TextIOWrapper:
-        return io.TextIOWrapper(_WholeWrites(self.baseFilename, "ab"), "utf-8", write_through=True)
+        self._raw = _WholeWrites(self.baseFilename, "ab")
+        return io.TextIOWrapper(self._raw, "utf-8", write_through=True)
+
+    def shouldRollover(self, record: logging.LogRecord) -> bool:  # noqa: N802 - logging's name
+        """See `RotatingFileHandler.shouldRollover`, which asks the filesystem twice for each line."""
+        may_be_full = self._raw.closed or self._raw.tell() > self.maxBytes // 2
+        return may_be_full and bool(super().shouldRollover(record))
 
 
 class _WholeWrites(io.FileIO):

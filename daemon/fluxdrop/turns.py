@@ -9,19 +9,57 @@ those can be waited for side by side.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 _LONGEST_WAIT_SECONDS = 0.05
 
-_turn = threading.Lock()
+
+class _Queue:
+    """A lock that threads get in the order in which they asked for it: of Python's own, a thread that
+    always has work would get hold again before any other wakes up."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._taken = False
+        self._calls: deque[threading.Lock] = deque()
+        """What wakes each thread that waits."""
+
+    def acquire(self) -> bool:
+        """Whether it was this thread's turn before long."""
+        with self._guard:
+            if not self._taken:
+                self._taken = True
+                return True
+            call = threading.Lock()
+            call.acquire()
+            self._calls.append(call)
+        if call.acquire(timeout=_LONGEST_WAIT_SECONDS):
+            return True
+        with self._guard:
+            if call not in self._calls:
+                return True
+            self._calls.remove(call)
+            return False
+
+    def release(self) -> None:
+        """Let the next one have it."""
+        with self._guard:
+            if self._calls:
+                self._calls.popleft().release()
+            else:
+                self._taken = False
+
+
+_queue = _Queue()
 _here = threading.local()
 
 
 @contextmanager
 def turn() -> Iterator[None]:
     """Work in this thread's turn, or without it where that does not come soon. Not to be nested."""
-    _here.has_it = _turn.acquire(timeout=_LONGEST_WAIT_SECONDS)
+    _here.has_it = _queue.acquire()
     try:
         yield
     finally:
@@ -36,7 +74,7 @@ def waiting() -> Iterator[None]:
         yield
     finally:
         if had_it:
-            _here.has_it = _turn.acquire(timeout=_LONGEST_WAIT_SECONDS)
+            _here.has_it = _queue.acquire()
 
 
 def _give_up() -> bool:
@@ -44,5 +82,5 @@ def _give_up() -> bool:
     had_it = getattr(_here, "has_it", False)
     _here.has_it = False
     if had_it:
-        _turn.release()
+        _queue.release()
     return had_it

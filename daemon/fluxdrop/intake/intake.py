@@ -36,6 +36,8 @@ _POLL_SECONDS = 2.0
 _MOST_WAITING = 4096
 _MOST_EVENTS = 16_384
 _FULL_PAUSE_SECONDS = 1.0
+# So few that the first of thousands are in hand before the last was looked at.
+_MOST_JUDGED = 64
 _DEAD_WATCH_SECONDS = 5.0
 # What inotify(7) says when the system has no more of what it needs.
 _LIMITS = {
@@ -255,11 +257,13 @@ class Intake:
 
     def _judge_due(self) -> None:
         now = time.monotonic()
-        while self._due and self._due[0][0] <= now:
+        judged = 0
+        while judged < _MOST_JUDGED and self._due and self._due[0][0] <= now:
             due, path = heapq.heappop(self._due)
             waiting = self._waiting.get(path)
             if waiting is not None and waiting.due == due:
                 self._judge(path, waiting)
+                judged += 1
 
     def _judge(self, path: str, waiting: _Waiting) -> None:
         now = time.monotonic()

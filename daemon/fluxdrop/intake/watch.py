@@ -102,6 +102,9 @@ class _Handler(FileSystemEventHandler):
         self._notice = notice
 
     def dispatch(self, event: FileSystemEvent) -> None:
+        if event.is_synthetic:
+            # Who is told of a folder looks at all that is in it.
+            return
         moved = isinstance(event, FileMovedEvent | DirMovedEvent)
         path = os.fsdecode(event.dest_path if moved else event.src_path)
         if not path.startswith(self._prefix):

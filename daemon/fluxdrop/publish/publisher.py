@@ -25,6 +25,7 @@ from fluxdrop.logs import get_logger
 from fluxdrop.publish.names import NameChooser
 from fluxdrop.publish.plans import Plan, Plans
 from fluxdrop.publish.result import Failure, Record, Result, decode, encode
+from fluxdrop.turns import waiting
 
 log = get_logger("fluxdrop.publish")
 
@@ -89,12 +90,14 @@ class Publisher:
         files = {path for finished, _ in fresh for path, _ in finished.files}
         files.update(finished.job.record for finished, _ in fresh)
         folders = [finished.job.folder for finished, _ in fresh]
-        # An input that the daemon may not read, or that is no file, is only given back.
-        if durable.sync_all(files, folders, _is_readable):
-            self.spares.settle()
-        faults.point("files-synced")
-        self._plans.decide({finished.job.id: plan for finished, plan in fresh})
-        faults.point("plans-synced")
+        # One wait for a turn, too.
+        with waiting():
+            # An input that the daemon may not read, or that is no file, is only given back.
+            if durable.sync_all(files, folders, _is_readable):
+                self.spares.settle()
+            faults.point("files-synced")
+            self._plans.decide({finished.job.id: plan for finished, plan in fresh})
+            faults.point("plans-synced")
 
     def perform(
         self,
@@ -114,10 +117,12 @@ class Publisher:
                 void.append(folder)
                 continue
             done.append((folder, record, plan.record))
-        durable.sync_all([], [self._root.path / parent for parent in sorted(parents)])
-        faults.point("folders-synced")
-        self._store.finished([row_of(record, path) for _, record, path in done])
-        faults.point("index-told")
+        rows = [row_of(record, path) for _, record, path in done]
+        with waiting():
+            durable.sync_all([], [self._root.path / parent for parent in sorted(parents)])
+            faults.point("folders-synced")
+            self._store.finished(rows)
+            faults.point("index-told")
         self._plans.fulfilled([folder.name for folder, _, _ in done if self._discard(folder)])
         return Published([(record, path) for _, record, path in done], void)
 

@@ -63,7 +63,7 @@ class Daemon:
         self._notifier = notifier or Notifier()
         self._reload_wanted = False
         self._stop = threading.Event()
-        self._admission = Admission(root, 4 * settings.batch_size, self._is_there)
+        self._admission = Admission(root, 8 * settings.batch_size, self._is_there)
         self._lock: RootLock | None = None
         self._pulse: Pulse | None = None
         """The scan loop's, once it runs."""

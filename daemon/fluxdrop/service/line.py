@@ -44,7 +44,7 @@ from fluxdrop.service.work import Model, Pictured, Prepared, Retire, Swap
 
 log = get_logger("fluxdrop.daemon")
 
-_PUBLISH_MOST = 64
+_PUBLISH_MOST = 128
 _STOP_GRACE_SECONDS = 5.0
 _SPARE_SECONDS = 60.0
 
