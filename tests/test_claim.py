@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from fluxdrop.intake.claim import INPUT, claim, discard_empty, new_job_id, place, read_claim
+from fluxdrop.intake.scan import Folders
 from fluxdrop.layout import Root
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
@@ -25,7 +27,8 @@ def test_claim(root: Root, png: bytes) -> None:
     (root.inbox / "cats").mkdir()
     (root.inbox / "cats" / "a.png").write_bytes(png)
     inode = (root.inbox / "cats" / "a.png").stat().st_ino
-    job = claim(root.inbox, root.work, "cats/a.png", lambda _: True)
+    with closing(Folders(root.inbox)) as inbox:
+        job = claim(inbox, root.work, "cats/a.png", lambda _: True)
 
     assert job is not None
     found = read_claim(job)
@@ -72,7 +75,8 @@ def test_nothing_to_claim(root: Root, path: str) -> None:
     """
     (root.inbox / "another.png").touch()
 
-    assert claim(root.inbox, root.work, path, lambda _: False) is None
+    with closing(Folders(root.inbox)) as inbox:
+        assert claim(inbox, root.work, path, lambda _: False) is None
     assert [] == list(root.work.iterdir())
 
 
@@ -83,8 +87,8 @@ def test_claim_through_a_symlink(root: Root, png: bytes) -> None:
     (outside / "a.png").write_bytes(png)
     (root.inbox / "cats").symlink_to(outside)
 
-    with pytest.raises(NotADirectoryError):
-        claim(root.inbox, root.work, "cats/a.png", lambda _: True)
+    with closing(Folders(root.inbox)) as inbox, pytest.raises(NotADirectoryError):
+        claim(inbox, root.work, "cats/a.png", lambda _: True)
     assert [] == list(root.work.iterdir())
     assert (outside / "a.png").exists()
 

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from fluxdrop import faults
-from fluxdrop.intake.scan import open_folder
+from fluxdrop.intake.scan import Folders
 
 INPUT = "input"
 FAULT = "fault"
@@ -34,7 +34,7 @@ def new_job_id() -> str:
 
 
 def claim(
-    inbox: Path,
+    inbox: Folders,
     work: Path,
     source: str,
     is_same: Callable[[os.stat_result], bool],
@@ -52,10 +52,7 @@ def claim(
     job = work / new_job_id()
     target = place(job, source)
     try:
-        folder_fd = open_folder(inbox, folder)
-    except FileNotFoundError:
-        return None
-    try:
+        folder_fd = inbox.fd(folder)
         if not is_same(os.stat(name, dir_fd=folder_fd, follow_symlinks=False)):
             return None
         make(job)
@@ -72,8 +69,6 @@ def claim(
     except OSError:
         discard_empty(job)
         raise
-    finally:
-        os.close(folder_fd)
     return job
 
 

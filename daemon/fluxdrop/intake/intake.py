@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 import heapq
-import os
 import queue
 import time
 from collections import Counter, deque
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -20,7 +20,7 @@ from fluxdrop.intake.left import LeftAlone
 from fluxdrop.intake.names import Kind, is_ignored, kind_of
 from fluxdrop.intake.ready import Candidate, Gone, Hint, Patience, Ready, Wait
 from fluxdrop.intake.requests import Requests
-from fluxdrop.intake.scan import open_folder, scan
+from fluxdrop.intake.scan import Folders, scan
 from fluxdrop.intake.watch import Watch
 from fluxdrop.layout import Root
 from fluxdrop.logs import get_logger
@@ -73,6 +73,7 @@ class Intake:
         self._accept = accept
         self._room = room
         self._make = make
+        self._folders = Folders(root.inbox)
         self.filesystem = filesystem_of(root.inbox)
         self.polling = needs_polling(self.filesystem)
         self.apply(settings)
@@ -137,7 +138,7 @@ class Intake:
         self._take_events(longest)
         if self._watch is not None and not self._watch.alive():
             self._next_scan = min(self._next_scan, self._last_scan + _DEAD_WATCH_SECONDS)
-        with turn():
+        with turn(), closing(self._folders):
             if time.monotonic() >= self._next_scan:
                 self._scan()
             self._judge_due()
@@ -268,11 +269,8 @@ class Intake:
     def _judge(self, path: str, waiting: _Waiting) -> None:
         now = time.monotonic()
         try:
-            folder_fd = open_folder(self._root.inbox, path.rpartition("/")[0])
-            try:
-                verdict = waiting.candidate.judge(folder_fd, self._patience, now, time.time())
-            finally:
-                os.close(folder_fd)
+            folder_fd = self._folders.fd(path.rpartition("/")[0])
+            verdict = waiting.candidate.judge(folder_fd, self._patience, now, time.time())
         except FileNotFoundError:
             verdict = Gone()
         except OSError as error:
@@ -309,7 +307,7 @@ class Intake:
     def _claim(self, path: str, candidate: Candidate, fault: str) -> None:
         try:
             folder = claims.claim(
-                self._root.inbox, self._root.work, path, candidate.unchanged, fault, self._make
+                self._folders, self._root.work, path, candidate.unchanged, fault, self._make
             )
         except OSError as error:
             if is_full(error):

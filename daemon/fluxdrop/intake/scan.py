@@ -46,6 +46,29 @@ def _files(inbox: Path, folder: str, folders: list[str]) -> Iterator[str]:
         os.close(fd)
 
 
+class Folders:
+    """The folders below *inbox*. The last one stays open until `close`, as files come from the same one
+    in rows; not for long, as it may be moved elsewhere meanwhile.
+    """
+
+    def __init__(self, inbox: Path) -> None:
+        self._inbox = inbox
+        self._open: tuple[str, int] | None = None
+
+    def fd(self, folder: str) -> int:
+        """The open *folder*, until the next call. Raises what `open_folder` raises."""
+        if self._open is None or self._open[0] != folder:
+            self.close()
+            self._open = folder, open_folder(self._inbox, folder)
+        return self._open[1]
+
+    def close(self) -> None:
+        """Let go of what is open."""
+        if self._open is not None:
+            os.close(self._open[1])
+            self._open = None
+
+
 def open_folder(inbox: Path, folder: str) -> int:
     """Open the *folder* below *inbox* step by step, so that no part of the way is a symlink. Raises
     OSError.

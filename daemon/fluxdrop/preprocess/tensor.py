@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from io import BytesIO
 
@@ -16,7 +17,7 @@ _MOST_CROPPED = 8
 
 def to_tensor(image: Image.Image, spec: InputSpec) -> NDArray[np.float32]:
     """The tensor that a model with *spec* sees of *image*: float32, a batch of one."""
-    return normalise(fit(image, spec), spec)
+    return normalise([fit(image, spec)], spec)
 
 
 def fit(image: Image.Image, spec: InputSpec) -> Image.Image:
@@ -24,19 +25,19 @@ def fit(image: Image.Image, spec: InputSpec) -> Image.Image:
     return _fit(_opaque(image, spec), spec)
 
 
-def normalise(image: Image.Image, spec: InputSpec) -> NDArray[np.float32]:
-    """The tensor of what `fit` made."""
-    pixels = np.asarray(image, dtype=np.float32)
+def normalise(images: Sequence[Image.Image], spec: InputSpec) -> NDArray[np.float32]:
+    """The tensor of what `fit` made of each picture: a batch of them all."""
+    pixels = np.stack([np.asarray(image) for image in images]).astype(np.float32)
     if spec.mode == "L":
         pixels = pixels[..., np.newaxis]
     elif spec.mode == "BGR":
         pixels = pixels[..., ::-1]
-    values = pixels / np.float32(spec.scale)
-    values -= np.asarray(spec.mean, dtype=np.float32)
-    values /= np.asarray(spec.std, dtype=np.float32)
+    pixels /= np.float32(spec.scale)
+    pixels -= np.asarray(spec.mean, dtype=np.float32)
+    pixels /= np.asarray(spec.std, dtype=np.float32)
     if spec.layout == "NCHW":
-        values = values.transpose(2, 0, 1)
-    return np.ascontiguousarray(values[np.newaxis], dtype=np.float32)
+        pixels = pixels.transpose(0, 3, 1, 2)
+    return np.ascontiguousarray(pixels)
 
 
 def npy(tensor: NDArray[np.float32]) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,6 +36,8 @@ class Admission:
         self._is_there = is_there
         self._counting = threading.Lock()
         self._in_flight: dict[str, bool] = {}
+        self._counts = Counter[bool]()
+        """How many prompts are in flight, and how many others."""
         self._claims: deque[Path] = deque()
         """What is claimed and not yet in the index and with the first stage."""
         self._suspects: dict[str, Died] = {}
@@ -112,7 +114,9 @@ class Admission:
     def ended(self, job_id: str) -> None:
         """The job is no longer in hand."""
         with self._counting:
-            self._in_flight.pop(job_id, None)
+            is_prompt = self._in_flight.pop(job_id, None)
+            if is_prompt is not None:
+                self._counts[is_prompt] -= 1
             self._suspects.pop(job_id, None)
 
     def has_room(self, is_prompt: bool) -> bool:
@@ -123,8 +127,7 @@ class Admission:
         with self._counting:
             if self._suspects:
                 return False
-            in_hand = list(self._in_flight.values()).count(is_prompt)
-        return len(self._claims) + in_hand < limit
+            return len(self._claims) + self._counts[is_prompt] < limit
 
     def _has_to_wait(self, job_id: str) -> bool:
         """Whether *job_id* may not begin yet. What the daemon may have died of comes first, each
@@ -148,7 +151,10 @@ class Admission:
             self.ended(folder.name)
             return None
         with self._counting:
-            self._in_flight[job.id] = job.kind == "prompt"
+            is_prompt = job.kind == "prompt"
+            if job.id not in self._in_flight:
+                self._counts[is_prompt] += 1
+            self._in_flight[job.id] = is_prompt
         return job
 
     def _begin(self, job: Job, line: Line, store: Store) -> None:
