@@ -10,8 +10,9 @@ import os
 import select
 import struct
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import IntEnum
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ FLOAT32 = 1
 # What a pipe of Linux holds (pipe(7)), so that one reading takes all that is there. A length is believed no further
 # than this: one that lies costs no memory.
 _PIECE = 1 << 16
+# Until one write has ended, nobody can read of it.
+_PIECES_AT_ONCE = 3
 
 _HEADER = struct.Struct("<4sHHQQ")
 _TENSOR_HEAD = struct.Struct("<BBH")
@@ -110,10 +113,12 @@ class Pipe:
         self._refuse_closed()
         deadline = _deadline(timeout)
         pending = [_HEADER.pack(MAGIC, VERSION, kind, request, length), *parts]
+        if length > _PIECE:
+            pending = [piece for part in pending for piece in _pieces(part)]
         left = _HEADER.size + length
         while left:
             try:
-                written = os.writev(self._write_fd, pending)
+                written = os.writev(self._write_fd, pending[:_PIECES_AT_ONCE])
             except BlockingIOError:
                 self._await(self._writable, deadline, wait_hook)
                 continue
@@ -225,6 +230,17 @@ def unpack_facts(payload: bytes | bytearray) -> dict[str, str]:
     return facts
 
 
+def _pieces(part: bytes | memoryview) -> Iterator[memoryview]:
+    view = memoryview(part)
+    for start in range(0, len(view), _PIECE):
+        yield view[start : start + _PIECE]
+
+
+@cache
+def _tensor_head(dimensions: int) -> struct.Struct:
+    return struct.Struct(f"{_TENSOR_HEAD.format}{dimensions}I")
+
+
 def pack_tensor(array: NDArray[np.float32]) -> tuple[bytes, memoryview]:
     """Encode *array* (any shape of up to 8 dimensions, float32, row-major) as head and elements,
     without a copy.
@@ -232,7 +248,7 @@ def pack_tensor(array: NDArray[np.float32]) -> tuple[bytes, memoryview]:
     import numpy as np
 
     array = np.asarray(array, dtype="<f4", order="C")
-    head = struct.pack(f"{_TENSOR_HEAD.format}{array.ndim}I", FLOAT32, array.ndim, 0, *array.shape)
+    head = _tensor_head(array.ndim).pack(FLOAT32, array.ndim, 0, *array.shape)
     # A view of nothing cannot be cast.
     return head, array.data.cast("B") if array.size else memoryview(b"")
 
@@ -248,10 +264,11 @@ def unpack_tensor(payload: bytes | bytearray) -> NDArray[Any]:
     dtype, ndim, _ = _TENSOR_HEAD.unpack_from(payload)
     if dtype != FLOAT32 or ndim > MAX_DIMENSIONS:
         raise WireError(f"a tensor has element type {dtype} and {ndim} dimensions")
-    start = _TENSOR_HEAD.size + 4 * ndim
+    head = _tensor_head(ndim)
+    start = head.size
     if len(payload) < start:
         raise WireError("a tensor is shorter than its head")
-    shape = struct.unpack_from(f"<{ndim}I", payload, _TENSOR_HEAD.size)
+    shape = head.unpack_from(payload)[3:]
     expected = 4 * math.prod(shape)
     if len(payload) - start != expected:
         raise WireError(
