@@ -203,6 +203,11 @@ def remove_tree(folder: Path) -> None:
 
 def empty_tree(folder: Path) -> None:
     """Remove all that is in *folder*, following no symlink; what is gone already is fine."""
+    # Most hold files alone, and to walk takes longer than to remove them.
+    with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+        for name in os.listdir(folder):  # noqa: PTH208 - hot path
+            os.unlink(f"{folder}/{name}")  # noqa: PTH108 - hot path
+        return
     for current, folders, files in os.walk(folder, topdown=False):
         for name in files:
             with contextlib.suppress(FileNotFoundError):

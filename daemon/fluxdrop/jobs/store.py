@@ -10,7 +10,7 @@ import contextlib
 import errno
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -248,17 +248,16 @@ class Store:
             db.executemany("DELETE FROM jobs WHERE id = ?", [(job_id,) for job_id in lost])
         return len(lost)
 
-    def begin_attempt(self, job_ids: Iterable[str]) -> dict[str, int]:
+    def begin_attempt(self, job_ids: Sequence[str]) -> dict[str, int]:
         """Count one more attempt at each of *job_ids*; return how many each has had now."""
-        counts = {}
+        marks = ", ".join("?" * len(job_ids))
         with self._transaction() as db:
-            for job_id in job_ids:
-                found = db.execute(
-                    "UPDATE jobs SET attempts = attempts + 1 WHERE id = ? RETURNING attempts",
-                    (job_id,),
-                ).fetchone()
-                counts[job_id] = found[0] if found else 1
-        return counts
+            counted = db.execute(
+                f"UPDATE jobs SET attempts = attempts + 1 WHERE id IN ({marks})"  # noqa: S608
+                " RETURNING id, attempts",
+                job_ids,
+            )
+            return dict.fromkeys(job_ids, 1) | dict(counted.fetchall())
 
     def get(self, job_id: str) -> Row | None:
         """The job *job_id*."""

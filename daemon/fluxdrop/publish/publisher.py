@@ -12,6 +12,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -67,6 +68,8 @@ class Publisher:
     def publish(self, batch: Sequence[Finished]) -> Published:
         """Publish all of *batch*, with one wait for the disk a step."""
         names = []
+        # Most files of a batch are from the same few folders.
+        is_other = cache(_is_other_than_folder)
         planned = []
         fresh = []
         records: dict[Path, Record] = {}
@@ -74,7 +77,7 @@ class Publisher:
             for finished in batch:
                 plan = self.planned(finished.job.folder)
                 if plan is None:
-                    name = self._choose(finished)
+                    name = self._choose(finished, is_other)
                     names.append(name)
                     record = records[finished.job.folder] = finished.build(name)
                     plan = _prepare(finished, name, record)
@@ -130,7 +133,7 @@ class Publisher:
         """The plan for the job in *folder*, if its names were decided."""
         return self._plans.get(folder.name)
 
-    def _choose(self, finished: Finished) -> str:
+    def _choose(self, finished: Finished, is_other: Callable[[str], bool]) -> str:
         makers = [finished.record_path, *(make for _, make in finished.files)]
 
         def is_taken(name: str) -> bool:
@@ -138,7 +141,7 @@ class Publisher:
 
         def is_blocked(folder: str) -> bool:
             paths = {make(f"{folder}/_").rpartition("/")[0] for make in makers}
-            return any(_is_other_than_folder(f"{self._root.path}/{path}") for path in paths)
+            return any(is_other(f"{self._root.path}/{path}") for path in paths)
 
         return self._chooser.choose(
             finished.job.source, is_taken, is_blocked, keeps_suffix=finished.keeps_suffix
