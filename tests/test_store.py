@@ -51,7 +51,7 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(jobs=ids)
     def attempt(self, jobs: list[str]) -> None:
         counted = self.store.begin_attempt(jobs)
-        for job in jobs:
+        for job in set(jobs):
             if job in self.states:
                 self.attempts[job] = self.attempts.get(job, 0) + 1
         assert {job: self.attempts.get(job, 1) for job in jobs} == counted
