@@ -177,11 +177,13 @@ class Preprocessing:
                 # numpy's own writing says nothing of why a disk takes no more.
                 durable.put(item.job.tensor, npy(item.prepared().tensor))
                 faults.point("tensor-written")
+                moved_on()
         for item in pictures:
             png = BytesIO()
             item.seen.save(png, **_PREVIEW)
             durable.put(item.job.preview, png.getbuffer())
             faults.point("preview-written")
+            moved_on()
         milliseconds = (time.perf_counter() - started) * 1000 / max(1, len(pictures))
         for item in pictures:
             spent = item.job.timings_ms["preprocess"] + milliseconds
