@@ -38,11 +38,12 @@ def rows() -> Iterator[Row]:
     graph = compile_bundle(bundle)
     for batch in _BATCHES:
         tensor = np.zeros((batch, *bundle.spec.input.shape[1:]), dtype=np.float32)
-        # Processes anew each time, as chance places them.
+        # Processes anew each time, and the quickest of each kind: chance, and who else computes on the
+        # machine, make the same process a fifth slower.
         times = _TIMES // min(batch, 4)
         pairs = [_alone_and_piped(graph, tensor, times) for _ in range(_PROCESSES)]
-        alone = median(alone for alone, _ in pairs)
-        over = median(piped - alone for alone, piped in pairs) * 1e6
+        alone = min(alone for alone, _ in pairs)
+        over = (min(piped for _, piped in pairs) - alone) * 1e6
         most = alone * 0.05e6 + 50
         what = f"what the pipe adds to predicting a batch of {batch}"
         yield Row(what, f"<= 5 % + 50 = {most:.0f}", over, "microseconds", over <= most)
