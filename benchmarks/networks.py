@@ -38,7 +38,7 @@ _NETWORKS: dict[str, dict[str, Any]] = {
 }
 _SHOWN = {"ResNet": "ResNet-18", "EfficientNet": "EfficientNet-B0"}
 _BATCHES = (1, 8)
-_TIMES = 7
+_TIMES = 21
 # A call leaves so little behind that Julia collects it every 200 calls or so: what is fewer shows that, and no growth.
 _MANY_TIMES = 600
 
