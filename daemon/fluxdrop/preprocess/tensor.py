@@ -22,7 +22,7 @@ def to_tensor(image: Image.Image, spec: InputSpec) -> NDArray[np.float32]:
 
 def fit(image: Image.Image, spec: InputSpec) -> Image.Image:
     """*image* in the size of *spec*, mode L or RGB: what a model sees before the numbers are normalised."""
-    return _fit(_opaque(image, spec), spec)
+    return _resized(_opaque(image, spec), spec)
 
 
 def normalise(images: Sequence[Image.Image], spec: InputSpec) -> NDArray[np.float32]:
@@ -75,7 +75,7 @@ def _opaque(image: Image.Image, spec: InputSpec) -> Image.Image:
     return image if image.mode == mode else image.convert(mode)
 
 
-def _fit(image: Image.Image, spec: InputSpec) -> Image.Image:
+def _resized(image: Image.Image, spec: InputSpec) -> Image.Image:
     size = (spec.size[0], spec.size[1])
     resample = Image.Resampling[spec.filter.upper()]
     if image.size == size:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,9 +35,8 @@ class Admission:
         self._most_pictures = most_pictures
         self._is_there = is_there
         self._counting = threading.Lock()
-        self._in_flight: dict[str, bool] = {}
-        self._counts = Counter[bool]()
-        """How many prompts are in flight, and how many others."""
+        self._in_flight: dict[bool, set[str]] = {True: set(), False: set()}
+        """The ids of the prompts that are in flight, and of the others."""
         self._claims: deque[Path] = deque()
         """What is claimed and not yet in the index and with the first stage."""
         self._suspects: dict[str, Died] = {}
@@ -45,7 +44,7 @@ class Admission:
 
     def __bool__(self) -> bool:
         """Whether anything is in hand, or waits to be."""
-        return bool(self._in_flight or self._claims)
+        return bool(self._claims or any(self._in_flight.values()))
 
     def add(self, folder: Path) -> None:
         """The claim in *folder* is to be taken on."""
@@ -107,16 +106,15 @@ class Admission:
         """End those of *job_ids* that are in hand."""
         for job_id in job_ids:
             # An order may name anything, but only what is in hand has a folder to be cancelled in.
-            if job_id in self._in_flight:
+            if any(job_id in ids for ids in self._in_flight.values()):
                 log.info("cancelled", job=job_id)
                 line.cancel(job_id)
 
     def ended(self, job_id: str) -> None:
         """The job is no longer in hand."""
         with self._counting:
-            is_prompt = self._in_flight.pop(job_id, None)
-            if is_prompt is not None:
-                self._counts[is_prompt] -= 1
+            for ids in self._in_flight.values():
+                ids.discard(job_id)
             self._suspects.pop(job_id, None)
 
     def has_room(self, is_prompt: bool) -> bool:
@@ -127,7 +125,7 @@ class Admission:
         with self._counting:
             if self._suspects:
                 return False
-            return len(self._claims) + self._counts[is_prompt] < limit
+            return len(self._claims) + len(self._in_flight[is_prompt]) < limit
 
     def _has_to_wait(self, job_id: str) -> bool:
         """Whether *job_id* may not begin yet. What the daemon may have died of comes first, each
@@ -135,7 +133,7 @@ class Admission:
         """
         with self._counting:
             if job_id in self._suspects:
-                return not self._in_flight.keys() <= {job_id}
+                return any(ids - {job_id} for ids in self._in_flight.values())
             return bool(self._suspects)
 
     def _open(self, folder: Path) -> Job | None:
@@ -151,10 +149,7 @@ class Admission:
             self.ended(folder.name)
             return None
         with self._counting:
-            is_prompt = job.kind == "prompt"
-            if job.id not in self._in_flight:
-                self._counts[is_prompt] += 1
-            self._in_flight[job.id] = is_prompt
+            self._in_flight[job.kind == "prompt"].add(job.id)
         return job
 
     def _begin(self, job: Job, line: Line, store: Store) -> None:
