@@ -45,7 +45,7 @@ OF_CONFLICTS = ("names-taken-back", "plan-void")
 OF_JULIA = ("job-in-index", "prediction-begun", "prediction-ended", "name-given", "model-swapped")
 # A job is past its dangers there, and not yet so far that another one's end is met first.
 AFTER_DANGER = ("record-written", "files-synced", "plan-written", "plans-synced")
-# Passed several times by each job, so that later passings can be tried too.
+# Passed several times in a daemon's life, mostly, so that later passings are tried too.
 OFTEN = {"index-written": 6, "index-committed": 6, "name-given": 4, "file-written": 2}
 LONG_PATIENCE = 10 * PATIENCE
 # A root's audit takes time, and so does whatever reads a folder that grew.
@@ -151,8 +151,22 @@ class Torture:
             self._replay()
         if point == "picture-converted":
             self._stream.drop(("converted",))
-        self._killed_by(f"{point}:{self._rng.randint(1, OFTEN.get(point, 1))}")
+        self._kill_at_passing(point, self._rng.randint(1, OFTEN.get(point, 1)))
         self.reached.add(point)
+
+    def _kill_at_passing(self, point: str, number: int) -> None:
+        # Jobs that are done together pass a point once; how many are is left to chance.
+        if number > 1:
+            with started(
+                self.root, "--once", fault=f"{point}:{number}", **self._settings
+            ) as daemon:
+                code = daemon.process.wait(LONG_PATIENCE)
+            if code == -signal.SIGKILL:
+                self.kills += 1
+                return
+            assert code in (0, 1), f"{code} at {point}:{number}:\n{self._stderr()}"
+            self._feed(1)
+        self._killed_by(point)
 
     def _killed_by(self, fault: str) -> None:
         with started(self.root, "--once", fault=fault, **self._settings) as daemon:
