@@ -6,6 +6,9 @@ const MAXIMUM_PAYLOAD = UInt64(2)^30
 # A length is believed piece by piece: one that lies costs no more memory than what came of it.
 const PIECE = 2^20
 
+"How long a worker that has just answered looks for the next frame before it sleeps, in nanoseconds."
+const AWAKE = 50_000
+
 const HELLO = UInt16(1)
 const LOAD = UInt16(2)
 const LOADED = UInt16(3)
@@ -52,6 +55,7 @@ the pipe ends, within a frame too: the daemon is gone either way.
 repeats the id that the frame had.
 """
 function receive!(refuse, pipe::Pipe)
+    stay_awake(pipe.input)
     magic, version, kind = header_field(pipe, UInt32), header_field(pipe, UInt16), header_field(pipe, UInt16)
     id, bytes = header_field(pipe, UInt64), header_field(pipe, UInt64)
     fault(words) = (e = ProtocolError(words); refuse(id, e); throw(e))
@@ -70,6 +74,33 @@ function receive!(refuse, pipe::Pipe)
     resize!(payload, Int(bytes))
     return kind, id
 end
+
+const POLLIN = 1
+
+"A `struct pollfd` of poll(2)."
+struct Polled
+    descriptor::Cint
+    events::Cshort
+    happened::Cshort
+end
+
+"""
+    stay_awake(input) -> whether there is something to read
+
+Wait for it no longer than `AWAKE`: to wake a processor that has fallen asleep takes as long as all else that a small
+frame needs, and who calls in a loop calls at once.
+"""
+function stay_awake(input::IOStream)
+    # fd gives an Int, and since Julia 1.12 a RawFD.
+    polled = Ref(Polled(Base.cconvert(Cint, fd(input)), POLLIN, 0))
+    until = time_ns() + AWAKE
+    while bytesavailable(input) == 0 && ccall(:poll, Cint, (Ref{Polled}, Culong, Cint), polled, 1, 0) == 0
+        time_ns() < until || return false
+    end
+    return true
+end
+
+stay_awake(::IO) = true
 
 header_field(pipe, T) = ltoh(read(pipe.input, T))
 

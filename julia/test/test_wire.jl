@@ -37,3 +37,20 @@ end
     @test occursin("at most 8", wrong([0x01; 0x09; good[3:end]]))
     @test occursin("bytes", wrong([0x01; 0x08; 0x00; 0x00; fill(0xff, 32); zeros(UInt8, 4)]))
 end
+
+@testset "who waits awake sees what has come and that nothing will come any more, and takes none of it" begin
+    ends = zeros(Cint, 2)
+    @test ccall(:pipe, Cint, (Ptr{Cint},), ends) == 0
+    input, output = fdio(Int(ends[1]), true), fdio(Int(ends[2]), true)
+    @test !F.stay_awake(input)
+    write(output, "ab")
+    flush(output)
+    @test F.stay_awake(input)
+    @test read(input, Char) == 'a'
+    @test F.stay_awake(input)
+    @test read(input, Char) == 'b'
+    @test !F.stay_awake(input)
+    close(output)
+    @test F.stay_awake(input) && eof(input)
+    close(input)
+end
