@@ -40,6 +40,6 @@ include("process.jl")
 include("serve.jl")
 include("workload.jl")
 
-precompiling() && run_workload(plain_backend(""))
+precompiling() && run_workload(choose_backend("plain"))
 
 end

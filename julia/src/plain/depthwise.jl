@@ -89,7 +89,13 @@ function sum_planes!(y, x, c, planes, buffer, phases, pass_size::Val{P}) where {
 end
 
 "The numbers of `x` at `place` and on, `step` apart, as a tuple of `P`."
-@generated taken(x, place, step, ::Val{P}) where {P} = Expr(:tuple, (:(@inbounds x[place+$i*step]) for i in 0:P-1)...)
+@generated function taken(x, place, step, ::Val{P}) where {P}
+    numbers = Expr(:tuple)
+    for i in 0:P-1
+        push!(numbers.args, :(@inbounds x[place+$i*step]))
+    end
+    return numbers
+end
 
 function copy_rows!(buffer, rows, x, plane)
     from = plane * volume(extent(x)) + 1

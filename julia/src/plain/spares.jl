@@ -1,18 +1,23 @@
 # Arrays that are used again. New memory costs more than most layers: the system maps its pages one by one, and none of it is in the cache.
 
-"Arrays whose numbers nobody needs any more, by their length; and the size of the input that they were made for."
-const SPARES = Dict{Int,Vector{Vector{Float32}}}()
+"Arrays whose numbers nobody needs any more, a few; and the size of the input that they were made for."
+const SPARES = Vector{Float32}[]
 const SPARES_FOR = Ref{Tuple}(())
 
 "An array of such a size with any numbers in it: a spare one, if there is one."
 function blank(sizes::NTuple{N,Int}) where {N}
-    spares = get(SPARES, prod(sizes), nothing)
-    return spares === nothing || isempty(spares) ? Array{Float32,N}(undef, sizes) : reshape(pop!(spares), sizes)
+    for i in length(SPARES):-1:1
+        if length(SPARES[i]) == prod(sizes)
+            SPARES[i], SPARES[end] = SPARES[end], SPARES[i]
+            return reshape(pop!(SPARES), sizes)
+        end
+    end
+    return Array{Float32,N}(undef, sizes)
 end
 
 "Make `x`, which [`blank`](@ref) gave, a spare array. Nothing may read it any more."
 function spare!(x::Array{Float32})
-    push!(get!(() -> Vector{Float32}[], SPARES, length(x)), vec(x))
+    push!(SPARES, vec(x))
     return nothing
 end
 
