@@ -18,7 +18,6 @@ from benchmarks.worker import predict, script, worker
 from fluxdrop.predict.bundle import load_bundle
 from fluxdrop.predict.compiler.compile import compile_bundle
 from fluxdrop.predict.compiler.graph_file import Graph
-from fluxdrop.wire import Kind, pack_tensor, unpack_tensor
 
 _SHAPES = {"64x64": (1, 64, 64), "224x224x3": (3, 224, 224)}
 _TIMES = 500
@@ -67,9 +66,7 @@ def _identity_over_echo(shape: tuple[int, ...]) -> float:
     with worker("plain", graph) as child, _cat() as (cat, echo), _apart(child.pid, cat):
 
         def identity() -> None:
-            request = pack_tensor(tensor)
-            answer = child.call(Kind.PREDICT, *request, expect=Kind.PREDICTION, timeout=10)
-            unpack_tensor(answer.payload)
+            child.predict(tensor, 10)
 
         for _ in range(_TURNS):
             ratios.append(seconds(identity, _TIMES) / seconds(lambda: echo(data), _TIMES))

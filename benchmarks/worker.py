@@ -12,21 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.table import seconds
-from fluxdrop.child import Child
 from fluxdrop.config import Settings
-from fluxdrop.predict.julia_engine import start_worker
+from fluxdrop.predict.worker import Worker
 from fluxdrop.provision import find_julia, julia_command
-from fluxdrop.wire import Kind, pack_tensor
+from fluxdrop.wire import Kind
 
 _LIMIT_SECONDS = 300.0
 
 
 @contextmanager
-def worker(backend: Literal["auto", "plain"], graph: bytes | None = None) -> Iterator[Child]:
+def worker(backend: Literal["auto", "plain"], graph: bytes | None = None) -> Iterator[Worker]:
     """A worker with the model in *graph*, or with none."""
     install = find_julia()
     assert install is not None
-    child = start_worker(Settings(julia_backend=backend), install)
+    child = Worker(Settings(julia_backend=backend), install)
     try:
         if graph is not None:
             child.call(Kind.LOAD, graph, expect=Kind.LOADED, timeout=_LIMIT_SECONDS)
@@ -35,13 +34,11 @@ def worker(backend: Literal["auto", "plain"], graph: bytes | None = None) -> Ite
         child.stop()
 
 
-def predict(child: Child, batch: NDArray[np.float32], times: int) -> float:
+def predict(child: Worker, batch: NDArray[np.float32], times: int) -> float:
     """The median seconds of predicting *batch* over the pipe, after a call to warm up."""
 
     def call() -> None:
-        child.call(
-            Kind.PREDICT, *pack_tensor(batch), expect=Kind.PREDICTION, timeout=_LIMIT_SECONDS
-        )
+        child.predict(batch, _LIMIT_SECONDS)
 
     call()
     return seconds(call, times)

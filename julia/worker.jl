@@ -1,6 +1,6 @@
 # The process that the daemon starts: frames on two inherited descriptors (docs/protocol.md).
 #
-#     julia --startup-file=no worker.jl --in FD --out FD [--backend auto|flux|plain] [--device auto|cpu|gpu]
+#     julia --startup-file=no worker.jl --in FD --out FD [--shared FD] [--backend auto|flux|plain] [--device auto|cpu|gpu]
 
 include(joinpath(@__DIR__, "load.jl"))
 using .FluxdropWorker: choose_backend, end_with_parent, exit_on_failure, ignore_interrupts, open_pipe, serve, worker_options

@@ -58,8 +58,8 @@ def descriptors() -> int:
 def test_worker_killed_between_calls(mortal: Engine) -> None:
     """A worker that died between two calls is replaced by the next one, which succeeds; nothing is
     left of the dead one, neither process nor descriptors."""
-    before = descriptors()
     expected = mortal.predict(BATCH)
+    before = descriptors()
     killed = kill(mortal)
 
     found = mortal.predict(BATCH)

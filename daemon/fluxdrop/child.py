@@ -64,8 +64,8 @@ class Child:
     """One child process, started at construction.
 
     *argv* is given ``--in FD --out FD``, the two descriptors as the child sees them. The
-    constructor waits up to *start_timeout* seconds for HELLO; its facts are ``hello``. Calls are
-    not thread-safe: one thread owns a child.
+    constructor waits up to *start_timeout* seconds for HELLO; its facts are ``hello``. It inherits
+    the descriptors *lent*, too. Calls are not thread-safe: one thread owns a child.
     """
 
     def __init__(
@@ -76,6 +76,7 @@ class Child:
         env: Mapping[str, str],
         start_timeout: float,
         wait_hook: Callable[[], None] | None = None,
+        lent: tuple[int, ...] = (),
     ) -> None:
         self.name = name
         self._log = get_logger(f"fluxdrop.{name}")
@@ -95,7 +96,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                pass_fds=(child_in, child_out),
+                pass_fds=(child_in, child_out, *lent),
             )
         except OSError as error:
             self._pipe.close()

@@ -35,7 +35,7 @@ _TENSOR_HEAD = struct.Struct("<BBH")
 
 
 class Kind(IntEnum):
-    """What a frame is; 1 to 10 with the Julia worker, 20 and up with the generator."""
+    """What a frame is; 1 to 11 with the Julia worker, 20 and up with the generator."""
 
     HELLO = 1
     LOAD = 2
@@ -47,6 +47,7 @@ class Kind(IntEnum):
     PONG = 8
     STOP = 9
     LOAD_NATIVE = 10
+    PREDICT_SHARED = 11
     GENERATE = 20
     PROGRESS = 21
     IMAGE = 22
@@ -241,6 +242,11 @@ def _tensor_head(dimensions: int) -> struct.Struct:
     return struct.Struct(f"{_TENSOR_HEAD.format}{dimensions}I")
 
 
+def pack_head(array: NDArray[np.float32]) -> bytes:
+    """The head of *array* as a tensor: what comes before its elements."""
+    return _tensor_head(array.ndim).pack(FLOAT32, array.ndim, 0, *array.shape)
+
+
 def pack_tensor(array: NDArray[np.float32]) -> tuple[bytes, memoryview]:
     """Encode *array* (any shape of up to 8 dimensions, float32, row-major) as head and elements,
     without a copy.
@@ -248,9 +254,8 @@ def pack_tensor(array: NDArray[np.float32]) -> tuple[bytes, memoryview]:
     import numpy as np
 
     array = np.asarray(array, dtype="<f4", order="C")
-    head = _tensor_head(array.ndim).pack(FLOAT32, array.ndim, 0, *array.shape)
     # A view of nothing cannot be cast.
-    return head, array.data.cast("B") if array.size else memoryview(b"")
+    return pack_head(array), array.data.cast("B") if array.size else memoryview(b"")
 
 
 def unpack_tensor(payload: bytes | bytearray) -> NDArray[Any]:

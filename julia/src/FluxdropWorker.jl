@@ -24,6 +24,7 @@ include("plain.jl")
 include("onnx_layers.jl")
 using .OnnxLayers
 include("errors.jl")
+include("shared.jl")
 include("wire.jl")
 include("tensors.jl")
 include("graph.jl")

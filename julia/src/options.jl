@@ -22,15 +22,16 @@ function read_options(arguments, names)
     return positional, options
 end
 
-"The options of worker.jl: `(input, output, backend, device)`, the first two being descriptors."
+"The options of worker.jl: `(input, output, shared, backend, device)`, the first three being descriptors, `shared` perhaps none."
 function worker_options(arguments)
-    positional, options = read_options(arguments, ("in", "out", "backend", "device"))
+    positional, options = read_options(arguments, ("in", "out", "shared", "backend", "device"))
     isempty(positional) || throw(UsageError("unexpected argument '$(positional[1])'"))
     descriptor(name) = begin
         number = tryparse(Int, get(options, name, ""))
         number === nothing || number < 0 ? throw(UsageError("--$name needs the number of a file descriptor")) : number
     end
     return (input=descriptor("in"), output=descriptor("out"),
+            shared=haskey(options, "shared") ? descriptor("shared") : nothing,
             backend=get(options, "backend", "auto"), device=get(options, "device", "auto"))
 end
 

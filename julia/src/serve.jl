@@ -28,7 +28,10 @@ function serve(pipe::Pipe, backend::Backend)
 end
 
 "The pipe over the descriptors of the command line."
-open_pipe(options) = Pipe(fdio(options.input, true), fdio(options.output, true))
+function open_pipe(options)
+    shared = options.shared === nothing ? Shared() : Shared(fdio(options.shared, true))
+    return Pipe(fdio(options.input, true), fdio(options.output, true), shared)
+end
 
 "Whether the pipe itself failed. What a model throws arrives as a `WorkerError`, so it is not mistaken for this."
 broken(e) = e isa Union{EOFError,SystemError}
@@ -51,8 +54,11 @@ function answer(pipe, kind, id, model, backend)
         send(pipe, LOADED, id, facts("digest" => model.digest, "nodes" => 0))
     else
         model === nothing && throw(InputError("no model is loaded"))
-        payload = pipe.payload
-        GC.@preserve payload send_tensor(pipe, PREDICTION, id, predict(model, tensor(payload)))
+        payload, shared = pipe.payload, pipe.shared
+        GC.@preserve payload shared begin
+            x = kind == PREDICT ? tensor(payload) : shared_tensor(payload, shared)
+            send_tensor(pipe, PREDICTION, id, predict(model, x))
+        end
     end
     return model
 end

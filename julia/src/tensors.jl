@@ -13,6 +13,27 @@ The array shares the payload's memory: the caller keeps `payload` alive and unch
 for as long as it uses the array.
 """
 function tensor(payload::Vector{UInt8})
+    shape, head, bytes = tensor_head(payload)
+    bytes == length(payload) - head ||
+        throw(InputError("a tensor of shape $(words(shape)) does not have $(length(payload) - head) bytes"))
+    return unsafe_wrap(Array, Ptr{Float32}(pointer(payload, head + 1)), Tuple(reverse(shape)))
+end
+
+"""
+    shared_tensor(payload, shared) -> Array{Float32}
+
+The tensor whose head is the payload of a PREDICT_SHARED frame and whose elements are in the `shared` memory, which the
+array shares in turn, as in [`tensor`](@ref).
+"""
+function shared_tensor(payload::Vector{UInt8}, shared::Shared)
+    shape, head, bytes = tensor_head(payload)
+    head == length(payload) || throw(InputError("a shared tensor's head of $head bytes comes with $(length(payload))"))
+    bytes === nothing && throw(InputError("there is no tensor of shape $(words(shape))"))
+    return unsafe_wrap(Array, Ptr{Float32}(pointer(memory!(shared, bytes))), Tuple(reverse(shape)))
+end
+
+"The shape of a tensor (outermost first), the bytes of its head, and those of its elements, if they can be counted."
+function tensor_head(payload)
     length(payload) >= 4 || throw(InputError("the tensor ends within its head"))
     payload[1] == FLOAT32 || throw(InputError("the tensor has element type $(payload[1]); only 1 (float32) is known"))
     rank = Int(payload[2])
@@ -20,10 +41,7 @@ function tensor(payload::Vector{UInt8})
     head = 4 + 4rank
     length(payload) >= head || throw(InputError("the tensor ends within its head"))
     shape = [Int(little(UInt32, payload, 4i)) for i in 1:rank]
-    bytes = byte_count(shape, sizeof(Float32))
-    bytes == length(payload) - head ||
-        throw(InputError("a tensor of shape $(words(shape)) does not have $(length(payload) - head) bytes"))
-    return unsafe_wrap(Array, Ptr{Float32}(pointer(payload, head + 1)), Tuple(reverse(shape)))
+    return shape, head, byte_count(shape, sizeof(Float32))
 end
 
 "The bytes of a tensor, or `nothing` where the count overflows: shapes come from outside."

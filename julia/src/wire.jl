@@ -19,8 +19,9 @@ const PING = UInt16(7)
 const PONG = UInt16(8)
 const STOP = UInt16(9)
 const LOAD_NATIVE = UInt16(10)
+const PREDICT_SHARED = UInt16(11)
 
-const REQUESTS = (LOAD, PREDICT, PING, STOP, LOAD_NATIVE)
+const REQUESTS = (LOAD, PREDICT, PING, STOP, LOAD_NATIVE, PREDICT_SHARED)
 
 "The unsigned number of type `T` at `offset` (from 0) of `bytes`, little-endian."
 function little(::Type{T}, bytes, offset) where {T<:Unsigned}
@@ -32,7 +33,7 @@ function little(::Type{T}, bytes, offset) where {T<:Unsigned}
 end
 
 """
-The worker's end of the pipe: blocking streams, and the buffer that every frame reuses.
+The worker's end of the pipe: blocking streams, the buffer that every frame reuses, and the memory for large tensors.
 
 `Base.fdio` streams rather than Julia's own: those go through libuv's event loop, which takes
 three times as long for a frame of 16 KB.
@@ -41,9 +42,10 @@ struct Pipe{I<:IO,O<:IO}
     input::I
     output::O
     payload::Vector{UInt8}
+    shared::Shared
 end
 
-Pipe(input::IO, output::IO) = Pipe(input, output, UInt8[])
+Pipe(input::IO, output::IO, shared=Shared()) = Pipe(input, output, UInt8[], shared)
 
 """
     receive!(pipe) -> (kind, id)

@@ -13,11 +13,12 @@ function run_workload(backend::Backend)
     tagged() do
         worker_options(["--in=3", "--out=4"])
         mktempdir() do folder
-            requests, answers = joinpath(folder, "requests"), joinpath(folder, "answers")
+            requests, answers, shared = joinpath(folder, "requests"), joinpath(folder, "answers"), joinpath(folder, "shared")
+            write(shared, zeros(Float32, 64))
             open(file -> write_requests(Pipe(devnull, file)), requests, "w")
             # Files, as the descriptors of a worker are of the same type.
             open(requests) do input
-                open(output -> serve(Pipe(input, output), backend), answers, "w")
+                open(memory -> open(output -> serve(Pipe(input, output, Shared(memory)), backend), answers, "w"), shared, "r+")
             end
             PlainLayers.forget_memory()
             return read(answers)
@@ -45,7 +46,8 @@ function write_requests(pipe)
     for (id, batch) in enumerate((1, 2))
         send_tensor(pipe, PREDICT, UInt64(2 + id), zeros(Float32, 8, 8, 1, batch))
     end
-    send(pipe, STOP, UInt64(5), UInt8[])
+    send(pipe, PREDICT_SHARED, UInt64(5), UInt8[1, 4, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 8, 0, 0, 0, 8, 0, 0, 0])
+    send(pipe, STOP, UInt64(6), UInt8[])
 end
 
 "A graph file of small layers of all common kinds, with zeros for weights."

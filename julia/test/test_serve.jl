@@ -95,3 +95,25 @@ end
         @test served(whole[1:n])[1:2] == (0, [])
     end
 end
+
+@testset "a shared tensor's elements are read from the memory, as far as it goes" begin
+    x = numbers(5, 6, 3, 2)
+    head = tensor_payload(x)[1:20]
+    mktemp() do path, memory
+        answer_to(elements, payload) = begin
+            open(file -> write(file, elements), path, "w")
+            requests = [frame(F.LOAD, 1, RESIDUAL_FILE); frame(F.PREDICT_SHARED, 2, payload)]
+            output = IOBuffer()
+            @test F.serve(F.Pipe(IOBuffer(requests), output, F.Shared(memory)), BACKENDS[1]) == 0
+            seekstart(output)
+            [next_frame(output) for _ in 1:3][3]
+        end
+        @test floats(answer_to(x, head)) ≈ vec(residual_reference(x))
+        @test floats(answer_to([vec(x); 1.0f0], head)) ≈ vec(residual_reference(x))
+        @test failure("input", answer_to(vec(x)[1:end-1], head))
+        @test failure("input", answer_to(x, [head; 0x00]))
+        @test failure("input", answer_to(x, head[1:end-1]))
+        @test failure("input", answer_to(x, [0x01; 0x08; 0x00; 0x00; fill(0xff, 32)]))
+    end
+    @test failure("input", served(frame(F.LOAD, 1, RESIDUAL_FILE), frame(F.PREDICT_SHARED, 2, head))[2][2])
+end

@@ -5,7 +5,7 @@
         while !eof(answers)
             push!(kinds, next_frame(answers).kind)
         end
-        @test kinds == [F.HELLO, F.PONG, F.LOADED, F.PREDICTION, F.PREDICTION]
+        @test kinds == [F.HELLO, F.PONG, F.LOADED, F.PREDICTION, F.PREDICTION, F.PREDICTION]
     end
 end
 

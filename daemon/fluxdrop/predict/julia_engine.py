@@ -11,34 +11,19 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
-from fluxdrop.child import CallFailed, Child, ChildDied
+from fluxdrop.child import CallFailed, ChildDied
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
 from fluxdrop.predict.bundle import Bundle, native_digest, needs_flux
 from fluxdrop.predict.compiler.graph_file import fixed_batch
 from fluxdrop.predict.engine import EngineDown, EngineInfo, in_batches_of
-from fluxdrop.provision import JuliaInstall, julia_command
-from fluxdrop.resources import julia_folder
-from fluxdrop.wire import Kind, WireError, pack_tensor, unpack_facts, unpack_tensor
+from fluxdrop.predict.worker import Worker
+from fluxdrop.provision import JuliaInstall
+from fluxdrop.wire import Kind, WireError, unpack_facts
 
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 30.0
 _PING_SECONDS = 15.0
-
-
-def start_worker(
-    settings: Settings, install: JuliaInstall, wait_hook: Callable[[], None] | None = None
-) -> Child:
-    """A worker without a model. It ends with the thread that calls this."""
-    command, environment = julia_command(install)
-    options = ["--backend", settings.julia_backend, "--device", settings.device]
-    return Child(
-        "worker",
-        [*command, str(julia_folder() / "worker.jl"), *options],
-        env=environment,
-        start_timeout=settings.worker_start_seconds,
-        wait_hook=wait_hook,
-    )
 
 
 @contextmanager
@@ -49,20 +34,17 @@ def run_graphs(
 
     It raises CallFailed for what the worker cannot build or run.
     """
-    child = start_worker(settings, install)
+    worker = Worker(settings, install)
     limit = settings.worker_start_seconds
 
     def run(graph: bytes, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        child.call(Kind.LOAD, graph, expect=Kind.LOADED, timeout=limit)
-        answer = child.call(
-            Kind.PREDICT, *pack_tensor(batch), expect=Kind.PREDICTION, timeout=limit
-        )
-        return unpack_tensor(answer.payload)
+        worker.call(Kind.LOAD, graph, expect=Kind.LOADED, timeout=limit)
+        return worker.predict(batch, limit)
 
     try:
         yield run
     finally:
-        child.stop()
+        worker.stop()
 
 
 class JuliaEngine:
@@ -90,7 +72,7 @@ class JuliaEngine:
         self._pause = 0.0
         self._not_before = 0.0
         self._trouble = ""
-        self._child: Child | None = None
+        self._worker: Worker | None = None
         self._info: EngineInfo | None = None
         self._ensure()
 
@@ -107,14 +89,14 @@ class JuliaEngine:
 
     def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `Engine.predict`."""
-        child = self._up()
+        worker = self._up()
         try:
-            result = self._forward(child, batch, self._settings.worker_call_seconds)
+            result = self._forward(worker, batch, self._settings.worker_call_seconds)
         except ChildDied as error:
             self._lost(error)
             raise
         self._pause = 0.0
-        if child.outgrown(self._settings.worker_max_bytes):
+        if worker.outgrown(self._settings.worker_max_bytes):
             self.close()
             self._trouble = "the worker needed too much memory and is replaced"
         return result
@@ -129,66 +111,61 @@ class JuliaEngine:
 
     def close(self) -> None:
         """End the worker; a later call starts another."""
-        if self._child is not None:
-            self._child.stop()
-            self._child = None
+        if self._worker is not None:
+            self._worker.stop()
+            self._worker = None
 
-    def _up(self) -> Child:
+    def _up(self) -> Worker:
         try:
             return self._ensure()
         except ChildDied as error:
             raise EngineDown(error.message, hint=error.hint, kind="worker") from error
 
     def _forward(
-        self, child: Child, batch: NDArray[np.float32], timeout: float
+        self, worker: Worker, batch: NDArray[np.float32], timeout: float
     ) -> NDArray[np.float32]:
         def run(piece: NDArray[np.float32]) -> NDArray[np.float32]:
-            frame = child.call(
-                Kind.PREDICT, *pack_tensor(piece), expect=Kind.PREDICTION, timeout=timeout
-            )
-            result = unpack_tensor(frame.payload)
+            result = worker.predict(piece, timeout)
             if result.shape[:1] != piece.shape[:1]:
-                raise WireError(f"an answer of shape {result.shape} to a batch of {len(piece)}")
+                what = f"an answer of shape {result.shape} to a batch of {len(piece)}"
+                raise worker.give_up(WireError(what))
             return result
 
-        try:
-            return in_batches_of(self._batch, run, batch)
-        except WireError as error:
-            raise child.give_up(error) from error
+        return in_batches_of(self._batch, run, batch)
 
-    def _ensure(self) -> Child:
-        if self._child is not None:
-            if self._child.alive():
-                return self._child
-            self._lost(self._child.reap())
+    def _ensure(self) -> Worker:
+        if self._worker is not None:
+            if self._worker.alive():
+                return self._worker
+            self._lost(self._worker.reap())
         self._wait_for_turn()
         limit = self._settings.worker_start_seconds
         try:
-            child = start_worker(self._settings, self._install, self._wait_hook)
-            self._load(child, limit)
+            worker = Worker(self._settings, self._install, self._wait_hook)
+            self._load(worker, limit)
         except ChildDied as error:
             self._lost(error)
             raise
-        self._child = child
+        self._worker = worker
         self._trouble = ""
-        return child
+        return worker
 
-    def _load(self, child: Child, limit: float) -> None:
-        hello = child.hello
+    def _load(self, worker: Worker, limit: float) -> None:
+        hello = worker.hello
         try:
             if self._graph is not None:
                 given, kind, payload = self._graph, Kind.LOAD, self._graph
             else:
-                given, kind, payload = self._native(child)
-            loaded = child.call(kind, payload, expect=Kind.LOADED, timeout=limit)
+                given, kind, payload = self._native(worker)
+            loaded = worker.call(kind, payload, expect=Kind.LOADED, timeout=limit)
             if unpack_facts(loaded.payload).get("digest") != hashlib.sha256(given).hexdigest():
-                raise child.give_up(WireError("another model was loaded than was given"))
+                raise worker.give_up(WireError("another model was loaded than was given"))
             # The first forward pass compiles; better now than while somebody waits for a picture.
             shape = self._bundle.spec.input.shape
-            self._forward(child, np.zeros(shape, dtype=np.float32), limit)
-            child.outgrown(self._settings.worker_max_bytes)
+            self._forward(worker, np.zeros(shape, dtype=np.float32), limit)
+            worker.outgrown(self._settings.worker_max_bytes)
         except CallFailed as error:
-            child.stop()
+            worker.stop()
             raise FluxdropError(
                 f"{self._bundle.file} cannot be run by Julia: {error.message}", kind="model"
             ) from error
@@ -198,18 +175,18 @@ class JuliaEngine:
             version=hello["julia"],
             flux=hello.get("flux") or None,
             device=hello.get("device", "cpu"),
-            pid=child.pid,
+            pid=worker.pid,
             note=hello.get("note") or None,
         )
 
-    def _native(self, child: Child) -> tuple[bytes, Kind, bytes]:
+    def _native(self, worker: Worker) -> tuple[bytes, Kind, bytes]:
         """The code of the native model, and the request to load it."""
         bundle = self._bundle
-        if child.hello["backend"] != "flux":
-            child.stop()
-            raise needs_flux(bundle, child.hello.get("note", ""))
+        if worker.hello["backend"] != "flux":
+            worker.stop()
+            raise needs_flux(bundle, worker.hello.get("note", ""))
         if native_digest(bundle.folder) != bundle.sha256:
-            child.stop()
+            worker.stop()
             raise EngineDown(
                 f"{bundle.file} or its weights changed since they were first loaded",
                 hint=f"Start anew, or run `fluxdrop model use {bundle.name}`.",
@@ -224,7 +201,7 @@ class JuliaEngine:
             time.sleep(min(left, 0.25))
 
     def _lost(self, error: ChildDied) -> None:
-        self._child = None
+        self._worker = None
         self._trouble = f"the worker is restarted: {error.message}"
         self._pause = min(_LONGEST_PAUSE, self._pause * 2 or _FIRST_PAUSE)
         self._not_before = time.monotonic() + self._pause
