@@ -3,7 +3,8 @@
 #
 #     julia predict.jl MODEL.graph TENSOR.npy CALLS
 
-include(joinpath(@__DIR__, "..", "julia", "src", "FluxdropWorker.jl"))
+# As a worker loads it: code that Julia compiled ahead is not the same in all places.
+include(joinpath(@__DIR__, "..", "julia", "load.jl"))
 using .FluxdropWorker: build, choose_backend, predict, read_graph, read_npy
 
 function measure(model, x, calls)

@@ -16,7 +16,7 @@ from fluxdrop.predict.bundle import load_bundle
 from fluxdrop.predict.choose import open_engine
 
 _TIMES = 15
-_WORKERS = 3
+_WORKERS = 7
 
 
 def rows() -> Iterator[Row]:

@@ -6,8 +6,12 @@ const SPARES_FOR = Ref{Tuple}(())
 
 "An array of such a size with any numbers in it: a spare one, if there is one."
 function blank(sizes::NTuple{N,Int}) where {N}
+    numbers = 1  # prod is called with boxed numbers by a package on Julia 1.5
+    for size in sizes
+        numbers *= size
+    end
     for i in length(SPARES):-1:1
-        if length(SPARES[i]) == prod(sizes)
+        if length(SPARES[i]) == numbers
             SPARES[i], SPARES[end] = SPARES[end], SPARES[i]
             return reshape(pop!(SPARES), sizes)
         end
