@@ -16,12 +16,12 @@ include_string(Main, CODE, WORKER)
 """
 
 ONCE = """
-using .FluxdropWorker: FluxdropWorker, PREDICT, PREDICTION, answer
+using .FluxdropWorker: FluxdropWorker, PREDICT, PREDICT_SHARED, PREDICTION, answer
 const PREDICTS = Ref(0)
 const HOARD = Vector{{UInt8}}[]
 
 function FluxdropWorker.answer(pipe::FluxdropWorker.Pipe, kind, id, model, backend)
-    kind == PREDICT && (PREDICTS[] += 1)
+    kind in (PREDICT, PREDICT_SHARED) && (PREDICTS[] += 1)
     # The first forward pass is the one at the start, before the worker is given work.
     if PREDICTS[] == 2 && !isfile("{marker}")
         touch("{marker}")
