@@ -16,8 +16,8 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from benchmarks.table import Row, seconds
-from benchmarks.worker import predict, script, worker
+from benchmarks.table import Row, seconds, without_flux
+from benchmarks.worker import has_flux, predict, script, worker
 from fluxdrop.predict.compiler.lower import lower
 from fluxdrop.predict.compiler.merge import merged
 from fluxdrop.predict.compiler.source import normal_form, parse
@@ -92,12 +92,10 @@ def _growth() -> Row:
 
 
 def _against_flux() -> Iterator[Row]:
-    with worker("auto") as child:
-        is_here = child.hello["backend"] == "flux"
     for batch in _BATCHES:
         what, target = f"ResNet-18 on Flux, batch {batch}, against a Chain by hand", ">= 1.0"
-        if not is_here:
-            yield Row(what, target, None, "not measured: Flux is not here", None)
+        if not has_flux():
+            yield without_flux(what, target)
             continue
         graph = _compiled(_exported("ResNet"))
         (chain,) = script("flux_chain.jl", batch, _TIMES)

@@ -8,8 +8,10 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Literal
 
-from benchmarks.table import Row, seconds
+from benchmarks.table import Row, seconds, without_flux
+from benchmarks.worker import has_flux
 from fluxdrop.config import Settings
 from fluxdrop.layout import Root
 from fluxdrop.predict.bundle import load_bundle
@@ -34,17 +36,25 @@ def rows() -> Iterator[Row]:
             ratio = taken / bare
             yield Row(f"{name}, against import typer", "<= 2.5", ratio, "x", ratio <= 2.5)
         root.graphs.mkdir(exist_ok=True)
-        settings = Settings(engine="julia", julia_backend="plain")
-        bundle = load_bundle(settings.model)
+        yield _worker("plain layers", "plain", root)
+        yield _worker("Flux", "flux", root)
 
-        def worker() -> None:
-            # The first answer is the one to the warm-up.
-            with closing(open_engine(settings, bundle, cache=root.graphs)):
-                pass
 
-        worker()
-        taken = seconds(worker, _WORKERS)
-        yield Row("worker start to first answer, plain layers", "<= 3", taken, "s", taken <= 3)
+def _worker(layers: str, backend: Literal["plain", "flux"], root: Root) -> Row:
+    what, target = f"worker start to first answer, {layers}", "<= 3"
+    if backend == "flux" and not has_flux():
+        return without_flux(what, target)
+    settings = Settings(engine="julia", julia_backend=backend)
+    bundle = load_bundle(settings.model)
+
+    def worker() -> None:
+        # The first answer is the one to the warm-up.
+        with closing(open_engine(settings, bundle, cache=root.graphs)):
+            pass
+
+    worker()
+    taken = seconds(worker, _WORKERS)
+    return Row(what, target, taken, "s", taken <= 3)
 
 
 def _process(*arguments: str) -> float:

@@ -28,6 +28,11 @@ class Row(NamedTuple):
         return self.what, self.target, figure, "met" if self.met else "not met"
 
 
+def without_flux(what: str, target: str) -> Row:
+    """The row of what only a machine with Flux can measure."""
+    return Row(what, target, None, "not measured: Flux is not here", None)
+
+
 def seconds(work: Callable[[], object], times: int) -> float:
     """The median time of one call of *work* in *times* calls."""
     taken = []

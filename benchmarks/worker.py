@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -32,6 +33,13 @@ def worker(backend: Literal["auto", "plain"], graph: bytes | None = None) -> Ite
         yield child
     finally:
         child.stop()
+
+
+@cache
+def has_flux() -> bool:
+    """Whether the Julia in use has Flux."""
+    with worker("auto") as child:
+        return child.hello["backend"] == "flux"
 
 
 def predict(child: Worker, batch: NDArray[np.float32], times: int) -> float:
