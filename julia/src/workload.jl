@@ -18,7 +18,9 @@ function run_workload(backend::Backend)
             open(file -> write_requests(Pipe(devnull, file)), requests, "w")
             # Files, as the descriptors of a worker are of the same type.
             open(requests) do input
-                open(memory -> open(output -> serve(Pipe(input, output, Shared(memory)), backend), answers, "w"), shared, "r+")
+                open(shared, "r+") do memory
+                    open(output -> serve(Pipe(input, output, Shared(memory)), backend), answers, "w")
+                end
             end
             PlainLayers.forget_memory()
             return read(answers)

@@ -1,6 +1,6 @@
 # Arrays that are used again. New memory costs more than most layers: the system maps its pages one by one, and none of it is in the cache.
 
-"Arrays whose numbers nobody needs any more, a few; and the size of the input that they were made for."
+"Arrays whose numbers nobody needs any more, too few to need an index; and the size of the input that they were made for."
 const SPARES = Vector{Float32}[]
 const SPARES_FOR = Ref{Tuple}(())
 
