@@ -39,10 +39,10 @@ def batch_of(pictures: int) -> NDArray[np.float32]:
 
 
 @contextmanager
-def identity(*, shares: bool = True) -> Iterator[Worker]:
+def identity() -> Iterator[Worker]:
     """A worker whose model returns its input."""
     assert JULIA is not None
-    worker = Worker(Settings(), JULIA, shares=shares)
+    worker = Worker(Settings(), JULIA)
     try:
         worker.call(Kind.LOAD, IDENTITY, expect=Kind.LOADED, timeout=PATIENCE)
         yield worker
@@ -81,11 +81,18 @@ def test_row_major() -> None:
         assert turned.tobytes() == os.pread(memory.descriptor, turned.nbytes, 0)
 
 
+def without_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the system no files in memory."""
+    monkeypatch.delattr(os, "memfd_create", raising=False)
+
+
 @needs_julia
 @pytest.mark.parametrize("shares", [True, False])
-def test_batches(shares: bool) -> None:
+def test_batches(shares: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches of all sizes come back as they were sent, with shared memory and without."""
-    with identity(shares=shares) as worker:
+    if not shares:
+        without_memory(monkeypatch)
+    with identity() as worker:
         for pictures in SIZES:
             batch = batch_of(pictures)
             assert np.array_equal(batch, worker.predict(batch, PATIENCE))
@@ -108,9 +115,11 @@ def test_no_more_memory() -> None:
 
 @needs_julia
 @pytest.mark.parametrize(("shares", "room"), [(True, batch_of(8).nbytes), (False, 0)])
-def test_more_than_there_is(shares: bool, room: int) -> None:
+def test_more_than_there_is(shares: bool, room: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A tensor that would go past the end of the memory is refused, and the worker goes on."""
-    with identity(shares=shares) as worker:
+    if not shares:
+        without_memory(monkeypatch)
+    with identity() as worker:
         worker.predict(batch_of(8), PATIENCE)
         head = pack_head(batch_of(9))
 

@@ -22,8 +22,8 @@ _SHARED_BYTES = 1 << 16
 class Worker(Child):
     """A worker without a model; LOAD or LOAD_NATIVE gives it one. It ends with the thread that starts it.
 
-    With *shares*, large tensors go to it through memory that both processes have, where the system
-    can do that; the pipe takes them elsewhere.
+    Large tensors go to it through memory that both processes have, where the system can do that;
+    the pipe takes them elsewhere.
     """
 
     def __init__(
@@ -31,15 +31,12 @@ class Worker(Child):
         settings: Settings,
         install: JuliaInstall,
         wait_hook: Callable[[], None] | None = None,
-        *,
-        shares: bool = True,
     ) -> None:
         command, environment = julia_command(install)
         arguments = ["--backend", settings.julia_backend, "--device", settings.device]
         self._memory: SharedMemory | None = None
-        if shares:
-            with contextlib.suppress(OSError):
-                self._memory = SharedMemory()
+        with contextlib.suppress(OSError):
+            self._memory = SharedMemory()
         lent = () if self._memory is None else (self._memory.descriptor,)
         if lent:
             arguments += ["--shared", str(lent[0])]
