@@ -52,5 +52,6 @@ def generate(
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Generated:
     """The picture of *request*, at *target*."""
-    (generated,) = generator.generate([Order(request, target)], on_progress)
+    ((png, generated),) = generator.generate([Order(request)], on_progress)
+    target.write_bytes(png)
     return generated

@@ -34,7 +34,8 @@ def of_another_host(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str]
 
         generator = Generator(Settings())
         request = GenerationRequest(prompt={REQUEST.prompt!r}, seed={REQUEST.seed})
-        generator.generate([Order(request, Path(sys.argv[1]))])
+        ((png, _generated),) = generator.generate([Order(request)])
+        Path(sys.argv[1]).write_bytes(png)
         generator.close()
         print(json.dumps(sorted({{"torch", "diffusers", "transformers"}} & sys.modules.keys())))
         """

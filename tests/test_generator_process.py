@@ -82,8 +82,6 @@ def test_child_ends_with_its_parent(tmp_path: Path) -> None:
     """When the parent is killed, the child ends, also in the middle of a picture."""
     code = textwrap.dedent(
         """
-        import sys
-        from pathlib import Path
         from fluxdrop.config import Settings
         from fluxdrop.generate.generator import Generator, Order
         from fluxdrop.generate.request import GenerationRequest
@@ -91,11 +89,11 @@ def test_child_ends_with_its_parent(tmp_path: Path) -> None:
         generator = Generator(Settings())
         request = GenerationRequest(prompt="a ring", steps=1000)
         tell = lambda step, steps: print(generator.pid, flush=True)
-        generator.generate([Order(request, Path(sys.argv[1]))], tell)
+        generator.generate([Order(request)], tell)
         """
     )
     with subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path / "a.png")], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
     ) as parent:
         assert parent.stdout is not None
         # The log writes to the same stream until it is configured.

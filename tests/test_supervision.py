@@ -13,9 +13,10 @@ import pytest
 from conftest import Daemon, failures, results, serving
 from misbehaving import julia_that, julia_that_once
 from needs import needs_generation, needs_julia
+from stages import Number, Numbers
 
 from fluxdrop.layout import Root
-from fluxdrop.service.stage import Stage
+from fluxdrop.service.stage import Context, Stage
 
 PICTURES = 6
 
@@ -153,31 +154,21 @@ def test_generator_stopped_and_killed(root: Root) -> None:
     ] == reasons
 
 
-def test_stage_that_is_stuck() -> None:
+def test_stage_that_is_stuck(tmp_path: Path) -> None:
     """A stage with work that does not move is stuck; an idle one, or one that is held up by the
     stage behind it, is not; while idle it tends what it keeps."""
-    stop, go, tended = threading.Event(), threading.Event(), threading.Event()
-
-    def wait(_items: list[int]) -> None:
-        go.wait()
-
-    slow = Stage[int](
-        "slow",
-        wait,
-        most=1,
-        limit=1,
-        stop=stop,
-        tend=tended.set,
-        tend_seconds=0.01,
-    )
-    before = Stage[int]("before", lambda items: slow.put(items[0]), most=1, limit=9, stop=stop)
+    go, tended = threading.Event(), threading.Event()
+    context = Context(tmp_path)
+    handler = Numbers(lambda _item: go.wait(), tend=tended.set, tend_seconds=0.01)
+    slow = Stage(handler, context, limit=1)
+    before = Stage(Numbers(slow.put), context, limit=9)
     for stage in (slow, before):
         stage.start()
     assert tended.wait(30)
     for number in range(4):
-        before.put(number)
+        before.put(Number(number))
     while slow.pulse.silence < 1.0:
-        stop.wait(0.05)
+        go.wait(0.05)
     found = slow.stuck(1.0), before.stuck(1.0)
     go.set()
     ended = before.finish(30), slow.finish(30)

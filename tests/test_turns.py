@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
+from stages import Number, Numbers
 
 from fluxdrop import turns
-from fluxdrop.service.stage import Stage
+from fluxdrop.service.stage import Context, Stage
 from fluxdrop.turns import turn, waiting
 
 
@@ -85,19 +87,15 @@ def test_who_waits_lets_others_have_the_turn() -> None:
 
 
 @pytest.mark.usefixtures("patience")
-def test_a_full_stage_lets_others_have_the_turn() -> None:
+def test_a_full_stage_lets_others_have_the_turn(tmp_path: Path) -> None:
     """A thread that waits for room in a stage gives its turn up to the stage that makes it."""
-    done: list[int] = []
-
-    def work(items: list[int]) -> None:
-        done.extend(items)
-        items.clear()
-
-    stop = threading.Event()
-    stage = Stage[int]("stage", work, most=1, limit=1, stop=stop, takes_turns=True)
+    done: list[Number] = []
+    numbers = [Number(number) for number in range(20)]
+    handler = Numbers(done.append)
+    stage = Stage(handler, Context(tmp_path), limit=1, takes_turns=True)
     stage.start()
     with turn():
-        for number in range(20):
+        for number in numbers:
             stage.put(number)
     assert stage.finish(timeout=60)
-    assert done == list(range(20))
+    assert done == numbers

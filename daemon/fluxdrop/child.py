@@ -50,14 +50,7 @@ class ChildDied(FluxdropError):
 
 
 class CallFailed(FluxdropError):
-    """The child refused or failed one request and lives on; *kind* is its word for the failure.
-
-    *errno* is there when the filesystem was in its way.
-    """
-
-    def __init__(self, message: str, *, hint: str, kind: str, errno: int | None = None) -> None:
-        super().__init__(message, hint=hint, kind=kind)
-        self.errno = errno
+    """The child refused or failed one request and lives on; *kind* is its word for the failure."""
 
 
 class Child:
@@ -242,7 +235,6 @@ class Child:
                     facts.get("message", "no message"),
                     hint=facts.get("hint", ""),
                     kind=facts.get("kind", "compute"),
-                    errno=int(facts["errno"]) if facts.get("errno", "").isdigit() else None,
                 )
             if frame.kind is Kind.PROGRESS and on_progress is not None:
                 on_progress(frame)

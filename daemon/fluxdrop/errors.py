@@ -1,4 +1,4 @@
-"""What fluxdrop raises: one class, so that a caller needs to know one."""
+"""What fluxdrop raises: one class, so that a caller needs to know one, and one below it for what passes."""
 
 from __future__ import annotations
 
@@ -19,6 +19,20 @@ class FluxdropError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}".rstrip()
+
+
+class Outage(FluxdropError):
+    """Something that the work in hand needs is away, through no fault of that work: it waits."""
+
+
+def internal(error: BaseException, over: str) -> FluxdropError:
+    """What a person is told of the defect *error* that ended the work *over* something (a file's name)."""
+    return FluxdropError(
+        f"fluxdrop failed over {over}: {type(error).__name__}",
+        hint="This is a defect of fluxdrop or of a library; the log has the traceback. The file is"
+        " untouched: drop it once more to have it tried again.",
+        kind="internal",
+    )
 
 
 def _sentence(text: str) -> str:

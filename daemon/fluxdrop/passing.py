@@ -6,7 +6,7 @@ import errno
 import os
 import sqlite3
 
-from fluxdrop.errors import FluxdropError
+from fluxdrop.errors import FluxdropError, Outage
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 PASSING = FULL | {
@@ -24,9 +24,9 @@ PASSING = FULL | {
 """What passes when somebody makes room, mounts a share again or mends permissions."""
 
 
-def is_passing(error: OSError) -> bool:
+def is_passing(error: BaseException) -> bool:
     """Whether *error* is of a kind that passes."""
-    return error.errno in PASSING
+    return isinstance(error, Outage) or (isinstance(error, OSError) and error.errno in PASSING)
 
 
 def is_full(error: BaseException | None) -> bool:
@@ -38,8 +38,10 @@ def is_full(error: BaseException | None) -> bool:
     return isinstance(error, OSError) and error.errno in FULL
 
 
-def reason_of(error: OSError) -> str:
+def reason_of(error: OSError | Outage) -> str:
     """What *error* says, without the file; the same of a full disk whoever met it."""
+    if isinstance(error, Outage):
+        return error.message
     if error.errno in FULL:
         return os.strerror(errno.ENOSPC)
     return error.strerror or str(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from fluxdrop.errors import Outage
 from fluxdrop.logs import get_logger
 from fluxdrop.passing import is_passing, reason_of
 
@@ -41,17 +42,18 @@ class Trouble:
             self._reason = self._where = ""
 
     def attempt(
-        self, work: Callable[[], object], passes: Callable[[OSError], bool] = is_passing
+        self, work: Callable[[], object], passes: Callable[[BaseException], bool] = is_passing
     ) -> bool:
-        """Do *work*, which must bear to be done again; False when an OSError that *passes* kept it
+        """Do *work*, which must bear to be done again; False when an OSError or Outage that *passes* kept it
         from that.
         """
         try:
             work()
-        except OSError as error:
+        except (OSError, Outage) as error:
             if not passes(error):
                 raise
-            self.begin(reason_of(error), str(error.filename or ""))
+            where = "" if isinstance(error, Outage) else str(error.filename or "")
+            self.begin(reason_of(error), where)
             return False
         self.end()
         return True

@@ -44,6 +44,7 @@ def generate(
     """Make a picture of PROMPT; where it asks for several, the others get -2, -3, ... at their names."""
     import msgspec
 
+    from fluxdrop import durable
     from fluxdrop.cli.progress import steps_bar
     from fluxdrop.generate.generator import Generator, Order
     from fluxdrop.generate.prompt_file import read_prompts
@@ -53,7 +54,6 @@ def generate(
     served = optional_root(root)
     settings = settings_of(served, pipeline=pipeline)
     generator = Generator(settings)
-    unfinished = output.with_name(f".{output.name}.tmp")
     found = []
     prompts = read_prompts(prompt)
     outputs = [
@@ -67,15 +67,14 @@ def generate(
             if seed is not None:
                 request = msgspec.structs.replace(request, seed=seed + number)
             with steps_bar(f"Generating {path.name}") as on_step:
-                (made,) = generator.generate([Order(request, unfinished)], on_step)
-            unfinished.rename(path)
+                ((png, made),) = generator.generate([Order(request)], on_step)
+            durable.write(path, png)
             made = msgspec.structs.replace(made, warnings=warnings + made.warnings)
             found.append({"file": str(path), **msgspec.to_builtins(made)})
             if not json_output:
                 _print_made(path, made)
     finally:
         generator.close()
-        unfinished.unlink(missing_ok=True)
     if json_output:
         print_json(found if len(found) > 1 else found[0])
 

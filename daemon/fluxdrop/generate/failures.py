@@ -5,14 +5,6 @@ from __future__ import annotations
 from fluxdrop.errors import FluxdropError
 
 
-class DiskInTheWay(FluxdropError):
-    """The picture was made and could not be written, which is for the daemon to wait out."""
-
-    def __init__(self, target: str, error: OSError) -> None:
-        super().__init__(f"{target} cannot be written: {error.strerror}", kind="disk")
-        self.errno = error.errno
-
-
 def out_of_memory(error: BaseException) -> bool:
     """Whether *error* says that the machine's or the accelerator's memory ran out."""
     # torch has a class of its own for accelerators, but a plain RuntimeError for the CPU.
@@ -42,8 +34,6 @@ def first_line(error: BaseException) -> str:
 
 def facts(error: Exception) -> dict[str, str]:
     """The facts of the FAILURE frame that answers a request with *error*."""
-    if isinstance(error, DiskInTheWay):
-        return {"kind": error.kind, "message": error.message, "errno": str(error.errno or 0)}
     if isinstance(error, FluxdropError):
         return {"kind": error.kind, "message": error.message, "hint": error.hint}
     if out_of_memory(error):

@@ -17,14 +17,14 @@ from typing import NamedTuple
 
 import msgspec
 
-from fluxdrop.child import CallFailed, Child, ChildDied
+from fluxdrop.child import Child, ChildDied
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.choice import choose
 from fluxdrop.generate.lora import split_tags
-from fluxdrop.generate.messages import Generate, Load, Picture, Progress
-from fluxdrop.generate.request import Generated, GenerationRequest, check
-from fluxdrop.wire import Frame, Kind
+from fluxdrop.generate.messages import Generate, Load, Made, Picture, Progress, unpack_images
+from fluxdrop.generate.request import GenerationRequest, check
+from fluxdrop.wire import Frame, Kind, WireError
 
 _PACKAGES = ("torch", "diffusers", "transformers")
 
@@ -47,11 +47,9 @@ _ENVIRONMENT = {
 
 
 class Order(NamedTuple):
-    """A picture to be made and written to *target*, a PNG with its infotext, unless the file
-    *cancelled* is there before it is done."""
+    """A picture to be made, unless the file *cancelled* is there before it is done."""
 
     request: GenerationRequest
-    target: Path
     cancelled: Path | None = None
 
 
@@ -78,13 +76,12 @@ class Generator:
         self,
         orders: Sequence[Order],
         on_progress: Callable[[int, int], None] | None = None,
-    ) -> list[Generated]:
+    ) -> list[Made]:
         """Make the pictures of *orders*, which share their `batch_key`, in one run.
 
         *on_progress* gets the steps done and all steps. Raises FluxdropError for what cannot be
         made, with the kind ``prompt``, ``pipeline``, ``memory``, ``compute``, ``cancelled`` or
-        ``generator``, OSError when a target cannot be written, and ChildDied when the child is
-        lost; the next call starts another.
+        ``generator``, and ChildDied when the child is lost; the next call starts another.
         """
         for order in orders:
             check(order.request)
@@ -108,33 +105,35 @@ class Generator:
             Picture(
                 request=order.request,
                 prompt=prompt,
-                target=str(order.target.absolute()),
                 cancelled=str(order.cancelled.absolute()) if order.cancelled else None,
             )
             for order, (prompt, _loras, _warnings) in zip(orders, tagged, strict=True)
         ]
         loras = [(str(lora.file), lora.weight) for lora in tagged[0][1]]
-        try:
-            answer = child.call(
-                Kind.GENERATE,
-                msgspec.json.encode(Generate(pictures=pictures, loras=loras)),
-                expect=Kind.IMAGE,
-                timeout=self._settings.generator_step_seconds,
-                on_progress=progressed,
-            )
-        except CallFailed as error:
-            if error.errno is None:
-                raise
-            target = str(orders[0].target)
-            raise OSError(error.errno, os.strerror(error.errno), target) from error
+        answer = child.call(
+            Kind.GENERATE,
+            msgspec.json.encode(Generate(pictures=pictures, loras=loras)),
+            expect=Kind.IMAGE,
+            timeout=self._settings.generator_step_seconds,
+            on_progress=progressed,
+        )
         self._used = time.monotonic()
+        made = self._unpacked(child, answer, len(orders))
         if child.outgrown(self._settings.generator_max_bytes):
             self.close()
-        made = msgspec.json.decode(answer.payload, type=list[Generated])
         return [
-            msgspec.structs.replace(one, warnings=warnings + lora_warnings + one.warnings)
-            for one, (_prompt, _loras, lora_warnings) in zip(made, tagged, strict=True)
+            Made(png, msgspec.structs.replace(one, warnings=warnings + more + one.warnings))
+            for (png, one), (_prompt, _loras, more) in zip(made, tagged, strict=True)
         ]
+
+    def _unpacked(self, child: Child, answer: Frame, count: int) -> list[Made]:
+        try:
+            made = unpack_images(answer.payload)
+            if len(made) != count:
+                raise WireError(f"{len(made)} pictures for {count} orders")
+        except WireError as error:
+            raise child.give_up(error) from error
+        return made
 
     def batch_key(self, request: GenerationRequest) -> Hashable:
         """Equal for requests that one run of a pipeline can answer; raises as `generate` does."""

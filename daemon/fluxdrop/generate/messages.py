@@ -4,19 +4,33 @@
 question   payload            answer
 =========  =================  ================================
 LOAD       `Load`             LOADED, a `GeneratorInfo`
-GENERATE   `Generate`         PROGRESS, any number of `Progress`, then IMAGE, a list of `Generated`
+GENERATE   `Generate`         PROGRESS, any number of `Progress`, then IMAGE, of `pack_images`
 =========  =================  ================================
 
-HELLO (``protocol``, ``pid``) and FAILURE (``kind``, ``message``, ``hint``, ``errno``) are facts, as
-everywhere on these pipes.
+HELLO (``protocol``, ``pid``) and FAILURE (``kind``, ``message``, ``hint``) are facts, as everywhere on
+these pipes.
 """
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import msgspec
 
 from fluxdrop.config import PipelineTable
-from fluxdrop.generate.request import GenerationRequest
+from fluxdrop.generate.request import Generated, GenerationRequest
+from fluxdrop.wire import WireError
+
+_LENGTH = struct.Struct("<I")
+
+
+class Made(NamedTuple):
+    """A picture that was made: the whole *png*, with its infotext, and how."""
+
+    png: bytes
+    generated: Generated
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,12 +41,11 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Picture(msgspec.Struct, frozen=True, kw_only=True):
-    """One picture to be made and written, as PNG, to the path *target*; it is not wanted any more
-    when the path *cancelled* is there. *prompt* is the request's without the tags of its LoRAs."""
+    """One picture to be made; it is not wanted any more when the path *cancelled* is there. *prompt* is
+    the request's without the tags of its LoRAs."""
 
     request: GenerationRequest
     prompt: str
-    target: str
     cancelled: str | None
 
 
@@ -49,3 +62,35 @@ class Progress(msgspec.Struct, frozen=True):
 
     step: int
     steps: int
+
+
+class _Images(msgspec.Struct, frozen=True):
+    """The head of an IMAGE frame: how each picture was made, and how many bytes its PNG has."""
+
+    generated: list[Generated]
+    lengths: list[int]
+
+
+def pack_images(made: Sequence[Made]) -> bytes:
+    """*made* as the payload of an IMAGE frame: the length of the head, the head, the PNGs in a row."""
+    head = msgspec.json.encode(
+        _Images([one.generated for one in made], [len(one.png) for one in made])
+    )
+    return b"".join([_LENGTH.pack(len(head)), head, *(one.png for one in made)])
+
+
+def unpack_images(payload: bytes | bytearray) -> list[Made]:
+    """What `pack_images` packed. Raises WireError for anything else."""
+    try:
+        (length,) = _LENGTH.unpack_from(payload)
+        start = _LENGTH.size + length
+        head = msgspec.json.decode(payload[_LENGTH.size : start], type=_Images)
+    except (struct.error, msgspec.DecodeError) as error:
+        raise WireError(f"an IMAGE frame without a head: {error}") from error
+    if len(head.lengths) != len(head.generated) or start + sum(head.lengths) != len(payload):
+        raise WireError("an IMAGE frame whose pictures are not as long as it says")
+    made = []
+    for generated, size in zip(head.generated, head.lengths, strict=True):
+        made.append(Made(bytes(payload[start : start + size]), generated))
+        start += size
+    return made

@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import traceback
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,9 +23,9 @@ import msgspec
 from fluxdrop import wire
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate import failures, sources
-from fluxdrop.generate.failures import DiskInTheWay, cancelled
+from fluxdrop.generate.failures import cancelled
 from fluxdrop.generate.infotext import format_infotext
-from fluxdrop.generate.messages import Generate, Load, Progress
+from fluxdrop.generate.messages import Generate, Load, Made, Progress, pack_images
 from fluxdrop.wire import Frame, Kind, Pipe
 
 if TYPE_CHECKING:
@@ -55,9 +56,7 @@ class Server:
             except wire.WireError:
                 raise
             except Exception as error:
-                if not isinstance(error, DiskInTheWay) and (
-                    not isinstance(error, FluxdropError) or error.__cause__
-                ):
+                if not isinstance(error, FluxdropError) or error.__cause__:
                     traceback.print_exc()
                 kind, payload = Kind.FAILURE, wire.pack_facts(failures.facts(error))
                 usable = not failures.device_lost(error)
@@ -102,33 +101,23 @@ class Server:
 
         wanted = [Wanted(picture.request, picture.prompt) for picture in order.pictures]
         made = self._pipeline.generate(wanted, order.loras, on_step)
-        for picture, (image, generated) in zip(order.pictures, made, strict=True):
-            infotext = format_infotext(generated.parameters, model=generated.generator.name)
-            try:
-                write_png(image, infotext, Path(picture.target))
-            except OSError as error:
-                raise DiskInTheWay(picture.target, error) from error
-        return msgspec.json.encode([generated for _image, generated in made])
+        return pack_images(
+            [
+                Made(png(image, format_infotext(one.parameters, model=one.generator.name)), one)
+                for image, one in made
+            ]
+        )
 
 
-def write_png(image: Image, infotext: str, target: Path) -> None:
-    """Write *image* with *infotext* in its ``parameters`` chunk.
-
-    At no instant is *target* there and not whole.
-    """
+def png(image: Image, infotext: str) -> bytes:
+    """*image* as a PNG with *infotext* in its ``parameters`` chunk."""
     from PIL.PngImagePlugin import PngInfo
 
     info = PngInfo()
     info.add_text("parameters", infotext)
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        with unfinished.open("wb") as file:
-            image.save(file, format="PNG", pnginfo=info)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(target)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    written = BytesIO()
+    image.save(written, format="PNG", pnginfo=info)
+    return written.getvalue()
 
 
 def main() -> None:

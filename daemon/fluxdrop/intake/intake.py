@@ -276,6 +276,9 @@ class Intake:
         except OSError as error:
             self._leave(path, f"it cannot be read: {error.strerror}")
             return
+        except Exception as error:
+            self._leave_by_defect(path, error)
+            return
         match verdict:
             case Wait(seconds):
                 self._schedule(path, waiting, now + max(seconds, 0.01))
@@ -314,6 +317,9 @@ class Intake:
                 raise
             self._leave(path, f"it cannot be claimed: {error.strerror}")
             return
+        except Exception as error:
+            self._leave_by_defect(path, error)
+            return
         if folder is None:
             self._consider(path, Hint.CHANGED)
         else:
@@ -324,6 +330,10 @@ class Intake:
         """Leave *path* where it is until the next scan."""
         self._forget(path)
         self._left.add(path, reason)
+
+    def _leave_by_defect(self, path: str, error: Exception) -> None:
+        self._forget(path)
+        self._left.add(path, f"fluxdrop failed over it: {type(error).__name__}", error)
 
     def _on_unreadable(self, folder: str, error: OSError) -> None:
         self._leave(folder or str(self._root.inbox), f"it cannot be read: {error.strerror}")

@@ -24,13 +24,13 @@ class LeftAlone:
         """What still is to be left alone, the scan that begins finds again."""
         self._before, self._left = self._left, {}
 
-    def add(self, path: str, reason: str) -> None:
-        """Leave *path* alone because of *reason*, and say so if that is new."""
+    def add(self, path: str, reason: str, error: Exception | None = None) -> None:
+        """Leave *path* alone because of *reason*, and say so if that is new, with the traceback of *error*."""
         path = printable(path)
         if len(self._left) >= _MOST and path not in self._left:
             return
         if reason not in (self._left.get(path), self._before.get(path)):
-            log.warning("left alone", file=path, reason=reason)
+            log.warning("left alone", file=path, reason=reason, exc_info=error)
         self._left[path] = reason
 
     def reasons(self) -> dict[str, str]:

@@ -5,11 +5,15 @@ a system short of memory, then ends all of it. So each stage's file names the jo
 long as that can happen. Whom it still names at the next start, the daemon died over, which a mark in
 the job's folder counts. Other deaths, as long as a job waits or is published or a worker has it, are
 not counted against it.
+
+The file begins with a name of the daemon's own life, and a mark has the names of the lives that ended
+over its job, a line each: so a count that is broken off and made again counts each death once.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -45,6 +49,7 @@ class Danger:
 
     def __init__(self, root: Root, stage: Stage) -> None:
         self._stage = stage
+        self._life = secrets.token_hex(8)
         self._fd = os.open(_file(root, stage), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
 
     @contextmanager
@@ -55,7 +60,7 @@ class Danger:
             return
         # It outlives the process without a sync, if not a power cut. A file for each job would cost
         # more than decoding a small picture does.
-        lines = "".join(f"{job.id}\n" for job in jobs).encode()
+        lines = "".join(f"{line}\n" for line in (self._life, *(job.id for job in jobs))).encode()
         os.pwrite(self._fd, lines, 0)
         try:
             yield
@@ -72,26 +77,42 @@ class Danger:
 
 
 def count_deaths(root: Root) -> None:
-    """Count one more death over each job that an earlier daemon of *root* had in hand at its end."""
+    """Count one more death over each job that an earlier daemon of *root* had in hand at its end.
+
+    Raises OSError when the disk is in the way; calling it again is harmless.
+    """
     for stage in get_args(Stage):
         file = _file(root, stage)
         with suppress(FileNotFoundError):
-            in_hand = {os.fsdecode(line) for line in file.read_bytes().splitlines()}
             # Whatever a power cut left in the file, it only names what is there.
+            life, *in_hand = file.read_bytes().split() or [b""]
             for folder in root.work.iterdir():
-                if folder.name in in_hand:
-                    with _mark(folder, stage).open("ab") as mark:
-                        mark.write(b".")
+                if os.fsencode(folder.name) in in_hand:
+                    _count(_mark(folder, stage), life)
             os.truncate(file, 0)
+
+
+def _count(mark: Path, life: bytes) -> None:
+    lives = _lives(mark)
+    if life in lives:
+        return
+    with mark.open("ab") as file:
+        # Behind the last whole line may lie what an earlier try could not end.
+        file.truncate(sum(len(one) + 1 for one in lives))
+        file.write(life + b"\n")
+
+
+def _lives(mark: Path) -> list[bytes]:
+    """The lives in whole lines of the file *mark*, which need not be there."""
+    return mark.read_bytes().split(b"\n")[:-1] if mark.exists() else []
 
 
 def deaths(folder: Path) -> Died | None:
     """How the daemon died over the job in *folder*; None when it did not."""
     for stage in get_args(Stage):
-        try:
-            return Died(stage, _mark(folder, stage).stat().st_size)
-        except FileNotFoundError:
-            continue
+        lives = _lives(_mark(folder, stage))
+        if lives:
+            return Died(stage, len(lives))
     return None
 
 

@@ -176,6 +176,17 @@ def claimed_row(job: Job) -> Row:
     )
 
 
+def input_sha256(job: Job, most: int) -> str | None:
+    """The SHA-256 of the untouched input of *job*, for one that failed; None where it is not to be read: of a
+    kind that is not taken, larger than *most* bytes, or not readable."""
+    if job.kind == "unknown":
+        return None
+    try:
+        return file_sha256(job.input) if job.input.lstat().st_size <= most else None
+    except (OSError, FluxdropError):
+        return None
+
+
 def file_sha256(path: Path) -> str:
     """The SHA-256 of the file *path*, in hex. Raises what `open_regular` raises."""
     digest = hashlib.sha256()

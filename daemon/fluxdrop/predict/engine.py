@@ -9,10 +9,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from fluxdrop.errors import FluxdropError
+from fluxdrop.errors import Outage
 
 
-class EngineDown(FluxdropError):
+class EngineDown(Outage):
     """The engine's process cannot be started at the moment, whatever the pictures are."""
 
 
@@ -40,6 +40,10 @@ class Engine(Protocol):
     @property
     def info(self) -> EngineInfo:
         """What runs now; it changes when a worker is restarted."""
+
+    def prepare(self) -> None:
+        """See that an engine is there before the first batch, as far as that is left to the batch. Raises
+        what opening one raises."""
 
     def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Probabilities [N, K] of the tensors [N, ...] in *batch*, float32.

@@ -87,6 +87,9 @@ class JuliaEngine:
         """Why there is no worker at the moment; empty when there is one."""
         return self._trouble
 
+    def prepare(self) -> None:
+        """Nothing to prepare: it is open since it was made."""
+
     def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `Engine.predict`."""
         worker = self._up()

@@ -85,6 +85,9 @@ class JuliacallEngine:
         """What runs."""
         return self._info
 
+    def prepare(self) -> None:
+        """Nothing to prepare: it is open since it was made."""
+
     def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `Engine.predict`."""
         return in_batches_of(self._batch, self._run, batch)

@@ -30,20 +30,26 @@ class OnDemandEngine:
         """What runs; all empty before the first batch."""
         return self._engine.info if self._engine is not None else _NOT_YET
 
-    def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Probabilities of *batch*, as `Engine.predict`, but that it never raises EngineDown."""
+    def prepare(self) -> None:
+        """Open the engine if that was not tried yet. Raises what kept it from that, each time."""
         if self._failure is not None:
             raise self._failure
+        if self._engine is not None:
+            return
         try:
-            if self._engine is None:
-                self._engine = self._open()
+            self._engine = self._open()
+        except FluxdropError as error:
+            self._failure = _final(error)
+            raise self._failure from error
+
+    def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Probabilities of *batch*, as `Engine.predict`, but that it never raises EngineDown."""
+        self.prepare()
+        assert self._engine is not None
+        try:
             return self._engine.predict(batch)
         except EngineDown as error:
-            raise FluxdropError(error.message, hint=error.hint, kind=error.kind) from error
-        except FluxdropError as error:
-            if self._engine is None:
-                self._failure = error
-            raise
+            raise _final(error) from error
 
     @property
     def trouble(self) -> str:
@@ -57,3 +63,8 @@ class OnDemandEngine:
         """End the engine, if there is one."""
         if self._engine is not None:
             self._engine.close()
+
+
+def _final(error: FluxdropError) -> FluxdropError:
+    """*error* as one that nothing waits for."""
+    return FluxdropError(error.message, hint=error.hint, kind=error.kind)

@@ -58,6 +58,9 @@ class OnnxruntimeEngine:
         """What runs."""
         return self._info
 
+    def prepare(self) -> None:
+        """Nothing to prepare: it is open since it was made."""
+
     def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `Engine.predict`."""
         try:

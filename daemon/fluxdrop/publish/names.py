@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 
@@ -11,6 +12,19 @@ from fluxdrop.layout import FAILED
 # A file's name may have 255 bytes; the longest that is added to a NAME is "-99999.error.json".
 _LONGEST = 255 - len("-99999.error.json")
 _LONGEST_SUFFIX = 32
+_ODD = re.compile(r"[^A-Za-z0-9._-]")
+_LONGEST_PLAIN = 100
+
+
+def plain(source: str) -> str:
+    """*source*, a path below inbox/, with names that every filesystem takes: of ASCII letters, digits, dots,
+    dashes and underscores, none long, none beginning or ending with a dot."""
+    return "/".join(
+        _ODD.sub("_", PurePosixPath(part).stem)[:_LONGEST_PLAIN].strip(".")
+        + _ODD.sub("_", PurePosixPath(part).suffix)[:_LONGEST_SUFFIX].rstrip(".")
+        or "_"
+        for part in source.split("/")
+    )
 
 
 class NameChooser:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.request import Generated
-from fluxdrop.jobs.job import Job, Stage, file_sha256, printable
+from fluxdrop.jobs.job import Job, Stage, printable
 from fluxdrop.moments import now
 from fluxdrop.predict.bundle import Bundle
 from fluxdrop.predict.engine import EngineInfo
@@ -106,7 +106,8 @@ def done(
 
 
 def failed(job: Job, stage: Stage, error: FluxdropError) -> Finished:
-    """The end of a job that cannot be done: its untouched input and why."""
+    """The end of a job that cannot be done: its untouched input and why. The digest of the input is the job's,
+    if that has one."""
 
     def build(_name: str) -> Failure:
         return Failure(
@@ -132,15 +133,9 @@ def failed(job: Job, stage: Stage, error: FluxdropError) -> Finished:
         [(job.input, "outputs/failed/{}".format)],
         "outputs/failed/{}.error.json".format,
         build,
-        keeps_suffix=True,
+        has_failed=True,
     )
 
 
 def _source(job: Job) -> Source:
-    if job.sha256 is None:
-        try:
-            job.sha256 = file_sha256(job.input)
-        except (OSError, FluxdropError):
-            # What cannot be read is given back as it is, without a digest.
-            return Source(file=job.source, kind=job.kind, sha256=None)
     return Source(file=job.source, kind=job.kind, sha256=job.sha256)

@@ -8,10 +8,10 @@ out of work/, so that it is there whole or not at all; what it was is removed af
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -23,12 +23,15 @@ from fluxdrop.jobs.spares import Spares
 from fluxdrop.jobs.store import Row, Store
 from fluxdrop.layout import Root
 from fluxdrop.logs import get_logger
-from fluxdrop.publish.names import NameChooser
+from fluxdrop.publish.names import NameChooser, plain
 from fluxdrop.publish.plans import Plan, Plans
 from fluxdrop.publish.result import Failure, Record, Result, decode, encode
 from fluxdrop.turns import waiting
 
 log = get_logger("fluxdrop.publish")
+
+# What a filesystem says of a name that it does not take, whatever is free.
+_REFUSED = {errno.EINVAL, errno.EILSEQ, errno.ENAMETOOLONG}
 
 
 class Finished(NamedTuple):
@@ -42,8 +45,8 @@ class Finished(NamedTuple):
     files: Sequence[tuple[Path, Callable[[str], str]]]
     record_path: Callable[[str], str]
     build: Callable[[str], Record]
-    keeps_suffix: bool = False
-    """Whether the NAME ends as the source's does."""
+    has_failed: bool = False
+    """Whether the job failed: then its NAME ends as the source's does."""
 
 
 class Published(NamedTuple):
@@ -61,6 +64,8 @@ class Publisher:
         self._root = root
         self._store = store
         self._chooser = NameChooser()
+        self._plain: set[str] = set()
+        """The ids of the jobs whose own names a filesystem refused."""
         self._plans = Plans(root.plans, (path.name for path in root.work.iterdir()))
         self.spares = Spares(root.spares)
         """The folders of what was published."""
@@ -119,6 +124,13 @@ class Publisher:
             except durable.NameTakenError:
                 void.append(folder)
                 continue
+            except OSError as error:
+                if error.errno not in _REFUSED or folder.name in self._plain:
+                    raise
+                log.warning("name refused", job=folder.name, reason=error.strerror)
+                self.withdraw(folder)
+                void.append(folder)
+                continue
             done.append((folder, record, plan.record))
         rows = [row_of(record, path) for _, record, path in done]
         with waiting():
@@ -128,6 +140,14 @@ class Publisher:
             faults.point("index-told")
         self._plans.fulfilled([folder.name for folder, _, _ in done if self._discard(folder)])
         return Published([(record, path) for _, record, path in done], void)
+
+    def withdraw(self, folder: Path) -> None:
+        """Take back what names the job in *folder* was given, if any; it gets a plain NAME when it is published
+        after that, which every filesystem takes."""
+        self._plain.add(folder.name)
+        plan = self.planned(folder)
+        if plan is not None:
+            self._take_back(folder, plan)
 
     def planned(self, folder: Path) -> Plan | None:
         """The plan for the job in *folder*, if its names were decided."""
@@ -143,19 +163,18 @@ class Publisher:
             paths = {make(f"{folder}/_").rpartition("/")[0] for make in makers}
             return any(is_other(f"{self._root.path}/{path}") for path in paths)
 
-        return self._chooser.choose(
-            finished.job.source, is_taken, is_blocked, keeps_suffix=finished.keeps_suffix
-        )
+        job = finished.job
+        source = plain(job.source) if job.id in self._plain else job.source
+        if source != job.source:
+            job.warnings.append(f"The filesystem does not take the name {job.source}.")
+        return self._chooser.choose(source, is_taken, is_blocked, keeps_suffix=finished.has_failed)
 
     def _link(self, folder: Path, plan: Plan) -> set[str]:
         """Give the names of *plan*; return the folders that hold them, relative to the root."""
-        pairs = [*plan.links, (os.fsencode(RECORD), plan.record)]
-        links = [
-            (f"{folder}/{os.fsdecode(source)}", f"{self._root.path}/{target}")
-            for source, target in pairs
-        ]
+        links = self._links(folder, plan)
         # A subfolder may be new, and then its own name has to be on the disk as well.
-        parents = {parent for _, target in pairs for parent in _parents(target)}
+        targets = [*(target for _, target in plan.links), plan.record]
+        parents = {parent for target in targets for parent in _parents(target)}
         try:
             try:
                 _give_all(links)
@@ -164,14 +183,29 @@ class Publisher:
                     _make(f"{self._root.path}/{parent}")
                 _give_all(links)
         except durable.NameTakenError:
-            for source, target in links:
-                with suppress(NotADirectoryError):
-                    durable.take_name_back(Path(source), Path(target))
-            faults.point("names-taken-back")
-            self._plans.take_back(folder.name)
-            faults.point("plan-void")
+            self._take_back(folder, plan)
             raise
         return parents
+
+    def _take_back(self, folder: Path, plan: Plan) -> None:
+        for source, target in self._links(folder, plan):
+            try:
+                durable.take_name_back(Path(source), Path(target))
+            except OSError as error:
+                # Nothing has a name that cannot be.
+                if error.errno not in {*_REFUSED, errno.ENOTDIR}:
+                    raise
+        faults.point("names-taken-back")
+        self._plans.take_back(folder.name)
+        faults.point("plan-void")
+
+    def _links(self, folder: Path, plan: Plan) -> list[tuple[str, str]]:
+        """What gets which name by *plan*, the record last."""
+        pairs = [*plan.links, (os.fsencode(RECORD), plan.record)]
+        return [
+            (f"{folder}/{os.fsdecode(source)}", f"{self._root.path}/{target}")
+            for source, target in pairs
+        ]
 
     def _discard(self, folder: Path) -> bool:
         """Remove the job's *folder*; whether it is gone from the jobs in hand."""

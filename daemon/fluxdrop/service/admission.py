@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fluxdrop import durable, faults
@@ -24,17 +23,23 @@ _MOST_PROMPTS = 16
 
 
 class Admission:
-    """Takes claims on to a line, while *is_there* says that the root's state is the one that was
-    locked.
-
-    The daemon's thread recovers and takes; `add` and `ended` may be called from any.
+    """Takes claims on to *line*, while *is_there* says that the root's state is the one that was locked. Owned
+    by the main loop.
     """
 
-    def __init__(self, root: Root, most_pictures: int, is_there: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        root: Root,
+        store: Store,
+        line: Line,
+        most_pictures: int,
+        is_there: Callable[[], bool],
+    ) -> None:
         self._root = root
+        self._store = store
+        self._line = line
         self._most_pictures = most_pictures
         self._is_there = is_there
-        self._counting = threading.Lock()
         self._in_flight: dict[bool, set[str]] = {True: set(), False: set()}
         """The ids of the prompts that are in flight, and of the others."""
         self._claims: deque[Path] = deque()
@@ -42,7 +47,8 @@ class Admission:
         self._suspects: dict[str, Died] = {}
         """What the daemon may have died of."""
 
-    def __bool__(self) -> bool:
+    @property
+    def busy(self) -> bool:
         """Whether anything is in hand, or waits to be."""
         return bool(self._claims or any(self._in_flight.values()))
 
@@ -50,24 +56,20 @@ class Admission:
         """The claim in *folder* is to be taken on."""
         self._claims.append(folder)
 
-    def recover(self, line: Line, store: Store) -> None:
-        """Finish what an earlier run had given its names, and queue what else it had claimed."""
+    def recover(self) -> None:
+        """Finish what an earlier run had given its names, and queue what else it had claimed. Raises OSError
+        where the disk is in the way; it may be called again then.
+        """
         self._claims.clear()
         self._suspects.clear()
         danger.count_deaths(self._root)
         folders = sorted(path for path in self._root.work.iterdir() if path.is_dir())
-        store.keep_claims(folder.name for folder in folders)
-        planned = []
+        self._store.keep_claims(folder.name for folder in folders)
+        published = self._publish_decided(folders)
         for folder in folders:
-            plan = line.publisher.planned(folder)
-            if plan is not None:
-                planned.append((folder, plan))
-        line.announce(line.publisher.perform(planned))
-        decided = {folder for folder, _ in planned}
-        for folder in folders:
-            if folder in decided:
+            if folder in published:
                 continue
-            row = store.get(folder.name)
+            row = self._store.get(folder.name)
             if row is not None and row.state != "claimed":
                 durable.remove_tree(folder)
             elif died := danger.deaths(folder):
@@ -78,7 +80,7 @@ class Admission:
                 log.info("taken up again", job=folder.name)
                 self._claims.append(folder)
 
-    def take(self, line: Line, store: Store) -> None:
+    def take(self) -> None:
         """Take on what may begin; what may not yet stays. Raises OSError where the disk is in the way."""
         if not self._is_there():
             return
@@ -93,72 +95,92 @@ class Admission:
                 if job is not None:
                     jobs.append(job)
             if jobs:
-                store.claimed(map(claimed_row, jobs))
+                self._store.claimed(map(claimed_row, jobs))
             while jobs:
-                self._begin(jobs[0], line, store)
+                self._begin(jobs[0])
                 jobs.popleft()
         except OSError:
             for job in reversed(jobs):
                 self._claims.appendleft(job.folder)
             raise
 
-    def cancel(self, line: Line, job_ids: list[str]) -> None:
+    def cancel(self, job_ids: Sequence[str]) -> None:
         """End those of *job_ids* that are in hand."""
         for job_id in job_ids:
             # An order may name anything, but only what is in hand has a folder to be cancelled in.
             if any(job_id in ids for ids in self._in_flight.values()):
                 log.info("cancelled", job=job_id)
-                line.cancel(job_id)
+                self._line.cancel(job_id)
 
     def ended(self, job_id: str) -> None:
         """The job is no longer in hand."""
-        with self._counting:
-            for ids in self._in_flight.values():
-                ids.discard(job_id)
-            self._suspects.pop(job_id, None)
+        for ids in self._in_flight.values():
+            ids.discard(job_id)
+        self._suspects.pop(job_id, None)
 
     def has_room(self, is_prompt: bool) -> bool:
         """Whether one more prompt, or picture, may be claimed."""
-        if not self._is_there():
+        if self._suspects or not self._is_there():
             return False
         limit = _MOST_PROMPTS if is_prompt else self._most_pictures
-        with self._counting:
-            if self._suspects:
-                return False
-            return len(self._claims) + len(self._in_flight[is_prompt]) < limit
+        return len(self._claims) + len(self._in_flight[is_prompt]) < limit
+
+    def _publish_decided(self, folders: Sequence[Path]) -> set[Path]:
+        """Give what has a plan its names; return the folders of what got them. What cannot get them is taken on
+        anew."""
+        planned = [folder for folder in folders if self._line.publisher.planned(folder)]
+        try:
+            self._line.publish_decided(planned)
+            return set(planned)
+        except Exception as error:
+            if self._line.context.passes(error):
+                raise
+        published = set()
+        for folder in planned:
+            try:
+                self._line.publish_decided([folder])
+                published.add(folder)
+            except Exception as error:
+                if self._line.context.passes(error):
+                    raise
+                self._line.context.defects.record("recovery", error, job=folder.name)
+                self._line.publisher.withdraw(folder)
+        return published
 
     def _has_to_wait(self, job_id: str) -> bool:
         """Whether *job_id* may not begin yet. What the daemon may have died of comes first, each
         with nothing else in hand, so that another death is that job's alone.
         """
-        with self._counting:
-            if job_id in self._suspects:
-                return any(ids - {job_id} for ids in self._in_flight.values())
-            return bool(self._suspects)
+        if job_id in self._suspects:
+            return any(ids - {job_id} for ids in self._in_flight.values())
+        return bool(self._suspects)
 
     def _open(self, folder: Path) -> Job | None:
-        """The job in *folder*, which is in hand from now on; None where there is none."""
+        """The job in *folder*, which is in hand from now on; None where there is none that can be read."""
+        job = None
         try:
             job = open_job(folder)
             if job is None:
                 discard_empty(folder)
         except FluxdropError as error:
             log.error("left alone", job=folder.name, reason=error.message)
-            job = None
+        except Exception as error:
+            if self._line.context.passes(error):
+                raise
+            self._line.context.defects.record("claims", error, job=folder.name)
         if job is None:
             self.ended(folder.name)
             return None
-        with self._counting:
-            self._in_flight[job.kind == "prompt"].add(job.id)
+        self._in_flight[job.kind == "prompt"].add(job.id)
         return job
 
-    def _begin(self, job: Job, line: Line, store: Store) -> None:
+    def _begin(self, job: Job) -> None:
         faults.point("job-in-index")
         died = self._suspects.get(job.id)
         if died and died.deaths >= danger.MOST_DEATHS:
-            row = store.get(job.id)
+            row = self._store.get(job.id)
             job.attempts = row.attempts if row else 0
-            line.fail(job, died.stage, died.error(job))
+            self._line.refuse(job, died.stage, died.error(job))
         else:
             job.suspect = died is not None
-            line.accept(job)
+            self._line.accept(job)

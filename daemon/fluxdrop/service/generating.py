@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,107 +15,148 @@ from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.failures import cancelled
 from fluxdrop.generate.generator import Generator, Order
+from fluxdrop.generate.messages import Made
 from fluxdrop.generate.prompt_file import read_prompts
 from fluxdrop.generate.request import Generated, GenerationRequest
 from fluxdrop.jobs.job import Job
 from fluxdrop.jobs.parts import divide
 from fluxdrop.jobs.store import Store
-from fluxdrop.service.deaths import Deaths
 from fluxdrop.service.heartbeat import Current
 from fluxdrop.service.progress import Meter
 from fluxdrop.service.prompts import read_prompt
+from fluxdrop.service.stage import TEND_SECONDS, Batch, Handler
 from fluxdrop.service.waiting import Waiting
-from fluxdrop.service.work import Fail, Pictured
+from fluxdrop.service.work import Fail, Pictured, Prompt
+
+MakeGenerator = Callable[[Settings], Generator]
 
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    job: Job
+    item: Prompt
     request: GenerationRequest
 
+    @property
+    def job(self) -> Job:
+        return self.item.job
 
-class Generating:
+
+class Generating(Handler[Prompt]):
     """Hands on each prompt's picture, made at most once however often the daemon is restarted.
 
-    *announce* is told the folders of the new jobs that a file with several pictures becomes.
+    *announce* is told the folders of the new jobs that a file with several pictures becomes;
+    *make_generator* makes what makes the pictures, anew when the settings change.
     """
+
+    name = "generate"
 
     def __init__(
         self,
         settings: Settings,
         store: Store,
-        deaths: Deaths,
         waiting: Waiting,
         *,
+        make_generator: MakeGenerator,
         hand_on: Callable[[Pictured], None],
         fail: Fail,
         announce: Callable[[list[Path]], None],
-        wait_hook: Callable[[], None],
     ) -> None:
+        self.most = settings.generator_batch_size
+        self.tend_seconds = min(TEND_SECONDS, settings.generator_idle_seconds)
         self._settings = self._wanted = settings
-        self._wait_hook = wait_hook
+        self._make_generator = make_generator
         self._store = store
-        self._deaths = deaths
         self._waiting = waiting
         self._hand_on = hand_on
-        self._fail_job = fail
+        self._fail = fail
         self._announce = announce
-        self.generator = Generator(settings, wait_hook=wait_hook)
+        self._generator = make_generator(settings)
         self._meter: Meter | None = None
-        self._ended: set[str] = set()
+        self._asked: dict[str, GenerationRequest] = {}
+        """What the jobs in hand ask for, by their ids: it is read, and an attempt counted, once."""
+        self._made: dict[str, Made] = {}
+        """Pictures that wait for room on the disk, by the ids of their jobs."""
 
     @property
     def current(self) -> Current | None:
         """The run of the pipeline that goes on."""
         return self._meter.current if self._meter else None
 
-    def work(self, items: list[Job]) -> None:
-        """Generate for each of *items*, in one run for those that can share it.
-
-        It may be done again with the same items, until it comes to its end once.
-        """
-        if self._wanted is not self._settings:
-            self.close()
-            self._settings = self._wanted
-            self.generator = Generator(self._settings, wait_hook=self._wait_hook)
-        groups: dict[Hashable, list[_Asked]] = {}
-        for job in items:
-            if job.id in self._ended:
-                continue
-            if not self._waiting.begin(job):
-                self._ended.add(job.id)
-                continue
-            try:
-                asked = self._asked(job)
-                if asked is not None:
-                    groups.setdefault(self.generator.batch_key(asked.request), []).append(asked)
-            except FluxdropError as error:
-                self._fail(job, error)
-        for group in groups.values():
-            self._make(group)
-        self._ended.clear()
+    @property
+    def pid(self) -> int | None:
+        """The process id of the generator, while there is one."""
+        return self._generator.pid
 
     def apply(self, settings: Settings) -> None:
-        """Use these settings from the next picture on, in a generator of their own."""
+        """Use these settings from the next picture on; any thread may call it."""
         self._wanted = settings
+
+    def handle(self, batch: Batch[Prompt]) -> None:
+        """See `Handler.handle`: what can share a run of the pipeline is made in one."""
+        self._take_settings()
+        groups: dict[Hashable, list[_Asked]] = {}
+        for item in batch.open:
+            with batch.guard(item):
+                asked = self._request(item)
+                if asked is None:
+                    batch.settle(item)
+                else:
+                    key = self._generator.batch_key(asked.request)
+                    groups.setdefault(key, []).append(asked)
+        for group in groups.values():
+            self._make(group)
+            for asked in group:
+                with batch.guard(asked.item):
+                    self._finish(asked.job, self._saved(asked.job))
+                    batch.settle(asked.item)
+
+    def give_up(self, item: Prompt, error: FluxdropError) -> None:
+        """See `Handler.give_up`."""
+        if error.kind == "prompt" and not error.hint:
+            error.hint = "Correct the prompt file and drop it once more."
+        self._forget(item.job)
+        self._fail(item.job, "intake" if item.job.fault else "generate", error)
 
     def tend(self) -> None:
         """Look after the generator while no prompt comes; see `Generator.tend`."""
-        self.generator.tend()
+        self._generator.tend()
 
     def close(self) -> None:
-        """End the generator; the next picture starts another."""
-        self.generator.close()
+        """End the generator."""
+        self._generator.close()
 
-    def _asked(self, job: Job) -> _Asked | None:
-        """What *job* asks for; None where its picture is there already, which is handed on."""
+    def _take_settings(self) -> None:
+        before, self._settings = self._settings, self._wanted
+        if _of_generator(before) != _of_generator(self._settings):
+            self._generator.close()
+            self._generator = self._make_generator(self._settings)
+
+    def _request(self, item: Prompt) -> _Asked | None:
+        """What *item* asks for; None where it was cancelled while it waited, or its picture is there."""
+        job = item.job
+        if job.id in self._asked:
+            return _Asked(item, self._asked[job.id])
+        if not self._waiting.begin(job):
+            # Whoever cancelled it has ended it already.
+            return None
         job.attempts = self._store.begin_attempt([job.id])[job.id]
+        request = self._read(job)
+        if job.generation.exists() and job.image.exists():
+            recorded = msgspec.json.decode(job.generation.read_bytes(), type=Generated)
+            self._finish(job, recorded)
+            return None
+        self._asked[job.id] = request
+        return _Asked(item, request)
+
+    def _read(self, job: Job) -> GenerationRequest:
+        """What the prompt file of *job* asks for, after it was divided, if it asks for several pictures."""
         text = read_prompt(job.input, self._settings.max_prompt_bytes, job.name)
         job.prompt = text.strip()
         prompts = read_prompts(text)
         part = job.request.part
         if part is not None or (job.request.generation is None and len(prompts) > 1):
             self._announce(divide(job, [prompt.request for prompt in prompts]))
+            part = job.request.part
         if part is not None and part.number > len(prompts):
             raise FluxdropError(
                 f"The file asks for {len(prompts)} pictures, so it has no picture {part.number}",
@@ -124,72 +165,62 @@ class Generating:
         prompt = prompts[part.number - 1 if part is not None else 0]
         job.warnings = list(prompt.warnings)
         request = job.request.generation or prompt.request
-        if job.request.part is not None:
+        if part is not None:
             job.prompt = request.prompt
-        if job.generation.exists() and job.image.exists():
-            self._finish(job, msgspec.json.decode(job.generation.read_bytes(), type=Generated))
-            return None
-        return _Asked(job, request)
+        return request
 
-    def _make(self, group: list[_Asked]) -> None:
-        while group := self._not_cancelled(group):
-            try:
-                made = self._generate(group)
-            except FluxdropError as error:
-                if len(group) > 1:
-                    # One of them may be at fault, or together they may be too much.
-                    for asked in group:
-                        self._make([asked])
-                    return
-                job = group[0].job
-                if not isinstance(error, ChildDied) or self._deaths.are_too_many(job, error):
-                    self._fail(job, error)
-                    return
-                job.attempts = self._store.begin_attempt([job.id])[job.id]
-            else:
-                for asked, generated in zip(group, made, strict=True):
-                    self._finish(asked.job, generated)
-                return
-
-    def _not_cancelled(self, group: list[_Asked]) -> list[_Asked]:
-        for asked in group:
-            if asked.job.cancelled.exists():
-                self._fail(asked.job, cancelled())
-        return [asked for asked in group if asked.job.id not in self._ended]
-
-    def _generate(self, group: list[_Asked]) -> list[Generated]:
-        orders = [
-            Order(asked.request, asked.job.folder / ".image.png.tmp", asked.job.cancelled)
+    def _make(self, group: Sequence[_Asked]) -> None:
+        """Make the pictures of *group* that were not made yet and are wanted still."""
+        group = [
+            asked
             for asked in group
+            if asked.job.id not in self._made and not asked.job.cancelled.exists()
         ]
+        if not group:
+            return
+        orders = [Order(asked.request, asked.job.cancelled) for asked in group]
         self._meter = Meter([asked.job for asked in group])
         try:
             with ExitStack() as timers:
                 for asked in group:
                     timers.enter_context(asked.job.timed("generate"))
                 faults.point("generation-begun")
-                made = self.generator.generate(orders, self._meter.step)
+                made = self._generator.generate(orders, self._meter.step)
                 faults.point("generation-whole")
+        except ChildDied:
+            for asked in group:
+                # The next try is another attempt.
+                self._forget(asked.job)
+            raise
         finally:
             self._meter = None
-        for asked, order, generated in zip(group, orders, made, strict=True):
-            order.target.replace(asked.job.image)
-            durable.sync_folder(asked.job.folder)
-            faults.point("generation-in-place")
-            durable.write(asked.job.generation, msgspec.json.encode(generated))
-            faults.point("generation-recorded")
-        return made
+        self._made |= {asked.job.id: one for asked, one in zip(group, made, strict=True)}
+
+    def _saved(self, job: Job) -> Generated:
+        """The picture of *job* on the disk, durably. Raises FluxdropError when it was cancelled."""
+        if job.cancelled.exists():
+            raise cancelled()
+        made = self._made[job.id]
+        durable.write(job.image, made.png)
+        faults.point("generation-in-place")
+        durable.write(job.generation, msgspec.json.encode(made.generated))
+        faults.point("generation-recorded")
+        return made.generated
 
     def _finish(self, job: Job, generated: Generated) -> None:
-        if job.cancelled.exists():
-            self._fail(job, cancelled())
-            return
+        self._forget(job)
         job.warnings += generated.warnings
         self._hand_on(Pictured(job, generated))
-        self._ended.add(job.id)
 
-    def _fail(self, job: Job, error: FluxdropError) -> None:
-        if error.kind == "prompt" and not error.hint:
-            error.hint = "Correct the prompt file and drop it once more."
-        self._fail_job(job, "generate", error)
-        self._ended.add(job.id)
+    def _forget(self, job: Job) -> None:
+        self._asked.pop(job.id, None)
+        self._made.pop(job.id, None)
+
+
+def _of_generator(settings: Settings) -> dict[str, object]:
+    """What of *settings* the generator is made for."""
+    return {
+        key: getattr(settings, key)
+        for key in Settings.__struct_fields__
+        if key.startswith(("generator_", "pipeline", "lora"))
+    }

@@ -55,6 +55,8 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True):
     current: Current | None
     trouble: list[str]
     """What holds up the daemon, a sentence each; see `fluxdrop.trouble`."""
+    defects: dict[str, int] = {}
+    """How many times each defect of fluxdrop or of a library has ended a job or another piece of work."""
     progress: dict[str, str] = {}
     """When the scan loop and each stage last moved on, RFC 3339."""
 
@@ -103,10 +105,6 @@ class Heartbeat:
         with self._path.open("r+b") as file:
             file.write(data)
             file.truncate()
-
-    def remove(self) -> None:
-        """The daemon ends."""
-        self._path.unlink(missing_ok=True)
 
 
 def read(path: Path) -> Beat | None:

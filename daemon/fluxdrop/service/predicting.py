@@ -2,52 +2,53 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fluxdrop import faults
-from fluxdrop.child import ChildDied
 from fluxdrop.errors import FluxdropError
 from fluxdrop.jobs.danger import Danger
 from fluxdrop.predict.classify import label_probabilities
-from fluxdrop.predict.engine import EngineDown
 from fluxdrop.publish import outcome
 from fluxdrop.publish.publisher import Finished
-from fluxdrop.service.deaths import Deaths
-from fluxdrop.service.pulse import moved_on
-from fluxdrop.service.stage import Stopping
+from fluxdrop.service.mailbox import Mailbox, ModelChanged, ModelRefused
+from fluxdrop.service.stage import TEND_SECONDS, Batch, Handler
 from fluxdrop.service.work import Fail, Model, Prepared, Retire, Swap
-from fluxdrop.trouble import Trouble
-
-_DOWN_PAUSE_SECONDS = 1.0
 
 
-class Predicting:
-    """Hands on each picture's end: the whole batch at once, and singly where that fails."""
+class Predicting(Handler[Prepared | Retire | Swap]):
+    """Hands on each picture's end; pictures for the same model that wait together are one forward pass.
+
+    *open_first* opens the model that is used from the start; *close_further* ends the one beside it.
+    """
+
+    name = "predict"
+    tend_seconds = TEND_SECONDS
 
     def __init__(
         self,
-        deaths: Deaths,
+        batch_size: int,
         danger: Danger,
-        stop: threading.Event,
+        mailbox: Mailbox,
         *,
-        hand_on: Callable[[list[Finished]], None],
+        open_first: Callable[[], Model],
+        close_further: Callable[[], None],
+        hand_on: Callable[..., None],
         fail: Fail,
     ) -> None:
-        self._deaths = deaths
+        self.most = batch_size
         self._danger = danger
-        self._stop = stop
+        self._mailbox = mailbox
+        self._open_first = open_first
+        self._close_further = close_further
         self._hand_on = hand_on
         self._fail = fail
         self.model: Model | None = None
         """The model in use."""
-        self.trouble = Trouble("engine")
-        """Why pictures wait for the engine, while they do."""
         self._asked_at: float | None = None
 
     @property
@@ -56,73 +57,71 @@ class Predicting:
         asked_at = self._asked_at
         return time.monotonic() - asked_at if asked_at is not None else 0.0
 
-    def work(self, items: list[Prepared | Retire | Swap]) -> None:
-        """Predict all of *items*, in order, and take out of them what is done."""
-        while items:
-            match items[0]:
+    def open(self) -> None:
+        """See `Handler.open`: a worker ends with the thread that started it, which is this one."""
+        self.model = self._open_first()
+
+    def handle(self, batch: Batch[Prepared | Retire | Swap]) -> None:
+        """See `Handler.handle`: all in their order, as a model ends behind the last of its pictures."""
+        while batch:
+            match batch.open[0]:
                 case Swap() as swap:
                     self._swap(swap)
-                    del items[0]
-                case Retire(model):
+                    batch.settle(swap)
+                case Retire(model) as retire:
                     model.engine.close()
-                    del items[0]
+                    batch.settle(retire)
                 case Prepared() as first:
-                    batch = _alike(first, items)
-                    self._predict(first.model, batch)
-                    del items[: len(batch)]
+                    items = _alike(first, batch.open)
+                    self._predict(first.model, items, batch)
+                    batch.settle(*items)
+
+    def give_up(self, item: Prepared | Retire | Swap, error: FluxdropError) -> None:
+        """See `Handler.give_up`."""
+        if isinstance(item, Prepared):
+            self._fail(item.job, "predict", error)
+        elif isinstance(item, Swap):
+            self._mailbox.post(ModelRefused(error))
 
     def tend(self) -> None:
-        """See that the next picture finds an engine that works."""
+        """See that the next picture finds an engine that works. Raises EngineDown."""
         assert self.model is not None
-        try:
-            self.model.engine.tend()
-        except FluxdropError as error:
-            self.trouble.begin(error.message)
-        else:
-            self.trouble.end()
+        self.model.engine.tend()
 
     def close(self) -> None:
-        """End the engine, and let go of what the stage holds."""
+        """End the engines, and let go of what the stage holds."""
         self._danger.close()
         if self.model is not None:
             self.model.engine.close()
+        self._close_further()
 
     def _swap(self, swap: Swap) -> None:
         before, self.model = self.model, swap.model
         if before is not None and before is not swap.model:
             before.engine.close()
         faults.point("model-swapped")
-        swap.done()
+        self._mailbox.post(ModelChanged(swap.model))
 
-    def _predict(self, model: Model, items: list[Prepared]) -> None:
+    def _predict(
+        self, model: Model, items: Sequence[Prepared], batch: Batch[Prepared | Retire | Swap]
+    ) -> None:
         started = time.perf_counter()
-        # What a worker dies of, the daemon survives.
-        jobs = [item.job for item in items] if model.engine.info.pid is None else []
-        while True:
-            try:
-                with self._asking(), self._danger.over(jobs):
-                    faults.point("prediction-begun")
-                    raw = model.engine.predict(np.concatenate([item.tensor for item in items]))
-                faults.point("prediction-ended")
-            except EngineDown as error:
-                self._wait_for_engine(error)
-            except FluxdropError as error:
-                if len(items) > 1:
-                    return self._predict_singly(model, items)
-                (item,) = items
-                if not isinstance(error, ChildDied) or self._deaths.are_too_many(item.job, error):
-                    return self._fail(item.job, "predict", error)
-            else:
-                break
-            moved_on()
-        self.trouble.end()
+        with self._asking():
+            # Of a worker's start no job can be the cause.
+            model.engine.prepare()
+            # What a worker dies of, the daemon survives.
+            in_process = model.engine.info.pid is None
+            with self._danger.over([item.job for item in items] if in_process else []):
+                faults.point("prediction-begun")
+                raw = model.engine.predict(np.concatenate([item.tensor for item in items]))
+            faults.point("prediction-ended")
         milliseconds = (time.perf_counter() - started) * 1000 / len(items)
-        finished = []
+        finished: list[Finished] = []
         for item, row in zip(items, raw, strict=True):
             item.job.timings_ms["predict"] = round(milliseconds, 3)
-            finished += self._conclude(item, row)
-        self._hand_on(finished)
-        return None
+            with batch.guard(item):
+                finished.append(_concluded(item, row))
+        self._hand_on(*finished)
 
     @contextmanager
     def _asking(self) -> Iterator[None]:
@@ -132,26 +131,15 @@ class Predicting:
         finally:
             self._asked_at = None
 
-    def _predict_singly(self, model: Model, items: list[Prepared]) -> None:
-        for item in items:
-            self._predict(model, [item])
 
-    def _conclude(self, item: Prepared, row: NDArray[np.float32]) -> list[Finished]:
-        bundle, engine = item.model.bundle, item.model.engine
-        try:
-            probabilities = label_probabilities(row, bundle)
-        except FluxdropError as error:
-            self._fail(item.job, "predict", error)
-            return []
-        return [outcome.done(item.job, item.picture, bundle, engine.info, probabilities)]
-
-    def _wait_for_engine(self, error: EngineDown) -> None:
-        self.trouble.begin(error.message)
-        if self._stop.wait(_DOWN_PAUSE_SECONDS):
-            raise Stopping
+def _concluded(item: Prepared, row: NDArray[np.float32]) -> Finished:
+    """The end of the job of *item*, for which the model gave *row*. Raises FluxdropError for a wrong *row*."""
+    bundle, engine = item.model.bundle, item.model.engine
+    probabilities = label_probabilities(row, bundle)
+    return outcome.done(item.job, item.picture, bundle, engine.info, probabilities)
 
 
-def _alike(first: Prepared, items: list[Prepared | Retire | Swap]) -> list[Prepared]:
+def _alike(first: Prepared, items: Sequence[Prepared | Retire | Swap]) -> list[Prepared]:
     """The pictures at the head of *items* that are for the model of *first*."""
     batch: list[Prepared] = []
     for item in items:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import groupby
@@ -18,6 +18,7 @@ from PIL import Image
 from fluxdrop import durable, faults
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
+from fluxdrop.generate.failures import cancelled
 from fluxdrop.jobs.danger import Danger
 from fluxdrop.jobs.job import Job, file_sha256
 from fluxdrop.jobs.store import Store
@@ -25,6 +26,7 @@ from fluxdrop.preprocess.picture import open_picture
 from fluxdrop.preprocess.tensor import fit, normalise, npy, to_preview
 from fluxdrop.publish.outcome import Picture
 from fluxdrop.service.pulse import moved_on
+from fluxdrop.service.stage import Batch, Handler
 from fluxdrop.service.waiting import Waiting
 from fluxdrop.service.work import Fail, Model, Pictured, Prepared, Retire, Swap
 
@@ -48,8 +50,13 @@ class _Opened:
         return Prepared(self.job, self.model, self.picture, self.tensor)
 
 
-class Preprocessing:
-    """Hands on each picture's tensor, made for the model that is used when its turn comes."""
+class Preprocessing(Handler[Pictured | Swap]):
+    """Hands on each picture's tensor, made for the model that is used when its turn comes.
+
+    *open_further* opens a model beside the one in use.
+    """
+
+    name = "preprocess"
 
     def __init__(
         self,
@@ -59,65 +66,84 @@ class Preprocessing:
         danger: Danger,
         *,
         open_further: Callable[[str], Model],
-        hand_on: Callable[[list[Prepared | Retire | Swap]], None],
+        hand_on: Callable[..., None],
         fail: Fail,
     ) -> None:
+        self.most = settings.batch_size
         self._settings = settings
         self._store = store
         self._waiting = waiting
         self._danger = danger
         self._open_further = open_further
         self._hand_on = hand_on
-        self._opened: list[_Opened | Retire | Swap] = []
         self._fail = fail
+        self._opened: dict[int, _Opened] = {}
+        """What was decoded of the batch in hand, by the items' identities: it is not decoded again when a
+        disk is in the way of what follows."""
+        self._retiring: list[Retire] = []
+        """The models that came to their end with the batch in hand."""
         self.model: Model | None = None
         """The model in use; it is there before the first picture comes."""
         self.further: tuple[str, Model] | None = None
         """The model beside it that a job named last, and how that job named it."""
 
     def apply(self, settings: Settings) -> None:
-        """Use these settings from the next picture on."""
+        """Use these settings from the next picture on; any thread may call it."""
         self._settings = settings
 
-    def work(self, items: list[Pictured | Swap]) -> None:
-        """Preprocess *items*, taking out what has failed or is open, and hand on all at once. What is open
-        is finished by another call, if a disk is in the way of this one.
-        """
-        self._begin(items)
-        while items:
-            item = items[0]
+    def handle(self, batch: Batch[Pictured | Swap]) -> None:
+        """See `Handler.handle`: all of the batch is handed on together."""
+        items = batch.open
+        self._opened = {
+            id(item): self._opened[id(item)] for item in items if id(item) in self._opened
+        }
+        self._count_attempts(items)
+        outgoing: list[_Opened | Swap] = []
+        for item in items:
             if isinstance(item, Swap):
                 self.model = item.model
-                self._opened.append(item)
-            else:
-                self._open(item)
-            del items[0]
-            moved_on()
-        self._hand_on(self._finished())
+                outgoing.append(item)
+                continue
+            with batch.guard(item):
+                outgoing.append(self._open(item))
+        self._hand_on(*self._finished(outgoing), *self._retiring)
         self._opened.clear()
+        self._retiring.clear()
+
+    def give_up(self, item: Pictured | Swap, error: FluxdropError) -> None:
+        """See `Handler.give_up`."""
+        if isinstance(item, Pictured):
+            self._fail(item.job, "intake" if item.job.fault else "preprocess", error)
 
     def close(self) -> None:
         """Let go of what it holds."""
         self._danger.close()
 
-    def _begin(self, items: list[Pictured | Swap]) -> None:
-        """Take out of *items* what was cancelled, and count an attempt at what has had none."""
-        items[:] = [item for item in items if not _is_new(item) or self._waiting.begin(item.job)]
-        begun = [item.job for item in items if _is_new(item) and not item.job.attempts]
+    def _count_attempts(self, items: Sequence[Pictured | Swap]) -> None:
+        begun = [
+            item.job
+            for item in items
+            if _is_new(item) and not (item.job.attempts or item.job.fault)
+        ]
         if begun:
             attempts = self._store.begin_attempt([job.id for job in begun])
             for job in begun:
                 job.attempts = attempts[job.id]
 
-    def _open(self, item: Pictured) -> None:
-        try:
-            with item.job.timed("preprocess"), self._danger.over([item.job]):
-                opened = self._picture(item)
-            faults.point("decoding-ended")
-        except FluxdropError as error:
-            self._fail(item.job, "preprocess", error)
-        else:
-            self._opened.append(opened)
+    def _open(self, item: Pictured) -> _Opened:
+        """*item* decoded, now or when it was tried before. Raises FluxdropError for what cannot be."""
+        opened = self._opened.get(id(item))
+        if opened is not None:
+            return opened
+        job = item.job
+        if job.fault:
+            raise _fault(job)
+        if _is_new(item) and not self._waiting.begin(job):
+            raise cancelled()
+        with job.timed("preprocess"), self._danger.over([job]):
+            opened = self._opened[id(item)] = self._picture(item)
+        faults.point("decoding-ended")
+        return opened
 
     def _picture(self, item: Pictured) -> _Opened:
         job = item.job
@@ -160,11 +186,11 @@ class Preprocessing:
         seen.info.clear()
         return _Opened(job, model, picture, seen, tensor)
 
-    def _finished(self) -> list[Prepared | Retire | Swap]:
-        """What is open, with its tensor and with its files: one step for all pictures after the other,
-        which a processor likes better than all steps for one picture.
+    def _finished(self, items: Sequence[_Opened | Swap]) -> list[Prepared | Swap]:
+        """*items* with their tensors and files: one step for all pictures after the other, which a
+        processor likes better than all steps for one picture.
         """
-        pictures = [item for item in self._opened if isinstance(item, _Opened)]
+        pictures = [item for item in items if isinstance(item, _Opened)]
         started = time.perf_counter()
         for model, group in groupby(pictures, key=lambda item: item.model):
             new = [item for item in group if item.tensor is None]
@@ -188,7 +214,7 @@ class Preprocessing:
         for item in pictures:
             spent = item.job.timings_ms["preprocess"] + milliseconds
             item.job.timings_ms["preprocess"] = round(spent, 3)
-        return [item.prepared() if isinstance(item, _Opened) else item for item in self._opened]
+        return [item.prepared() if isinstance(item, _Opened) else item for item in items]
 
     def _model_for(self, job: Job) -> Model:
         assert self.model is not None
@@ -198,7 +224,7 @@ class Preprocessing:
         if self.further is None or self.further[0] != name:
             model = self._open_further(name)
             if self.further is not None:
-                self._opened.append(Retire(self.further[1]))
+                self._retiring.append(Retire(self.further[1]))
             self.further = name, model
         return self.further[1]
 
@@ -206,6 +232,21 @@ class Preprocessing:
 def _is_new(item: Pictured | Swap) -> TypeGuard[Pictured]:
     """Whether *item* meets its first stage here."""
     return isinstance(item, Pictured) and item.generated is None
+
+
+def _fault(job: Job) -> FluxdropError:
+    """Why *job*, of whose input the intake says that it has to fail, fails."""
+    if job.kind == "unknown":
+        return FluxdropError(
+            f"{job.name} is nothing that fluxdrop takes: {job.fault}",
+            hint="Drop a .txt prompt, or a .png, .jpg, .jpeg or .webp picture.",
+            kind="unknown",
+        )
+    return FluxdropError(
+        f"{job.name} is not whole: {job.fault}",
+        hint="Copy or save it again and drop it once more.",
+        kind="incomplete",
+    )
 
 
 def _recorded(job: Job, model: Model) -> NDArray[np.float32]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.request import Generated
 from fluxdrop.jobs.job import Job, Stage
@@ -17,6 +19,13 @@ from fluxdrop.publish.outcome import Picture
 
 Fail = Callable[[Job, Stage, FluxdropError], None]
 """Ends a job at a stage, for a reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A job whose picture is to be made."""
+
+    job: Job
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +44,7 @@ class Model:
     engine: Engine
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
     """A job whose tensor for *model* is there."""
 
@@ -46,11 +55,20 @@ class Prepared:
 
 
 @dataclass(frozen=True, slots=True)
+class Wanted:
+    """The model that *settings* name is to be opened and then used."""
+
+    settings: Settings
+    job: ClassVar[None] = None
+
+
+@dataclass(frozen=True, slots=True)
 class Retire:
     """*model* has come to its end. It passes through the stages in its turn, behind all that was
     prepared for it."""
 
     model: Model
+    job: ClassVar[None] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,5 +77,4 @@ class Swap:
     picture is predicted by the model that it was prepared for."""
 
     model: Model
-    done: Callable[[], None]
-    """Called when the model before it has been ended."""
+    job: ClassVar[None] = None

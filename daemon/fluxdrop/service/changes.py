@@ -1,0 +1,197 @@
+"""Changes of the settings and of the model in use, one after the other, whoever asks for them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+
+from fluxdrop.config import Settings
+from fluxdrop.errors import FluxdropError
+from fluxdrop.intake.intake import Intake
+from fluxdrop.layout import Root
+from fluxdrop.logs import configure, get_logger
+from fluxdrop.predict.bundle import load_bundle
+from fluxdrop.service.line import Line
+from fluxdrop.service.notify import Notifier
+
+log = get_logger("fluxdrop.daemon")
+
+# Stages, gallery and metrics are made for these at the start.
+_AFTER_RESTART = (
+    "batch_size",
+    "generator_batch_size",
+    "generator_idle_seconds",
+    "gallery",
+    "metrics_port",
+    "metrics_file",
+)
+_OF_THE_ENGINE = {"engine", "julia_backend", "device"}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The *settings* that a change comes to; *opens_model*: the model that they name has to be opened first."""
+
+    settings: Settings
+    opens_model: bool
+
+
+class Change(Protocol):
+    """One change, from the settings in use when its turn comes to others."""
+
+    def begin(self) -> Plan:
+        """What it comes to. Raises FluxdropError when it cannot be."""
+
+    def conclude(self, error: FluxdropError | None) -> None:
+        """It is done, or refused because of *error*. Raises OSError when a disk is in the way of saying so; it is
+        called again then."""
+
+
+class Changes:
+    """Carries out changes in the order in which they are asked for. Owned by the main loop.
+
+    A change that opens a model goes on while pictures are predicted; `opened` and `refused` tell its end.
+    """
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+        self._asked: deque[Change] = deque()
+        self._current: tuple[Change, Settings] | None = None
+        """The change whose model is being opened."""
+        self._concluded: deque[tuple[Change, FluxdropError | None]] = deque()
+        """What has ended and was not told yet."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether a change goes on or waits."""
+        return bool(self._asked or self._current or self._concluded)
+
+    def ask(self, change: Change) -> None:
+        """Have *change* carried out in its turn. Never waits."""
+        self._asked.append(change)
+
+    def opened(self) -> None:
+        """The model that the current change opened is in use."""
+        if self._current is not None:
+            (change, settings), self._current = self._current, None
+            self._line.apply(settings)
+            self._concluded.append((change, None))
+
+    def refused(self, error: FluxdropError) -> None:
+        """The model of the current change cannot be used."""
+        if self._current is not None:
+            (change, _settings), self._current = self._current, None
+            self._concluded.append((change, error))
+
+    def step(self) -> None:
+        """Tell what has ended, and begin what waits. Raises OSError when a disk is in the way."""
+        self._tell()
+        while self._asked and self._current is None:
+            self._begin(self._asked.popleft())
+            self._tell()
+
+    def _tell(self) -> None:
+        while self._concluded:
+            change, error = self._concluded[0]
+            change.conclude(error)
+            self._concluded.popleft()
+
+    def _begin(self, change: Change) -> None:
+        try:
+            plan = change.begin()
+        except FluxdropError as error:
+            self._concluded.append((change, error))
+            return
+        if plan.opens_model:
+            self._current = change, plan.settings
+            self._line.open_model(plan.settings)
+        else:
+            self._line.apply(plan.settings)
+            self._concluded.append((change, None))
+
+
+class UseModel:
+    """Changes to the installed model *name*; *tell* is told how it went."""
+
+    def __init__(self, line: Line, name: str, tell: Callable[[FluxdropError | None], None]) -> None:
+        self._line = line
+        self._name = name
+        self._tell = tell
+
+    def begin(self) -> Plan:
+        """See `Change.begin`."""
+        return Plan(msgspec.structs.replace(self._line.settings, model=self._name), True)
+
+    def conclude(self, error: FluxdropError | None) -> None:
+        """See `Change.conclude`."""
+        self._tell(error)
+
+
+class Reload:
+    """SIGHUP: brings what *load* gives to the parts of a running daemon; what can change does, or nothing does.
+
+    *notifier* and the log are told how it went.
+    """
+
+    def __init__(
+        self,
+        root: Root,
+        load: Callable[[], Settings],
+        line: Line,
+        intake: Intake,
+        notifier: Notifier,
+    ) -> None:
+        self._root = root
+        self._load = load
+        self._line = line
+        self._intake = intake
+        self._notifier = notifier
+        self._changed: list[str] = []
+        self.done = False
+
+    def begin(self) -> Plan:
+        """See `Change.begin`."""
+        self._notifier.reloading()
+        wanted = self._load()
+        self._changed = _differences(self._line.settings, wanted)
+        kept = {key: getattr(self._line.settings, key) for key in _AFTER_RESTART}
+        return Plan(msgspec.structs.replace(wanted, **kept), self._is_other_model(wanted))
+
+    def conclude(self, error: FluxdropError | None) -> None:
+        """See `Change.conclude`."""
+        if error is not None:
+            log.error("reload refused", reason=error.message, hint=error.hint)
+        else:
+            self._apply()
+        self._notifier.ready(self._line.longest_answer)
+        self.done = True
+
+    def _is_other_model(self, settings: Settings) -> bool:
+        bundle = load_bundle(settings.model, self._root.models)
+        return (
+            any(key in _OF_THE_ENGINE or key.startswith("worker_") for key in self._changed)
+            or self._line.model is None
+            or self._line.model.bundle != bundle
+        )
+
+    def _apply(self) -> None:
+        if "log_level" in self._changed:
+            configure(self._line.settings.log_level, self._root.logs)
+        self._intake.apply(self._line.settings)
+        waiting = [key for key in self._changed if key in _AFTER_RESTART]
+        log.info(
+            "reloaded",
+            changed=[key for key in self._changed if key not in waiting],
+            **({"after_a_restart": waiting} if waiting else {}),
+        )
+
+
+def _differences(before: Settings, after: Settings) -> list[str]:
+    """The keys whose values differ."""
+    return [
+        key for key in Settings.__struct_fields__ if getattr(before, key) != getattr(after, key)
+    ]

@@ -1,0 +1,237 @@
+"""The main loop: the one thread that scans the inbox, takes claims on, changes settings and says how it all is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+
+from fluxdrop import __version__
+from fluxdrop.config import Settings
+from fluxdrop.intake.intake import Intake
+from fluxdrop.layout import Root
+from fluxdrop.logs import file_trouble, get_logger
+from fluxdrop.moments import now
+from fluxdrop.publish.result import Failure
+from fluxdrop.service.admission import Admission
+from fluxdrop.service.changes import Changes, Reload, UseModel
+from fluxdrop.service.heartbeat import Beat, Heartbeat, summary
+from fluxdrop.service.line import Line
+from fluxdrop.service.mailbox import (
+    Abandoned,
+    Claimed,
+    Ended,
+    Mailbox,
+    Message,
+    ModelChanged,
+    ModelRefused,
+)
+from fluxdrop.service.notify import Notifier
+from fluxdrop.service.orders import take_orders
+from fluxdrop.service.pulse import STUCK_SECONDS, Pulse
+from fluxdrop.service.reports import Reports
+from fluxdrop.service.shutdown import Shutdown
+from fluxdrop.trouble import Trouble
+from fluxdrop.turns import turn
+
+log = get_logger("fluxdrop.daemon")
+
+_PAUSE_SECONDS = 1.0
+
+
+class MainLoop:
+    """Calls its parts in turns, until the daemon is to end or, with *once*, there is nothing left to do.
+
+    What passes is told and tried again in the next turn; a defect in one part is logged, and the others go on.
+    *is_there* says whether the root's state is the one that was locked.
+    """
+
+    def __init__(
+        self,
+        root: Root,
+        line: Line,
+        intake: Intake,
+        admission: Admission,
+        mailbox: Mailbox,
+        reports: Reports,
+        notifier: Notifier,
+        shutdown: Shutdown,
+        *,
+        load: Callable[[], Settings],
+        is_there: Callable[[], bool],
+        once: bool,
+    ) -> None:
+        self._root = root
+        self._line = line
+        self._intake = intake
+        self._admission = admission
+        self._mailbox = mailbox
+        self._reports = reports
+        self._notifier = notifier
+        self._shutdown = shutdown
+        self._load = load
+        self._is_there = is_there
+        self._once = once
+        self._changes = Changes(line)
+        self._reload: Reload | None = None
+        self._heartbeat = Heartbeat(root.heartbeat)
+        self._started = now()
+        self._pulse = Pulse()
+        self._scan_trouble = Trouble("scan")
+        self._messages_trouble = Trouble("messages")
+        self._jobs_trouble = Trouble("jobs")
+        self._changes_trouble = Trouble("settings")
+        self._heartbeat_trouble = Trouble("heartbeat")
+        self._state_trouble = Trouble("state")
+        self._log_trouble = Trouble("log file")
+        self._troubles = (
+            self._scan_trouble,
+            self._messages_trouble,
+            self._jobs_trouble,
+            self._changes_trouble,
+            self._heartbeat_trouble,
+            self._state_trouble,
+            self._log_trouble,
+        )
+        self.reload_wanted = False
+        """Set by any thread to have the settings read anew."""
+        self.done = 0
+        self.failed = 0
+
+    @property
+    def hung(self) -> list[str]:
+        """The parts that have work and did not move on for two minutes; any thread may ask."""
+        hung = self._line.stuck(STUCK_SECONDS)
+        return [*hung, "scan"] if self._pulse.silence > STUCK_SECONDS else hung
+
+    def run(self) -> None:
+        """Go on until it is to end. Raises what ended a stage before its time."""
+        self._pulse.adopt()
+        self._recover()
+        self._notifier.ready(self._line.longest_answer)
+        while not self._shutdown.begun:
+            self._turn()
+            if self._once and not self._busy:
+                return
+
+    @property
+    def _busy(self) -> bool:
+        return bool(self._intake.waiting or self._admission.busy or self._changes.busy)
+
+    def _recover(self) -> None:
+        while not self._attempt(self._jobs_trouble, self._admission.recover):
+            if self._shutdown.wait(_PAUSE_SECONDS):
+                return
+
+    def _turn(self) -> None:
+        # A generation's progress is worth a fresher heartbeat than an idle daemon's.
+        longest = 0.2 if self._once else 1.0 if self._line.current else 5.0
+        step = partial(self._intake.step, min(longest, self._notifier.patience))
+        self._attempt(self._scan_trouble, step)
+        self._pulse.beat()
+        self._line.check()
+        for message in self._mailbox.receive():
+            self._attempt(self._messages_trouble, partial(self._handle, message))
+        self._attempt(self._jobs_trouble, self._take)
+        self._attempt(self._changes_trouble, self._change)
+        self._look_around()
+        self._attempt(self._heartbeat_trouble, self._tell)
+
+    def _attempt(self, trouble: Trouble, work: Callable[[], object]) -> bool:
+        """Do *work*; False when it has to be done again, because of *trouble* that may pass or of a defect."""
+        try:
+            return trouble.attempt(work, lambda _error: True)
+        except Exception as error:
+            self._line.context.defects.record("main loop", error)
+            # Not at once again: it may be so each time.
+            self._shutdown.wait(_PAUSE_SECONDS)
+            return False
+
+    def _handle(self, message: Message) -> None:
+        match message:
+            case Ended(records):
+                for record, path in records:
+                    self._reports.ended(record, path)
+                    self._admission.ended(record.job_id)
+                    if isinstance(record, Failure):
+                        self.failed += 1
+                    else:
+                        self.done += 1
+            case Claimed(folders):
+                for folder in folders:
+                    self._admission.add(folder)
+            case Abandoned(job_id):
+                self._admission.ended(job_id)
+                self.failed += 1
+            case ModelChanged():
+                self._changes.opened()
+            case ModelRefused(error):
+                self._changes.refused(error)
+
+    def _take(self) -> None:
+        with turn():
+            self._admission.take()
+        take_orders(
+            self._root,
+            lambda name, tell: self._changes.ask(UseModel(self._line, name, tell)),
+            self._admission.cancel,
+        )
+
+    def _change(self) -> None:
+        if self.reload_wanted and (self._reload is None or self._reload.done):
+            self.reload_wanted = False
+            self._reload = Reload(self._root, self._load, self._line, self._intake, self._notifier)
+            self._changes.ask(self._reload)
+        self._changes.step()
+
+    def _look_around(self) -> None:
+        """See whether .fluxdrop/ is still the one that was locked, and the log file takes lines."""
+        if reason := file_trouble():
+            self._log_trouble.begin(reason)
+            log.debug("log file tried again")
+        else:
+            self._log_trouble.end()
+        if self._is_there():
+            self._state_trouble.end()
+        else:
+            self._state_trouble.begin(
+                "it is gone, or another is in its place", str(self._root.state)
+            )
+
+    def _tell(self) -> None:
+        """Say how the daemon is, to whom it may concern."""
+        beat = self._beat()
+        self._reports.beat(beat)
+        self._notifier.status(summary(beat))
+        # Not reached while the main loop hangs.
+        is_owed = self._line.owed > self._notifier.patience
+        self._notifier.feed("worker" if is_owed else ", ".join(self.hung))
+        pulses = {stage.name: stage.pulse for stage in self._line.stages}
+        self._heartbeat.write(beat, {"scan": self._pulse, **pulses})
+
+    def _beat(self) -> Beat:
+        line, intake = self._line, self._intake
+        model = line.model
+        watch = "polling" if intake.polling else "events" if intake.watching else "scans only"
+        trouble = [
+            *map(str, filter(None, self._troubles)),
+            *line.trouble,
+            *intake.trouble,
+            *self._reports.trouble,
+            *(f"{part}: nothing has moved for {STUCK_SECONDS:g} s" for part in self.hung),
+        ]
+        return Beat(
+            pid=os.getpid(),
+            version=__version__,
+            started=self._started,
+            model=model.bundle.name if model else "",
+            engine=model.engine.info if model else None,
+            generator_pid=line.generator_pid,
+            watch=watch,
+            filesystem=intake.filesystem,
+            inbox=intake.waiting,
+            stages={stage.name: stage.waiting for stage in line.stages},
+            current=line.current,
+            trouble=trouble,
+            defects=line.context.defects.counts(),
+        )
