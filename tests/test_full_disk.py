@@ -122,7 +122,7 @@ def test_full_from_the_start(root: Root, samples: Path) -> None:
 
 @needs_generation
 def test_full_in_mid_generation(root: Root) -> None:
-    """A picture that cannot be written by the generator is made and written when there is room."""
+    """A picture for which the disk has no room is kept, written when there is room, and made once."""
     (root.inbox / "circle.txt").write_text("a circle\nSteps: 100, Seed: 1, Size: 64x64\n")
     with serving(root, engine="onnxruntime") as daemon:
         daemon.wait_for_steps()
@@ -133,6 +133,7 @@ def test_full_in_mid_generation(root: Root) -> None:
         ballast.unlink()
         daemon.wait_for_ends(1)
         assert_recovered(daemon, {"circle.json"})
-        starts = [line for line in daemon.log() if line["event"] == "worker started"]
+        lines = [line["event"] for line in daemon.log()]
 
-    assert 1 == len(starts)
+    assert 1 == lines.count("worker started")
+    assert 1 == results(root)["circle.json"]["attempts"]

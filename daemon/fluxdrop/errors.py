@@ -26,7 +26,15 @@ class Outage(FluxdropError):
 
 
 def internal(error: BaseException, over: str) -> FluxdropError:
-    """What a person is told of the defect *error* that ended the work *over* something (a file's name)."""
+    """What a person is told of the exception *error*, which nobody foresaw and which ended the work *over*
+    something (a file's name)."""
+    if isinstance(error, MemoryError):
+        return FluxdropError(
+            f"The memory did not suffice for {over}",
+            hint="Drop it once more when less runs on this machine, or drop a smaller one; max_pixels in"
+            " fluxdrop.toml bounds what is tried.",
+            kind="internal",
+        )
     return FluxdropError(
         f"fluxdrop failed over {over}: {type(error).__name__}",
         hint="This is a defect of fluxdrop or of a library; the log has the traceback. The file is"

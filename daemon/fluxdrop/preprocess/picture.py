@@ -42,7 +42,8 @@ def open_picture(
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 return _decode(name, file, max_pixels)
-        except FluxdropError:
+        except (FluxdropError, MemoryError):
+            # Too little memory says nothing of the file.
             raise
         except UnidentifiedImageError:
             raise FluxdropError(

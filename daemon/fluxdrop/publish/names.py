@@ -14,17 +14,23 @@ _LONGEST = 255 - len("-99999.error.json")
 _LONGEST_SUFFIX = 32
 _ODD = re.compile(r"[^A-Za-z0-9._-]")
 _LONGEST_PLAIN = 100
+# https://learn.microsoft.com/en-us/windows/win32/fileio/naming-a-file
+_DEVICE = re.compile(r"con|prn|aux|nul|com\d|lpt\d", re.IGNORECASE)
 
 
 def plain(source: str) -> str:
     """*source*, a path below inbox/, with names that every filesystem takes: of ASCII letters, digits, dots,
-    dashes and underscores, none long, none beginning or ending with a dot."""
-    return "/".join(
-        _ODD.sub("_", PurePosixPath(part).stem)[:_LONGEST_PLAIN].strip(".")
-        + _ODD.sub("_", PurePosixPath(part).suffix)[:_LONGEST_SUFFIX].rstrip(".")
-        or "_"
-        for part in source.split("/")
-    )
+    dashes and underscores, none long, none beginning or ending with a dot, none of those that Windows keeps for
+    devices."""
+    return "/".join(map(_plain_part, source.split("/")))
+
+
+def _plain_part(name: str) -> str:
+    path = PurePosixPath(name)
+    stem = _ODD.sub("_", path.stem)[:_LONGEST_PLAIN].strip(".") or "_"
+    if _DEVICE.fullmatch(stem.partition(".")[0]):
+        stem = f"_{stem}"
+    return stem + _ODD.sub("_", path.suffix)[:_LONGEST_SUFFIX].rstrip(".")
 
 
 class NameChooser:

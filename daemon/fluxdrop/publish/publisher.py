@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -32,6 +33,7 @@ log = get_logger("fluxdrop.publish")
 
 # What a filesystem says of a name that it does not take, whatever is free.
 _REFUSED = {errno.EINVAL, errno.EILSEQ, errno.ENAMETOOLONG}
+_MOST_REFUSALS = 2
 
 
 class Finished(NamedTuple):
@@ -64,8 +66,8 @@ class Publisher:
         self._root = root
         self._store = store
         self._chooser = NameChooser()
-        self._plain: set[str] = set()
-        """The ids of the jobs whose own names a filesystem refused."""
+        self._refused: Counter[str] = Counter()
+        """How many times a filesystem refused the name of each job."""
         self._plans = Plans(root.plans, (path.name for path in root.work.iterdir()))
         self.spares = Spares(root.spares)
         """The folders of what was published."""
@@ -125,7 +127,7 @@ class Publisher:
                 void.append(folder)
                 continue
             except OSError as error:
-                if error.errno not in _REFUSED or folder.name in self._plain:
+                if error.errno not in _REFUSED or self._refused[folder.name] >= _MOST_REFUSALS:
                     raise
                 log.warning("name refused", job=folder.name, reason=error.strerror)
                 self.withdraw(folder)
@@ -139,12 +141,14 @@ class Publisher:
             self._store.finished(rows)
             faults.point("index-told")
         self._plans.fulfilled([folder.name for folder, _, _ in done if self._discard(folder)])
+        for folder, _, _ in done:
+            self._refused.pop(folder.name, None)
         return Published([(record, path) for _, record, path in done], void)
 
     def withdraw(self, folder: Path) -> None:
-        """Take back what names the job in *folder* was given, if any; it gets a plain NAME when it is published
-        after that, which every filesystem takes."""
-        self._plain.add(folder.name)
+        """Take back what names the job in *folder* was given, if any; when it is published after that it gets a
+        NAME that more filesystems take."""
+        self._refused[folder.name] += 1
         plan = self.planned(folder)
         if plan is not None:
             self._take_back(folder, plan)
@@ -164,8 +168,9 @@ class Publisher:
             return any(is_other(f"{self._root.path}/{path}") for path in paths)
 
         job = finished.job
-        source = plain(job.source) if job.id in self._plain else job.source
-        if source != job.source:
+        source = job.source
+        if self._refused[job.id]:
+            source = plain(source if self._refused[job.id] == 1 else job.id)
             job.warnings.append(f"The filesystem does not take the name {job.source}.")
         return self._chooser.choose(source, is_taken, is_blocked, keeps_suffix=finished.has_failed)
 
