@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import PurePosixPath
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fluxdrop.publish.names import NameChooser
+from fluxdrop.publish.names import NameChooser, plain
 
 
 def free(_name: str) -> bool:
@@ -87,3 +88,19 @@ def test_blocked_folders() -> None:
     name = NameChooser().choose("a/b/cat.png", free, blocked.__contains__)
 
     assert "a-3/b-2/cat" == name
+
+
+@given(sources)
+def test_plain_names(source: str) -> None:
+    """A plain name has as many parts as its source, each of few characters that every filesystem takes."""
+    parts = plain(source).split("/")
+
+    assert len(source.split("/")) == len(parts)
+    assert [] == [part for part in parts if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", part)]
+    assert [] == [part for part in parts if len(part) > 140 or part.endswith(".")]
+
+
+def test_plain_names_keep_what_is_plain() -> None:
+    """What is plain already stays as it is; what Windows keeps for devices does not."""
+    assert "sub/cat-2.v1.png" == plain("sub/cat-2.v1.png")
+    assert ["_aux.png", "_Com1.txt", "_nul"] == [plain(n) for n in ("aux.png", "Com1.txt", "nul")]

@@ -137,6 +137,11 @@ def _work(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "stages", ", ".join(queues)
     if beat and beat["current"]:
         yield "generating", _generating(beat["current"])
+    if beat and beat.get("defects"):
+        found = [
+            f"{where}{f' ({n} times)' if n > 1 else ''}" for where, n in beat["defects"].items()
+        ]
+        yield "defects", "; ".join(found) + "; the log has the tracebacks"
     ended = f"{jobs['done']} done, {jobs['failed']} failed so far"
     if jobs["claimed"]:
         claimed = "in hand" if facts["running"] else "to be taken up by the next start"
