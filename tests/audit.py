@@ -37,12 +37,12 @@ def audit(
         str(path.relative_to(root.path)): decode(path.read_bytes())
         for path in root.outputs.rglob("*.json")
     }
-    _each_once(list(records.values()), dropped, replays)
+    digests = {record.job_id: _source(root, path, record) for path, record in records.items()}
+    _each_once(list(records.values()), digests, dropped, replays)
     files = {path: _digest(data) for path, data in strangers.items()}
     for path, record in records.items():
-        files |= _files(root, path, record)
-    digests = {path: _digest((root.path / path).read_bytes()) for path in files}
-    assert files == digests
+        files |= _files(root, path, record, bytes.fromhex(digests[record.job_id]))
+    assert files == {path: _digest((root.path / path).read_bytes()) for path in files}
     assert files.keys() | records.keys() == every_file(root)
     _is_tidy(root)
     with closing(Store(root.database, read_only=True)) as store:
@@ -54,13 +54,23 @@ def audit(
     assert {"claimed": 0, "done": states["done"], "failed": states["failed"]} == counts
 
 
+def _source(root: Root, path: str, record: Record) -> str:
+    """The digest of what was dropped; of what is not taken, whose record has none, by the file itself."""
+    if record.source.sha256 is None and record.source.kind == "unknown":
+        return _digest((root.path / path.removesuffix(".error.json")).read_bytes()).hex()
+    return str(record.source.sha256)
+
+
 def _each_once(
-    records: list[Record], dropped: Mapping[str, tuple[str, bool]], replays: Mapping[str, str]
+    records: list[Record],
+    digests: Mapping[str, str],
+    dropped: Mapping[str, tuple[str, bool]],
+    replays: Mapping[str, str],
 ) -> None:
     firsts = [record for record in records if record.replay_of is None]
     again = [record for record in records if record.replay_of is not None]
     ended = Counter(
-        (str(record.source.sha256), record.source.file, isinstance(record, Result))
+        (digests[record.job_id], record.source.file, isinstance(record, Result))
         for record in firsts
     )
     expected = Counter((digest, *facts) for digest, facts in dropped.items())
@@ -70,9 +80,8 @@ def _each_once(
     assert len(records) == len({record.job_id for record in records})
 
 
-def _files(root: Root, path: str, record: Record) -> dict[str, bytes]:
-    """The files that belong to *record*, which lies at *path*, with their digests."""
-    source = bytes.fromhex(record.source.sha256 or "")
+def _files(root: Root, path: str, record: Record, source: bytes) -> dict[str, bytes]:
+    """The files that belong to *record*, which lies at *path*, with their digests; *source* is the input's."""
     if isinstance(record, Failure):
         return {path.removesuffix(".error.json"): source}
     name = path.removeprefix("outputs/").removesuffix(".json")
