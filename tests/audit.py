@@ -74,7 +74,10 @@ def _each_once(
         for record in firsts
     )
     expected = Counter((digest, *facts) for digest, facts in dropped.items())
-    assert (Counter(), Counter()) == (expected - ended, ended - expected)
+    differences = expected - ended, ended - expected
+    assert (Counter(), Counter()) == differences, (
+        f"lost, and more than there should be: {differences}"
+    )
     assert dict(replays) == {record.job_id: record.replay_of for record in again}
     assert len(replays) == len(again)
     assert len(records) == len({record.job_id for record in records})

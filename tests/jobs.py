@@ -7,7 +7,7 @@ from pathlib import Path
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.request import Generated, GenerationParameters, GeneratorInfo
 from fluxdrop.intake.claim import new_job_id, place
-from fluxdrop.jobs.job import Job, file_sha256, open_job
+from fluxdrop.jobs.job import Job, file_sha256, input_sha256, open_job
 from fluxdrop.jobs.store import Row
 from fluxdrop.layout import Root
 from fluxdrop.predict.bundle import load_bundle
@@ -88,12 +88,14 @@ def picture(job: Job, original_suffix: str = "") -> outcome.Picture:
 def done(job: Job, *, original_suffix: str = "") -> Finished:
     """*job* come through."""
     job.timings_ms["predict"] = 0.5
+    job.sha256 = file_sha256(job.input)
     probabilities = {"angular": 0.25, "round": 0.75}
     return outcome.done(job, picture(job, original_suffix), BUNDLE, ENGINE, probabilities)
 
 
 def failed(job: Job) -> Finished:
     """*job* failed."""
+    job.sha256 = input_sha256(job, 1000)
     error = FluxdropError("It is empty.", hint="Drop it again.", kind="incomplete")
     return outcome.failed(job, "intake", error)
 

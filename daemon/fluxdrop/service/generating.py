@@ -18,7 +18,7 @@ from fluxdrop.generate.generator import Generator, Order
 from fluxdrop.generate.messages import Made
 from fluxdrop.generate.prompt_file import read_prompts
 from fluxdrop.generate.request import Generated, GenerationRequest
-from fluxdrop.jobs.job import Job
+from fluxdrop.jobs.job import Job, file_sha256
 from fluxdrop.jobs.parts import divide
 from fluxdrop.jobs.store import Store
 from fluxdrop.service.heartbeat import Current
@@ -151,6 +151,7 @@ class Generating(Handler[Prompt]):
     def _read(self, job: Job) -> GenerationRequest:
         """What the prompt file of *job* asks for, after it was divided, if it asks for several pictures."""
         text = read_prompt(job.input, self._settings.max_prompt_bytes, job.name)
+        job.sha256 = file_sha256(job.input)
         job.prompt = text.strip()
         prompts = read_prompts(text)
         part = job.request.part

@@ -161,6 +161,7 @@ class Preprocessing(Handler[Pictured | Swap]):
             image.save(job.image, format="PNG")
             faults.point("picture-converted")
             source, original = job.image, job.input
+            job.sha256 = file_sha256(job.input)
         elif source == job.input and source.stat().st_nlink > 1:
             # A result must not change when somebody writes to the file under its other name.
             shutil.copyfile(source, job.image)
