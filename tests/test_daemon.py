@@ -93,6 +93,7 @@ def test_prompt_and_picture(root: Root, samples: Path, engine: str) -> None:
         assert install is not None
         assert install.version == circle["model"]["julia"]
         assert circle["model"]["backend"] in ("flux", "plain")
+    assert hashlib.sha256(INFOTEXT.encode()).hexdigest() == circle["source"]["sha256"]
     for record in (circle, square):
         jsonschema.validate(record, schema.build())
         image = (root.path / record["image"]["file"]).read_bytes()
@@ -377,6 +378,8 @@ def test_jpeg_and_webp(root: Root, samples: Path) -> None:
     ]
     for name, data in originals.items():
         assert data == (root.outputs / name).read_bytes()
+        digest = results(root)[f"{name[0]}.json"]["source"]["sha256"]
+        assert hashlib.sha256(data).hexdigest() == digest
         with Image.open(root.generated / f"{name[0]}.png") as made:
             assert ("PNG", (64, 64)) == (made.format, made.size)
 

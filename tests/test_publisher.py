@@ -155,12 +155,12 @@ def test_index(root: Root) -> None:
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/etc/passwd")])
 def test_input_that_is_no_file(root: Root, make: Callable[[Path], None]) -> None:
     """An input that was exchanged for a FIFO or a symlink is given back as that, and never read."""
-    finished = failed(root, "cat.png")
-    finished.job.input.unlink()
-    make(finished.job.input)
-    mode = finished.job.input.lstat().st_mode
+    job = jobs.job_in(jobs.claimed(root, "cat.png"))
+    job.input.unlink()
+    make(job.input)
+    mode = job.input.lstat().st_mode
 
-    paths = publish(root, [finished])
+    paths = publish(root, [jobs.failed(job)])
 
     assert ["failed/cat.png.error.json"] == paths
     assert mode == (root.failed / "cat.png").lstat().st_mode

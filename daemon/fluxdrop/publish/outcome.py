@@ -45,8 +45,7 @@ class Picture:
 def done(
     job: Job, picture: Picture, bundle: Bundle, engine: EngineInfo, probabilities: dict[str, float]
 ) -> Finished:
-    """The end of a job that came through; the stages have taken its input's digest."""
-    assert job.sha256 is not None
+    """The end of a job that came through; the digest of its input is the job's."""
     # The untouched source stays beside its result; a PNG source is the image itself.
     files: list[tuple[Path, Callable[[str], str]]] = [
         (picture.file, "generated_images/{}.png".format),
