@@ -20,6 +20,7 @@ _CALLS = (
     "rename,renameat,renameat2,unlink,unlinkat,rmdir,truncate,"
     "chmod,fchmodat,chown,fchownat,utimensat,setxattr"
 )
+_STRACE = ("strace", "-f", "--seccomp-bpf", "-qq")
 _LINE = re.compile(r"(?:\d+ +)?(\w+)\((.*)\) += (-?\d+|\?)")
 _RESUMED = re.compile(r"(\d+) +<\.\.\. (\w+) resumed>(.*)")
 _UNFINISHED = re.compile(r"(\d+) +(.*) <unfinished \.\.\.>")
@@ -52,8 +53,7 @@ def traced(
 ) -> Trace:
     """Run *command* in *working_folder* with no variables but *environment*, to its end."""
     ended = subprocess.run(
-        ["strace", "-f", "--seccomp-bpf", "-qq", "-y", "-s", "4096", "-o", log]
-        + ["-e", f"trace={_CALLS}", *map(str, command)],
+        [*_STRACE, "-y", "-s", "4096", "-o", log, "-e", f"trace={_CALLS}", *map(str, command)],
         env=dict(environment),
         cwd=working_folder,
         stdin=subprocess.DEVNULL,
@@ -86,7 +86,7 @@ def needs_strace() -> None:
     if sys.platform != "linux" or not shutil.which("strace"):
         pytest.skip("there is no strace")
     tried = subprocess.run(
-        ["strace", "-f", "--seccomp-bpf", "-qq", "-e", "trace=connect", "true"],
+        [*_STRACE, "-e", "trace=connect", "true"],
         capture_output=True,
         text=True,
         check=False,
@@ -114,4 +114,4 @@ def _calls(lines: Sequence[str]) -> list[tuple[str, str, str]]:
 
 def _resolved(folder: str, path: str) -> Path:
     # Octal and hexadecimal escapes stand for bytes that are no part of a path of ours.
-    return Path(os.path.normpath(os.path.join(folder, path)))
+    return Path(os.path.normpath(Path(folder, path)))
