@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from fluxdrop.errors import FluxdropError
-from fluxdrop.passing import is_full
+from fluxdrop.passing import AWAY, FULL, is_full, remedy_of
 
 FAILED = "failed"
 _LOCK_TRIES = 10
@@ -148,6 +148,9 @@ class Root:
         except OSError as error:
             with contextlib.suppress(OSError):
                 probe.unlink()
+            if error.errno in FULL | AWAY:
+                message = f"{error.filename} cannot be written: {error.strerror}."
+                raise FluxdropError(message, hint=remedy_of(error), kind="root") from error
             raise FluxdropError(
                 f"A file dropped into {self.inbox} cannot be claimed by one rename to {self.work}:"
                 f" {error.strerror}.",

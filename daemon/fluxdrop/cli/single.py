@@ -96,12 +96,14 @@ def preprocess(
     """Turn PICTURE into the tensor that the model sees."""
     import numpy as np
 
+    from fluxdrop.passing import naming
+
     served = optional_root(root)
     settings = settings_of(served, model=model)
     bundle = bundle_of(served, settings.model)
     refuse_existing(output)
     tensor = _tensor_of(picture, settings, bundle.spec.input)
-    with output.open("xb") as file:
+    with naming(output), output.open("xb") as file:
         np.save(file, tensor)
     if json_output:
         print_json({"file": str(output), "shape": list(tensor.shape), "dtype": "float32"})

@@ -69,7 +69,9 @@ def provide_flux(
     depots = os.environ.get("JULIA_DEPOT_PATH") or depot_path(data)
     # Packages go where a service finds them, and nothing into the user's ~/.julia.
     environment = {"PYTHON_JULIAPKG_PROJECT": str(project), "JULIA_DEPOT_PATH": depots}
-    found = _resolve(project, data / "juliapkg.log", progress, environment, force=force, limit=limit)
+    found = _resolve(
+        project, data / "juliapkg.log", progress, environment, force=force, limit=limit
+    )
     progress.step("Loading Flux")
     install = JuliaInstall(Path(found["executable"]), Path(found["project"]), source="juliapkg")
     seen = check_julia(install)
