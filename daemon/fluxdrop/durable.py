@@ -30,11 +30,16 @@ def write(path: Path, data: bytes, *, sync: bool = True) -> None:
     replaced.
     """
     temporary = path.with_name(f".{path.name}.tmp")
-    with naming(path), temporary.open("wb") as file:
-        file.write(data)
-        if sync:
-            file.flush()
-            wait_for(file.fileno())
+    try:
+        with naming(path), temporary.open("wb") as file:
+            file.write(data)
+            if sync:
+                file.flush()
+                wait_for(file.fileno())
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
     faults.point("file-written")
     temporary.replace(path)
     if sync:

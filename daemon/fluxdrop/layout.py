@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from fluxdrop.errors import FluxdropError
-from fluxdrop.passing import AWAY, FULL, is_full, remedy_of
+from fluxdrop.passing import AWAY, FULL, is_full, is_passing, remedy_of
 
 FAILED = "failed"
 _LOCK_TRIES = 10
@@ -134,7 +134,9 @@ class Root:
         except OSError as error:
             raise FluxdropError(
                 f"{error.filename} cannot be made: {error.strerror}.",
-                hint="Choose a folder you may write to with --root.",
+                hint=remedy_of(error)
+                if is_passing(error)
+                else "Choose a folder you may write to with --root.",
                 kind="root",
             ) from error
 
