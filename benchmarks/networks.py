@@ -13,7 +13,6 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from benchmarks.table import Row, seconds, without_flux
@@ -21,6 +20,7 @@ from benchmarks.worker import has_flux, predict, script, worker
 from fluxdrop.predict.compiler.lower import lower
 from fluxdrop.predict.compiler.merge import merged
 from fluxdrop.predict.compiler.source import normal_form, parse
+from fluxdrop.predict.ort import ort
 
 _NETWORKS: dict[str, dict[str, Any]] = {
     "ResNet": {

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,9 @@ from fluxdrop.cli.overview import overview
 from fluxdrop.gallery.gallery import FOLDER as GALLERY
 from fluxdrop.gallery.gallery import page_of
 from fluxdrop.layout import Root, holder
+
+# Where a test imports torch itself, as `fluxdrop.generate.generator` has it for the process that does.
+os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", tempfile.gettempdir())
 
 pytest_plugins = ["generators", "provisioning", "station"]
 

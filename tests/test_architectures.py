@@ -11,7 +11,6 @@ from typing import Any
 
 import architectures
 import numpy as np
-import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
@@ -24,6 +23,7 @@ from fluxdrop.predict.compiler.compile import compile_bundle
 from fluxdrop.predict.julia_engine import run_graphs
 from fluxdrop.predict.library import add_model
 from fluxdrop.predict.onnxruntime_engine import OnnxruntimeEngine
+from fluxdrop.predict.ort import ort
 from fluxdrop.provision import find_julia
 
 TOLERANCE = 1e-4
@@ -80,7 +80,7 @@ def test_architecture(worker: Worker, tmp_path: Path, name: str, form: str) -> N
     needs("torch", "transformers", "onnxscript")
     model = exported(name)[form == "optimised"]
     size = architectures.CONFIGURATIONS[name].get("image_size", 64)
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
     bundle = bundle_of(
         tmp_path, model, architectures.LABELS, f"size = [{size}, {size}]", output="logits"
     )

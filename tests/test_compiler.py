@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from graph_files import attributes, bundle_of, compile_model, model_of, node, parse
 from numpy.typing import NDArray
@@ -17,6 +16,7 @@ from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from fluxdrop.predict.bundle import load_bundle
 from fluxdrop.predict.compiler.compile import compile_bundle, compiled
+from fluxdrop.predict.ort import ort
 
 
 def test_embedded_model() -> None:
@@ -252,9 +252,7 @@ def test_auto_pad_with_dilations(tmp_path: Path, mode: str) -> None:
 
 
 def run(model: ModelProto, x: NDArray[np.float32]) -> NDArray[np.float32]:
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     (found,) = session.run(None, {"x": x})
     return np.asarray(found)
 

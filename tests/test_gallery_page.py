@@ -24,12 +24,19 @@ Open = Callable[..., Page]
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     """Headless Chromium."""
+    # It keeps crash reports and settings in the home, even those of a profile that is a temporary folder.
+    environment = {**os.environ, "HOME": str(tmp_path_factory.mktemp("home"))}
+    environment |= {
+        f"XDG_{kind}_HOME": f"{environment['HOME']}/{kind}" for kind in ("CONFIG", "CACHE")
+    }
     # Chromium refuses its sandbox to root.
     flags = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=flags, env=dict(environment)
+        )
         yield browser
         browser.close()
 

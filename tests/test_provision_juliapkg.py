@@ -66,6 +66,19 @@ def test_juliapkg_provides(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
 
 
 @pytest.mark.usefixtures("package_server")
+def test_depot(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Packages are kept in the data folder, where a service finds them, and not in the user's ~/.julia."""
+    stand_in(tmp_path / "path", pkg=f"echo $JULIA_DEPOT_PATH > {tmp_path / 'depots'}")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'path'}:/usr/bin:/bin")
+    monkeypatch.delenv("JULIA_DEPOT_PATH", raising=False)
+
+    provision(data=tmp_path / "data")
+
+    kept, *_ = (tmp_path / "depots").read_text().split(":")
+    assert str(tmp_path / "data" / "julia-depot") == kept
+
+
+@pytest.mark.usefixtures("package_server")
 def test_resolver_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What Julia's package manager complains of is the reason in the report."""
     stand_in(tmp_path / "path", pkg="echo 'ERROR: Unsatisfiable requirements' >&2; exit 1")

@@ -14,7 +14,7 @@ from fluxdrop.intake.ready import Candidate, Gone, Hint, Patience, Ready, Verdic
 
 PATIENCE = Patience(settle=2.0, incomplete=60.0)
 PNG = (Path(__file__).parents[1] / "examples" / "round_circle_01.png").read_bytes()
-UNKNOWN = "its name ends in none of .txt, .png, .jpg, .jpeg, .webp"
+UNKNOWN = "unknown: its name ends in none of .txt, .png, .jpg, .jpeg, .webp"
 
 
 class Dropped:
@@ -250,7 +250,7 @@ def test_unreadable(tmp_path: Path) -> None:
 
     assert [
         "Wait(seconds=60.0)",
-        "Ready(fault='the daemon has no permission to read it')",
+        "Ready(fault='unreadable: the daemon has no permission to read it')",
     ] == done.stdout.splitlines()
 
 

@@ -2,4 +2,6 @@
 
 from __future__ import annotations
 
+from fluxdrop import quiet as quiet
+
 __version__ = "0.1.0"

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import sys
 
 
 def main() -> None:
     """Run the command.
 
-    What a person can act on is one sentence on stderr and exit code 2; with --json it is also an
-    object on stdout.
+    What a person can act on, and whatever a disk has in its way, is one sentence on stderr and exit code 2; with --json
+    it is also an object on stdout.
     """
     from fluxdrop.cli import app
-    from fluxdrop.errors import FluxdropError
 
     try:
         app()
-    except FluxdropError as error:
-        print(f"fluxdrop: {error}", file=sys.stderr)
-        if "--json" in sys.argv:
-            facts = {"kind": error.kind, "message": error.message, "hint": error.hint}
-            print(json.dumps({"error": facts}, indent=2, ensure_ascii=False))
-        sys.exit(2)
+    except Exception as error:
+        from fluxdrop.cli.refusal import refuse
+
+        sys.exit(refuse(error))
     except KeyboardInterrupt:
         sys.exit(130)
 

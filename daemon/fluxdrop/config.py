@@ -17,6 +17,7 @@ from msgspec import Meta
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.layout import Root
+from fluxdrop.passing import remedy_of
 
 FILE = "fluxdrop.toml"
 PREFIX = "FLUXDROP_"
@@ -196,7 +197,9 @@ def _from_file(path: Path) -> dict[str, Any]:
             values = tomllib.load(file)
     except FileNotFoundError:
         return {}
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise _unread(path, error) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise FluxdropError(f"{path} cannot be read: {error}.", kind="config") from error
     _refuse_unknown(values, Settings.__struct_fields__, path, "")
     pipelines = values.get("pipelines")
@@ -222,8 +225,15 @@ def _model_in_use(path: Path) -> dict[str, Any]:
         return {"model": path.read_text().strip()}
     except FileNotFoundError:
         return {}
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise _unread(path, error) from error
+    except UnicodeDecodeError as error:
         raise FluxdropError(f"{path} cannot be read: {error}", kind="config") from error
+
+
+def _unread(path: Path, error: OSError) -> FluxdropError:
+    message = f"{path} cannot be read: {error.strerror}"
+    return FluxdropError(message, hint=remedy_of(error), kind="config")
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from fluxdrop import faults
+from fluxdrop.passing import naming
 from fluxdrop.turns import waiting
 
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EXDEV, errno.EMLINK, errno.ENOSYS, errno.EACCES}
@@ -29,11 +30,16 @@ def write(path: Path, data: bytes, *, sync: bool = True) -> None:
     replaced.
     """
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        if sync:
-            file.flush()
-            wait_for(file.fileno())
+    try:
+        with naming(path), temporary.open("wb") as file:
+            file.write(data)
+            if sync:
+                file.flush()
+                wait_for(file.fileno())
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
     faults.point("file-written")
     temporary.replace(path)
     if sync:

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from fluxdrop.errors import FluxdropError
-from fluxdrop.passing import is_full
+from fluxdrop.passing import AWAY, FULL, is_full, is_passing, remedy_of
 
 FAILED = "failed"
 _LOCK_TRIES = 10
@@ -134,7 +134,9 @@ class Root:
         except OSError as error:
             raise FluxdropError(
                 f"{error.filename} cannot be made: {error.strerror}.",
-                hint="Choose a folder you may write to with --root.",
+                hint=remedy_of(error)
+                if is_passing(error)
+                else "Choose a folder you may write to with --root.",
                 kind="root",
             ) from error
 
@@ -148,6 +150,9 @@ class Root:
         except OSError as error:
             with contextlib.suppress(OSError):
                 probe.unlink()
+            if error.errno in FULL | AWAY:
+                message = f"{error.filename} cannot be written: {error.strerror}."
+                raise FluxdropError(message, hint=remedy_of(error), kind="root") from error
             raise FluxdropError(
                 f"A file dropped into {self.inbox} cannot be claimed by one rename to {self.work}:"
                 f" {error.strerror}.",

@@ -80,16 +80,20 @@ class _Stderr(_Survivor, logging.StreamHandler[TextIO]):
 
 
 class _WholeLines(_Survivor, logging.handlers.RotatingFileHandler):
-    """A log file without half lines."""
+    """A log file without half lines, opened with the first one."""
+
+    _raw: _WholeWrites | None = None
 
     def _open(self) -> io.TextIOWrapper:
+        # At each line until it can be opened: the disk may be away.
         self._raw = _WholeWrites(self.baseFilename, "ab")
         return io.TextIOWrapper(self._raw, "utf-8", write_through=True)
 
     def shouldRollover(self, record: logging.LogRecord) -> bool:  # noqa: N802 - logging's name
         """See `RotatingFileHandler.shouldRollover`, which asks the filesystem twice for each line."""
-        may_be_full = self._raw.closed or self._raw.tell() > self.maxBytes // 2
-        return may_be_full and bool(super().shouldRollover(record))
+        if self._raw is None or self._raw.closed:
+            return bool(super().shouldRollover(record))
+        return self._raw.tell() > self.maxBytes // 2 and bool(super().shouldRollover(record))
 
 
 class _WholeWrites(io.FileIO):
@@ -112,7 +116,11 @@ def configure(level: str = "info", folder: Path | None = None) -> None:
     handlers: list[logging.Handler] = [stderr]
     if folder is not None:
         file = _WholeLines(
-            folder / "fluxdrop.log", maxBytes=_FILE_BYTES, backupCount=_FILES, encoding="utf-8"
+            folder / "fluxdrop.log",
+            maxBytes=_FILE_BYTES,
+            backupCount=_FILES,
+            encoding="utf-8",
+            delay=True,
         )
         file.setFormatter(_json_formatter())
         handlers.append(file)

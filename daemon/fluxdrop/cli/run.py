@@ -21,8 +21,9 @@ def run(
 ) -> None:
     """Serve a root: turn what is dropped into its inbox/ into results, until stopped."""
     from fluxdrop import config
+    from fluxdrop.errors import FluxdropError
     from fluxdrop.layout import find_root
-    from fluxdrop.logs import configure
+    from fluxdrop.logs import configure, get_logger
 
     served = find_root(root)
 
@@ -30,7 +31,6 @@ def run(
         return config.load(served.path, {"engine": engine, "log_level": log_level})
 
     settings = load()
-    served.create()
     configure(settings.log_level, served.logs)
 
     from fluxdrop.service.daemon import Daemon
@@ -40,6 +40,12 @@ def run(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: daemon.stop())
     signal.signal(signal.SIGHUP, lambda _number, _frame: daemon.reload())
-    daemon.run()
+    try:
+        daemon.run()
+    except FluxdropError:
+        raise
+    except Exception:
+        get_logger("fluxdrop.daemon").exception("the daemon ended by a defect")
+        raise
     if once and (daemon.failed or daemon.left):
         raise typer.Exit(1)

@@ -94,15 +94,20 @@ def preprocess(
     json_output: JsonOption = False,
 ) -> None:
     """Turn PICTURE into the tensor that the model sees."""
+    from io import BytesIO
+
     import numpy as np
+
+    from fluxdrop.durable import write
 
     served = optional_root(root)
     settings = settings_of(served, model=model)
     bundle = bundle_of(served, settings.model)
     refuse_existing(output)
     tensor = _tensor_of(picture, settings, bundle.spec.input)
-    with output.open("xb") as file:
-        np.save(file, tensor)
+    data = BytesIO()
+    np.save(data, tensor)
+    write(output, data.getvalue())
     if json_output:
         print_json({"file": str(output), "shape": list(tensor.shape), "dtype": "float32"})
     else:

@@ -10,6 +10,7 @@ import contextlib
 import importlib.util
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
@@ -32,7 +33,6 @@ _PING_SECONDS = 15.0
 
 # The child's environment, where the daemon's own names nothing else.
 _ENVIRONMENT = {
-    "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "DIFFUSERS_VERBOSITY": "error",
     "TRANSFORMERS_VERBOSITY": "error",
@@ -42,6 +42,9 @@ _ENVIRONMENT = {
     # Threads of OpenMP spin while they wait for each other; beside a busy process like the worker
     # that makes a picture on the CPU take ten times as long.
     "OMP_WAIT_POLICY": "PASSIVE",
+    # torch makes this folder at its import, in which it would keep what it compiles, which here is nothing; one that
+    # is there already is left as it is.
+    "TORCHINDUCTOR_CACHE_DIR": tempfile.gettempdir(),
     "PYTHONUNBUFFERED": "1",
 }
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
+from fluxdrop.intake.fault import Fault
 from fluxdrop.intake.names import kind_of
 from fluxdrop.intake.png import SIGNATURE, PngScanner
 
@@ -23,7 +24,7 @@ class Hint(Enum):
 
 
 class Ready(NamedTuple):
-    """The file can be claimed; *fault* says why it has to fail, if it does."""
+    """The file can be claimed; *fault* says why it has to fail, if it does, as `Fault.text` does."""
 
     fault: str = ""
 
@@ -96,7 +97,7 @@ class Candidate:
         except PermissionError:
             # It may get its permissions last.
             still = self._still(status, patience, monotonic, clock)
-            fault = "the daemon has no permission to read it"
+            fault = Fault("unreadable", "the daemon has no permission to read it")
             return self._until(patience.incomplete, still, fault)
         try:
             status = os.fstat(fd)
@@ -128,10 +129,10 @@ class Candidate:
     def _judge_contents(self, fd: int, size: int, patience: Patience, still: float) -> Verdict:
         kind = kind_of(self.name)
         if kind is None:
-            fault = "its name ends in none of .txt, .png, .jpg, .jpeg, .webp"
+            fault = Fault("unknown", "its name ends in none of .txt, .png, .jpg, .jpeg, .webp")
             return self._until(patience.incomplete, still, fault)
         if size == 0:
-            return self._until(patience.incomplete, still, "it is empty")
+            return self._until(patience.incomplete, still, Fault("incomplete", "it is empty"))
         is_picture = kind == "picture" and size <= patience.largest
         if is_picture and SIGNATURE.startswith(os.pread(fd, len(SIGNATURE), 0)):
             if self._scanner is None or still >= patience.incomplete:
@@ -139,11 +140,14 @@ class Candidate:
                 self._scanner = PngScanner()
             if self._scanner.look(fd) == "complete":
                 return Ready()
-            return self._until(patience.incomplete, still, self._scanner.reason)
+            fault = Fault("incomplete", self._scanner.reason)
+            return self._until(patience.incomplete, still, fault)
         if self.hint is Hint.MOVED_IN:
             return Ready()
         needed = patience.after_close if self.hint is Hint.CLOSED else patience.settle
-        return self._until(needed, still, "")
+        return self._until(needed, still, None)
 
-    def _until(self, needed: float, still: float, fault: str) -> Verdict:
-        return Ready(fault) if still >= needed else Wait(needed - still)
+    def _until(self, needed: float, still: float, fault: Fault | None) -> Verdict:
+        if still < needed:
+            return Wait(needed - still)
+        return Ready(fault.text) if fault else Ready()

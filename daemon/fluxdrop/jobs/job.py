@@ -17,6 +17,7 @@ import msgspec
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.request import GenerationRequest
 from fluxdrop.intake.claim import FAULT, read_claim
+from fluxdrop.intake.fault import Fault, read_fault
 from fluxdrop.intake.names import Kind, kind_of
 from fluxdrop.jobs.regular import open_regular
 from fluxdrop.jobs.store import Row
@@ -79,7 +80,7 @@ class Job:
     request: JobRequest
     created: str
     attempts: int = 0
-    fault: str = ""
+    fault: Fault | None = None
     """Why the intake says that it has to fail."""
     suspect: bool = False
     """Whether the daemon died over it before."""
@@ -155,7 +156,7 @@ def open_job(folder: Path) -> Job | None:
         kind=kind_of(claim.source.name) or "unknown",
         request=request,
         created=_created(folder),
-        fault=(folder / FAULT).read_text() if FAULT in claim.others else "",
+        fault=read_fault((folder / FAULT).read_text()) if FAULT in claim.others else None,
     )
 
 

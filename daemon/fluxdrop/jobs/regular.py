@@ -10,7 +10,14 @@ from pathlib import Path
 
 from fluxdrop.errors import FluxdropError
 
+ALLOW = (
+    "Give the user that runs the daemon the right to read it (chmod a+r, or chmod g+r where they share"
+    " a group), then drop it again."
+)
+"""What is to be done about a file that may not be read."""
+
 _BUFFER = 1 << 16
+_FORBIDDEN = (errno.EACCES, errno.EPERM)
 # What is wrong with the one file; any other reason is the filesystem's and may pass.
 _ITS_OWN = {
     errno.ENOENT,
@@ -27,17 +34,19 @@ def open_regular(path: Path, kind: str, name: str = "") -> BufferedReader:
     """Open the regular file *path* to read it; no symlink is followed, and nothing is waited for.
     Errors call it *name*.
 
-    Raises FluxdropError of *kind* for what is no such file or may not be read, OSError for a
-    filesystem in trouble.
+    Raises FluxdropError of *kind* for what is no such file, of the kind ``unreadable`` for what may
+    not be read, OSError for a filesystem in trouble.
     """
     name = name or path.name
-    hint = "Drop a copy of it that the daemon's user may read."
+    hint = "Drop a copy of it that is a regular file."
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         if error.errno not in _ITS_OWN:
             raise
         reason = "it is a symlink" if error.errno == errno.ELOOP else error.strerror
+        if error.errno in _FORBIDDEN:
+            kind, hint = "unreadable", ALLOW
         raise FluxdropError(f"{name} cannot be read: {reason}", hint=hint, kind=kind) from error
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)

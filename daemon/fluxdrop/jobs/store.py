@@ -156,6 +156,11 @@ _DISK = {
 }
 
 
+def _code(error: BaseException) -> int:
+    """SQLite's primary result code of *error*; 0 of another's."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
 class Store:
     """The index; may be used from several threads.
 
@@ -170,20 +175,38 @@ class Store:
         if read_only and not path.exists():
             uri = ":memory:"
         try:
-            self._db = sqlite3.connect(
-                uri, uri=True, isolation_level=None, check_same_thread=False, timeout=10
-            )
             try:
-                self._prepare(read_only)
-            except BaseException:
-                self._db.close()
-                raise
+                self._open(uri, read_only)
+            except sqlite3.Error as error:
+                if not read_only or not self._is_all(error):
+                    raise
+                # SQLite reads it so where it may write nothing beside it.
+                self._open(f"{uri}&immutable=1", read_only)
         except sqlite3.Error as error:
+            on_disk = _code(error) in _DISK
             raise FluxdropError(
                 f"{path} cannot be used: {error}",
-                hint="If it is damaged, move it away; it is built again from outputs/.",
+                hint="See whether the disk is full or mounted read-only."
+                if on_disk
+                else "If it is damaged, move it away; it is built again from outputs/.",
                 kind="index",
             ) from error
+
+    def _open(self, uri: str, read_only: bool) -> None:
+        self._db = sqlite3.connect(
+            uri, uri=True, isolation_level=None, check_same_thread=False, timeout=10
+        )
+        try:
+            self._prepare(read_only)
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _is_all(self, error: sqlite3.Error) -> bool:
+        """Whether, after *error*, the one file is all of the index: it lies on a disk that takes no other, and no
+        daemon left changes beside it."""
+        changes = self._path.with_name(f"{self._path.name}-wal")
+        return _code(error) in _DISK and not (changes.exists() and changes.stat().st_size)
 
     def _prepare(self, read_only: bool) -> None:
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
@@ -355,7 +378,7 @@ class Store:
                 # SQLite has rolled back already when the disk is full.
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
-                number = _DISK.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
+                number = _DISK.get(_code(error))
                 if number is not None:
                     raise OSError(number, str(error), str(self._path)) from error
                 raise

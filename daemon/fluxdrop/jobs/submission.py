@@ -27,6 +27,7 @@ from fluxdrop.jobs.regular import open_regular
 from fluxdrop.jobs.store import Row, Store
 from fluxdrop.layout import Root, holder
 from fluxdrop.moments import now
+from fluxdrop.passing import naming, remedy_of
 
 _LOOK_SECONDS = 0.1
 _SLUG_LENGTH = 60
@@ -100,7 +101,7 @@ def submit_request(
         unfinished.rename(root.requests / job_id)
         durable.sync_folder(root.requests)
     except OSError as error:
-        raise FluxdropError(f"{error.filename} cannot be written: {error.strerror}") from error
+        raise _unwritten(error) from error
     finally:
         durable.remove_tree(unfinished)
     return job_id
@@ -167,7 +168,7 @@ def _drop(root: Root, stem: str, suffix: str, data: bytes) -> Submitted:
     # A dot file is ignored by the daemon, so it sees the whole file or none.
     unfinished = root.inbox / f".{secrets.token_hex(8)}.part"
     try:
-        with unfinished.open("xb") as file:
+        with naming(root.inbox), unfinished.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -175,10 +176,17 @@ def _drop(root: Root, stem: str, suffix: str, data: bytes) -> Submitted:
         name = _give_free_name(root, unfinished, stem, suffix)
         durable.sync_folder(root.inbox)
     except OSError as error:
-        raise FluxdropError(f"{error.filename} cannot be written: {error.strerror}") from error
+        raise _unwritten(error) from error
     finally:
-        unfinished.unlink(missing_ok=True)
+        # A disk that takes no file has none to be removed, and says so in other words.
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
     return Submitted(name, inode, since[:19])
+
+
+def _unwritten(error: OSError) -> FluxdropError:
+    message = f"{error.filename} cannot be written: {error.strerror}"
+    return FluxdropError(message, hint=remedy_of(error), kind="disk")
 
 
 def _give_free_name(root: Root, unfinished: Path, stem: str, suffix: str) -> str:

@@ -29,7 +29,7 @@ from fluxdrop.predict.bundle import Bundle, needs_flux
 from fluxdrop.predict.compiler.graph_file import fixed_batch
 from fluxdrop.predict.engine import EngineInfo, in_batches_of
 from fluxdrop.provision import JuliaInstall, data_dir
-from fluxdrop.provision.find import release
+from fluxdrop.provision.find import depot_path, release
 from fluxdrop.provision.juliapkg_setup import OLDEST_WITH_FLUX, juliapkg_project
 from fluxdrop.provision.script import answer_of
 from fluxdrop.resources import julia_folder
@@ -272,6 +272,7 @@ def _prepare(install: JuliaInstall) -> None:
             hint="Run `fluxdrop setup --force` where Julia's servers can be reached.",
             kind="julia",
         )
+    os.environ.setdefault("JULIA_DEPOT_PATH", depot_path(data_dir()))
     os.environ["PYTHON_JULIACALL_EXE"] = str(install.executable)
     os.environ["PYTHON_JULIACALL_PROJECT"] = str(project)
     os.environ["PYTHON_JULIACALL_STARTUP_FILE"] = "no"

@@ -19,6 +19,7 @@ from fluxdrop import durable
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
 from fluxdrop.layout import Root
+from fluxdrop.passing import naming
 from fluxdrop.predict.bundle import NATIVE, Bundle, known_bundles, load_bundle, native_files
 from fluxdrop.predict.choose import open_engine
 from fluxdrop.predict.classify import label_probabilities
@@ -150,7 +151,8 @@ def _staged(models: Path) -> Iterator[Path]:
     models.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=".adding-", dir=models))
     try:
-        yield staging
+        with naming(models):
+            yield staging
     finally:
         shutil.rmtree(staging)
 

@@ -25,7 +25,7 @@ class OnnxruntimeEngine:
     def __init__(self, bundle: Bundle, note: str | None = None) -> None:
         if bundle.kind == "flux":
             raise needs_flux(bundle, "onnxruntime has no Flux")
-        import onnxruntime as ort
+        from fluxdrop.predict.ort import ort
 
         options = ort.SessionOptions()
         options.log_severity_level = 3

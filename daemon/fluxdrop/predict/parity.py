@@ -72,11 +72,11 @@ def by_node(
     the first one that is too large names the culprit.
     """
     import onnx
-    import onnxruntime as ort
 
     from fluxdrop.predict.compiler.compile import normal_model, refusing
     from fluxdrop.predict.compiler.graph_file import fixed_batch
     from fluxdrop.predict.compiler.lower import lower
+    from fluxdrop.predict.ort import ort
 
     with refusing(bundle):
         model = normal_model(bundle)

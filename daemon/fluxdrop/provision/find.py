@@ -128,14 +128,20 @@ def julia_command(install: JuliaInstall) -> tuple[list[str], dict[str, str]]:
     if install.project is not None:
         command.append(f"--project={install.project}")
     environment = {**os.environ, **install.env}
-    # Julia keeps compiled code in the first depot, and the user's own may be out of a service's reach.
-    # What an empty entry stands for has the user's depot in it before Julia 1.11 only.
-    depots = [str(data_dir() / "julia-depot"), "~/.julia", ""]
-    environment.setdefault("JULIA_DEPOT_PATH", os.pathsep.join(depots))
+    environment.setdefault("JULIA_DEPOT_PATH", depot_path(data_dir()))
     # OpenBLAS takes a processor that is younger than itself for one of 2004, and is then half as fast.
     if release(install.version) < (1, 7) and _has_avx2():
         environment.setdefault("OPENBLAS_CORETYPE", "Haswell")
     return command, environment
+
+
+def depot_path(data: Path) -> str:
+    """Julia's depots, for every Julia that fluxdrop starts: it keeps packages and compiled code in the first.
+
+    The user's own is looked into and left as it is; a service could not read it.
+    """
+    # What an empty entry stands for has the user's depot in it before Julia 1.11 only.
+    return os.pathsep.join([str(data / "julia-depot"), "~/.julia", ""])
 
 
 def _has_avx2() -> bool:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.provision.check import check_julia
-from fluxdrop.provision.find import JuliaInstall, julia_on_path, release
+from fluxdrop.provision.find import JuliaInstall, depot_path, julia_on_path, release
 from fluxdrop.provision.reach import unreachable
 from fluxdrop.provision.script import complaint
 
@@ -66,7 +66,12 @@ def provide_flux(
         raise FluxdropError(failure, kind="unreachable")
     progress.step("Resolving Julia and Flux with juliapkg (this can take some minutes)")
     project = juliapkg_project(data)
-    found = _resolve(project, data / "juliapkg.log", progress, force=force, limit=limit)
+    depots = os.environ.get("JULIA_DEPOT_PATH") or depot_path(data)
+    # Packages go where a service finds them, and nothing into the user's ~/.julia.
+    environment = {"PYTHON_JULIAPKG_PROJECT": str(project), "JULIA_DEPOT_PATH": depots}
+    found = _resolve(
+        project, data / "juliapkg.log", progress, environment, force=force, limit=limit
+    )
     progress.step("Loading Flux")
     install = JuliaInstall(Path(found["executable"]), Path(found["project"]), source="juliapkg")
     seen = check_julia(install)
@@ -92,7 +97,13 @@ def _has_its_julia() -> bool:
 
 
 def _resolve(
-    project: Path, log: Path, progress: Progress, *, force: bool, limit: float
+    project: Path,
+    log: Path,
+    progress: Progress,
+    environment: dict[str, str],
+    *,
+    force: bool,
+    limit: float,
 ) -> dict[str, str]:
     project.mkdir(parents=True, exist_ok=True)
     answer = project / "fluxdrop.json"
@@ -104,7 +115,7 @@ def _resolve(
         log.open("w") as record,
         subprocess.Popen(
             child + ["--force"] * force,
-            env={**os.environ, "PYTHON_JULIAPKG_PROJECT": str(project), "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, **environment, "PYTHONUNBUFFERED": "1"},
             # juliapkg would read a juliapkg.json that lies in the caller's folder by chance.
             cwd=project,
             stdin=subprocess.DEVNULL,

@@ -15,7 +15,7 @@ from fluxdrop.intake.intake import Intake
 from fluxdrop.jobs.store import Store
 from fluxdrop.layout import Root, RootLock
 from fluxdrop.logs import get_logger
-from fluxdrop.passing import is_full
+from fluxdrop.passing import is_full_or_away, reason_of
 from fluxdrop.publish.outputs import records
 from fluxdrop.publish.publisher import row_of
 from fluxdrop.service.admission import Admission
@@ -89,23 +89,26 @@ class Daemon:
     def run(self) -> None:
         """Serve. Raises FluxdropError when the root is served already or nothing can run the model.
 
-        A disk that is full from the start is waited for.
+        A disk that is full, read-only or away from the start is waited for.
         """
-        with suppress(Stopping), closing(self._when_there_is_room(self._take_root)) as self._lock:
-            self._when_there_is_room(self._run)
+        with suppress(Stopping), closing(self._when_it_can(self._take_root)) as self._lock:
+            self._when_it_can(self._run)
 
-    def _when_there_is_room(self, work: Callable[[], T]) -> T:
+    def _when_it_can(self, work: Callable[[], T]) -> T:
         while True:
             try:
                 return work()
             except (OSError, FluxdropError) as error:
-                if not is_full(error):
+                if not is_full_or_away(error):
                     raise
-                self._trouble.begin(os.strerror(errno.ENOSPC), str(self._root.path))
+                self._trouble.begin(reason_of(error), str(self._root.path))
             if self._shutdown.wait(_FULL_PAUSE_SECONDS):
                 raise Stopping
 
     def _take_root(self) -> RootLock:
+        if not self._root.inbox.is_dir():
+            # What would be made in its place would be hidden when it is mounted again.
+            raise OSError(errno.ESTALE, os.strerror(errno.ENOENT), str(self._root.inbox))
         self._root.create()
         lock = RootLock(self._root)
         try:

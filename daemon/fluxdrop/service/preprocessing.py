@@ -19,8 +19,10 @@ from fluxdrop import durable, faults
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.failures import cancelled
+from fluxdrop.intake.fault import Fault
 from fluxdrop.jobs.danger import Danger
 from fluxdrop.jobs.job import Job, file_sha256
+from fluxdrop.jobs.regular import ALLOW
 from fluxdrop.jobs.store import Store
 from fluxdrop.preprocess.picture import open_picture
 from fluxdrop.preprocess.tensor import fit, normalise, npy, to_preview
@@ -136,8 +138,8 @@ class Preprocessing(Handler[Pictured | Swap]):
         if opened is not None:
             return opened
         job = item.job
-        if job.fault:
-            raise _fault(job)
+        if job.fault is not None:
+            raise _fault(job.name, job.fault)
         if _is_new(item) and not self._waiting.begin(job):
             raise cancelled()
         with job.timed("preprocess"), self._danger.over([job]):
@@ -235,19 +237,17 @@ def _is_new(item: Pictured | Swap) -> TypeGuard[Pictured]:
     return isinstance(item, Pictured) and item.generated is None
 
 
-def _fault(job: Job) -> FluxdropError:
-    """Why *job*, of whose input the intake says that it has to fail, fails."""
-    if job.kind == "unknown":
-        return FluxdropError(
-            f"{job.name} is nothing that fluxdrop takes: {job.fault}",
-            hint="Drop a .txt prompt, or a .png, .jpg, .jpeg or .webp picture.",
-            kind="unknown",
-        )
-    return FluxdropError(
-        f"{job.name} is not whole: {job.fault}",
-        hint="Copy or save it again and drop it once more.",
-        kind="incomplete",
-    )
+def _fault(name: str, fault: Fault) -> FluxdropError:
+    """Why the input *name*, of which the intake says that it has to fail, fails."""
+    what, hint = {
+        "unknown": (
+            "is nothing that fluxdrop takes",
+            "Drop a .txt prompt, or a .png, .jpg, .jpeg or .webp picture.",
+        ),
+        "unreadable": ("cannot be read", ALLOW),
+        "incomplete": ("is not whole", "Copy or save it again and drop it once more."),
+    }[fault.kind]
+    return FluxdropError(f"{name} {what}: {fault.reason}", hint=hint, kind=fault.kind)
 
 
 def _recorded(job: Job, model: Model) -> NDArray[np.float32]:

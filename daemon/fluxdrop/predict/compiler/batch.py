@@ -95,7 +95,7 @@ def _constant(graph: GraphProto, name: str, value: NDArray[Any]) -> str:
 
 
 def _runner(model: ModelProto, name: str) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
-    import onnxruntime as ort
+    from fluxdrop.predict.ort import ort
 
     options = ort.SessionOptions()
     options.log_severity_level = 4

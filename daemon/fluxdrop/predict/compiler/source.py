@@ -141,7 +141,7 @@ def _folded(model: ModelProto) -> ModelProto:
     """onnxruntime's offline optimiser at its basic level: it folds constants with the very kernels
     that are the reference, folds batch norms into convolutions, and adds no operators of its own.
     """
-    import onnxruntime as ort
+    from fluxdrop.predict.ort import ort
 
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
