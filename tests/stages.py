@@ -6,11 +6,14 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.jobs.job import Job
 from fluxdrop.service.shutdown import Shutdown
-from fluxdrop.service.stage import Batch, Context, Handler, Stage
+from fluxdrop.service.stage import Batch, Context, Handler, Item, Stage
+
+T = TypeVar("T", bound=Item)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,12 +74,42 @@ class Numbers(Handler[Number]):
         self._tend()
 
 
+class Together(Numbers):
+    """Calls *work* with all items of a batch before any of them is settled."""
+
+    def handle(self, batch: Batch[Number]) -> None:
+        """See `Handler.handle`."""
+        self.batches.append([item.number for item in batch.open])
+        for item in batch.open:
+            self._work(item)
+
+
+class Once:
+    """Raises each of *errors* once, one a call, and after that nothing."""
+
+    def __init__(self, *errors: BaseException) -> None:
+        self._errors = list(errors)
+
+    def __call__(self, *_arguments: object, **_options: object) -> None:
+        """Raise the next one."""
+        if self._errors:
+            raise self._errors.pop(0)
+
+
+def context_of(folder: Path, clock: Clock | None = None) -> Context:
+    """The context of stages whose claimed jobs are in *folder*."""
+    return Context(folder, Shutdown(), wait=(clock or Clock()).wait)
+
+
 def run_stage(
-    handler: Handler[Number], folder: Path, *items: Number, clock: Clock | None = None
-) -> Stage[Number]:
+    handler: Handler[T],
+    folder: Path,
+    *items: T,
+    clock: Clock | None = None,
+    context: Context | None = None,
+) -> Stage[T]:
     """A stage that has handled *items*, which were handed to it together, and has ended."""
-    context = Context(folder, Shutdown(), wait=(clock or Clock()).wait)
-    stage = Stage(handler, context)
+    stage = Stage(handler, context or context_of(folder, clock))
     stage.put_now(*items)
     stage.start()
     assert stage.finish(60), threading.enumerate()

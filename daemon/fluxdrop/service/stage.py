@@ -285,6 +285,9 @@ class Stage(Generic[T]):
             except Stopping:
                 raise
             except Exception as error:
+                if not batch:
+                    # It costs no item, but is to be known.
+                    self._context.defects.record(self.name, error)
                 if len(batch) > 1:
                     for item in batch.open:
                         self._handle([item])
