@@ -281,7 +281,7 @@ def test_folder_of_the_jobs_is_away(tmp_path: Path, error: Exception, guarded: b
 
 
 def test_guard(root: Root) -> None:
-    """What goes wrong over one item of a batch under guard ends that one alone, by the same policy."""
+    """What goes wrong over one item of a batch under guard ends that one alone and once, by the same policy."""
     context = context_of(root.work)
     errors = {2: FluxdropError("It is damaged"), 3: MemoryError()}
     done: list[int] = []
@@ -294,12 +294,14 @@ def test_guard(root: Root) -> None:
                     if item.number in errors:
                         raise errors[item.number]
                     done.append(item.number)
+            has_to_wait()
 
+    has_to_wait = Once(PASSING["full"])
     handler = Guarding(lambda _item: None, most=4)
     items = [with_job(root, number) for number in (1, 2, 3, 4)]
     run_stage(handler, root.work, *items, context=context)
 
-    assert ([[1, 2, 3, 4]], [1, 4]) == (handler.batches, done)
+    assert ([[1, 2, 3, 4], [1, 4]], [1, 4] * 2) == (handler.batches, done)
     assert [(2, "error"), (3, "internal")] == [(one, why.kind) for one, why in handler.given_up]
     assert [1] == list(context.defects.counts().values())
 

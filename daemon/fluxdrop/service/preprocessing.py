@@ -79,8 +79,8 @@ class Preprocessing(Handler[Pictured | Swap]):
         self._open_further = open_further
         self._hand_on = hand_on
         self._fail = fail
-        self._opened: dict[int, _Opened] = {}
-        """What was decoded of the batch in hand, by the items' identities: it is not decoded again when a
+        self._opened: dict[str, _Opened] = {}
+        """What was decoded of the batch in hand, by the ids of the jobs: it is not decoded again when a
         disk is in the way of what follows."""
         self._retiring: list[Retire] = []
         """The models that came to their end with the batch in hand."""
@@ -96,9 +96,8 @@ class Preprocessing(Handler[Pictured | Swap]):
     def handle(self, batch: Batch[Pictured | Swap]) -> None:
         """See `Handler.handle`: all of the batch is handed on together."""
         items = batch.open
-        self._opened = {
-            id(item): self._opened[id(item)] for item in items if id(item) in self._opened
-        }
+        in_hand = {item.job.id for item in items if isinstance(item, Pictured)}
+        self._opened = {key: self._opened[key] for key in self._opened.keys() & in_hand}
         self._count_attempts(items)
         outgoing: list[_Opened | Swap] = []
         for item in items:
@@ -115,6 +114,7 @@ class Preprocessing(Handler[Pictured | Swap]):
     def give_up(self, item: Pictured | Swap, error: FluxdropError) -> None:
         """See `Handler.give_up`."""
         if isinstance(item, Pictured):
+            self._opened.pop(item.job.id, None)
             self._fail(item.job, "intake" if item.job.fault else "preprocess", error)
 
     def close(self) -> None:
@@ -134,16 +134,16 @@ class Preprocessing(Handler[Pictured | Swap]):
 
     def _open(self, item: Pictured) -> _Opened:
         """*item* decoded, now or when it was tried before. Raises FluxdropError for what cannot be."""
-        opened = self._opened.get(id(item))
+        job = item.job
+        opened = self._opened.get(job.id)
         if opened is not None:
             return opened
-        job = item.job
         if job.fault is not None:
             raise _fault(job.name, job.fault)
         if _is_new(item) and not self._waiting.begin(job):
             raise cancelled()
         with job.timed("preprocess"), self._danger.over([job]):
-            opened = self._opened[id(item)] = self._picture(item)
+            opened = self._opened[job.id] = self._picture(item)
         faults.point("decoding-ended")
         return opened
 
