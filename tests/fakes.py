@@ -95,16 +95,20 @@ class FakeEngine:
 
 
 class FakeGenerator:
-    """A generator whose every picture is *png*; each call first raises the next of *errors*, if there is one."""
+    """A generator whose every picture is *png*."""
 
     pid: int | None = 4711
 
-    def __init__(self, png: bytes, *errors: BaseException) -> None:
+    def __init__(self, png: bytes) -> None:
         self._png = png
-        self._fail = Once(*errors)
+        self._fail = Once()
         self.runs: list[list[str]] = []
         """The prompts of each run that was begun."""
         self.closes = 0
+
+    def fail_with(self, *errors: BaseException) -> None:
+        """Have the next runs raise *errors*, one each."""
+        self._fail = Once(*errors)
 
     def batch_key(self, request: GenerationRequest) -> Hashable:
         """See `Generator.batch_key`: pictures of the same size are made together."""

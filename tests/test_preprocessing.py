@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 import pytest
 from fakes import Ends, full, in_danger, job_of, model, read
-from jobs import BUNDLE, GENERATED
+from jobs import BUNDLE, GENERATED, job_in
 from numpy.typing import NDArray
 from PIL import Image
 from stages import Once, context_of, run_stage
@@ -213,6 +213,30 @@ def test_what_failed_is_not_taken_for_the_next(
     assert 20 == len(bench.ends.failed)
 
 
+def test_what_failed_may_come_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job whose failure could not be published comes again, and is then decoded anew."""
+    fail = Once(MemoryError())
+
+    def failing(images: Sequence[Image.Image], spec: InputSpec) -> NDArray[np.float32]:
+        fail()
+        return normalise(images, spec)
+
+    monkeypatch.setattr(preprocessing, "normalise", failing)
+    job = bench.job("a.png", png())
+    again = job_in(job.folder)
+    stage = Stage(bench.handler(), bench.context)
+    stage.start()
+    for one in (job, again):
+        stage.put(Pictured(one))
+        while stage.waiting:
+            time.sleep(0.001)
+    assert stage.finish(60)
+
+    ((item,),) = bench.ends.handed
+    assert isinstance(item, Prepared)
+    assert item.job is again
+
+
 @pytest.mark.parametrize("refused", [1, 2, 3, 4])
 def test_full_disk(bench: Bench, monkeypatch: pytest.MonkeyPatch, refused: int) -> None:
     """A full disk costs a picture no attempt: it is decoded once, written when there is room, handed on once."""
@@ -338,15 +362,16 @@ def test_retire_comes_behind_its_pictures(bench: Bench, monkeypatch: pytest.Monk
         real(*arguments)
 
     monkeypatch.setattr(preprocessing.durable, "put", put)
-    wanted = ["x", "x", "y", BUNDLE.name, None]
+    wanted = ["x", "x", "y", BUNDLE.name, None, None, None, None, "y"]
     made = [bench.job(f"{number}.png", png(), model=name) for number, name in enumerate(wanted)]
     handler = bench.run(*map(Pictured, made))
 
-    (call,) = bench.ends.handed
-    assert [opened["x"]] * 2 + [opened["y"]] + [bench.first] * 2 == [
-        item.model for item in call if isinstance(item, Prepared)
+    models = [
+        item.model for call in bench.ends.handed for item in call if isinstance(item, Prepared)
     ]
-    assert [("0.png", "1.png", "2.png", "3.png", "4.png", Retire(opened["x"]))] == bench.handed
+    names = [f"{number}.png" for number in range(9)]
+    assert [opened["x"]] * 2 + [opened["y"]] + [bench.first] * 5 + [opened["y"]] == models
+    assert [(*names[:8], Retire(opened["x"])), (names[8],)] == bench.handed
     assert ("y", opened["y"]) == handler.further
 
 

@@ -20,12 +20,16 @@ from fluxdrop.jobs.regular import open_regular
 _PARTS = "parts"
 
 
-def divide(job: Job, requests: Sequence[GenerationRequest]) -> list[Path]:
+def divide(
+    job: Job, requests: Sequence[GenerationRequest], new: list[Path] | None = None
+) -> list[Path]:
     """Have *job* make the first of *requests* and new jobs the others, if that was not decided yet;
-    return the folders of the jobs that are new since it was last called.
+    return the folders of the jobs that are new since it was last called. They are added to *new*, which so has them
+    all when a call that an OSError ended is made again.
 
     Their ids are the job's with -2, -3, ...
     """
+    new = [] if new is None else new
     parts = job.folder / _PARTS
     if job.request.part is None:
         durable.remove_tree(parts)
@@ -46,14 +50,13 @@ def divide(job: Job, requests: Sequence[GenerationRequest]) -> list[Path]:
         durable.write(job.folder / REQUEST, first)
         job.request = decode_request(first)
     if not parts.is_dir():
-        return []
+        return new
     work = job.folder.parent
-    moved = []
     for part in sorted(parts.iterdir()):
-        moved.append(part.rename(work / part.name))
+        new.append(part.rename(work / part.name))
     durable.sync_folder(work)
     durable.remove_tree(parts)
-    return moved
+    return new
 
 
 def _request(job: Job, request: GenerationRequest, number: int, of: int) -> bytes:

@@ -73,7 +73,11 @@ class Generating(Handler[Prompt]):
         self._generator = make_generator(settings)
         self._meter: Meter | None = None
         self._asked: dict[str, GenerationRequest] = {}
-        """What the jobs in hand ask for, by their ids: it is read, and an attempt counted, once."""
+        """What the jobs in hand ask for, by their ids: it is read once."""
+        self._begun: set[str] = set()
+        """The ids of the jobs in hand whose attempt was counted."""
+        self._parts: dict[str, list[Path]] = {}
+        """The new jobs that were not announced yet, by the ids of those whose files they are of."""
         self._made: dict[str, Made] = {}
         """Pictures that wait for room on the disk, by the ids of their jobs."""
 
@@ -114,6 +118,7 @@ class Generating(Handler[Prompt]):
         """See `Handler.give_up`."""
         if error.kind == "prompt" and not error.hint:
             error.hint = "Correct the prompt file and drop it once more."
+        self._announce_parts(item.job)
         self._forget(item.job)
         self._fail(item.job, "intake" if item.job.fault else "generate", error)
 
@@ -139,7 +144,9 @@ class Generating(Handler[Prompt]):
         if not self._waiting.begin(job):
             # Whoever cancelled it has ended it already.
             return None
-        job.attempts = self._store.begin_attempt([job.id])[job.id]
+        if job.id not in self._begun:
+            job.attempts = self._store.begin_attempt([job.id])[job.id]
+            self._begun.add(job.id)
         request = self._read(job)
         if job.generation.exists() and job.image.exists():
             recorded = msgspec.json.decode(job.generation.read_bytes(), type=Generated)
@@ -156,7 +163,9 @@ class Generating(Handler[Prompt]):
         prompts = read_prompts(text)
         part = job.request.part
         if part is not None or (job.request.generation is None and len(prompts) > 1):
-            self._announce(divide(job, [prompt.request for prompt in prompts]))
+            new = self._parts.setdefault(job.id, [])
+            divide(job, [prompt.request for prompt in prompts], new)
+            self._announce_parts(job)
             part = job.request.part
         if part is not None and part.number > len(prompts):
             raise FluxdropError(
@@ -169,6 +178,11 @@ class Generating(Handler[Prompt]):
         if part is not None:
             job.prompt = request.prompt
         return request
+
+    def _announce_parts(self, job: Job) -> None:
+        if job.id in self._parts:
+            self._announce(self._parts[job.id])
+            del self._parts[job.id]
 
     def _make(self, group: Sequence[_Asked]) -> None:
         """Make the pictures of *group* that were not made yet and are wanted still."""
@@ -215,6 +229,7 @@ class Generating(Handler[Prompt]):
 
     def _forget(self, job: Job) -> None:
         self._asked.pop(job.id, None)
+        self._begun.discard(job.id)
         self._made.pop(job.id, None)
 
 
