@@ -17,7 +17,7 @@ from stages import Once
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.generator import Order
 from fluxdrop.generate.messages import Made
-from fluxdrop.generate.request import GenerationRequest
+from fluxdrop.generate.request import Generated, GenerationRequest
 from fluxdrop.jobs.job import Job, Stage
 from fluxdrop.layout import Root
 from fluxdrop.predict.engine import EngineInfo
@@ -132,7 +132,7 @@ class FakeGenerator:
         self.closes += 1
 
 
-def _generated(request: GenerationRequest) -> jobs.Generated:
+def _generated(request: GenerationRequest) -> Generated:
     parameters = msgspec.structs.replace(jobs.GENERATED.parameters, prompt=request.prompt)
     return msgspec.structs.replace(jobs.GENERATED, parameters=parameters)
 

@@ -12,16 +12,18 @@ from fakes import Ends, FakeGenerator, full, job_of
 from jobs import GENERATED
 from stages import Clock, Once, context_of, run_stage
 
+from fluxdrop import durable
 from fluxdrop.child import ChildDied
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.generator import Generator
-from fluxdrop.jobs import parts
+from fluxdrop.generate.prompt_file import read_prompts
 from fluxdrop.jobs.job import Job, claimed_row
 from fluxdrop.jobs.store import Store
 from fluxdrop.layout import Root
 from fluxdrop.service import generating
 from fluxdrop.service.generating import Generating
+from fluxdrop.service.prompts import read_prompt
 from fluxdrop.service.shutdown import Stopping
 from fluxdrop.service.stage import Stage
 from fluxdrop.service.waiting import Waiting
@@ -159,12 +161,11 @@ def test_prompt_that_cannot_be_read(bench: Bench, data: bytes, kind: str) -> Non
 
 def test_defect_over_one(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A prompt over which fluxdrop itself fails is internal, and alone in that."""
-    real = generating.read_prompts
 
     def read(text: str) -> object:
         if text == "a star":
             raise RecursionError
-        return real(text)
+        return read_prompts(text)
 
     monkeypatch.setattr(generating, "read_prompts", read)
     bench.run(bench.prompt("a.txt"), bench.prompt("b.txt", "a star"))
@@ -201,7 +202,7 @@ def test_generator_that_dies(bench: Bench, deaths: int, pictured: list[str], att
 def test_full_disk_for_the_picture(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A picture that the disk does not take is kept and written when there is room: the generator made it once,
     and it was one attempt."""
-    failing_first(monkeypatch, generating.durable, "write", full(), full(), full())
+    failing_first(monkeypatch, durable, "write", full(), full(), full())
     items = [bench.prompt("a.txt"), bench.prompt("b.txt")]
 
     bench.run(*items)
@@ -248,7 +249,7 @@ def test_full_disk_for_the_parts(bench: Bench, monkeypatch: pytest.MonkeyPatch, 
 
         monkeypatch.setattr(Path, "rename", rename)
     else:
-        real_one = getattr(parts.durable, owner)
+        real_one = getattr(durable, owner)
         calls = iter(range(99))
 
         def call(*arguments: object) -> object:
@@ -256,7 +257,7 @@ def test_full_disk_for_the_parts(bench: Bench, monkeypatch: pytest.MonkeyPatch, 
                 raise full()
             return real_one(*arguments)
 
-        monkeypatch.setattr(parts.durable, owner, call)
+        monkeypatch.setattr(durable, owner, call)
 
     bench.run(item)
 
@@ -296,7 +297,6 @@ def test_cancelled_while_it_waits(bench: Bench) -> None:
 def test_cancelled_later(bench: Bench, monkeypatch: pytest.MonkeyPatch, while_made: bool) -> None:
     """A prompt that was cancelled after it was begun fails as cancelled, made or not; the others are done."""
     items = [bench.prompt("a.txt"), bench.prompt("b.txt")]
-    real = generating.read_prompt
     generator = bench.made[0]
     generate = generator.generate
 
@@ -305,7 +305,7 @@ def test_cancelled_later(bench: Bench, monkeypatch: pytest.MonkeyPatch, while_ma
 
     def read(path: Path, most: int, name: str) -> str:
         cancel()
-        return real(path, most, name)
+        return read_prompt(path, most, name)
 
     def generate_and_cancel(*arguments: Any) -> object:
         made = generate(*arguments)

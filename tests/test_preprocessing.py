@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from stages import Once, context_of, run_stage
 
+from fluxdrop import durable
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
 from fluxdrop.jobs.danger import Danger
@@ -85,6 +86,16 @@ class Bench:
         assert stage.failure is None
         return handler
 
+    def run_alone(self, *of: Job) -> None:
+        """Have the pictures of *of* handled one after the other, each when the one before is gone."""
+        stage = Stage(self.handler(), self.context)
+        stage.start()
+        for job in of:
+            stage.put(Pictured(job))
+            while stage.waiting:
+                time.sleep(0.001)
+        assert stage.finish(60)
+
     @property
     def handed(self) -> list[tuple[object, ...]]:
         """What was handed on: the jobs' files for what was prepared."""
@@ -119,17 +130,6 @@ def counted(monkeypatch: pytest.MonkeyPatch, name: str) -> list[object]:
     return calls
 
 
-def fail_over_odd(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    """Have the fitting of the odd picture raise *error*."""
-
-    def failing(image: Image.Image, spec: InputSpec) -> Image.Image:
-        if image.width == ODD:
-            raise error
-        return fit(image, spec)
-
-    monkeypatch.setattr(preprocessing, "fit", failing)
-
-
 def test_batch(bench: Bench) -> None:
     """A batch is handed on together and in its order, each picture with its own tensor, which also lies in
     its job's folder; each has had one attempt, and none is in danger any more."""
@@ -153,7 +153,13 @@ def test_batch(bench: Bench) -> None:
 def test_defect_over_one(bench: Bench, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     """A picture over which memory or a library gives out fails alone, as internal; the others of its batch are
     done, and the danger file is blank."""
-    fail_over_odd(monkeypatch, error)
+
+    def failing(image: Image.Image, spec: InputSpec) -> Image.Image:
+        if image.width == ODD:
+            raise error
+        return fit(image, spec)
+
+    monkeypatch.setattr(preprocessing, "fit", failing)
     made = [bench.job("a.png", png()), bench.job("b.png", png(ODD)), bench.job("c.png", png())]
 
     bench.run(*map(Pictured, made))
@@ -196,19 +202,11 @@ def test_what_failed_is_not_taken_for_the_next(
     monkeypatch.setattr(preprocessing, "normalise", failing)
     # pytest keeps what is logged, and with a traceback all that it leads to.
     monkeypatch.setattr(logging.getLogger("fluxdrop.daemon"), "disabled", True)
-    handler = bench.handler()
-    stage = Stage(handler, bench.context)
-    stage.start()
     expected = [f"{number}.png" for number in range(1, 40, 2)]
     pictures = [png(colour=0 if number % 2 else 255) for number in range(40)]
-    for job in [bench.job(f"{number}.png", data) for number, data in enumerate(pictures)]:
-        # Made when the one before is gone, whose place in memory it may take.
-        stage.put(Pictured(job))
-        while stage.waiting:
-            time.sleep(0.001)
-    ended = stage.finish(60)
 
-    assert ended
+    bench.run_alone(*[bench.job(f"{number}.png", data) for number, data in enumerate(pictures)])
+
     assert [(name,) for name in expected] == bench.handed
     assert 20 == len(bench.ends.failed)
 
@@ -224,13 +222,8 @@ def test_what_failed_may_come_again(bench: Bench, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(preprocessing, "normalise", failing)
     job = bench.job("a.png", png())
     again = job_in(job.folder)
-    stage = Stage(bench.handler(), bench.context)
-    stage.start()
-    for one in (job, again):
-        stage.put(Pictured(one))
-        while stage.waiting:
-            time.sleep(0.001)
-    assert stage.finish(60)
+
+    bench.run_alone(job, again)
 
     ((item,),) = bench.ends.handed
     assert isinstance(item, Prepared)
@@ -241,7 +234,7 @@ def test_what_failed_may_come_again(bench: Bench, monkeypatch: pytest.MonkeyPatc
 def test_full_disk(bench: Bench, monkeypatch: pytest.MonkeyPatch, refused: int) -> None:
     """A full disk costs a picture no attempt: it is decoded once, written when there is room, handed on once."""
     decoded = counted(monkeypatch, "open_picture")
-    real = preprocessing.durable.put
+    real = durable.put
     calls = iter(range(1000))
 
     def put(*arguments: Any) -> None:
@@ -249,7 +242,7 @@ def test_full_disk(bench: Bench, monkeypatch: pytest.MonkeyPatch, refused: int) 
             raise full()
         real(*arguments)
 
-    monkeypatch.setattr(preprocessing.durable, "put", put)
+    monkeypatch.setattr(durable, "put", put)
     made = [bench.job("a.png", png()), bench.job("b.png", png())]
 
     bench.run(*map(Pictured, made))
@@ -355,13 +348,13 @@ def test_retire_comes_behind_its_pictures(bench: Bench, monkeypatch: pytest.Monk
         return opened.setdefault(name, model())
 
     bench.further = further
-    fail, real = Once(full(), full()), preprocessing.durable.put
+    fail, real = Once(full(), full()), durable.put
 
     def put(*arguments: Any) -> None:
         fail()
         real(*arguments)
 
-    monkeypatch.setattr(preprocessing.durable, "put", put)
+    monkeypatch.setattr(durable, "put", put)
     wanted = ["x", "x", "y", BUNDLE.name, None, None, None, None, "y"]
     made = [bench.job(f"{number}.png", png(), model=name) for number, name in enumerate(wanted)]
     handler = bench.run(*map(Pictured, made))
