@@ -51,6 +51,8 @@ class Danger:
         self._stage = stage
         self._life = secrets.token_hex(8)
         self._fd = os.open(_file(root, stage), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        self._named = 0
+        """How many bytes of names may lie in the file."""
 
     @contextmanager
     def over(self, jobs: Sequence[Job]) -> Iterator[None]:
@@ -61,12 +63,14 @@ class Danger:
         # It outlives the process without a sync, if not a power cut. A file for each job would cost
         # more than decoding a small picture does.
         lines = "".join(f"{line}\n" for line in (self._life, *(job.id for job in jobs))).encode()
-        os.pwrite(self._fd, lines, 0)
+        os.pwrite(self._fd, lines.ljust(self._named, b"\n"), 0)
+        self._named = len(lines)
         try:
             yield
         finally:
             # Some filesystems take five times as long to cut a file off, and to give it a block anew.
             os.pwrite(self._fd, b"\n" * len(lines), 0)
+            self._named = 0
             for job in jobs:
                 if job.suspect:
                     _mark(job.folder, self._stage).unlink(missing_ok=True)
