@@ -70,8 +70,11 @@ class Plans:
         self._write([_Line(job_id, None)])
 
     def fulfilled(self, job_ids: Iterable[str]) -> None:
-        """The jobs *job_ids* are done, and their folders gone."""
-        self._keep(self._plans.keys() - set(job_ids))
+        """The jobs *job_ids* are done, and their folders gone. Never raises: where the disk is in the way, their
+        lines stay, and say nothing of jobs that are gone.
+        """
+        with suppress(OSError):
+            self._keep(self._plans.keys() - set(job_ids))
 
     def _enter(self, line: _Line) -> None:
         if line.plan is None:
