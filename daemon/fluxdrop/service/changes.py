@@ -10,7 +10,7 @@ from typing import Protocol
 import msgspec
 
 from fluxdrop.config import Settings
-from fluxdrop.errors import FluxdropError
+from fluxdrop.errors import FluxdropError, internal
 from fluxdrop.intake.intake import Intake
 from fluxdrop.layout import Root
 from fluxdrop.logs import configure, get_logger
@@ -44,7 +44,8 @@ class Change(Protocol):
     """One change, from the settings in use when its turn comes to others."""
 
     def begin(self) -> Plan:
-        """What it comes to. Raises FluxdropError when it cannot be."""
+        """What it comes to. Raises FluxdropError when it cannot be, and OSError when a disk is in the way, after which
+        it is called again."""
 
     def conclude(self, error: FluxdropError | None) -> None:
         """It is done, or refused because of *error*. Raises OSError when a disk is in the way of saying so; it is
@@ -91,7 +92,7 @@ class Changes:
         """Tell what has ended, and begin what waits. Raises OSError when a disk is in the way."""
         self._tell()
         while self._asked and self._current is None:
-            self._begin(self._asked.popleft())
+            self._begin(self._asked[0])
             self._tell()
 
     def _tell(self) -> None:
@@ -103,15 +104,27 @@ class Changes:
     def _begin(self, change: Change) -> None:
         try:
             plan = change.begin()
-        except FluxdropError as error:
-            self._concluded.append((change, error))
+        except Exception as error:
+            self._refuse(change, error)
             return
+        self._asked.popleft()
         if plan.opens_model:
             self._current = change, plan.settings
             self._line.open_model(plan.settings)
         else:
             self._line.apply(plan.settings)
             self._concluded.append((change, None))
+
+    def _refuse(self, change: Change, error: Exception) -> None:
+        if isinstance(error, FluxdropError):
+            reason = error
+        elif self._line.context.passes(error):
+            raise error
+        else:
+            self._line.context.defects.record("settings", error)
+            reason = internal(error, "the settings")
+        self._asked.popleft()
+        self._concluded.append((change, reason))
 
 
 class UseModel:
