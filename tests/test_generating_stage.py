@@ -199,17 +199,34 @@ def test_generator_that_dies(bench: Bench, deaths: int, pictured: list[str], att
     assert ([] if pictured else [("a.txt", "generate", "worker")]) == bench.ends.reasons
 
 
-def test_full_disk_for_the_picture(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A picture that the disk does not take is kept and written when there is room: the generator made it once,
-    and it was one attempt."""
-    failing_first(monkeypatch, durable, "write", full(), full(), full())
+@pytest.mark.parametrize("room", range(4))
+def test_full_disk_for_the_picture(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    """Pictures that the disk does not take are kept and written when there is room, wherever it ran out: each was made
+    once, handed on once, and was one attempt; the prompts were read once."""
+    reads: list[str] = []
+
+    def read(path: Path, most: int, name: str) -> str:
+        reads.append(name)
+        return read_prompt(path, most, name)
+
+    monkeypatch.setattr(generating, "read_prompt", read)
+    real, calls = durable.write, iter(range(99))
+
+    def write(*arguments: Any) -> None:
+        if room <= next(calls) < room + 3:
+            raise full()
+        real(*arguments)
+
+    monkeypatch.setattr(durable, "write", write)
     items = [bench.prompt("a.txt"), bench.prompt("b.txt")]
 
     bench.run(*items)
 
     assert ([["a circle"] * 2], ["a.txt", "b.txt"]) == (bench.runs, bench.pictured)
     assert [(1, 1)] * 2 == bench.attempts(*items)
-    assert [0.5, 1, 2] == bench.clock.waits
+    assert ([0.5, 1, 2], ["a.txt", "b.txt"]) == (bench.clock.waits, reads)
 
 
 def test_full_disk_for_the_index(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

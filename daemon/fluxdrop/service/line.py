@@ -178,18 +178,21 @@ class Line:
         """Take in a claimed job. Never waits."""
         if not job.fault:
             self._waiting.add(job)
+        if job.cancelled.exists():
+            self._withdraw(job.id)
         if job.kind == "prompt" and not job.fault:
             self._generating.put_now(Prompt(job))
         else:
             self._preprocessing.put_now(Pictured(job))
-        if job.cancelled.exists():
-            self.cancel(job.id)
 
     def cancel(self, job_id: str) -> None:
         """End the accepted job *job_id* as failed: a prompt at once while it waits, and after its next step
         while it is generated, a picture in its turn; later it is done anyhow."""
         with contextlib.suppress(FileNotFoundError):
             durable.write(self._root.work / job_id / CANCELLED, b"")
+        self._withdraw(job_id)
+
+    def _withdraw(self, job_id: str) -> None:
         job = self._waiting.cancel(job_id)
         if job is not None and job.kind == "prompt":
             self.refuse(job, "generate", cancelled())
