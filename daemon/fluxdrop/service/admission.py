@@ -81,16 +81,23 @@ class Admission:
                 self._claims.append(folder)
 
     def take(self) -> None:
-        """Take on what may begin; what may not yet stays. Raises OSError where the disk is in the way."""
+        """Take on what may begin; what may not yet, or could not because of what is raised, stays."""
         if not self._is_there():
             return
         jobs: deque[Job] = deque()
+        held_up: Exception | None = None
         try:
             for _ in range(len(self._claims)):
                 if self._has_to_wait(self._claims[0].name):
                     self._claims.rotate(-1)
                     continue
-                job = self._open(self._claims[0])
+                try:
+                    job = self._open(self._claims[0])
+                except Exception as error:
+                    # It may be this one's alone.
+                    held_up = error
+                    self._claims.rotate(-1)
+                    continue
                 self._claims.popleft()
                 if job is not None:
                     jobs.append(job)
@@ -99,10 +106,12 @@ class Admission:
             while jobs:
                 self._begin(jobs[0])
                 jobs.popleft()
-        except OSError:
+        except Exception:
             for job in reversed(jobs):
                 self._claims.appendleft(job.folder)
             raise
+        if held_up is not None:
+            raise held_up
 
     def cancel(self, job_ids: Sequence[str]) -> None:
         """End those of *job_ids* that are in hand."""
@@ -156,7 +165,8 @@ class Admission:
         return bool(self._suspects)
 
     def _open(self, folder: Path) -> Job | None:
-        """The job in *folder*, which is in hand from now on; None where there is none that can be read."""
+        """The job in *folder*, which is in hand from now on; None where there is none that can be read. Raises what
+        passes."""
         job = None
         try:
             job = open_job(folder)

@@ -1,0 +1,137 @@
+"""What a daemon that starts makes of the jobs that an earlier one had claimed."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from typing import Any
+
+import pytest
+from admissions import Bench
+from fakes import full
+from jobs import done
+from published import contents, records
+from stages import Once
+
+from fluxdrop import durable
+from fluxdrop.jobs import danger
+from fluxdrop.jobs.job import Job
+from fluxdrop.jobs.store import Store
+from fluxdrop.layout import Root
+from fluxdrop.publish.publisher import Publisher
+
+
+@pytest.fixture
+def bench(root: Root) -> Iterator[Bench]:
+    """A bench with an index of its own."""
+    with closing(Store(root.database)) as store:
+        yield Bench(root, store)
+
+
+@pytest.mark.parametrize("owner", ["keep_claims", "get", "count", "publish"])
+def test_recovery_that_has_to_wait(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, owner: str
+) -> None:
+    """Recovery that a full disk ends is made again: deaths count once for all tries, and each job is taken on once."""
+    made = bench.claim("a.png", "b.png")
+    bench.die_over(made[0])
+    where: dict[str, tuple[Any, str]] = {
+        "keep_claims": (bench.store, "keep_claims"),
+        "get": (bench.store, "get"),
+        "count": (os, "truncate"),
+        "publish": (bench.line, "publish_decided"),
+    }
+    fail, real = Once(full(), full(), full()), getattr(*where[owner])
+
+    def call(*arguments: Any) -> object:
+        fail()
+        return real(*arguments)
+
+    monkeypatch.setattr(*where[owner], call)
+    for _ in range(3):
+        with pytest.raises(OSError, match="No space"):
+            bench.admission.recover()
+    bench.admission.recover()
+    bench.admission.take()
+    bench.admission.ended(made[0].id)
+    bench.admission.take()
+
+    died = danger.deaths(made[0].folder)
+    assert died is not None
+    assert (1, ["a.png", "b.png"]) == (died.deaths, bench.taken)
+
+
+def decided(bench: Bench, *of: Job) -> None:
+    """A daemon is killed when the names of the jobs *of* were decided, and before it gave them."""
+    with pytest.MonkeyPatch.context() as killing:
+        killing.setattr(Publisher, "perform", Once(KeyboardInterrupt()))
+        with suppress(KeyboardInterrupt):
+            bench.line.publisher.publish([done(job) for job in of])
+    bench.restart()
+
+
+def test_recovery_of_decided_names(bench: Bench) -> None:
+    """What an earlier run had given its names is published as it was decided, and nothing of it is taken on."""
+    decided(bench, *bench.claim("a.png", "b.png"))
+    bench.admission.recover()
+    bench.admission.take()
+
+    assert {"outputs/a.json", "outputs/b.json"} == set(records(bench.root))
+    assert ([], [], False) == (bench.taken, list(bench.root.work.iterdir()), bench.admission.busy)
+
+
+@pytest.mark.parametrize("record", [b"", b"rubbish", None])
+def test_recovery_of_a_record_that_cannot_be_read(bench: Bench, record: bytes | None) -> None:
+    """A job whose decided record is damaged or gone is taken on anew, without any name; the others of its batch are
+    published, and the next recovery is not held up."""
+    made = bench.claim("a.png", "b.png", "c.png")
+    decided(bench, *made)
+    if record is None:
+        made[1].record.unlink()
+    else:
+        made[1].record.write_bytes(record)
+    bench.admission.recover()
+    bench.admission.take()
+    names = contents(bench.root)
+
+    assert {"outputs/a.json", "outputs/c.json"} == set(records(bench.root))
+    assert not any("b.png" in name for name in names)
+    assert (["b.png"], [1]) == (
+        bench.taken,
+        list(bench.line.context.defects.counts().values()),
+    )
+    assert bench.line.publisher.planned(made[1].folder) is None
+
+
+def test_recovery_of_a_share_that_is_away(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names that cannot be given yet are waited for, and not taken back."""
+    decided(bench, *bench.claim("a.png"))
+    fail, real = Once(*[OSError(errno.ESTALE, os.strerror(errno.ESTALE))] * 2), durable.give_name
+
+    def give(*arguments: Any) -> None:
+        fail()
+        real(*arguments)
+
+    monkeypatch.setattr(durable, "give_name", give)
+    for _ in range(2):
+        with pytest.raises(OSError, match="Stale"):
+            bench.admission.recover()
+    bench.admission.recover()
+
+    assert {"outputs/a.json"} == set(records(bench.root))
+    assert [] == bench.taken
+
+
+def test_recovery_of_what_has_ended(bench: Bench) -> None:
+    """A folder that is left of a job of which the index knows the end is removed."""
+    (job,) = bench.add("a.png")
+    bench.admission.take()
+    row = bench.store.get(job.id)
+    assert row is not None
+    bench.store.finished([row._replace(state="done")])
+    bench.restart()
+    bench.admission.recover()
+
+    assert ([], False) == (list(bench.root.work.iterdir()), bench.admission.busy)
