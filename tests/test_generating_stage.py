@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 from fakes import Ends, FakeGenerator, full, job_of
 from jobs import GENERATED
-from stages import Clock, Once, context_of, run_stage
+from stages import Clock, context_of, run_stage
 
 from fluxdrop import durable
 from fluxdrop.child import ChildDied
@@ -111,14 +111,15 @@ def bench(root: Root, png: bytes) -> Iterator[Bench]:
         yield Bench(root, store, png)
 
 
-def failing_first(
-    monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, *errors: Exception
+def failing(
+    monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, calls: range, error: Exception
 ) -> None:
-    """Have *name* of *owner* raise *errors* before it works."""
-    fail, real = Once(*errors), getattr(owner, name)
+    """Have those *calls* of *name* of *owner* raise *error*, counted from 0."""
+    real, number = getattr(owner, name), iter(range(1000))
 
     def call(*arguments: object, **options: object) -> object:
-        fail()
+        if next(number) in calls:
+            raise error
         return real(*arguments, **options)
 
     monkeypatch.setattr(owner, name, call)
@@ -212,14 +213,7 @@ def test_full_disk_for_the_picture(
         return read_prompt(path, most, name)
 
     monkeypatch.setattr(generating, "read_prompt", read)
-    real, calls = durable.write, iter(range(99))
-
-    def write(*arguments: Any) -> None:
-        if room <= next(calls) < room + 3:
-            raise full()
-        real(*arguments)
-
-    monkeypatch.setattr(durable, "write", write)
+    failing(monkeypatch, durable, "write", range(room, room + 3), full())
     items = [bench.prompt("a.txt"), bench.prompt("b.txt")]
 
     bench.run(*items)
@@ -231,7 +225,7 @@ def test_full_disk_for_the_picture(
 
 def test_full_disk_for_the_index(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """An attempt that could not be counted is counted once when there is room."""
-    failing_first(monkeypatch, bench.store, "begin_attempt", full(), full())
+    failing(monkeypatch, bench.store, "begin_attempt", range(2), full())
     item = bench.prompt("a.txt")
 
     bench.run(item)
@@ -242,39 +236,14 @@ def test_full_disk_for_the_index(bench: Bench, monkeypatch: pytest.MonkeyPatch) 
 PARTS = "one\n---\ntwo\n---\nthree"
 
 
-@pytest.mark.parametrize("owner", ["announce", "sync_folder", "remove_tree", "rename"])
-def test_full_disk_for_the_parts(bench: Bench, monkeypatch: pytest.MonkeyPatch, owner: str) -> None:
+@pytest.mark.parametrize("name", ["announce", "sync_folder", "remove_tree", "rename"])
+def test_full_disk_for_the_parts(bench: Bench, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Wherever a disk is in the way while a file of several pictures is divided, each of its new jobs is announced
     once when there is room, and the file's own job has had one attempt."""
     item = bench.prompt("a.txt", PARTS)
-    if owner == "announce":
-        fail = Once(full(), full())
-
-        def announce(folders: list[Path]) -> None:
-            fail()
-            bench.announced.append(folders)
-
-        bench.announce = announce
-    elif owner == "rename":
-        real = Path.rename
-        renames = iter(range(99))
-
-        def rename(path: Path, target: Path) -> Path:
-            if next(renames) == 1:
-                raise full()
-            return real(path, target)
-
-        monkeypatch.setattr(Path, "rename", rename)
-    else:
-        real_one = getattr(durable, owner)
-        calls = iter(range(99))
-
-        def call(*arguments: object) -> object:
-            if next(calls) == 1:
-                raise full()
-            return real_one(*arguments)
-
-        monkeypatch.setattr(durable, owner, call)
+    owners = {"announce": bench, "rename": Path}
+    calls = range(2) if name == "announce" else range(1, 2)
+    failing(monkeypatch, owners.get(name, durable), name, calls, full())
 
     bench.run(item)
 
@@ -282,6 +251,18 @@ def test_full_disk_for_the_parts(bench: Bench, monkeypatch: pytest.MonkeyPatch, 
     assert [f"{item.job.id}-2", f"{item.job.id}-3"] == told
     assert ([["one"]], ["a.txt"]) == (bench.runs, bench.pictured)
     assert [(1, 1)] == bench.attempts(item)
+
+
+def test_parts_of_a_job_that_fails(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The new jobs of a file are announced also where the file's own job fails just then."""
+    item = bench.prompt("a.txt", PARTS)
+    failing(monkeypatch, bench, "announce", range(1), MemoryError())
+
+    bench.run(item)
+
+    assert [("a.txt", "generate", "internal")] == bench.ends.reasons
+    (told,) = bench.announced
+    assert [f"{item.job.id}-2", f"{item.job.id}-3"] == [folder.name for folder in told]
 
 
 def test_picture_that_is_there(bench: Bench) -> None:

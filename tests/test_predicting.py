@@ -14,6 +14,7 @@ from stages import Clock, Once, context_of, run_stage
 from fluxdrop.child import ChildDied
 from fluxdrop.errors import FluxdropError
 from fluxdrop.jobs.danger import Danger
+from fluxdrop.jobs.job import file_sha256
 from fluxdrop.layout import Root
 from fluxdrop.predict.engine import EngineDown
 from fluxdrop.predict.on_demand import OnDemandEngine
@@ -43,6 +44,7 @@ class Bench:
     def prepared(self, model: Model, name: str = "a.png", value: float = 0.0) -> Prepared:
         """A picture whose tensor for *model*, of nothing but *value*, is there."""
         job = job_in(claimed(self.root, name))
+        job.sha256 = file_sha256(job.input)
         tensor = np.full(BUNDLE.spec.input.shape, value, dtype=np.float32)
         return Prepared(job, model, picture(job), tensor)
 

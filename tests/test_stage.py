@@ -13,7 +13,7 @@ from stages import Clock, Number, Numbers, Once, Together, context_of, run_stage
 from station import events
 
 from fluxdrop.child import ChildDied
-from fluxdrop.errors import FluxdropError, Outage
+from fluxdrop.errors import FluxdropError, Outage, internal
 from fluxdrop.layout import Root
 from fluxdrop.service.shutdown import Stopping
 from fluxdrop.service.stage import Batch, Stage
@@ -165,12 +165,12 @@ def test_defect(root: Root, caplog: pytest.LogCaptureFixture, error: Exception) 
         handler, root.work, *[with_job(root, number) for number in (1, 2, 3)], context=context
     )
 
-    name = type(error).__name__
-    expected = f"fluxdrop failed over cat.png: {name}."
+    expected = internal(error, "cat.png").message
     told = [record.msg for record in caplog.records if isinstance(record.msg, dict)]
     tracebacks = [line["exc_info"] for line in told if line.get("exc_info")]
     assert [(1, expected), (2, expected)] == [(one, why.message) for one, why in handler.given_up]
     assert ["internal"] * 2 == [why.kind for _, why in handler.given_up]
+    assert "cat.png" in expected
     assert not any("Traceback" in str(why) or "\n" in str(why) for _, why in handler.given_up)
     assert [2] == list(context.defects.counts().values())
     assert (["defect", "defect again"], [error]) == (events(caplog), tracebacks)
