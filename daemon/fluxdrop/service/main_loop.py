@@ -80,6 +80,7 @@ class MainLoop:
         self._scan_trouble = Trouble("scan")
         self._messages_trouble = Trouble("messages")
         self._jobs_trouble = Trouble("jobs")
+        self._orders_trouble = Trouble("orders")
         self._changes_trouble = Trouble("settings")
         self._heartbeat_trouble = Trouble("heartbeat")
         self._state_trouble = Trouble("state")
@@ -88,6 +89,7 @@ class MainLoop:
             self._scan_trouble,
             self._messages_trouble,
             self._jobs_trouble,
+            self._orders_trouble,
             self._changes_trouble,
             self._heartbeat_trouble,
             self._state_trouble,
@@ -133,6 +135,7 @@ class MainLoop:
         for message in self._mailbox.receive():
             self._attempt(self._messages_trouble, partial(self._handle, message))
         self._attempt(self._jobs_trouble, self._take)
+        self._attempt(self._orders_trouble, self._take_orders)
         self._attempt(self._changes_trouble, self._change)
         self._look_around()
         self._attempt(self._heartbeat_trouble, self._tell)
@@ -171,6 +174,8 @@ class MainLoop:
     def _take(self) -> None:
         with turn():
             self._admission.take()
+
+    def _take_orders(self) -> None:
         take_orders(
             self._root,
             lambda name, tell: self._changes.ask(UseModel(self._line, name, tell)),

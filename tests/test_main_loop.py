@@ -1,0 +1,253 @@
+"""The main loop with parts of the tests' own: none keeps another from its turn."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+import pytest
+from fakes import full, model
+from jobs import claimed, done, failed, job_in
+from stages import Once, context_of
+
+from fluxdrop.config import Settings
+from fluxdrop.errors import FluxdropError
+from fluxdrop.layout import Root
+from fluxdrop.publish.result import Record
+from fluxdrop.service import main_loop
+from fluxdrop.service.mailbox import Abandoned, Claimed, Ended, Mailbox, ModelChanged
+from fluxdrop.service.main_loop import MainLoop
+from fluxdrop.service.notify import Notifier
+from fluxdrop.service.orders import CancelOrder, ModelOrder, OrderAnswer
+from fluxdrop.service.shutdown import Shutdown
+
+REFUSED = OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+class FakeLine:
+    """A line that opens no model: it keeps which was wanted."""
+
+    model = None
+    current = None
+    owed = 0.0
+    longest_answer = 1.0
+    generator_pid = None
+    stages = ()
+
+    def __init__(self, root: Root) -> None:
+        self.settings = Settings()
+        self.context = context_of(root.work)
+        self.trouble: list[str] = []
+        self.wanted: list[str] = []
+        self.check: Callable[[], None] = lambda: None
+
+    def stuck(self, _seconds: float) -> list[str]:
+        """See `Line.stuck`."""
+        return []
+
+    def open_model(self, settings: Settings) -> None:
+        """See `Line.open_model`."""
+        self.wanted.append(settings.model)
+
+    def apply(self, settings: Settings) -> None:
+        """See `Line.apply`."""
+        self.settings = settings
+
+
+class FakeIntake:
+    """An intake with nothing in the inbox."""
+
+    polling = False
+    watching = True
+    filesystem = "ext4"
+
+    def __init__(self) -> None:
+        self.waiting = 0
+        self.trouble: list[str] = []
+        self.step: Callable[[float], None] = lambda _longest: None
+
+
+class FakeAdmission:
+    """An admission that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.busy = False
+        self.added: list[Path] = []
+        self.ends: list[str] = []
+        self.cancelled: list[str] = []
+        self.add = self.added.append
+        self.ended = self.ends.append
+        self.cancel = self.cancelled.extend
+        self.recover: Callable[[], None] = lambda: None
+        self.take: Callable[[], None] = lambda: None
+
+
+class FakeReports:
+    """Reports that keep what they are told."""
+
+    def __init__(self) -> None:
+        self.trouble: list[str] = []
+        self.paths: list[str] = []
+        self.beat: Callable[[Any], None] = lambda _beat: None
+
+    def ended(self, _record: Record, path: str) -> None:
+        """See `Reports.ended`."""
+        self.paths.append(path)
+
+
+class Bench:
+    """A main loop with its parts, which ends when nothing is left to do."""
+
+    def __init__(self, root: Root) -> None:
+        self.root = root
+        self.line = FakeLine(root)
+        self.intake = FakeIntake()
+        self.admission = FakeAdmission()
+        self.reports = FakeReports()
+        self.mailbox = Mailbox()
+        self.shutdown = Shutdown()
+        self.loop = MainLoop(
+            root,
+            cast(Any, self.line),
+            cast(Any, self.intake),
+            cast(Any, self.admission),
+            self.mailbox,
+            cast(Any, self.reports),
+            Notifier(),
+            self.shutdown,
+            load=Settings,
+            is_there=lambda: True,
+            once=True,
+        )
+
+    def order(self, name: str, wanted: ModelOrder | CancelOrder) -> None:
+        """Leave an order."""
+        path = self.root.requests / f"{name}.order.json"
+        path.write_bytes(msgspec.json.encode(wanted))
+
+    @property
+    def answers(self) -> dict[str, str]:
+        """The kinds of the answers to orders, empty for those that were done."""
+        return {
+            path.stem: msgspec.json.decode(path.read_bytes(), type=OrderAnswer).kind
+            for path in self.root.answers.iterdir()
+        }
+
+
+@pytest.fixture
+def bench(root: Root, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """A bench whose main loop does not pause after a defect."""
+    monkeypatch.setattr(main_loop, "_PAUSE_SECONDS", 0.0)
+    return Bench(root)
+
+
+def test_messages(bench: Bench) -> None:
+    """Each message has its effect: ends are reported and counted and make room, claims are taken on, what is abandoned
+    makes room and counts as failed."""
+    one, other = (job_in(claimed(bench.root, name)) for name in ("a.png", "b.png"))
+    records = [(end.build("x"), end.job.id) for end in (done(one), failed(other))]
+    bench.mailbox.post(Ended(records))
+    bench.mailbox.post(Claimed([one.folder, other.folder]))
+    bench.mailbox.post(Abandoned("gone"))
+    bench.loop.run()
+
+    assert ([one.id, other.id, "gone"], [one.id, other.id]) == (
+        bench.admission.ends,
+        bench.reports.paths,
+    )
+    assert [one.folder, other.folder] == bench.admission.added
+    assert (1, 2) == (bench.loop.done, bench.loop.failed)
+
+
+def test_orders(bench: Bench) -> None:
+    """Orders are taken and answered: what is to be cancelled at once, and models one after the other, each when it is
+    in use or refused."""
+    bench.order("1", CancelOrder(["a", "b"]))
+    bench.order("2", ModelOrder("one"))
+    bench.order("3", ModelOrder("two"))
+    seen: list[dict[str, str]] = []
+
+    def step(_longest: float) -> None:
+        # The models are opened between two turns.
+        if len(bench.line.wanted) > len(seen):
+            seen.append(bench.answers)
+            bench.mailbox.post(ModelChanged(model()))
+
+    bench.intake.step = step
+    bench.loop.run()
+
+    assert (["a", "b"], ["one", "two"]) == (bench.admission.cancelled, bench.line.wanted)
+    assert [{"1": ""}, {"1": "", "2": ""}] == seen
+    assert {"1": "", "2": "", "3": ""} == bench.answers
+    assert "two\n" == bench.root.model_in_use.read_text()
+
+
+@pytest.mark.parametrize("error", [REFUSED, full(), ValueError("rubbish"), FluxdropError("no")])
+@pytest.mark.parametrize("part", ["intake.step", "admission.take", "reports.beat"])
+def test_one_part_that_fails(bench: Bench, part: str, error: Exception) -> None:
+    """Whatever one part of the main loop meets, the others have their turns meanwhile: messages are received, orders
+    taken, and the heart beats."""
+    owner, _, name = part.partition(".")
+    turns: list[bool] = []
+
+    def fail(*_arguments: object) -> None:
+        turns.append(bool(bench.admission.ends and bench.admission.cancelled))
+        bench.admission.busy = len(turns) < 3
+        raise error
+
+    setattr(getattr(bench, owner), name, fail)
+    bench.admission.busy = True
+    bench.mailbox.post(Abandoned("gone"))
+    bench.order("1", CancelOrder(["a"]))
+    bench.loop.run()
+
+    assert [True, True] == turns[1:]
+    assert (["gone"], ["a"]) == (bench.admission.ends, bench.admission.cancelled)
+    defects = sum(bench.line.context.defects.counts().values())
+    assert (0 if isinstance(error, OSError) else 3) == defects
+    assert bench.root.heartbeat.exists() == (part != "reports.beat")
+
+
+def test_recovery_that_has_to_wait(bench: Bench) -> None:
+    """Recovery is made again until it is done, before anything else."""
+    fail = Once(full(), REFUSED, ValueError("rubbish"))
+    calls: list[str] = []
+
+    def recover() -> None:
+        calls.append("recover")
+        fail()
+
+    bench.admission.recover = recover
+    bench.intake.step = lambda _longest: calls.append("step")
+    bench.loop.run()
+
+    assert [*["recover"] * 4, "step"] == calls
+
+
+def test_stage_that_ended(bench: Bench) -> None:
+    """What ended a stage before its time ends the main loop."""
+    bench.line.check = Once(FluxdropError("There is no Julia on this machine"))
+
+    with pytest.raises(FluxdropError, match="no Julia"):
+        bench.loop.run()
+
+
+def test_end(bench: Bench) -> None:
+    """A main loop that is to end does, whatever is left to do, also while it recovers."""
+    bench.admission.busy = True
+    bench.intake.step = lambda _longest: bench.shutdown.begin()
+    bench.loop.run()
+    again = Bench(bench.root)
+    again.shutdown.begin()
+
+    def recover() -> None:
+        raise full()
+
+    again.admission.recover = recover
+    again.loop.run()
+
+    assert (True, 0) == (bench.shutdown.begun, again.loop.done)
