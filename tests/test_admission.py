@@ -91,7 +91,7 @@ def test_suspects_first_and_alone(bench: Bench) -> None:
         bench.admission.take()
         bench.admission.take()
         names = sorted(bench.taken)
-        steps.append((names, bench.admission.has_room(False)))
+        steps.append((names, bench.admission.has_room(True)))
         for job in bench.line.accepted:
             bench.admission.ended(job.id)
     suspects = sorted(job.source for job in bench.line.accepted if job.suspect)
