@@ -102,6 +102,18 @@ def test_suspects_first_and_alone(bench: Bench) -> None:
     assert (["b.png", "d.txt"], [False, False, True]) == (steps[1][0], [room for _, room in steps])
 
 
+def test_suspect_that_cannot_be_read(bench: Bench) -> None:
+    """A suspect that is left alone, as its request is rubbish, holds up nothing."""
+    made = bench.claim("a.png", "b.png")
+    (made[0].folder / REQUEST).write_bytes(b"rubbish")
+    bench.die_over(made[0])
+    bench.admission.recover()
+    bench.admission.take()
+    bench.admission.take()
+
+    assert (["b.png"], True) == (bench.taken, bench.admission.has_room(True))
+
+
 def test_three_deaths(bench: Bench) -> None:
     """A job over which three daemons died is not tried again, but fails, with its attempts; the others are done."""
     made = bench.add("a.png", "b.png")

@@ -17,6 +17,7 @@ from jobs import BUNDLE
 from fluxdrop import durable
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
+from fluxdrop.intake.fault import Fault
 from fluxdrop.jobs.job import Job, claimed_row
 from fluxdrop.jobs.store import Store
 from fluxdrop.layout import Root
@@ -55,7 +56,7 @@ class Bench:
         self.engines.append(self.next())
         return self.engines[-1]
 
-    def accept(self, source: str, data: bytes, *, fault: str = "") -> Job:
+    def accept(self, source: str, data: bytes, *, fault: Fault | None = None) -> Job:
         """A new job that the line has taken in."""
         job = job_of(self.root, source, data)
         job.fault = fault
@@ -149,8 +150,8 @@ def test_all_kinds(bench: Bench, png: bytes) -> None:
     bench.accept("a.png", png)
     bench.accept("b.txt", b"a circle")
     bench.accept("c.png", b"no picture")
-    bench.accept("d.doc", b"text", fault="it is no picture")
-    bench.accept("e.txt", b"half", fault="it does not grow any more")
+    bench.accept("d.doc", b"text", fault=Fault("unknown", "it is no picture"))
+    bench.accept("e.txt", b"half", fault=Fault("incomplete", "it does not grow"))
 
     ended = bench.wait_for_ends(5)
 

@@ -21,6 +21,7 @@ from stages import Once, context_of, run_stage
 from fluxdrop import durable
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
+from fluxdrop.intake.fault import Fault, Kind
 from fluxdrop.jobs.danger import Danger
 from fluxdrop.jobs.job import Job, claimed_row
 from fluxdrop.jobs.store import Store
@@ -285,14 +286,15 @@ def test_cancelled(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_fault(bench: Bench) -> None:
     """What the intake found wrong fails at the intake for that reason, without an attempt."""
-    made = [bench.job("a.png", b"half"), bench.job("b.doc", b"text")]
-    for job in made:
-        job.fault = "it does not grow any more"
+    made = [bench.job("a.png", b"half"), bench.job("b.doc", b"text"), bench.job("c.png", b"?")]
+    kinds: list[Kind] = ["incomplete", "unknown", "unreadable"]
+    for job, kind in zip(made, kinds, strict=True):
+        job.fault = Fault(kind, "so it is")
 
     bench.run(*map(Pictured, made))
 
-    assert [("a.png", "intake", "incomplete"), ("b.doc", "intake", "unknown")] == bench.ends.reasons
-    assert [0, 0] == bench.attempts(*made)
+    assert kinds == [kind for _, stage, kind in bench.ends.reasons if stage == "intake"]
+    assert [0, 0, 0] == bench.attempts(*made)
 
 
 def test_in_danger_while_decoded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
