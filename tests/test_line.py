@@ -322,7 +322,7 @@ def test_model_that_cannot_be_opened(bench: Bench, png: bytes, error: Exception)
 
 def test_model_that_a_job_names(bench: Bench, png: bytes) -> None:
     """A job that names another model is predicted by that, which is opened when it is needed; where there is none of
-    that name, the job alone fails."""
+    that name, the job alone fails. Both engines end with the line."""
     (bench.root.models / "mine").symlink_to(BUNDLE.folder)
     for source, name in (("a.png", "mine"), ("b.png", "none"), ("c.png", None)):
         job = job_of(bench.root, source, png)
@@ -334,7 +334,8 @@ def test_model_that_a_job_names(bench: Bench, png: bytes) -> None:
     found = {name: record["model"]["bundle"] for name, record in results(bench.root).items()}
     assert {"b.png": ("preprocess", "model")} == bench.reasons
     assert {"a.json": "mine", "c.json": BUNDLE.name}.keys() == found.keys()
-    assert 2 == len(bench.engines)
+    bench.line.stop()
+    assert [1, 1] == [engine.closes for engine in bench.engines]
 
 
 def test_start_that_fails(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
