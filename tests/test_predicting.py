@@ -172,6 +172,20 @@ def test_swap_to_the_model_in_use(bench: Bench) -> None:
     assert [ModelChanged(used)] == list(bench.mailbox.receive())
 
 
+def test_swap_from_an_engine_that_does_not_close(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new model is in use, and the main loop told so once, even where the old one's engine fails to end."""
+    old = FakeEngine()
+    monkeypatch.setattr(old, "close", Once(RuntimeError("it hangs")))
+    then = model(FakeEngine())
+
+    bench.run(model(old), Swap(then), bench.prepared(then))
+
+    assert [ModelChanged(then)] == list(bench.mailbox.receive())
+    assert 1 == len(bench.handed)
+
+
 @pytest.mark.parametrize(
     ("error", "kind"),
     [

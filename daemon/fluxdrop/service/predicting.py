@@ -80,7 +80,7 @@ class Predicting(Handler[Prepared | Retire | Swap]):
         """See `Handler.give_up`."""
         if isinstance(item, Prepared):
             self._fail(item.job, "predict", error)
-        elif isinstance(item, Swap):
+        elif isinstance(item, Swap) and item.model is not self.model:
             self._mailbox.post(ModelRefused(error))
 
     def tend(self) -> None:
@@ -97,10 +97,12 @@ class Predicting(Handler[Prepared | Retire | Swap]):
 
     def _swap(self, swap: Swap) -> None:
         before, self.model = self.model, swap.model
-        if before is not None and before is not swap.model:
-            before.engine.close()
-        faults.point("model-swapped")
-        self._mailbox.post(ModelChanged(swap.model))
+        try:
+            if before is not None and before is not swap.model:
+                before.engine.close()
+        finally:
+            faults.point("model-swapped")
+            self._mailbox.post(ModelChanged(swap.model))
 
     def _predict(
         self, model: Model, items: Sequence[Prepared], batch: Batch[Prepared | Retire | Swap]
