@@ -113,6 +113,7 @@ class Daemon:
         lock = RootLock(self._root)
         try:
             faults.point("root-locked")
+            self._root.sweep()
             self._root.check()
             faults.point("root-checked")
             forget_answers(self._root)
