@@ -116,7 +116,7 @@ def test_check_refuses_two_filesystems(tmp_path: Path) -> None:
         with pytest.raises(FluxdropError, match="cannot be claimed by one rename"):
             root.check()
 
-    assert [] == list(root.inbox.iterdir())
+        assert [] == list(root.inbox.iterdir())
 
 
 def test_check_refuses_two_mounts(root: Root) -> None:

@@ -378,7 +378,7 @@ def _empty(tree: Folders, top: str) -> None:
         current = waiting.pop()
         with suppress(FileNotFoundError):
             fd = tree.fd(current)
-            for name in os.listdir(fd):
+            for name in os.listdir(fd):  # noqa: PTH208 - a descriptor
                 try:
                     os.unlink(name, dir_fd=fd)
                 except FileNotFoundError:

@@ -58,8 +58,9 @@ class Folders:
 
         Raises NotADirectoryError where a part of the way is a symlink or no folder, else OSError.
         """
-        fd = self._open.get(folder)
+        fd = self._open.pop(folder, None)
         if fd is not None:
+            self._open[folder] = fd
             return fd
         path, missing = folder, []
         while path and path not in self._open:

@@ -22,7 +22,7 @@ GALLERY = ".gallery"
 """Hidden, as results mirror the inbox's subfolders and no hidden one is ever taken from there."""
 
 _DATABASE = "jobs.sqlite3"
-_FILES = (
+_FILES: tuple[str, ...] = (
     "lock",
     "plans.jsonl",
     "model",
@@ -188,10 +188,13 @@ class Root:
         """Refuse a root whose claims could not be one rename. Raises FluxdropError."""
         # Tried rather than told from device numbers: two mounts of one filesystem share theirs.
         try:
-            with opened(self.inbox) as inbox, opened(self.work) as work:
-                with durable.temporary(inbox) as (_file, name):
-                    os.rename(name, name, src_dir_fd=inbox, dst_dir_fd=work)
-                    os.unlink(name, dir_fd=work)
+            with (
+                opened(self.inbox) as inbox,
+                opened(self.work) as work,
+                durable.temporary(inbox) as (_file, name),
+            ):
+                os.rename(name, name, src_dir_fd=inbox, dst_dir_fd=work)
+                os.unlink(name, dir_fd=work)
         except OSError as error:
             if error.errno in FULL | AWAY:
                 where = self.inbox / str(error.filename or "")
