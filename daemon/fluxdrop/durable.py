@@ -58,14 +58,19 @@ def write_in(
     folder: int, name: str, data: bytes, *, sync: bool = True, target: int | None = None
 ) -> None:
     """`write` the file *name* in the open *folder*; or in the open folder *target* on the same
-    filesystem, with what is not whole yet in *folder*."""
+    filesystem, with what is not whole yet in *folder*. A folder of that name is moved aside.
+    """
     target = folder if target is None else target
     with temporary(folder) as (file, unfinished):
         file.write(data)
         if sync:
             wait_for(file.fileno())
         faults.point("file-written")
-        os.replace(unfinished, name, src_dir_fd=folder, dst_dir_fd=target)
+        try:
+            os.replace(unfinished, name, src_dir_fd=folder, dst_dir_fd=target)
+        except IsADirectoryError:
+            set_aside(name, target)
+            os.replace(unfinished, name, src_dir_fd=folder, dst_dir_fd=target)
     if sync:
         sync_open_folder(target)
     faults.point("file-in-place")
