@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-SPARSE = 1 << 28
+SPARSE = 1 << 40
 MANY = 100_000
 DEEP = 1500
 BURST_SECONDS = 0.5

@@ -18,6 +18,7 @@ from audit import LASTING
 from conftest import PATIENCE, Daemon, serving
 
 from fluxdrop import durable
+from fluxdrop.folders import files_below
 from fluxdrop.jobs.store import Store
 from fluxdrop.layout import Root
 
@@ -87,11 +88,10 @@ def serve_one(daemon: Daemon, name: str, png: bytes) -> None:
 def holds_secret(folder: Path) -> list[Path]:
     """The regular files below *folder* in which the secret is."""
     found = []
-    for current, _folders, names in os.walk(folder):
-        for path in (Path(current, name) for name in names):
-            is_small = path.is_file() and not path.is_symlink() and path.lstat().st_size < 10**7
-            if is_small and SECRET in path.read_bytes():
-                found.append(path)
+    for path in (folder / name for name in files_below(folder)):
+        is_small = path.is_file() and not path.is_symlink() and path.lstat().st_size < 10**7
+        if is_small and SECRET in path.read_bytes():
+            found.append(path)
     return found
 
 
