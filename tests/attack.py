@@ -16,14 +16,14 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 SPARSE = 1 << 40
 MANY = 100_000
 DEEP = 1500
-BURST_SECONDS = 0.5
+BURST_SECONDS = 0.3
 PROCESSES = 3
 CANARY = "canary"
 
@@ -169,12 +169,21 @@ class Stranger:
     # The inbox.
 
     def swapped_folders(self) -> None:
-        """A folder with pictures, exchanged for a link to other people's."""
+        """A folder into which pictures come, exchanged for a link to other people's of the same names."""
         folder = self.folder / self.new() / "b"
         folder.mkdir(parents=True)
-        for number in range(20):
-            (folder / f"{number}.png").write_bytes(self.picture)
-        self.swap(self.chance.choice([folder, folder.parent]), self.victim)
+        path = self.chance.choice([folder, folder.parent])
+        link = self.link(self.victim if path == folder else self.victim.parent)
+        fd = os.open(folder, os.O_RDONLY)
+        for _ in self.burst():
+            for name in ("0.png", "secret.png", "secret.txt"):
+                with suppress(OSError):
+                    written = os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, dir_fd=fd)
+                    os.write(written, self.picture)
+                    os.close(written)
+            for _ in range(self.chance.randrange(1, 2000)):
+                self.exchange(path, link)
+        os.close(fd)
 
     def swapped_files(self) -> None:
         """A picture, exchanged for a link to another's, for a FIFO, for a folder."""
@@ -278,28 +287,28 @@ class Stranger:
                     (self.folder / f"good-{number}{suffix}").symlink_to(self.victim / "new")
 
 
-_BOTH = ["hard_links", "sparse", "many", "irregular", "deep", "odd_names", "forged"]
+BOTH = ("hard_links", "irregular", "odd_names", "forged")
+ONCE = ("sparse", "deep", "many")
+"""What one process does once, as it takes long."""
 TRICKS = {
-    "inbox": [*_BOTH, *["swapped_folders", "swapped_files", "moved_folders", "written_on"] * 2],
-    "outputs": [
-        *_BOTH,
-        *["swapped_outputs", "swapped_temporaries", "doctored", "gallery", "taken_names"] * 2,
-    ],
+    "inbox": ("swapped_folders", "swapped_files", "moved_folders", "written_on"),
+    "outputs": ("swapped_outputs", "swapped_temporaries", "doctored", "gallery", "taken_names"),
 }
 
 
-def attack(where: str, stranger: Stranger, until: float) -> None:
+def attack(where: str, stranger: Stranger, until: float, once: Sequence[str]) -> None:
     """All tricks in turns, in an order of chance."""
     while time.monotonic() < until:
-        tricks = list(TRICKS[where])
+        tricks = [*once, *BOTH, *TRICKS[where] * 3]
         stranger.chance.shuffle(tricks)
         for trick in tricks:
             method: Callable[[], None] = getattr(stranger, trick)
             # The daemon takes files away, and much is forbidden.
-            with suppress(OSError, ValueError, KeyError):
+            with suppress(OSError, ValueError, KeyError, MemoryError):
                 method()
             if time.monotonic() >= until:
                 return
+        once = ()
 
 
 def main() -> None:
@@ -312,7 +321,9 @@ def main() -> None:
         if pid == 0:
             code = 1
             try:
-                attack(where, Stranger(folder, victim, attic, seed), until)
+                attack(
+                    where, Stranger(folder, victim, attic, seed), until, ONCE if seed == 0 else ()
+                )
                 code = 0
             finally:
                 if code:

@@ -25,7 +25,7 @@ from fluxdrop.layout import GALLERY, Root, holder
 # Where a test imports torch itself, as `fluxdrop.generate.generator` has it for the process that does.
 os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", tempfile.gettempdir())
 
-pytest_plugins = ["generators", "provisioning", "station"]
+pytest_plugins = ["generators", "intruders", "provisioning", "station"]
 
 SAMPLES = Path(__file__).parents[1] / "examples"
 PATIENCE = 120.0

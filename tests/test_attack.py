@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import attack
@@ -51,6 +52,8 @@ def secrets(folder: Path, png: bytes) -> None:
     for name in ("secret.png", "sub/secret.png", "0.png", "secret.txt", "x.json", "20260101.webp"):
         (folder / name).write_bytes(png + SECRET if name.endswith(".png") else SECRET)
         (folder / name).chmod(0o600)
+    # Whole, so that a daemon that is led here takes it.
+    (folder / "0.png").write_bytes(png)
 
 
 def seen(folder: Path) -> dict[str, tuple[int, int, int, int, int, str]]:
@@ -83,6 +86,20 @@ def serve_one(daemon: Daemon, name: str, png: bytes) -> None:
     part.write_bytes(png)
     part.rename(daemon.root.inbox / name)
     daemon.wait_until(lambda: state_of(daemon.root, name) == "done", f"{name} is done")
+
+
+def serve(daemon: Daemon, number: int, png: bytes) -> None:
+    """Drop files whose results go to each kind of folder, and wait until each has come to its end."""
+    wanted = {f"good-{number}.png": "done", f"sub/good-{number}.png": "done"}
+    wanted |= {f"bad-{number}.png": "failed", f"sub/bad-{number}.png": "failed"}
+    (daemon.root.inbox / "sub").mkdir(exist_ok=True)
+    for name, state in wanted.items():
+        part = daemon.root.path / "part"
+        part.write_bytes(png if state == "done" else b"no picture")
+        part.rename(daemon.root.inbox / name)
+    for name, state in wanted.items():
+        is_so = partial(lambda name, state: state_of(daemon.root, name) == state, name, state)
+        daemon.wait_until(is_so, f"{name} is {state}")
 
 
 def holds_secret(folder: Path) -> list[Path]:
@@ -139,11 +156,11 @@ def test_attack(place: Path, png: bytes, where: str) -> None:
         served = 0
         with attacking(where, folder, victim, attic) as attacker:
             while attacker.poll() is None:
-                serve_one(daemon, f"good-{served}.png", png)
+                serve(daemon, served, png)
                 served += 1
             _, complaints = attacker.communicate(timeout=PATIENCE)
         for path in root.inbox.iterdir():
-            durable.remove_tree(path) if is_folder(path) else path.unlink()
+            durable.remove_tree(path) if is_folder(path) else path.unlink(missing_ok=True)
         serve_one(daemon, "good-last.png", png)
         daemon.wait_until(lambda: [] == list(root.work.iterdir()), "nothing is in hand")
         assert 0 == daemon.stop()

@@ -9,19 +9,18 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 
 import msgspec
 import pytest
 from conftest import PATIENCE, Daemon, fluxdrop, results, serving, started
 from gallery_records import place, result
+from intruders import FILE_WAYS, FOLDER_WAYS, Outside, intrude
 from PIL import Image
 from published import done, failed, publish
 
-from fluxdrop import durable
 from fluxdrop.errors import FluxdropError
-from fluxdrop.folders import Folders, files_below, open_folder
 from fluxdrop.gallery.gallery import Gallery
 from fluxdrop.jobs.job import JobRequest
 from fluxdrop.jobs.submission import submit_request
@@ -37,63 +36,6 @@ QUICK = {"engine": "onnxruntime", "settle_seconds": 0.1, "scan_seconds": 1, "log
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
-
-
-class Outside:
-    """A folder that is none of fluxdrop's business."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        (folder / "sub" / "20260101").mkdir(parents=True)
-        self.file = folder / "precious"
-        self.file.write_bytes(b"precious" * 1000)
-        for name in ("cat.json", "sub/cat.png", "sub/20260101/x.webp", "00000.js"):
-            (folder / name).write_bytes(b"kept")
-        self._before = self._seen()
-
-    def assert_same(self) -> None:
-        """Nothing came, went or changed."""
-        assert self._before == self._seen()
-
-    def _seen(self) -> dict[str, tuple[int, int, int, bytes]]:
-        found = {}
-        for path in sorted(self.folder.rglob("*")):
-            facts = path.lstat()
-            data = path.read_bytes() if path.is_file() else b""
-            found[str(path)] = (facts.st_mode, facts.st_mtime_ns, facts.st_nlink, data)
-        return found
-
-
-@pytest.fixture
-def outside(tmp_path: Path) -> Outside:
-    """A folder beside the root."""
-    return Outside(tmp_path / "outside")
-
-
-def intrude(path: Path, way: str, outside: Outside) -> None:
-    """Put something into the place of *path* by one rename, as a stranger would."""
-    made = path.parent.parent / f"intruder {path.name}"
-    match way:
-        case "symlink to file":
-            made.symlink_to(outside.file)
-        case "symlink to folder":
-            made.symlink_to(outside.folder)
-        case "dangling":
-            made.symlink_to(outside.folder / "new")
-        case "fifo":
-            os.mkfifo(made)
-        case "file":
-            made.write_bytes(b"")
-        case _:
-            made.mkdir()
-    for kind in (shutil.rmtree, Path.unlink):
-        with suppress(OSError):
-            kind(path)
-    made.rename(path)
-
-
-FILE_WAYS = ["symlink to file", "symlink to folder", "dangling", "fifo", "folder"]
-FOLDER_WAYS = ["symlink to folder", "symlink to file", "dangling", "fifo", "file"]
 
 
 def drop(root: Root, name: str, data: bytes) -> None:
@@ -373,63 +315,6 @@ def test_folders_swapped_all_the_time(root: Root, outside: Outside) -> None:
     outside.assert_same()
     left = list(root.work.iterdir())
     assert 40 == len(list(records(root))) + len(left)
-
-
-def test_files_below_does_not_follow(tmp_path: Path, outside: Outside) -> None:
-    """A walk passes over symlinks, tells what lies too deep, and costs a step a level."""
-    top = tmp_path / "top"
-    top.mkdir()
-    (top / "a").mkdir()
-    (top / "a" / "file").touch()
-    (top / "link").symlink_to(outside.folder)
-    fd = open_folder(top, "")
-    for _ in range(300):
-        os.mkdir("deep", dir_fd=fd)
-        below = os.open("deep", os.O_RDONLY, dir_fd=fd)
-        os.close(fd)
-        fd = below
-    os.close(fd)
-    told: list[str] = []
-    found = sorted(files_below(top, on_error=lambda folder, _error: told.append(folder)))
-    durable.remove_tree(top)
-
-    assert ["a/file", "link"] == found
-    assert ["/".join(["deep"] * 101)] == told
-    assert not top.exists()
-    outside.assert_same()
-
-
-@pytest.mark.parametrize("name", ["..", ".", "", "a/../b"])
-def test_folders_stay_below(tmp_path: Path, name: str) -> None:
-    """No path of a folder leads upwards."""
-    (tmp_path / "top" / "a").mkdir(parents=True)
-    with closing(Folders(tmp_path / "top")) as folders:
-        if name:
-            with pytest.raises(NotADirectoryError):
-                folders.fd(f"a/{name}", make=True)
-
-
-@pytest.mark.parametrize("way", FILE_WAYS)
-def test_put_replaces(tmp_path: Path, outside: Outside, way: str) -> None:
-    """What is written into a job's folder goes to a new file, whatever had its name."""
-    (tmp_path / "job").mkdir()
-    path = tmp_path / "job" / "record.json"
-    intrude(path, way, outside)
-
-    with pytest.raises(IsADirectoryError) if way == "folder" else nullcontext():
-        durable.put(path, b"data")
-        assert b"data" == path.read_bytes()
-    outside.assert_same()
-
-
-def test_remove_tree_of_a_link(tmp_path: Path, outside: Outside) -> None:
-    """Of a folder that is a link nothing is removed."""
-    (tmp_path / "job").symlink_to(outside.folder)
-
-    with pytest.raises(NotADirectoryError):
-        durable.remove_tree(tmp_path / "job")
-
-    outside.assert_same()
 
 
 def test_killed_and_swept(root: Root) -> None:
