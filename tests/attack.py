@@ -172,8 +172,7 @@ class Stranger:
         """A folder into which pictures come, exchanged for a link to other people's of the same names."""
         folder = self.folder / self.new() / "b"
         folder.mkdir(parents=True)
-        path = self.chance.choice([folder, folder.parent])
-        link = self.link(self.victim if path == folder else self.victim.parent)
+        link = self.link(self.victim)
         fd = os.open(folder, os.O_RDONLY)
         for _ in self.burst():
             for name in ("0.png", "secret.png", "secret.txt"):
@@ -182,7 +181,7 @@ class Stranger:
                     os.write(written, self.picture)
                     os.close(written)
             for _ in range(self.chance.randrange(1, 2000)):
-                self.exchange(path, link)
+                self.exchange(folder, link)
         os.close(fd)
 
     def swapped_files(self) -> None:
