@@ -5,8 +5,9 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 KILLS ?= 2000
+ATTACK ?= 60
 
-.PHONY: setup demo run test torture lint bench coverage clean
+.PHONY: setup demo run test torture attack lint bench coverage clean
 
 setup: $(INSTALLED)
 	$(BIN)/fluxdrop setup
@@ -32,6 +33,10 @@ test: setup
 # `make torture KILLS=100000 SEED=...`; the seed is printed, to repeat a run that failed.
 torture: setup
 	$(BIN)/python tests/torture.py --kills $(KILLS) $(if $(SEED),--seed $(SEED))
+
+# `make attack ATTACK=600`: strangers who may write one folder of a root try what they can, for so many seconds.
+attack: setup
+	ATTACK_SECONDS=$(ATTACK) $(BIN)/pytest tests/test_attack.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -11,8 +11,8 @@ from pathlib import Path
 from playwright.sync_api import Browser, sync_playwright
 
 from benchmarks.table import Row, seconds
+from fluxdrop.folders import Folders
 from fluxdrop.gallery.entry import Entry
-from fluxdrop.gallery.gallery import FOLDER
 from fluxdrop.gallery.page import write_page
 from fluxdrop.gallery.pages import Pages
 
@@ -47,12 +47,14 @@ def _open(browser: Browser, address: str) -> None:
 
 
 def _fill(folder: Path) -> Path:
-    pages = Pages(folder / FOLDER)
+    folders = Folders(folder, most=8)
+    pages = Pages(folders)
     entries = [_entry(number) for number in range(_RESULTS)]
     for entry in entries:
         shutil.copyfile(_PICTURE, folder / f"{entry.name}.png")
     pages.commit(pages.extend(pages.begin("studio"), entries))
-    write_page(folder / "index.html", "studio")
+    write_page(folders, "studio")
+    folders.close()
     return folder / "index.html"
 
 

@@ -12,9 +12,8 @@ import numpy as np
 from conftest import every_file
 from PIL import Image
 
-from fluxdrop.gallery.gallery import FOLDER as GALLERY
 from fluxdrop.jobs.store import Store
-from fluxdrop.layout import Root
+from fluxdrop.layout import GALLERY, Root
 from fluxdrop.publish.publisher import row_of
 from fluxdrop.publish.result import Failure, Record, Result, decode
 

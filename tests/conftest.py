@@ -19,14 +19,13 @@ import psutil
 import pytest
 
 from fluxdrop.cli.overview import overview
-from fluxdrop.gallery.gallery import FOLDER as GALLERY
 from fluxdrop.gallery.gallery import page_of
-from fluxdrop.layout import Root, holder
+from fluxdrop.layout import GALLERY, Root, holder
 
 # Where a test imports torch itself, as `fluxdrop.generate.generator` has it for the process that does.
 os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", tempfile.gettempdir())
 
-pytest_plugins = ["generators", "provisioning", "station"]
+pytest_plugins = ["generators", "intruders", "provisioning", "station"]
 
 SAMPLES = Path(__file__).parents[1] / "examples"
 PATIENCE = 120.0

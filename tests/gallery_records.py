@@ -8,7 +8,6 @@ import msgspec
 from jobs import GENERATED
 
 from fluxdrop.gallery.entry import entry_of
-from fluxdrop.gallery.gallery import FOLDER
 from fluxdrop.gallery.page import write_page
 from fluxdrop.gallery.pages import Pages
 from fluxdrop.layout import Root
@@ -119,7 +118,8 @@ def place(root: Root, record: Record, name: str, picture: Path) -> tuple[Record,
 
 def fill(root: Root, count: int, picture: Path) -> None:
     """A gallery of *count* jobs in *root*, each tenth failed, with their pictures but no JSON."""
-    pages = Pages(root.outputs / FOLDER)
+    folders = root.open_outputs()
+    pages = Pages(folders)
     entries = []
     for number in range(count):
         name = f"study {number:05}"
@@ -133,4 +133,5 @@ def fill(root: Root, count: int, picture: Path) -> None:
         below = path_of(record, record.source.file if isinstance(record, Failure) else name)
         entries.append(entry_of(record, below.removeprefix("outputs/"), "picture"))
     pages.commit(pages.extend(pages.begin(root.path.name), entries))
-    write_page(root.outputs / "index.html", root.path.name)
+    write_page(folders, root.path.name)
+    folders.close()

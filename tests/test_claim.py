@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from fluxdrop.folders import Folders
 from fluxdrop.intake.claim import INPUT, claim, discard_empty, new_job_id, place, read_claim
-from fluxdrop.intake.scan import Folders
 from fluxdrop.layout import Root
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from jobs import claimed, job_in
 
+from fluxdrop import durable
 from fluxdrop.jobs import danger
 from fluxdrop.jobs.danger import Danger, Died, count_deaths, deaths
 from fluxdrop.jobs.job import Job
@@ -109,8 +110,8 @@ class Full:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
         self.left = room
         self._torn = False
-        opened = Path.open
-        truncated = os.truncate
+        opened = os.fdopen
+        real = durable.open_own
         disk = self
 
         class File:
@@ -134,16 +135,17 @@ class Full:
                     raise
                 self._file.write(data)
 
-        def open_file(path: Path, mode: str = "r", *arguments: Any, **options: Any) -> Any:
-            file = opened(path, mode, *arguments, **options)
-            return File(file) if "a" in mode else file
+        def fdopen(fd: int, mode: str = "r", *arguments: Any, **options: Any) -> Any:
+            file = opened(fd, mode, *arguments, **options)
+            return File(file) if mode == "ab" else file
 
-        def truncate(path: Path, size: int) -> None:
-            self.take()
-            truncated(path, size)
+        def open_own(path: Path, flags: int) -> int:
+            if flags & os.O_TRUNC:
+                self.take()
+            return real(path, flags)
 
-        monkeypatch.setattr(Path, "open", open_file)
-        monkeypatch.setattr(os, "truncate", truncate)
+        monkeypatch.setattr(os, "fdopen", fdopen)
+        monkeypatch.setattr(durable, "open_own", open_own)
 
     def take(self) -> None:
         """Take one thing more. Raises OSError."""

@@ -12,11 +12,24 @@ import pytest
 
 from fluxdrop import durable
 from fluxdrop.durable import NameTakenError
+from fluxdrop.folders import opened
 
 
 def names(folder: Path) -> set[str]:
     """What lies in *folder*."""
     return {path.name for path in folder.iterdir()}
+
+
+def give(source: Path, target: Path) -> None:
+    """`durable.give_name` by a path."""
+    with opened(target.parent) as folder:
+        durable.give_name(str(source), target.name, folder)
+
+
+def take_back(source: Path, target: Path) -> None:
+    """`durable.take_name_back` by a path."""
+    with opened(target.parent) as folder:
+        durable.take_name_back(str(source), target.name, folder)
 
 
 @pytest.fixture
@@ -54,8 +67,8 @@ def test_link(tmp_path: Path) -> None:
     """A name is a hard link, and giving it again changes nothing."""
     source, target = tmp_path / "source", tmp_path / "target"
     source.write_bytes(b"data")
-    durable.give_name(source, target)
-    durable.give_name(source, target)
+    give(source, target)
+    give(source, target)
 
     assert source.samefile(target)
     assert 2 == source.stat().st_nlink
@@ -65,31 +78,35 @@ def test_copy(tmp_path: Path, elsewhere: Path) -> None:
     """Where no link can be made a name is a copy, and giving it again changes nothing."""
     source, target = tmp_path / "source", elsewhere / "target"
     source.write_bytes(b"data" * 1_000_000)
-    durable.give_name(source, target)
+    give(source, target)
     inode = target.stat().st_ino
-    durable.give_name(source, target)
+    give(source, target)
 
     assert source.read_bytes() == target.read_bytes()
     assert inode == target.stat().st_ino
     assert {"target"} == names(elsewhere)
 
 
-def test_copy_after_a_torn_one(tmp_path: Path, elsewhere: Path) -> None:
-    """What a copy that was cut off left behind is not in the way, and goes."""
-    source, target = tmp_path / "source", elsewhere / "target"
-    source.write_bytes(b"data")
-    (elsewhere / f".{source.stat().st_ino}.fluxdrop.tmp").write_bytes(b"da")
-    durable.give_name(source, target)
+def test_sweep(tmp_path: Path) -> None:
+    """What killed processes left in the making goes, and nothing that only looks like it."""
+    torn = ".0123456789abcdef.fluxdrop.tmp"
+    kept = [".0123456789abcdef.tmp", "0123456789abcdef.fluxdrop.tmp", ".cat.png.fluxdrop.tmp"]
+    for name in (torn, *kept):
+        (tmp_path / name).write_bytes(b"da")
+    folder, link = (f".{digit * 16}.fluxdrop.tmp" for digit in "12")
+    (tmp_path / folder).mkdir()
+    (tmp_path / link).symlink_to(tmp_path / kept[0])
+    with opened(tmp_path) as fd:
+        durable.sweep(fd)
 
-    assert b"data" == target.read_bytes()
-    assert {"target"} == names(elsewhere)
+    assert {*kept, folder, link} == names(tmp_path)
 
 
 def test_longest_name(tmp_path: Path, elsewhere: Path) -> None:
     """A copy can have a name as long as the filesystem allows."""
     source, target = tmp_path / "source", elsewhere / ("n" * 251 + ".png")
     source.write_bytes(b"data")
-    durable.give_name(source, target)
+    give(source, target)
 
     assert b"data" == target.read_bytes()
 
@@ -116,7 +133,7 @@ def test_nothing_is_replaced(
     before = target.lstat()
 
     with pytest.raises(NameTakenError, match="target"):
-        durable.give_name(source, target)
+        give(source, target)
 
     assert (before.st_ino, before.st_mtime_ns) == (
         target.lstat().st_ino,
@@ -134,7 +151,7 @@ def test_other_errors_pass(tmp_path: Path, missing: str) -> None:
         source.touch()
 
     with pytest.raises(FileNotFoundError):
-        durable.give_name(source, tmp_path / "folder" / "target")
+        give(source, tmp_path / "folder" / "target")
 
 
 def test_symlink_is_not_followed(tmp_path: Path) -> None:
@@ -142,7 +159,7 @@ def test_symlink_is_not_followed(tmp_path: Path) -> None:
     secret, source, target = (tmp_path / name for name in ("secret", "source", "target"))
     secret.write_bytes(b"data")
     source.symlink_to(secret)
-    durable.give_name(source, target)
+    give(source, target)
 
     assert target.is_symlink()
     assert 1 == secret.stat().st_nlink
@@ -153,22 +170,21 @@ def test_take_name_back(tmp_path: Path) -> None:
     source, link, other = (tmp_path / name for name in ("source", "link", "other"))
     source.write_bytes(b"data")
     other.write_bytes(b"data")
-    durable.give_name(source, link)
+    give(source, link)
     for target in (link, link, other):
-        durable.take_name_back(source, target)
+        take_back(source, target)
 
     assert {"source", "other"} == names(tmp_path)
 
 
 def test_take_copy_back(tmp_path: Path, elsewhere: Path) -> None:
-    """Where no link can be made a name is taken from a copy, whole or not, and from nothing else."""
+    """Where no link can be made a name is taken from a copy, and from nothing else."""
     source, copy, other = tmp_path / "source", elsewhere / "copy", elsewhere / "other"
     source.write_bytes(b"data")
     other.write_bytes(b"Data")
-    durable.give_name(source, copy)
-    (elsewhere / f".{source.stat().st_ino}.fluxdrop.tmp").write_bytes(b"da")
+    give(source, copy)
     for target in (copy, copy, other):
-        durable.take_name_back(source, target)
+        take_back(source, target)
 
     assert {"other"} == names(elsewhere)
 

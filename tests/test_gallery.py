@@ -15,11 +15,11 @@ from PIL import Image
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.gallery.entry import Entry
-from fluxdrop.gallery.gallery import FOLDER, Gallery, page_of
+from fluxdrop.gallery.gallery import Gallery, page_of
 from fluxdrop.gallery.pages import PAGE, Pages
 from fluxdrop.gallery.thumbnail import thumbnail_of
 from fluxdrop.jobs.store import Store
-from fluxdrop.layout import Root
+from fluxdrop.layout import GALLERY, Root
 from fluxdrop.publish.result import Record
 
 Told = list[tuple[Record, str]]
@@ -40,10 +40,11 @@ def told(root: Root, picture: Path) -> Told:
 
 def shown(root: Root) -> list[Entry]:
     """All that the gallery of *root* shows."""
-    pages = Pages(root.outputs / FOLDER)
-    summary = pages.summary()
-    assert summary is not None
-    entries = list(pages.entries(summary))
+    with closing(root.open_outputs()) as folders:
+        pages = Pages(folders)
+        summary = pages.summary()
+        assert summary is not None
+        entries = list(pages.entries(summary))
     assert len(entries) == summary.total == sum(summary.states.values())
     return entries
 
@@ -60,7 +61,7 @@ def ids(told: Told) -> list[str]:
 
 def contents(root: Root) -> dict[str, bytes]:
     """Every file of the gallery."""
-    folder = root.outputs / FOLDER
+    folder = root.outputs / GALLERY
     files = [page_of(root), *(path for path in folder.rglob("*") if path.is_file())]
     return {path.name: path.read_bytes() for path in files}
 
@@ -101,21 +102,21 @@ def test_shows_each_once(root: Root, told: Told) -> None:
 def test_damage(root: Root, told: Told, damage: Callable[[Path], None]) -> None:
     """Whatever a power cut or a person did to the gallery's files, the next start makes it whole."""
     Gallery(root).catch_up(index(told))
-    damage(root.outputs / FOLDER)
+    damage(root.outputs / GALLERY)
 
     Gallery(root).catch_up(index(told))
 
     assert ids(told) == [entry.id for entry in shown(root)]
-    assert 1 == len([path for path in (root.outputs / FOLDER).iterdir() if path.is_dir()])
+    assert 1 == len([path for path in (root.outputs / GALLERY).iterdir() if path.is_dir()])
 
 
 def test_page_without_summary(root: Root, told: Told) -> None:
     """Entries whose page was written, and then the process killed, are shown once at the end."""
     gallery = Gallery(root)
     gallery.catch_up(index(told[:-3]))
-    summary = (root.outputs / FOLDER / "summary.js").read_bytes()
+    summary = (root.outputs / GALLERY / "summary.js").read_bytes()
     gallery.add(told[-3:])
-    (root.outputs / FOLDER / "summary.js").write_bytes(summary)
+    (root.outputs / GALLERY / "summary.js").write_bytes(summary)
 
     Gallery(root).catch_up(index(told))
 
@@ -164,7 +165,7 @@ def test_hostile_texts_stay_data(root: Root, picture: Path) -> None:
     place(root, failure("b", 2, message=prompt), "b", picture)
 
     Gallery(root).rebuild()
-    scripts = b"".join(path.read_bytes() for path in (root.outputs / FOLDER).rglob("*.js"))
+    scripts = b"".join(path.read_bytes() for path in (root.outputs / GALLERY).rglob("*.js"))
     entries = shown(root)
 
     assert scripts.isascii()
@@ -175,17 +176,17 @@ def test_hostile_texts_stay_data(root: Root, picture: Path) -> None:
 
 
 @pytest.mark.parametrize(("side", "expected"), [(64, "picture"), (1200, "made"), (5000, "preview")])
-def test_thumbnails(root: Root, tmp_path: Path, side: int, expected: str) -> None:
+def test_thumbnails(root: Root, side: int, expected: str) -> None:
     """A small picture is its own thumbnail; of a larger one a small copy is made; the largest is
     shown as the model saw it."""
-    file = tmp_path / "noise.png"
-    Image.effect_noise((min(side, 1200),) * 2, 64).save(file)
+    Image.effect_noise((min(side, 1200),) * 2, 64).save(root.outputs / "noise.png")
     record = result("noise", 7)
     facts = msgspec.structs.replace(record.image, width=side, height=side)
-    folder = root.outputs / FOLDER / "thumbnails"
 
-    found = thumbnail_of(msgspec.structs.replace(record, image=facts), file, folder)
-    made = list(folder.rglob("*.webp"))
+    with closing(root.open_outputs()) as folders:
+        of_side = msgspec.structs.replace(record, image=facts)
+        found = thumbnail_of(of_side, "noise.png", folders)
+    made = list((root.outputs / GALLERY / "thumbnails").rglob("*.webp"))
 
     assert expected == found
     assert (expected == "made") == bool(made)
@@ -206,7 +207,7 @@ def test_deleted_thumbnails_go(root: Root, tmp_path: Path) -> None:
     (root.outputs / "deleted.json").unlink()
     Gallery(root).rebuild()
 
-    left = [path.stem for path in (root.outputs / FOLDER).rglob("*.webp")]
+    left = [path.stem for path in (root.outputs / GALLERY).rglob("*.webp")]
 
     assert [job_id(0)] == left
 

@@ -141,7 +141,7 @@ def test_batched_together(root: Root) -> None:
 def test_cancel(root: Root, samples: Path) -> None:
     """A job is cancelled between two steps and others while they wait; each ends as failed with the
     kind cancelled, nothing of them is left, and the generator serves on."""
-    with serving(root, engine="onnxruntime") as daemon:
+    with serving(root, engine="onnxruntime", max_steps=1000) as daemon:
         (root.inbox / "long.txt").write_text(LONG)
         current = daemon.wait_for_steps()
         pid = json.loads(root.heartbeat.read_bytes())["generator_pid"]
@@ -172,7 +172,7 @@ def test_cancel(root: Root, samples: Path) -> None:
 
 def test_cancelled_before_a_kill(root: Root) -> None:
     """A cancelled job stays cancelled when the daemon is killed before it could say so."""
-    with serving(root, engine="onnxruntime") as daemon:
+    with serving(root, engine="onnxruntime", max_steps=1000) as daemon:
         (root.inbox / "long.txt").write_text(LONG)
         current = daemon.wait_for_steps()
         pid = json.loads(root.heartbeat.read_bytes())["generator_pid"]

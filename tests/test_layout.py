@@ -103,19 +103,20 @@ def test_check(root: Root) -> None:
 
 
 def test_check_refuses_two_filesystems(tmp_path: Path) -> None:
-    """A state folder that an input cannot be renamed into is refused before anything is claimed."""
+    """An inbox of which no file can be renamed into the state folder is refused before anything is
+    claimed."""
     shm = Path("/dev/shm")
     if not os.access(shm, os.W_OK) or shm.stat().st_dev == tmp_path.stat().st_dev:
         pytest.skip("there is no second filesystem to write to")
     with tempfile.TemporaryDirectory(dir=shm) as folder:
         root = Root(tmp_path)
-        root.state.symlink_to(folder)
+        root.inbox.symlink_to(folder)
         root.create()
 
         with pytest.raises(FluxdropError, match="cannot be claimed by one rename"):
             root.check()
 
-    assert [] == list(root.inbox.iterdir())
+        assert [] == list(root.inbox.iterdir())
 
 
 def test_check_refuses_two_mounts(root: Root) -> None:

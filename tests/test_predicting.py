@@ -20,6 +20,7 @@ from fluxdrop.predict.engine import EngineDown
 from fluxdrop.predict.on_demand import OnDemandEngine
 from fluxdrop.publish.publisher import Finished
 from fluxdrop.publish.result import Result
+from fluxdrop.service.defects import Defects
 from fluxdrop.service.mailbox import Mailbox, ModelChanged
 from fluxdrop.service.predicting import Predicting
 from fluxdrop.service.stage import Stage
@@ -58,6 +59,7 @@ class Bench:
             8,
             Danger(self.root, "predict"),
             self.mailbox,
+            Defects(),
             open_first=(lambda: first) if isinstance(first, Model) else first,
             close_further=self._close_further,
             hand_on=self.ends.hand_on,
@@ -354,6 +356,7 @@ def test_owed(bench: Bench) -> None:
         8,
         Danger(bench.root, "predict"),
         bench.mailbox,
+        Defects(),
         open_first=lambda: used,
         close_further=lambda: None,
         hand_on=bench.ends.hand_on,

@@ -79,10 +79,10 @@ def refusing(
     """Have the giving of the names that are *meant* raise *error*."""
     real = durable.give_name
 
-    def give(source: str, target: str) -> None:
-        if is_meant(source, target):
+    def give(source: str, name: str, folder: int, moved_on: Callable[[], None]) -> None:
+        if is_meant(source, name):
             raise error
-        real(source, target)
+        real(source, name, folder, moved_on)
 
     monkeypatch.setattr(durable, "give_name", give)
 
@@ -254,10 +254,10 @@ def test_file_in_the_way(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     real = durable.give_name
     in_the_way = bench.root.outputs / "b.json"
 
-    def give(source: str, target: str) -> None:
-        if target.endswith("b.png"):
+    def give(source: str, name: str, folder: int, moved_on: Callable[[], None]) -> None:
+        if name == "b.png":
             in_the_way.write_text("mine")
-        real(source, target)
+        real(source, name, folder, moved_on)
 
     monkeypatch.setattr(durable, "give_name", give)
     item = done(bench.root, "b.png")

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
+from fluxdrop import durable
 from fluxdrop.errors import FluxdropError
 from fluxdrop.layout import Root
 from fluxdrop.passing import remedy_of
@@ -108,6 +109,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_file_bytes: Annotated[Count, Meta(description="largest picture file")] = 256 * 1024**2
     max_pixels: Annotated[Count, Meta(description="most pixels a picture may have")] = 100_000_000
     max_prompt_bytes: Annotated[Count, Meta(description="largest prompt file")] = 64 * 1024
+    max_pictures_per_prompt: Annotated[
+        int, Meta(ge=1, le=1000, description="most pictures that one prompt file may ask for")
+    ] = 64
+    max_steps: Annotated[
+        Count, Meta(description="most steps that a prompt file may ask for a picture")
+    ] = 150
+    max_generated_pixels: Annotated[
+        Count, Meta(description="most pixels, width times height, that a prompt file may ask for")
+    ] = 2048 * 2048
     worker_start_seconds: Annotated[
         Seconds, Meta(description="how long the Julia worker may take to start and load a model")
     ] = 180.0
@@ -222,7 +232,7 @@ def _refuse_unknown(
 
 def _model_in_use(path: Path) -> dict[str, Any]:
     try:
-        return {"model": path.read_text().strip()}
+        return {"model": durable.read_own(path).decode().strip()}
     except FileNotFoundError:
         return {}
     except OSError as error:

@@ -1,57 +1,120 @@
 """Files that survive a power cut and never replace another: write, fsync, link or rename, fsync the
 folder.
+
+All that is written goes through here, and no link leads it elsewhere: what is new gets a name that
+nobody can guess and that nothing had, what has a fixed name is opened without following one, and
+names are given relative to the descriptor of an open folder (`fluxdrop.folders`).
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
-import filecmp
 import os
-import shutil
-from collections.abc import Callable, Collection, Sequence
+import re
+import secrets
+import stat
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 
 from fluxdrop import faults
-from fluxdrop.passing import naming
+from fluxdrop.folders import Folders, has_name, opened, rename_new, set_aside
 from fluxdrop.turns import waiting
 
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EXDEV, errno.EMLINK, errno.ENOSYS, errno.EACCES}
 _MANY = 24
+NOT_REGULAR = {errno.ENOENT, errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EINVAL}
+"""What `open_own` says of a file that is gone, or of what took its place and is none."""
+_CHUNK = 1 << 20
+_TREE_OPEN = 16
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.fluxdrop\.tmp")
 
 
 class NameTakenError(Exception):
     """Another file already has the name that was to be given."""
 
 
+class NotRegularError(OSError):
+    """What was to be a file is a folder, a FIFO or another thing that is none."""
+
+
 def write(path: Path, data: bytes, *, sync: bool = True) -> None:
     """Make *path* hold *data*, whole or not at all; *path* is ours, so an older version of it is
     replaced.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with naming(path), temporary.open("wb") as file:
-            file.write(data)
-            if sync:
-                file.flush()
-                wait_for(file.fileno())
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+        with opened(path.parent) as folder:
+            write_in(folder, path.name, data, sync=sync)
+    except OSError as error:
+        # Its name is relative to the folder, and random while it is in the making.
+        error.filename = str(path)
         raise
-    faults.point("file-written")
-    temporary.replace(path)
+
+
+def write_in(
+    folder: int, name: str, data: bytes, *, sync: bool = True, target: int | None = None
+) -> None:
+    """`write` the file *name* in the open *folder*; or in the open folder *target* on the same
+    filesystem, with what is not whole yet in *folder*. A folder of that name is moved aside.
+    """
+    target = folder if target is None else target
+    with temporary(folder) as (file, unfinished):
+        file.write(data)
+        if sync:
+            wait_for(file.fileno())
+        faults.point("file-written")
+        try:
+            os.replace(unfinished, name, src_dir_fd=folder, dst_dir_fd=target)
+        except IsADirectoryError:
+            set_aside(name, target)
+            os.replace(unfinished, name, src_dir_fd=folder, dst_dir_fd=target)
     if sync:
-        sync_folder(path.parent)
+        sync_open_folder(target)
     faults.point("file-in-place")
+
+
+@contextmanager
+def temporary(folder: int) -> Iterator[tuple[FileIO, str]]:
+    """A new file in the open *folder*, and the name that it has while the body runs, if the body does
+    not give it another; `sweep` removes what a kill leaves of it."""
+    name = f".{secrets.token_hex(8)}.fluxdrop.tmp"
+    with _Whole(os.open(name, _NEW, 0o666, dir_fd=folder), "wb") as file:
+        try:
+            yield file, name
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=folder)
+
+
+def sweep(folder: int) -> None:
+    """Remove the temporaries that a killed process of this user left in the open *folder*, in which
+    no other is writing. Raises OSError."""
+    for name in os.listdir(folder):
+        if _TEMPORARY.fullmatch(name):
+            with suppress(FileNotFoundError):
+                found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid():
+                    os.unlink(name, dir_fd=folder)
+
+
+class _Whole(FileIO):
+    """A file of which `write` writes all that it is given, or raises OSError."""
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:  # type: ignore[override]
+        left = memoryview(data)
+        while left:
+            left = left[super().write(left) :]
+        return len(data)
 
 
 def put(path: Path, data: bytes | memoryview) -> None:
     """Write *data* to *path*, of which an OSError may leave a part; with half the system calls of a
     Python file, in each of which another thread may take the interpreter's lock.
     """
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    fd = create(path)
     try:
         left = memoryview(data)
         while left:
@@ -60,9 +123,66 @@ def put(path: Path, data: bytes | memoryview) -> None:
         os.close(fd)
 
 
+def create(path: Path) -> int:
+    """Open the new file *path* to write it; another file or a link that has the name goes. Raises
+    OSError."""
+    try:
+        return os.open(path, _NEW, 0o666)
+    except FileExistsError:
+        path.unlink()
+    return os.open(path, _NEW, 0o666)
+
+
+def open_own(path: Path, flags: int) -> int:
+    """Open the file *path*, which is ours and keeps its name, and which is no link.
+
+    Raises NotRegularError for what is no file, else OSError.
+    """
+    with opened(path.parent) as folder:
+        return open_regular_fd(path.name, flags, folder)
+
+
+def renew_own(path: Path, data: bytes) -> None:
+    """Make *path* hold *data*, as `write` does; what has the name is moved aside. Raises OSError."""
+    with opened(path.parent) as folder:
+        with suppress(FileNotFoundError):
+            set_aside(path.name, folder)
+        write_in(folder, path.name, data)
+
+
+def read_own(path: Path, most: int = 1 << 26) -> bytes:
+    """The contents of the file *path* as `open_own` opens it; raises OSError, also when they have more
+    than *most* bytes."""
+    with FileIO(open_own(path, os.O_RDONLY)) as file:
+        return read_at_most(file, most)
+
+
+def open_regular_fd(name: str | Path, flags: int, folder: int | None = None) -> int:
+    """Open the regular file *name*, a path or in the open *folder*; no symlink is followed, and
+    nothing is waited for. Raises as `open_own`."""
+    flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    fd = os.open(name, flags, 0o666, dir_fd=folder)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise NotRegularError(errno.EINVAL, "it is not a regular file", str(name))
+    return fd
+
+
+def read_at_most(file: FileIO, most: int) -> bytes:
+    """What is left of *file*. Raises OSError when that is more than *most* bytes."""
+    parts = []
+    left = most + 1
+    while left and (part := file.read(min(left, _CHUNK))):
+        parts.append(part)
+        left -= len(part)
+    if not left:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(file.name))
+    return b"".join(parts)
+
+
 def sync_file(path: Path) -> None:
     """Wait until the contents of *path* are on the disk."""
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         wait_for(fd)
     finally:
@@ -79,13 +199,19 @@ def sync_folder(path: Path) -> None:
     """Wait until the names in the folder *path* are on the disk."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        wait_for(fd)
+        sync_open_folder(fd)
+    finally:
+        os.close(fd)
+
+
+def sync_open_folder(folder: int) -> None:
+    """Wait until the names in the open *folder* are on the disk."""
+    try:
+        wait_for(folder)
     except OSError as error:
         # Some network filesystems cannot sync a folder; their rename is as durable as they get.
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise
-    finally:
-        os.close(fd)
 
 
 def sync_all(
@@ -124,104 +250,150 @@ def _sync_filesystem(path: Path) -> bool:
     return True
 
 
-def give_name(source: str | Path, target: str | Path) -> None:
-    """Let *target* be a hard link to *source*, or a copy where linking fails.
+def give_name(
+    source: str, name: str, folder: int, moved_on: Callable[[], None] = lambda: None
+) -> None:
+    """Let *name* in the open *folder* be a hard link to the file *source*, or a copy where linking
+    fails; *moved_on* is called now and then while a large file is copied.
 
-    Doing it again is harmless. Raises NameTakenError when *target* is another file.
+    Doing it again is harmless. Raises NameTakenError when another file has the name, else OSError.
     """
     try:
-        os.link(source, target, follow_symlinks=False)
+        os.link(source, name, dst_dir_fd=folder, follow_symlinks=False)
     except FileExistsError:
-        if _is_link(Path(source), Path(target)):
+        if _is_link(source, name, folder):
             return
         # Linux looks whether the name is taken before it looks whether it could link.
-        if _can_link(Path(source), Path(target).parent):
-            raise NameTakenError(str(target)) from None
-        _give_copy(Path(source), Path(target))
+        if _can_link(source, folder):
+            raise NameTakenError(name) from None
+        _give_copy(source, name, folder, moved_on)
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        _give_copy(Path(source), Path(target))
+        _give_copy(source, name, folder, moved_on)
 
 
-def take_name_back(source: Path, target: Path) -> None:
-    """Remove *target* if, and only if, `give_name` can have made it of *source*: if it is a hard
-    link to it, or where linking fails a copy of it. What a copy that was cut off left goes too.
-    """
-    is_copy = _is_copy(source, target) and not _can_link(source, target.parent)
-    if is_copy or _is_link(source, target):
-        target.unlink()
-    if source.exists():
-        _temporary(source, target.parent).unlink(missing_ok=True)
-
-
-def _is_link(source: Path, target: Path) -> bool:
+def move_name(source: str, name: str, folder: int) -> None:
+    """Rename *source*, whatever it is, to *name* in the open *folder*. Raises as `give_name`."""
     try:
-        return os.path.samestat(source.lstat(), target.lstat())
+        rename_new(source, name, None, folder)
+    except FileExistsError:
+        raise NameTakenError(name) from None
+
+
+def take_name_back(source: str, name: str, folder: int) -> None:
+    """Remove *name* from the open *folder* if, and only if, `give_name` can have made it of *source*:
+    if it is a hard link to it, or where linking fails a copy of it.
+    """
+    is_copy = _is_copy(source, name, folder) and not _can_link(source, folder)
+    if is_copy or _is_link(source, name, folder):
+        os.unlink(name, dir_fd=folder)
+
+
+def _is_link(source: str, name: str, folder: int) -> bool:
+    try:
+        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        return os.path.samestat(os.lstat(source), found)
     except FileNotFoundError:
         return False
 
 
-def _is_copy(source: Path, target: Path) -> bool:
-    is_plain = all(path.is_file() and not path.is_symlink() for path in (source, target))
-    return is_plain and os.access(source, os.R_OK) and filecmp.cmp(source, target, shallow=False)
+def _is_copy(
+    source: str, name: str, folder: int, moved_on: Callable[[], None] = lambda: None
+) -> bool:
+    with ExitStack() as files:
+        try:
+            ours = files.enter_context(FileIO(open_regular_fd(source, os.O_RDONLY)))
+            theirs = files.enter_context(FileIO(open_regular_fd(name, os.O_RDONLY, folder)))
+        except OSError:
+            return False
+        if os.fstat(ours.fileno()).st_size != os.fstat(theirs.fileno()).st_size:
+            return False
+        while (data := ours.read(_CHUNK)) == theirs.read(_CHUNK):
+            if not data:
+                return True
+            moved_on()
+    return False
 
 
-def _can_link(source: Path, folder: Path) -> bool:
-    probe = _temporary(source, folder)
-    probe.unlink(missing_ok=True)
+def _can_link(source: str, folder: int) -> bool:
+    probe = f".{secrets.token_hex(8)}.fluxdrop.tmp"
     try:
-        os.link(source, probe, follow_symlinks=False)
+        os.link(source, probe, dst_dir_fd=folder, follow_symlinks=False)
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
         return False
-    probe.unlink()
+    os.unlink(probe, dir_fd=folder)
     return True
 
 
-def _temporary(source: Path, folder: Path) -> Path:
-    # A target's own name may be too long to be added to.
-    return folder / f".{source.lstat().st_ino}.fluxdrop.tmp"
-
-
-def _give_copy(source: Path, target: Path) -> None:
-    if os.path.lexists(target):
-        if _is_copy(source, target):
+def _give_copy(source: str, name: str, folder: int, moved_on: Callable[[], None]) -> None:
+    if has_name(name, folder):
+        if _is_copy(source, name, folder, moved_on):
             return
-        raise NameTakenError(str(target))
-    temporary = _temporary(source, target.parent)
-    with source.open("rb") as reader, temporary.open("wb") as writer:
-        shutil.copyfileobj(reader, writer, 1 << 20)
-        writer.flush()
+        raise NameTakenError(name)
+    with (
+        FileIO(open_regular_fd(source, os.O_RDONLY)) as reader,
+        temporary(folder) as (writer, unfinished),
+    ):
+        while data := reader.read(_CHUNK):
+            writer.write(data)
+            moved_on()
         wait_for(writer.fileno())
-    faults.point("copy-written")
-    # Only the daemon that holds the root's lock names files here, so nothing comes in between.
-    temporary.rename(target)
+        faults.point("copy-written")
+        _take_name(unfinished, name, folder)
+
+
+def _take_name(unfinished: str, name: str, folder: int) -> None:
+    """Give the file *unfinished* in the open *folder* its *name*, which nothing loses by it."""
+    try:
+        try:
+            os.link(unfinished, name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            rename_new(unfinished, name, folder, folder)
+    except FileExistsError:
+        raise NameTakenError(name) from None
 
 
 def remove_tree(folder: Path) -> None:
     """Remove *folder* and all in it, following no symlink; what is gone already is fine."""
     empty_tree(folder)
-    with contextlib.suppress(FileNotFoundError):
+    with suppress(FileNotFoundError):
         folder.rmdir()
 
 
 def empty_tree(folder: Path) -> None:
-    """Remove all that is in *folder*, following no symlink; what is gone already is fine."""
-    # Most hold files alone, and to walk takes longer than to remove them.
-    with contextlib.suppress(FileNotFoundError, IsADirectoryError):
-        for name in os.listdir(folder):  # noqa: PTH208 - hot path
-            os.unlink(f"{folder}/{name}")  # noqa: PTH108 - hot path
-        return
-    for current, folders, files in os.walk(folder, topdown=False):
-        for name in files:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(f"{current}/{name}")  # noqa: PTH108 - hot path
-        for name in folders:
-            path = f"{current}/{name}"
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.islink(path):  # noqa: PTH114 - hot path
-                    os.unlink(path)  # noqa: PTH108 - hot path
-                else:
-                    os.rmdir(path)  # noqa: PTH106 - hot path
+    """Remove all that is in *folder*, following no symlink; what is gone already is fine. Raises
+    NotADirectoryError where *folder* itself is one.
+    """
+    tree = Folders(folder.parent, _TREE_OPEN)
+    try:
+        _empty(tree, folder.name)
+    finally:
+        tree.close()
+
+
+def _empty(tree: Folders, top: str) -> None:
+    waiting = [top]
+    found = []
+    while waiting:
+        current = waiting.pop()
+        with suppress(FileNotFoundError):
+            fd = tree.fd(current)
+            for name in os.listdir(fd):  # noqa: PTH208 - a descriptor
+                try:
+                    os.unlink(name, dir_fd=fd)
+                except FileNotFoundError:
+                    pass
+                except (IsADirectoryError, PermissionError):
+                    # POSIX has the second for a folder.
+                    if not stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
+                        raise
+                    waiting.append(f"{current}/{name}")
+                    found.append((current, name))
+    for current, name in reversed(found):
+        with suppress(FileNotFoundError):
+            os.rmdir(name, dir_fd=tree.fd(current))

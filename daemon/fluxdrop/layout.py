@@ -5,15 +5,33 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import stat
 import time
+from contextlib import closing
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
+from fluxdrop import durable
 from fluxdrop.errors import FluxdropError
+from fluxdrop.folders import STATE, Folders, opened
 from fluxdrop.passing import AWAY, FULL, is_full, is_passing, remedy_of
 
 FAILED = "failed"
+GALLERY = ".gallery"
+"""Hidden, as results mirror the inbox's subfolders and no hidden one is ever taken from there."""
+
+_DATABASE = "jobs.sqlite3"
+_FILES: tuple[str, ...] = (
+    "lock",
+    "plans.jsonl",
+    "model",
+    "daemon.json",
+    "gallery.lock",
+    "in-preprocess",
+    "in-predict",
+)
+_FILES += (_DATABASE, *(f"{_DATABASE}-{kind}" for kind in ("wal", "shm", "journal")))
 _LOCK_TRIES = 10
 _LOCK_PAUSE_SECONDS = 0.02
 
@@ -52,7 +70,7 @@ class Root:
     @cached_property
     def state(self) -> Path:
         """What only fluxdrop reads: index, claimed inputs, lock, logs."""
-        return self.path / ".fluxdrop"
+        return self.path / STATE
 
     @cached_property
     def work(self) -> Path:
@@ -102,7 +120,7 @@ class Root:
     @cached_property
     def database(self) -> Path:
         """The index of jobs."""
-        return self.state / "jobs.sqlite3"
+        return self.state / _DATABASE
 
     @cached_property
     def lock(self) -> Path:
@@ -120,7 +138,7 @@ class Root:
             self.inbox,
             self.generated,
             self.preprocessed,
-            self.failed,
+            self.outputs,
             self.work,
             self.requests,
             self.logs,
@@ -129,8 +147,11 @@ class Root:
             self.answers,
         )
         try:
+            self._refuse_links()
             for folder in folders:
                 folder.mkdir(parents=True, exist_ok=True)
+            with closing(self.open_outputs()) as below_outputs:
+                below_outputs.fd(FAILED, make=True)
         except OSError as error:
             raise FluxdropError(
                 f"{error.filename} cannot be made: {error.strerror}.",
@@ -140,18 +161,44 @@ class Root:
                 kind="root",
             ) from error
 
+    def _refuse_links(self) -> None:
+        """Nothing below .fluxdrop/ leads elsewhere. Raises FluxdropError."""
+        folders = [self.state, self.work, self.spares, self.requests, self.logs, self.graphs]
+        folders += [self.models, self.answers]
+        files = [self.state / name for name in _FILES]
+        files.append(self.logs / "fluxdrop.log")
+        for path, is_right, what in (
+            *((folder, stat.S_ISDIR, "folder") for folder in folders),
+            *((file, stat.S_ISREG, "file") for file in files),
+        ):
+            with contextlib.suppress(FileNotFoundError):
+                if not is_right(path.lstat().st_mode):
+                    raise FluxdropError(
+                        f"{path} has to be a {what} of fluxdrop's own, and is something else",
+                        hint="Move it away; fluxdrop makes its own anew.",
+                        kind="root",
+                    )
+
+    def open_outputs(self, most: int = 16) -> Folders:
+        """The folders below outputs/, to be opened without following a symlink; what is not ours and
+        has the name of failed/ or of the gallery's folders is moved aside, which the log tells."""
+        return Folders(self.outputs, most, _is_ours, partial(_log_aside, self.outputs))
+
     def check(self) -> None:
         """Refuse a root whose claims could not be one rename. Raises FluxdropError."""
         # Tried rather than told from device numbers: two mounts of one filesystem share theirs.
-        probe = self.inbox / ".fluxdrop.tmp"
         try:
-            probe.touch()
-            probe.rename(self.work / probe.name).unlink()
+            with (
+                opened(self.inbox) as inbox,
+                opened(self.work) as work,
+                durable.temporary(inbox) as (_file, name),
+            ):
+                os.rename(name, name, src_dir_fd=inbox, dst_dir_fd=work)
+                os.unlink(name, dir_fd=work)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                probe.unlink()
             if error.errno in FULL | AWAY:
-                message = f"{error.filename} cannot be written: {error.strerror}."
+                where = self.inbox / str(error.filename or "")
+                message = f"{where} cannot be written: {error.strerror}."
                 raise FluxdropError(message, hint=remedy_of(error), kind="root") from error
             raise FluxdropError(
                 f"A file dropped into {self.inbox} cannot be claimed by one rename to {self.work}:"
@@ -160,6 +207,24 @@ class Root:
                 " has to be one mounted filesystem; else choose another --root.",
                 kind="root",
             ) from error
+
+    def sweep(self) -> None:
+        """Remove what a killed daemon left half written in .fluxdrop/. Raises OSError."""
+        for path in (self.state, self.answers):
+            with opened(path) as folder:
+                durable.sweep(folder)
+
+
+def _is_ours(folder: str) -> bool:
+    return folder == FAILED or folder.partition("/")[0] == GALLERY
+
+
+def _log_aside(outputs: Path, old: str, new: str) -> None:
+    # Loading it takes long, for those who log nothing.
+    from fluxdrop.logs import get_logger
+
+    log = get_logger("fluxdrop.outputs")
+    log.warning("moved aside, as it is no folder of ours", path=str(outputs / old), to=new)
 
 
 def find_root(given: Path | None, *, without_inbox: bool = False) -> Root:
@@ -187,7 +252,7 @@ class RootLock:
     def __init__(self, root: Root) -> None:
         self._path = root.lock
         try:
-            self._file = root.lock.open("a+")
+            self._file = os.fdopen(durable.open_own(root.lock, os.O_RDWR | os.O_CREAT), "r+")
         except OSError as error:
             raise _not_locked(root, error) from error
         try:
@@ -217,7 +282,7 @@ class RootLock:
     def holds(self) -> bool:
         """Whether the lock file is still in its place, and not away or another daemon's."""
         try:
-            return os.path.samestat(os.fstat(self._file.fileno()), self._path.stat())
+            return os.path.samestat(os.fstat(self._file.fileno()), self._path.lstat())
         except OSError:
             return False
 
@@ -237,7 +302,7 @@ class RootLock:
 def holder(root: Root) -> int | None:
     """The pid of the daemon that serves *root* now, or None."""
     try:
-        with root.lock.open() as file:
+        with os.fdopen(durable.open_own(root.lock, os.O_RDONLY)) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -15,6 +15,8 @@ from typing import Any, TextIO
 
 import structlog
 
+from fluxdrop import durable
+
 _FILE_BYTES = 10_000_000
 _FILES = 5
 
@@ -86,7 +88,7 @@ class _WholeLines(_Survivor, logging.handlers.RotatingFileHandler):
 
     def _open(self) -> io.TextIOWrapper:
         # At each line until it can be opened: the disk may be away.
-        self._raw = _WholeWrites(self.baseFilename, "ab")
+        self._raw = _WholeWrites(self.baseFilename, "ab", opener=_open)
         return io.TextIOWrapper(self._raw, "utf-8", write_through=True)
 
     def shouldRollover(self, record: logging.LogRecord) -> bool:  # noqa: N802 - logging's name
@@ -94,6 +96,10 @@ class _WholeLines(_Survivor, logging.handlers.RotatingFileHandler):
         if self._raw is None or self._raw.closed:
             return bool(super().shouldRollover(record))
         return self._raw.tell() > self.maxBytes // 2 and bool(super().shouldRollover(record))
+
+
+def _open(path: str, flags: int) -> int:
+    return durable.open_own(Path(path), flags)
 
 
 class _WholeWrites(io.FileIO):

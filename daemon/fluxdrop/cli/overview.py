@@ -13,6 +13,7 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
+from fluxdrop import durable
 from fluxdrop.cli.records import row_as_dict
 from fluxdrop.errors import FluxdropError
 from fluxdrop.intake.names import kind_of
@@ -79,7 +80,7 @@ def _beat(root: Root, pid: int) -> dict[str, Any] | None:
     """The last heartbeat of the daemon *pid*; None before its first."""
     for _ in range(_READ_TRIES):
         try:
-            beat: dict[str, Any] = json.loads(root.heartbeat.read_bytes())
+            beat: dict[str, Any] = json.loads(durable.read_own(root.heartbeat))
         except OSError:
             return None
         except ValueError:

@@ -15,6 +15,8 @@ Thumbnail = Literal["picture", "made", "preview"]
 
 _LONGEST_TEXT = 600
 _LONGEST_LABEL = 80
+_LONGEST_PATH = 4096
+_MOST_GUESSES = 10
 
 
 class Fault(msgspec.Struct, frozen=True):
@@ -65,11 +67,13 @@ def _failed(record: Failure, path: str) -> Entry:
         state="failed",
         kind=record.source.kind,
         name=path.removesuffix(".error.json"),
-        source=record.source.file,
-        finished=record.finished,
+        source=_cut(record.source.file, _LONGEST_PATH),
+        finished=_cut(record.finished, _LONGEST_LABEL),
         prompt=_cut(record.prompt or ""),
-        replay_of=record.replay_of or "",
-        error=Fault(error.stage, error.kind, _cut(error.message), _cut(error.hint)),
+        replay_of=_cut(record.replay_of or "", _LONGEST_LABEL),
+        error=Fault(
+            error.stage, _cut(error.kind, _LONGEST_LABEL), _cut(error.message), _cut(error.hint)
+        ),
     )
 
 
@@ -79,16 +83,19 @@ def _done(record: Result, path: str, thumbnail: Thumbnail) -> Entry:
         state="done",
         kind=record.source.kind,
         name=str(PurePosixPath(path).with_suffix("")),
-        source=record.source.file,
-        finished=record.finished,
+        source=_cut(record.source.file, _LONGEST_PATH),
+        finished=_cut(record.finished, _LONGEST_LABEL),
         prompt=_cut(record.prompt or ""),
-        replay_of=record.replay_of or "",
-        model=record.model.bundle,
-        engine=_engine(record.model),
-        top=[(_cut(guess.label, _LONGEST_LABEL), round(guess.p, 4)) for guess in record.top],
+        replay_of=_cut(record.replay_of or "", _LONGEST_LABEL),
+        model=_cut(record.model.bundle),
+        engine=_cut(_engine(record.model)),
+        top=[
+            (_cut(guess.label, _LONGEST_LABEL), round(guess.p, 4))
+            for guess in record.top[:_MOST_GUESSES]
+        ],
         size=(record.image.width, record.image.height),
         thumbnail=thumbnail,
-        made=_made(record.generation, record.generator),
+        made=_cut(_made(record.generation, record.generator)),
         milliseconds=round(sum(record.timings_ms.values()), 1),
         warnings=[_cut(warning) for warning in record.warnings[:3]],
     )

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import fcntl
-import re
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from io import FileIO
+from pathlib import Path, PurePosixPath
 
+from fluxdrop import durable
 from fluxdrop.gallery.entry import Entry, entry_of
+from fluxdrop.gallery.page import PAGE as INDEX
 from fluxdrop.gallery.page import write_page
 from fluxdrop.gallery.pages import PAGE, Broken, Pages, Summary
-from fluxdrop.gallery.thumbnail import keep_thumbnails, thumbnail_of
-from fluxdrop.layout import Root
-from fluxdrop.publish.outputs import read_record, records
+from fluxdrop.gallery.thumbnail import keep_thumbnails, sweep_thumbnails, thumbnail_of
+from fluxdrop.layout import GALLERY, Root
+from fluxdrop.publish.outputs import is_job_id, read_record, records
 from fluxdrop.publish.result import Record, Result
-
-FOLDER = ".gallery"
-"""Hidden, as results mirror the inbox's subfolders and no hidden one is ever taken from there."""
-
-_JOB_ID = re.compile(r"[0-9A-Za-z-]{1,64}")
 
 
 class Gallery:
@@ -32,9 +30,8 @@ class Gallery:
     def __init__(self, root: Root) -> None:
         self._root = root
         self._title = root.path.name
-        self._folder = root.outputs / FOLDER
-        self._thumbnails = self._folder / "thumbnails"
-        self._pages = Pages(self._folder)
+        self._folders = root.open_outputs()
+        self._pages = Pages(self._folders)
         self._edition = ""
         self._caught_up: set[str] = set()
 
@@ -43,8 +40,8 @@ class Gallery:
         when the gallery is not as this object left it, so that it has to catch up."""
         # What ended while it caught up may be told again.
         new = [item for item in ended if item[0].job_id not in self._caught_up]
-        entries = [self._entry(record, path) for record, path in new]
         with self._locked():
+            entries = [self._entry(record, path) for record, path in new]
             try:
                 summary = self._pages.summary()
                 if summary is None or summary.edition != self._edition:
@@ -60,17 +57,22 @@ class Gallery:
         """Show what of *ended*, pairs of a job's id and its record's path below the root, is not
         shown yet, as long as it is told to *keep_going*. What is gone is passed over."""
         with self._locked():
-            write_page(self._root.outputs / "index.html", self._title)
+            write_page(self._folders, self._title)
             summary, shown = self._shown()
+            self._pages.sweep(summary.edition)
+            sweep_thumbnails(self._folders)
             missing = {job_id: path for job_id, path in ended if job_id not in shown}
             self._pages.commit(summary)
-            paths = list(missing.values())
-            for first in range(0, len(paths), PAGE):
+            waiting = list(missing.items())
+            for first in range(0, len(waiting), PAGE):
                 if not keep_going():
                     return
-                some = paths[first : first + PAGE]
-                found = [(read_record(self._root.path / path), path) for path in some]
-                entries = [self._entry(record, path) for record, path in found if record]
+                entries = []
+                for job_id, path in waiting[first : first + PAGE]:
+                    record = read_record(self._folders, self._below(path))
+                    # Another job's has been put in its place.
+                    if record is not None and record.job_id == job_id:
+                        entries.append(self._entry(record, path))
                 summary = self._pages.extend(summary, entries)
                 self._pages.commit(summary)
             self._edition = summary.edition
@@ -82,17 +84,15 @@ class Gallery:
         Raises FluxdropError when index.html is somebody else's.
         """
         with self._locked():
-            write_page(self._root.outputs / "index.html", self._title)
+            write_page(self._folders, self._title)
             entries = []
             for record, path in records(self._root):
-                # Whoever may write to outputs/ may have put a JSON of their own there.
-                if _JOB_ID.fullmatch(record.job_id):
-                    entries.append(self._entry(record, path))
-                    progress(len(entries))
+                entries.append(self._entry(record, path))
+                progress(len(entries))
             entries.sort(key=lambda entry: (entry.finished, entry.id))
             summary = self._pages.extend(self._pages.begin(self._title), entries)
             self._pages.commit(summary)
-            keep_thumbnails(self._thumbnails, {entry.id for entry in entries})
+            keep_thumbnails(self._folders, {entry.id for entry in entries})
             return summary
 
     def _shown(self) -> tuple[Summary, set[str]]:
@@ -105,21 +105,27 @@ class Gallery:
         return self._pages.begin(self._title), set()
 
     def _entry(self, record: Record, path: str) -> Entry:
-        below = str(Path(path).relative_to(self._root.outputs.relative_to(self._root.path)))
-        picture = (self._root.path / path).with_suffix(".png")
-        if isinstance(record, Result):
-            thumbnail = thumbnail_of(record, picture, self._thumbnails)
-            return entry_of(record, below, thumbnail)
+        below = self._below(path)
+        if isinstance(record, Result) and is_job_id(record.job_id):
+            picture = str(PurePosixPath(below).with_suffix(".png"))
+            return entry_of(record, below, thumbnail_of(record, picture, self._folders))
         return entry_of(record, below, "picture")
+
+    def _below(self, path: str) -> str:
+        return path.removeprefix(f"{self._root.outputs.name}/")
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        self._folder.mkdir(exist_ok=True)
-        with (self._root.state / "gallery.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+        lock = durable.open_own(self._root.state / "gallery.lock", os.O_RDWR | os.O_CREAT)
+        with FileIO(lock) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            try:
+                self._folders.fd(GALLERY, make=True)
+                yield
+            finally:
+                self._folders.close()
 
 
 def page_of(root: Root) -> Path:
     """Where the gallery of *root* is opened."""
-    return root.outputs / "index.html"
+    return root.outputs / INDEX

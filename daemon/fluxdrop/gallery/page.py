@@ -9,37 +9,47 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from pathlib import Path
+import os
+from io import FileIO
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from fluxdrop import __version__, durable
 from fluxdrop.errors import FluxdropError
+from fluxdrop.folders import Folders
+from fluxdrop.layout import GALLERY
+
+PAGE = "index.html"
 
 _OURS = b'<meta name="generator" content="fluxdrop'
+_MOST_BYTES = 1 << 22
 _SCRIPTS = ("data.js", "filter.js", "cards.js", "gallery.js")
 
 
-def write_page(path: Path, title: str) -> None:
-    """Make *path* the gallery's page.
+def write_page(folders: Folders, title: str) -> None:
+    """Make index.html of the *folders* below outputs/ the gallery's page.
 
     Raises FluxdropError when somebody else's file has the name.
     """
     wanted = render(title)
     try:
-        found = path.read_bytes()
+        with FileIO(durable.open_regular_fd(PAGE, os.O_RDONLY, folders.fd(""))) as file:
+            found = durable.read_at_most(file, _MOST_BYTES)
     except FileNotFoundError:
         found = None
+    except OSError:
+        found = b""
     if found == wanted:
         return
     if found is not None and _OURS not in found:
         raise FluxdropError(
-            f"{path} is not the gallery's, so it is left alone",
+            f"outputs/{PAGE} is not the gallery's, so it is left alone",
             hint="Move it away to have a gallery, or switch that off with gallery = false.",
             kind="gallery",
         )
-    durable.write(path, wanted, sync=False)
+    making = folders.fd(GALLERY, make=True)
+    durable.write_in(making, PAGE, wanted, sync=False, target=folders.fd(""))
 
 
 def render(title: str) -> bytes:

@@ -11,20 +11,27 @@ Nothing here is synced: whatever a power cut tears is found when it is read, and
 from __future__ import annotations
 
 import json
+import os
 import secrets
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from contextlib import suppress
+from io import FileIO
 from typing import Any, TypeVar
 
 import msgspec
 
 from fluxdrop import durable
+from fluxdrop.folders import Folders
 from fluxdrop.gallery.entry import Entry
+from fluxdrop.layout import GALLERY
 
 T = TypeVar("T")
 
 PAGE = 240
 """Entries a page: it fills whole rows of two, three, four, five, six and eight columns."""
+
+_SUMMARY = "summary.js"
+_MOST_BYTES = 1 << 26
 
 
 class Broken(Exception):
@@ -44,22 +51,21 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Pages:
-    """The files in *folder*, outputs/.gallery/. One at a time writes them."""
+    """The files in .gallery/, of the *folders* below outputs/. One at a time writes them."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._summary = folder / "summary.js"
+    def __init__(self, folders: Folders) -> None:
+        self._folders = folders
 
     def begin(self, title: str) -> Summary:
         """A new edition with nothing in it, which nobody sees before `commit`."""
         edition = secrets.token_hex(4)
-        (self._folder / edition).mkdir(parents=True)
+        self._folders.fd(_folder(edition), make=True)
         return Summary(edition=edition, title=title)
 
     def summary(self) -> Summary | None:
         """What the page shows now; None when there is nothing yet. Raises Broken."""
         try:
-            return _read(self._summary, "fluxdrop.summary(", Summary)
+            return self._read(GALLERY, _SUMMARY, "fluxdrop.summary(", Summary)
         except FileNotFoundError:
             return None
 
@@ -88,16 +94,33 @@ class Pages:
 
     def commit(self, summary: Summary) -> None:
         """Let the page show what *summary* counts, and remove any other edition."""
-        durable.write(self._summary, _script("fluxdrop.summary(", summary), sync=False)
-        for folder in self._folder.iterdir():
-            if folder.is_dir() and _is_edition(folder.name) and folder.name != summary.edition:
-                durable.remove_tree(folder)
+        folder = self._folders.fd(GALLERY)
+        durable.write_in(folder, _SUMMARY, _script("fluxdrop.summary(", summary), sync=False)
+        for name in os.listdir(folder):  # noqa: PTH208 - a descriptor
+            if _is_edition(name) and name != summary.edition:
+                self._remove(name)
+        self._folders.forget()
+
+    def sweep(self, edition: str) -> None:
+        """Remove what a killed process left half written."""
+        for folder in (GALLERY, _folder(edition)):
+            with suppress(FileNotFoundError, NotADirectoryError):
+                durable.sweep(self._folders.fd(folder))
+
+    def _remove(self, edition: str) -> None:
+        """Remove an *edition* with its pages; what else lies there stays, and then the folder too."""
+        with suppress(OSError):
+            folder = self._folders.fd(_folder(edition))
+            for name in os.listdir(folder):  # noqa: PTH208 - a descriptor
+                os.unlink(name, dir_fd=folder)
+            os.rmdir(edition, dir_fd=self._folders.fd(GALLERY))
 
     def _page(self, summary: Summary, number: int) -> list[Entry]:
-        path = self._path(summary.edition, number)
+        path = f"{_folder(summary.edition)}/{_name(number)}"
         expected = min(PAGE, summary.total - number * PAGE)
         try:
-            entries = _read(path, _page_call(summary.edition, number), list[Entry])
+            call = _page_call(summary.edition, number)
+            entries = self._read(_folder(summary.edition), _name(number), call, list[Entry])
         except FileNotFoundError:
             raise Broken(f"{path} is missing") from None
         # A kill between a page and its summary leaves entries that were never counted.
@@ -107,10 +130,35 @@ class Pages:
 
     def _write_page(self, edition: str, number: int, entries: Sequence[Entry]) -> None:
         data = _script(_page_call(edition, number), entries)
-        durable.write(self._path(edition, number), data, sync=False)
+        folder = self._folders.fd(_folder(edition), make=True)
+        durable.write_in(folder, _name(number), data, sync=False)
 
-    def _path(self, edition: str, number: int) -> Path:
-        return self._folder / edition / f"{number:05}.js"
+    def _read(self, folder: str, name: str, call: str, kind: type[T]) -> T:
+        path = f"{folder}/{name}"
+        try:
+            fd = durable.open_regular_fd(name, os.O_RDONLY, self._folders.fd(folder))
+            with FileIO(fd) as file:
+                data = durable.read_at_most(file, _MOST_BYTES)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            # Others write here, too.
+            raise Broken(f"{path} cannot be read: {error.strerror}") from error
+        start, end = call.encode(), b");\n"
+        if not data.startswith(start) or not data.endswith(end):
+            raise Broken(f"{path} is not whole")
+        try:
+            return msgspec.json.decode(data[len(start) : -len(end)], type=kind)
+        except msgspec.DecodeError as error:
+            raise Broken(f"{path} cannot be read: {error}") from error
+
+
+def _folder(edition: str) -> str:
+    return f"{GALLERY}/{edition}"
+
+
+def _name(number: int) -> str:
+    return f"{number:05}.js"
 
 
 def _page_call(edition: str, number: int) -> str:
@@ -133,14 +181,3 @@ def _script(call: str, value: Any) -> bytes:
     # it stays a script wherever somebody may paste it.
     text = json.dumps(msgspec.to_builtins(value), separators=(",", ":")).replace("<", "\\u003c")
     return f"{call}{text});\n".encode("ascii")
-
-
-def _read(path: Path, call: str, kind: type[T]) -> T:
-    data = path.read_bytes()
-    start, end = call.encode(), b");\n"
-    if not data.startswith(start) or not data.endswith(end):
-        raise Broken(f"{path} is not whole")
-    try:
-        return msgspec.json.decode(data[len(start) : -len(end)], type=kind)
-    except msgspec.DecodeError as error:
-        raise Broken(f"{path} cannot be read: {error}") from error

@@ -6,14 +6,17 @@ load slowly, and what is too large to be decoded a second time is shown as the m
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from io import BytesIO
-from pathlib import Path
 
 from PIL import Image
 
 from fluxdrop import durable
 from fluxdrop.errors import FluxdropError
+from fluxdrop.folders import Folders, has_name
 from fluxdrop.gallery.entry import Thumbnail
+from fluxdrop.layout import GALLERY
 from fluxdrop.preprocess.picture import open_picture
 from fluxdrop.publish.result import Result
 
@@ -22,40 +25,67 @@ _LIGHT_PIXELS = 1024 * 1024
 _MOST_BYTES = 64 * 1024**2
 _MOST_PIXELS = 16_000_000
 _SIDE = 512
+_FOLDER = f"{GALLERY}/thumbnails"
+_SUFFIX = ".webp"
 
 
-def thumbnail_of(record: Result, picture: Path, folder: Path) -> Thumbnail:
-    """What is to stand for *picture*; a smaller copy is made in *folder* if it has to be.
+def thumbnail_of(record: Result, picture: str, folders: Folders) -> Thumbnail:
+    """What is to stand for *picture*, a path below outputs/, of which these are the *folders*; a
+    smaller copy is made among the gallery's files if it has to be.
 
     Raises OSError when the disk is in the way.
     """
     pixels = record.image.width * record.image.height
+    parent, _, name = picture.rpartition("/")
     try:
-        size = picture.stat().st_size
-    except FileNotFoundError:
+        size = os.stat(name, dir_fd=folders.fd(parent), follow_symlinks=False).st_size
+    except (FileNotFoundError, NotADirectoryError):
         return "picture"
     if size <= _LIGHT_BYTES and pixels <= _LIGHT_PIXELS:
         return "picture"
     if size > _MOST_BYTES or pixels > _MOST_PIXELS:
         return "preview"
     # The day keeps the folders small; the id stays the same when the gallery is made again.
-    target = folder / record.job_id[:8] / f"{record.job_id}.webp"
-    if target.exists():
+    day = f"{_FOLDER}/{record.job_id[:8]}"
+    made = f"{record.job_id}{_SUFFIX}"
+    if has_name(made, folders.fd(day, make=True)):
         return "made"
     try:
-        image, _ = open_picture(picture, max_file_bytes=_MOST_BYTES, max_pixels=_MOST_PIXELS)
-    except FluxdropError:
+        image, _ = open_picture(
+            name,
+            max_file_bytes=_MOST_BYTES,
+            max_pixels=_MOST_PIXELS,
+            folder=folders.fd(parent),
+        )
+    except (FluxdropError, NotADirectoryError, FileNotFoundError):
         return "preview"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    durable.write(target, _webp(image), sync=False)
+    durable.write_in(folders.fd(day, make=True), made, _webp(image), sync=False)
     return "made"
 
 
-def keep_thumbnails(folder: Path, job_ids: set[str]) -> None:
-    """Remove the smaller copies in *folder* that are of none of *job_ids*."""
-    for path in folder.glob("*/*.webp"):
-        if path.stem not in job_ids:
-            path.unlink()
+def keep_thumbnails(folders: Folders, job_ids: set[str]) -> None:
+    """Remove the smaller copies that are of none of *job_ids*, of the gallery in *folders*."""
+    for day in _days(folders):
+        with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            fd = folders.fd(day)
+            for name in os.listdir(fd):  # noqa: PTH208 - a descriptor
+                if name.endswith(_SUFFIX) and name.removesuffix(_SUFFIX) not in job_ids:
+                    os.unlink(name, dir_fd=fd)
+
+
+def sweep_thumbnails(folders: Folders) -> None:
+    """Remove what a killed process left half written, of the gallery in *folders*."""
+    for day in _days(folders):
+        with suppress(FileNotFoundError, NotADirectoryError):
+            durable.sweep(folders.fd(day))
+
+
+def _days(folders: Folders) -> list[str]:
+    try:
+        names = os.listdir(folders.fd(_FOLDER))  # noqa: PTH208 - a descriptor
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [f"{_FOLDER}/{name}" for name in names]
 
 
 def _webp(image: Image.Image) -> bytes:

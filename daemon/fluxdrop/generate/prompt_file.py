@@ -13,7 +13,7 @@ from fluxdrop.generate.infotext import Batch, parse_batch
 from fluxdrop.generate.request import RANGES, GenerationRequest
 
 MOST_PICTURES = 1000
-"""What one file may ask for."""
+"""What one file may ask for, whatever a station allows."""
 
 _DIVIDER = re.compile(r"^[ \t]*---[ \t]*\r?$", re.MULTILINE)
 _WEIGHT = re.compile(r"\([^()]*:\s*\d+(?:\.\d+)?\s*\)")
@@ -32,8 +32,8 @@ def is_divided(text: str) -> bool:
     return _DIVIDER.search(text) is not None
 
 
-def read_prompts(text: str) -> list[Wanted]:
-    """The pictures that a prompt file with *text* asks for, in its order.
+def read_prompts(text: str, most: int = MOST_PICTURES) -> list[Wanted]:
+    """The pictures that a prompt file with *text* asks for, in its order; *most* are possible.
 
     Prompts are divided by lines of three dashes; what is blank between them counts for nothing. The
     pictures of a batch have seeds that count on from the first, as in stable-diffusion-webui. Raises
@@ -52,12 +52,13 @@ def read_prompts(text: str) -> list[Wanted]:
                 hint=error.hint,
                 kind=error.kind,
             ) from error
-    if len(wanted) > MOST_PICTURES:
-        raise FluxdropError(
-            f"The file asks for {len(wanted):,} pictures; possible are {MOST_PICTURES:,}.",
-            hint="Divide it into several files.",
-            kind="prompt",
-        )
+        if len(wanted) > most:
+            raise FluxdropError(
+                f"The file asks for {len(wanted):,} pictures or more; possible here are {most:,}.",
+                hint="Divide it into several files, or have max_pictures_per_prompt in"
+                " fluxdrop.toml raised, which can be 1,000.",
+                kind="prompt",
+            )
     return wanted
 
 

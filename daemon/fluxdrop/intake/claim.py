@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from fluxdrop import faults
-from fluxdrop.intake.scan import Folders
+from fluxdrop.folders import Folders
 
 INPUT = "input"
 FAULT = "fault"

@@ -14,13 +14,14 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from fluxdrop.config import Settings
+from fluxdrop.folders import Folders
 from fluxdrop.intake import claim as claims
 from fluxdrop.intake.filesystem import filesystem_of, needs_polling
 from fluxdrop.intake.left import LeftAlone
 from fluxdrop.intake.names import Kind, is_ignored, kind_of
 from fluxdrop.intake.ready import Candidate, Gone, Hint, Patience, Ready, Wait
 from fluxdrop.intake.requests import Requests
-from fluxdrop.intake.scan import Folders, scan
+from fluxdrop.intake.scan import scan
 from fluxdrop.intake.watch import Watch
 from fluxdrop.layout import Root
 from fluxdrop.logs import get_logger

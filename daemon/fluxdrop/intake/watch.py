@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import warnings
@@ -64,10 +65,13 @@ class Watch:
         )
         try:
             self._observer.start()
-        except OSError:
+        except (OSError, RecursionError) as error:
             # It holds a thread and descriptors from its construction on.
             self._observer.stop()
-            raise
+            if isinstance(error, OSError):
+                raise
+            # watchdog goes down one call deeper for each folder in a folder.
+            raise OSError(errno.ENAMETOOLONG, "folders lie too deep in each other") from error
         self._threads = [
             thread
             for thread in threading.enumerate()

@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
+from fluxdrop import durable
 from fluxdrop.errors import FluxdropError
 from fluxdrop.jobs.job import Job
 from fluxdrop.layout import Root
@@ -50,7 +51,7 @@ class Danger:
     def __init__(self, root: Root, stage: Stage) -> None:
         self._stage = stage
         self._life = secrets.token_hex(8)
-        self._fd = os.open(_file(root, stage), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        self._fd = durable.open_own(_file(root, stage), os.O_RDWR | os.O_CREAT)
         self._named = 0
         """How many bytes of names may lie in the file."""
 
@@ -89,18 +90,19 @@ def count_deaths(root: Root) -> None:
         file = _file(root, stage)
         with suppress(FileNotFoundError):
             # Whatever a power cut left in the file, it only names what is there.
-            life, *in_hand = file.read_bytes().split() or [b""]
+            life, *in_hand = durable.read_own(file).split() or [b""]
             for folder in root.work.iterdir():
                 if os.fsencode(folder.name) in in_hand:
                     _count(_mark(folder, stage), life)
-            os.truncate(file, 0)
+            os.close(durable.open_own(file, os.O_WRONLY | os.O_TRUNC))
 
 
 def _count(mark: Path, life: bytes) -> None:
     lives = _lives(mark)
     if life in lives:
         return
-    with mark.open("ab") as file:
+    fd = durable.open_own(mark, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+    with os.fdopen(fd, "ab") as file:
         # Behind the last whole line may lie what an earlier try could not end.
         file.truncate(sum(len(one) + 1 for one in lives))
         file.write(life + b"\n")
@@ -108,7 +110,7 @@ def _count(mark: Path, life: bytes) -> None:
 
 def _lives(mark: Path) -> list[bytes]:
     """The lives in whole lines of the file *mark*, which need not be there."""
-    return mark.read_bytes().split(b"\n")[:-1] if mark.exists() else []
+    return durable.read_own(mark).split(b"\n")[:-1] if mark.exists() else []
 
 
 def deaths(folder: Path) -> Died | None:

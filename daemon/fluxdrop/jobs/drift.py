@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+from fluxdrop.errors import FluxdropError
 from fluxdrop.jobs.record import files_of
+from fluxdrop.jobs.regular import open_in_root
 from fluxdrop.layout import Root
 from fluxdrop.publish.result import Record, Result
 
@@ -40,7 +42,9 @@ def compare(
         return Drift("same" if outcome == "same" else "drifted", "", "", "", outcome)
     image = "same" if before.image.sha256 == after.image.sha256 else "other bytes"
     tensor = _tensors(
-        files_of(root, before_path, before)["tensor"], files_of(root, after_path, after)["tensor"]
+        root,
+        files_of(root, before_path, before)["tensor"],
+        files_of(root, after_path, after)["tensor"],
     )
     probabilities = _probabilities(before, after, tolerance)
     parts = (image, tensor, probabilities)
@@ -59,14 +63,21 @@ def _outcome(before: Record, after: Record) -> str:
     return "same" if said(before) == said(after) else f"{said(before)}, now {said(after)}"
 
 
-def _tensors(before: Path, after: Path) -> str:
+def _load(root: Root, path: Path) -> Any:
+    import numpy as np
+
+    with open_in_root(root.path, path, "tensor") as file:
+        return np.load(file, allow_pickle=False)
+
+
+def _tensors(root: Root, before: Path, after: Path) -> str:
     import numpy as np
 
     try:
-        old, new = (np.load(path, allow_pickle=False) for path in (before, after))
-    except FileNotFoundError:
-        return "gone"
-    except (OSError, ValueError):
+        old, new = (_load(root, path) for path in (before, after))
+    except FluxdropError as error:
+        return "gone" if isinstance(error.__cause__, FileNotFoundError) else "unreadable"
+    except (OSError, ValueError, MemoryError):
         return "unreadable"
     if old.shape != new.shape or old.dtype != new.dtype:
         return "other shape"

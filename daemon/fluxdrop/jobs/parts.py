@@ -41,8 +41,8 @@ def divide(
             folder = parts / f"{job.id}-{number}"
             copy = folder / job.input.relative_to(job.folder)
             copy.parent.mkdir(parents=True)
-            copy.write_bytes(data)
-            (folder / REQUEST).write_bytes(_request(job, request, number, len(requests)))
+            durable.put(copy, data)
+            durable.put(folder / REQUEST, _request(job, request, number, len(requests)))
             written += [copy, folder / REQUEST]
         folders = {parent for file in written for parent in file.parents if parts in parent.parents}
         durable.sync_all(written, [*folders, parts])

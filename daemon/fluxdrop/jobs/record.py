@@ -9,8 +9,10 @@ from pathlib import Path
 import msgspec
 
 from fluxdrop.errors import FluxdropError
+from fluxdrop.jobs.regular import open_in_root
 from fluxdrop.jobs.store import Row
 from fluxdrop.layout import Root
+from fluxdrop.publish.outputs import MOST_BYTES
 from fluxdrop.publish.result import Failure, Record, decode
 
 _ORIGINALS = (".jpg", ".webp")
@@ -25,7 +27,8 @@ def read_record(root: Root, row: Row) -> Record:
         raise FluxdropError(f"{row.id} is not finished", hint="Wait until it is.", kind="record")
     path = root.path / row.record
     try:
-        return decode(path.read_bytes())
+        with open_in_root(root.path, path, "record") as file:
+            return decode(file.read(MOST_BYTES))
     except OSError as error:
         raise FluxdropError(f"{path} cannot be read: {error.strerror}", kind="record") from error
     except msgspec.DecodeError as error:

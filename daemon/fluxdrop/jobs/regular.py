@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from io import BufferedReader, FileIO
 from pathlib import Path
 
+from fluxdrop.durable import NotRegularError, open_regular_fd
 from fluxdrop.errors import FluxdropError
+from fluxdrop.folders import open_folder
 
 ALLOW = (
     "Give the user that runs the daemon the right to read it (chmod a+r, or chmod g+r where they share"
@@ -30,17 +31,40 @@ _ITS_OWN = {
 }
 
 
-def open_regular(path: Path, kind: str, name: str = "") -> BufferedReader:
-    """Open the regular file *path* to read it; no symlink is followed, and nothing is waited for.
-    Errors call it *name*.
+def open_in_root(root: Path, path: Path, kind: str) -> BufferedReader:
+    """`open_regular` the file *path*; of one in a folder of *root*, no part of the way below that
+    folder may be a symlink."""
+    parts = path.relative_to(root).parts if path.is_relative_to(root) else ()
+    if len(parts) < 2:
+        return open_regular(path, kind)
+    top, *folders, name = parts
+    try:
+        folder = open_folder(root / top, "/".join(folders))
+    except OSError as error:
+        if error.errno not in _ITS_OWN:
+            raise
+        raise FluxdropError(f"{path} cannot be read: {error.strerror}", kind=kind) from error
+    try:
+        return open_regular(name, kind, str(path), folder)
+    finally:
+        os.close(folder)
+
+
+def open_regular(
+    path: Path | str, kind: str, name: str = "", folder: int | None = None
+) -> BufferedReader:
+    """Open the regular file *path*, relative to the open *folder* if one is given, to read it; no
+    symlink is followed, and nothing is waited for. Errors call it *name*.
 
     Raises FluxdropError of *kind* for what is no such file, of the kind ``unreadable`` for what may
     not be read, OSError for a filesystem in trouble.
     """
-    name = name or path.name
+    name = name or Path(path).name
     hint = "Drop a copy of it that is a regular file."
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = open_regular_fd(path, os.O_RDONLY, folder)
+    except NotRegularError as error:
+        raise FluxdropError(f"{name} is not a regular file", hint=hint, kind=kind) from error
     except OSError as error:
         if error.errno not in _ITS_OWN:
             raise
@@ -48,8 +72,5 @@ def open_regular(path: Path, kind: str, name: str = "") -> BufferedReader:
         if error.errno in _FORBIDDEN:
             kind, hint = "unreadable", ALLOW
         raise FluxdropError(f"{name} cannot be read: {reason}", hint=hint, kind=kind) from error
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise FluxdropError(f"{name} is not a regular file", hint=hint, kind=kind)
     # `os.fdopen` would ask whether this is a terminal.
     return BufferedReader(FileIO(fd), _BUFFER)

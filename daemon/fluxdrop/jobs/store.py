@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import sqlite3
+import stat
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -138,6 +139,17 @@ def _records(name: str) -> tuple[str, str]:
     return f"outputs/{name}.json", f"outputs/{FAILED}/{name}.error.json"
 
 
+def _refuse_other(path: Path) -> None:
+    """SQLite follows a symlink to its file, and writes to what is there. Raises FluxdropError."""
+    with contextlib.suppress(OSError):
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise FluxdropError(
+                f"{path} is not a regular file",
+                hint="Move it away; it is built again from outputs/.",
+                kind="index",
+            )
+
+
 _COLUMNS = ", ".join(Row._fields)
 _INSERT = f"INTO jobs ({_COLUMNS}) VALUES ({', '.join('?' * len(Row._fields))})"
 
@@ -171,6 +183,7 @@ class Store:
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self._lock = threading.Lock()
         self._path = path
+        _refuse_other(path)
         uri = f"{path.as_uri()}?mode={'ro' if read_only else 'rwc'}"
         if read_only and not path.exists():
             uri = ":memory:"

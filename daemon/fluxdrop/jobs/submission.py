@@ -23,7 +23,7 @@ from fluxdrop.generate.prompt_file import is_divided
 from fluxdrop.intake.claim import new_job_id, place
 from fluxdrop.intake.names import is_ignored, kind_of
 from fluxdrop.jobs.job import REQUEST, TENSOR, JobRequest
-from fluxdrop.jobs.regular import open_regular
+from fluxdrop.jobs.regular import open_in_root
 from fluxdrop.jobs.store import Row, Store
 from fluxdrop.layout import Root, holder
 from fluxdrop.moments import now
@@ -94,9 +94,9 @@ def submit_request(
     target = place(unfinished, str(path))
     try:
         target.parent.mkdir(parents=True)
-        _copy(source, target)
+        _copy(root, source, target)
         if tensor is not None:
-            _copy(tensor, unfinished / TENSOR)
+            _copy(root, tensor, unfinished / TENSOR)
         durable.write(unfinished / REQUEST, msgspec.json.encode(request))
         unfinished.rename(root.requests / job_id)
         durable.sync_folder(root.requests)
@@ -107,8 +107,8 @@ def submit_request(
     return job_id
 
 
-def _copy(source: Path, target: Path) -> None:
-    with open_regular(source, "request") as reader:
+def _copy(root: Root, source: Path, target: Path) -> None:
+    with open_in_root(root.path, source, "request") as reader:
         durable.write(target, reader.read())
 
 

@@ -27,16 +27,22 @@ _MOST_SCANS = 100
 
 
 def open_picture(
-    path: Path, *, max_file_bytes: int, max_pixels: int, name: str = ""
+    path: Path | str,
+    *,
+    max_file_bytes: int,
+    max_pixels: int,
+    name: str = "",
+    folder: int | None = None,
 ) -> tuple[Image.Image, str]:
-    """Decode the picture *path* upright; return it and its format: ``PNG``, ``JPEG`` or ``WEBP``.
+    """Decode the picture *path*, relative to the open *folder* if one is given, upright; return it
+    and its format: ``PNG``, ``JPEG`` or ``WEBP``.
     Errors call it *name*.
 
     The picture has 8 bits a channel and mode L, LA, RGB or RGBA. Raises FluxdropError, kind
     ``picture``, for a file that is no picture, is damaged, or is over a bound.
     """
-    name = name or path.name
-    with open_regular(path, "picture", name) as file:
+    name = name or Path(path).name
+    with open_regular(path, "picture", name, folder) as file:
         _check_bytes(name, file, max_file_bytes)
         try:
             with warnings.catch_warnings():

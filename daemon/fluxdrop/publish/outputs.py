@@ -1,34 +1,51 @@
-"""Reading back what lies in outputs/: the folder that all else can be made of again."""
+"""Reading back what lies in outputs/: the folder that all else can be made of again.
+
+Whoever may write to outputs/ may have put anything there, or may be exchanging it just now.
+"""
 
 from __future__ import annotations
 
-import os
+import re
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import closing
 
 import msgspec
 
 from fluxdrop.errors import FluxdropError
+from fluxdrop.folders import Folders, files_below
 from fluxdrop.jobs.regular import open_regular
 from fluxdrop.layout import Root
 from fluxdrop.publish.result import Record, decode
 
+MOST_BYTES = 1 << 26
+"""No record is larger."""
+
+_JOB_ID = re.compile(r"[0-9A-Za-z-]{1,64}")
+
 
 def records(root: Root) -> Iterator[tuple[Record, str]]:
     """Each record of *root* with its path below it; what is no record of ours is passed over."""
-    for current, _folders, files in os.walk(root.outputs):
-        for name in files:
-            if name.endswith(".json"):
-                path = Path(current, name)
-                record = read_record(path)
+    with closing(root.open_outputs()) as folders:
+        for path in files_below(root.outputs, skip=lambda name: name.startswith(".")):
+            if path.endswith(".json"):
+                record = read_record(folders, path)
                 if record is not None:
-                    yield record, path.relative_to(root.path).as_posix()
+                    yield record, f"{root.outputs.name}/{path}"
 
 
-def read_record(path: Path) -> Record | None:
-    """The record in the file *path*; None when it is gone or is no record of ours."""
+def read_record(folders: Folders, path: str) -> Record | None:
+    """The record in the file *path* of the *folders* below outputs/; None when it is gone or is no
+    record of ours."""
+    parent, _, name = path.rpartition("/")
     try:
-        with open_regular(path, "record") as file:
-            return decode(file.read())
+        with open_regular(name, "record", folder=folders.fd(parent)) as file:
+            data = file.read(MOST_BYTES + 1)
+        record = decode(data)
     except (FluxdropError, OSError, msgspec.DecodeError):
         return None
+    return record if len(data) <= MOST_BYTES and is_job_id(record.job_id) else None
+
+
+def is_job_id(text: str) -> bool:
+    """Whether *text* can be a job's id; then it is also a harmless name of a file."""
+    return _JOB_ID.fullmatch(text) is not None

@@ -48,14 +48,23 @@ class Plans:
         self._size = 0
         self._plans: dict[str, Plan] = {}
         if not path.exists():
-            path.touch()
+            os.close(durable.open_own(path, os.O_WRONLY | os.O_CREAT))
             durable.sync_folder(path.parent)
         # A line that a power cut tore is the last one: no name was given by it.
         with suppress(msgspec.DecodeError):
-            for data in re.findall(rb".*\n", path.read_bytes()):
+            for data in re.findall(rb".*\n", durable.read_own(path)):
                 self._enter(_DECODER.decode(data))
                 self._size += len(data)
         self._keep(set(job_ids))
+
+    def folders(self) -> set[str]:
+        """Where the files of all plans get their names, as paths below the root."""
+        paths = (
+            path
+            for plan in self._plans.values()
+            for path in (plan.record, *(t for _, t in plan.links))
+        )
+        return {path.rpartition("/")[0] for path in paths}
 
     def get(self, job_id: str) -> Plan | None:
         """The plan for the job *job_id*, if its names were decided."""
@@ -85,12 +94,12 @@ class Plans:
     def _keep(self, job_ids: set[str]) -> None:
         self._plans = {job_id: self._plans[job_id] for job_id in self._plans.keys() & job_ids}
         if not self._plans:
-            os.truncate(self._path, 0)
+            os.close(self._opened(os.O_WRONLY | os.O_TRUNC))
             self._size = 0
 
     def _write(self, lines: list[_Line]) -> None:
-        data = b"".join(msgspec.json.encode(line) + b"\n" for line in lines)
-        with self._path.open("r+b") as file:
+        data = b"".join(map(_encoded, lines))
+        with os.fdopen(self._opened(os.O_RDWR), "r+b") as file:
             # Behind the last whole line may lie what an earlier try could not end.
             file.truncate(self._size)
             file.seek(self._size)
@@ -101,3 +110,19 @@ class Plans:
         self._size += len(data)
         for line in lines:
             self._enter(line)
+
+    def _opened(self, flags: int) -> int:
+        try:
+            return durable.open_own(self._path, flags)
+        except OSError as error:
+            if error.errno not in durable.NOT_REGULAR:
+                raise
+        # Somebody else writes in .fluxdrop/, where all share everything.
+        lines = [_encoded(_Line(job_id, plan)) for job_id, plan in self._plans.items()]
+        durable.renew_own(self._path, b"".join(lines))
+        self._size = sum(map(len, lines))
+        return durable.open_own(self._path, flags)
+
+
+def _encoded(line: _Line) -> bytes:
+    return msgspec.json.encode(line) + b"\n"

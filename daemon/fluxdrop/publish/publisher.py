@@ -13,12 +13,14 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
 from fluxdrop import durable, faults
+from fluxdrop.folders import Folders
 from fluxdrop.jobs.job import RECORD, Job
 from fluxdrop.jobs.spares import Spares
 from fluxdrop.jobs.store import Row, Store
@@ -34,6 +36,7 @@ log = get_logger("fluxdrop.publish")
 # What a filesystem says of a name that it does not take, whatever is free.
 _REFUSED = {errno.EINVAL, errno.EILSEQ, errno.ENAMETOOLONG}
 _MOST_REFUSALS = 2
+_MOST_OPEN = 64
 
 
 class Finished(NamedTuple):
@@ -62,15 +65,26 @@ class Published(NamedTuple):
 class Publisher:
     """Gives names. One thread owns a publisher, and no other publisher serves its root."""
 
-    def __init__(self, root: Root, store: Store) -> None:
+    def __init__(
+        self, root: Root, store: Store, moved_on: Callable[[], None] = lambda: None
+    ) -> None:
+        """*moved_on* is called now and then while a large file is copied."""
         self._root = root
         self._store = store
+        self._moved_on = moved_on
+        self._folders = {
+            root.outputs.name: root.open_outputs(_MOST_OPEN),
+            root.generated.name: Folders(root.generated, _MOST_OPEN),
+            root.preprocessed.name: Folders(root.preprocessed, _MOST_OPEN),
+        }
         self._chooser = NameChooser()
         self._refused: Counter[str] = Counter()
         """How many times a filesystem refused the name of each job."""
         self._plans = Plans(root.plans, (path.name for path in root.work.iterdir()))
         self.spares = Spares(root.spares)
         """The folders of what was published."""
+        self._unswept = self._plans.folders()
+        """Where a killed daemon may have left a copy that was not whole."""
 
     def publish(self, batch: Sequence[Finished]) -> Published:
         """Publish all of *batch*, with one wait for the disk a step."""
@@ -116,6 +130,27 @@ class Publisher:
     ) -> Published:
         """Give the names of each plan, enter the jobs in the index and remove their folders; what is
         not among *records*, by the jobs' folders, is read from there."""
+        try:
+            self._sweep()
+            return self._perform(planned, records)
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        """Keep no folder open for long: somebody may move it elsewhere."""
+        for folders in self._folders.values():
+            folders.close()
+
+    def _sweep(self) -> None:
+        while self._unswept:
+            path = next(iter(self._unswept))
+            with suppress(FileNotFoundError, NotADirectoryError):
+                durable.sweep(self._fd(path))
+            self._unswept.remove(path)
+
+    def _perform(
+        self, planned: Sequence[tuple[Path, Plan]], records: Mapping[Path, Record]
+    ) -> Published:
         done: list[tuple[Path, Record, str]] = []
         void = []
         parents: set[str] = set()
@@ -136,7 +171,7 @@ class Publisher:
             done.append((folder, record, plan.record))
         rows = [row_of(record, path) for _, record, path in done]
         with waiting():
-            durable.sync_all([], [self._root.path / parent for parent in sorted(parents)])
+            self._sync(parents)
             faults.point("folders-synced")
             self._store.finished(rows)
             faults.point("index-told")
@@ -151,7 +186,10 @@ class Publisher:
         self._refused[folder.name] += 1
         plan = self.planned(folder)
         if plan is not None:
-            self._take_back(folder, plan)
+            try:
+                self._take_back(folder, plan)
+            finally:
+                self._close()
 
     def planned(self, folder: Path) -> Plan | None:
         """The plan for the job in *folder*, if its names were decided."""
@@ -182,23 +220,23 @@ class Publisher:
         parents = {parent for target in targets for parent in _parents(target)}
         try:
             try:
-                _give_all(links)
+                self._give_all(links)
             except (FileNotFoundError, NotADirectoryError):
-                for parent in sorted(parents):
-                    _make(f"{self._root.path}/{parent}")
-                _give_all(links)
-        except durable.NameTakenError:
+                self._make(parents)
+                self._give_all(links)
+        except (durable.NameTakenError, NotADirectoryError) as error:
             self._take_back(folder, plan)
-            raise
+            raise durable.NameTakenError(str(error)) from error
         return parents
 
     def _take_back(self, folder: Path, plan: Plan) -> None:
         for source, target in self._links(folder, plan):
+            parent, _, name = target.rpartition("/")
             try:
-                durable.take_name_back(Path(source), Path(target))
+                durable.take_name_back(source, name, self._fd(parent))
             except OSError as error:
                 # Nothing has a name that cannot be.
-                if error.errno not in {*_REFUSED, errno.ENOTDIR}:
+                if error.errno not in {*_REFUSED, errno.ENOTDIR, errno.ENOENT}:
                     raise
         faults.point("names-taken-back")
         self._plans.take_back(folder.name)
@@ -207,10 +245,49 @@ class Publisher:
     def _links(self, folder: Path, plan: Plan) -> list[tuple[str, str]]:
         """What gets which name by *plan*, the record last."""
         pairs = [*plan.links, (os.fsencode(RECORD), plan.record)]
-        return [
-            (f"{folder}/{os.fsdecode(source)}", f"{self._root.path}/{target}")
-            for source, target in pairs
-        ]
+        return [(f"{folder}/{os.fsdecode(source)}", target) for source, target in pairs]
+
+    def _give_all(self, links: Sequence[tuple[str, str]]) -> None:
+        to_move = []
+        for source, target in links:
+            parent, _, name = target.rpartition("/")
+            if not self._give(source, name, self._fd(parent)):
+                to_move.append((source, name, parent))
+        for source, name, parent in to_move:
+            if os.path.lexists(source):
+                durable.move_name(source, name, self._fd(parent))
+
+    def _give(self, source: str, name: str, folder: int) -> bool:
+        """Give *source* the *name* in the open *folder*; False where it can only be moved, or was
+        already."""
+        if not _is_plain(source):
+            return False
+        try:
+            durable.give_name(source, name, folder, self._moved_on)
+            faults.point("name-given")
+        except PermissionError:
+            # Linux lets nobody link a file of somebody else's that they may not read and write.
+            if os.access(source, os.R_OK):
+                raise
+            return False
+        return True
+
+    def _make(self, parents: set[str]) -> None:
+        self._close()
+        for parent in sorted(parents):
+            self._fd(parent, make=True)
+
+    def _sync(self, parents: set[str]) -> None:
+        """Wait until the names in *parents* are on the disk."""
+        for parent in sorted(parents):
+            # Who moved it away meanwhile has the files.
+            with suppress(FileNotFoundError, NotADirectoryError):
+                durable.sync_open_folder(self._fd(parent))
+
+    def _fd(self, path: str, *, make: bool = False) -> int:
+        """The open folder *path*, relative to the root, until the next call."""
+        top, _, folder = path.partition("/")
+        return self._folders[top].fd(folder, make=make)
 
     def _discard(self, folder: Path) -> bool:
         """Remove the job's *folder*; whether it is gone from the jobs in hand."""
@@ -234,14 +311,6 @@ def _prepare(finished: Finished, name: str, record: Record) -> Plan:
     return Plan(links=links, record=finished.record_path(name))
 
 
-def _make(folder: str) -> None:
-    if not os.path.isdir(folder):  # noqa: PTH112 - hot path
-        try:
-            Path(folder).mkdir(exist_ok=True)
-        except (FileExistsError, NotADirectoryError):
-            raise durable.NameTakenError(folder) from None
-
-
 def _is_plain(path: str) -> bool:
     try:
         return stat.S_ISREG(os.lstat(path).st_mode)
@@ -254,42 +323,15 @@ def _is_readable(path: Path) -> bool:
 
 
 def _is_other_than_folder(path: str) -> bool:
-    return not os.path.isdir(path) and os.path.lexists(path)  # noqa: PTH112 - hot path
+    try:
+        return not stat.S_ISDIR(os.lstat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _parents(path: str) -> Iterator[str]:
     while path := path.rpartition("/")[0]:
         yield path
-
-
-def _give_all(links: Sequence[tuple[str, str]]) -> None:
-    to_move = [link for link in links if not _give(*link)]
-    for source, target in to_move:
-        _move(source, target)
-
-
-def _give(source: str, target: str) -> bool:
-    """Give *source* the name *target*; False where it can only be moved, or was already."""
-    if not _is_plain(source):
-        return False
-    try:
-        durable.give_name(source, target)
-        faults.point("name-given")
-    except PermissionError:
-        # Linux lets nobody link a file of somebody else's that they may not read and write.
-        if os.access(source, os.R_OK):
-            raise
-        return False
-    return True
-
-
-def _move(source: str, target: str) -> None:
-    if not os.path.lexists(source):
-        return
-    # Only the daemon that holds the root's lock names files here, so nothing comes in between.
-    if os.path.lexists(target):
-        raise durable.NameTakenError(target)
-    Path(source).rename(target)
 
 
 def row_of(record: Record, path: str) -> Row:

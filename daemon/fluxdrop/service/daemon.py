@@ -60,8 +60,6 @@ class Daemon:
         self._trouble = Trouble("disk")
         self._lock: RootLock | None = None
         self._loop: MainLoop | None = None
-        self.done = 0
-        self.failed = 0
         self.left: dict[str, str] = {}
         """What could not even be claimed when `run` ended, and why."""
 
@@ -75,6 +73,16 @@ class Daemon:
         if self._loop is not None:
             self._loop.reload_wanted = True
             self._mailbox.wake()
+
+    @property
+    def done(self) -> int:
+        """How many jobs came through."""
+        return self._loop.done if self._loop is not None else 0
+
+    @property
+    def failed(self) -> int:
+        """How many jobs failed."""
+        return self._loop.failed if self._loop is not None else 0
 
     @property
     def healthy(self) -> bool:
@@ -113,6 +121,7 @@ class Daemon:
         lock = RootLock(self._root)
         try:
             faults.point("root-locked")
+            self._root.sweep()
             self._root.check()
             faults.point("root-checked")
             forget_answers(self._root)
@@ -138,6 +147,9 @@ class Daemon:
                     log.info("stopping", done=self.done, failed=self.failed)
                     faults.point("stopping")
                     line.stop()
+                    if self._loop is not None:
+                        # What ended in the meantime is to be told of, too.
+                        self._loop.read_mailbox()
                     with suppress(OSError):
                         self._root.heartbeat.unlink()
 
@@ -171,7 +183,6 @@ class Daemon:
             try:
                 self._loop.run()
             finally:
-                self.done, self.failed = self._loop.done, self._loop.failed
                 self.left = intake.left
 
     def _is_there(self) -> bool:

@@ -13,10 +13,11 @@ from fluxdrop import durable, faults
 from fluxdrop.child import ChildDied
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
+from fluxdrop.generate.bounds import check_bounds
 from fluxdrop.generate.failures import cancelled
 from fluxdrop.generate.generator import Generator, Order
 from fluxdrop.generate.messages import Made
-from fluxdrop.generate.prompt_file import read_prompts
+from fluxdrop.generate.prompt_file import MOST_PICTURES, read_prompts
 from fluxdrop.generate.request import Generated, GenerationRequest
 from fluxdrop.jobs.job import Job, file_sha256
 from fluxdrop.jobs.parts import divide
@@ -160,9 +161,14 @@ class Generating(Handler[Prompt]):
         text = read_prompt(job.input, self._settings.max_prompt_bytes, job.name)
         job.sha256 = file_sha256(job.input)
         job.prompt = text.strip()
-        prompts = read_prompts(text)
         part = job.request.part
-        if part is not None or (job.request.generation is None and len(prompts) > 1):
+        asked = job.request.generation
+        is_whole_file = part is None and asked is None
+        most = self._settings.max_pictures_per_prompt if is_whole_file else MOST_PICTURES
+        prompts = read_prompts(text, most)
+        for wanted in [asked] if asked else [prompt.request for prompt in prompts]:
+            check_bounds(wanted, self._settings)
+        if part is not None or (asked is None and len(prompts) > 1):
             new = self._parts.setdefault(job.id, [])
             divide(job, [prompt.request for prompt in prompts], new)
             self._announce_parts(job)

@@ -99,10 +99,10 @@ class Heartbeat:
     def _overwrite(self, data: bytes) -> None:
         # A full disk takes no new file, and just then `status` should have news. What the file has
         # already can be written over; a reader that comes in between reads again.
-        room = max(self._path.stat().st_size, _BLOCK)
-        if len(data) > room:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
-        with self._path.open("r+b") as file:
+        with os.fdopen(durable.open_own(self._path, os.O_RDWR), "r+b") as file:
+            room = max(os.fstat(file.fileno()).st_size, _BLOCK)
+            if len(data) > room:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
             file.write(data)
             file.truncate()
 
@@ -110,6 +110,6 @@ class Heartbeat:
 def read(path: Path) -> Beat | None:
     """The last beat at *path*; None when there is none, or none that this version understands."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Beat)
+        return msgspec.json.decode(durable.read_own(path), type=Beat)
     except (OSError, msgspec.DecodeError):
         return None

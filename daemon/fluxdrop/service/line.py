@@ -27,6 +27,7 @@ from fluxdrop.service.opening import Models, Opening
 from fluxdrop.service.predicting import Predicting
 from fluxdrop.service.preprocessing import Preprocessing
 from fluxdrop.service.publishing import Publishing
+from fluxdrop.service.pulse import moved_on
 from fluxdrop.service.shutdown import Shutdown
 from fluxdrop.service.stage import Context, Stage
 from fluxdrop.service.waiting import Waiting
@@ -72,7 +73,7 @@ class Line:
 
     def _make_publishing(self, context: Context) -> Stage[Finished]:
         self._publish = Publishing(
-            Publisher(self._root, self._store),
+            Publisher(self._root, self._store, moved_on),
             self._mailbox,
             context.deaths,
             again=self._fail_to_publish,
@@ -86,6 +87,7 @@ class Line:
             batch,
             Danger(self._root, "predict"),
             self._mailbox,
+            context.defects,
             open_first=self._open_first,
             close_further=self._close_further,
             hand_on=self._publishing.put,

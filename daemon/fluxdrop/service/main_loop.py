@@ -116,6 +116,11 @@ class MainLoop:
             if self._once and not self._busy:
                 return
 
+    def read_mailbox(self) -> None:
+        """Do what the messages that are there ask for."""
+        for message in self._mailbox.receive():
+            self._attempt(self._messages_trouble, partial(self._handle, message))
+
     @property
     def _busy(self) -> bool:
         return bool(self._intake.waiting or self._admission.busy or self._changes.busy)
@@ -132,8 +137,7 @@ class MainLoop:
         self._attempt(self._scan_trouble, step)
         self._pulse.beat()
         self._line.check()
-        for message in self._mailbox.receive():
-            self._attempt(self._messages_trouble, partial(self._handle, message))
+        self.read_mailbox()
         self._attempt(self._jobs_trouble, self._take)
         self._attempt(self._orders_trouble, self._take_orders)
         self._attempt(self._changes_trouble, self._change)

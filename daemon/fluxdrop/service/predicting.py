@@ -15,6 +15,7 @@ from fluxdrop.jobs.danger import Danger
 from fluxdrop.predict.classify import label_probabilities
 from fluxdrop.publish import outcome
 from fluxdrop.publish.publisher import Finished
+from fluxdrop.service.defects import Defects
 from fluxdrop.service.mailbox import Mailbox, ModelChanged, ModelRefused
 from fluxdrop.service.stage import TEND_SECONDS, Batch, Handler
 from fluxdrop.service.work import Fail, Model, Prepared, Retire, Swap
@@ -34,6 +35,7 @@ class Predicting(Handler[Prepared | Retire | Swap]):
         batch_size: int,
         danger: Danger,
         mailbox: Mailbox,
+        defects: Defects,
         *,
         open_first: Callable[[], Model],
         close_further: Callable[[], None],
@@ -43,6 +45,7 @@ class Predicting(Handler[Prepared | Retire | Swap]):
         self.most = batch_size
         self._danger = danger
         self._mailbox = mailbox
+        self._defects = defects
         self._open_first = open_first
         self._close_further = close_further
         self._hand_on = hand_on
@@ -69,7 +72,7 @@ class Predicting(Handler[Prepared | Retire | Swap]):
                     self._swap(swap)
                     batch.settle(swap)
                 case Retire(model) as retire:
-                    model.engine.close()
+                    self._end(model)
                     batch.settle(retire)
                 case Prepared() as first:
                     items = _alike(first, batch.open)
@@ -80,7 +83,7 @@ class Predicting(Handler[Prepared | Retire | Swap]):
         """See `Handler.give_up`."""
         if isinstance(item, Prepared):
             self._fail(item.job, "predict", error)
-        elif isinstance(item, Swap) and item.model is not self.model:
+        elif isinstance(item, Swap):
             self._mailbox.post(ModelRefused(error))
 
     def tend(self) -> None:
@@ -97,12 +100,17 @@ class Predicting(Handler[Prepared | Retire | Swap]):
 
     def _swap(self, swap: Swap) -> None:
         before, self.model = self.model, swap.model
+        if before is not None and before is not swap.model:
+            self._end(before)
+        faults.point("model-swapped")
+        self._mailbox.post(ModelChanged(swap.model))
+
+    def _end(self, model: Model) -> None:
         try:
-            if before is not None and before is not swap.model:
-                before.engine.close()
-        finally:
-            faults.point("model-swapped")
-            self._mailbox.post(ModelChanged(swap.model))
+            model.engine.close()
+        except Exception as error:
+            # No picture's fault, nor the new model's.
+            self._defects.record(self.name, error, model=model.bundle.name)
 
     def _predict(
         self, model: Model, items: Sequence[Prepared], batch: Batch[Prepared | Retire | Swap]

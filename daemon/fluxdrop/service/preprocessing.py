@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 import zlib
@@ -9,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import groupby
+from pathlib import Path
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -22,7 +24,7 @@ from fluxdrop.generate.failures import cancelled
 from fluxdrop.intake.fault import Fault
 from fluxdrop.jobs.danger import Danger
 from fluxdrop.jobs.job import Job, file_sha256
-from fluxdrop.jobs.regular import ALLOW
+from fluxdrop.jobs.regular import ALLOW, open_regular
 from fluxdrop.jobs.store import Store
 from fluxdrop.preprocess.picture import open_picture
 from fluxdrop.preprocess.tensor import fit, normalise, npy, to_preview
@@ -32,6 +34,7 @@ from fluxdrop.service.stage import Batch, Handler
 from fluxdrop.service.waiting import Waiting
 from fluxdrop.service.work import Fail, Model, Pictured, Prepared, Retire, Swap
 
+_COPIED_AT_ONCE = 1 << 20
 # A stronger compression would take longer than all else of a small picture, and save little of it.
 _PREVIEW: dict[str, Any] = {"format": "PNG", "compress_type": zlib.Z_RLE}
 _SUFFIXES = {"JPEG": ".jpg", "WEBP": ".webp"}
@@ -160,13 +163,14 @@ class Preprocessing(Handler[Pictured | Swap]):
         )
         original = None
         if file_format != "PNG":
-            image.save(job.image, format="PNG")
+            with os.fdopen(durable.create(job.image), "wb") as converted:
+                image.save(converted, format="PNG")
             faults.point("picture-converted")
             source, original = job.image, job.input
             job.sha256 = file_sha256(job.input)
         elif source == job.input and source.stat().st_nlink > 1:
             # A result must not change when somebody writes to the file under its other name.
-            shutil.copyfile(source, job.image)
+            _copy(source, job.image)
             source = job.image
         digest = file_sha256(source)
         if item.generated is None and original is None:
@@ -248,6 +252,14 @@ def _fault(name: str, fault: Fault) -> FluxdropError:
         "incomplete": ("is not whole", "Copy or save it again and drop it once more."),
     }[fault.kind]
     return FluxdropError(f"{name} {what}: {fault.reason}", hint=hint, kind=fault.kind)
+
+
+def _copy(source: Path, target: Path) -> None:
+    with (
+        open_regular(source, "unreadable") as reader,
+        os.fdopen(durable.create(target), "wb") as writer,
+    ):
+        shutil.copyfileobj(reader, writer, _COPIED_AT_ONCE)
 
 
 def _recorded(job: Job, model: Model) -> NDArray[np.float32]:
