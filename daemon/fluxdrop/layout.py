@@ -45,6 +45,11 @@ class Root:
         return self.path / "outputs"
 
     @cached_property
+    def shared(self) -> tuple[Path, ...]:
+        """The folders that people share; all else is the owner's."""
+        return self.inbox, self.outputs, self.generated, self.preprocessed
+
+    @cached_property
     def failed(self) -> Path:
         """The untouched inputs that could not be done, each with its error JSON."""
         return self.outputs / FAILED
@@ -71,8 +76,13 @@ class Root:
 
     @cached_property
     def requests(self) -> Path:
-        """Jobs that commands hand to the daemon, one folder each, moved in whole."""
+        """What commands ask of the daemon, one file each, moved in whole."""
         return self.state / "requests"
+
+    @cached_property
+    def refused(self) -> Path:
+        """What lay in requests/ and is no request."""
+        return self.state / "refused"
 
     @cached_property
     def logs(self) -> Path:
@@ -122,7 +132,6 @@ class Root:
             self.preprocessed,
             self.failed,
             self.work,
-            self.requests,
             self.logs,
             self.graphs,
             self.models,
@@ -131,6 +140,8 @@ class Root:
         try:
             for folder in folders:
                 folder.mkdir(parents=True, exist_ok=True)
+            # Whether anybody else may leave requests is the owner's to say (`fluxdrop init --group`).
+            self.requests.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise FluxdropError(
                 f"{error.filename} cannot be made: {error.strerror}.",

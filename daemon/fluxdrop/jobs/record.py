@@ -9,11 +9,14 @@ from pathlib import Path
 import msgspec
 
 from fluxdrop.errors import FluxdropError
+from fluxdrop.jobs.regular import open_below
 from fluxdrop.jobs.store import Row
 from fluxdrop.layout import Root
 from fluxdrop.publish.result import Failure, Record, decode
 
 _ORIGINALS = (".jpg", ".webp")
+# With many more labels than any model has.
+_MOST_BYTES = 64 * 1024**2
 
 
 def read_record(root: Root, row: Row) -> Record:
@@ -25,7 +28,11 @@ def read_record(root: Root, row: Row) -> Record:
         raise FluxdropError(f"{row.id} is not finished", hint="Wait until it is.", kind="record")
     path = root.path / row.record
     try:
-        return decode(path.read_bytes())
+        with open_below(root.path, path, "record") as file:
+            data = file.read(_MOST_BYTES + 1)
+        if len(data) > _MOST_BYTES:
+            raise FluxdropError(f"{path} is too large to be a result of fluxdrop", kind="record")
+        return decode(data)
     except OSError as error:
         raise FluxdropError(f"{path} cannot be read: {error.strerror}", kind="record") from error
     except msgspec.DecodeError as error:

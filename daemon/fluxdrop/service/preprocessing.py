@@ -22,7 +22,7 @@ from fluxdrop.generate.failures import cancelled
 from fluxdrop.intake.fault import Fault
 from fluxdrop.jobs.danger import Danger
 from fluxdrop.jobs.job import Job, file_sha256
-from fluxdrop.jobs.regular import ALLOW
+from fluxdrop.jobs.regular import ALLOW, open_regular
 from fluxdrop.jobs.store import Store
 from fluxdrop.preprocess.picture import open_picture
 from fluxdrop.preprocess.tensor import fit, normalise, npy, to_preview
@@ -252,7 +252,8 @@ def _fault(name: str, fault: Fault) -> FluxdropError:
 
 def _recorded(job: Job, model: Model) -> NDArray[np.float32]:
     try:
-        tensor: NDArray[np.float32] = np.load(job.tensor, allow_pickle=False)
+        with open_regular(job.tensor, "tensor") as file:
+            tensor: NDArray[np.float32] = np.load(file, allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise FluxdropError(f"The recorded tensor is damaged: {error}", kind="tensor") from error
     wanted = model.bundle.spec.input.shape
