@@ -50,16 +50,60 @@ def load_trusted(root: Root, flags: Mapping[str, Any]) -> Settings:
     raises.
     """
     if not config.load(None, flags).shared_root:
-        refuse(root, of_settings(root))
+        refuse(root, _before_settings(root))
     settings = config.load(root.path, flags)
     if not settings.shared_root:
         refuse(root, of_state(root))
     return settings
 
 
+def _before_settings(root: Root) -> Iterator[Fault]:
+    """What keeps the settings from being believed; with it all else that is wrong, to be mended at once."""
+    faults = list(of_settings(root))
+    yield from faults
+    if faults:
+        yield from of_state(root)
+
+
 def narrow_umask() -> None:
     """Have nothing that this process makes be written by anybody but its user."""
     os.umask(os.umask(0o077) | _OTHERS)
+
+
+def open_to_group(root: Root, user: str | None, group: str) -> None:
+    """Let *group* read *root*, drop files into its inbox and leave requests, and do nothing else there;
+    all folders belong to *user*, this process's by default.
+
+    Raises FluxdropError where one is not known, or this process may not do that.
+    """
+    try:
+        uid = os.geteuid() if user is None else pwd.getpwnam(user).pw_uid
+        gid = grp.getgrnam(group).gr_gid
+    except KeyError as error:
+        raise FluxdropError(f"{str(error.args[0]).capitalize()}", kind="root") from error
+    modes = dict.fromkeys(
+        [root.path, *root.shared, root.failed, root.state, *_folders(root.state)], 0o2750
+    )
+    # Into requests/ anybody of the group may put a file, see no other's and take none away.
+    modes |= {root.inbox: 0o2770, root.requests: 0o3730}
+    try:
+        for folder, mode in modes.items():
+            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fchown(fd, uid, gid)
+                os.fchmod(fd, mode)
+            finally:
+                os.close(fd)
+    except OSError as error:
+        raise FluxdropError(
+            f"{folder} cannot be given to {_user(uid)} and {_group(gid)}: {error.strerror}",
+            hint="Run it as root, or as a member of the group who owns the folder.",
+            kind="root",
+        ) from error
+
+
+def _folders(folder: Path) -> list[Path]:
+    return [path for path in _entries(folder) if path.is_dir() and not path.is_symlink()]
 
 
 def refuse(root: Root, faults: Iterable[Fault]) -> None:
