@@ -513,6 +513,18 @@ def test_member_asks_while_nothing_runs(station: Root) -> None:
     assert {first.id, asked} == {row.id for row in rows(station)}
 
 
+@needs_root
+def test_member_reads_after_a_kill(station: Root, samples: Path) -> None:
+    """A member reads the index that a killed daemon left, with what had ended last."""
+    with serving(station, **QUICK) as daemon:
+        shutil.copyfile(samples / "round_circle_01.png", station.inbox / "circle.png")
+        daemon.wait_until(lambda: len(rows(station)) == 2, "two rows")
+
+    found = as_member(lambda: sorted(row.source for row in rows(station)))
+
+    assert ["circle.png", "ring.png"] == found
+
+
 def attempts(root: Root) -> dict[str, Callable[[], object]]:
     """What a member is not to get done, by what it is called."""
     request = f"{new_job_id()}.request.json"

@@ -135,7 +135,7 @@ def load_bundle(model: str, own: Path | None = None) -> Bundle:
             kind="model",
         )
     if kind == "flux":
-        _refuse_others_code(folder)
+        refuse_others_code(folder)
     try:
         spec = msgspec.toml.decode((folder / "model.toml").read_bytes(), type=BundleSpec)
         if kind == "flux":
@@ -187,7 +187,10 @@ def _refuse_shared(folder: Path, own: Path | None) -> None:
                 )
 
 
-def _refuse_others_code(folder: Path) -> None:
+def refuse_others_code(folder: Path) -> None:
+    """Raise FluxdropError, kind ``model``, where anybody but root and this process's user can change the
+    native model in *folder*.
+    """
     fault = next(of_code(folder), None)
     if fault is not None:
         raise FluxdropError(
