@@ -244,14 +244,11 @@ def onnx(folder: Path) -> Path:
     return Path(shutil.copytree(models_folder() / "round-or-angular", folder))
 
 
-@pytest.mark.parametrize("place", ["inbox", "outputs", "generated_images", "preprocessed_images"])
 @pytest.mark.parametrize("make", [native, onnx])
 @pytest.mark.parametrize("by", ["fluxdrop.toml", "environment", "model use"])
-def test_no_model_of_a_shared_folder(
-    root: Root, place: str, make: Callable[[Path], Path], by: str
-) -> None:
-    """No model is taken from where people drop files or find results, whoever names it."""
-    folder = make(root.path / place / ".m")
+def test_no_model_of_the_inbox(root: Root, make: Callable[[Path], Path], by: str) -> None:
+    """No model is taken from the inbox, whoever names it, and no code there is run."""
+    folder = make(root.inbox / ".m")
     if by == "model use":
         done = fluxdrop("model", "use", folder, "--root", root.path)
     elif by == "environment":
@@ -264,6 +261,16 @@ def test_no_model_of_a_shared_folder(
     reason = "There is no model bundle" if by == "model use" else "where others may write"
     assert reason in done.stderr
     assert not (folder / "was-run").exists()
+
+
+@pytest.mark.parametrize("place", ["outputs/failed", "generated_images", "preprocessed_images"])
+@pytest.mark.parametrize("make", [native, onnx])
+def test_no_model_of_a_shared_folder(root: Root, place: str, make: Callable[[Path], Path]) -> None:
+    """Nor is one taken from where people find results."""
+    folder = make(root.path / place / "m")
+
+    with pytest.raises(FluxdropError, match="where others may write"):
+        load_bundle(str(folder), root.models)
 
 
 @pytest.mark.parametrize("way", ["link", "linked inbox", "another root"])
