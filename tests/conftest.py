@@ -26,6 +26,9 @@ from fluxdrop.layout import Root, holder
 # Where a test imports torch itself, as `fluxdrop.generate.generator` has it for the process that does.
 os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", tempfile.gettempdir())
 
+# What tests put into roots themselves is their owner's alone; see fluxdrop.ownership.
+os.umask(0o022)
+
 pytest_plugins = ["generators", "provisioning", "station"]
 
 SAMPLES = Path(__file__).parents[1] / "examples"

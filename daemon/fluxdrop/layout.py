@@ -127,9 +127,12 @@ class Root:
     def create(self) -> None:
         """Make the folders that are missing. Raises FluxdropError when that cannot be."""
         folders = (
+            self.path,
+            self.state,
             self.inbox,
             self.generated,
             self.preprocessed,
+            self.outputs,
             self.failed,
             self.work,
             self.logs,
@@ -139,7 +142,8 @@ class Root:
         )
         try:
             for folder in folders:
-                folder.mkdir(parents=True, exist_ok=True)
+                # Whatever the umask, nobody else may write there: else it would not be served.
+                folder.mkdir(mode=0o755, parents=True, exist_ok=True)
             # Whether anybody else may leave requests is the owner's to say (`fluxdrop init --group`).
             self.requests.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
