@@ -22,15 +22,15 @@ from published import done, failed, publish
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.gallery.gallery import Gallery
-from fluxdrop.jobs.job import JobRequest
-from fluxdrop.jobs.submission import submit_request
+from fluxdrop.jobs.replay import build_replay, plan_replay
+from fluxdrop.jobs.store import Store
 from fluxdrop.layout import GALLERY, Root, RootLock
 from fluxdrop.publish.outputs import records
 from fluxdrop.publish.plans import Plan, Plans
 
 FIXED = ["lock", "plans.jsonl", "daemon.json", "gallery.lock", "model", "in-preprocess"]
 FIXED += ["in-predict", "jobs.sqlite3", "jobs.sqlite3-wal", "logs/fluxdrop.log"]
-FOLDERS = ["work", "spares", "requests", "logs", "graphs", "models", "answers"]
+FOLDERS = ["work", "spares", "requests", "refused", "logs", "graphs", "models", "answers"]
 QUICK = {"engine": "onnxruntime", "settle_seconds": 0.1, "scan_seconds": 1, "log_level": "error"}
 
 
@@ -259,15 +259,22 @@ def test_thumbnail_of_a_private_picture(root: Root, outside: Outside, tmp_path: 
 
 
 def test_replay_through_a_link(root: Root, tmp_path: Path) -> None:
-    """A replay takes no input from behind a link that somebody put among the results."""
-    private = tmp_path / "private"
-    private.mkdir()
-    (private / "cat.png").write_bytes(b"private")
-    (root.outputs / "sub").symlink_to(private)
-    with pytest.raises(FluxdropError, match="cannot be read: Not a directory"):
-        submit_request(root, JobRequest(), "cat.png", root.outputs / "sub" / "cat.png")
+    """A replay takes no input from behind a link that somebody put among the results, also after it was planned."""
+    finished = done(root, "sub/cat.png")
+    publish(root, [finished])
+    with closing(Store(root.database, read_only=True)) as store:
+        row = store.get(finished.job.id)
+    assert row is not None
+    planned = plan_replay(root, row)
+    (root.outputs / "sub").rename(tmp_path / "private")
+    (root.outputs / "sub").symlink_to(tmp_path / "private")
+    making = root.work / ".making-one"
+    with pytest.raises(FluxdropError, match="a folder on the way is gone or is a symlink"):
+        build_replay(root, planned, making, 1000)
+    with pytest.raises(FluxdropError, match="a folder on the way is gone or is a symlink"):
+        plan_replay(root, row)
 
-    assert [] == list(root.requests.iterdir())
+    assert all(not path.stat().st_size for path in making.iterdir())
 
 
 @pytest.mark.parametrize("target", ["outputs/sub", "generated_images/sub", "outputs/failed"])

@@ -16,6 +16,7 @@ from fluxdrop.publish.outputs import MOST_BYTES
 from fluxdrop.publish.result import Failure, Record, decode
 
 _ORIGINALS = (".jpg", ".webp")
+# With many more labels than any model has.
 
 
 def read_record(root: Root, row: Row) -> Record:
@@ -28,7 +29,10 @@ def read_record(root: Root, row: Row) -> Record:
     path = root.path / row.record
     try:
         with open_in_root(root.path, path, "record") as file:
-            return decode(file.read(MOST_BYTES))
+            data = file.read(MOST_BYTES + 1)
+        if len(data) > MOST_BYTES:
+            raise FluxdropError(f"{path} is too large to be a result of fluxdrop", kind="record")
+        return decode(data)
     except OSError as error:
         raise FluxdropError(f"{path} cannot be read: {error.strerror}", kind="record") from error
     except msgspec.DecodeError as error:
