@@ -4,7 +4,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
+# What `make torture` does where neither is given.
+ifndef CUTS
 KILLS ?= 2000
+endif
 ATTACK ?= 60
 
 .PHONY: setup demo run test torture attack lint bench coverage clean
@@ -30,9 +33,11 @@ run: setup
 test: setup
 	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
-# `make torture KILLS=100000 SEED=...`; the seed is printed, to repeat a run that failed.
+# `make torture KILLS=100000 SEED=...` kills daemons, `CUTS=300` cuts the power that often on each of three filesystems
+# (as root); the seed is printed, to repeat a run that failed.
 torture: setup
-	$(BIN)/python tests/torture.py --kills $(KILLS) $(if $(SEED),--seed $(SEED))
+	$(if $(KILLS),$(BIN)/python tests/torture.py --kills $(KILLS) $(if $(SEED),--seed $(SEED)))
+	$(if $(CUTS),$(BIN)/python tests/power_cuts.py --cuts $(CUTS) $(if $(SEED),--seed $(SEED)))
 
 # `make attack ATTACK=600`: strangers who may write one folder of a root try what they can, for so many seconds.
 attack: setup

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from conftest import every_file
@@ -18,7 +19,7 @@ from fluxdrop.publish.publisher import row_of
 from fluxdrop.publish.result import Failure, Record, Result, decode
 
 LASTING = {"jobs.sqlite3", "lock", "logs", "graphs", "models", "answers", "requests", "work"}
-LASTING |= {"spares", "model", "gallery.lock", "plans.jsonl", "in-preprocess", "in-predict"}
+LASTING |= {"model", "gallery.lock", "plans.jsonl", "in-preprocess", "in-predict"}
 EMPTY = ("answers", "requests", "work")
 
 
@@ -27,17 +28,19 @@ def audit(
     dropped: Mapping[str, tuple[str, bool]],
     replays: Mapping[str, str],
     strangers: Mapping[str, bytes],
+    several: Mapping[str, int] = MappingProxyType({}),
 ) -> None:
     """Assert that each of *dropped* (by SHA-256: path below inbox/, whether it can be done) and of
     *replays* (by job id: which job it repeats) has one result, whole and in the index, and that
-    nothing else lies in *root* but the files of *strangers*.
+    nothing else lies in *root* but the files of *strangers*. Of a file among *several* there are as
+    many results.
     """
     records = {
         str(path.relative_to(root.path)): decode(path.read_bytes())
         for path in root.outputs.rglob("*.json")
     }
-    digests = {record.job_id: _source(root, path, record) for path, record in records.items()}
-    _each_once(list(records.values()), digests, dropped, replays)
+    digests = {record.job_id: source_digest(root, path, record) for path, record in records.items()}
+    _each_once(list(records.values()), digests, dropped, replays, several)
     files = {path: _digest(data) for path, data in strangers.items()}
     for path, record in records.items():
         files |= _files(root, path, record, bytes.fromhex(digests[record.job_id]))
@@ -53,7 +56,7 @@ def audit(
     assert {"claimed": 0, "done": states["done"], "failed": states["failed"]} == counts
 
 
-def _source(root: Root, path: str, record: Record) -> str:
+def source_digest(root: Root, path: str, record: Record) -> str:
     """The digest of what was dropped; of what is not taken, whose record has none, by the file itself."""
     if record.source.sha256 is None and record.source.kind == "unknown":
         return _digest((root.path / path.removesuffix(".error.json")).read_bytes()).hex()
@@ -65,6 +68,7 @@ def _each_once(
     digests: Mapping[str, str],
     dropped: Mapping[str, tuple[str, bool]],
     replays: Mapping[str, str],
+    several: Mapping[str, int],
 ) -> None:
     firsts = [record for record in records if record.replay_of is None]
     again = [record for record in records if record.replay_of is not None]
@@ -72,7 +76,9 @@ def _each_once(
         (digests[record.job_id], record.source.file, isinstance(record, Result))
         for record in firsts
     )
-    expected = Counter((digest, *facts) for digest, facts in dropped.items())
+    expected = Counter(
+        {(digest, *facts): several.get(digest, 1) for digest, facts in dropped.items()}
+    )
     differences = expected - ended, ended - expected
     assert (Counter(), Counter()) == differences, (
         f"lost, and more than there should be: {differences}"
@@ -115,7 +121,6 @@ def _is_tidy(root: Root) -> None:
     assert {path.name for path in root.state.iterdir()} <= LASTING
     for name in EMPTY:
         assert [] == list((root.state / name).iterdir())
-    assert all(not list(spare.iterdir()) for spare in root.spares.iterdir())
     # The results may lie on another filesystem, by a symlink, which no walk follows.
     found = [path for top in (root.path, root.outputs) for path in top.rglob("*")]
     hidden = {path for path in found if path.name.startswith(".") or path.suffix == ".tmp"}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 import random
 from collections.abc import Callable, Iterator
 from io import BytesIO
+from pathlib import Path
 
 from conftest import SAMPLES
 from pictures import chunk
@@ -16,24 +18,32 @@ from fluxdrop.layout import Root
 
 NAMES = ("cat", "v1.5 dog", "sub/cat", "sub/deeper/a b", "ünï 图", "failed/cat")
 PROMPT = "a large red circle on a white background"
+SEVERAL = 2
 
 
 class Stream:
-    """Drops files into *root*, and keeps account of them."""
+    """Drops files into *root*, and keeps account of them; each one *durably*, or as fast as it can."""
 
-    def __init__(self, root: Root, rng: random.Random) -> None:
+    def __init__(self, root: Root, rng: random.Random, *, durably: bool = False) -> None:
         self._root = root
         self._rng = rng
+        self._give = _give_durably if durably else _give
         self._numbers = itertools.count(1)
         self._staging = root.path.parent / f"{root.path.name}-staging"
         self._staging.mkdir()
         self.dropped: dict[str, tuple[str, bool]] = {}
         """By its SHA-256, each file's path below inbox/, and whether it can be done."""
+        self.several: dict[str, int] = {}
+        """By its SHA-256, how many pictures a file asks for that asks for more than one."""
 
     def drop(self, kinds: tuple[str, ...]) -> None:
         """Drop one file of one of *kinds*."""
         number = next(self._numbers)
-        suffix, data, is_good = _MAKERS[self._rng.choice(kinds)](number, self._rng)
+        kind = self._rng.choice(kinds)
+        suffix, data, is_good = _MAKERS[kind](number, self._rng)
+        digest = hashlib.sha256(data).hexdigest()
+        if kind == "several":
+            self.several[digest] = SEVERAL
         staged = self._staging / str(number)
         staged.write_bytes(data)
         for name in self._names(suffix):
@@ -41,12 +51,12 @@ class Stream:
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
                 # The entry is noted first: the daemon may be faster than this process.
-                self.dropped[hashlib.sha256(data).hexdigest()] = (name, is_good)
-                target.hardlink_to(staged)
+                self.dropped[digest] = (name, is_good)
+                self._give(staged, target, self._root.inbox)
             except FileExistsError:
                 continue
             break
-        staged.unlink()
+        staged.unlink(missing_ok=True)
 
     @property
     def waiting(self) -> int:
@@ -58,6 +68,31 @@ class Stream:
         yield f"{name}{suffix}"
         for number in itertools.count(1):
             yield f"{name} ({number}){suffix}"
+
+
+def _give(staged: Path, target: Path, _inbox: Path) -> None:
+    target.hardlink_to(staged)
+
+
+def _give_durably(staged: Path, target: Path, inbox: Path) -> None:
+    """Return when no power cut can take *target* away."""
+    # Nobody else makes files there.
+    if target.exists():
+        raise FileExistsError(target)
+    _sync(staged)
+    staged.rename(target)
+    for folder in (target.parent, *target.parent.parents):
+        _sync(folder)
+        if folder == inbox:
+            break
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _png(number: int, rng: random.Random) -> tuple[str, bytes, bool]:
@@ -80,6 +115,11 @@ def _prompt(number: int, _rng: random.Random) -> tuple[str, bytes, bool]:
     return ".txt", f"{PROMPT}\nSteps: 2, Seed: {number}, Size: 64x64\n".encode(), True
 
 
+def _several(number: int, _rng: random.Random) -> tuple[str, bytes, bool]:
+    text = f"{PROMPT}\nSteps: 1, Seed: {number}, Size: 64x64, Batch size: {SEVERAL}\n"
+    return ".txt", text.encode(), True
+
+
 def _bad(number: int, rng: random.Random) -> tuple[str, bytes, bool]:
     whole = _png(number, rng)[1]
     header, end = whole[:33], whole[-12:]
@@ -97,5 +137,6 @@ _MAKERS: dict[str, Callable[[int, random.Random], tuple[str, bytes, bool]]] = {
     "png": _png,
     "converted": _converted,
     "prompt": _prompt,
+    "several": _several,
     "bad": _bad,
 }

@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from fluxdrop.folders import Folders
-from fluxdrop.intake.claim import INPUT, claim, discard_empty, new_job_id, place, read_claim
+from fluxdrop.intake.claim import (
+    INPUT,
+    claim,
+    discard_empty,
+    new_job_id,
+    place,
+    read_claim,
+    without_empty,
+)
 from fluxdrop.layout import Root
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
@@ -91,6 +99,23 @@ def test_claim_through_a_symlink(root: Root, png: bytes) -> None:
         claim(inbox, root.work, "cats/a.png", lambda _: True)
     assert [] == list(root.work.iterdir())
     assert (outside / "a.png").exists()
+
+
+def test_what_is_no_claim(root: Root) -> None:
+    """A folder without an input goes, with what was made of the input: a power cut kept that, and lost the
+    claim."""
+    (root.work / "made").mkdir()
+    (root.work / "made" / "tensor.npy").touch()
+    (root.work / "claimed").mkdir()
+    (root.work / "claimed" / "input=a.png").touch()
+    # Not to be read as a claim, but somebody's file all the same.
+    (root.work / "odd").mkdir()
+    (root.work / "odd" / "input=..%2Fa.png").touch()
+
+    left = without_empty(sorted(root.work.iterdir()))
+
+    assert ["claimed", "odd"] == [path.name for path in left]
+    assert left == sorted(root.work.iterdir())
 
 
 def test_discard_empty(root: Root) -> None:

@@ -98,7 +98,8 @@ def start_again(root: Root, trap: Trap | None = None) -> int:
     if trap is not None:
         trap.set()
     with publishing(root) as publisher:
-        planned = [(folder, publisher.planned(folder)) for folder in root.work.iterdir()]
+        folders = publisher.without_ended(list(root.work.iterdir()))
+        planned = [(folder, publisher.planned(folder)) for folder in folders]
         publisher.perform([(folder, plan) for folder, plan in planned if plan is not None])
         for folder in root.work.iterdir():
             publisher.publish([jobs.ended(jobs.job_in(folder))])
@@ -127,7 +128,7 @@ def assert_all_published(root: Root) -> None:
     assert {"claimed": 0, "done": 2, "failed": 1} == counts
     assert list(found) == [row and row.record for row in rows]
     assert expected == {path: text for path, text in contents(root).items() if path not in found}
-    assert [] == [*root.work.iterdir(), *root.spares.glob("*/*")]
+    assert [] == [*root.work.iterdir()]
 
 
 @pytest.mark.parametrize("has_links", [True, False])
@@ -195,6 +196,29 @@ def test_file_in_the_way_of_a_plan(root: Root, in_the_way: str) -> None:
     seen = contents(root)
     record = decode(seen.pop("outputs/cat-2.json").encode())
     assert {**files_of("outputs/cat-2.json", record), in_the_way: "somebody else's"} == seen
+
+
+@pytest.mark.parametrize("kept", [[], ["record.json"], ["input=cat.png"]])
+def test_emptied_by_a_power_cut(root: Root, kept: list[str]) -> None:
+    """Whatever a power cut left of an ended job's folder, with its plan still there, the result stays and
+    the rest goes."""
+    finished = done(root, "cat.png")
+    folder = finished.job.folder
+
+    def die_when_the_index_is_told() -> int:
+        sys.addaudithook(lambda event, _: kill_oneself() if event == "os.remove" else None)
+        return len(publish(root, [finished]))
+
+    assert -signal.SIGKILL == in_child(die_when_the_index_is_told)
+    seen = contents(root)
+    for path in folder.iterdir():
+        if path.name not in kept:
+            path.unlink()
+
+    start_again(root)
+
+    assert seen == contents(root)
+    assert [] == list(root.work.iterdir())
 
 
 def test_torn_plan(root: Root) -> None:

@@ -1,89 +1,59 @@
-"""Folders of jobs, used again."""
+"""What an older fluxdrop left in spares/, with a power cut or without."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from contextlib import closing
 
-import pytest
+import jobs
+from jobs import claimed, job_in
+from published import done, publish
 
-from fluxdrop.jobs.spares import Spares
-
-
-@pytest.fixture
-def spares(tmp_path: Path) -> Spares:
-    """None yet."""
-    return Spares(tmp_path / "spares")
-
-
-def full(path: Path) -> Path:
-    """A new folder at *path* with files in it, and in a folder in it."""
-    (path / "input" / "sub").mkdir(parents=True)
-    for name in ("record.json", "input/cat.png", "input/sub/cat.png"):
-        (path / name).touch()
-    return path
+from fluxdrop.intake.claim import read_claim
+from fluxdrop.jobs.job import file_sha256
+from fluxdrop.jobs.spares import take_back_spares
+from fluxdrop.jobs.store import Store
+from fluxdrop.layout import Root
 
 
-def test_used_again(spares: Spares, tmp_path: Path) -> None:
-    """A discarded folder is gone from its place; once that is on the disk, the next is made of it, and
-    is empty."""
-    folder = full(tmp_path / "one")
-    inode = folder.stat().st_ino
-
-    spares.discard(folder)
-    spares.settle()
-    spares.make(tmp_path / "two")
-
-    assert not folder.exists()
-    assert (inode, []) == ((tmp_path / "two").stat().st_ino, list((tmp_path / "two").iterdir()))
+def take_back(root: Root) -> list[str]:
+    """Take back what is in spares/; the paths below inbox/ of the claims in work/ after that."""
+    with closing(Store(root.database)) as store:
+        take_back_spares(root, store)
+    found = [read_claim(folder) for folder in root.work.iterdir()]
+    return [str(claim.source) for claim in found if claim]
 
 
-def test_not_before_it_is_on_the_disk(spares: Spares, tmp_path: Path) -> None:
-    """A folder that a power cut could fill again is nobody else's yet."""
-    folder = full(tmp_path / "one")
-    inode = folder.stat().st_ino
+def test_input_of_a_new_job(root: Root) -> None:
+    """An input that a power cut left in the folder of an ended job is claimed again, untouched."""
+    ended = done(root, "cat.png")
+    publish(root, [ended])
+    lost = job_in(claimed(root, "sub/dog.png"))
+    text = lost.input.read_text()
+    root.spares.mkdir()
+    lost.folder.rename(root.spares / ended.job.id)
 
-    spares.discard(folder)
-    spares.make(tmp_path / "two")
+    sources = take_back(root)
 
-    assert inode != (tmp_path / "two").stat().st_ino
-
-
-def test_made_without_spares(spares: Spares, tmp_path: Path) -> None:
-    """A folder is made where there is none to use again, or where somebody removed it."""
-    spares.discard(full(tmp_path / "one"))
-    spares.settle()
-    (tmp_path / "spares" / "one").rmdir()
-
-    spares.make(tmp_path / "two")
-    spares.make(tmp_path / "three")
-
-    assert ["spares", "three", "two"] == sorted(path.name for path in tmp_path.iterdir())
+    assert ["sub/dog.png"] == sources
+    (folder,) = root.work.iterdir()
+    assert text == job_in(folder).input.read_text()
+    assert not root.spares.exists()
 
 
-def test_taken_name(spares: Spares, tmp_path: Path) -> None:
-    """A folder with files in it is never replaced."""
-    taken = full(tmp_path / "two")
-    spares.discard(full(tmp_path / "one"))
-    spares.settle()
+def test_input_of_a_published_job(root: Root) -> None:
+    """What a kill left of a published job is removed, and is no claim."""
+    job = job_in(claimed(root, "cat.png"))
+    job.sha256 = file_sha256(job.input)
+    text = job.input.read_text()
+    publish(root, [jobs.done(job)])
+    (root.spares / job.id).mkdir(parents=True)
+    (root.spares / job.id / job.input.name).write_text(text)
 
-    with pytest.raises(OSError, match="not empty"):
-        spares.make(taken)
-    assert (taken / "record.json").exists()
-
-
-def test_few_are_kept(spares: Spares, tmp_path: Path) -> None:
-    """After a flood no more than some hundred folders stay."""
-    for number in range(300):
-        (tmp_path / str(number)).mkdir()
-        spares.discard(tmp_path / str(number))
-
-    assert 256 == len(list((tmp_path / "spares").iterdir()))
+    assert [] == take_back(root)
+    assert not root.spares.exists()
 
 
-def test_what_a_kill_left_goes(spares: Spares, tmp_path: Path) -> None:
-    """What a kill left of a discarded folder is gone after the next start."""
-    full(tmp_path / "spares" / "one")
-
-    Spares(tmp_path / "spares")
-
-    assert [] == list((tmp_path / "spares").iterdir())
+def test_nothing_there(root: Root) -> None:
+    """A root of this fluxdrop has no spares, and gets none."""
+    assert [] == take_back(root)
+    assert not root.spares.exists()

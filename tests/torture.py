@@ -72,7 +72,9 @@ def campaigns(kills: int, julia: bool, generation: bool, copies: bool) -> list[C
     made = []
     if generation:
         share = max(len(OF_GENERATION) + 1, kills // 60)
-        made.append(Campaign("prompts", "onnxruntime", OF_GENERATION, share, ("prompt", "png")))
+        made.append(
+            Campaign("prompts", "onnxruntime", OF_GENERATION, share, ("prompt", "several", "png"))
+        )
     if julia:
         made.append(Campaign("julia", "julia", OF_JULIA, max(len(OF_JULIA) + 1, kills // 60)))
     rest = max(0, kills - sum(campaign.kills for campaign in made))
@@ -126,7 +128,7 @@ class Torture:
                 on_kill()
         assert self.reached >= set(self.campaign.points)
         self._finish()
-        audit(self.root, self._stream.dropped, self._replays, self._strangers)
+        audit(self.root, self._stream.dropped, self._replays, self._strangers, self._stream.several)
         if self.campaign.copies:
             self._elsewhere.cleanup()
 
@@ -167,7 +169,8 @@ class Torture:
     def _drop_for(self, point: str) -> None:
         """Drop a file that passes *point*: what else waits may be no such file."""
         kind = "prompt" if point in OF_GENERATION else "png"
-        self._stream.drop(("converted" if point == "picture-converted" else kind,))
+        apart = {"picture-converted": "converted", "generation-divided": "several"}
+        self._stream.drop((apart.get(point, kind),))
 
     def _killed_by(self, fault: str) -> None:
         with started(self.root, "--once", fault=fault, **self._settings) as daemon:

@@ -89,7 +89,7 @@ class Root:
 
     @cached_property
     def spares(self) -> Path:
-        """Emptied folders of jobs that are done, and what a kill left in them."""
+        """What an older fluxdrop kept of folders of jobs that are done."""
         return self.state / "spares"
 
     @cached_property

@@ -6,11 +6,11 @@ import contextlib
 import os
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from fluxdrop import faults
+from fluxdrop import durable, faults
 from fluxdrop.folders import Folders
 
 INPUT = "input"
@@ -39,10 +39,9 @@ def claim(
     source: str,
     is_same: Callable[[os.stat_result], bool],
     fault: str = "",
-    make: Callable[[Path], None] = Path.mkdir,
 ) -> Path | None:
     """Move *source* (relative to *inbox*) into a new folder of its own in *work* and return that
-    folder, which *make* makes. A *fault*, why the job has to fail, is noted there before.
+    folder. A *fault*, why the job has to fail, is noted there before.
 
     None when the file is gone or, by its status, not the one that is meant. The job is known by its
     folder and its source by the input's path inside it, so that the one rename says all, whatever
@@ -55,7 +54,8 @@ def claim(
         folder_fd = inbox.fd(folder)
         if not is_same(os.stat(name, dir_fd=folder_fd, follow_symlinks=False)):
             return None
-        make(job)
+        # Not an older folder used again: of two renames, a power cut may keep the later one alone.
+        job.mkdir()
         if target.parent != job:
             target.parent.mkdir(parents=True)
         if fault:
@@ -100,9 +100,23 @@ def read_claim(job: Path) -> Claim | None:
     return None
 
 
+def without_empty(folders: Sequence[Path]) -> list[Path]:
+    """Those of *folders* that hold an input; the others are removed."""
+    for folder in folders:
+        if read_claim(folder) is None:
+            discard_empty(folder)
+    return [folder for folder in folders if folder.exists()]
+
+
 def discard_empty(job: Path) -> None:
-    """Remove the folder *job* as far as it holds no file: a claim that never came to be."""
-    (job / FAULT).unlink(missing_ok=True)
-    for current, _folders, _files in os.walk(job, topdown=False):
-        with contextlib.suppress(OSError):
-            Path(current).rmdir()
+    """Remove the folder *job* unless it holds an input: a claim that never came to be.
+
+    What was made of the input may be there: a power cut can keep that, and lose the claim.
+    """
+    for current, _folders, files in os.walk(job / INPUT, topdown=False):
+        if files:
+            return
+        Path(current).rmdir()
+    with contextlib.suppress(FileNotFoundError):
+        if not any(name.startswith(_FLAT) for name in os.listdir(job)):  # noqa: PTH208 - hot path
+            durable.remove_tree(job)

@@ -67,12 +67,10 @@ class Intake:
         settings: Settings,
         accept: Callable[[Path], None],
         room: Callable[[bool], bool],
-        make: Callable[[Path], None] = Path.mkdir,
     ) -> None:
         self._root = root
         self._accept = accept
         self._room = room
-        self._make = make
         self._folders = Folders(root.inbox)
         self.filesystem = filesystem_of(root.inbox)
         self.polling = needs_polling(self.filesystem)
@@ -302,9 +300,7 @@ class Intake:
 
     def _claim(self, path: str, candidate: Candidate, fault: str) -> None:
         try:
-            folder = claims.claim(
-                self._folders, self._root.work, path, candidate.unchanged, fault, self._make
-            )
+            folder = claims.claim(self._folders, self._root.work, path, candidate.unchanged, fault)
         except OSError as error:
             if is_full(error):
                 raise

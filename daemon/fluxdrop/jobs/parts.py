@@ -1,66 +1,98 @@
 """A prompt file that asks for several pictures becomes as many jobs, each with one result.
 
-The job of the file becomes that of the first picture. The folders of the others are made inside its
-own; then its request.json says that it is the first part, which decides it; then they move out, by
-one rename each. After a kill anywhere in between, doing it again ends in the same jobs.
+The job of the file becomes that of the first picture. The folders of the others are made beside its
+own and are no jobs yet; its request.json, which says that it is the first part, decides it. No
+folder is ever moved: what a power cut keeps of that is not the same on every filesystem.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
-from fluxdrop import durable
+from fluxdrop import durable, faults
+from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.request import GenerationRequest
-from fluxdrop.jobs.job import REQUEST, Job, JobRequest, Part, decode_request
+from fluxdrop.jobs.job import REQUEST, Job, Part, decode_request, open_job
 from fluxdrop.jobs.regular import open_regular
-
-_PARTS = "parts"
 
 
 def divide(
-    job: Job, requests: Sequence[GenerationRequest], new: list[Path] | None = None
-) -> list[Path]:
-    """Have *job* make the first of *requests* and new jobs the others, if that was not decided yet;
-    return the folders of the jobs that are new since it was last called. They are added to *new*, which so has them
-    all when a call that an OSError ended is made again.
+    job: Job, requests: Sequence[GenerationRequest], announce: Callable[[list[Path]], None]
+) -> None:
+    """Have *job* make the first of *requests*, and new jobs the others, whose folders *announce* is
+    told; nothing if *job* is a part already.
 
-    Their ids are the job's with -2, -3, ...
+    Their ids are the job's with -2, -3, ... After an error of *announce* or of the disk it may be
+    called again.
     """
-    new = [] if new is None else new
-    parts = job.folder / _PARTS
-    if job.request.part is None:
-        durable.remove_tree(parts)
-        parts.mkdir()
-        with open_regular(job.input, "prompt") as reader:
-            data = reader.read()
-        written = []
-        for number, request in enumerate(requests[1:], 2):
-            folder = parts / f"{job.id}-{number}"
-            copy = folder / job.input.relative_to(job.folder)
-            copy.parent.mkdir(parents=True)
-            durable.put(copy, data)
-            durable.put(folder / REQUEST, _request(job, request, number, len(requests)))
-            written += [copy, folder / REQUEST]
-        folders = {parent for file in written for parent in file.parents if parts in parent.parents}
-        durable.sync_all(written, [*folders, parts])
-        first = _request(job, requests[0], 1, len(requests))
-        durable.write(job.folder / REQUEST, first)
-        job.request = decode_request(first)
-    if not parts.is_dir():
-        return new
+    if job.request.part is not None:
+        return
+    folders = [job.folder.with_name(f"{job.id}-{number}") for number in range(2, len(requests) + 1)]
+    if not _is_divided(job.folder):
+        try:
+            _make(job, requests, folders)
+        except OSError:
+            with suppress(OSError):
+                _remove(folders)
+            raise
+        faults.point("generation-divided")
+    data = _request(job, requests[0], 1, len(requests))
+    durable.write(job.folder / REQUEST, data)
+    announce(folders)
+    job.request = decode_request(data)
+
+
+def without_undecided(folders: Sequence[Path]) -> list[Path]:
+    """Those of *folders*, which are all in work/, that are jobs. What was made of others, for files
+    whose division was cut off before it was decided, is removed.
+    """
+    undecided = [folder for folder in folders if _is_undecided(folder)]
+    _remove(undecided)
+    return [folder for folder in folders if folder not in undecided]
+
+
+def _make(job: Job, requests: Sequence[GenerationRequest], folders: Sequence[Path]) -> None:
+    _remove(folders)
+    with open_regular(job.input, "prompt") as reader:
+        data = reader.read()
+    written = []
+    for number, folder in enumerate(folders, 2):
+        copy = folder / job.input.relative_to(job.folder)
+        copy.parent.mkdir(parents=True)
+        durable.put(copy, data)
+        request = _request(job, requests[number - 1], number, len(requests))
+        durable.put(folder / REQUEST, request)
+        written += [copy, folder / REQUEST]
     work = job.folder.parent
-    for part in sorted(parts.iterdir()):
-        new.append(part.rename(work / part.name))
-    durable.sync_folder(work)
-    durable.remove_tree(parts)
-    return new
+    made = {parent for file in written for parent in file.parents if work in parent.parents}
+    durable.sync_all(written, [*made, work])
+
+
+def _remove(folders: Sequence[Path]) -> None:
+    for folder in folders:
+        durable.remove_tree(folder)
+
+
+def _is_undecided(folder: Path) -> bool:
+    """Whether *folder* was made for a part of a job that is not divided yet."""
+    # A job's id has one dash, and that of a part two.
+    first = folder.name.rpartition("-")[0]
+    return "-" in first and not _is_divided(folder.with_name(first))
+
+
+def _is_divided(folder: Path) -> bool:
+    """Whether the job in *folder* is the first part of several, or there is none any more."""
+    try:
+        job = open_job(folder)
+    except FluxdropError:
+        return True
+    return job is None or job.request.part is not None
 
 
 def _request(job: Job, request: GenerationRequest, number: int, of: int) -> bytes:
     part = Part(number=number, of=of, first=job.id)
-    return msgspec.json.encode(
-        JobRequest(replay_of=job.request.replay_of, generation=request, part=part)
-    )
+    return msgspec.json.encode(msgspec.structs.replace(job.request, generation=request, part=part))

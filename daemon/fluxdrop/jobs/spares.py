@@ -1,54 +1,49 @@
-"""Folders of jobs that are done, emptied and used again for new ones.
+"""What an older fluxdrop left in .fluxdrop/spares/: folders of ended jobs that it used for new ones.
 
-Renaming one costs a fraction of what making and removing one does, most of all on filesystems that
-are slow to reuse what was just removed.
+A power cut on btrfs could keep the rename of a new input into such a folder, and lose the earlier one
+of the folder to work/.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from contextlib import suppress
 from pathlib import Path
 
-from fluxdrop import durable, faults
+from fluxdrop import durable
+from fluxdrop.errors import FluxdropError
+from fluxdrop.intake.claim import new_job_id, place, read_claim
+from fluxdrop.jobs.job import file_sha256
+from fluxdrop.jobs.record import files_of, read_record
+from fluxdrop.jobs.store import Store
+from fluxdrop.layout import Root
 
-_MOST = 256
 
-
-class Spares:
-    """Empty folders below *folder*; what an earlier run left there is removed.
-
-    One thread discards and settles; `make` may be called from any.
+def take_back_spares(root: Root, store: Store) -> None:
+    """Move each input that was not published from *root*'s spares/ to work/, durably, as a new claim, and
+    remove the rest. Raises OSError; it may be called again then.
     """
+    if not root.spares.is_dir():
+        return
+    for spare in root.spares.iterdir():
+        claim = read_claim(spare)
+        if claim is not None and not _is_published(root, store, spare.name, claim.input):
+            target = place(root.work / new_job_id(), str(claim.source))
+            target.parent.mkdir(parents=True)
+            claim.input.rename(target)
+            durable.sync_folder(target.parent)
+            durable.sync_folder(root.work)
+        durable.remove_tree(spare)
+    durable.remove_tree(root.spares)
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._free: deque[Path] = deque()
-        self._emptied: list[Path] = []
-        """What a power cut could fill again with the files of the job before."""
-        durable.remove_tree(folder)
-        folder.mkdir()
 
-    def make(self, folder: Path) -> None:
-        """Make the new *folder*. Raises OSError."""
-        with suppress(IndexError, FileNotFoundError):
-            self._free.pop().rename(folder)
-            return
-        folder.mkdir()
-
-    def discard(self, folder: Path) -> None:
-        """Take *folder* away whole by one rename, and remove what is in it. Raises OSError."""
-        spare = self._folder / folder.name
-        folder.rename(spare)
-        faults.point("job-discarded")
-        durable.empty_tree(spare)
-        if len(self._emptied) < _MOST:
-            self._emptied.append(spare)
-        else:
-            spare.rmdir()
-        faults.point("job-emptied")
-
-    def settle(self) -> None:
-        """All that was discarded is so on the disk too."""
-        self._free.extend(self._emptied)
-        self._emptied.clear()
+def _is_published(root: Root, store: Store, job_id: str, path: Path) -> bool:
+    """Whether the file *path* is the input of the job *job_id*, and that has its result."""
+    row = store.get(job_id)
+    if row is None or row.record is None:
+        return False
+    try:
+        record = read_record(root, row)
+        # Of what is not taken there is no digest in the record.
+        published = files_of(root, row.record, record)["input"]
+        return file_sha256(path) == (record.source.sha256 or file_sha256(published))
+    except (FluxdropError, FileNotFoundError):
+        return False

@@ -2,8 +2,8 @@
 
 First everything is on the disk in the job's folder; then a plan decides the names; then the
 names are given as hard links, the record's last; then the job's folder goes. After a kill anywhere
-in between, `perform` with the same plan ends in the same state. A job's folder goes by one rename
-out of work/, so that it is there whole or not at all; what it was is removed after that.
+in between, `perform` with the same plan ends in the same state. A job's folder is emptied only when
+the index says, durably, that the job has ended: whatever a power cut leaves of it can go.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from typing import NamedTuple
 from fluxdrop import durable, faults
 from fluxdrop.folders import Folders
 from fluxdrop.jobs.job import RECORD, Job
-from fluxdrop.jobs.spares import Spares
 from fluxdrop.jobs.store import Row, Store
 from fluxdrop.layout import Root
 from fluxdrop.logs import get_logger
@@ -81,8 +80,6 @@ class Publisher:
         self._refused: Counter[str] = Counter()
         """How many times a filesystem refused the name of each job."""
         self._plans = Plans(root.plans, (path.name for path in root.work.iterdir()))
-        self.spares = Spares(root.spares)
-        """The folders of what was published."""
         self._unswept = self._plans.folders()
         """Where a killed daemon may have left a copy that was not whole."""
 
@@ -117,8 +114,7 @@ class Publisher:
         # One wait for a turn, too.
         with waiting():
             # An input that the daemon may not read, or that is no file, is only given back.
-            if durable.sync_all(files, folders, _is_readable):
-                self.spares.settle()
+            durable.sync_all(files, folders, _is_readable)
             faults.point("files-synced")
             self._plans.decide({finished.job.id: plan for finished, plan in fresh})
             faults.point("plans-synced")
@@ -192,8 +188,22 @@ class Publisher:
                 self._close()
 
     def planned(self, folder: Path) -> Plan | None:
-        """The plan for the job in *folder*, if its names were decided."""
-        return self._plans.get(folder.name)
+        """The plan for the job in *folder*, if its names were decided. None where its record is gone: then
+        they were all given."""
+        plan = self._plans.get(folder.name)
+        return plan if plan is not None and (folder / RECORD).exists() else None
+
+    def without_ended(self, folders: Sequence[Path]) -> list[Path]:
+        """Those of *folders* whose jobs have not ended by the index. The others, which a start finds where they
+        were not removed or a power cut brought them back, are removed."""
+        left = []
+        for folder in folders:
+            row = self._store.get(folder.name)
+            if row is None or row.state == "claimed":
+                left.append(folder)
+            else:
+                durable.remove_tree(folder)
+        return left
 
     def _choose(self, finished: Finished, is_other: Callable[[str], bool]) -> str:
         makers = [finished.record_path, *(make for _, make in finished.files)]
@@ -292,9 +302,12 @@ class Publisher:
     def _discard(self, folder: Path) -> bool:
         """Remove the job's *folder*; whether it is gone from the jobs in hand."""
         try:
-            self.spares.discard(folder)
+            durable.empty_tree(folder)
+            faults.point("job-emptied")
+            folder.rmdir()
+            faults.point("job-discarded")
         except OSError as error:
-            # The next start finds it, with its plan or among the spares, and comes here again.
+            # The next start finds it, and in the index that its job has ended.
             log.warning("not removed", folder=str(folder), reason=error.strerror)
             return not folder.exists()
         return True

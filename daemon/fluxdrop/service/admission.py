@@ -6,12 +6,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from fluxdrop import durable, faults
+from fluxdrop import faults
 from fluxdrop.errors import FluxdropError
-from fluxdrop.intake.claim import discard_empty
+from fluxdrop.intake.claim import discard_empty, without_empty
 from fluxdrop.jobs import danger
 from fluxdrop.jobs.danger import Died
 from fluxdrop.jobs.job import Job, claimed_row, open_job
+from fluxdrop.jobs.parts import without_undecided
+from fluxdrop.jobs.spares import take_back_spares
 from fluxdrop.jobs.store import Store
 from fluxdrop.layout import Root
 from fluxdrop.logs import get_logger
@@ -63,16 +65,16 @@ class Admission:
         self._claims.clear()
         self._suspects.clear()
         danger.count_deaths(self._root)
+        take_back_spares(self._root, self._store)
         folders = sorted(path for path in self._root.work.iterdir() if path.is_dir())
+        folders = without_undecided(self._line.publisher.without_ended(folders))
+        folders = without_empty(folders)
         self._store.keep_claims(folder.name for folder in folders)
         published = self._publish_decided(folders)
         for folder in folders:
             if folder in published:
                 continue
-            row = self._store.get(folder.name)
-            if row is not None and row.state != "claimed":
-                durable.remove_tree(folder)
-            elif died := danger.deaths(folder):
+            if died := danger.deaths(folder):
                 log.warning("the daemon died over a job", job=folder.name, **died._asdict())
                 self._suspects[folder.name] = died
                 self._claims.appendleft(folder)

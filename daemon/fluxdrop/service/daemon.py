@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from typing import TypeVar
 
@@ -12,12 +12,12 @@ from fluxdrop import faults
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
 from fluxdrop.intake.intake import Intake
-from fluxdrop.jobs.store import Store
+from fluxdrop.jobs.store import Row, Store
 from fluxdrop.layout import Root, RootLock
 from fluxdrop.logs import get_logger
 from fluxdrop.passing import is_full_or_away, reason_of
 from fluxdrop.publish.outputs import records
-from fluxdrop.publish.publisher import row_of
+from fluxdrop.publish.publisher import Publisher, row_of
 from fluxdrop.service.admission import Admission
 from fluxdrop.service.line import Line
 from fluxdrop.service.mailbox import Mailbox
@@ -130,9 +130,9 @@ class Daemon:
 
     def _run(self) -> None:
         with closing(Store(self._root.database)) as store:
-            if store.fresh:
-                store.fill(row_of(*found) for found in records(self._root))
             line = Line(self._root, self._settings, store, self._mailbox, self._shutdown)
+            if store.fresh:
+                store.fill(self._ended(line.publisher))
             self._trouble.end()
             with closing(Reports(self._root, self._settings)) as reports:
                 try:
@@ -151,6 +151,12 @@ class Daemon:
                     with suppress(OSError):
                         self._root.heartbeat.unlink()
 
+    def _ended(self, publisher: Publisher) -> Iterator[Row]:
+        """What outputs/ knows of the jobs that have ended: not those that may not have all their names yet."""
+        for record, path in records(self._root):
+            if publisher.planned(self._root.work / record.job_id) is None:
+                yield row_of(record, path)
+
     def _serve(self, store: Store, line: Line, reports: Reports) -> None:
         most_pictures = 8 * self._settings.batch_size
         admission = Admission(self._root, store, line, most_pictures, self._is_there)
@@ -160,7 +166,6 @@ class Daemon:
                 self._settings,
                 admission.add,
                 admission.has_room,
-                line.publisher.spares.make,
             )
         ) as intake:
             self._mailbox.wake = intake.wake

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -168,10 +169,8 @@ class Generating(Handler[Prompt]):
         prompts = read_prompts(text, most)
         for wanted in [asked] if asked else [prompt.request for prompt in prompts]:
             check_bounds(wanted, self._settings)
-        if part is not None or (asked is None and len(prompts) > 1):
-            new = self._parts.setdefault(job.id, [])
-            divide(job, [prompt.request for prompt in prompts], new)
-            self._announce_parts(job)
+        if is_whole_file and len(prompts) > 1:
+            divide(job, [prompt.request for prompt in prompts], partial(self._divided, job))
             part = job.request.part
         if part is not None and part.number > len(prompts):
             raise FluxdropError(
@@ -184,6 +183,10 @@ class Generating(Handler[Prompt]):
         if part is not None:
             job.prompt = request.prompt
         return request
+
+    def _divided(self, job: Job, folders: list[Path]) -> None:
+        self._parts[job.id] = folders
+        self._announce_parts(job)
 
     def _announce_parts(self, job: Job) -> None:
         if job.id in self._parts:
