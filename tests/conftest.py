@@ -25,6 +25,9 @@ from fluxdrop.layout import GALLERY, Root, holder
 # Where a test imports torch itself, as `fluxdrop.generate.generator` has it for the process that does.
 os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", tempfile.gettempdir())
 
+# What tests put into roots themselves is their owner's alone; see fluxdrop.ownership.
+os.umask(0o022)
+
 pytest_plugins = ["generators", "intruders", "provisioning", "station"]
 
 SAMPLES = Path(__file__).parents[1] / "examples"

@@ -14,10 +14,8 @@ import pytest
 from station import PATIENCE, SETTINGS, Station, events, noisy_png
 
 from fluxdrop.config import Settings
-from fluxdrop.intake.claim import FAULT, INPUT
+from fluxdrop.intake.claim import FAULT
 from fluxdrop.intake.intake import Intake
-from fluxdrop.jobs.job import JobRequest
-from fluxdrop.jobs.submission import submit_request
 from fluxdrop.layout import Root
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
@@ -193,34 +191,6 @@ def test_irregular(station: Station, png: bytes, caplog: pytest.LogCaptureFixtur
     )
     assert 2 == events(caplog).count("left alone")
     assert 0 == station.intake.waiting
-
-
-def test_requests(station: Station, png: bytes) -> None:
-    """A request is claimed as soon as it is handed over, whatever lies about it."""
-    source = station.root.path / "a.png"
-    source.write_bytes(png)
-    (station.root.requests / ".half").mkdir()
-    (station.root.requests / "stray file").touch()
-    (station.root.requests / "link").symlink_to(station.root.path)
-    job = submit_request(station.root, JobRequest(replay_of="x"), "a.png", source)
-
-    assert {"a.png": png} == station.take(1)
-    assert [station.root.work / job] == station.claims
-
-
-def test_request_that_cannot_be_claimed(station: Station, png: bytes) -> None:
-    """A request that is in the way of itself is left alone, and others go on."""
-    source = station.root.path / "a.png"
-    source.write_bytes(png)
-    (station.root.work / "0" / "taken").mkdir(parents=True)
-    (station.root.requests / "0" / INPUT).mkdir(parents=True)
-    job = submit_request(station.root, JobRequest(), "a.png", source)
-    station.take(1)
-
-    assert [station.root.work / job] == station.claims
-    assert {str(station.root.requests / "0"): "it cannot be claimed: Directory not empty"} == (
-        station.intake.left
-    )
 
 
 def test_claim_that_fails(station: Station, png: bytes) -> None:

@@ -10,10 +10,10 @@ import pytest
 from conftest import fluxdrop
 
 from fluxdrop.errors import FluxdropError
-from fluxdrop.jobs.replay import plan_replay
+from fluxdrop.intake.claim import new_job_id
+from fluxdrop.jobs.replay import build_replay, plan_replay
 from fluxdrop.jobs.select import find_job
 from fluxdrop.jobs.store import Store
-from fluxdrop.jobs.submission import submit_request
 from fluxdrop.layout import Root
 from fluxdrop.publish.publisher import Publisher
 
@@ -126,8 +126,8 @@ def test_chain_of_replays(root: Root) -> None:
     with closing(Store(root.database)) as store:
         for name in ("cat", "cat-2"):
             replay = plan_replay(root, find_job(root, store, name))
-            asked = submit_request(root, replay.request, replay.name, replay.source)
-            (root.requests / asked).rename(root.work / asked)
+            asked = new_job_id()
+            build_replay(root, replay, root.work / asked, 1000)
             Publisher(root, store).publish([jobs.done(jobs.job_in(root.work / asked))])
         chain = [find_job(root, store, name).id for name in ("cat", "cat-2", "cat-3")]
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from members import umask
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.layout import Root, RootLock, find_root, holder
@@ -41,6 +42,20 @@ def served(root: Root) -> Iterator[subprocess.Popen[str]]:
         assert "held\n" == process.stdout.readline()
         yield process
         process.kill()
+
+
+def test_create_for_the_owner(tmp_path: Path) -> None:
+    """Whatever the umask, no folder of the root itself may be written by anybody but its owner, and
+    nobody else leaves requests.
+    """
+    root = Root(tmp_path / "root")
+    with umask(0):
+        root.create()
+
+    folders = {root.path, *root.path.rglob("*")} - {root.failed}
+    modes = {path.stat().st_mode & 0o777 for path in folders}
+    assert {0o755, 0o700} == modes
+    assert 0o700 == root.requests.stat().st_mode & 0o777
 
 
 def test_create(tmp_path: Path) -> None:

@@ -22,8 +22,7 @@ from published import done, failed, publish
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.gallery.gallery import Gallery
-from fluxdrop.jobs.job import JobRequest
-from fluxdrop.jobs.submission import submit_request
+from fluxdrop.jobs.regular import open_in_root
 from fluxdrop.layout import GALLERY, Root, RootLock
 from fluxdrop.publish.outputs import records
 from fluxdrop.publish.plans import Plan, Plans
@@ -265,9 +264,7 @@ def test_replay_through_a_link(root: Root, tmp_path: Path) -> None:
     (private / "cat.png").write_bytes(b"private")
     (root.outputs / "sub").symlink_to(private)
     with pytest.raises(FluxdropError, match="cannot be read: Not a directory"):
-        submit_request(root, JobRequest(), "cat.png", root.outputs / "sub" / "cat.png")
-
-    assert [] == list(root.requests.iterdir())
+        open_in_root(root.path, root.outputs / "sub" / "cat.png", "replay")
 
 
 @pytest.mark.parametrize("target", ["outputs/sub", "generated_images/sub", "outputs/failed"])

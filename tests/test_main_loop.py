@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,13 +17,14 @@ from stages import Once, context_of
 
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
+from fluxdrop.jobs.requests import SUFFIX, Answer, CancelRequest, ModelRequest
+from fluxdrop.jobs.store import Store
 from fluxdrop.layout import Root
 from fluxdrop.publish.result import Record
 from fluxdrop.service import main_loop
 from fluxdrop.service.mailbox import Abandoned, Claimed, Ended, Mailbox, ModelChanged
 from fluxdrop.service.main_loop import MainLoop
 from fluxdrop.service.notify import Notifier
-from fluxdrop.service.orders import CancelOrder, ModelOrder, OrderAnswer
 from fluxdrop.service.shutdown import Shutdown
 
 REFUSED = OSError(errno.EACCES, os.strerror(errno.EACCES))
@@ -82,6 +84,7 @@ class FakeAdmission:
         self.add = self.added.append
         self.ended = self.ends.append
         self.cancel = self.cancelled.extend
+        self.has_room: Callable[[bool], bool] = lambda _is_prompt: True
         self.recover: Callable[[], None] = lambda: None
         self.take: Callable[[], None] = lambda: None
 
@@ -102,8 +105,9 @@ class FakeReports:
 class Bench:
     """A main loop with its parts, which ends when nothing is left to do."""
 
-    def __init__(self, root: Root) -> None:
+    def __init__(self, root: Root, store: Store) -> None:
         self.root = root
+        self.store = store
         self.line = FakeLine(root)
         self.intake = FakeIntake()
         self.admission = FakeAdmission()
@@ -112,6 +116,7 @@ class Bench:
         self.shutdown = Shutdown()
         self.loop = MainLoop(
             root,
+            store,
             cast(Any, self.line),
             cast(Any, self.intake),
             cast(Any, self.admission),
@@ -124,25 +129,30 @@ class Bench:
             once=True,
         )
 
-    def order(self, name: str, wanted: ModelOrder | CancelOrder) -> None:
-        """Leave an order."""
-        path = self.root.requests / f"{name}.order.json"
+    def ask(self, number: int, wanted: ModelRequest | CancelRequest) -> None:
+        """Leave a request."""
+        path = self.root.requests / f"{_request_id(number)}{SUFFIX}"
         path.write_bytes(msgspec.json.encode(wanted))
 
     @property
-    def answers(self) -> dict[str, str]:
-        """The kinds of the answers to orders, empty for those that were done."""
+    def answers(self) -> dict[int, str]:
+        """The kinds of the answers to requests, empty for those that were done."""
         return {
-            path.stem: msgspec.json.decode(path.read_bytes(), type=OrderAnswer).kind
+            int(path.stem[-1]): msgspec.json.decode(path.read_bytes(), type=Answer).kind
             for path in self.root.answers.iterdir()
         }
 
 
+def _request_id(number: int) -> str:
+    return f"20261126T120000-0000000{number}"
+
+
 @pytest.fixture
-def bench(root: Root, monkeypatch: pytest.MonkeyPatch) -> Bench:
+def bench(root: Root, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     """A bench whose main loop does not pause after a defect."""
     monkeypatch.setattr(main_loop, "_PAUSE_SECONDS", 0.0)
-    return Bench(root)
+    with closing(Store(root.database)) as store:
+        yield Bench(root, store)
 
 
 def test_messages(bench: Bench) -> None:
@@ -163,13 +173,16 @@ def test_messages(bench: Bench) -> None:
     assert (1, 2) == (bench.loop.done, bench.loop.failed)
 
 
-def test_orders(bench: Bench) -> None:
-    """Orders are taken and answered: what is to be cancelled at once, and models one after the other, each when it is
+def test_requests(bench: Bench) -> None:
+    """Requests are taken and answered: what is to be cancelled at once, and models one after the other, each when it is
     in use or refused."""
-    bench.order("1", CancelOrder(["a", "b"]))
-    bench.order("2", ModelOrder("one"))
-    bench.order("3", ModelOrder("two"))
-    seen: list[dict[str, str]] = []
+    for name in ("one", "two"):
+        (bench.root.models / name).mkdir()
+        (bench.root.models / name / "model.toml").touch()
+    bench.ask(1, CancelRequest(["a", "b"]))
+    bench.ask(2, ModelRequest("one"))
+    bench.ask(3, ModelRequest("two"))
+    seen: list[dict[int, str]] = []
 
     def step(_longest: float) -> None:
         # The models are opened between two turns.
@@ -181,15 +194,15 @@ def test_orders(bench: Bench) -> None:
     bench.loop.run()
 
     assert (["a", "b"], ["one", "two"]) == (bench.admission.cancelled, bench.line.wanted)
-    assert [{"1": ""}, {"1": "", "2": ""}] == seen
-    assert {"1": "", "2": "", "3": ""} == bench.answers
+    assert [{1: ""}, {1: "", 2: ""}] == seen
+    assert {1: "", 2: "", 3: ""} == bench.answers
     assert "two\n" == bench.root.model_in_use.read_text()
 
 
 @pytest.mark.parametrize("error", [REFUSED, full(), ValueError("rubbish"), FluxdropError("no")])
 @pytest.mark.parametrize("part", ["intake.step", "admission.take", "reports.beat"])
 def test_one_part_that_fails(bench: Bench, part: str, error: Exception) -> None:
-    """Whatever one part of the main loop meets, the others have their turns meanwhile: messages are received, orders
+    """Whatever one part of the main loop meets, the others have their turns meanwhile: messages are received, requests
     taken, and the heart beats."""
     owner, _, name = part.partition(".")
     turns: list[bool] = []
@@ -202,7 +215,7 @@ def test_one_part_that_fails(bench: Bench, part: str, error: Exception) -> None:
     setattr(getattr(bench, owner), name, fail)
     bench.admission.busy = True
     bench.mailbox.post(Abandoned("gone"))
-    bench.order("1", CancelOrder(["a"]))
+    bench.ask(1, CancelRequest(["a"]))
     bench.loop.run()
 
     assert [True, True] == turns[1:]
@@ -241,7 +254,7 @@ def test_end(bench: Bench) -> None:
     bench.admission.busy = True
     bench.intake.step = lambda _longest: bench.shutdown.begin()
     bench.loop.run()
-    again = Bench(bench.root)
+    again = Bench(bench.root, bench.store)
     again.shutdown.begin()
 
     def recover() -> None:

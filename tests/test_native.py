@@ -213,7 +213,9 @@ def test_native(tmp_path: Path) -> None:
 @needs_julia
 @pytest.mark.usefixtures("flux")
 def test_restart(tmp_path: Path) -> None:
-    """A worker that died is replaced by one with the same native model; not if its weights changed."""
+    """A worker that died is replaced by one with the same native model; not if its weights changed, or
+    if others may change it by now.
+    """
     folder = native(tmp_path / "sums")
 
     with opened(folder) as running:
@@ -226,6 +228,10 @@ def test_restart(tmp_path: Path) -> None:
             running.predict(BATCH)
         (folder / "weights.bson").write_text("2.5")
         third = running.predict(BATCH)
+        folder.chmod(0o777)
+        kill(running)
+        with pytest.raises(EngineDown, match=f"is not run: {folder} may be written by everybody"):
+            running.predict(BATCH)
 
     assert first.tolist() == second.tolist() == third.tolist()
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
+from pathlib import Path
 
 import jobs
 import pytest
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.request import GenerationRequest
+from fluxdrop.intake.requests import Requests
 from fluxdrop.jobs.job import Job
-from fluxdrop.jobs.replay import Start, plan_replay, request_replay
+from fluxdrop.jobs.replay import plan_replay, request_replay
+from fluxdrop.jobs.requests import Start
 from fluxdrop.jobs.select import find_job
 from fluxdrop.jobs.store import Store
 from fluxdrop.layout import Root
@@ -35,7 +38,18 @@ def replay_job(root: Root, job: str, start: Start = "generate") -> tuple[str, st
 
 def requested(root: Root) -> Job:
     """The one job that was asked for."""
-    (folder,) = root.requests.iterdir()
+    found: list[Path] = []
+    with closing(Store(root.database)) as store:
+        Requests(
+            root,
+            store,
+            accept=found.append,
+            room=lambda _is_prompt: True,
+            most_bytes=lambda: 1000,
+            use=lambda _name, _told: pytest.fail("nobody asked for a model"),
+            cancel=lambda _ids: pytest.fail("nobody cancelled"),
+        ).step()
+    (folder,) = found
     return jobs.job_in(folder)
 
 
@@ -88,10 +102,8 @@ def test_second_of_a_name(root: Root) -> None:
 
     replay_job(root, "cat-2")
 
-    assert (second, f"input of {second}") == (
-        requested(root).request.replay_of,
-        requested(root).input.read_text(),
-    )
+    job = requested(root)
+    assert (second, f"input of {second}") == (job.request.replay_of, job.input.read_text())
 
 
 CONVERTED = [("generate", "cat.jpeg", "input"), ("preprocess", "cat.png", "image")]
@@ -148,10 +160,8 @@ def test_failure(root: Root, name: str | None) -> None:
 
     replay_job(root, name or first)
 
-    assert ("x/cat.pdf", f"input of {first}") == (
-        requested(root).source,
-        requested(root).input.read_text(),
-    )
+    job = requested(root)
+    assert ("x/cat.pdf", f"input of {first}") == (job.source, job.input.read_text())
 
 
 def test_changed_record(root: Root) -> None:

@@ -186,7 +186,7 @@ def start(there: Machine) -> None:
 def test_under_systemd(station: tuple[Machine, Root], samples: Path) -> None:
     """Under a real systemd, with every restriction of the unit, the daemon makes a prompt's picture with
     diffusers and runs both pictures through Julia, and nothing of them complains of what it may not;
-    a stop in the middle of it leaves nothing half-done, and the group can share all files.
+    a stop in the middle of it leaves nothing half-done, and the group can read all files, and leave requests.
     """
     pytest.importorskip("diffusers")
     there, root = station
@@ -229,7 +229,11 @@ def test_under_systemd(station: tuple[Machine, Root], samples: Path) -> None:
     assert '"reloaded"' in log(there)
     assert "not permitted" not in (root.logs / "fluxdrop.log").read_text() + log(there)
     assert {"fluxdrop"} == {grp(there, path) for path in made}
-    assert all(path.stat().st_mode & 0o777 == 0o660 for path in made)
+    assert {0o640} == {path.stat().st_mode & 0o777 for path in made}
+    assert [0o2750, 0o2770, 0o2750, 0o3730] == [
+        path.stat().st_mode & 0o7777
+        for path in (root.path, root.inbox, root.outputs, root.requests)
+    ]
 
 
 def log(there: Machine) -> str:

@@ -14,15 +14,12 @@ import jobs
 import pytest
 
 from fluxdrop.errors import FluxdropError
-from fluxdrop.generate.request import GenerationRequest
 from fluxdrop.intake.claim import INPUT, new_job_id
-from fluxdrop.jobs.job import JobRequest
 from fluxdrop.jobs.store import Row, Store
 from fluxdrop.jobs.submission import (
     Submitted,
     submit_file,
     submit_prompt,
-    submit_request,
     wait_for,
     wait_for_jobs,
 )
@@ -111,48 +108,6 @@ def test_inbox_that_is_gone(root: Root, tmp_path: Path) -> None:
 
     with pytest.raises(FluxdropError, match=r"inbox/\..*\.part cannot be written"):
         submit_prompt(root, "a cat")
-
-
-def test_request_is_a_job(root: Root, tmp_path: Path) -> None:
-    """A request is a job's folder: its input below its subfolder, and what was asked."""
-    asked = JobRequest(replay_of="x", generation=GenerationRequest(prompt="a cat", seed=7))
-    source = written(tmp_path / "whatever", "a dog")
-
-    job_id = submit_request(root, asked, "sub/cat.txt", source)
-
-    job = jobs.job_in(root.requests / job_id)
-    assert (job_id, "sub/cat.txt", asked, "a dog") == (
-        job.id,
-        job.source,
-        job.request,
-        job.input.read_text(),
-    )
-
-
-@pytest.mark.parametrize("name", ["../cat.txt", "a/../../cat.txt", "/tmp/cat.txt"])
-def test_request_stays_below_the_inbox(root: Root, tmp_path: Path, name: str) -> None:
-    """A name that leads elsewhere is refused, and nothing is left of the request."""
-    source = written(tmp_path / "cat.txt")
-
-    with pytest.raises(FluxdropError, match="is not the path of a file below inbox/"):
-        submit_request(root, JobRequest(), name, source)
-
-    assert [] == list(root.requests.iterdir())
-
-
-@pytest.mark.parametrize(
-    "make", [lambda path: None, os.mkfifo, lambda path: path.symlink_to("/etc/hostname")]
-)
-def test_request_without_its_source(
-    root: Root, tmp_path: Path, make: Callable[[Path], None]
-) -> None:
-    """A source that is no regular file makes no request, not even half of one."""
-    make(tmp_path / "cat.txt")
-
-    with pytest.raises(FluxdropError, match=r"^cat\.txt "):
-        submit_request(root, JobRequest(), "cat.txt", tmp_path / "cat.txt")
-
-    assert [] == list(root.requests.iterdir())
 
 
 def finished_on_wait(store: Store, rows: list[Row]) -> Callable[[int], None]:

@@ -32,15 +32,16 @@ from fluxdrop.errors import FluxdropError
 from fluxdrop.faults import POINTS
 from fluxdrop.jobs.danger import MOST_DEATHS, count_deaths, deaths
 from fluxdrop.jobs.replay import plan_replay, request_replay
+from fluxdrop.jobs.requests import ModelRequest, ask_and_wait
 from fluxdrop.jobs.store import Store
 from fluxdrop.layout import Root, holder
-from fluxdrop.service.orders import ModelOrder, order
 
 _PR_SET_CHILD_SUBREAPER = 36
 
 OF_GENERATION = tuple(point for point in POINTS if point.startswith("generation-"))
 OF_COPIES = ("copy-written",)
 OF_ORDERS = ("order-read", "order-taken", "model-swapped", "model-chosen", "order-answered")
+OF_REPLAYS = ("request-made", "request-renamed")
 OF_CONFLICTS = ("names-taken-back", "plan-void")
 OF_JULIA = ("job-in-index", "prediction-begun", "prediction-ended", "name-given", "model-swapped")
 # A job is past its dangers there, and not yet so far that another one's end is met first.
@@ -148,7 +149,7 @@ class Torture:
             return
         if point in OF_CONFLICTS:
             self._make_conflict()
-        if point == "request-renamed":
+        if point in OF_REPLAYS:
             self._replay()
         self._kill_at_passing(point, self._rng.randint(1, OFTEN.get(point, 1)))
         self.reached.add(point)
@@ -181,7 +182,7 @@ class Torture:
         with started(self.root, fault=point, **self._settings) as daemon:
             self._wait_for_lock(daemon)
             with contextlib.suppress(FluxdropError):
-                order(self.root, ModelOrder("round-or-angular"), lambda: None)
+                ask_and_wait(self.root, ModelRequest("round-or-angular"), lambda: None)
             self._expect_kill(daemon, point)
         self.reached.add(point)
 

@@ -157,6 +157,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             description="a .prom file for node_exporter's textfile collector",
         ),
     ] = ""
+    shared_root: Annotated[
+        bool,
+        Meta(
+            description="whether others than the daemon's user may write its settings and state;"
+            " for those who share a whole root among equals"
+        ),
+    ] = False
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="what stderr shows")
     ] = "info"
@@ -199,6 +206,11 @@ def sources(
     for key, value in _from_flags(flags or {}).items():
         found[key] = Found(value, _flag(key))
     return found
+
+
+def choose_model(root: Root, model: str) -> None:
+    """Have *model* used from the next start of *root*'s daemon on. Raises OSError."""
+    durable.write(root.model_in_use, f"{model}\n".encode())
 
 
 def _from_file(path: Path) -> dict[str, Any]:

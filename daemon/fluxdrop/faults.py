@@ -16,6 +16,7 @@ Point = Literal[
     "root-checked",
     "claim-folder-made",
     "claim-renamed",
+    "request-made",
     "request-renamed",
     "index-written",
     "index-committed",

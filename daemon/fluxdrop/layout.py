@@ -63,6 +63,11 @@ class Root:
         return self.path / "outputs"
 
     @cached_property
+    def shared(self) -> tuple[Path, ...]:
+        """The folders that people share; all else is the owner's."""
+        return self.inbox, self.outputs, self.generated, self.preprocessed
+
+    @cached_property
     def failed(self) -> Path:
         """The untouched inputs that could not be done, each with its error JSON."""
         return self.outputs / FAILED
@@ -89,8 +94,13 @@ class Root:
 
     @cached_property
     def requests(self) -> Path:
-        """Jobs that commands hand to the daemon, one folder each, moved in whole."""
+        """What commands ask of the daemon, one file each, moved in whole."""
         return self.state / "requests"
+
+    @cached_property
+    def refused(self) -> Path:
+        """What lay in requests/ and is no request."""
+        return self.state / "refused"
 
     @cached_property
     def logs(self) -> Path:
@@ -135,12 +145,13 @@ class Root:
     def create(self) -> None:
         """Make the folders that are missing. Raises FluxdropError when that cannot be."""
         folders = (
+            self.path,
+            self.state,
             self.inbox,
             self.generated,
             self.preprocessed,
             self.outputs,
             self.work,
-            self.requests,
             self.logs,
             self.graphs,
             self.models,
@@ -149,7 +160,10 @@ class Root:
         try:
             self._refuse_links()
             for folder in folders:
-                folder.mkdir(parents=True, exist_ok=True)
+                # Whatever the umask, nobody else may write there: else it would not be served.
+                folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+            # Whether anybody else may leave requests is the owner's to say (`fluxdrop init --group`).
+            self.requests.mkdir(mode=0o700, exist_ok=True)
             with closing(self.open_outputs()) as below_outputs:
                 below_outputs.fd(FAILED, make=True)
         except OSError as error:
@@ -164,7 +178,7 @@ class Root:
     def _refuse_links(self) -> None:
         """Nothing below .fluxdrop/ leads elsewhere. Raises FluxdropError."""
         folders = [self.state, self.work, self.spares, self.requests, self.logs, self.graphs]
-        folders += [self.models, self.answers]
+        folders += [self.models, self.answers, self.refused]
         files = [self.state / name for name in _FILES]
         files.append(self.logs / "fluxdrop.log")
         for path, is_right, what in (

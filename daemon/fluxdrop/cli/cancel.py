@@ -28,10 +28,10 @@ def cancel(
     from fluxdrop.cli.progress import spinner
     from fluxdrop.cli.records import print_rows, row_as_dict
     from fluxdrop.errors import FluxdropError
+    from fluxdrop.jobs.requests import ask_to_cancel
     from fluxdrop.jobs.store import Store
     from fluxdrop.jobs.submission import wait_for_jobs
     from fluxdrop.layout import find_root
-    from fluxdrop.service.orders import CancelOrder, order
 
     served = find_root(root)
     with closing(Store(served.database, read_only=True)) as store:
@@ -45,7 +45,7 @@ def cancel(
             kind="cancel",
         )
     with spinner(f"Cancelling {job}"):
-        order(served, CancelOrder(ids), lambda: None)
+        ask_to_cancel(served, ids, lambda: None)
         rows = wait_for_jobs(served, ids, lambda _left: None)
     if json_output:
         print_json([row_as_dict(served, row) for row in rows])

@@ -76,6 +76,7 @@ def _checks(root: Root | None, deep: bool) -> Iterator[tuple[str, Check]]:
         return
     for name, check in (
         ("folders", folders.permissions),
+        ("ownership", partial(folders.ownership, settings)),
         ("one filesystem", folders.claims),
         ("filesystem", folders.filesystem),
         ("hard links", folders.links),

@@ -12,7 +12,9 @@ def gallery(root: RootOption = None, json_output: JsonOption = False) -> None:
     from fluxdrop.cli.progress import spinner
     from fluxdrop.gallery.gallery import Gallery, page_of
     from fluxdrop.layout import find_root
+    from fluxdrop.ownership import narrow_umask
 
+    narrow_umask()
     served = find_root(root)
     served.create()
     with spinner("Reading results") as say:

@@ -12,14 +12,36 @@ from fluxdrop.cli.options import JsonOption, print_json
 
 def init(
     folder: Annotated[Path, typer.Argument(help="The folder that becomes a root.")],
+    group: Annotated[
+        str | None,
+        typer.Option(help="Whose members may drop files, read results and replay, cancel, choose."),
+    ] = None,
+    user: Annotated[
+        str | None, typer.Option(help="With --group, as root: the account that is to serve it.")
+    ] = None,
     json_output: JsonOption = False,
 ) -> None:
     """Make FOLDER a root: a folder with an inbox/ that a daemon serves. What is in it stays."""
+    import os
+    import pwd
+
+    from fluxdrop import ownership
+    from fluxdrop.errors import FluxdropError
     from fluxdrop.layout import Root
 
+    if user is not None and group is None:
+        raise FluxdropError("--user goes with --group", hint="Give both.")
     root = Root(folder.absolute())
+    ownership.narrow_umask()
     root.create()
     root.check()
+    if group is not None:
+        ownership.open_to_group(root, user, group)
+    serves = pwd.getpwnam(user).pw_uid if user is not None else os.geteuid()
+    try:
+        ownership.refuse(root, ownership.faults_of(root, serves))
+    except FluxdropError as error:
+        typer.echo(f"`fluxdrop run` would not serve it yet. {error}", err=True)
     if json_output:
         print_json({"root": str(root.path), "inbox": str(root.inbox)})
     else:

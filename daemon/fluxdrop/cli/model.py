@@ -57,9 +57,11 @@ def add(
     from fluxdrop.cli.progress import spinner
     from fluxdrop.layout import find_root
     from fluxdrop.logs import configure
+    from fluxdrop.ownership import narrow_umask
     from fluxdrop.predict.library import add_model
 
     configure("error")
+    narrow_umask()
     served = find_root(root)
     options = {
         "size": _size(size),
@@ -207,19 +209,23 @@ def use(
     from contextlib import closing
 
     from fluxdrop.cli.progress import spinner
+    from fluxdrop.config import choose_model
+    from fluxdrop.jobs.requests import ModelRequest, ask_and_wait
     from fluxdrop.layout import find_root, holder
     from fluxdrop.logs import configure
+    from fluxdrop.ownership import narrow_umask
+    from fluxdrop.predict.bundle import load_installed
     from fluxdrop.predict.choose import open_engine
-    from fluxdrop.service.orders import ModelOrder, choose_model, order
 
     configure("error")
     served = find_root(root)
     with spinner(f"Loading {model}"):
         if holder(served) is not None:
-            order(served, ModelOrder(model), lambda: None)
+            ask_and_wait(served, ModelRequest(model), lambda: None)
         else:
+            narrow_umask()
             settings = settings_of(served, model=model)
-            with closing(open_engine(settings, bundle_of(served, model))):
+            with closing(open_engine(settings, load_installed(model, served.models))):
                 choose_model(served, model)
     if json_output:
         print_json({"model": model, "running": holder(served) is not None})

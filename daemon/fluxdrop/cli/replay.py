@@ -64,6 +64,7 @@ def replay(
     from fluxdrop.jobs.store import Wanted
     from fluxdrop.layout import find_root, holder
     from fluxdrop.moments import parse_since
+    from fluxdrop.predict.bundle import installed_folder
 
     served = find_root(root)
     if not (jobs or everything or failed or since):
@@ -74,7 +75,8 @@ def replay(
             hint="Start one with: fluxdrop run",
             kind="not-running",
         )
-    bundle = _known(served, model) if model else None
+    if model is not None:
+        installed_folder(model, served.models)
     wanted = Wanted("failed" if failed else None, parse_since(since) if since else None)
     planned: list[Replay] = []
     refused: dict[str, FluxdropError] = {}
@@ -82,7 +84,7 @@ def replay(
         rows = _chosen(served, jobs or [], wanted)
         for count, row in enumerate(rows, 1):
             try:
-                planned.append(plan_replay(served, row, start=start, model=bundle))
+                planned.append(plan_replay(served, row, start=start, model=model))
             except FluxdropError as error:
                 if len(rows) == 1:
                     raise
@@ -107,14 +109,6 @@ def replay(
         succeeded = _await(served, asked, json_output)
     if refused or not succeeded:
         raise typer.Exit(1)
-
-
-def _known(root: Root, model: str) -> str:
-    """*model* as the daemon, which has another working folder, finds it too."""
-    from fluxdrop.predict.bundle import known_bundles, load_bundle
-
-    folder = load_bundle(model, root.models).folder
-    return model if model in known_bundles(root.models) else str(folder)
 
 
 def _chosen(root: Root, jobs: Sequence[str], wanted: Wanted) -> list[Row]:
@@ -158,27 +152,34 @@ def _tell(root: Root, planned: Sequence[Replay], asked: Sequence[str], json_outp
         )
 
 
-def _ended(root: Root, asked: Sequence[str]) -> list[Row]:
+def _ended(root: Root, asked: Sequence[str]) -> list[Row | None]:
+    """How each ended; what was refused is told, and None."""
     from fluxdrop.cli.progress import steps_bar
-    from fluxdrop.jobs.submission import wait_for_jobs
+    from fluxdrop.jobs.store import Row
+    from fluxdrop.jobs.submission import wait_for_replays
 
     with steps_bar("Replaying") as moved:
-        return wait_for_jobs(
+        ended = wait_for_replays(
             root,
             asked,
             lambda left: moved(len(asked) - left, len(asked)) if moved else None,
         )
+    for job, row in zip(asked, ended, strict=True):
+        if not isinstance(row, Row):
+            typer.echo(f"{job} was refused: {row}", err=True)
+    return [row if isinstance(row, Row) else None for row in ended]
 
 
 def _await(root: Root, asked: Sequence[str], json_output: bool) -> bool:
     from fluxdrop.cli.records import print_rows, row_as_dict
 
-    rows = _ended(root, asked)
+    ended = _ended(root, asked)
+    rows = [row for row in ended if row is not None]
     if json_output:
         print_json([row_as_dict(root, row) for row in rows])
     else:
         print_rows(root, rows)
-    return all(row.state == "done" for row in rows)
+    return all(row is not None and row.state == "done" for row in ended)
 
 
 def _verify(
@@ -192,7 +193,10 @@ def _verify(
     from fluxdrop.jobs.record import read_record
 
     found: list[tuple[Replay, Row, Drift]] = []
-    for item, row in zip(planned, _ended(root, asked), strict=True):
+    ended = _ended(root, asked)
+    for item, row in zip(planned, ended, strict=True):
+        if row is None:
+            continue
         drift = compare(
             root,
             item.record,
@@ -206,7 +210,7 @@ def _verify(
         print_json([_as_dict(*entry) for entry in found])
     else:
         _print_drift(found)
-    return all(drift.verdict == "same" for _, _, drift in found)
+    return None not in ended and all(drift.verdict == "same" for _, _, drift in found)
 
 
 def _as_dict(item: Replay, row: Row, drift: Drift) -> dict[str, Any]:

@@ -18,18 +18,27 @@ def run(
     ] = False,
     engine: EngineOption = None,
     log_level: LogLevelOption = None,
+    shared_root: Annotated[
+        bool,
+        typer.Option(
+            "--shared-root", help="Also where others may write the root and its settings."
+        ),
+    ] = False,
 ) -> None:
     """Serve a root: turn what is dropped into its inbox/ into results, until stopped."""
-    from fluxdrop import config
+    from fluxdrop import config, ownership
     from fluxdrop.errors import FluxdropError
     from fluxdrop.layout import find_root
     from fluxdrop.logs import configure, get_logger
 
     served = find_root(root)
 
-    def load() -> config.Settings:
-        return config.load(served.path, {"engine": engine, "log_level": log_level})
+    flags = {"engine": engine, "log_level": log_level, "shared_root": shared_root or None}
 
+    def load() -> config.Settings:
+        return ownership.load_trusted(served, flags)
+
+    ownership.narrow_umask()
     settings = load()
     configure(settings.log_level, served.logs)
 

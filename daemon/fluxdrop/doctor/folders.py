@@ -9,12 +9,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from fluxdrop.config import Settings
 from fluxdrop.doctor.finding import Finding
 from fluxdrop.intake.filesystem import filesystem_of, needs_polling
 from fluxdrop.layout import Root
+from fluxdrop.ownership import faults_of
 
 _SPACE_BROKEN = 100 * 1000**2
 _SPACE_NOTE = 2 * 1000**3
+_MOST_SHOWN = 3
 _CLOCK_SECONDS = 2.0
 _WATCHES = Path("/proc/sys/fs/inotify/max_user_watches")
 _INSTANCES = Path("/proc/sys/fs/inotify/max_user_instances")
@@ -37,6 +40,24 @@ def permissions(root: Root) -> Iterator[Finding]:
         yield Finding("folders", "note", f"missing: {names}", f"Run: fluxdrop init {root.path}")
     elif not closed:
         yield Finding("folders", "ok", f"all are there in {root.path}")
+
+
+def ownership(settings: Settings, root: Root) -> Iterator[Finding]:
+    """Whether nobody else can change what the daemon acts on."""
+    # Root looks for the user that serves.
+    user = os.geteuid() or root.path.stat().st_uid
+    found = list(faults_of(root, user))
+    for fault in found[:_MOST_SHOWN]:
+        yield Finding(
+            "ownership",
+            "note" if settings.shared_root else "broken",
+            f"{fault.path} {fault.says}",
+            f"Run: {fault.remedy}",
+        )
+    if len(found) > _MOST_SHOWN:
+        yield Finding("ownership", "note", f"the same of {len(found) - _MOST_SHOWN} more")
+    if not found:
+        yield Finding("ownership", "ok", "settings and state can be changed by their owner alone")
 
 
 def claims(root: Root) -> Iterator[Finding]:

@@ -20,7 +20,6 @@ from fluxdrop.intake.filesystem import filesystem_of, needs_polling
 from fluxdrop.intake.left import LeftAlone
 from fluxdrop.intake.names import Kind, is_ignored, kind_of
 from fluxdrop.intake.ready import Candidate, Gone, Hint, Patience, Ready, Wait
-from fluxdrop.intake.requests import Requests
 from fluxdrop.intake.scan import scan
 from fluxdrop.intake.watch import Watch
 from fluxdrop.layout import Root
@@ -86,7 +85,6 @@ class Intake:
         # Prompts queue apart from pictures, so that one slow kind does not hold up the other.
         self._whole: dict[bool, deque[str]] = {True: deque(), False: deque()}
         self._left = LeftAlone()
-        self._requests = Requests(root, accept, room, self._left.add)
         self._last_scan = 0.0
         self._next_scan = 0.0
         self._watch: Watch | None = None
@@ -109,9 +107,9 @@ class Intake:
 
     @property
     def waiting(self) -> int:
-        """How many files in the inbox and how many requests were seen and not claimed yet; files
-        beyond the most that are remembered count as one."""
-        return len(self._waiting) + len(self._overflowed) + len(self._requests)
+        """How many files in the inbox were seen and not claimed yet; those beyond the most that are
+        remembered count as one."""
+        return len(self._waiting) + len(self._overflowed)
 
     @property
     def left(self) -> dict[str, str]:
@@ -144,7 +142,6 @@ class Intake:
                 self._scan()
             self._judge_due()
             self._claim_whole()
-            self._requests.claim()
             self._look_for_the_rest()
 
     def close(self) -> None:
@@ -169,10 +166,6 @@ class Intake:
             self._events.put((path, hint))
         else:
             self._next_scan = 0.0
-
-    def _rescan(self) -> None:
-        self._next_scan = 0.0
-        self.wake()
 
     def _notice(self, path: str, hint: Hint | None) -> None:
         if any(is_ignored(part) for part in PurePosixPath(path).parts):
@@ -223,7 +216,6 @@ class Intake:
         self._look_again()
         for path in scan(self._root.inbox, "", self._on_unreadable):
             self._consider(path, None)
-        self._requests.find()
 
     def _look_again(self) -> None:
         """Look at all that is not whole yet, as the event that tells of its end may be lost."""
@@ -248,7 +240,7 @@ class Intake:
                 self._root.inbox,
                 self._on_event,
                 self._root.requests,
-                self._rescan,
+                self.wake,
             )
         except OSError as error:
             limit = _LIMITS.get(error.errno or 0)

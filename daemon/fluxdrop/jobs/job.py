@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 import unicodedata
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ CANCELLED = "cancelled"
 TENSOR = "tensor.npy"
 
 _CHUNK = 1 << 16
+_LONGEST_FAULT = 4096
 _UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
 # They make the text around them be shown in another order, as in "exe.gnp".
 _TURNING = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
@@ -145,7 +147,8 @@ def open_job(folder: Path) -> Job | None:
     request = JobRequest()
     if REQUEST in claim.others:
         try:
-            request = decode_request((folder / REQUEST).read_bytes())
+            with open_regular(folder / REQUEST, "request") as file:
+                request = decode_request(file.read())
         except msgspec.DecodeError as error:
             raise FluxdropError(f"{folder / REQUEST} is wrong: {error}", kind="request") from error
     return Job(
@@ -156,8 +159,13 @@ def open_job(folder: Path) -> Job | None:
         kind=kind_of(claim.source.name) or "unknown",
         request=request,
         created=_created(folder),
-        fault=read_fault((folder / FAULT).read_text()) if FAULT in claim.others else None,
+        fault=_fault(folder / FAULT) if FAULT in claim.others else None,
     )
+
+
+def _fault(path: Path) -> Fault:
+    with open_regular(path, "request") as file:
+        return read_fault(printable(os.fsdecode(file.read(_LONGEST_FAULT))))
 
 
 def claimed_row(job: Job) -> Row:

@@ -28,7 +28,10 @@ def read_record(root: Root, row: Row) -> Record:
     path = root.path / row.record
     try:
         with open_in_root(root.path, path, "record") as file:
-            return decode(file.read(MOST_BYTES))
+            data = file.read(MOST_BYTES + 1)
+        if len(data) > MOST_BYTES:
+            raise FluxdropError(f"{path} is too large to be a result of fluxdrop", kind="record")
+        return decode(data)
     except OSError as error:
         raise FluxdropError(f"{path} cannot be read: {error.strerror}", kind="record") from error
     except msgspec.DecodeError as error:

@@ -31,6 +31,11 @@ _ITS_OWN = {
 }
 
 
+def is_its_own(error: OSError) -> bool:
+    """Whether *error* is about the one file that was to be opened, and not about its filesystem."""
+    return error.errno in _ITS_OWN
+
+
 def open_in_root(root: Path, path: Path, kind: str) -> BufferedReader:
     """`open_regular` the file *path*; of one in a folder of *root*, no part of the way below that
     folder may be a symlink."""
@@ -66,7 +71,7 @@ def open_regular(
     except NotRegularError as error:
         raise FluxdropError(f"{name} is not a regular file", hint=hint, kind=kind) from error
     except OSError as error:
-        if error.errno not in _ITS_OWN:
+        if not is_its_own(error):
             raise
         reason = "it is a symlink" if error.errno == errno.ELOOP else error.strerror
         if error.errno in _FORBIDDEN:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
+import msgspec
+
+from fluxdrop import durable
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.request import GenerationRequest
-from fluxdrop.jobs.job import JobRequest
+from fluxdrop.intake.claim import place
+from fluxdrop.jobs.job import REQUEST, TENSOR, JobRequest
 from fluxdrop.jobs.record import files_of, read_record
+from fluxdrop.jobs.regular import open_in_root
+from fluxdrop.jobs.requests import ReplayRequest, Start, ask
 from fluxdrop.jobs.store import Row
-from fluxdrop.jobs.submission import submit_request
 from fluxdrop.layout import Root
 from fluxdrop.publish.result import Failure, Record, Result
 
-Start = Literal["generate", "preprocess", "predict"]
-"""With which stage a replay begins: with the input that was dropped, with the recorded picture, or
-with the recorded tensor."""
+_CHUNK = 1 << 20
+_MOST_TENSOR_BYTES = 256 * 1024**2
 
 
 class Replay(NamedTuple):
@@ -30,6 +34,7 @@ class Replay(NamedTuple):
     """The new job's input, a path below inbox/, with the contents of *source*."""
     source: Path
     tensor: Path | None
+    start: Start
 
 
 def plan_replay(
@@ -39,6 +44,9 @@ def plan_replay(
 
     Raises FluxdropError when it is not finished, or what it takes is gone or never was.
     """
+    # Its record may have been made by anybody, and the index of it.
+    if PurePosixPath(row.source).is_absolute() or ".." in PurePosixPath(row.source).parts:
+        raise FluxdropError(f"{row.source} is not the path of a file below inbox/", kind="request")
     record = read_record(root, row)
     assert row.record is not None
     files = files_of(root, row.record, record)
@@ -64,12 +72,43 @@ def plan_replay(
         has_tensor=tensor is not None,
         part=record.part if start == "generate" else None,
     )
-    return Replay(row, record, request, str(name), source, tensor)
+    return Replay(row, record, request, str(name), source, tensor, start)
+
+
+def build_replay(root: Root, replay: Replay, folder: Path, most_bytes: int) -> list[Path]:
+    """Make *folder* that of the new job, of copies; the files in it, none of them synced.
+
+    Raises FluxdropError when what it takes is gone, no regular file or larger than *most_bytes*,
+    OSError for a disk in trouble.
+    """
+    folder.mkdir()
+    target = place(folder, replay.name)
+    if target.parent != folder:
+        target.parent.mkdir(parents=True)
+    _copy(root, replay.source, target, most_bytes)
+    files = [target]
+    if replay.tensor is not None:
+        _copy(root, replay.tensor, folder / TENSOR, max(most_bytes, _MOST_TENSOR_BYTES))
+        files.append(folder / TENSOR)
+    durable.put(folder / REQUEST, msgspec.json.encode(replay.request))
+    return [*files, folder / REQUEST]
+
+
+def _copy(root: Root, source: Path, target: Path, most_bytes: int) -> None:
+    with open_in_root(root.path, source, "replay") as reader, target.open("xb") as writer:
+        left = most_bytes + 1
+        while data := reader.read(min(left, _CHUNK)):
+            writer.write(data)
+            left -= len(data)
+    if not left:
+        raise FluxdropError(
+            f"{source} is larger than the {most_bytes:,} bytes of max_file_bytes", kind="replay"
+        )
 
 
 def request_replay(root: Root, replay: Replay) -> str:
-    """Hand *replay* to the daemon, now or at its next start; return the new job's id."""
-    return submit_request(root, replay.request, replay.name, replay.source, replay.tensor)
+    """Ask the daemon for *replay*, now or at its next start; return the new job's id."""
+    return ask(root, ReplayRequest(replay.row.id, replay.start, replay.request.model))
 
 
 def _refuse_later_start(row: Row, failure: Failure, start: Start) -> None:

@@ -1,4 +1,4 @@
-"""What commands hand to the daemon: files for the inbox, and requests for jobs."""
+"""What commands drop into the inbox, and waiting for what becomes of it."""
 
 from __future__ import annotations
 
@@ -10,20 +10,16 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from pathlib import Path, PurePosixPath
-from typing import NamedTuple
-
-import msgspec
+from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 from fluxdrop import durable
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.infotext import parse_infotext
 from fluxdrop.generate.png_info import read_infotext
 from fluxdrop.generate.prompt_file import is_divided
-from fluxdrop.intake.claim import new_job_id, place
 from fluxdrop.intake.names import is_ignored, kind_of
-from fluxdrop.jobs.job import REQUEST, TENSOR, JobRequest
-from fluxdrop.jobs.regular import open_in_root
+from fluxdrop.jobs.requests import answer_to, refusal
 from fluxdrop.jobs.store import Row, Store
 from fluxdrop.layout import Root, holder
 from fluxdrop.moments import now
@@ -78,40 +74,6 @@ def submit_regeneration(root: Root, picture: Path) -> Submitted:
     return _drop(root, picture.stem, ".txt", infotext.encode())
 
 
-def submit_request(
-    root: Root, request: JobRequest, name: str, source: Path, tensor: Path | None = None
-) -> str:
-    """Ask the daemon for a job with the contents of *source* as its input *name*, and of *tensor* as
-    its tensor; return its id.
-
-    Raises FluxdropError when *source* or *tensor* cannot be read, or *name* leads out of the inbox.
-    """
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts:
-        raise FluxdropError(f"{name} is not the path of a file below inbox/", kind="request")
-    job_id = new_job_id()
-    unfinished = root.requests / f".{job_id}"
-    target = place(unfinished, str(path))
-    try:
-        target.parent.mkdir(parents=True)
-        _copy(root, source, target)
-        if tensor is not None:
-            _copy(root, tensor, unfinished / TENSOR)
-        durable.write(unfinished / REQUEST, msgspec.json.encode(request))
-        unfinished.rename(root.requests / job_id)
-        durable.sync_folder(root.requests)
-    except OSError as error:
-        raise _unwritten(error) from error
-    finally:
-        durable.remove_tree(unfinished)
-    return job_id
-
-
-def _copy(root: Root, source: Path, target: Path) -> None:
-    with open_in_root(root.path, source, "request") as reader:
-        durable.write(target, reader.read())
-
-
 def wait_for(
     root: Root, submitted: Sequence[Submitted], on_wait: Callable[[int], None]
 ) -> list[Row]:
@@ -131,26 +93,44 @@ def wait_for(
 
 def wait_for_jobs(root: Root, job_ids: Sequence[str], on_wait: Callable[[int], None]) -> list[Row]:
     """`wait_for` jobs by their ids."""
-    ended: dict[str, Row] = {}
 
     def look(store: Store) -> list[Row | None]:
+        return [store.get(job_id) for job_id in job_ids]
+
+    return _wait(root, look, on_wait)
+
+
+def wait_for_replays(
+    root: Root, job_ids: Sequence[str], on_wait: Callable[[int], None]
+) -> list[Row | FluxdropError]:
+    """`wait_for` jobs that were asked for, by their ids: how each ended, or why it was refused."""
+    ended: dict[str, Row | FluxdropError] = {}
+
+    def look(store: Store) -> list[Row | FluxdropError | None]:
         for job_id in job_ids:
-            row = None if job_id in ended else store.get(job_id)
+            if job_id in ended:
+                continue
+            row = store.get(job_id)
             if row is not None and row.state != "claimed":
                 ended[job_id] = row
+            elif row is None and (answer := answer_to(root, job_id)) is not None:
+                ended[job_id] = refusal(answer)
         return [ended.get(job_id) for job_id in job_ids]
 
     return _wait(root, look, on_wait)
 
 
+Ended = TypeVar("Ended", bound=Row | FluxdropError)
+
+
 def _wait(
-    root: Root, look: Callable[[Store], list[Row | None]], on_wait: Callable[[int], None]
-) -> list[Row]:
+    root: Root, look: Callable[[Store], list[Ended | None]], on_wait: Callable[[int], None]
+) -> list[Ended]:
     while True:
         served = holder(root) is not None
         with closing(Store(root.database, read_only=True)) as store:
             rows = look(store)
-        ended = [row for row in rows if row is not None and row.state != "claimed"]
+        ended = [row for row in rows if row is not None and not _is_in_hand(row)]
         if len(ended) == len(rows):
             return ended
         if not served:
@@ -161,6 +141,10 @@ def _wait(
             )
         on_wait(len(rows) - len(ended))
         time.sleep(_LOOK_SECONDS)
+
+
+def _is_in_hand(row: Row | FluxdropError) -> bool:
+    return isinstance(row, Row) and row.state == "claimed"
 
 
 def _drop(root: Root, stem: str, suffix: str, data: bytes) -> Submitted:

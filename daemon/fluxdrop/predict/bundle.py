@@ -11,6 +11,8 @@ import msgspec
 from msgspec import Meta
 
 from fluxdrop.errors import FluxdropError
+from fluxdrop.layout import Root
+from fluxdrop.ownership import of_code
 from fluxdrop.preprocess.spec import InputSpec
 from fluxdrop.resources import models_folder
 
@@ -88,10 +90,32 @@ def known_bundles(own: Path | None = None) -> dict[str, Path]:
     }
 
 
+def installed_folder(name: str, own: Path | None = None) -> Path:
+    """The folder of the bundle *name*, embedded or in the folder *own*; a path is no such name.
+
+    Raises FluxdropError, kind ``model``, when there is none.
+    """
+    known = known_bundles(own)
+    if name not in known:
+        raise FluxdropError(
+            f"There is no model bundle {name}",
+            hint=f"`fluxdrop model add` makes one of a file or a folder. There are:"
+            f" {', '.join(sorted(known))}.",
+            kind="model",
+        )
+    return known[name]
+
+
+def load_installed(name: str, own: Path | None = None) -> Bundle:
+    """`load_bundle` for a name that anybody may have given: no path is taken."""
+    return load_bundle(str(installed_folder(name, own)), own)
+
+
 def load_bundle(model: str, own: Path | None = None) -> Bundle:
     """Read the bundle *model*: a name, embedded or in the folder *own*, else a folder.
 
-    Raises FluxdropError, kind ``model``, for a bundle that is not there or not whole.
+    Raises FluxdropError, kind ``model``, for a bundle that is not there or not whole, that lies where
+    people drop files or find results, or that is code which others than this process's user can change.
     """
     known = known_bundles(own)
     folder = known.get(model) or Path(model).expanduser()
@@ -102,6 +126,7 @@ def load_bundle(model: str, own: Path | None = None) -> Bundle:
             kind="model",
         )
     folder = folder.resolve()
+    _refuse_shared(folder, own)
     kind: Literal["onnx", "flux"] = "flux" if (folder / NATIVE).is_file() else "onnx"
     if kind == "flux" and (folder / "model.onnx").exists():
         raise FluxdropError(
@@ -109,6 +134,8 @@ def load_bundle(model: str, own: Path | None = None) -> Bundle:
             hint="Keep the one that is to run.",
             kind="model",
         )
+    if kind == "flux":
+        refuse_others_code(folder)
     try:
         spec = msgspec.toml.decode((folder / "model.toml").read_bytes(), type=BundleSpec)
         if kind == "flux":
@@ -137,3 +164,37 @@ def load_bundle(model: str, own: Path | None = None) -> Bundle:
     if problem:
         raise FluxdropError(f"{folder / 'model.toml'} is wrong: {problem}", kind="model")
     return Bundle(folder.name, folder, spec, digest, kind)
+
+
+def _refuse_shared(folder: Path, own: Path | None) -> None:
+    """Refuse a *folder* that lies where others may write: in a shared folder of the root whose bundles
+    are in *own*, however it is mounted or linked, or of any other root.
+    """
+    shared: list[Path] = []
+    for parent in (folder, *folder.parents):
+        root = Root(parent)
+        if root.state.is_dir():
+            shared += root.shared
+    if own is not None:
+        shared += Root(own.parents[1]).shared
+    for parent in (folder, *folder.parents):
+        for place in shared:
+            if place.exists() and parent.samefile(place):
+                raise FluxdropError(
+                    f"The model {folder} lies in {place}, where others may write",
+                    hint=f"Add it to the root: fluxdrop model add {folder}",
+                    kind="model",
+                )
+
+
+def refuse_others_code(folder: Path) -> None:
+    """Raise FluxdropError, kind ``model``, where anybody but root and this process's user can change the
+    native model in *folder*.
+    """
+    fault = next(of_code(folder), None)
+    if fault is not None:
+        raise FluxdropError(
+            f"The native Flux model {folder} is code, and is not run: {fault.path} {fault.says}",
+            hint=f"Run: {fault.remedy}",
+            kind="model",
+        )

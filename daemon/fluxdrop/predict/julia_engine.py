@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fluxdrop.child import CallFailed, ChildDied
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
-from fluxdrop.predict.bundle import Bundle, native_digest, needs_flux
+from fluxdrop.predict.bundle import Bundle, native_digest, needs_flux, refuse_others_code
 from fluxdrop.predict.compiler.graph_file import fixed_batch
 from fluxdrop.predict.engine import EngineDown, EngineInfo, in_batches_of
 from fluxdrop.predict.worker import Worker
@@ -188,6 +188,12 @@ class JuliaEngine:
         if worker.hello["backend"] != "flux":
             worker.stop()
             raise needs_flux(bundle, worker.hello.get("note", ""))
+        try:
+            # Long after the bundle was read, when the worker is another one.
+            refuse_others_code(bundle.folder)
+        except FluxdropError as error:
+            worker.stop()
+            raise EngineDown(error.message, hint=error.hint, kind=error.kind) from error
         if native_digest(bundle.folder) != bundle.sha256:
             worker.stop()
             raise EngineDown(

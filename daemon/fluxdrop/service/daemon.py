@@ -23,7 +23,6 @@ from fluxdrop.service.line import Line
 from fluxdrop.service.mailbox import Mailbox
 from fluxdrop.service.main_loop import MainLoop
 from fluxdrop.service.notify import Notifier
-from fluxdrop.service.orders import forget_answers
 from fluxdrop.service.reports import Reports
 from fluxdrop.service.shutdown import Shutdown, Stopping
 from fluxdrop.trouble import Trouble
@@ -124,7 +123,6 @@ class Daemon:
             self._root.sweep()
             self._root.check()
             faults.point("root-checked")
-            forget_answers(self._root)
         except BaseException:
             lock.close()
             raise
@@ -169,6 +167,7 @@ class Daemon:
             log.info("serving", root=str(self._root.path), pid=os.getpid())
             self._loop = MainLoop(
                 self._root,
+                store,
                 line,
                 intake,
                 admission,

@@ -8,7 +8,10 @@ from functools import partial
 
 from fluxdrop import __version__
 from fluxdrop.config import Settings
+from fluxdrop.errors import FluxdropError
 from fluxdrop.intake.intake import Intake
+from fluxdrop.intake.requests import Requests
+from fluxdrop.jobs.store import Store
 from fluxdrop.layout import Root
 from fluxdrop.logs import file_trouble, get_logger
 from fluxdrop.moments import now
@@ -27,7 +30,6 @@ from fluxdrop.service.mailbox import (
     ModelRefused,
 )
 from fluxdrop.service.notify import Notifier
-from fluxdrop.service.orders import take_orders
 from fluxdrop.service.pulse import STUCK_SECONDS, Pulse
 from fluxdrop.service.reports import Reports
 from fluxdrop.service.shutdown import Shutdown
@@ -49,6 +51,7 @@ class MainLoop:
     def __init__(
         self,
         root: Root,
+        store: Store,
         line: Line,
         intake: Intake,
         admission: Admission,
@@ -73,14 +76,23 @@ class MainLoop:
         self._is_there = is_there
         self._once = once
         self._changes = Changes(line)
+        self._requests = Requests(
+            root,
+            store,
+            accept=admission.add,
+            room=admission.has_room,
+            most_bytes=lambda: line.settings.max_file_bytes,
+            use=self._use_model,
+            cancel=admission.cancel,
+        )
         self._reload: Reload | None = None
         self._heartbeat = Heartbeat(root.heartbeat)
         self._started = now()
         self._pulse = Pulse()
         self._scan_trouble = Trouble("scan")
         self._messages_trouble = Trouble("messages")
+        self._requests_trouble = Trouble("requests")
         self._jobs_trouble = Trouble("jobs")
-        self._orders_trouble = Trouble("orders")
         self._changes_trouble = Trouble("settings")
         self._heartbeat_trouble = Trouble("heartbeat")
         self._state_trouble = Trouble("state")
@@ -88,8 +100,8 @@ class MainLoop:
         self._troubles = (
             self._scan_trouble,
             self._messages_trouble,
+            self._requests_trouble,
             self._jobs_trouble,
-            self._orders_trouble,
             self._changes_trouble,
             self._heartbeat_trouble,
             self._state_trouble,
@@ -123,7 +135,9 @@ class MainLoop:
 
     @property
     def _busy(self) -> bool:
-        return bool(self._intake.waiting or self._admission.busy or self._changes.busy)
+        return bool(
+            self._intake.waiting or self._requests or self._admission.busy or self._changes.busy
+        )
 
     def _recover(self) -> None:
         while not self._attempt(self._jobs_trouble, self._admission.recover):
@@ -138,8 +152,9 @@ class MainLoop:
         self._pulse.beat()
         self._line.check()
         self.read_mailbox()
+        if self._is_there():
+            self._attempt(self._requests_trouble, self._requests.step)
         self._attempt(self._jobs_trouble, self._take)
-        self._attempt(self._orders_trouble, self._take_orders)
         self._attempt(self._changes_trouble, self._change)
         self._look_around()
         self._attempt(self._heartbeat_trouble, self._tell)
@@ -179,12 +194,8 @@ class MainLoop:
         with turn():
             self._admission.take()
 
-    def _take_orders(self) -> None:
-        take_orders(
-            self._root,
-            lambda name, tell: self._changes.ask(UseModel(self._line, name, tell)),
-            self._admission.cancel,
-        )
+    def _use_model(self, name: str, tell: Callable[[FluxdropError | None], None]) -> None:
+        self._changes.ask(UseModel(self._line, name, tell))
 
     def _change(self) -> None:
         if self.reload_wanted and (self._reload is None or self._reload.done):
@@ -238,7 +249,7 @@ class MainLoop:
             generator_pid=line.generator_pid,
             watch=watch,
             filesystem=intake.filesystem,
-            inbox=intake.waiting,
+            inbox=intake.waiting + len(self._requests),
             stages={stage.name: stage.waiting for stage in line.stages},
             current=line.current,
             trouble=trouble,

@@ -8,7 +8,7 @@ from functools import partial
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
 from fluxdrop.layout import Root
-from fluxdrop.predict.bundle import Bundle, load_bundle
+from fluxdrop.predict.bundle import Bundle, load_bundle, load_installed
 from fluxdrop.predict.choose import open_engine
 from fluxdrop.predict.engine import Engine
 from fluxdrop.predict.on_demand import OnDemandEngine
@@ -30,9 +30,9 @@ class Models:
         return Model(bundle, self._engine(settings, bundle))
 
     def on_demand(self, name: str, settings: Settings) -> Model:
-        """The model *name*, opened as *settings* say by the thread that first needs it. Raises FluxdropError
+        """The installed model *name*, opened as *settings* say by the thread that first needs it. Raises FluxdropError
         where there is no such model."""
-        bundle = load_bundle(name, self._root.models)
+        bundle = load_installed(name, self._root.models)
         return Model(bundle, OnDemandEngine(partial(self._engine, settings, bundle)))
 
     def _engine(self, settings: Settings, bundle: Bundle) -> Engine:

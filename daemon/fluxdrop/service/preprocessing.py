@@ -264,7 +264,8 @@ def _copy(source: Path, target: Path) -> None:
 
 def _recorded(job: Job, model: Model) -> NDArray[np.float32]:
     try:
-        tensor: NDArray[np.float32] = np.load(job.tensor, allow_pickle=False)
+        with open_regular(job.tensor, "tensor") as file:
+            tensor: NDArray[np.float32] = np.load(file, allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise FluxdropError(f"The recorded tensor is damaged: {error}", kind="tensor") from error
     wanted = model.bundle.spec.input.shape

@@ -74,7 +74,7 @@ class Station:
         steps = ["systemctl daemon-reload", "systemctl enable --now fluxdrop"]
         if self.account == self.group == ACCOUNT:
             return ["systemd-sysusers", "systemd-tmpfiles --create fluxdrop.conf", *steps]
-        return [f"sudo -u {self.account} {init}", *steps]
+        return [f"{init} --user {self.account} --group {self.group}", *steps]
 
     def _fitted(self, name: str) -> str:
         environment = "\n".join(f"Environment={_word(entry)}" for entry in _environment())

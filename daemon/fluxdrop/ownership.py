@@ -1,0 +1,282 @@
+"""Who may change what the daemon acts on: its settings, its state and native models belong to its own
+user or to root, and nobody else may write them.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import shlex
+import stat
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fluxdrop import config
+from fluxdrop.config import Settings
+from fluxdrop.errors import FluxdropError
+from fluxdrop.intake.filesystem import filesystem_of
+from fluxdrop.layout import Root
+
+_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+_MOST_NAMED = 3
+_DEFAULT_ACL = "system.posix_acl_default"
+# acl(5) as the kernel keeps it: whom an entry is for, and the bit that lets them write.
+_ACL_ENTRY = struct.Struct("<HHI")
+_ACL_USER, _ACL_GROUP_OBJ, _ACL_GROUP, _ACL_MASK, _ACL_OTHER = 0x02, 0x04, 0x08, 0x10, 0x20
+_ACL_WRITE = 0x02
+# All that is on them belongs to whoever mounted it, with modes that the mount's options say.
+_WITHOUT_OWNERS = frozenset(
+    {"vfat", "msdos", "exfat", "ntfs", "ntfs3", "fuseblk", "cifs", "smb3", "9p", "vboxsf"}
+)
+
+
+class Fault(NamedTuple):
+    """What is wrong with *path*: a predicate, and the command that mends it."""
+
+    path: Path
+    says: str
+    remedy: str
+
+
+def load_trusted(root: Root, flags: Mapping[str, Any]) -> Settings:
+    """The settings of *root*, if nobody but this process's user and root can change them, and what
+    else the daemon acts on there.
+
+    `shared_root` does without; a fluxdrop.toml that others can change may not say so. Raises
+    FluxdropError, kind ``root``, with the command that mends the first fault, and what `config.load`
+    raises.
+    """
+    if not config.load(None, flags).shared_root:
+        refuse(root, _before_settings(root))
+    settings = config.load(root.path, flags)
+    if not settings.shared_root:
+        refuse(root, of_state(root))
+    return settings
+
+
+def _before_settings(root: Root) -> Iterator[Fault]:
+    """What keeps the settings from being believed; with it all else that is wrong, to be mended at once."""
+    faults = list(of_settings(root))
+    yield from faults
+    if faults:
+        yield from of_state(root)
+
+
+def narrow_umask() -> None:
+    """Have nothing that this process makes be written by anybody but its user."""
+    os.umask(os.umask(0o077) | _OTHERS)
+
+
+def open_to_group(root: Root, user: str | None, group: str) -> None:
+    """Let *group* read *root*, drop files into its inbox and leave requests, and do nothing else there;
+    all folders belong to *user*, this process's by default.
+
+    Raises FluxdropError where one is not known, or this process may not do that.
+    """
+    try:
+        uid = os.geteuid() if user is None else pwd.getpwnam(user).pw_uid
+        gid = grp.getgrnam(group).gr_gid
+    except KeyError as error:
+        raise FluxdropError(f"{str(error.args[0]).capitalize()}", kind="root") from error
+    modes = dict.fromkeys(
+        [root.path, *root.shared, root.failed, root.state, *_folders(root.state)], 0o2750
+    )
+    # Into requests/ anybody of the group may put a file, see no other's and take none away.
+    modes |= {root.inbox: 0o2770, root.requests: 0o3730}
+    try:
+        for folder, mode in modes.items():
+            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fchown(fd, uid, gid)
+                os.fchmod(fd, mode)
+            finally:
+                os.close(fd)
+    except OSError as error:
+        raise FluxdropError(
+            f"{folder} cannot be given to {_user(uid)} and {_group(gid)}: {error.strerror}",
+            hint="Run it as root, or as a member of the group who owns the folder.",
+            kind="root",
+        ) from error
+
+
+def _folders(folder: Path) -> list[Path]:
+    return [path for path in _entries(folder) if path.is_dir() and not path.is_symlink()]
+
+
+def refuse(root: Root, faults: Iterable[Fault]) -> None:
+    """Raise FluxdropError for *faults* in *root*, if there are any."""
+    try:
+        found = list(faults)
+    except OSError as error:
+        raise FluxdropError(
+            f"{error.filename} cannot be looked at: {error.strerror}", kind="root"
+        ) from error
+    if not found:
+        return
+    others = f", as {len(found) - 1} more below {root.path} do" if len(found) > 1 else ""
+    raise FluxdropError(
+        f"{found[0].path} {found[0].says}{others}: whoever can change it can change what fluxdrop does"
+        f" as user {_user(os.geteuid())}",
+        hint=_remedy(root, found),
+        kind="root",
+    )
+
+
+def faults_of(root: Root, user: int) -> Iterator[Fault]:
+    """What *user* would refuse when it serves *root*."""
+    yield from of_settings(root, user)
+    yield from of_state(root, user)
+
+
+def of_settings(root: Root, user: int | None = None) -> Iterator[Fault]:
+    """What is wrong with the folder *root* and fluxdrop.toml; *user* serves, this process's by
+    default. Raises OSError.
+    """
+    status = root.path.stat()
+    # In a folder with the sticky bit nobody can take another's file away.
+    sticky = bool(status.st_mode & stat.S_ISVTX)
+    yield from _faults(root.path, user, allowed=_OTHERS if sticky else 0)
+    yield from _faults(root.path / config.FILE, user)
+
+
+def of_state(root: Root, user: int | None = None) -> Iterator[Fault]:
+    """What is wrong with .fluxdrop/ and what lies in it, as in `of_settings`.
+
+    Not looked at is what lies in a job's folder: an input belongs to whoever dropped it.
+    """
+    yield from _faults(root.state, user)
+    for path in _entries(root.state):
+        # The group may leave requests, where the owner lets it.
+        yield from _faults(path, user, allowed=stat.S_IWGRP if path == root.requests else 0)
+        if path == root.models:
+            yield from _faults_below(path, user)
+        elif path not in (root.requests, root.refused):
+            for below in _entries(path):
+                yield from _faults(below, user)
+
+
+def of_code(folder: Path) -> Iterator[Fault]:
+    """What lets anybody but root and this process's user change the code in *folder*: there, or by
+    putting another folder in the place of it or of one of its parents. Raises OSError.
+    """
+    seen: set[Path] = set()
+    left = [folder]
+    while left:
+        path = left.pop().resolve()
+        for parent in (path, *path.parents):
+            if parent in seen:
+                continue
+            seen.add(parent)
+            status = parent.stat()
+            sticky = parent != path and bool(status.st_mode & stat.S_ISVTX)
+            yield from _faults(parent, None, allowed=_OTHERS if sticky else 0)
+        for below in _tree(path):
+            if below.is_symlink():
+                left.append(below)
+            yield from _faults(below, None)
+
+
+def _entries(folder: Path) -> list[Path]:
+    if folder.is_symlink() or not folder.is_dir():
+        return []
+    try:
+        return sorted(folder.iterdir())
+    except PermissionError:
+        # Another's, which was said of it already.
+        return []
+
+
+def _tree(folder: Path) -> Iterator[Path]:
+    for current, folders, files in os.walk(folder):
+        yield from (Path(current, name) for name in sorted([*folders, *files]))
+
+
+def _faults_below(folder: Path, user: int | None) -> Iterator[Fault]:
+    for path in _tree(folder.resolve() if folder.is_symlink() else folder):
+        yield from _faults(path, user)
+
+
+def _faults(path: Path, user: int | None, allowed: int = 0) -> Iterator[Fault]:
+    """What is wrong with *path* itself, and with what it leads to if it is a symlink; *allowed* are
+    mode bits that are no fault. Nothing is with one that is not there.
+    """
+    user = os.geteuid() if user is None else user
+    try:
+        status = path.lstat()
+        if stat.S_ISLNK(status.st_mode):
+            yield from _owned_by_another(path, status, user)
+            status = path.stat()
+    except FileNotFoundError:
+        return
+    yield from _owned_by_another(path, status, user)
+    quoted = shlex.quote(str(path))
+    # With an ACL the group's bits are its mask: the most that anybody whom it names may do.
+    if status.st_mode & _OTHERS & ~allowed:
+        who = "everybody" if status.st_mode & stat.S_IWOTH & ~allowed else _group(status.st_gid)
+        yield Fault(
+            path,
+            f"may be written by {who} (mode {stat.S_IMODE(status.st_mode):04o})",
+            f"chmod go-w {quoted}",
+        )
+    elif stat.S_ISDIR(status.st_mode) and not allowed and _gives_write(path):
+        says = "has a default ACL by which others may write what is made in it"
+        yield Fault(path, says, f"setfacl --remove-default {quoted}")
+
+
+def _owned_by_another(path: Path, status: os.stat_result, user: int) -> Iterator[Fault]:
+    if status.st_uid not in (0, user):
+        yield Fault(
+            path,
+            f"belongs to user {_user(status.st_uid)}",
+            f"chown --no-dereference {_user(user)} {shlex.quote(str(path))}",
+        )
+
+
+def _gives_write(folder: Path) -> bool:
+    try:
+        acl = os.getxattr(folder, _DEFAULT_ACL)
+    except OSError:
+        return False
+    entries = [(tag, bits & _ACL_WRITE) for tag, bits, _ in _ACL_ENTRY.iter_unpack(acl[4:])]
+    masked = all(bits for tag, bits in entries if tag == _ACL_MASK)
+    named = (_ACL_USER, _ACL_GROUP_OBJ, _ACL_GROUP)
+    return any(bits and (tag == _ACL_OTHER or (tag in named and masked)) for tag, bits in entries)
+
+
+def _remedy(root: Root, faults: list[Fault]) -> str:
+    if filesystem_of(root.path) in _WITHOUT_OWNERS:
+        return (
+            f"This filesystem ({filesystem_of(root.path)}) keeps no owners: mount it with"
+            f" uid={_user(os.geteuid())},umask=022 (or the options that its driver has for these),"
+            " or start with --shared-root where all who can write here may decide that."
+        )
+    state = str(root.state)
+    commands = [fault.remedy for fault in faults]
+    if len(commands) > _MOST_NAMED:
+        owner = f"chown -R --no-dereference {_user(os.geteuid())}"
+        inside = [fault for fault in faults if str(fault.path).startswith(state)]
+        commands = [fault.remedy for fault in faults if fault not in inside][:_MOST_NAMED]
+        whole = {"chown": owner, "chmod": "chmod -R go-w", "setfacl": "setfacl -R --remove-default"}
+        used = {fault.remedy.split()[0] for fault in inside}
+        commands += [f"{whole[name]} {shlex.quote(state)}" for name in whole if name in used]
+    return (
+        f"Run: {' && '.join(commands)}. People get inbox/ and outputs/, not the root"
+        " (docs/operations.md); --shared-root is for those who share all of it among equals."
+    )
+
+
+def _user(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
+
+
+def _group(number: int) -> str:
+    try:
+        return f"the group {grp.getgrgid(number).gr_name}"
+    except KeyError:
+        return f"the group {number}"
