@@ -40,7 +40,7 @@ def test_recovery_that_has_to_wait(
     where: dict[str, tuple[Any, str]] = {
         "keep_claims": (bench.store, "keep_claims"),
         "get": (bench.store, "get"),
-        "count": (os, "truncate"),
+        "count": (danger, "_count"),
         "publish": (bench.line, "publish_decided"),
     }
     real, number = getattr(*where[owner]), iter(range(99))
@@ -101,7 +101,9 @@ def test_recovery_of_a_record_that_cannot_be_read(bench: Bench, record: bytes | 
 
     assert {"outputs/a.json", "outputs/c.json"} == set(records(bench.root))
     assert not any("b.png" in name for name in names)
-    assert (["b.png"], [1]) == (
+    # Where the record is gone, that is nothing unforeseen: the folder may have been half emptied.
+    defects = [] if record is None else [1]
+    assert (["b.png"], defects) == (
         bench.taken,
         list(bench.line.context.defects.counts().values()),
     )

@@ -268,4 +268,4 @@ def test_commands_of_the_docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         done = fluxdrop(*placed, *flags)
         assert 0 == done.returncode, (command, done.stderr)
     assert set(told) <= shown
-    assert {"config", "service", "setup"} == {command[0] for command in commands}
+    assert {"config", "doctor", "service", "setup"} == {command[0] for command in commands}

@@ -96,7 +96,7 @@ class Folders:
                 return os.open(name, _BELOW, dir_fd=parent)
             except FileNotFoundError:
                 with suppress(FileExistsError):
-                    os.mkdir(name, dir_fd=parent)
+                    os.mkdir(name, 0o755, dir_fd=parent)
             except NotADirectoryError:
                 if not self._is_ours(path):
                     raise
