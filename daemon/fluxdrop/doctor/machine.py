@@ -15,6 +15,7 @@ from fluxdrop.config import Settings
 from fluxdrop.doctor.finding import Finding
 from fluxdrop.errors import FluxdropError
 from fluxdrop.layout import Root
+from fluxdrop.resources import expanded
 
 _PACKAGES = ("numpy", "pillow", "msgspec", "onnx", "onnxruntime", "watchdog")
 _GENERATION = ("torch", "diffusers", "transformers")
@@ -104,7 +105,7 @@ def generator(settings: Settings, *, deep: bool) -> Iterator[Finding]:
 def _found(settings: Settings) -> Iterator[Finding]:
     from fluxdrop.generate import sources
 
-    if settings.pipeline in sources.embedded() or Path(settings.pipeline).expanduser().is_dir():
+    if settings.pipeline in sources.embedded() or expanded(settings.pipeline).is_dir():
         source = sources.find(settings.pipeline)
         yield Finding("pipeline", "ok", f"{settings.pipeline} at {source.location}")
     else:

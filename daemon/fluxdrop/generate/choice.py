@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from fluxdrop.config import PipelineTable, Settings
 from fluxdrop.generate import sources
+from fluxdrop.resources import expanded
 
 
 def choose(settings: Settings, asked: str | None) -> tuple[str, PipelineTable, list[str]]:
@@ -31,7 +30,7 @@ def choose(settings: Settings, asked: str | None) -> tuple[str, PipelineTable, l
 
 def _short(source: str) -> str:
     """A folder's or file's name; a hub id without its revision; an embedded name as it is."""
-    path = Path(source).expanduser()
+    path = expanded(source)
     if path.is_dir():
         return path.resolve().name
     if path.suffix == ".safetensors":

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fluxdrop.errors import FluxdropError
+from fluxdrop.resources import expanded
 
 _TAG = re.compile(r"<lora:(?P<name>[^:<>]+)(?::(?P<weight>[^<>]*))?>")
 _MOST = 10.0
@@ -51,7 +52,7 @@ def split_tags(prompt: str, folder: str) -> tuple[str, list[Lora], list[str]]:
 def _files(folder: str) -> dict[str, Path]:
     if not folder:
         return {}
-    return {path.name: path for path in sorted(Path(folder).expanduser().rglob("*"), reverse=True)}
+    return {path.name: path for path in sorted(expanded(folder).rglob("*"), reverse=True)}
 
 
 def _weight(tag: re.Match[str]) -> float:

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from fluxdrop.errors import FluxdropError
+from fluxdrop.resources import expanded
 
 INDEX = "model_index.json"
 DEFAULTS = "pipeline.toml"
@@ -63,7 +64,7 @@ def find(name: str, revision: str | None = None, config: str | None = None) -> S
     """
     if name in embedded():
         return _from_folder(_EMBEDDED / name)
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     if folder.is_dir():
         return _from_folder(folder)
     if folder.is_file():

@@ -14,7 +14,7 @@ from fluxdrop.errors import FluxdropError
 from fluxdrop.layout import Root
 from fluxdrop.ownership import of_code
 from fluxdrop.preprocess.spec import InputSpec
-from fluxdrop.resources import models_folder
+from fluxdrop.resources import expanded, models_folder
 
 NATIVE = "flux_model.jl"
 _WEIGHTS = (".bson", ".jl", ".jld2")
@@ -118,7 +118,7 @@ def load_bundle(model: str, own: Path | None = None) -> Bundle:
     people drop files or find results, or that is code which others than this process's user can change.
     """
     known = known_bundles(own)
-    folder = known.get(model) or Path(model).expanduser()
+    folder = known.get(model) or expanded(model)
     if not folder.is_dir():
         raise FluxdropError(
             f"There is no model bundle {model}.",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fluxdrop.errors import FluxdropError
+from fluxdrop.resources import expanded
 
 EXECUTABLE_VARIABLE = "FLUXDROP_JULIA"
 PROJECT_VARIABLE = "FLUXDROP_JULIA_PROJECT"
@@ -67,7 +68,7 @@ def executable_override() -> JuliaInstall | None:
         return None
     from shutil import which
 
-    executable = which(Path(named).expanduser())
+    executable = which(expanded(named))
     version = julia_version(Path(executable)) if executable else None
     if executable is None or version is None:
         raise FluxdropError(
@@ -155,7 +156,7 @@ def _project_override() -> Path | None:
     named = os.environ.get(PROJECT_VARIABLE)
     if not named:
         return None
-    project = Path(named).expanduser().absolute()
+    project = expanded(named).absolute()
     if not project.is_dir():
         raise FluxdropError(
             f"{PROJECT_VARIABLE} is set to {named}, which is not a folder",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fluxdrop.provision.find import EXECUTABLE_VARIABLE, PROJECT_VARIABLE, data_dir, find_julia
-from fluxdrop.resources import julia_folder, systemd_folder
+from fluxdrop.resources import expanded, julia_folder, systemd_folder
 
 ACCOUNT = "fluxdrop"
 _SERVICE = "fluxdrop.service"
@@ -112,7 +112,7 @@ def _environment() -> list[str]:
     named = [(name, os.environ.get(name)) for name in (EXECUTABLE_VARIABLE, PROJECT_VARIABLE)]
     return [
         f"FLUXDROP_DATA_DIR={data_dir()}",
-        *(f"{name}={Path(value).expanduser().absolute()}" for name, value in named if value),
+        *(f"{name}={expanded(value).absolute()}" for name, value in named if value),
     ]
 
 
