@@ -16,7 +16,6 @@ from fluxdrop.publish.outputs import MOST_BYTES
 from fluxdrop.publish.result import Failure, Record, decode
 
 _ORIGINALS = (".jpg", ".webp")
-# With many more labels than any model has.
 
 
 def read_record(root: Root, row: Row) -> Record:
