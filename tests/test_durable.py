@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from fluxdrop import durable
-from fluxdrop.durable import NameTakenError
 from fluxdrop.folders import opened
+from fluxdrop.publish import links
+from fluxdrop.publish.links import NameTakenError
 
 
 def names(folder: Path) -> set[str]:
@@ -21,15 +22,15 @@ def names(folder: Path) -> set[str]:
 
 
 def give(source: Path, target: Path) -> None:
-    """`durable.give_name` by a path."""
+    """`links.give_name` by a path."""
     with opened(target.parent) as folder:
-        durable.give_name(str(source), target.name, folder)
+        links.give_name(str(source), target.name, folder)
 
 
 def take_back(source: Path, target: Path) -> None:
-    """`durable.take_name_back` by a path."""
+    """`links.take_name_back` by a path."""
     with opened(target.parent) as folder:
-        durable.take_name_back(str(source), target.name, folder)
+        links.take_name_back(str(source), target.name, folder)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from fluxdrop.child import ChildDied
 from fluxdrop.errors import FluxdropError
 from fluxdrop.jobs.job import Job
 from fluxdrop.layout import Root
-from fluxdrop.publish import outcome
+from fluxdrop.publish import links, outcome
 from fluxdrop.publish.publisher import Finished, Publisher
 from fluxdrop.publish.result import Record
 from fluxdrop.service.mailbox import Abandoned, Claimed, Ended, Mailbox, Message
@@ -77,14 +77,14 @@ def refusing(
     monkeypatch: pytest.MonkeyPatch, is_meant: Callable[[str, str], bool], error: Exception
 ) -> None:
     """Have the giving of the names that are *meant* raise *error*."""
-    real = durable.give_name
+    real = links.give_name
 
     def give(source: str, name: str, folder: int, moved_on: Callable[[], None]) -> None:
         if is_meant(source, name):
             raise error
         real(source, name, folder, moved_on)
 
-    monkeypatch.setattr(durable, "give_name", give)
+    monkeypatch.setattr(links, "give_name", give)
 
 
 def whole(root: Root) -> dict[str, str]:
@@ -251,7 +251,7 @@ def test_job_whose_folder_is_gone(bench: Bench) -> None:
 
 def test_file_in_the_way(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A job in the way of whose names a file came after they were decided is taken on again; that file stays."""
-    real = durable.give_name
+    real = links.give_name
     in_the_way = bench.root.outputs / "b.json"
 
     def give(source: str, name: str, folder: int, moved_on: Callable[[], None]) -> None:
@@ -259,7 +259,7 @@ def test_file_in_the_way(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
             in_the_way.write_text("mine")
         real(source, name, folder, moved_on)
 
-    monkeypatch.setattr(durable, "give_name", give)
+    monkeypatch.setattr(links, "give_name", give)
     item = done(bench.root, "b.png")
     messages = bench.run(done(bench.root, "a.png"), item)
 

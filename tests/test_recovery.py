@@ -15,11 +15,11 @@ from jobs import done
 from published import contents, records
 from stages import Once
 
-from fluxdrop import durable
 from fluxdrop.jobs import danger
 from fluxdrop.jobs.job import Job
 from fluxdrop.jobs.store import Store
 from fluxdrop.layout import Root
+from fluxdrop.publish import links
 from fluxdrop.publish.publisher import Publisher
 
 
@@ -113,13 +113,13 @@ def test_recovery_of_a_record_that_cannot_be_read(bench: Bench, record: bytes | 
 def test_recovery_of_a_share_that_is_away(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Names that cannot be given yet are waited for, and not taken back."""
     decided(bench, *bench.claim("a.png"))
-    fail, real = Once(*[OSError(errno.ESTALE, os.strerror(errno.ESTALE))] * 2), durable.give_name
+    fail, real = Once(*[OSError(errno.ESTALE, os.strerror(errno.ESTALE))] * 2), links.give_name
 
     def give(*arguments: Any) -> None:
         fail()
         real(*arguments)
 
-    monkeypatch.setattr(durable, "give_name", give)
+    monkeypatch.setattr(links, "give_name", give)
     for _ in range(2):
         with pytest.raises(OSError, match="Stale"):
             bench.admission.recover()

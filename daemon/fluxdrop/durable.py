@@ -15,15 +15,14 @@ import re
 import secrets
 import stat
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 
 from fluxdrop import faults
-from fluxdrop.folders import Folders, has_name, opened, rename_new, set_aside
+from fluxdrop.folders import Folders, opened, set_aside
 from fluxdrop.turns import waiting
 
-_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EXDEV, errno.EMLINK, errno.ENOSYS, errno.EACCES}
 _MANY = 24
 NOT_REGULAR = {errno.ENOENT, errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EINVAL}
 """What `open_own` says of a file that is gone, or of what took its place and is none."""
@@ -31,10 +30,6 @@ _CHUNK = 1 << 20
 _TREE_OPEN = 16
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.fluxdrop\.tmp")
-
-
-class NameTakenError(Exception):
-    """Another file already has the name that was to be given."""
 
 
 class NotRegularError(OSError):
@@ -140,6 +135,14 @@ def open_own(path: Path, flags: int) -> int:
     """
     with opened(path.parent) as folder:
         return open_regular_fd(path.name, flags, folder)
+
+
+def open_private(path: Path) -> int:
+    """Open the file *path*, made where it is missing, as `open_own` does to read and write it, and let nobody else
+    open it: whoever can open a file can lock it."""
+    fd = open_own(path, os.O_RDWR | os.O_CREAT)
+    os.fchmod(fd, 0o600)
+    return fd
 
 
 def renew_own(path: Path, data: bytes) -> None:
@@ -248,114 +251,6 @@ def _sync_filesystem(path: Path) -> bool:
     finally:
         os.close(fd)
     return True
-
-
-def give_name(
-    source: str, name: str, folder: int, moved_on: Callable[[], None] = lambda: None
-) -> None:
-    """Let *name* in the open *folder* be a hard link to the file *source*, or a copy where linking
-    fails; *moved_on* is called now and then while a large file is copied.
-
-    Doing it again is harmless. Raises NameTakenError when another file has the name, else OSError.
-    """
-    try:
-        os.link(source, name, dst_dir_fd=folder, follow_symlinks=False)
-    except FileExistsError:
-        if _is_link(source, name, folder):
-            return
-        # Linux looks whether the name is taken before it looks whether it could link.
-        if _can_link(source, folder):
-            raise NameTakenError(name) from None
-        _give_copy(source, name, folder, moved_on)
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        _give_copy(source, name, folder, moved_on)
-
-
-def move_name(source: str, name: str, folder: int) -> None:
-    """Rename *source*, whatever it is, to *name* in the open *folder*. Raises as `give_name`."""
-    try:
-        rename_new(source, name, None, folder)
-    except FileExistsError:
-        raise NameTakenError(name) from None
-
-
-def take_name_back(source: str, name: str, folder: int) -> None:
-    """Remove *name* from the open *folder* if, and only if, `give_name` can have made it of *source*:
-    if it is a hard link to it, or where linking fails a copy of it.
-    """
-    is_copy = _is_copy(source, name, folder) and not _can_link(source, folder)
-    if is_copy or _is_link(source, name, folder):
-        os.unlink(name, dir_fd=folder)
-
-
-def _is_link(source: str, name: str, folder: int) -> bool:
-    try:
-        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
-        return os.path.samestat(os.lstat(source), found)
-    except FileNotFoundError:
-        return False
-
-
-def _is_copy(
-    source: str, name: str, folder: int, moved_on: Callable[[], None] = lambda: None
-) -> bool:
-    with ExitStack() as files:
-        try:
-            ours = files.enter_context(FileIO(open_regular_fd(source, os.O_RDONLY)))
-            theirs = files.enter_context(FileIO(open_regular_fd(name, os.O_RDONLY, folder)))
-        except OSError:
-            return False
-        if os.fstat(ours.fileno()).st_size != os.fstat(theirs.fileno()).st_size:
-            return False
-        while (data := ours.read(_CHUNK)) == theirs.read(_CHUNK):
-            if not data:
-                return True
-            moved_on()
-    return False
-
-
-def _can_link(source: str, folder: int) -> bool:
-    probe = f".{secrets.token_hex(8)}.fluxdrop.tmp"
-    try:
-        os.link(source, probe, dst_dir_fd=folder, follow_symlinks=False)
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        return False
-    os.unlink(probe, dir_fd=folder)
-    return True
-
-
-def _give_copy(source: str, name: str, folder: int, moved_on: Callable[[], None]) -> None:
-    if has_name(name, folder):
-        if _is_copy(source, name, folder, moved_on):
-            return
-        raise NameTakenError(name)
-    with (
-        FileIO(open_regular_fd(source, os.O_RDONLY)) as reader,
-        temporary(folder) as (writer, unfinished),
-    ):
-        while data := reader.read(_CHUNK):
-            writer.write(data)
-            moved_on()
-        wait_for(writer.fileno())
-        faults.point("copy-written")
-        _take_name(unfinished, name, folder)
-
-
-def _take_name(unfinished: str, name: str, folder: int) -> None:
-    """Give the file *unfinished* in the open *folder* its *name*, which nothing loses by it."""
-    try:
-        try:
-            os.link(unfinished, name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            rename_new(unfinished, name, folder, folder)
-    except FileExistsError:
-        raise NameTakenError(name) from None
 
 
 def remove_tree(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import stat
 import time
@@ -266,7 +267,7 @@ class RootLock:
     def __init__(self, root: Root) -> None:
         self._path = root.lock
         try:
-            self._file = os.fdopen(durable.open_own(root.lock, os.O_RDWR | os.O_CREAT), "r+")
+            self._file = os.fdopen(durable.open_private(root.lock), "r+")
         except OSError as error:
             raise _not_locked(root, error) from error
         try:
@@ -314,7 +315,9 @@ class RootLock:
 
 
 def holder(root: Root) -> int | None:
-    """The pid of the daemon that serves *root* now, or None."""
+    """The pid of the daemon that serves *root* now, or None; 0 where it cannot be told. Whoever may not open the
+    lock goes by the daemon's last word, and by whether there is such a process.
+    """
     try:
         with os.fdopen(durable.open_own(root.lock, os.O_RDONLY)) as file:
             try:
@@ -322,9 +325,23 @@ def holder(root: Root) -> int | None:
             except BlockingIOError:
                 text = file.read().strip()
                 return int(text) if text.isdigit() else 0
+    except PermissionError:
+        return _told_holder(root)
     except OSError:
         pass
     return None
+
+
+def _told_holder(root: Root) -> int | None:
+    try:
+        pid = int(json.loads(durable.read_own(root.heartbeat))["pid"])
+        os.kill(pid, 0)
+    except PermissionError:
+        # There is such a process, of another user's.
+        return pid
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return pid
 
 
 def _not_locked(root: Root, error: OSError) -> FluxdropError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from io import FileIO
@@ -116,7 +115,7 @@ class Gallery:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        lock = durable.open_own(self._root.state / "gallery.lock", os.O_RDWR | os.O_CREAT)
+        lock = durable.open_private(self._root.state / "gallery.lock")
         with FileIO(lock) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             try:

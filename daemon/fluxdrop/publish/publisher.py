@@ -25,6 +25,7 @@ from fluxdrop.jobs.job import RECORD, Job
 from fluxdrop.jobs.store import Row, Store
 from fluxdrop.layout import Root
 from fluxdrop.logs import get_logger
+from fluxdrop.publish import links
 from fluxdrop.publish.names import NameChooser, plain
 from fluxdrop.publish.plans import Plan, Plans
 from fluxdrop.publish.result import Failure, Record, Result, decode, encode
@@ -154,7 +155,7 @@ class Publisher:
             record = records.get(folder) or decode((folder / RECORD).read_bytes())
             try:
                 parents.update(self._link(folder, plan))
-            except durable.NameTakenError:
+            except links.NameTakenError:
                 void.append(folder)
                 continue
             except OSError as error:
@@ -224,26 +225,26 @@ class Publisher:
 
     def _link(self, folder: Path, plan: Plan) -> set[str]:
         """Give the names of *plan*; return the folders that hold them, relative to the root."""
-        links = self._links(folder, plan)
+        pairs = self._links(folder, plan)
         # A subfolder may be new, and then its own name has to be on the disk as well.
         targets = [*(target for _, target in plan.links), plan.record]
         parents = {parent for target in targets for parent in _parents(target)}
         try:
             try:
-                self._give_all(links)
+                self._give_all(pairs)
             except (FileNotFoundError, NotADirectoryError):
                 self._make(parents)
-                self._give_all(links)
-        except (durable.NameTakenError, NotADirectoryError) as error:
+                self._give_all(pairs)
+        except (links.NameTakenError, NotADirectoryError) as error:
             self._take_back(folder, plan)
-            raise durable.NameTakenError(str(error)) from error
+            raise links.NameTakenError(str(error)) from error
         return parents
 
     def _take_back(self, folder: Path, plan: Plan) -> None:
         for source, target in self._links(folder, plan):
             parent, _, name = target.rpartition("/")
             try:
-                durable.take_name_back(source, name, self._fd(parent))
+                links.take_name_back(source, name, self._fd(parent))
             except OSError as error:
                 # Nothing has a name that cannot be.
                 if error.errno not in {*_REFUSED, errno.ENOTDIR, errno.ENOENT}:
@@ -257,15 +258,15 @@ class Publisher:
         pairs = [*plan.links, (os.fsencode(RECORD), plan.record)]
         return [(f"{folder}/{os.fsdecode(source)}", target) for source, target in pairs]
 
-    def _give_all(self, links: Sequence[tuple[str, str]]) -> None:
+    def _give_all(self, pairs: Sequence[tuple[str, str]]) -> None:
         to_move = []
-        for source, target in links:
+        for source, target in pairs:
             parent, _, name = target.rpartition("/")
             if not self._give(source, name, self._fd(parent)):
                 to_move.append((source, name, parent))
         for source, name, parent in to_move:
             if os.path.lexists(source):
-                durable.move_name(source, name, self._fd(parent))
+                links.move_name(source, name, self._fd(parent))
 
     def _give(self, source: str, name: str, folder: int) -> bool:
         """Give *source* the *name* in the open *folder*; False where it can only be moved, or was
@@ -273,7 +274,7 @@ class Publisher:
         if not _is_plain(source):
             return False
         try:
-            durable.give_name(source, name, folder, self._moved_on)
+            links.give_name(source, name, folder, self._moved_on)
             faults.point("name-given")
         except PermissionError:
             # Linux lets nobody link a file of somebody else's that they may not read and write.
