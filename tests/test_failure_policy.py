@@ -7,19 +7,15 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
-import pytest
 from conftest import Daemon, failures, results, serving
+from filesystems import MEGABYTE, ntfs
 from PIL import Image
 
 from fluxdrop.layout import Root
-
-MEGABYTE = 1 << 20
 
 
 def events(daemon: Daemon, event: str) -> list[dict[str, Any]]:
@@ -52,26 +48,6 @@ def test_too_little_memory(root: Root, samples: Path) -> None:
     assert "The memory did not suffice for huge.png." == failure["error"]["message"]
     assert "Traceback" in defect["exception"]
     assert [] == list(root.work.iterdir())
-
-
-@contextmanager
-def ntfs(folder: Path) -> Iterator[Path]:
-    """A filesystem as Windows has it, mounted; it refuses the names that Windows does."""
-    image, mounted = folder / "ntfs.img", folder / "ntfs"
-    if not (shutil.which("mkntfs") and shutil.which("ntfs-3g")):
-        pytest.skip("ntfs-3g is not installed")
-    with image.open("wb") as file:
-        file.truncate(64 * MEGABYTE)
-    subprocess.run(["mkntfs", "-F", "-Q", image], check=True, capture_output=True)
-    mounted.mkdir()
-    mount = ["ntfs-3g", "-o", "windows_names", str(image), str(mounted)]
-    done = subprocess.run(mount, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"a filesystem cannot be mounted here: {done.stderr.strip()}")
-    try:
-        yield mounted
-    finally:
-        subprocess.run(["umount", "--lazy", str(mounted)], check=True)
 
 
 def test_names_that_outputs_refuses(tmp_path: Path, samples: Path) -> None:

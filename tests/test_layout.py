@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -13,7 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from members import umask
+from conftest import serving
+from members import as_member, folder_for_everybody, group_root, needs_root, umask
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.layout import Root, RootLock, find_root, holder
@@ -204,3 +206,31 @@ def test_lock_that_cannot_be_opened(root: Root) -> None:
 
     with pytest.raises(FluxdropError, match=r"lock cannot be locked: Is a directory"):
         RootLock(root)
+
+
+@pytest.fixture
+def reachable() -> Iterator[Path]:
+    """A folder that others can reach."""
+    yield from folder_for_everybody()
+
+
+@needs_root
+def test_locks_are_private(reachable: Path, samples: Path) -> None:
+    """Nobody else can open a lock of a root, and so keep a daemon from it; who may only read it is told all the same
+    whether a daemon runs."""
+    root = group_root(reachable)
+    before = as_member(lambda: holder(root))
+    with serving(root, engine="onnxruntime") as daemon:
+        shutil.copyfile(samples / "round_ring_01.png", root.inbox / "ring.png")
+        daemon.wait_for_ends(1)
+        daemon.wait_until((root.state / "gallery.lock").exists, "the gallery's lock")
+        with pytest.raises(PermissionError):
+            as_member(lambda: root.lock.open().close())
+        with pytest.raises(PermissionError):
+            as_member(lambda: (root.state / "gallery.lock").open().close())
+        found = as_member(lambda: holder(root))
+        daemon.process.kill()
+        daemon.process.wait()
+        after = as_member(lambda: holder(root))
+
+    assert (None, daemon.process.pid, None) == (before, found, after)

@@ -29,7 +29,7 @@ _ACL_USER, _ACL_GROUP_OBJ, _ACL_GROUP, _ACL_MASK, _ACL_OTHER = 0x02, 0x04, 0x08,
 _ACL_WRITE = 0x02
 # All that is on them belongs to whoever mounted it, with modes that the mount's options say.
 _WITHOUT_OWNERS = frozenset(
-    {"vfat", "msdos", "exfat", "ntfs", "ntfs3", "fuseblk", "cifs", "smb3", "9p", "vboxsf"}
+    {"vfat", "msdos", "exfat", "ntfs", "ntfs3", "cifs", "smb3", "9p", "vboxsf"}
 )
 
 
@@ -247,9 +247,11 @@ def _gives_write(folder: Path) -> bool:
 
 
 def _remedy(root: Root, faults: list[Fault]) -> str:
-    if filesystem_of(root.path) in _WITHOUT_OWNERS:
+    filesystem = filesystem_of(root.path)
+    # What FUSE holds keeps owners only where it is told to (ntfs-3g(8), permissions), mostly.
+    if filesystem in _WITHOUT_OWNERS or filesystem.startswith("fuse"):
         return (
-            f"This filesystem ({filesystem_of(root.path)}) keeps no owners: mount it with"
+            f"This filesystem ({filesystem}) keeps no owners: mount it with"
             f" uid={_user(os.geteuid())},umask=022 (or the options that its driver has for these),"
             " or start with --shared-root where all who can write here may decide that."
         )
