@@ -28,7 +28,7 @@ os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", tempfile.gettempdir())
 # What tests put into roots themselves is their owner's alone; see fluxdrop.ownership.
 os.umask(0o022)
 
-pytest_plugins = ["generators", "intruders", "provisioning", "station"]
+pytest_plugins = ["desk", "generators", "intruders", "provisioning", "station", "used_root"]
 
 SAMPLES = Path(__file__).parents[1] / "examples"
 PATIENCE = 120.0

@@ -1,0 +1,134 @@
+"""What lies in .fluxdrop/requests/ and is no request is set aside."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import msgspec
+import pytest
+from conftest import failures, results, serving
+from desk import QUICK, Desk, done_job, nothing
+
+from fluxdrop.errors import FluxdropError
+from fluxdrop.intake.claim import new_job_id
+from fluxdrop.jobs.job import REQUEST, JobRequest
+from fluxdrop.jobs.requests import MOST_JOBS, CancelRequest, ReplayRequest, answer_to, ask
+from fluxdrop.jobs.submission import wait_for_replays
+from fluxdrop.layout import Root
+
+
+def request_file(root: Root, data: bytes) -> str:
+    name = new_job_id()
+    (root.requests / f"{name}.request.json").write_bytes(data)
+    return name
+
+
+NO_REQUESTS: dict[str, bytes] = {
+    "no JSON": b"{",
+    "not UTF-8": b'{"type": "cancel", "job_ids": ["\xff"]}',
+    "a newer version's": b'{"type": "improve", "job_id": "x"}',
+    "with a field of a newer version": b'{"type": "replay", "job_id": "x", "twice": true}',
+    "too large": b'{"type": "cancel", "job_ids": []}' + b" " * 65_536,
+    "too many jobs": msgspec.json.encode(CancelRequest(["x"] * (MOST_JOBS + 1))),
+    "empty": b"",
+    "deep": b"[" * 60_000,
+}
+
+
+@pytest.mark.parametrize("data", NO_REQUESTS.values(), ids=NO_REQUESTS)
+def test_refused(root: Root, desk: Desk, data: bytes) -> None:
+    """What is no request is set aside, and its asker answered."""
+    asked = request_file(root, data)
+    desk.step()
+
+    answer = answer_to(root, asked)
+    assert answer is not None
+    assert "request" == answer.kind
+    assert [data] == [path.read_bytes() for path in root.refused.iterdir()]
+    assert [] == list(root.requests.iterdir())
+
+
+def test_wait_for_what_an_older_daemon_does_not_know(root: Root) -> None:
+    """Waiting for a request that the daemon's version does not know ends, with a reason."""
+    with serving(root, **QUICK):
+        asked = request_file(root, b'{"type": "replay", "job_id": "x", "priority": 1}')
+        (ended,) = wait_for_replays(root, [asked], nothing)
+
+    assert isinstance(ended, FluxdropError)
+    assert "no request that this fluxdrop understands" in ended.message
+
+
+def test_rubbish(root: Root, samples: Path) -> None:
+    """Whatever lies in requests/, the daemon lives, does its work and has a line in the log for each: the
+    rest is set aside, and nothing of it enters work/.
+    """
+    ids = [new_job_id() for _ in range(4)]
+    (root.requests / "x.order.json").mkdir()
+    (root.requests / "x.order.json/file").touch()
+    (root.requests / f"{ids[0]}.request.json").mkdir()
+    os.mkfifo(root.requests / f"{ids[1]}.request.json")
+    (root.requests / f"{ids[2]}.request.json").symlink_to("/etc/hostname")
+    (root.requests / os.fsdecode(b"\xff\xfe.request.json")).write_bytes(b"{}")
+    os.mkfifo(root.requests / "fifo")
+    (root.requests / "link").symlink_to(root.path)
+    (root.requests / ("y" * 255)).touch()
+    # A job as fluxdrop took it before, with a model and an input of the asker's.
+    old = root.requests / ids[3]
+    old.mkdir()
+    shutil.copyfile(samples / "round_ring_01.png", old / "input=ring.png")
+    (old / REQUEST).write_bytes(msgspec.json.encode(JobRequest(model=str(root.inbox / ".m"))))
+    (root.requests / ".half").write_bytes(b"{")
+    with serving(root, **QUICK) as daemon:
+        shutil.copyfile(samples / "round_circle_01.png", root.inbox / "circle.png")
+        daemon.wait_for_ends(1)
+        daemon.wait_until(lambda: len(list(root.requests.iterdir())) == 1, "all set aside")
+        answers = [answer_to(root, asked) for asked in ids[:3]]
+        assert 0 == daemon.stop()
+
+    told = [line for line in daemon.log() if line["event"] == "request set aside"]
+    assert ["circle.json"] == list(results(root))
+    assert {} == failures(root)
+    assert (9, 9) == (len(told), len(list(root.refused.iterdir())))
+    assert ["request"] * 3 == [answer.kind if answer else None for answer in answers]
+    assert [".half"] == [path.name for path in root.requests.iterdir()]
+
+
+def test_rubbish_that_cannot_be_moved(
+    root: Root, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot be moved is told once and left, and requests go on."""
+    (root.requests / "folder/deep").mkdir(parents=True)
+    first = done_job(root)
+    rename = Path.rename
+
+    def refuse(path: Path, target: Path) -> Path:
+        if path.name == "folder":
+            raise PermissionError(13, "Permission denied", str(path))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    for _ in range(3):
+        ask(root, ReplayRequest(first))
+        desk.step()
+
+    assert 3 == len(desk.accepted)
+    assert ["folder"] == [path.name for path in root.requests.iterdir()]
+    assert {"folder"} == desk.requests._stuck
+
+
+def test_flood(root: Root, desk: Desk) -> None:
+    """However much lies in requests/, few of it are remembered and the newest of it are kept."""
+    first = done_job(root)
+    data = msgspec.json.encode(ReplayRequest(first))
+    for number in range(5000):
+        (root.requests / f"20261126T120000-{number:08x}.request.json").write_bytes(data)
+        (root.requests / f"rubbish {number}").touch()
+    desk.room = {True: 0, False: 0}
+    for _ in range(4):
+        desk.step()
+
+    assert 4096 == len(desk.requests)
+    assert 100 >= len(list(root.refused.iterdir()))
+    assert 5000 - 4 * 64 == sum(path.name.startswith("rubbish") for path in root.requests.iterdir())
