@@ -10,15 +10,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import hashlib
-import os
 import random
 import secrets
-import shutil
-import subprocess
 import sys
-import tempfile
 import time
 import traceback
 from collections import Counter
@@ -30,6 +25,16 @@ from pathlib import Path
 import msgspec
 from audit import audit, source_digest
 from conftest import PATIENCE, files_below, started
+from disk_images import (
+    FILESYSTEMS,
+    IMAGE_BYTES,
+    clone,
+    host,
+    make_filesystem,
+    missing,
+    mounted,
+    workplace,
+)
 from needs import GENERATES, JULIA
 from rich.progress import Progress
 from stream import Stream
@@ -40,12 +45,8 @@ from fluxdrop.jobs.store import Store
 from fluxdrop.layout import Root, holder
 from fluxdrop.publish.result import Record, decode
 
-FILESYSTEMS = ("ext4", "xfs", "btrfs")
 PICTURES = ("png", "png", "png", "converted", "bad")
 PROMPTS = ("prompt", "several", "png")
-_FICLONE = 0x40049409
-_IMAGE_BYTES = 512 << 20
-_HOST_BYTES = 8 << 30
 # A clone has its original's identifier. The kernel mounts no two of them at once, so only one is.
 _OPTIONS = {"xfs": ("nouuid",)}
 _LIVES_A_DISK = 5
@@ -121,7 +122,7 @@ class PowerCuts:
             left -= 1
             made = self._live(life)
             successor = self._rng.choice(made)
-            _clone(successor.image, self._image)
+            clone(successor.image, self._image)
             for cut in made:
                 try:
                     found = self._check(cut)
@@ -139,8 +140,8 @@ class PowerCuts:
     def _make_disk(self) -> None:
         self._image.unlink(missing_ok=True)
         with self._image.open("xb") as file:
-            file.truncate(_IMAGE_BYTES)
-        _do(f"mkfs.{self._filesystem}", "-q", self._image)
+            file.truncate(IMAGE_BYTES)
+        make_filesystem(self._filesystem, self._image)
         with self._mounted(self._image, "live"):
             self._root.path.mkdir()
             self._root.create()
@@ -185,7 +186,7 @@ class PowerCuts:
             dict(self._replays),
             dict(self._seen),
         )
-        _clone(self._image, cut.image)
+        clone(self._image, cut.image)
         return cut
 
     def _replay(self) -> None:
@@ -207,7 +208,7 @@ class PowerCuts:
         assert self._stream is not None
         several = self._stream.several
         image = self._folder / "check.img"
-        _clone(cut.image, image)
+        clone(cut.image, image)
         with self._mounted(image, "cut") as folder:
             root = Root(folder / "root")
             with started(root, "--once", **_settings(cut.engine)) as daemon:
@@ -308,82 +309,6 @@ def _settings(engine: str) -> dict[str, object]:
         "incomplete_seconds": 0.3,
         "batch_size": 4,
     }
-
-
-def _clone(image: Path, target: Path) -> None:
-    """As `cp --reflink=always`: the whole file of one instant."""
-    target.unlink(missing_ok=True)
-    with image.open("rb") as source, target.open("xb") as file:
-        fcntl.ioctl(file, _FICLONE, source.fileno())
-
-
-def _do(*command: object) -> None:
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise OSError(f"{' '.join(map(str, command))}: {done.stderr.strip()}")
-
-
-@contextlib.contextmanager
-def mounted(image: Path, folder: Path, *options: str) -> Iterator[Path]:
-    """The filesystem in *image* at *folder*, as long as the body runs. Raises OSError."""
-    folder.mkdir(exist_ok=True)
-    # The loop device goes with the mount.
-    _do("mount", "-o", ",".join(("loop", *options)), image, folder)
-    try:
-        yield folder
-    finally:
-        _unmount(folder)
-
-
-def _unmount(folder: Path) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        try:
-            return _do("umount", folder)
-        except OSError:
-            # The children of a daemon that was killed take a moment to end.
-            time.sleep(0.1)
-    # Nothing of it may stay, but what was meant to follow cannot.
-    _do("umount", "--lazy", folder)
-    raise OSError(f"{folder} was still in use")
-
-
-@contextlib.contextmanager
-def host(folder: Path) -> Iterator[Path]:
-    """A mounted btrfs in a file in *folder*. Raises OSError."""
-    image = folder / "host.img"
-    with image.open("xb") as file:
-        file.truncate(_HOST_BYTES)
-    _do("mkfs.btrfs", "-q", image)
-    with mounted(image, folder / "host", "discard") as place:
-        yield place
-
-
-def missing() -> str:
-    """Why the power cannot be cut here, or nothing."""
-    for command in ("mount", *(f"mkfs.{name}" for name in FILESYSTEMS)):
-        if shutil.which(command) is None:
-            return f"there is no {command}"
-    with tempfile.TemporaryDirectory() as folder:
-        for name in FILESYSTEMS:
-            image = Path(folder, name)
-            with image.open("xb") as file:
-                file.truncate(_IMAGE_BYTES)
-            try:
-                _do(f"mkfs.{name}", "-q", image)
-                with mounted(image, Path(folder, f"{name}-mounted")):
-                    pass
-            except OSError as error:
-                return f"no {name} can be mounted: {error}"
-    return ""
-
-
-@contextlib.contextmanager
-def workplace() -> Iterator[Path]:
-    """A folder for images, in memory where there is some."""
-    shm = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=shm if os.access(shm, os.W_OK) else None) as folder:
-        yield Path(folder)
 
 
 def cut_power(

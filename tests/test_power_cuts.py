@@ -15,8 +15,9 @@ import jobs
 import pytest
 from audit import audit
 from conftest import PATIENCE, fluxdrop, started
+from disk_images import FILESYSTEMS, missing
 from needs import GENERATES, JULIA
-from power_cuts import FILESYSTEMS, cut_power, lives, missing
+from power_cuts import cut_power, lives
 from published import in_child, publishing
 
 from fluxdrop.folders import Folders
