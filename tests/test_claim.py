@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import closing
 from pathlib import Path
 
@@ -42,6 +43,36 @@ def test_claim(root: Root, png: bytes) -> None:
     found = read_claim(job)
     assert found is not None
     assert ("cats/a.png", inode) == (str(found.source), found.input.stat().st_ino)
+
+
+def test_fault_comes_before_the_input(
+    root: Root, png: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Why a file has to fail is on the disk, and so is its name, before the file is claimed: a power cut that keeps the
+    file alone would have it done as if it were whole."""
+    (root.inbox / "a.png").write_bytes(png[:-5])
+    synced: set[int] = set()
+    before: list[bool] = []
+    fsync, rename = os.fsync, os.rename
+
+    def sync(fd: int) -> None:
+        fsync(fd)
+        synced.add(os.fstat(fd).st_ino)
+
+    def watched(source: str, target: Path, **options: int) -> None:
+        if Path(target).name.startswith(INPUT):
+            job = Path(target).parent
+            before.append({(job / "fault").stat().st_ino, job.stat().st_ino} <= synced)
+        rename(source, target, **options)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(os, "rename", watched)
+    with closing(Folders(root.inbox)) as inbox:
+        job = claim(inbox, root.work, "a.png", lambda _: True, "incomplete: it is cut off")
+
+    assert [True] == before
+    assert job is not None
+    assert "incomplete: it is cut off" == (job / "fault").read_text()
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,8 @@ def claim(
         if target.parent != job:
             target.parent.mkdir(parents=True)
         if fault:
-            (job / FAULT).write_text(fault)
+            # On the disk before the input: a power cut must not keep that alone, as what is not whole would be done.
+            durable.write(job / FAULT, fault.encode())
         faults.point("claim-folder-made")
         os.rename(name, target, src_dir_fd=folder_fd)
         faults.point("claim-renamed")

@@ -25,4 +25,4 @@ def read_fault(text: str) -> Fault:
     for known in get_args(Kind):
         if kind == known:
             return Fault(known, reason)
-    return Fault("incomplete", text)
+    return Fault("incomplete", text or "the intake said no more of it")
