@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import random
 import secrets
+import signal
 import sys
 import time
 import traceback
@@ -335,6 +336,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if reason := missing():
         sys.exit(f"the power cannot be cut here: {reason}")
+    # What is mounted is to be unmounted.
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(1))
     chosen = lives(arguments.cuts, julia=JULIA is not None, generation=GENERATES)
     total = arguments.cuts * len(arguments.filesystems)
     print(f"{total} power cuts with --seed {arguments.seed}", flush=True)
