@@ -108,7 +108,7 @@ def test_stale(share: Station, png: bytes, call: str, monkeypatch: pytest.Monkey
         return real(*arguments, **options)
 
     share.drop("a.png", png)
-    monkeypatch.setattr(f"fluxdrop.intake.{_WHERE[call]}.os.{call}", fail)
+    monkeypatch.setattr(f"fluxdrop.{_WHERE[call]}.os.{call}", fail)
     share.step_until(lambda: share.intake.left)
     told = list(share.intake.left.values())
 
@@ -119,10 +119,10 @@ def test_stale(share: Station, png: bytes, call: str, monkeypatch: pytest.Monkey
 
 
 _WHERE = {
-    "stat": "ready",
-    "open": "ready",
-    "fstat": "ready",
-    "pread": "ready",
-    "rename": "claim",
-    "scandir": "scan",
+    "stat": "intake.ready",
+    "open": "intake.ready",
+    "fstat": "intake.ready",
+    "pread": "intake.ready",
+    "rename": "intake.claim",
+    "scandir": "folders",
 }

@@ -140,3 +140,18 @@ def test_recovery_of_what_has_ended(bench: Bench) -> None:
     bench.admission.recover()
 
     assert ([], False) == (list(bench.root.work.iterdir()), bench.admission.busy)
+
+
+def test_plans_of_what_is_gone(bench: Bench) -> None:
+    """A plan whose job has ended, and whose folder a kill left, is forgotten with the folder, so that the file of plans
+    does not grow for as long as the daemon runs."""
+    (made,) = bench.claim("a.png")
+    with pytest.MonkeyPatch.context() as killing:
+        killing.setattr(Publisher, "_discard", lambda _publisher, _folder: False)
+        bench.line.publisher.publish([done(made)])
+    before = bench.root.plans.read_bytes()
+    bench.restart()
+    bench.admission.recover()
+
+    assert made.id.encode() in before
+    assert (b"", [], False) == (bench.root.plans.read_bytes(), bench.taken, made.folder.exists())

@@ -133,8 +133,13 @@ def open_own(path: Path, flags: int) -> int:
 
     Raises NotRegularError for what is no file, else OSError.
     """
-    with opened(path.parent) as folder:
-        return open_regular_fd(path.name, flags, folder)
+    try:
+        with opened(path.parent) as folder:
+            return open_regular_fd(path.name, flags, folder)
+    except OSError as error:
+        # Its name is relative to the folder.
+        error.filename = str(path)
+        raise
 
 
 def open_private(path: Path) -> int:

@@ -335,12 +335,15 @@ def holder(root: Root) -> int | None:
 def _told_holder(root: Root) -> int | None:
     try:
         pid = int(json.loads(durable.read_own(root.heartbeat))["pid"])
-        os.kill(pid, 0)
-    except PermissionError:
-        # There is such a process, of another user's.
-        return pid
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        # There is such a process, of another user's.
+        pass
     return pid
 
 

@@ -121,6 +121,11 @@ class Gallery:
             try:
                 self._folders.fd(GALLERY, make=True)
                 yield
+            except OSError as error:
+                # What is named relative to a folder, or not at all, says nothing to people.
+                if not Path(str(error.filename or "")).is_absolute():
+                    error.filename = str(self._root.outputs / GALLERY)
+                raise
             finally:
                 self._folders.close()
 

@@ -156,7 +156,6 @@ class Requests:
             return
         match request:
             case CancelRequest(job_ids):
-                faults.point("order-read")
                 self._cancel(job_ids)
                 self._answer(request_id, None)
                 self._forget(request_id)

@@ -22,6 +22,7 @@ from fluxdrop.errors import FluxdropError
 from fluxdrop.intake.claim import new_job_id
 from fluxdrop.jobs.regular import open_regular
 from fluxdrop.layout import Root, holder
+from fluxdrop.passing import remedy_of
 
 SUFFIX = ".request.json"
 MOST_BYTES = 64 * 1024
@@ -106,10 +107,12 @@ def ask(root: Root, request: Request) -> str:
     except OSError as error:
         raise FluxdropError(
             f"{root.requests} takes no request: {error.strerror}",
-            hint="Only the owner of the root may ask this of it, or the group that"
-            " `fluxdrop init --group` let."
-            if isinstance(error, PermissionError)
-            else "",
+            hint=(
+                "Only the owner of the root may ask this of it, or the group that `fluxdrop init --group` let. "
+                if isinstance(error, PermissionError)
+                else ""
+            )
+            + remedy_of(error),
             kind="request",
         ) from error
     return name

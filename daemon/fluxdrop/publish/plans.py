@@ -85,6 +85,10 @@ class Plans:
         with suppress(OSError):
             self._keep(self._plans.keys() - set(job_ids))
 
+    def keep(self, job_ids: Iterable[str]) -> None:
+        """All plans but those for *job_ids* are of jobs that are gone. Never raises."""
+        self.fulfilled(self._plans.keys() - set(job_ids))
+
     def _enter(self, line: _Line) -> None:
         if line.plan is None:
             self._plans.pop(line.job, None)

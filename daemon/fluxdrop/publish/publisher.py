@@ -194,6 +194,10 @@ class Publisher:
         plan = self._plans.get(folder.name)
         return plan if plan is not None and (folder / RECORD).exists() else None
 
+    def forget_gone(self, folders: Sequence[Path]) -> None:
+        """Forget the plans for jobs that are not in *folders*, which are all there are."""
+        self._plans.keep(folder.name for folder in folders)
+
     def without_ended(self, folders: Sequence[Path]) -> list[Path]:
         """Those of *folders* whose jobs have not ended by the index. The others, which a start finds where they
         were not removed or a power cut brought them back, are removed."""

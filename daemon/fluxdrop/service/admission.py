@@ -69,6 +69,7 @@ class Admission:
         folders = sorted(path for path in self._root.work.iterdir() if path.is_dir())
         folders = without_undecided(self._line.publisher.without_ended(folders))
         folders = without_empty(folders)
+        self._line.publisher.forget_gone(folders)
         self._store.keep_claims(folder.name for folder in folders)
         published = self._publish_decided(folders)
         for folder in folders:
