@@ -8,19 +8,24 @@ from collections.abc import Iterator
 from contextlib import closing, suppress
 from typing import Any
 
+import msgspec
 import pytest
 from admissions import Bench
 from fakes import full
-from jobs import done
-from published import contents, records
+from gallery_records import failure
+from jobs import claimed, claimed_row, done, job_in
+from published import contents, publish, records
 from stages import Once
 
+from fluxdrop.config import Settings
 from fluxdrop.jobs import danger
-from fluxdrop.jobs.job import Job
+from fluxdrop.jobs.job import Job, file_sha256
 from fluxdrop.jobs.store import Store
 from fluxdrop.layout import Root
 from fluxdrop.publish import links
 from fluxdrop.publish.publisher import Publisher
+from fluxdrop.publish.result import Source, encode
+from fluxdrop.service.daemon import Daemon
 
 
 @pytest.fixture
@@ -155,3 +160,41 @@ def test_plans_of_what_is_gone(bench: Bench) -> None:
 
     assert made.id.encode() in before
     assert (b"", [], False) == (bench.root.plans.read_bytes(), bench.taken, made.folder.exists())
+
+
+@pytest.mark.parametrize("has_index", [False, True])
+def test_record_of_a_job_that_waits(root: Root, png: bytes, has_index: bool) -> None:
+    """A record that somebody put into outputs/ under the id of a job in hand, with the digest of its input, does not
+    end the job while the index is made from outputs/, or made anew of an older fluxdrop's: the file is done."""
+    folder = claimed(root, "cat.png")
+    job = job_in(folder)
+    job.input.write_bytes(png)
+    if has_index:
+        with closing(Store(root.database)) as store:
+            store.claimed([claimed_row(job)])
+    told = msgspec.structs.replace(
+        failure("cat.png"),
+        job_id=job.id,
+        source=Source(file="cat.png", kind="picture", sha256=file_sha256(job.input)),
+    )
+    (root.outputs / "forged.json").write_bytes(encode(told))
+
+    Daemon(root, Settings(engine="onnxruntime"), once=True).run()
+
+    assert png == (root.outputs / "cat.png").read_bytes()
+    assert ["cat.json", "forged.json"] == sorted(path.name for path in root.outputs.glob("*.json"))
+
+
+def test_job_that_ended_before_its_index_was_lost(root: Root) -> None:
+    """A published job whose folder a kill left is not done again when the index is lost with it."""
+    job = job_in(claimed(root, "cat.png"))
+    text = job.input.read_text()
+    publish(root, [done(job)])
+    job.folder.mkdir()
+    job.input.write_text(text)
+    root.database.unlink()
+
+    Daemon(root, Settings(engine="onnxruntime"), once=True).run()
+
+    assert ["cat.json"] == [path.name for path in root.outputs.glob("*.json")]
+    assert not job.folder.exists()

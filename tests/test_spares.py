@@ -57,3 +57,16 @@ def test_nothing_there(root: Root) -> None:
     """A root of this fluxdrop has no spares, and gets none."""
     assert [] == take_back(root)
     assert not root.spares.exists()
+
+
+def test_input_of_which_a_record_only_tells(root: Root) -> None:
+    """A record with the digest of an input that has no name among the results does not have it removed."""
+    job = job_in(claimed(root, "cat.png"))
+    text = job.input.read_text()
+    job.sha256 = file_sha256(job.input)
+    publish(root, [jobs.done(job)])
+    (root.outputs / "cat.png").unlink()
+    (root.spares / job.id).mkdir(parents=True)
+    (root.spares / job.id / job.input.name).write_text(text)
+
+    assert ["cat.png"] == take_back(root)

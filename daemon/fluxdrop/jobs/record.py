@@ -4,19 +4,21 @@ paths anybody can change.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import msgspec
 
 from fluxdrop.errors import FluxdropError
-from fluxdrop.jobs.regular import open_in_root
+from fluxdrop.jobs.regular import open_in_root, open_regular
 from fluxdrop.jobs.store import Row
 from fluxdrop.layout import Root
 from fluxdrop.publish.outputs import MOST_BYTES
 from fluxdrop.publish.result import Failure, Record, decode
 
 _ORIGINALS = (".jpg", ".webp")
-# With many more labels than any model has.
+_CHUNK = 1 << 20
+_MOST_COMPARED = 1 << 31
 
 
 def read_record(root: Root, row: Row) -> Record:
@@ -39,6 +41,30 @@ def read_record(root: Root, row: Row) -> Record:
         raise FluxdropError(
             f"{path} is not a result of fluxdrop: {error}", kind="record"
         ) from error
+
+
+def is_published(root: Root, row: Row, path: Path) -> bool:
+    """Whether the file *path* in a job's folder, or one with the same contents, has its name among the results of
+    the job *row*; what its record says of a digest anybody may have written. Raises OSError for a disk in trouble.
+    """
+    try:
+        record = read_record(root, row)
+        assert row.record is not None
+        published = files_of(root, row.record, record)["input"]
+        with (
+            open_in_root(root.path, published, "record") as one,
+            open_regular(path, "record") as other,
+        ):
+            facts, others = os.fstat(one.fileno()), os.fstat(other.fileno())
+            if os.path.samestat(facts, others):
+                return True
+            if not facts.st_size == others.st_size <= _MOST_COMPARED:
+                return False
+            return all(
+                one.read(_CHUNK) == other.read(_CHUNK) for _ in range(0, facts.st_size, _CHUNK)
+            )
+    except FluxdropError:
+        return False
 
 
 def files_of(root: Root, path: str, record: Record) -> dict[str, Path]:

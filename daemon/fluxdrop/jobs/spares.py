@@ -6,13 +6,9 @@ of the folder to work/.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from fluxdrop import durable
-from fluxdrop.errors import FluxdropError
 from fluxdrop.intake.claim import new_job_id, place, read_claim
-from fluxdrop.jobs.job import file_sha256
-from fluxdrop.jobs.record import files_of, read_record
+from fluxdrop.jobs.record import is_published
 from fluxdrop.jobs.store import Store
 from fluxdrop.layout import Root
 
@@ -25,7 +21,8 @@ def take_back_spares(root: Root, store: Store) -> None:
         return
     for spare in root.spares.iterdir():
         claim = read_claim(spare)
-        if claim is not None and not _is_published(root, store, spare.name, claim.input):
+        row = store.get(spare.name)
+        if claim is not None and (row is None or not is_published(root, row, claim.input)):
             target = place(root.work / new_job_id(), str(claim.source))
             target.parent.mkdir(parents=True)
             claim.input.rename(target)
@@ -33,17 +30,3 @@ def take_back_spares(root: Root, store: Store) -> None:
             durable.sync_folder(root.work)
         durable.remove_tree(spare)
     durable.remove_tree(root.spares)
-
-
-def _is_published(root: Root, store: Store, job_id: str, path: Path) -> bool:
-    """Whether the file *path* is the input of the job *job_id*, and that has its result."""
-    row = store.get(job_id)
-    if row is None or row.record is None:
-        return False
-    try:
-        record = read_record(root, row)
-        # Of what is not taken there is no digest in the record.
-        published = files_of(root, row.record, record)["input"]
-        return file_sha256(path) == (record.source.sha256 or file_sha256(published))
-    except (FluxdropError, FileNotFoundError):
-        return False

@@ -11,7 +11,9 @@ from typing import TypeVar
 from fluxdrop import faults
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
+from fluxdrop.intake.claim import read_claim
 from fluxdrop.intake.intake import Intake
+from fluxdrop.jobs.record import is_published
 from fluxdrop.jobs.store import Row, Store
 from fluxdrop.layout import Root, RootLock
 from fluxdrop.logs import get_logger
@@ -152,10 +154,16 @@ class Daemon:
                         self._root.heartbeat.unlink()
 
     def _ended(self, publisher: Publisher) -> Iterator[Row]:
-        """What outputs/ knows of the jobs that have ended: not those that may not have all their names yet."""
+        """What outputs/ knows of the jobs that have ended: not those that may not have all their names yet, nor those
+        whose input still waits, whatever a record says, which anybody may have put there."""
         for record, path in records(self._root):
-            if publisher.planned(self._root.work / record.job_id) is None:
-                yield row_of(record, path)
+            folder = self._root.work / record.job_id
+            row = row_of(record, path)
+            claim = read_claim(folder)
+            if claim is not None and not is_published(self._root, row, claim.input):
+                log.warning("a record of a job that waits", job=record.job_id, path=path)
+            elif publisher.planned(folder) is None:
+                yield row
 
     def _serve(self, store: Store, line: Line, reports: Reports) -> None:
         most_pictures = 8 * self._settings.batch_size
