@@ -70,6 +70,11 @@ def test_undecodable_name_fits_the_schema(root: Root) -> None:
         (("probabilities", "round"), 1.5),
         (("top", 0, "p"), -0.1),
         (("attempts",), None),
+        (("attempts",), 2**64 - 1),
+        (("attempts",), -1),
+        (("source", "file"), ""),
+        (("source", "file"), "a\0b"),
+        (("source", "file"), "a" * 4097),
     ],
 )
 def test_wrong_records_do_not_fit(root: Root, path: tuple[str | int, ...], value: object) -> None:
@@ -83,6 +88,23 @@ def test_wrong_records_do_not_fit(root: Root, path: tuple[str | int, ...], value
     assert not VALIDATOR.is_valid(found)
     with pytest.raises(msgspec.ValidationError):
         decode(json.dumps(found).encode())
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"status":"failed","job_id":"a\xff"}',
+        b'{"status":"failed","job_id":"\\ud800"}',
+        b'{"status":"failed","a":' + b"[" * 100_000,
+        b"[" * 100_000,
+        b"",
+        b"\xff\xfe",
+    ],
+)
+def test_bytes_that_are_no_record(data: bytes) -> None:
+    """Whatever bytes there are where a record is expected, they are refused as such."""
+    with pytest.raises(msgspec.DecodeError):
+        decode(data)
 
 
 @pytest.mark.parametrize("key", ["source", "image", "model", "probabilities", "top", "created"])

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from fluxdrop.errors import FluxdropError
-from fluxdrop.jobs.store import SCHEMA_VERSION, Row, Store, Wanted
+from fluxdrop.jobs.store import Row, Store, Wanted
+from fluxdrop.jobs.tables import SCHEMA_VERSION
 
 
 def row(job: str, state: str = "claimed", **facts: object) -> Row:
@@ -132,6 +133,16 @@ def test_fresh_until_filled(tmp_path: Path) -> None:
         models = [found.model for found in store.select(Wanted())]
 
     assert ([True, True, False], [None, "m"]) == (seen, models)
+
+
+def test_rows_that_sqlite_does_not_take(tmp_path: Path) -> None:
+    """A row with a number or a text that no column takes is passed over and told of; the others are entered."""
+    odd = [row("b", "done", attempts=2**64), row("c", "done", label="\ud800"), row("d", "odd")]
+    with opened(tmp_path) as store:
+        refused = store.fill([row("a", "done"), *odd, row("e", "done")])
+        entered = store.select(Wanted())
+
+        assert (odd, ["e", "a"], False) == (refused, [one.id for one in entered], store.fresh)
 
 
 OLDEST = """

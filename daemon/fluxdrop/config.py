@@ -108,7 +108,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = 30.0
     max_file_bytes: Annotated[Count, Meta(description="largest picture file")] = 256 * 1024**2
     max_pixels: Annotated[Count, Meta(description="most pixels a picture may have")] = 100_000_000
-    max_prompt_bytes: Annotated[Count, Meta(description="largest prompt file")] = 64 * 1024
+    # A result tells the prompt twice, and is not read when it is larger than 4 MiB.
+    max_prompt_bytes: Annotated[
+        int, Meta(ge=1, le=256 * 1024, description="largest prompt file")
+    ] = 64 * 1024
     max_pictures_per_prompt: Annotated[
         int, Meta(ge=1, le=1000, description="most pictures that one prompt file may ask for")
     ] = 64

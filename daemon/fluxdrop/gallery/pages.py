@@ -24,6 +24,7 @@ from fluxdrop import durable
 from fluxdrop.folders import Folders
 from fluxdrop.gallery.entry import Entry
 from fluxdrop.layout import GALLERY
+from fluxdrop.publish.result import UNDECODABLE
 
 T = TypeVar("T")
 
@@ -149,7 +150,7 @@ class Pages:
             raise Broken(f"{path} is not whole")
         try:
             return msgspec.json.decode(data[len(start) : -len(end)], type=kind)
-        except msgspec.DecodeError as error:
+        except UNDECODABLE as error:
             raise Broken(f"{path} cannot be read: {error}") from error
 
 

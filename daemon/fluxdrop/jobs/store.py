@@ -18,55 +18,11 @@ from typing import Any, Literal, NamedTuple
 
 from fluxdrop import faults
 from fluxdrop.errors import FluxdropError
+from fluxdrop.jobs.tables import LATER_INDEXES, SCHEMA, SCHEMA_VERSION, UNFILLED, WITHOUT_MODEL
 from fluxdrop.layout import FAILED
 from fluxdrop.moments import rfc3339
 
-SCHEMA_VERSION = 3
-_UNFILLED = 2
-"""Of an index with this version's tables, into which outputs/ was not read yet."""
-_WITHOUT_MODEL = 1
-"""Of an index as fluxdrop made it before jobs had a model."""
-
 State = Literal["claimed", "done", "failed"]
-
-_LATER_INDEXES = """
-CREATE INDEX jobs_by_label ON jobs (label);
-CREATE INDEX jobs_by_model ON jobs (model);
-CREATE INDEX jobs_by_original ON jobs (replay_of);
-"""
-_SCHEMA = """
-CREATE TABLE jobs (
-    id TEXT PRIMARY KEY,
-    state TEXT NOT NULL CHECK (state IN ('claimed', 'done', 'failed')),
-    kind TEXT NOT NULL,
-    source TEXT NOT NULL,
-    inode INTEGER,
-    attempts INTEGER NOT NULL DEFAULT 0,
-    replay_of TEXT,
-    created TEXT NOT NULL,
-    finished TEXT,
-    record TEXT,
-    label TEXT,
-    probability REAL,
-    error TEXT,
-    model TEXT
-) WITHOUT ROWID;
-CREATE INDEX jobs_by_finish ON jobs (state, finished);
-CREATE INDEX jobs_by_inode ON jobs (inode);
-CREATE INDEX jobs_by_record ON jobs (record);
-CREATE TABLE counts (state TEXT PRIMARY KEY, jobs INTEGER NOT NULL) WITHOUT ROWID;
-INSERT INTO counts VALUES ('claimed', 0), ('done', 0), ('failed', 0);
-CREATE TRIGGER jobs_insert AFTER INSERT ON jobs BEGIN
-    UPDATE counts SET jobs = jobs + 1 WHERE state = new.state;
-END;
-CREATE TRIGGER jobs_update AFTER UPDATE OF state ON jobs BEGIN
-    UPDATE counts SET jobs = jobs - 1 WHERE state = old.state;
-    UPDATE counts SET jobs = jobs + 1 WHERE state = new.state;
-END;
-CREATE TRIGGER jobs_delete AFTER DELETE ON jobs BEGIN
-    UPDATE counts SET jobs = jobs - 1 WHERE state = old.state;
-END;
-"""
 
 
 class Row(NamedTuple):
@@ -159,6 +115,9 @@ _UPSERT = (
     " probability = excluded.probability, error = excluded.error, model = excluded.model"
 )
 
+# What is said of values that no column takes.
+_NO_ROW = (OverflowError, UnicodeEncodeError, sqlite3.DataError, sqlite3.IntegrityError)
+
 # What SQLite says of the disk, in the words that a stage waits for to pass.
 _DISK = {
     sqlite3.SQLITE_FULL: errno.ENOSPC,
@@ -223,7 +182,7 @@ class Store:
 
     def _prepare(self, read_only: bool) -> None:
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version not in (0, _WITHOUT_MODEL, _UNFILLED, SCHEMA_VERSION):
+        if version not in (0, WITHOUT_MODEL, UNFILLED, SCHEMA_VERSION):
             raise FluxdropError(
                 f"{self._path} has version {version}, and this fluxdrop reads version"
                 f" {SCHEMA_VERSION}",
@@ -237,14 +196,14 @@ class Store:
             self._db.execute("PRAGMA journal_mode = WAL")
         if version == 0:
             self._db.executescript(
-                f"BEGIN;{_SCHEMA}{_LATER_INDEXES}PRAGMA user_version = {_UNFILLED};COMMIT;"
+                f"BEGIN;{SCHEMA}{LATER_INDEXES}PRAGMA user_version = {UNFILLED};COMMIT;"
             )
-        elif version == _WITHOUT_MODEL and read_only:
+        elif version == WITHOUT_MODEL and read_only:
             self._db.execute("CREATE TEMP VIEW jobs AS SELECT *, NULL AS model FROM main.jobs")
-        elif version == _WITHOUT_MODEL:
+        elif version == WITHOUT_MODEL:
             self._db.executescript(
-                f"BEGIN;ALTER TABLE jobs ADD COLUMN model TEXT;{_LATER_INDEXES}"
-                f"PRAGMA user_version = {_UNFILLED};COMMIT;"
+                f"BEGIN;ALTER TABLE jobs ADD COLUMN model TEXT;{LATER_INDEXES}"
+                f"PRAGMA user_version = {UNFILLED};COMMIT;"
             )
 
     @property
@@ -255,11 +214,18 @@ class Store:
         with self._lock:
             return bool(self._db.execute("PRAGMA user_version").fetchone()[0] != SCHEMA_VERSION)
 
-    def fill(self, rows: Iterable[Row]) -> None:
-        """Enter *rows*, which are all of outputs/, all of them or, after a kill, none."""
+    def fill(self, rows: Iterable[Row]) -> list[Row]:
+        """Enter *rows*, which are all of outputs/, all of them or, after a kill, none. Return those that SQLite
+        does not take, as anybody may have made their records; they are passed over."""
+        refused = []
         with self._transaction() as db:
-            db.executemany(_UPSERT, rows)
+            for row in rows:
+                try:
+                    db.execute(_UPSERT, row)
+                except _NO_ROW:
+                    refused.append(row)
             db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        return refused
 
     def claimed(self, rows: Iterable[Row]) -> None:
         """Enter new jobs; one that is there already keeps what is known of it."""

@@ -17,8 +17,8 @@ from fluxdrop.jobs.regular import open_regular
 from fluxdrop.layout import Root
 from fluxdrop.publish.result import Record, decode
 
-MOST_BYTES = 1 << 26
-"""No record is larger."""
+MOST_BYTES = 1 << 22
+"""No record is larger: it holds tens of thousands of labels. One that is decoded takes some twenty times that."""
 
 _JOB_ID = re.compile(r"[0-9A-Za-z-]{1,64}")
 
@@ -40,10 +40,12 @@ def read_record(folders: Folders, path: str) -> Record | None:
     try:
         with open_regular(name, "record", folder=folders.fd(parent)) as file:
             data = file.read(MOST_BYTES + 1)
+        if len(data) > MOST_BYTES:
+            return None
         record = decode(data)
     except (FluxdropError, OSError, msgspec.DecodeError):
         return None
-    return record if len(data) <= MOST_BYTES and is_job_id(record.job_id) else None
+    return record if is_job_id(record.job_id) else None
 
 
 def is_job_id(text: str) -> bool:

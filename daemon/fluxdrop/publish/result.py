@@ -21,12 +21,16 @@ Timestamp = Annotated[
     str, Meta(description="RFC 3339, UTC", extra_json_schema={"format": "date-time"})
 ]
 Probability = Annotated[float, Meta(ge=0, le=1)]
+# What SQLite and every reader of JSON take.
+Attempts = Annotated[int, Meta(ge=0, le=2**53)]
+# Linux takes no longer path, and none with a NUL.
+Path = Annotated[str, Meta(min_length=1, max_length=4096, pattern=r"^[^\u0000]*$")]
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
     """What was dropped: *file* is its path below inbox/."""
 
-    file: str
+    file: Path
     kind: Literal["prompt", "picture", "unknown"]
     sha256: Sha256 | None
 
@@ -100,7 +104,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, tag_field="status", tag=
     top: list[Guess]
     warnings: list[str]
     timings_ms: dict[str, float]
-    attempts: int
+    attempts: Attempts
     created: Timestamp
     finished: Timestamp
     replay_of: str | None
@@ -115,7 +119,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, tag_field="status", tag
     source: Source
     prompt: str | None
     error: ErrorFacts
-    attempts: int
+    attempts: Attempts
     created: Timestamp
     finished: Timestamp
     replay_of: str | None
@@ -134,6 +138,15 @@ def encode(record: Record) -> bytes:
     return msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
 
 
+UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, MemoryError)
+"""What msgspec raises of bytes that are not what they should be, and that anybody may have written."""
+
+
 def decode(data: bytes) -> Record:
     """The record in *data*. Raises msgspec.DecodeError or its subclass ValidationError."""
-    return _DECODER.decode(data)
+    try:
+        return _DECODER.decode(data)
+    except msgspec.DecodeError:
+        raise
+    except UNDECODABLE as error:
+        raise msgspec.DecodeError(str(error) or "It is too large") from error

@@ -134,7 +134,8 @@ class Daemon:
         with closing(Store(self._root.database)) as store:
             line = Line(self._root, self._settings, store, self._mailbox, self._shutdown)
             if store.fresh:
-                store.fill(self._ended(line.publisher))
+                for row in store.fill(self._ended(line.publisher)):
+                    log.warning("a record that the index does not take", path=row.record)
             self._trouble.end()
             with closing(Reports(self._root, self._settings)) as reports:
                 try:
