@@ -88,16 +88,33 @@ def test_shows_each_once(root: Root, told: Told) -> None:
     assert ids(told) == [entry.id for entry in shown(root)]
 
 
+def spoil(path: Path, start: bytes) -> None:
+    """Put what is no UTF-8 behind the first *start* in the file *path*."""
+    data = path.read_bytes()
+    assert start in data
+    path.write_bytes(data.replace(start, start + b"\xff", 1))
+
+
 @pytest.mark.parametrize(
     "damage",
     [
         lambda folder: next(folder.glob("*/00000.js")).unlink(),
         lambda folder: next(folder.glob("*/00001.js")).write_bytes(b""),
         lambda folder: next(folder.glob("*/00000.js")).write_bytes(b"fluxdrop.page("),
+        lambda folder: spoil(next(folder.glob("*/00000.js")), b'"id":"'),
+        lambda folder: spoil(folder / "summary.js", b'"title":"'),
         lambda folder: (folder / "summary.js").write_bytes(b""),
         lambda folder: (folder / "summary.js").unlink(),
     ],
-    ids=["page gone", "last page empty", "page torn", "summary empty", "summary gone"],
+    ids=[
+        "page gone",
+        "last page empty",
+        "page torn",
+        "page spoiled",
+        "summary spoiled",
+        "summary empty",
+        "summary gone",
+    ],
 )
 def test_damage(root: Root, told: Told, damage: Callable[[Path], None]) -> None:
     """Whatever a power cut or a person did to the gallery's files, the next start makes it whole."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from contextlib import closing
 from pathlib import Path
 
@@ -193,6 +195,42 @@ def test_files_that_are_gone(root: Root, gone: str, sentence: str) -> None:
         replay_job(root, first)
 
     assert [] == list(root.requests.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.EACCES, r"cannot be read \(Permission denied\), so .* cannot be done again\."),
+        (errno.ELOOP, r"cannot be read \(Too many levels of symbolic links\), so "),
+    ],
+)
+def test_input_that_may_not_be_seen(
+    root: Root, monkeypatch: pytest.MonkeyPatch, number: int, said: str
+) -> None:
+    """What is wrong with the one file ends its replay, and is no trouble of the disk that others wait for."""
+    (first,) = publish(root, "cat.png")
+    spoiled = root.outputs / "cat.png"
+    real = Path.lstat
+
+    def lstat(path: Path) -> os.stat_result:
+        if path == spoiled:
+            raise OSError(number, os.strerror(number), str(path))
+        return real(path)
+
+    monkeypatch.setattr(Path, "lstat", lstat)
+
+    with pytest.raises(FluxdropError, match=said):
+        replay_job(root, first)
+
+
+def test_input_that_is_a_link(root: Root) -> None:
+    """A link in place of an input is not followed, wherever it leads, and nothing of where it leads is asked."""
+    (first,) = publish(root, "cat.png")
+    (root.outputs / "cat.png").unlink()
+    (root.outputs / "cat.png").symlink_to(root.outputs / "cat.json")
+
+    with pytest.raises(FluxdropError, match=r"cat\.png is not a regular file, so "):
+        replay_job(root, first)
 
 
 def test_no_record(root: Root) -> None:

@@ -17,8 +17,11 @@ def is_there(root: Root, row: Row) -> bool:
     """Whether the record of *row* still is, and the picture beside a result."""
     if row.record is None:
         return False
+    from fluxdrop.jobs.regular import is_file
+
     record = root.path / row.record
-    return record.is_file() and (row.state != "done" or record.with_suffix(".png").is_file())
+    picture = record.with_suffix(".png")
+    return is_file(record) and (row.state != "done" or is_file(picture))
 
 
 def row_as_dict(root: Root, row: Row) -> dict[str, Any]:

@@ -34,6 +34,7 @@ def show(
     from fluxdrop.cli.records import row_as_dict
     from fluxdrop.errors import FluxdropError
     from fluxdrop.jobs.record import files_of, read_record
+    from fluxdrop.jobs.regular import is_file
     from fluxdrop.jobs.select import find_job
     from fluxdrop.jobs.store import Store
     from fluxdrop.layout import find_root
@@ -55,7 +56,7 @@ def show(
         "record": msgspec.to_builtins(record) if record else None,
         "problem": problem or None,
         "files": {
-            what: {"path": str(path.relative_to(served.path)), "there": path.is_file()}
+            what: {"path": str(path.relative_to(served.path)), "there": is_file(path)}
             for what, path in files.items()
         },
         "chain": [row_as_dict(served, link) for link in chain],

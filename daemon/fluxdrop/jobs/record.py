@@ -96,4 +96,4 @@ def _input(root: Root, stem: str, kind: str, image: Path) -> Path:
     if kind == "prompt":
         return root.path / f"{stem}.txt"
     originals = [root.path / f"{stem}{suffix}" for suffix in _ORIGINALS]
-    return next((path for path in originals if path.exists()), image)
+    return next((path for path in originals if os.path.lexists(path)), image)

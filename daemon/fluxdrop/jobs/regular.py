@@ -36,6 +36,14 @@ def is_its_own(error: OSError) -> bool:
     return error.errno in _ITS_OWN
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is a regular file *path* or a link to one, as far as this user may see."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def open_in_root(root: Path, path: Path, kind: str) -> BufferedReader:
     """`open_regular` the file *path*; of one in a folder of *root*, no part of the way below that
     folder may be a symlink."""

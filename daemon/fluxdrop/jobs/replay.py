@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import stat
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -13,7 +15,7 @@ from fluxdrop.generate.request import GenerationRequest
 from fluxdrop.intake.claim import place
 from fluxdrop.jobs.job import REQUEST, TENSOR, JobRequest
 from fluxdrop.jobs.record import files_of, read_record
-from fluxdrop.jobs.regular import open_in_root
+from fluxdrop.jobs.regular import is_its_own, open_in_root
 from fluxdrop.jobs.requests import ReplayRequest, Start, ask
 from fluxdrop.jobs.store import Row
 from fluxdrop.layout import Root
@@ -59,11 +61,8 @@ def plan_replay(
         source = files["image"]
         name = name.with_suffix(".png")
         tensor = files["tensor"] if start == "predict" else None
-    missing = [path for path in (source, tensor) if path is not None and not path.is_file()]
-    if missing:
-        raise FluxdropError(
-            f"{missing[0]} is gone, so {row.id} cannot be done again", kind="replay"
-        )
+    for path in filter(None, (source, tensor)):
+        _refuse_missing(row, path)
     made = isinstance(record, Result) and record.generation is not None and start == "generate"
     request = JobRequest(
         replay_of=row.id,
@@ -109,6 +108,18 @@ def _copy(root: Root, source: Path, target: Path, most_bytes: int) -> None:
 def request_replay(root: Root, replay: Replay) -> str:
     """Ask the daemon for *replay*, now or at its next start; return the new job's id."""
     return ask(root, ReplayRequest(replay.row.id, replay.start, replay.request.model))
+
+
+def _refuse_missing(row: Row, path: Path) -> None:
+    try:
+        what = "" if stat.S_ISREG(path.lstat().st_mode) else "is not a regular file"
+    except OSError as error:
+        if not is_its_own(error):
+            raise
+        is_gone = error.errno in (errno.ENOENT, errno.ENOTDIR)
+        what = "is gone" if is_gone else f"cannot be read ({error.strerror})"
+    if what:
+        raise FluxdropError(f"{path} {what}, so {row.id} cannot be done again", kind="replay")
 
 
 def _refuse_later_start(row: Row, failure: Failure, start: Start) -> None:
