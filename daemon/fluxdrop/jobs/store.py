@@ -13,7 +13,9 @@ import stat
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
+from types import NoneType
 from typing import Any, Literal, NamedTuple
 
 from fluxdrop import faults
@@ -42,6 +44,19 @@ class Row(NamedTuple):
     probability: float | None = None
     error: str | None = None
     model: str | None = None
+
+
+_TYPES: dict[str, type] = {"inode": int, "attempts": int, "probability": float}
+
+
+@cache
+def _is_row(types: tuple[type, ...]) -> bool:
+    """Whether a row with values of *types* can be a job's; SQLite keeps any value in any column."""
+    return all(
+        found is _TYPES.get(name, str)
+        or (found is NoneType and Row._field_defaults.get(name, "") is None)
+        for name, found in zip(Row._fields, types, strict=True)
+    )
 
 
 class Wanted(NamedTuple):
@@ -106,6 +121,7 @@ def _refuse_other(path: Path) -> None:
             )
 
 
+_DAMAGED = "If it is damaged, move it away; it is built again from outputs/."
 _COLUMNS = ", ".join(Row._fields)
 _INSERT = f"INTO jobs ({_COLUMNS}) VALUES ({', '.join('?' * len(Row._fields))})"
 
@@ -142,6 +158,7 @@ class Store:
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self._lock = threading.Lock()
         self._path = path
+        self._is_read_only = read_only
         _refuse_other(path)
         uri = f"{path.as_uri()}?mode={'ro' if read_only else 'rwc'}"
         if read_only and not path.exists():
@@ -155,14 +172,15 @@ class Store:
                 # SQLite reads it so where it may write nothing beside it.
                 self._open(f"{uri}&immutable=1", read_only)
         except sqlite3.Error as error:
-            on_disk = _code(error) in _DISK
-            raise FluxdropError(
-                f"{path} cannot be used: {error}",
-                hint="See whether the disk is full or mounted read-only."
-                if on_disk
-                else "If it is damaged, move it away; it is built again from outputs/.",
-                kind="index",
-            ) from error
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: sqlite3.Error) -> FluxdropError:
+        hint = (
+            "See whether the disk is full or mounted read-only."
+            if _code(error) in _DISK
+            else _DAMAGED
+        )
+        return FluxdropError(f"{self._path} cannot be used: {error}", hint=hint, kind="index")
 
     def _open(self, uri: str, read_only: bool) -> None:
         self._db = sqlite3.connect(
@@ -205,6 +223,8 @@ class Store:
                 f"BEGIN;ALTER TABLE jobs ADD COLUMN model TEXT;{LATER_INDEXES}"
                 f"PRAGMA user_version = {UNFILLED};COMMIT;"
             )
+        for columns, table in ((_COLUMNS, "jobs"), ("state, jobs", "counts")):
+            self._db.execute(f"SELECT {columns} FROM {table} LIMIT 0")  # noqa: S608
 
     @property
     def fresh(self) -> bool:
@@ -303,8 +323,8 @@ class Store:
 
     def ended(self) -> list[tuple[str, str]]:
         """The id of each job that has ended and its record's path, oldest end first."""
-        with self._lock:
-            return self._db.execute(
+        with self._reading() as db:
+            return db.execute(
                 "SELECT id, record FROM jobs WHERE state != 'claimed' AND record IS NOT NULL"
                 " ORDER BY finished, id"
             ).fetchall()
@@ -320,8 +340,8 @@ class Store:
 
     def ended_between(self, state: State, start: datetime, end: datetime) -> int:
         """How many jobs ended in *state* at *start* or later, and before *end*."""
-        with self._lock:
-            (count,) = self._db.execute(
+        with self._reading() as db:
+            (count,) = db.execute(
                 "SELECT count(*) FROM jobs WHERE state = ? AND finished >= ? AND finished < ?",
                 (state, rfc3339(start), rfc3339(end)),
             ).fetchone()
@@ -329,8 +349,8 @@ class Store:
 
     def counts(self) -> dict[str, int]:
         """How many jobs are in each state."""
-        with self._lock:
-            return dict(self._db.execute("SELECT state, jobs FROM counts").fetchall())
+        with self._reading() as db:
+            return dict(db.execute("SELECT state, jobs FROM counts").fetchall())
 
     def close(self) -> None:
         """Close the index."""
@@ -338,9 +358,22 @@ class Store:
             self._db.close()
 
     def _rows(self, where: str, values: tuple[Any, ...]) -> list[Row]:
-        with self._lock:
-            found = self._db.execute(f"SELECT {_COLUMNS} FROM jobs {where}", values).fetchall()  # noqa: S608
+        with self._reading() as db:
+            found = db.execute(f"SELECT {_COLUMNS} FROM jobs {where}", values).fetchall()  # noqa: S608
+        if not all(_is_row(tuple(map(type, row))) for row in found):
+            raise FluxdropError(f"{self._path} holds what is no job", hint=_DAMAGED, kind="index")
         return [Row(*row) for row in found]
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        # The daemon tells by SQLite's error what passes.
+        with self._lock:
+            try:
+                yield self._db
+            except sqlite3.Error as error:
+                if not self._is_read_only:
+                    raise
+                raise self._unusable(error) from error
 
     @contextlib.contextmanager
     def _transaction(self, synchronous: str = "NORMAL") -> Iterator[sqlite3.Connection]:
