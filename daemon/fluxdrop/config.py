@@ -17,6 +17,7 @@ from msgspec import Meta
 
 from fluxdrop import durable
 from fluxdrop.errors import FluxdropError
+from fluxdrop.jobs.regular import open_given
 from fluxdrop.layout import Root
 from fluxdrop.passing import remedy_of
 
@@ -218,7 +219,7 @@ def choose_model(root: Root, model: str) -> None:
 
 def _from_file(path: Path) -> dict[str, Any]:
     try:
-        with path.open("rb") as file:
+        with open_given(path) as file:
             values = tomllib.load(file)
     except FileNotFoundError:
         return {}

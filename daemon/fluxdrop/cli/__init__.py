@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from fluxdrop import __version__
+from fluxdrop.cli.arguments import check_arguments
 from fluxdrop.cli.cancel import cancel
 from fluxdrop.cli.config import config
 from fluxdrop.cli.doctor import doctor
@@ -69,3 +70,4 @@ for command in (
     app.command()(command)
 app.add_typer(model_app, name="model")
 app.add_typer(service_app, name="service")
+check_arguments(app)

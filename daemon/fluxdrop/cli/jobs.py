@@ -22,7 +22,8 @@ def jobs(
     label: Annotated[str | None, typer.Option("--label", help="With this best label.")] = None,
     model: Annotated[str | None, typer.Option("--model", help="Judged by this model.")] = None,
     limit: Annotated[
-        int, typer.Option("--limit", "-n", min=0, help="At most so many; 0: all.")
+        int,
+        typer.Option("--limit", "-n", min=0, max=1_000_000_000, help="At most so many; 0: all."),
     ] = 20,
     json_output: JsonOption = False,
 ) -> None:

@@ -36,7 +36,9 @@ LogLevelOption = Annotated[
 
 def print_json(value: Any) -> None:
     """Print *value* as JSON."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    # A file's name need not be UTF-8.
+    typer.echo(text.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
 
 
 def optional_root(given: Path | None) -> Root | None:

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import msgspec
 
+from fluxdrop.durable import NotRegularError
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.infotext import quote
+from fluxdrop.jobs.regular import open_given
 
 MOST_BYTES = 64 * 1024
 """Of an infotext; a compressed chunk may hold far more than its size on the disk."""
@@ -44,12 +46,14 @@ def read_infotext(path: Path) -> str:
 
     try:
         # Opening reads the chunks before the pixels, and Pillow bounds what they unpack to.
-        with Image.open(path, formats=["PNG"]) as image:
+        with open_given(path) as file, Image.open(file, formats=["PNG"]) as image:
             texts = {str(key): value for key, value in image.info.items()}
     except FileNotFoundError:
         raise _refusal(f"There is no file {path}") from None
     except UnidentifiedImageError:
         raise _refusal(f"{path} is not a PNG picture, or not a whole one") from None
+    except NotRegularError as error:
+        raise _refusal(f"{path} cannot be read: {error.strerror}") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise _refusal(f"{path} cannot be read: {error}") from error
     if isinstance(infotext := texts.get("parameters"), str):
