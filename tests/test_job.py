@@ -17,7 +17,7 @@ from irregular import each_irregular
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.request import GenerationRequest
-from fluxdrop.intake.claim import INPUT
+from fluxdrop.intake.claim import make_place
 from fluxdrop.jobs.job import (
     REQUEST,
     JobRequest,
@@ -93,15 +93,14 @@ def test_undecodable_input_is_found(root: Root) -> None:
 def test_created(root: Root, name: str, created: str) -> None:
     """A job is as old as its id says, whatever the clock says of its files."""
     folder = root.work / name
-    (folder / INPUT).mkdir(parents=True)
-    (folder / INPUT / "cat.png").touch()
+    make_place(folder, "cat.png").touch()
 
     assert created == jobs.job_in(folder).created
 
 
 def test_no_input(root: Root) -> None:
     """A folder without an input is no job."""
-    (root.work / "20260102T030405-0a1b2c3d" / INPUT / "sub").mkdir(parents=True)
+    (root.work / "20260102T030405-0a1b2c3d").mkdir()
 
     assert open_job(root.work / "20260102T030405-0a1b2c3d") is None
 

@@ -16,6 +16,7 @@ import msgspec
 from fluxdrop import durable, faults
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.request import GenerationRequest
+from fluxdrop.intake.claim import make_place, read_claim
 from fluxdrop.jobs.job import REQUEST, Job, Part, decode_request, open_job
 from fluxdrop.jobs.regular import open_regular
 
@@ -57,19 +58,20 @@ def without_undecided(folders: Sequence[Path]) -> list[Path]:
 
 def _make(job: Job, requests: Sequence[GenerationRequest], folders: Sequence[Path]) -> None:
     _remove(folders)
+    claim = read_claim(job.folder)
+    if claim is None:
+        raise FluxdropError(f"{job.name} is gone", kind="prompt")
     with open_regular(job.input, "prompt") as reader:
         data = reader.read()
     written = []
     for number, folder in enumerate(folders, 2):
-        copy = folder / job.input.relative_to(job.folder)
-        copy.parent.mkdir(parents=True)
+        copy = make_place(folder, str(claim.source))
         durable.put(copy, data)
         request = _request(job, requests[number - 1], number, len(requests))
         durable.put(folder / REQUEST, request)
         written += [copy, folder / REQUEST]
     work = job.folder.parent
-    made = {parent for file in written for parent in file.parents if work in parent.parents}
-    durable.sync_all(written, [*made, work])
+    durable.sync_all(written, [*folders, work])
 
 
 def _remove(folders: Sequence[Path]) -> None:

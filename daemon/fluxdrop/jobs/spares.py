@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fluxdrop import durable
 from fluxdrop.errors import FluxdropError
-from fluxdrop.intake.claim import new_job_id, place, read_claim
+from fluxdrop.intake.claim import discard_unclaimed, make_place, new_job_id, read_claim
 from fluxdrop.jobs.job import file_sha256
 from fluxdrop.jobs.record import files_of, read_record
 from fluxdrop.jobs.store import Store
@@ -25,9 +25,10 @@ def take_back_spares(root: Root, store: Store) -> None:
         return
     for spare in root.spares.iterdir():
         claim = read_claim(spare)
-        if claim is not None and not _is_published(root, store, spare.name, claim.input):
-            target = place(root.work / new_job_id(), str(claim.source))
-            target.parent.mkdir(parents=True)
+        if claim is None:
+            discard_unclaimed(spare, root.refused)
+        elif not _is_published(root, store, spare.name, claim.input):
+            target = make_place(root.work / new_job_id(), str(claim.source))
             claim.input.rename(target)
             durable.sync_folder(target.parent)
             durable.sync_folder(root.work)
