@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -142,6 +143,18 @@ def test_timed(root: Root) -> None:
         raise KeyError
 
     assert ["generate"] == list(job.timings_ms)
+
+
+@pytest.mark.parametrize("most", [2, 3])
+def test_sha256_of_what_grows(tmp_path: Path, most: int) -> None:
+    """Of a file of which more comes than there may be, no more is read than that."""
+    with (tmp_path / "grown").open("wb") as file:
+        file.write(b"abc")
+        if most == 2:
+            file.truncate(1 << 42)
+
+    with pytest.raises(FluxdropError, match="big grew over") if most == 2 else nullcontext():
+        assert 64 == len(file_sha256(tmp_path / "grown", most, "big"))
 
 
 def test_sha256(tmp_path: Path) -> None:
