@@ -19,6 +19,7 @@ from fluxdrop.generate.request import GenerationRequest
 from fluxdrop.jobs.parts import divide
 from fluxdrop.jobs.store import Store
 from fluxdrop.layout import Root
+from fluxdrop.preprocess.picture import open_picture
 from fluxdrop.service import preprocessing
 from fluxdrop.service.work import Pictured
 
@@ -44,7 +45,6 @@ def test_picture_that_grows(
         Image.new("L", (64, 64)).save(grown.input, format="JPEG")
     if way == "with another name":
         (root.inbox / "other.png").hardlink_to(grown.input)
-    open_picture = preprocessing.open_picture
 
     def opened(path: Path, **options: Any) -> Any:
         picture = open_picture(path, **options)
