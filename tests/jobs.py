@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.request import Generated, GenerationParameters, GeneratorInfo
-from fluxdrop.intake.claim import new_job_id, place
+from fluxdrop.intake.claim import make_place, new_job_id
 from fluxdrop.jobs.job import Job, file_sha256, input_sha256, open_job
 from fluxdrop.jobs.store import Row
 from fluxdrop.layout import Root
@@ -47,9 +47,7 @@ def claimed(root: Root, source: str | bytes) -> Path:
     """The folder of a new job whose claimed input is *source*, a path below inbox/."""
     folder = root.work / new_job_id()
     name = source if isinstance(source, str) else source.decode("utf-8", "surrogateescape")
-    path = place(folder, name)
-    path.parent.mkdir(parents=True)
-    path.write_text(f"input of {folder.name}")
+    make_place(folder, name).write_text(f"input of {folder.name}")
     return folder
 
 

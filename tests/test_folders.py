@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import tracemalloc
 from contextlib import closing, nullcontext
 from pathlib import Path
 
@@ -35,6 +37,67 @@ def test_files_below_does_not_follow(tmp_path: Path, outside: Outside) -> None:
     assert ["/".join(["deep"] * 101)] == told
     assert not top.exists()
     outside.assert_same()
+
+
+def make_deep(top: Path, names: list[str]) -> int:
+    """Make the folders *names* in each other below *top*; the innermost, open."""
+    fd = open_folder(top, "")
+    for name in names:
+        os.mkdir(name, dir_fd=fd)
+        below = os.open(name, os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = below
+    return fd
+
+
+def test_files_below_a_long_path(tmp_path: Path) -> None:
+    """Folders whose path is longer than Linux takes are told and left alone, and no file in them is found."""
+    top = tmp_path / "top"
+    (top / "a").mkdir(parents=True)
+    (top / "a" / "file").touch()
+    fd = make_deep(top, ["d" * 250] * 30)
+    os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=fd))
+    os.close(fd)
+    told: dict[str, OSError] = {}
+    found = list(files_below(top, on_error=told.__setitem__))
+    durable.remove_tree(top)
+
+    assert ["a/file"] == found
+    ((folder, error),) = told.items()
+    assert (errno.ENAMETOOLONG, "its path is too long") == (error.errno, error.strerror)
+    assert len(str(top / folder).removesuffix("/" + "d" * 250)) <= 4096 - 512
+
+
+def test_files_below_keeps_no_folders(tmp_path: Path) -> None:
+    """A walk keeps nothing of the folders that wait beside the one that it is in, and closes what it opened."""
+    top = tmp_path / "top"
+    top.mkdir()
+    fd = make_deep(top, ["d" * 200] * 10)
+    for number in range(2000):
+        os.mkdir(f"{number}".zfill(200), dir_fd=fd)
+    os.close(fd)
+    before = set(Path("/proc/self/fd").iterdir())
+    tracemalloc.start()
+    found = list(files_below(top))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    durable.remove_tree(top)
+
+    assert [] == found
+    assert peak < 500_000
+    assert before == set(Path("/proc/self/fd").iterdir())
+
+
+def test_files_below_ended_early(tmp_path: Path) -> None:
+    """A walk that is not gone to its end closes what it opened."""
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "file").touch()
+    before = set(Path("/proc/self/fd").iterdir())
+    with closing(files_below(tmp_path)) as walk:
+        first = next(walk)
+
+    assert "a/b/file" == first
+    assert before == set(Path("/proc/self/fd").iterdir())
 
 
 @pytest.mark.parametrize("name", ["..", ".", "", "a/../b"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -193,34 +194,38 @@ def test_irregular(station: Station, png: bytes, caplog: pytest.LogCaptureFixtur
     assert 0 == station.intake.waiting
 
 
-def test_claim_that_fails(station: Station, png: bytes) -> None:
+def test_claim_that_fails(station: Station, png: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that cannot be claimed holds up no other, leaves no folder of a job behind, and is
     claimed by a later scan, when that is possible.
     """
-    deep = station.root.inbox
-    # Such a file is reached step by step, and its claim's path is longer than Linux allows.
-    fd = os.open(deep, os.O_RDONLY)
-    while (room := 4090 - len(str(deep / "a.png"))) > 1:
-        name = "d" * min(250, room - 1)
-        deep = deep / name
-        os.mkdir(name, dir_fd=fd)
-        below = os.open(name, os.O_RDONLY, dir_fd=fd)
-        os.close(fd)
-        fd = below
-    with os.fdopen(os.open("a.png", os.O_WRONLY | os.O_CREAT, dir_fd=fd), "wb") as file:
-        file.write(png)
-    os.close(fd)
-    path = str((deep / "a.png").relative_to(station.root.inbox))
-    station.intake._next_scan = 0
-    station.step_until(lambda: path in station.intake.left)
+    rename = os.rename
+
+    def refuse(source: str, target: Path, **options: int) -> None:
+        if source == "a.png":
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), source)
+        rename(source, target, **options)
+
+    monkeypatch.setattr(os, "rename", refuse)
+    station.drop("a.png", png)
+    station.step_until(lambda: station.intake.left)
     station.drop("b.png", png)
     first = station.take(1)
     jobs = len(list(station.root.work.iterdir()))
-    deep.rename(station.root.inbox / "short")
+    left = station.intake.left
+    monkeypatch.setattr(os, "rename", rename)
+    station.intake._next_scan = 0
 
-    assert {path: "it cannot be claimed: File name too long"} == station.intake.left
+    assert {"a.png": "it cannot be claimed: Operation not permitted"} == left
     assert ({"b.png": png}, 1) == (first, jobs)
-    assert {"b.png": png, "short/a.png": png} == station.take(2)
+    assert {"a.png": png, "b.png": png} == station.take(2)
+
+
+def test_long_path(station: Station, png: bytes) -> None:
+    """A file whose path has no room in a claim's name is claimed with that path."""
+    path = f"{'/'.join(['d' * 250] * 5)}/{'a' * 251}.png"
+    station.drop(path, png)
+
+    assert {path: png} == station.take(1)
 
 
 def test_close_before_the_first_step(root: Root) -> None:

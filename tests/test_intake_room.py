@@ -55,6 +55,44 @@ def test_more_than_are_remembered(
         assert (20, 0) == (waiting, station.intake.waiting)
 
 
+@pytest.mark.parametrize("found", ["by scans", "by events"])
+def test_unfinished_keep_nothing_out(
+    root: Root, png: bytes, found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many files are never whole, each of the others is claimed, `trouble` tells of the crowd meanwhile, and
+    nothing grows with their number."""
+    monkeypatch.setattr("fluxdrop.intake.intake._MOST_WAITING", 10)
+    settings = Settings(settle_seconds=0.1, incomplete_seconds=3600, scan_seconds=3600)
+    station = Station(root, settings)
+    for number in range(100):
+        station.drop(f"{number}.png", png[:8])
+    with closing(station.intake):
+        if found == "by events":
+            station.steps(20)
+        files = {f"whole{number}.png": png for number in range(5)}
+        for path, data in files.items():
+            station.drop(path, data)
+
+        def is_done() -> bool:
+            if found == "by scans":
+                station.intake._next_scan = 0
+            return len(station.claims) == len(files)
+
+        station.step_until(is_done)
+        trouble = station.intake.trouble
+        for number in range(100):
+            (root.inbox / f"{number}.png").unlink()
+        for _ in range(3):
+            station.intake._next_scan = 0
+            station.steps()
+
+        assert files == station.contents()
+        assert ["inbox: more than 10 files wait there"] == [text[:36] for text in trouble]
+        assert len(station.intake._due) <= 40
+        assert (0, []) == (station.intake.waiting, station.intake.trouble)
+        assert not any(station.intake._unfinished.values())
+
+
 def test_room(station: Station, png: bytes) -> None:
     """No more is claimed than there is room for, in the order of arrival, and each kind has its
     own room.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from irregular import each_irregular
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.request import GenerationRequest
-from fluxdrop.intake.claim import INPUT
+from fluxdrop.intake.claim import make_place
 from fluxdrop.jobs.job import (
     REQUEST,
     JobRequest,
@@ -93,15 +94,14 @@ def test_undecodable_input_is_found(root: Root) -> None:
 def test_created(root: Root, name: str, created: str) -> None:
     """A job is as old as its id says, whatever the clock says of its files."""
     folder = root.work / name
-    (folder / INPUT).mkdir(parents=True)
-    (folder / INPUT / "cat.png").touch()
+    make_place(folder, "cat.png").touch()
 
     assert created == jobs.job_in(folder).created
 
 
 def test_no_input(root: Root) -> None:
     """A folder without an input is no job."""
-    (root.work / "20260102T030405-0a1b2c3d" / INPUT / "sub").mkdir(parents=True)
+    (root.work / "20260102T030405-0a1b2c3d").mkdir()
 
     assert open_job(root.work / "20260102T030405-0a1b2c3d") is None
 
@@ -143,6 +143,18 @@ def test_timed(root: Root) -> None:
         raise KeyError
 
     assert ["generate"] == list(job.timings_ms)
+
+
+@pytest.mark.parametrize("most", [2, 3])
+def test_sha256_of_what_grows(tmp_path: Path, most: int) -> None:
+    """Of a file of which more comes than there may be, no more is read than that."""
+    with (tmp_path / "grown").open("wb") as file:
+        file.write(b"abc")
+        if most == 2:
+            file.truncate(1 << 42)
+
+    with pytest.raises(FluxdropError, match="big grew over") if most == 2 else nullcontext():
+        assert 64 == len(file_sha256(tmp_path / "grown", most, "big"))
 
 
 def test_sha256(tmp_path: Path) -> None:

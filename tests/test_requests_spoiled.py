@@ -97,7 +97,7 @@ IN_WORK = [spoil_tensor, spoil_request, spoil_input, spoil_fault, spoil_fault_by
 
 @pytest.mark.parametrize("spoil", IN_WORK)
 def test_spoiled_work(root: Root, samples: Path, spoil: Callable[[Path], None]) -> None:
-    """A job's folder of a backup or of an older version, whatever lies in it, fails or is left alone,
+    """A job's folder of a backup or of an older version, whatever lies in it, fails, is left alone or is set aside,
     and neither ends the daemon nor holds it up.
     """
     folder = root.work / new_job_id()
@@ -109,5 +109,5 @@ def test_spoiled_work(root: Root, samples: Path, spoil: Callable[[Path], None]) 
 
     assert "Traceback" not in ended.stderr
     assert ["circle.json"] == list(results(root))
-    left = [path.name for path in root.work.iterdir()]
+    left = [path.name for path in [*root.work.iterdir(), *root.refused.glob("*")]]
     assert (left, list(failures(root))) in [([folder.name], []), ([], ["ring.png.error.json"])]

@@ -14,7 +14,7 @@ import jobs
 import pytest
 
 from fluxdrop.errors import FluxdropError
-from fluxdrop.intake.claim import INPUT, new_job_id
+from fluxdrop.intake.claim import make_place, new_job_id
 from fluxdrop.jobs.store import Row, Store
 from fluxdrop.jobs.submission import (
     Submitted,
@@ -126,8 +126,7 @@ def test_wait_by_inode(root: Root) -> None:
     rows = []
     for item in submitted:
         folder = root.work / new_job_id()
-        (folder / INPUT).mkdir(parents=True)
-        (root.inbox / item.file).rename(folder / INPUT / item.file)
+        (root.inbox / item.file).rename(make_place(folder, item.file))
         job = jobs.job_in(folder)
         inode = job.input.stat().st_ino
         rows.append(Row(job.id, "done", "prompt", item.file, inode, created=job.created))

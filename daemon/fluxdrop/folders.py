@@ -10,9 +10,11 @@ import ctypes
 import errno
 import itertools
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 STATE = ".fluxdrop"
 """No way that leads through a folder of this name leads over a symlink from there on."""
@@ -23,7 +25,8 @@ MOST_LEVELS = 100
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _BELOW = _FLAGS | os.O_NOFOLLOW
 _TRIES = 20
-_WALKED_OPEN = 32
+# PATH_MAX, less a file's name and what the path of its result adds.
+_LONGEST_PATH = 4096 - 512
 
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
@@ -135,44 +138,77 @@ def opened(path: Path) -> Iterator[int]:
         os.close(fd)
 
 
+class _Listing(NamedTuple):
+    """A folder whose entries are being read, below the top, and its own descriptor."""
+
+    folder: str
+    fd: int
+    entries: AbstractContextManager[Iterator[os.DirEntry[str]]]
+    left: Iterator[os.DirEntry[str]]
+
+
 def files_below(
     top: Path,
     below: str = "",
     skip: Callable[[str], bool] = lambda _name: False,
     on_error: Callable[[str, OSError], None] = lambda _folder, _error: None,
-) -> Iterator[str]:
+) -> Generator[str, None, None]:
     """The files in *top*, or in its subfolder *below*, as paths relative to *top*, without the files
     and folders whose names are to be *skipped*; no symlink is followed.
 
-    *on_error* is told each folder that cannot be read, and why; one that vanishes is passed over.
+    *on_error* is told each folder that cannot be read, lies too deep or has too long a path, and why; one that
+    vanishes is passed over. Of each folder on the way only the next entry is kept: the memory that it takes does
+    not grow with their number.
     """
-    waiting = [below]
-    opened_folders = Folders(top, _WALKED_OPEN)
-    try:
-        while waiting:
-            folder = waiting.pop()
+    listings: list[_Listing] = []
+    longest = _LONGEST_PATH - len(os.fsencode(top))
+
+    def enter(folder: str, open_it: Callable[[], int]) -> None:
+        try:
+            if folder.count("/") >= MOST_LEVELS:
+                raise OSError(errno.ENAMETOOLONG, "it lies too deep", folder)
+            if len(os.fsencode(folder)) > longest:
+                raise OSError(errno.ENAMETOOLONG, "its path is too long", folder)
+            fd = open_it()
             try:
-                if folder.count("/") >= MOST_LEVELS:
-                    raise OSError(errno.ENAMETOOLONG, "it lies too deep", folder)
-                yield from _files(opened_folders.fd(folder), folder, waiting, skip)
+                entries = os.scandir(fd)
+            except OSError:
+                os.close(fd)
+                raise
+            listings.append(_Listing(folder, fd, entries, iter(entries)))
+        except OSError as error:
+            if not folder or not isinstance(error, FileNotFoundError):
+                on_error(folder, error)
+
+    def leave() -> None:
+        listing = listings.pop()
+        listing.entries.__exit__(None, None, None)
+        os.close(listing.fd)
+
+    enter(below, partial(open_folder, top, below))
+    try:
+        while listings:
+            folder, fd, _, left = listings[-1]
+            try:
+                entry = next(left, None)
+                is_folder = entry is not None and entry.is_dir(follow_symlinks=False)
             except OSError as error:
-                if not folder or not isinstance(error, FileNotFoundError):
-                    on_error(folder, error)
-    finally:
-        opened_folders.close()
-
-
-def _files(fd: int, folder: str, waiting: list[str], skip: Callable[[str], bool]) -> Iterator[str]:
-    """The files in the open *folder*; its subfolders are added to *waiting*."""
-    with os.scandir(fd) as entries:
-        for entry in entries:
+                on_error(folder, error)
+                leave()
+                continue
+            if entry is None:
+                leave()
+                continue
             if skip(entry.name):
                 continue
             path = f"{folder}/{entry.name}" if folder else entry.name
-            if entry.is_dir(follow_symlinks=False):
-                waiting.append(path)
+            if is_folder:
+                enter(path, partial(os.open, entry.name, _BELOW, dir_fd=fd))
             else:
                 yield path
+    finally:
+        while listings:
+            leave()
 
 
 def set_aside(name: str, folder: int) -> str:

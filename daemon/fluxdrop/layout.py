@@ -100,7 +100,7 @@ class Root:
 
     @cached_property
     def refused(self) -> Path:
-        """What lay in requests/ and is no request."""
+        """What lay in requests/ and is no request, and jobs' folders whose input is no file."""
         return self.state / "refused"
 
     @cached_property

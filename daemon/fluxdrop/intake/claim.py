@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import secrets
+import stat
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from fluxdrop import durable, faults
-from fluxdrop.folders import Folders
+from fluxdrop.folders import Folders, rename_new
+from fluxdrop.jobs.regular import is_its_own
+from fluxdrop.logs import get_logger
+from fluxdrop.passing import is_passing
 
-INPUT = "input"
+log = get_logger("fluxdrop.intake")
+
 FAULT = "fault"
-_FLAT = f"{INPUT}="
+SOURCE = "source"
+"""The path below the inbox of an input that has no room for it in its name."""
+_INPUT = "input"
+_FLAT = f"{_INPUT}="
 _LONGEST_NAME = 255
+_LONGEST_SOURCE = 1 << 16
 
 
 class Claim(NamedTuple):
@@ -49,75 +59,159 @@ def claim(
     """
     folder, _, name = source.rpartition("/")
     job = work / new_job_id()
-    target = place(job, source)
     try:
         folder_fd = inbox.fd(folder)
-        if not is_same(os.stat(name, dir_fd=folder_fd, follow_symlinks=False)):
-            return None
         # Not an older folder used again: of two renames, a power cut may keep the later one alone.
-        job.mkdir()
-        if target.parent != job:
-            target.parent.mkdir(parents=True)
+        target = make_place(job, source)
         if fault:
             # On the disk before the input: a power cut must not keep that alone, as what is not whole would be done.
             durable.write(job / FAULT, fault.encode())
+        if not is_same(os.stat(name, dir_fd=folder_fd, follow_symlinks=False)):
+            durable.remove_tree(job)
+            return None
         faults.point("claim-folder-made")
         os.rename(name, target, src_dir_fd=folder_fd)
         faults.point("claim-renamed")
+        return job if _is_meant(target, is_same, name, folder_fd) else None
     except FileNotFoundError:
-        discard_empty(job)
+        _remove_unclaimed(job)
         return None
     except OSError:
-        discard_empty(job)
+        _remove_unclaimed(job)
         raise
-    return job
+
+
+def _is_meant(
+    target: Path, is_same: Callable[[os.stat_result], bool], name: str, folder: int
+) -> bool:
+    """Whether what was claimed as *target* is to be taken on. Another file that took the *name* in the open
+    *folder* just before the rename gets it back; what is no file stays: it is no claim, and set aside as that.
+    """
+    status = target.lstat()
+    if is_same(status) or not stat.S_ISREG(status.st_mode):
+        return True
+    try:
+        rename_new(str(target), name, None, folder)
+    except OSError:
+        # A third one has the name, or the folder is gone. It can only be done as it is.
+        return True
+    durable.remove_tree(target.parent)
+    return False
+
+
+def make_place(job: Path, source: str) -> Path:
+    """Make the new folder *job*, and return where in it the input is to lie that had the path *source* below
+    the inbox. Raises OSError."""
+    job.mkdir()
+    target = place(job, source)
+    if target.name != _flat(source):
+        # On the disk before the input, like its fault.
+        durable.write(job / SOURCE, os.fsencode(source))
+    return target
 
 
 def place(job: Path, source: str) -> Path:
-    """Where in the folder *job* the input lies that had the path *source* below the inbox."""
-    # Its path in its name: folders of its own would cost more than the rest of a claim.
-    name = _FLAT + source.replace("%", "%25").replace("/", "%2F")
-    return job / name if len(os.fsencode(name)) <= _LONGEST_NAME else job / INPUT / source
+    """Where in the folder *job* the input lies that had the path *source* below the inbox.
+
+    Right in the folder, so that no way to it leads through a folder that may be another's.
+    """
+    name = _flat(source)
+    if len(os.fsencode(name)) > _LONGEST_NAME:
+        name = _digest(os.fsencode(source))
+    return job / name
+
+
+def _flat(source: str) -> str:
+    return _FLAT + source.replace("%", "%25").replace("/", "%2F")
+
+
+def _digest(source: bytes) -> str:
+    return _FLAT + hashlib.sha256(source).hexdigest()
 
 
 def read_claim(job: Path) -> Claim | None:
-    """What the folder *job* holds; None when there is no input in it."""
+    """What the folder *job* holds; None when there is no input in it, or anything but one regular file as that.
+
+    Nothing below it is looked at: what was claimed may be a folder that took the file's name just then.
+    """
     try:
         others = frozenset(os.listdir(job))  # noqa: PTH208 - hot path
     except (FileNotFoundError, NotADirectoryError):
         return None
-    for name in others:
-        if name.startswith(_FLAT):
-            told = name.removeprefix(_FLAT).replace("%2F", "/").replace("%25", "%")
-            source = PurePosixPath(told)
-            # Whoever made the folder, no result's path leads out of the root.
-            if not source.name or source.is_absolute() or ".." in source.parts:
-                return None
-            return Claim(source, job / name, others - {name})
-    for current, _folders, files in os.walk(job / INPUT):
-        for name in files:
-            path = Path(current, name)
-            return Claim(PurePosixPath(path.relative_to(job / INPUT)), path, others - {INPUT})
-    return None
+    inputs = [name for name in others if _is_input(name)]
+    if len(inputs) != 1 or not inputs[0].startswith(_FLAT):
+        return None
+    (name,) = inputs
+    source = _source(job, name, others)
+    # Whoever made the folder, no result's path leads out of the root.
+    if source is None or not source.name or source.is_absolute() or ".." in source.parts:
+        return None
+    try:
+        if not stat.S_ISREG(os.lstat(job / name).st_mode):
+            return None
+    except FileNotFoundError:
+        return None
+    return Claim(source, job / name, others - {name})
 
 
-def without_empty(folders: Sequence[Path]) -> list[Path]:
-    """Those of *folders* that hold an input; the others are removed."""
+def _is_input(name: str) -> bool:
+    """Whether what has the *name* in a job's folder is its input, or was in an earlier fluxdrop."""
+    return name == _INPUT or name.startswith(_FLAT)
+
+
+def _source(job: Path, name: str, others: frozenset[str]) -> PurePosixPath | None:
+    if SOURCE not in others:
+        told = name.removeprefix(_FLAT).replace("%2F", "/").replace("%25", "%")
+        return PurePosixPath(told)
+    try:
+        source = durable.read_own(job / SOURCE, _LONGEST_SOURCE)
+    except OSError as error:
+        if is_passing(error) and not is_its_own(error):
+            raise
+        return None
+    if name != _digest(source) or b"\0" in source:
+        return None
+    return PurePosixPath(os.fsdecode(source))
+
+
+def without_unclaimed(folders: Sequence[Path], refused: Path) -> list[Path]:
+    """Those of *folders* that hold an input; the others are discarded, as `discard_unclaimed` does."""
+    left = []
     for folder in folders:
-        if read_claim(folder) is None:
-            discard_empty(folder)
-    return [folder for folder in folders if folder.exists()]
+        if read_claim(folder) is not None:
+            left.append(folder)
+            continue
+        try:
+            discard_unclaimed(folder, refused)
+        except OSError as error:
+            if is_passing(error):
+                raise
+            log.error("left alone", job=folder.name, reason=error.strerror)
+    return left
 
 
-def discard_empty(job: Path) -> None:
-    """Remove the folder *job* unless it holds an input: a claim that never came to be.
+def discard_unclaimed(job: Path, refused: Path) -> None:
+    """Remove the folder *job*, in which no claim can be read: one that never came to be. What has anything in
+    the place of an input is moved whole into the folder *refused*, with a line in the log.
 
-    What was made of the input may be there: a power cut can keep that, and lose the claim.
+    What was made of the input may be there: a power cut can keep that, and lose the claim. Raises OSError.
     """
-    for current, _folders, files in os.walk(job / INPUT, topdown=False):
-        if files:
-            return
-        Path(current).rmdir()
+    try:
+        names = os.listdir(job)  # noqa: PTH208 - hot path
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    if not any(map(_is_input, names)):
+        durable.remove_tree(job)
+        return
+    refused.mkdir(mode=0o700, exist_ok=True)
+    kept = refused / (new_job_id() if os.path.lexists(refused / job.name) else job.name)
+    job.rename(kept)
+    reason = "what it has as its input is no file, or tells no path below inbox/"
+    log.warning("job set aside", job=job.name, to=str(kept), reason=reason)
+
+
+def _remove_unclaimed(job: Path) -> None:
+    """Remove the folder *job* unless anything has the place of an input in it."""
     with contextlib.suppress(FileNotFoundError):
-        if not any(name.startswith(_FLAT) for name in os.listdir(job)):  # noqa: PTH208 - hot path
+        if not any(map(_is_input, os.listdir(job))):  # noqa: PTH208 - hot path
             durable.remove_tree(job)

@@ -32,7 +32,8 @@ log = get_logger("fluxdrop.intake")
 
 _POLL_SECONDS = 2.0
 # However many files lie in the inbox, this many of a kind are remembered, and this many events. The
-# rest is found by another scan when there is room for it.
+# rest is found by another scan when there is room for it: a new file takes the place of the one that is known
+# the longest not to be whole, so that such files, however many, keep no other out.
 _MOST_WAITING = 4096
 _MOST_EVENTS = 16_384
 _FULL_PAUSE_SECONDS = 1.0
@@ -79,6 +80,10 @@ class Intake:
         self._waiting: dict[str, _Waiting] = {}
         self._counts: Counter[Kind | None] = Counter()
         self._overflowed: set[Kind | None] = set()
+        self._unfinished: dict[Kind | None, dict[str, None]] = {}
+        """Of each kind what was looked at and is not whole, the longest known first."""
+        self._starts: dict[Kind | None, int] = {}
+        """How many files of each kind a scan passes over, for which the scans before had room."""
         self._due: list[tuple[float, str]] = []
         # Prompts queue apart from pictures, so that one slow kind does not hold up the other.
         self._whole: dict[bool, deque[str]] = {True: deque(), False: deque()}
@@ -89,6 +94,7 @@ class Intake:
         self._folder_trouble = Trouble("inbox")
         self._claim_trouble = Trouble("claim")
         self._watch_trouble = Trouble("events")
+        self._crowd_trouble = Trouble("inbox")
         self._next_claim = 0.0
 
     def apply(self, settings: Settings) -> None:
@@ -118,7 +124,12 @@ class Intake:
     @property
     def trouble(self) -> list[str]:
         """What holds up the intake, and what it leaves alone meanwhile."""
-        held = (self._folder_trouble, self._claim_trouble, self._watch_trouble)
+        held = (
+            self._folder_trouble,
+            self._claim_trouble,
+            self._watch_trouble,
+            self._crowd_trouble,
+        )
         return [*map(str, filter(None, held)), *self._left.summary(str(self._root.inbox))]
 
     @property
@@ -174,27 +185,43 @@ class Intake:
         else:
             self._consider(path, hint)
 
-    def _consider(self, path: str, hint: Hint | None) -> None:
-        """Take up *path*; with a hint of what happened to it, anew."""
+    def _consider(self, path: str, hint: Hint | None) -> bool:
+        """Take up *path*; with a hint of what happened to it, anew. False when there is no room for it."""
         waiting = self._waiting.get(path)
         if waiting is None:
             kind = kind_of(path)
             if self._counts[kind] >= _MOST_WAITING:
                 self._overflowed.add(kind)
-                return
+                if not self._make_room(kind):
+                    return False
             waiting = _Waiting(Candidate(PurePosixPath(path).name))
             self._waiting[path] = waiting
             self._counts[kind] += 1
         elif hint is None:
-            return
+            return True
         if hint is not None:
             waiting.candidate.notice(hint)
             waiting.fault = None
         self._schedule(path, waiting, time.monotonic())
+        return True
+
+    def _make_room(self, kind: Kind | None) -> bool:
+        """Forget what of this *kind* is known the longest not to be whole, for one more file; False where there is
+        none."""
+        unfinished = self._unfinished.get(kind)
+        if not unfinished:
+            return False
+        self._forget(next(iter(unfinished)))
+        self._crowd_trouble.begin(
+            f"more than {_MOST_WAITING:,} files wait there and many are not whole, so files may be found late"
+        )
+        return True
 
     def _forget(self, path: str) -> None:
         if self._waiting.pop(path, None) is not None:
-            self._counts[kind_of(path)] -= 1
+            kind = kind_of(path)
+            self._counts[kind] -= 1
+            self._unfinished.get(kind, {}).pop(path, None)
 
     def _look_for_the_rest(self) -> None:
         if any(self._counts[kind] <= _MOST_WAITING // 2 for kind in self._overflowed):
@@ -203,6 +230,10 @@ class Intake:
     def _schedule(self, path: str, waiting: _Waiting, due: float) -> None:
         waiting.due = due
         heapq.heappush(self._due, (due, path))
+        if len(self._due) > 4 * _MOST_WAITING:
+            # Most are of files that were looked at again since, or forgotten.
+            self._due = [(w.due, p) for p, w in self._waiting.items() if w.fault is None]
+            heapq.heapify(self._due)
 
     def _scan(self) -> None:
         self._last_scan = time.monotonic()
@@ -210,10 +241,19 @@ class Intake:
         if self._folder_trouble.attempt(self._root.inbox.stat, passes=lambda _error: True):
             self._keep_watch()
         self._left.begin_scan()
+        if not self._overflowed:
+            self._crowd_trouble.end()
         self._overflowed.clear()
         self._look_again()
+        starts, self._starts = self._starts, {}
+        seen: Counter[Kind | None] = Counter()
         for path in scan(self._root.inbox, "", self._on_unreadable):
-            self._consider(path, None)
+            kind = kind_of(path)
+            if seen[kind] < starts.get(kind, 0):
+                self._overflowed.add(kind)
+            elif not self._consider(path, None):
+                self._starts.setdefault(kind, seen[kind])
+            seen[kind] += 1
 
     def _look_again(self) -> None:
         """Look at all that is not whole yet, as the event that tells of its end may be lost."""
@@ -272,8 +312,10 @@ class Intake:
             return
         match verdict:
             case Wait(seconds):
+                self._unfinished.setdefault(kind_of(path), {})[path] = None
                 self._schedule(path, waiting, now + max(seconds, 0.01))
             case Ready(fault):
+                self._unfinished.get(kind_of(path), {}).pop(path, None)
                 waiting.fault = fault
                 self._whole[kind_of(path) == "prompt"].append(path)
             case Gone(irregular=True):

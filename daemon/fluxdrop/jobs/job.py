@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import time
 import unicodedata
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from fluxdrop.generate.request import GenerationRequest
 from fluxdrop.intake.claim import FAULT, read_claim
 from fluxdrop.intake.fault import Fault, read_fault
 from fluxdrop.intake.names import Kind, kind_of
-from fluxdrop.jobs.regular import open_regular
+from fluxdrop.jobs.regular import chunks, open_regular
 from fluxdrop.jobs.store import Row
 from fluxdrop.moments import rfc3339
 
@@ -191,17 +192,18 @@ def input_sha256(job: Job, most: int) -> str | None:
     if job.kind == "unknown":
         return None
     try:
-        return file_sha256(job.input) if job.input.lstat().st_size <= most else None
+        return file_sha256(job.input, most) if job.input.lstat().st_size <= most else None
     except (OSError, FluxdropError):
         return None
 
 
-def file_sha256(path: Path) -> str:
-    """The SHA-256 of the file *path*, in hex. Raises what `open_regular` raises."""
+def file_sha256(path: Path, most: int = sys.maxsize, name: str = "") -> str:
+    """The SHA-256 of the file *path*, which errors call *name*, in hex. Raises what `open_regular` raises, and
+    FluxdropError when it has more than *most* bytes: whoever dropped it may still write to it."""
     digest = hashlib.sha256()
-    with open_regular(path, "unreadable") as file:
+    with open_regular(path, "unreadable", name) as file:
         # `hashlib.file_digest` makes a buffer that takes longer than a small file.
-        while chunk := file.read(_CHUNK):
+        for chunk in chunks(file, most, name or path.name, _CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
 

@@ -7,6 +7,7 @@ folder is ever moved: what a power cut keeps of that is not the same on every fi
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -16,25 +17,29 @@ import msgspec
 from fluxdrop import durable, faults
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.request import GenerationRequest
+from fluxdrop.intake.claim import make_place, read_claim
 from fluxdrop.jobs.job import REQUEST, Job, Part, decode_request, open_job
-from fluxdrop.jobs.regular import open_regular
+from fluxdrop.jobs.regular import chunks, open_regular
 
 
 def divide(
-    job: Job, requests: Sequence[GenerationRequest], announce: Callable[[list[Path]], None]
+    job: Job,
+    requests: Sequence[GenerationRequest],
+    announce: Callable[[list[Path]], None],
+    most_bytes: int = sys.maxsize,
 ) -> None:
     """Have *job* make the first of *requests*, and new jobs the others, whose folders *announce* is
     told; nothing if *job* is a part already.
 
-    Their ids are the job's with -2, -3, ... After an error of *announce* or of the disk it may be
-    called again.
+    No more than *most_bytes* of the file are copied: what has more fails. Their ids are the job's with
+    -2, -3, ... After an error of *announce* or of the disk it may be called again.
     """
     if job.request.part is not None:
         return
     folders = [job.folder.with_name(f"{job.id}-{number}") for number in range(2, len(requests) + 1)]
     if not _is_divided(job.folder):
         try:
-            _make(job, requests, folders)
+            _make(job, requests, folders, most_bytes)
         except OSError:
             with suppress(OSError):
                 _remove(folders)
@@ -55,21 +60,24 @@ def without_undecided(folders: Sequence[Path]) -> list[Path]:
     return [folder for folder in folders if folder not in undecided]
 
 
-def _make(job: Job, requests: Sequence[GenerationRequest], folders: Sequence[Path]) -> None:
+def _make(
+    job: Job, requests: Sequence[GenerationRequest], folders: Sequence[Path], most_bytes: int
+) -> None:
     _remove(folders)
+    claim = read_claim(job.folder)
+    if claim is None:
+        raise FluxdropError(f"{job.name} is gone", kind="prompt")
     with open_regular(job.input, "prompt") as reader:
-        data = reader.read()
+        data = b"".join(chunks(reader, most_bytes, job.name, 1 << 16))
     written = []
     for number, folder in enumerate(folders, 2):
-        copy = folder / job.input.relative_to(job.folder)
-        copy.parent.mkdir(parents=True)
+        copy = make_place(folder, str(claim.source))
         durable.put(copy, data)
         request = _request(job, requests[number - 1], number, len(requests))
         durable.put(folder / REQUEST, request)
         written += [copy, folder / REQUEST]
     work = job.folder.parent
-    made = {parent for file in written for parent in file.parents if work in parent.parents}
-    durable.sync_all(written, [*made, work])
+    durable.sync_all(written, [*folders, work])
 
 
 def _remove(folders: Sequence[Path]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
 from io import BufferedReader, FileIO
 from pathlib import Path
 
@@ -77,6 +78,21 @@ def open_in_root(root: Path, path: Path, kind: str) -> BufferedReader:
         return open_regular(name, kind, str(path), folder)
     finally:
         os.close(folder)
+
+
+def chunks(file: BufferedReader, most: int, name: str, size: int) -> Iterator[bytes]:
+    """What is left of the open *file*, which an error calls *name*, in pieces of at most *size* bytes. Raises
+    FluxdropError, kind ``unreadable``, when that is more than *most* bytes."""
+    left = most
+    while chunk := file.read(size):
+        left -= len(chunk)
+        if left < 0:
+            raise FluxdropError(
+                f"{name} grew over the limit of {most:,} bytes while it was being read",
+                hint="Drop a copy of it to which nothing writes any more.",
+                kind="unreadable",
+            )
+        yield chunk
 
 
 def open_regular(

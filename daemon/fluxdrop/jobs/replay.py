@@ -12,7 +12,7 @@ import msgspec
 from fluxdrop import durable
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.request import GenerationRequest
-from fluxdrop.intake.claim import place
+from fluxdrop.intake.claim import make_place
 from fluxdrop.jobs.job import REQUEST, TENSOR, JobRequest
 from fluxdrop.jobs.record import files_of, read_record
 from fluxdrop.jobs.regular import is_its_own, open_in_root
@@ -80,10 +80,7 @@ def build_replay(root: Root, replay: Replay, folder: Path, most_bytes: int) -> l
     Raises FluxdropError when what it takes is gone, no regular file or larger than *most_bytes*,
     OSError for a disk in trouble.
     """
-    folder.mkdir()
-    target = place(folder, replay.name)
-    if target.parent != folder:
-        target.parent.mkdir(parents=True)
+    target = make_place(folder, replay.name)
     _copy(root, replay.source, target, most_bytes)
     files = [target]
     if replay.tensor is not None:

@@ -7,7 +7,7 @@ of the folder to work/.
 from __future__ import annotations
 
 from fluxdrop import durable
-from fluxdrop.intake.claim import new_job_id, place, read_claim
+from fluxdrop.intake.claim import discard_unclaimed, make_place, new_job_id, read_claim
 from fluxdrop.jobs.record import is_published
 from fluxdrop.jobs.store import Store
 from fluxdrop.layout import Root
@@ -22,9 +22,10 @@ def take_back_spares(root: Root, store: Store) -> None:
     for spare in root.spares.iterdir():
         claim = read_claim(spare)
         row = store.get(spare.name)
-        if claim is not None and (row is None or not is_published(root, row, claim.input)):
-            target = place(root.work / new_job_id(), str(claim.source))
-            target.parent.mkdir(parents=True)
+        if claim is None:
+            discard_unclaimed(spare, root.refused)
+        elif row is None or not is_published(root, row, claim.input):
+            target = make_place(root.work / new_job_id(), str(claim.source))
             claim.input.rename(target)
             durable.sync_folder(target.parent)
             durable.sync_folder(root.work)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fluxdrop import faults
 from fluxdrop.errors import FluxdropError
-from fluxdrop.intake.claim import discard_empty, without_empty
+from fluxdrop.intake.claim import discard_unclaimed, without_unclaimed
 from fluxdrop.jobs import danger
 from fluxdrop.jobs.danger import Died
 from fluxdrop.jobs.job import Job, claimed_row, open_job
@@ -68,7 +68,7 @@ class Admission:
         take_back_spares(self._root, self._store)
         folders = sorted(path for path in self._root.work.iterdir() if path.is_dir())
         folders = without_undecided(self._line.publisher.without_ended(folders))
-        folders = without_empty(folders)
+        folders = without_unclaimed(folders, self._root.refused)
         self._line.publisher.forget_gone(folders)
         self._store.keep_claims(folder.name for folder in folders)
         published = self._publish_decided(folders)
@@ -174,7 +174,7 @@ class Admission:
         try:
             job = open_job(folder)
             if job is None:
-                discard_empty(folder)
+                discard_unclaimed(folder, self._root.refused)
         except FluxdropError as error:
             log.error("left alone", job=folder.name, reason=error.message)
         except Exception as error:

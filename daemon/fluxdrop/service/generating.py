@@ -160,7 +160,7 @@ class Generating(Handler[Prompt]):
     def _read(self, job: Job) -> GenerationRequest:
         """What the prompt file of *job* asks for, after it was divided, if it asks for several pictures."""
         text = read_prompt(job.input, self._settings.max_prompt_bytes, job.name)
-        job.sha256 = file_sha256(job.input)
+        job.sha256 = file_sha256(job.input, self._settings.max_prompt_bytes, job.name)
         job.prompt = text.strip()
         part = job.request.part
         asked = job.request.generation
@@ -170,7 +170,12 @@ class Generating(Handler[Prompt]):
         for wanted in [asked] if asked else [prompt.request for prompt in prompts]:
             check_bounds(wanted, self._settings)
         if is_whole_file and len(prompts) > 1:
-            divide(job, [prompt.request for prompt in prompts], partial(self._divided, job))
+            divide(
+                job,
+                [prompt.request for prompt in prompts],
+                partial(self._divided, job),
+                self._settings.max_prompt_bytes,
+            )
             part = job.request.part
         if part is not None and part.number > len(prompts):
             raise FluxdropError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 import zlib
 from collections.abc import Callable, Sequence
@@ -24,7 +23,7 @@ from fluxdrop.generate.failures import cancelled
 from fluxdrop.intake.fault import Fault
 from fluxdrop.jobs.danger import Danger
 from fluxdrop.jobs.job import Job, file_sha256
-from fluxdrop.jobs.regular import ALLOW, open_regular
+from fluxdrop.jobs.regular import ALLOW, chunks, open_regular
 from fluxdrop.jobs.store import Store
 from fluxdrop.preprocess.picture import open_picture
 from fluxdrop.preprocess.tensor import fit, normalise, npy, to_preview
@@ -167,12 +166,12 @@ class Preprocessing(Handler[Pictured | Swap]):
                 image.save(converted, format="PNG")
             faults.point("picture-converted")
             source, original = job.image, job.input
-            job.sha256 = file_sha256(job.input)
+            job.sha256 = self._input_sha256(job)
         elif source == job.input and source.stat().st_nlink > 1:
             # A result must not change when somebody writes to the file under its other name.
-            _copy(source, job.image)
+            _copy(source, job.image, self._settings.max_file_bytes, job.name)
             source = job.image
-        digest = file_sha256(source)
+        digest = self._input_sha256(job) if source == job.input else file_sha256(source)
         if item.generated is None and original is None:
             # The picture is the source itself, which the result names with its digest too.
             job.sha256 = digest
@@ -192,6 +191,10 @@ class Preprocessing(Handler[Pictured | Swap]):
         # What the source says of itself stays with the source.
         seen.info.clear()
         return _Opened(job, model, picture, seen, tensor)
+
+    def _input_sha256(self, job: Job) -> str:
+        # Its size was checked, but who dropped it may have it open still.
+        return file_sha256(job.input, self._settings.max_file_bytes, job.name)
 
     def _finished(self, items: Sequence[_Opened | Swap]) -> list[Prepared | Swap]:
         """*items* with their tensors and files: one step for all pictures after the other, which a
@@ -254,12 +257,13 @@ def _fault(name: str, fault: Fault) -> FluxdropError:
     return FluxdropError(f"{name} {what}: {fault.reason}", hint=hint, kind=fault.kind)
 
 
-def _copy(source: Path, target: Path) -> None:
+def _copy(source: Path, target: Path, most: int, name: str) -> None:
     with (
-        open_regular(source, "unreadable") as reader,
+        open_regular(source, "unreadable", name) as reader,
         os.fdopen(durable.create(target), "wb") as writer,
     ):
-        shutil.copyfileobj(reader, writer, _COPIED_AT_ONCE)
+        for chunk in chunks(reader, most, name, _COPIED_AT_ONCE):
+            writer.write(chunk)
 
 
 def _recorded(job: Job, model: Model) -> NDArray[np.float32]:
