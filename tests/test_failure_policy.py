@@ -70,7 +70,7 @@ def test_names_that_outputs_refuses(tmp_path: Path, samples: Path) -> None:
 
     assert sorted(names) == sorted(record["source"]["file"] for record in found.values())
     assert {"fine.json", "a_b_.json", "sub_folder/c.json", "_aux.json"} == set(found)
-    assert ["The filesystem does not take the name a:b?.png."] == found["a_b_.json"]["warnings"]
+    assert ["It could not be published under the name a:b?.png."] == found["a_b_.json"]["warnings"]
     assert ["x|y.pdf"] == [record["source"]["file"] for record in failed.values()]
     assert [] == list(root.work.iterdir())
 

@@ -79,10 +79,10 @@ def refusing(
     """Have the giving of the names that are *meant* raise *error*."""
     real = links.give_name
 
-    def give(source: str, name: str, folder: int, moved_on: Callable[[], None]) -> None:
+    def give(source: str, name: str, folder: int, *rest: Any) -> None:
         if is_meant(source, name):
             raise error
-        real(source, name, folder, moved_on)
+        real(source, name, folder, *rest)
 
     monkeypatch.setattr(links, "give_name", give)
 
@@ -254,10 +254,10 @@ def test_file_in_the_way(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     real = links.give_name
     in_the_way = bench.root.outputs / "b.json"
 
-    def give(source: str, name: str, folder: int, moved_on: Callable[[], None]) -> None:
+    def give(source: str, name: str, folder: int, *rest: Any) -> None:
         if name == "b.png":
             in_the_way.write_text("mine")
-        real(source, name, folder, moved_on)
+        real(source, name, folder, *rest)
 
     monkeypatch.setattr(links, "give_name", give)
     item = done(bench.root, "b.png")

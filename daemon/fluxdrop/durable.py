@@ -14,7 +14,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
@@ -241,6 +241,22 @@ def sync_all(
         for path in folders:
             sync_folder(path)
     return False
+
+
+def sync_inputs(paths: Iterable[Path]) -> None:
+    """Wait until the contents of those of *paths* that can be read, and are files, are on the disk: their owners may
+    close them at any time."""
+    for path in paths:
+        try:
+            fd = open_regular_fd(path, os.O_RDONLY)
+        except OSError as error:
+            if not isinstance(error, PermissionError) and error.errno not in NOT_REGULAR:
+                raise
+            continue
+        try:
+            wait_for(fd)
+        finally:
+            os.close(fd)
 
 
 def _sync_filesystem(path: Path) -> bool:

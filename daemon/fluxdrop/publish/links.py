@@ -8,12 +8,13 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import stat
 from collections.abc import Callable
 from contextlib import ExitStack
 from io import FileIO
 
 from fluxdrop import faults
-from fluxdrop.durable import open_regular_fd, temporary, wait_for
+from fluxdrop.durable import NOT_REGULAR, open_regular_fd, temporary, wait_for
 from fluxdrop.folders import has_name, rename_new
 
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EXDEV, errno.EMLINK, errno.ENOSYS, errno.EACCES}
@@ -24,27 +25,39 @@ class NameTakenError(Exception):
     """Another file already has the name that was to be given."""
 
 
+class NotCopiedError(Exception):
+    """A file that can only be copied is too large for that, may not be read or is no file; says which."""
+
+
 def give_name(
-    source: str, name: str, folder: int, moved_on: Callable[[], None] = lambda: None
+    source: str,
+    name: str,
+    folder: int,
+    moved_on: Callable[[], None] = lambda: None,
+    most: int | None = None,
 ) -> None:
     """Let *name* in the open *folder* be a hard link to the file *source*, or a copy where linking
-    fails; *moved_on* is called now and then while a large file is copied.
+    fails, of *most* bytes at most; *moved_on* is called now and then while a large file is copied.
 
-    Doing it again is harmless. Raises NameTakenError when another file has the name, else OSError.
+    Doing it again is harmless. Raises NameTakenError when another file has the name, NotCopiedError,
+    else OSError.
     """
-    try:
-        os.link(source, name, dst_dir_fd=folder, follow_symlinks=False)
-    except FileExistsError:
-        if _is_link(source, name, folder):
-            return
-        # Linux looks whether the name is taken before it looks whether it could link.
-        if _can_link(source, folder):
-            raise NameTakenError(name) from None
-        _give_copy(source, name, folder, moved_on)
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        _give_copy(source, name, folder, moved_on)
+    if _link(source, name, folder) != 0:
+        _give_copy(source, name, folder, moved_on, most)
+
+
+def give_unmoved(
+    source: str, name: str, folder: int, moved_on: Callable[[], None], most: int
+) -> bool:
+    """Give the file *source*, which needs not be kept, the *name* in the open *folder* as `give_name` does, if that
+    takes a link, or a copy because *folder* is on another filesystem. False where it is to be moved: whoever owns it
+    may have made it larger than any disk, and may not let it be read."""
+    if not stat.S_ISREG(os.lstat(source).st_mode):
+        return False
+    reason = _link(source, name, folder)
+    if reason == errno.EXDEV:
+        _give_copy(source, name, folder, moved_on, most)
+    return reason in (0, errno.EXDEV)
 
 
 def move_name(source: str, name: str, folder: int) -> None:
@@ -53,15 +66,39 @@ def move_name(source: str, name: str, folder: int) -> None:
         rename_new(source, name, None, folder)
     except FileExistsError:
         raise NameTakenError(name) from None
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        raise NotCopiedError("it lies on another filesystem and is no regular file") from error
 
 
 def take_name_back(source: str, name: str, folder: int) -> None:
     """Remove *name* from the open *folder* if, and only if, `give_name` can have made it of *source*:
     if it is a hard link to it, or where linking fails a copy of it.
     """
-    is_copy = _is_copy(source, name, folder) and not _can_link(source, folder)
+    is_copy = _is_copy(source, name, folder) and _why_not(source, folder) != 0
     if is_copy or _is_link(source, name, folder):
         os.unlink(name, dir_fd=folder)
+
+
+def _link(source: str, name: str, folder: int) -> int:
+    """Let *name* in the open *folder* be a hard link to *source*; 0, or the number of the error where linking
+    fails."""
+    try:
+        os.link(source, name, dst_dir_fd=folder, follow_symlinks=False)
+    except FileExistsError:
+        if _is_link(source, name, folder):
+            return 0
+        # Linux looks whether the name is taken before it looks whether it could link.
+        reason = _why_not(source, folder)
+        if reason == 0:
+            raise NameTakenError(name) from None
+        return reason
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        return error.errno
+    return 0
 
 
 def _is_link(source: str, name: str, folder: int) -> bool:
@@ -81,42 +118,62 @@ def _is_copy(
             theirs = files.enter_context(FileIO(open_regular_fd(name, os.O_RDONLY, folder)))
         except OSError:
             return False
-        if os.fstat(ours.fileno()).st_size != os.fstat(theirs.fileno()).st_size:
+        left = os.fstat(ours.fileno()).st_size
+        if left != os.fstat(theirs.fileno()).st_size:
             return False
-        while (data := ours.read(_CHUNK)) == theirs.read(_CHUNK):
-            if not data:
-                return True
+        # Not to the end: somebody may be writing there.
+        while left > 0:
+            data = ours.read(min(left, _CHUNK))
+            if not data or data != theirs.read(len(data)):
+                return False
+            left -= len(data)
             moved_on()
-    return False
+    return True
 
 
-def _can_link(source: str, folder: int) -> bool:
+def _why_not(source: str, folder: int) -> int:
+    """The number of the error with which linking *source* into the open *folder* fails, or 0."""
     probe = f".{secrets.token_hex(8)}.fluxdrop.tmp"
     try:
         os.link(source, probe, dst_dir_fd=folder, follow_symlinks=False)
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        return False
+        return error.errno
     os.unlink(probe, dir_fd=folder)
-    return True
+    return 0
 
 
-def _give_copy(source: str, name: str, folder: int, moved_on: Callable[[], None]) -> None:
+def _give_copy(
+    source: str, name: str, folder: int, moved_on: Callable[[], None], most: int | None
+) -> None:
     if has_name(name, folder):
         if _is_copy(source, name, folder, moved_on):
             return
         raise NameTakenError(name)
-    with (
-        FileIO(open_regular_fd(source, os.O_RDONLY)) as reader,
-        temporary(folder) as (writer, unfinished),
-    ):
-        while data := reader.read(_CHUNK):
+    with FileIO(_open_source(source)) as reader, temporary(folder) as (writer, unfinished):
+        left = os.fstat(reader.fileno()).st_size
+        if most is not None and left > most:
+            raise NotCopiedError(f"it is larger than {most} bytes")
+        # Not to the end: somebody may be writing there.
+        while left > 0 and (data := reader.read(min(left, _CHUNK))):
             writer.write(data)
+            left -= len(data)
             moved_on()
         wait_for(writer.fileno())
         faults.point("copy-written")
         _take_name(unfinished, name, folder)
+
+
+def _open_source(source: str) -> int:
+    try:
+        return open_regular_fd(source, os.O_RDONLY)
+    except PermissionError as error:
+        raise NotCopiedError("it may not be read") from error
+    except OSError as error:
+        if error.errno not in NOT_REGULAR - {errno.ENOENT}:
+            raise
+        raise NotCopiedError("it is no regular file") from error
 
 
 def _take_name(unfinished: str, name: str, folder: int) -> None:

@@ -10,23 +10,25 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from fluxdrop import durable, faults
-from fluxdrop.folders import Folders
+from fluxdrop.errors import FluxdropError
+from fluxdrop.folders import STATE
 from fluxdrop.jobs.job import RECORD, Job
 from fluxdrop.jobs.store import Row, Store
-from fluxdrop.layout import Root
+from fluxdrop.layout import FAILED, Root
 from fluxdrop.logs import get_logger
 from fluxdrop.publish import links
 from fluxdrop.publish.names import NameChooser, plain
+from fluxdrop.publish.places import KEPT, Places, above
 from fluxdrop.publish.plans import Plan, Plans
 from fluxdrop.publish.result import Failure, Record, Result, decode, encode
 from fluxdrop.turns import waiting
@@ -36,7 +38,9 @@ log = get_logger("fluxdrop.publish")
 # What a filesystem says of a name that it does not take, whatever is free.
 _REFUSED = {errno.EINVAL, errno.EILSEQ, errno.ENAMETOOLONG}
 _MOST_REFUSALS = 2
-_MOST_OPEN = 64
+_TOO_MANY_OPEN = {errno.EMFILE, errno.ENFILE}
+# How the name of an input in its job's folder begins, and of nothing else there.
+_INPUT = b"input"
 
 
 class Finished(NamedTuple):
@@ -66,20 +70,24 @@ class Publisher:
     """Gives names. One thread owns a publisher, and no other publisher serves its root."""
 
     def __init__(
-        self, root: Root, store: Store, moved_on: Callable[[], None] = lambda: None
+        self,
+        root: Root,
+        store: Store,
+        moved_on: Callable[[], None] = lambda: None,
+        most_copied: int = 256 * 1024**2,
     ) -> None:
-        """*moved_on* is called now and then while a large file is copied."""
+        """*moved_on* is called now and then while a large file is copied; inputs of more than *most_copied* bytes
+        are not."""
         self._root = root
         self._store = store
         self._moved_on = moved_on
-        self._folders = {
-            root.outputs.name: root.open_outputs(_MOST_OPEN),
-            root.generated.name: Folders(root.generated, _MOST_OPEN),
-            root.preprocessed.name: Folders(root.preprocessed, _MOST_OPEN),
-        }
+        self.most_copied = most_copied
+        self._places = Places(root)
         self._chooser = NameChooser()
         self._refused: Counter[str] = Counter()
-        """How many times a filesystem refused the name of each job."""
+        """How many times the names of each job could not be given."""
+        self._kept: set[str] = set()
+        """The failed jobs whose inputs outputs/ cannot take."""
         self._plans = Plans(root.plans, (path.name for path in root.work.iterdir()))
         self._unswept = self._plans.folders()
         """Where a killed daemon may have left a copy that was not whole."""
@@ -88,7 +96,7 @@ class Publisher:
         """Publish all of *batch*, with one wait for the disk a step."""
         names = []
         # Most files of a batch are from the same few folders.
-        is_other = cache(_is_other_than_folder)
+        is_blocked = cache(self._places.is_blocked)
         planned = []
         fresh = []
         records: dict[Path, Record] = {}
@@ -96,7 +104,9 @@ class Publisher:
             for finished in batch:
                 plan = self.planned(finished.job.folder)
                 if plan is None:
-                    name = self._choose(finished, is_other)
+                    if finished.job.id in self._kept and finished.has_failed:
+                        finished = _keeping(finished)
+                    name = self._choose(finished, is_blocked)
                     names.append(name)
                     record = records[finished.job.folder] = finished.build(name)
                     plan = _prepare(finished, name, record)
@@ -111,11 +121,12 @@ class Publisher:
     def _decide(self, fresh: Sequence[tuple[Finished, Plan]]) -> None:
         files = {path for finished, _ in fresh for path, _ in finished.files}
         files.update(finished.job.record for finished, _ in fresh)
+        inputs = {finished.job.input for finished, _ in fresh} & files
         folders = [finished.job.folder for finished, _ in fresh]
         # One wait for a turn, too.
         with waiting():
-            # An input that the daemon may not read, or that is no file, is only given back.
-            durable.sync_all(files, folders, _is_readable)
+            if not durable.sync_all(files, folders, lambda path: path not in inputs):
+                durable.sync_inputs(inputs)
             faults.point("files-synced")
             self._plans.decide({finished.job.id: plan for finished, plan in fresh})
             faults.point("plans-synced")
@@ -128,26 +139,24 @@ class Publisher:
         """Give the names of each plan, enter the jobs in the index and remove their folders; what is
         not among *records*, by the jobs' folders, is read from there."""
         try:
-            self._sweep()
+            return self._perform(planned, records)
+        except OSError as error:
+            if error.errno not in _TOO_MANY_OPEN or not self._places.open_fewer():
+                raise
             return self._perform(planned, records)
         finally:
-            self._close()
-
-    def _close(self) -> None:
-        """Keep no folder open for long: somebody may move it elsewhere."""
-        for folders in self._folders.values():
-            folders.close()
+            self._places.close()
 
     def _sweep(self) -> None:
         while self._unswept:
             path = next(iter(self._unswept))
-            with suppress(FileNotFoundError, NotADirectoryError):
-                durable.sweep(self._fd(path))
+            self._places.sweep(path)
             self._unswept.remove(path)
 
     def _perform(
         self, planned: Sequence[tuple[Path, Plan]], records: Mapping[Path, Record]
     ) -> Published:
+        self._sweep()
         done: list[tuple[Path, Record, str]] = []
         void = []
         parents: set[str] = set()
@@ -158,35 +167,66 @@ class Publisher:
             except links.NameTakenError:
                 void.append(folder)
                 continue
-            except OSError as error:
-                if error.errno not in _REFUSED or self._refused[folder.name] >= _MOST_REFUSALS:
-                    raise
-                log.warning("name refused", job=folder.name, reason=error.strerror)
-                self.withdraw(folder)
+            except (OSError, links.NotCopiedError) as error:
+                self._refuse(folder, plan, record, error)
                 void.append(folder)
                 continue
             done.append((folder, record, plan.record))
         rows = [row_of(record, path) for _, record, path in done]
         with waiting():
-            self._sync(parents)
+            self._places.sync(parents)
             faults.point("folders-synced")
             self._store.finished(rows)
             faults.point("index-told")
+        # What is removed is opened, too.
+        self._places.close()
         self._plans.fulfilled([folder.name for folder, _, _ in done if self._discard(folder)])
         for folder, _, _ in done:
             self._refused.pop(folder.name, None)
+            self._kept.discard(folder.name)
         return Published([(record, path) for _, record, path in done], void)
+
+    def _refuse(
+        self, folder: Path, plan: Plan, record: Record, error: OSError | links.NotCopiedError
+    ) -> None:
+        """Have the job in *folder* alone be published in another way, as *error* kept it from its names. Raises
+        *error* where that holds up all jobs, and FluxdropError where this was tried often enough."""
+        cause = error if isinstance(error, OSError) else error.__cause__
+        if isinstance(cause, PermissionError):
+            self._places.check_tops()
+            self._places.clear_failed()
+        elif isinstance(error, OSError) and (
+            error.errno not in _REFUSED or self._refused[folder.name] >= _MOST_REFUSALS
+        ):
+            raise error
+        reason = (error.strerror if isinstance(error, OSError) else "") or str(error)
+        log.warning("name refused", job=folder.name, reason=reason)
+        is_uncopied = isinstance(error, links.NotCopiedError) and self._has_failed(plan)
+        if is_uncopied and folder.name not in self._kept:
+            self._kept.add(folder.name)
+            self._withdraw(folder)
+            return
+        if self._refused[folder.name] >= _MOST_REFUSALS:
+            raise FluxdropError(
+                f"{record.source.file} cannot be published: {reason}",
+                hint="Drop it once more when it can be read, and outputs/ and the picture folders written.",
+                kind="unpublished",
+            ) from error
+        self.withdraw(folder)
 
     def withdraw(self, folder: Path) -> None:
         """Take back what names the job in *folder* was given, if any; when it is published after that it gets a
         NAME that more filesystems take."""
         self._refused[folder.name] += 1
+        self._withdraw(folder)
+
+    def _withdraw(self, folder: Path) -> None:
         plan = self.planned(folder)
         if plan is not None:
             try:
                 self._take_back(folder, plan)
             finally:
-                self._close()
+                self._places.close()
 
     def planned(self, folder: Path) -> Plan | None:
         """The plan for the job in *folder*, if its names were decided. None where its record is gone: then
@@ -210,7 +250,7 @@ class Publisher:
                 durable.remove_tree(folder)
         return left
 
-    def _choose(self, finished: Finished, is_other: Callable[[str], bool]) -> str:
+    def _choose(self, finished: Finished, is_closed: Callable[[str], bool]) -> str:
         makers = [finished.record_path, *(make for _, make in finished.files)]
 
         def is_taken(name: str) -> bool:
@@ -218,13 +258,13 @@ class Publisher:
 
         def is_blocked(folder: str) -> bool:
             paths = {make(f"{folder}/_").rpartition("/")[0] for make in makers}
-            return any(is_other(f"{self._root.path}/{path}") for path in paths)
+            return any(map(is_closed, paths))
 
         job = finished.job
         source = job.source
         if self._refused[job.id]:
             source = plain(source if self._refused[job.id] == 1 else job.id)
-            job.warnings.append(f"The filesystem does not take the name {job.source}.")
+            job.warnings.append(f"It could not be published under the name {job.source}.")
         return self._chooser.choose(source, is_taken, is_blocked, keeps_suffix=finished.has_failed)
 
     def _link(self, folder: Path, plan: Plan) -> set[str]:
@@ -232,23 +272,27 @@ class Publisher:
         pairs = self._links(folder, plan)
         # A subfolder may be new, and then its own name has to be on the disk as well.
         targets = [*(target for _, target in plan.links), plan.record]
-        parents = {parent for target in targets for parent in _parents(target)}
+        parents = {parent for target in targets for parent in above(target)}
+        has_failed = self._has_failed(plan)
         try:
             try:
-                self._give_all(pairs)
+                self._give_all(pairs, has_failed)
             except (FileNotFoundError, NotADirectoryError):
-                self._make(parents)
-                self._give_all(pairs)
+                self._places.make(parents)
+                self._give_all(pairs, has_failed)
         except (links.NameTakenError, NotADirectoryError) as error:
             self._take_back(folder, plan)
             raise links.NameTakenError(str(error)) from error
         return parents
 
     def _take_back(self, folder: Path, plan: Plan) -> None:
-        for source, target in self._links(folder, plan):
+        for source, target, _ in self._links(folder, plan):
             parent, _, name = target.rpartition("/")
             try:
-                links.take_name_back(source, name, self._fd(parent))
+                links.take_name_back(source, name, self._places.fd(parent))
+            except PermissionError:
+                # Who closed the folder meanwhile has what is in it.
+                self._places.check_tops()
             except OSError as error:
                 # Nothing has a name that cannot be.
                 if error.errno not in {*_REFUSED, errno.ENOTDIR, errno.ENOENT}:
@@ -257,52 +301,37 @@ class Publisher:
         self._plans.take_back(folder.name)
         faults.point("plan-void")
 
-    def _links(self, folder: Path, plan: Plan) -> list[tuple[str, str]]:
-        """What gets which name by *plan*, the record last."""
+    def _links(self, folder: Path, plan: Plan) -> list[tuple[str, str, bool]]:
+        """What gets which name by *plan*, the record last, each with whether it is the input."""
         pairs = [*plan.links, (os.fsencode(RECORD), plan.record)]
-        return [(f"{folder}/{os.fsdecode(source)}", target) for source, target in pairs]
+        return [
+            (f"{folder}/{os.fsdecode(source)}", target, source.startswith(_INPUT))
+            for source, target in pairs
+        ]
 
-    def _give_all(self, pairs: Sequence[tuple[str, str]]) -> None:
+    def _has_failed(self, plan: Plan) -> bool:
+        return plan.record.startswith(f"{self._root.outputs.name}/{FAILED}/")
+
+    def _give_all(self, pairs: Sequence[tuple[str, str, bool]], has_failed: bool) -> None:
         to_move = []
-        for source, target in pairs:
+        for source, target, is_input in pairs:
             parent, _, name = target.rpartition("/")
-            if not self._give(source, name, self._fd(parent)):
+            # What is gone was moved before a kill.
+            if not os.path.lexists(source):
+                continue
+            folder = self._places.fd(parent)
+            if not is_input:
+                links.give_name(source, name, folder, self._moved_on)
+            elif not has_failed:
+                links.give_name(source, name, folder, self._moved_on, self.most_copied)
+            elif not links.give_unmoved(source, name, folder, self._moved_on, self.most_copied):
                 to_move.append((source, name, parent))
-        for source, name, parent in to_move:
-            if os.path.lexists(source):
-                links.move_name(source, name, self._fd(parent))
-
-    def _give(self, source: str, name: str, folder: int) -> bool:
-        """Give *source* the *name* in the open *folder*; False where it can only be moved, or was
-        already."""
-        if not _is_plain(source):
-            return False
-        try:
-            links.give_name(source, name, folder, self._moved_on)
+                continue
             faults.point("name-given")
-        except PermissionError:
-            # Linux lets nobody link a file of somebody else's that they may not read and write.
-            if os.access(source, os.R_OK):
-                raise
-            return False
-        return True
-
-    def _make(self, parents: set[str]) -> None:
-        self._close()
-        for parent in sorted(parents):
-            self._fd(parent, make=True)
-
-    def _sync(self, parents: set[str]) -> None:
-        """Wait until the names in *parents* are on the disk."""
-        for parent in sorted(parents):
-            # Who moved it away meanwhile has the files.
-            with suppress(FileNotFoundError, NotADirectoryError):
-                durable.sync_open_folder(self._fd(parent))
-
-    def _fd(self, path: str, *, make: bool = False) -> int:
-        """The open folder *path*, relative to the root, until the next call."""
-        top, _, folder = path.partition("/")
-        return self._folders[top].fd(folder, make=make)
+        # After all else, the record too: what was moved is not taken back.
+        for source, name, parent in to_move:
+            links.move_name(source, name, self._places.fd(parent))
+            faults.point("name-given")
 
     def _discard(self, folder: Path) -> bool:
         """Remove the job's *folder*; whether it is gone from the jobs in hand."""
@@ -329,27 +358,18 @@ def _prepare(finished: Finished, name: str, record: Record) -> Plan:
     return Plan(links=links, record=finished.record_path(name))
 
 
-def _is_plain(path: str) -> bool:
-    try:
-        return stat.S_ISREG(os.lstat(path).st_mode)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
+def _keeping(finished: Finished) -> Finished:
+    """*finished*, a failure, with its input in .fluxdrop/kept/, which its record says."""
 
+    def build(name: str) -> Record:
+        record = finished.build(name)
+        if isinstance(record, Result):
+            return record
+        hint = f"{record.error.hint} It was moved to {STATE}/{KEPT}/{name}.".lstrip()
+        return replace(record, error=replace(record.error, hint=hint))
 
-def _is_readable(path: Path) -> bool:
-    return _is_plain(str(path)) and os.access(path, os.R_OK)
-
-
-def _is_other_than_folder(path: str) -> bool:
-    try:
-        return not stat.S_ISDIR(os.lstat(path).st_mode)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-
-
-def _parents(path: str) -> Iterator[str]:
-    while path := path.rpartition("/")[0]:
-        yield path
+    files = [(path, f"{STATE}/{KEPT}/{{}}".format) for path, _ in finished.files]
+    return finished._replace(files=files, build=build)
 
 
 def row_of(record: Record, path: str) -> Row:

@@ -68,7 +68,11 @@ class Admission:
         take_back_spares(self._root, self._store)
         folders = sorted(path for path in self._root.work.iterdir() if path.is_dir())
         folders = without_undecided(self._line.publisher.without_ended(folders))
-        folders = without_unclaimed(folders, self._root.refused)
+        # A failed input may have been moved to its name before a kill: the plan says the rest.
+        is_planned = self._line.publisher.planned
+        others = [folder for folder in folders if is_planned(folder) is None]
+        claims = without_unclaimed(others, self._root.refused)
+        folders = sorted({*folders} - {*others} | {*claims})
         self._line.publisher.forget_gone(folders)
         self._store.keep_claims(folder.name for folder in folders)
         published = self._publish_decided(folders)

@@ -73,7 +73,7 @@ class Line:
 
     def _make_publishing(self, context: Context) -> Stage[Finished]:
         self._publish = Publishing(
-            Publisher(self._root, self._store, moved_on),
+            Publisher(self._root, self._store, moved_on, self.settings.max_file_bytes),
             self._mailbox,
             context.deaths,
             again=self._fail_to_publish,
@@ -216,6 +216,7 @@ class Line:
         """Use *settings* from now on in all but the model and the queues."""
         self.settings = settings
         self._preprocess.apply(settings)
+        self.publisher.most_copied = settings.max_file_bytes
         self._generate.apply(settings)
 
     def stop(self) -> None:
