@@ -272,8 +272,9 @@ def test_too_few_open_files(root: Root) -> None:
 
     def act() -> int:
         with publishing(root) as publisher:
-            used = max(int(path.name) for path in Path("/proc/self/fd").iterdir())
-            resource.setrlimit(resource.RLIMIT_NOFILE, (used + 12, used + 12))
+            used = {int(path.name) for path in Path("/proc/self/fd").iterdir()}
+            limit = [number for number in range(10_000) if number not in used][12]
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
             return len(publisher.publish(batch).records)
 
     assert 40 == in_child(act)

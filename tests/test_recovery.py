@@ -13,7 +13,7 @@ import pytest
 from admissions import Bench
 from fakes import full
 from gallery_records import failure
-from jobs import claimed, claimed_row, done, job_in
+from jobs import claimed, claimed_row, done, failed, job_in
 from published import contents, publish, records
 from stages import Once
 
@@ -88,6 +88,32 @@ def test_recovery_of_decided_names(bench: Bench) -> None:
 
     assert {"outputs/a.json", "outputs/b.json"} == set(records(bench.root))
     assert ([], [], False) == (bench.taken, list(bench.root.work.iterdir()), bench.admission.busy)
+
+
+def test_recovery_of_a_moved_input(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failed job whose input was moved to its name before a kill is in the index after the next start, once."""
+    (job,) = bench.claim("a.pdf")
+    real = os.link
+
+    def link(source: Any, *arguments: Any, **options: Any) -> None:
+        if "/input=" in str(source):
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), source)
+        real(source, *arguments, **options)
+
+    monkeypatch.setattr(os, "link", link)
+    with pytest.MonkeyPatch.context() as killing:
+        killing.setattr(Store, "finished", Once(KeyboardInterrupt()))
+        with suppress(KeyboardInterrupt):
+            bench.line.publisher.publish([failed(job)])
+    assert not job.input.exists()
+    bench.restart()
+    bench.admission.recover()
+
+    row = bench.store.get(job.id)
+    assert row is not None
+    assert ("failed", "outputs/failed/a.pdf.error.json") == (row.state, row.record)
+    assert "a.pdf" == (bench.root.failed / "a.pdf").read_text()
+    assert [] == list(bench.root.work.iterdir())
 
 
 @pytest.mark.parametrize("record", [b"", b"rubbish", None])

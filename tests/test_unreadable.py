@@ -57,6 +57,42 @@ def test_unreadable(root: Root, name: str, is_own: bool) -> None:
     assert [getattr(before, fact) for fact in facts] == [getattr(after, fact) for fact in facts]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_large_file_of_somebody_else(root: Root) -> None:
+    """A file of somebody else's that is too large, and that may not be linked, is moved and not copied."""
+    dropped = root.inbox / "a.png"
+    shutil.copyfile(SAMPLES / "round_circle_01.png", dropped)
+    os.truncate(dropped, 1 << 20)
+    os.chown(dropped, SOMEBODY, SOMEBODY)
+    dropped.chmod(0o644)
+    before = dropped.stat()
+
+    ended = run_without_rights(root, max_file_bytes=10_000)
+
+    assert 1 == ended.returncode, ended.stderr
+    after = (root.failed / "a.png").stat()
+    facts = ("st_ino", "st_uid", "st_mode", "st_size", "st_mtime_ns", "st_nlink")
+    assert [getattr(before, fact) for fact in facts] == [getattr(after, fact) for fact in facts]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_closed_folders(root: Root) -> None:
+    """Folders among the results that somebody else closes hold up neither a start nor the results."""
+    for folder in (root.failed, root.outputs / "team", root.generated / "team-2"):
+        folder.mkdir(exist_ok=True)
+        os.chown(folder, SOMEBODY, SOMEBODY)
+        folder.chmod(0o700)
+    (root.inbox / "team").mkdir()
+    for name in ("a.png", "team/b.png", "team/c.pdf"):
+        shutil.copyfile(SAMPLES / "round_circle_01.png", root.inbox / name)
+
+    ended = run_without_rights(root)
+
+    assert 1 == ended.returncode, ended.stderr
+    assert {"a.json", "team-3/b.json"} == set(results(root))
+    assert {"team/c.pdf.error.json"} == set(failures(root))
+
+
 @pytest.mark.parametrize("name", ["a.png", "a.txt"])
 def test_lost_right(root: Root, name: str) -> None:
     """A file that its owner closes after it was claimed fails as unreadable, too."""

@@ -39,7 +39,8 @@ class Folders:
     they may be moved elsewhere meanwhile.
 
     *is_ours* says of a path below *top* that this folder is the daemon's own: what else has its name
-    when it is to be made is moved aside, which *on_aside* is told with both paths.
+    when it is to be made, or a closed folder of somebody else's, is moved aside, which *on_aside* is
+    told with both paths.
     """
 
     def __init__(
@@ -100,13 +101,18 @@ class Folders:
             except FileNotFoundError:
                 with suppress(FileExistsError):
                     os.mkdir(name, 0o755, dir_fd=parent)
-            except NotADirectoryError:
-                if not self._is_ours(path):
+            except (NotADirectoryError, PermissionError) as error:
+                is_closed = isinstance(error, PermissionError)
+                if not self._is_ours(path) or (is_closed and _is_own(name, parent)):
                     raise
                 # Whoever else can write here may be about to do it again.
                 with suppress(FileNotFoundError):
                     self._on_aside(path, path[: -len(name)] + set_aside(name, parent))
         return os.open(name, _BELOW, dir_fd=parent)
+
+
+def _is_own(name: str, folder: int) -> bool:
+    return os.stat(name, dir_fd=folder, follow_symlinks=False).st_uid == os.geteuid()
 
 
 def open_folder(top: Path, folder: str) -> int:
