@@ -36,7 +36,7 @@ class Places:
             root.outputs.name: root.open_outputs(most),
             root.generated.name: Folders(root.generated, most),
             root.preprocessed.name: Folders(root.preprocessed, most),
-            root.state.name: Folders(root.state),
+            root.state.name: Folders(root.state, 1, lambda folder: folder == KEPT),
         }
 
     def fd(self, path: str, *, make: bool = False) -> int:
