@@ -106,7 +106,11 @@ def test_later_model(root: Root, desk: Desk) -> None:
     """Of requests for several models the last is carried out, and whoever asked for another one is told so, or that
     there is none."""
     shutil.copytree(models_folder() / "round-or-angular", root.models / "other")
-    asked = [leave(root, ModelRequest(name)) for name in ("round-or-angular", "other", "nothing")]
+    names = ("round-or-angular", "other", "nothing")
+    asked = [
+        leave(root, ModelRequest(name), f"20260101T000000-0000000{number}")
+        for number, name in enumerate(names)
+    ]
     desk.step()
 
     assert ["superseded", None, "model"] == [kind_of_answer(root, name) for name in asked]
