@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from station import events
 from fluxdrop.jobs.job import REQUEST, Job, open_job
 from fluxdrop.jobs.store import Store
 from fluxdrop.layout import Root
+from fluxdrop.publish.plans import Plan
 from fluxdrop.service import admission
 
 
@@ -243,3 +245,66 @@ def test_claimed_again(bench: Bench) -> None:
     assert row is not None
     assert (["a.png"] * 2, 1, False) == (bench.taken, row.attempts, bench.admission.busy)
     assert job_in(job.folder).source == "a.png"
+
+
+def fifo_for_mark(bench: Bench, job: Job) -> None:
+    os.mkfifo(job.folder / "in-preprocess")
+
+
+def link_for_folder(bench: Bench, job: Job) -> None:
+    (bench.root.work / "20260101T000000-aaaaaaaa").symlink_to("/etc")
+
+
+def files_for_folders(bench: Bench, job: Job) -> None:
+    (bench.root.work / "20260101T000000-aaaaaaaa").touch()
+    os.mkfifo(bench.root.work / "20260101T000000-bbbbbbbb")
+
+
+def folder_for_record(bench: Bench, job: Job) -> None:
+    job.record.mkdir()
+    bench.line.publisher._plans.decide({job.id: Plan(links=[], record="outputs/a.json")})
+
+
+ODD = [fifo_for_mark, link_for_folder, files_for_folders, folder_for_record]
+
+
+@pytest.mark.parametrize("spoil", ODD)
+def test_odd_folders(bench: Bench, spoil: Callable[[Bench, Job], None]) -> None:
+    """Whatever a careless restore left in work/, the claims there are taken on."""
+    made = bench.claim("a.png", "b.png")
+    spoil(bench, made[0])
+    bench.admission.recover()
+    bench.admission.take()
+
+    assert ["a.png", "b.png"] == sorted(bench.taken)
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EINVAL, "odd"), KeyError("odd")])
+@pytest.mark.parametrize("part", ["without_ended", "planned and withdraw"])
+def test_folder_that_nobody_can_use(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, part: str, error: Exception
+) -> None:
+    """A folder in work/ that cannot be dealt with is left alone, stays in the index, and keeps no other from being
+    taken on."""
+    made = bench.add("a.png", "b.png")
+    bench.admission.take()
+    bench.restart()
+    publisher = bench.line.publisher
+
+    def fail(folders: Any) -> Any:
+        if made[0].folder in (folders if isinstance(folders, list) else [folders]):
+            raise error
+        return folders
+
+    if part == "without_ended":
+        monkeypatch.setattr(publisher, "without_ended", fail)
+    else:
+        made[0].record.write_bytes(b"{}")
+        publisher._plans.decide({made[0].id: Plan(links=[], record="outputs/a.json")})
+        monkeypatch.setattr(bench.line, "publish_decided", fail)
+        monkeypatch.setattr(publisher, "withdraw", fail)
+    bench.admission.recover()
+    bench.admission.take()
+
+    assert ["b.png"] == bench.taken
+    assert (2, True) == (bench.store.counts()["claimed"], made[0].input.exists())

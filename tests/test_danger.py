@@ -267,3 +267,40 @@ def test_error_of_three_deaths(root: Root) -> None:
 
     assert "crash" == error.kind
     assert "0.png was in hand each time when the daemon died, 3 times in a row." == error.message
+
+
+def fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def link(path: Path) -> None:
+    path.symlink_to("/etc/hostname")
+
+
+def sparse(path: Path) -> None:
+    path.touch()
+    os.truncate(path, 1 << 40)
+
+
+@pytest.mark.parametrize("put", [fifo, link, sparse, Path.mkdir])
+def test_mark_that_is_none(root: Root, put: Callable[[Path], None]) -> None:
+    """Whatever a restored folder has in a mark's place, it says nothing, and deaths are counted from then on."""
+    (job,) = jobs_of(root, 1)
+    put(job.folder / "in-preprocess")
+    before = counted(job)
+    for _ in range(2):
+        die_over(root, job)
+        count_deaths(root)
+
+    assert ([0], [2]) == (before, counted(job))
+
+
+def test_folder_that_is_a_link(root: Root, tmp_path: Path) -> None:
+    """A symlink in work/ leads the count nowhere."""
+    (job,) = jobs_of(root, 1)
+    die_over(root, job)
+    job.folder.rename(tmp_path / "elsewhere")
+    job.folder.symlink_to(tmp_path / "elsewhere")
+    count_deaths(root)
+
+    assert not (tmp_path / "elsewhere/in-preprocess").exists()

@@ -266,22 +266,76 @@ def test_run_waits(tmp_path: Path) -> None:
     ]
 
 
-def test_defect(tmp_path: Path) -> None:
-    """What nobody expected is told in one sentence, too, and its traceback is in the file that this names."""
-    script = (
-        "import fluxdrop.cli, fluxdrop.__main__ as entry\n"
-        "def app(): raise LookupError('no such thing')\n"
-        "fluxdrop.cli.app = app\n"
-        "entry.main()\n"
-    )
-
-    ended = subprocess.run(
-        [sys.executable, "-c", script],
-        env={**environment(), "TMPDIR": str(tmp_path)},
+def with_defect(
+    temporary: Path, setup: str, *arguments: object
+) -> subprocess.CompletedProcess[str]:
+    """The command with *arguments*, spoiled by *setup*, with a temporary folder of its own."""
+    script = f"import fluxdrop.cli, fluxdrop.__main__ as entry\n{setup}\nentry.main()\n"
+    temporary.mkdir(exist_ok=True)
+    return subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        env={**environment(), "TMPDIR": str(temporary)},
+        cwd=temporary,
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+DEFECT = "def app(): raise LookupError('no such thing')\nfluxdrop.cli.app = app"
+
+
+@pytest.mark.parametrize("given", ["--root {}", "--root={}", "--json --root {}"])
+def test_defect_in_a_root(tmp_path: Path, root: Root, given: str) -> None:
+    """The traceback of a defect lies in the root that the command works on and nowhere else, and few of them stay."""
+    arguments = given.format(root.path).split()
+    ended = [with_defect(tmp_path / "tmp", DEFECT, "status", *arguments)]
+    kept = list(root.logs.iterdir())
+    for number in range(30):
+        (root.logs / f"20260101T000000-{number:08x}.traceback").touch()
+    ended.append(with_defect(tmp_path / "tmp", DEFECT, "status", *arguments))
+
+    assert [70, 70] == [each.returncode for each in ended]
+    assert f" Report it with what {kept[0]} says.\n" in ended[0].stderr
+    assert (1, True) == (len(kept), "Traceback" in kept[0].read_text())
+    assert (20, []) == (len(list(root.logs.iterdir())), list((tmp_path / "tmp").iterdir()))
+
+
+@pytest.mark.parametrize("spoil", ["symlink", "file", "gone"])
+def test_defect_where_logs_are_none(tmp_path: Path, root: Root, spoil: str) -> None:
+    """Where a root takes no traceback it lies in the temporary folder, and a symlink leads it nowhere."""
+    root.logs.rmdir()
+    (tmp_path / "elsewhere").mkdir()
+    if spoil == "symlink":
+        root.logs.symlink_to(tmp_path / "elsewhere")
+    elif spoil == "file":
+        root.logs.touch()
+    ended = with_defect(tmp_path / "tmp", DEFECT, "status", "--root", root.path)
+
+    (kept,) = (tmp_path / "tmp").iterdir()
+    assert (70, True) == (ended.returncode, f"what {kept} says" in ended.stderr)
+    assert [] == list((tmp_path / "elsewhere").iterdir())
+
+
+def test_defect_of_a_daemon(tmp_path: Path, root: Root) -> None:
+    """The traceback of a daemon that a defect ends is in its log alone."""
+    setup = (
+        "import fluxdrop.service.daemon as daemon\n"
+        "def run(self): raise LookupError('no such thing')\n"
+        "daemon.Daemon.run = run"
+    )
+    ended = with_defect(tmp_path / "tmp", setup, "run", "--once", "--root", root.path)
+
+    log = root.logs / "fluxdrop.log"
+    assert (70, True) == (ended.returncode, f"what {log} says" in ended.stderr)
+    assert [log] == list(root.logs.iterdir())
+    assert "LookupError: no such thing" in log.read_text()
+    assert [] == list((tmp_path / "tmp").iterdir())
+
+
+def test_defect(tmp_path: Path) -> None:
+    """What nobody expected is told in one sentence, too, and its traceback is in the file that this names."""
+    ended = with_defect(tmp_path, DEFECT)
 
     (kept,) = tmp_path.iterdir()
     assert (70, "") == (ended.returncode, ended.stdout)

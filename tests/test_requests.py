@@ -2,29 +2,54 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import signal
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import jobs
+import msgspec
 import pytest
 from conftest import fluxdrop, results, serving, started
 from desk import QUICK, Desk, done_job, nothing, rows
 
 from fluxdrop.errors import FluxdropError
+from fluxdrop.intake import requests
+from fluxdrop.intake.claim import new_job_id
 from fluxdrop.jobs.replay import plan_replay, request_replay
 from fluxdrop.jobs.requests import (
     MOST_JOBS,
+    CancelRequest,
     ModelRequest,
     ReplayRequest,
+    Request,
     answer_to,
     ask,
     ask_and_wait,
     ask_to_cancel,
 )
+from fluxdrop.jobs.store import Row
 from fluxdrop.jobs.submission import wait_for_replays
 from fluxdrop.layout import Root
 from fluxdrop.resources import models_folder
+
+
+def leave(root: Root, request: Request, name: str = "", user: int = -1) -> str:
+    """Leave *request* as *user* does, or this one; its id."""
+    name = name or new_job_id()
+    path = root.requests / f"{name}.request.json"
+    path.write_bytes(msgspec.json.encode(request))
+    if user != -1:
+        os.chown(path, user, -1)
+    return name
+
+
+def kind_of_answer(root: Root, name: str) -> str | None:
+    answer = answer_to(root, name)
+    return answer.kind if answer else None
 
 
 def test_replay(root: Root, desk: Desk) -> None:
@@ -59,19 +84,134 @@ def test_room(root: Root, desk: Desk) -> None:
 
 
 def test_one_model_at_a_time(root: Root, desk: Desk) -> None:
-    """Of many requests for models one is handed on, and the next when it was told how that went."""
-    asked = sorted(ask(root, ModelRequest("round-or-angular")) for _ in range(3))
+    """Of many requests for models one is handed on, and the next when it was told how that went; those for the
+    same model are told the same."""
+    first = ask(root, ModelRequest("round-or-angular"))
     desk.step()
-    first = len(desk.used), len(desk.requests)
+    asked = [ask(root, ModelRequest("round-or-angular")) for _ in range(3)]
+    desk.step()
+    waiting = len(desk.used), len(desk.requests)
     desk.told[0](None)
     desk.step()
     desk.told[1](FluxdropError("no", kind="model"))
 
-    assert ((1, 2), 2) == (first, len(desk.used))
-    assert ["", "model", None] == [
-        answer.kind if (answer := answer_to(root, name)) else None for name in asked
+    assert ((1, 3), 2) == (waiting, len(desk.used))
+    assert ["", "model", "model", "model"] == [
+        kind_of_answer(root, name) for name in [first, *asked]
     ]
     assert "round-or-angular\n" == root.model_in_use.read_text()
+
+
+def test_later_model(root: Root, desk: Desk) -> None:
+    """Of requests for several models the last is carried out, and whoever asked for another one is told so, or that
+    there is none."""
+    shutil.copytree(models_folder() / "round-or-angular", root.models / "other")
+    names = ("round-or-angular", "other", "nothing")
+    asked = [
+        leave(root, ModelRequest(name), f"20260101T000000-0000000{number}")
+        for number, name in enumerate(names)
+    ]
+    desk.step()
+
+    assert ["superseded", None, "model"] == [kind_of_answer(root, name) for name in asked]
+    assert (["other"], []) == (desk.used, list(root.requests.iterdir()))
+
+
+@pytest.mark.parametrize(
+    "flood", [ModelRequest("round-or-angular"), ReplayRequest("nothing"), CancelRequest(["x"])]
+)
+def test_flood_of_one_user(root: Root, desk: Desk, flood: Request) -> None:
+    """However many requests one user leaves, and however old they say they are, those of another are taken up in the
+    same turn, and of this one each cancelling in one of the next turns."""
+    first = done_job(root)
+    for number in range(5000):
+        leave(root, flood, f"19990101T000000-{number:08x}", user=12345)
+    leave(root, CancelRequest(["last"]), "19990101T000001-00000000", user=12345)
+    asked = [leave(root, ReplayRequest(first)), leave(root, CancelRequest(["mine"]))]
+    desk.step()
+    made, cancelled = [folder.name for folder in desk.accepted], [*desk.cancelled]
+    answer = kind_of_answer(root, asked[1])
+    for _ in range(6):
+        desk.step()
+
+    assert ([asked[0]], True, "") == (made, "mine" in cancelled, answer)
+    assert "last" in desk.cancelled
+
+
+def test_room_of_one_user(root: Root, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replays for which their user has no room are done when there is some; until then they count as waiting."""
+    monkeypatch.setattr(requests, "_MOST", 50)
+    first = done_job(root)
+    for number in range(120):
+        leave(root, ReplayRequest(first), f"20260101T000000-{number:08x}", user=12345)
+    desk.room = {True: 0, False: 0}
+    for _ in range(5):
+        desk.step()
+    waiting = len(desk.requests), len(desk.requests._known)
+    desk.room = {True: 0, False: 120}
+    for _ in range(20):
+        desk.step()
+
+    assert (120, 50) == waiting
+    assert 120 == len(desk.accepted)
+    assert (0, []) == (len(desk.requests), list(root.requests.iterdir()))
+
+
+@pytest.mark.parametrize("error", [ValueError("embedded null byte"), RecursionError()])
+def test_defect_over_one_request(
+    root: Root, desk: Desk, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """What nobody foresaw over one request refuses that one as internal, and the others are done."""
+    first, spoiled = done_job(root, "a.png"), done_job(root, "b.png")
+    asked = [leave(root, ReplayRequest(name)) for name in (spoiled, first)]
+
+    def failing(root: Root, row: Row, **facts: Any) -> Any:
+        if row.id == spoiled:
+            raise error
+        return plan_replay(root, row, **facts)
+
+    monkeypatch.setattr(requests, "plan_replay", failing)
+    desk.step()
+
+    assert ["internal", None] == [kind_of_answer(root, name) for name in asked]
+    assert ([asked[1]], 0) == ([folder.name for folder in desk.accepted], len(desk.requests))
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES])
+def test_trouble_over_one_request(
+    root: Root, desk: Desk, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """A disk in trouble over one result holds up the replay of that one alone, and a right that is missing refuses
+    it."""
+    first, spoiled = done_job(root, "a.png"), done_job(root, "b.png")
+    asked = [leave(root, ReplayRequest(name)) for name in (spoiled, first)]
+
+    def failing(root: Root, row: Row, **facts: Any) -> Any:
+        if row.id == spoiled:
+            raise OSError(number, os.strerror(number), "b.png")
+        return plan_replay(root, row, **facts)
+
+    monkeypatch.setattr(requests, "plan_replay", failing)
+    with suppress(OSError):
+        desk.step()
+    kind = kind_of_answer(root, asked[0])
+    monkeypatch.undo()
+    desk.step()
+
+    accepted = [folder.name for folder in desk.accepted]
+    if number == errno.EIO:
+        assert (None, [asked[1], asked[0]]) == (kind, accepted)
+    else:
+        assert ("replay", [asked[1]]) == (kind, accepted)
+
+
+def test_answers_that_are_none(root: Root) -> None:
+    """Whatever lies in answers/, a daemon starts."""
+    (root.answers / "folder").mkdir()
+    (root.answers / "folder/file").touch()
+
+    assert 0 == fluxdrop("run", "--once", "--root", root.path, **QUICK).returncode
+    assert [] == list(root.answers.iterdir())
 
 
 def test_many_to_cancel(root: Root) -> None:

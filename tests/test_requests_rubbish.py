@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -13,6 +16,7 @@ from desk import QUICK, Desk, done_job, nothing
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.intake.claim import new_job_id
+from fluxdrop.intake.refused import Refused
 from fluxdrop.jobs.job import REQUEST, JobRequest
 from fluxdrop.jobs.requests import MOST_JOBS, CancelRequest, ReplayRequest, answer_to, ask
 from fluxdrop.jobs.submission import wait_for_replays
@@ -34,6 +38,7 @@ NO_REQUESTS: dict[str, bytes] = {
     "too many jobs": msgspec.json.encode(CancelRequest(["x"] * (MOST_JOBS + 1))),
     "empty": b"",
     "deep": b"[" * 60_000,
+    "deep before its type": b'{"x":' + b"[" * 60_000,
 }
 
 
@@ -118,6 +123,111 @@ def test_rubbish_that_cannot_be_moved(
     assert {"folder"} == desk.requests._stuck
 
 
+def deep_folder(root: Root, levels: int) -> None:
+    """A folder in requests/ with so many *levels*."""
+    fd = os.open(root.requests, os.O_PATH)
+    for number in range(levels):
+        name = "d" if number else "a-deep"
+        os.mkdir(name, 0o777, dir_fd=fd)
+        below = os.open(name, os.O_PATH, dir_fd=fd)
+        os.close(fd)
+        fd = below
+    os.close(fd)
+
+
+@pytest.fixture
+def deep_root(root: Root) -> Iterator[Root]:
+    """A root in which a folder may lie too deep for pytest's own cleaning."""
+    yield root
+    subprocess.run(["rm", "-rf", root.path], check=True)
+
+
+def test_deep_folder(deep_root: Root, desk: Desk) -> None:
+    """A folder that is thousands of levels deep is removed from refused/ like another, over some turns, and holds up
+    no request."""
+    root = deep_root
+    first = done_job(root)
+    deep_folder(root, 3000)
+    desk.step()
+    (kept,) = root.refused.iterdir()
+    # Within one second the ids do not tell which is older.
+    kept.rename(root.refused / "19990101T000000-00000000")
+    for number in range(200):
+        (root.requests / f"b{number}").touch()
+    for _ in range(30):
+        ask(root, ReplayRequest(first))
+        desk.step()
+
+    assert 30 == len(desk.accepted)
+    assert 100 == len(list(root.refused.iterdir()))
+    assert all(path.is_file() for path in root.refused.iterdir())
+
+
+def test_requests_before_odd_files(root: Root, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is wrong with setting odd files aside, requests are taken up."""
+    first = done_job(root)
+    (root.requests / "odd").touch()
+
+    def fail(_self: Refused, _source: Path | None = None) -> str:
+        raise RecursionError
+
+    monkeypatch.setattr(Refused, "take", fail)
+    ask(root, ReplayRequest(first))
+    with pytest.raises(RecursionError):
+        desk.step()
+
+    assert 1 == len(desk.accepted)
+
+
+def test_what_cannot_be_removed(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be removed from refused/ is tried once, and keeps nothing else there."""
+    refused = Refused(root.refused)
+    root.refused.mkdir()
+    (root.refused / "a/b").mkdir(parents=True)
+    for number in range(150):
+        (root.refused / f"b{number:03}").touch()
+    rmdir, tried = os.rmdir, []
+
+    def refuse(name: str, *, dir_fd: int) -> None:
+        if name == "a":
+            tried.append(name)
+            raise PermissionError(13, "Permission denied", name)
+        rmdir(name, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "rmdir", refuse)
+    for _ in range(4):
+        refused.forget_old()
+    times = len(tried)
+    refused.forget_old()
+
+    assert times == len(tried)
+    assert ["a", "b050"] == sorted(path.name for path in root.refused.iterdir())[:2]
+
+
+@pytest.mark.parametrize("years", [-1, 0, 100])
+def test_unfinished_files(
+    root: Root, desk: Desk, monkeypatch: pytest.MonkeyPatch, years: int
+) -> None:
+    """A dot file, of whatever time it says it is, is set aside when it has been there for an hour, and its status is
+    asked for once."""
+    path = root.requests / ".half"
+    path.touch()
+    moment = time.time() + years * 31_557_600
+    os.utime(path, (moment, moment))
+    asked = []
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: asked.append(1) or now())  # type: ignore[func-returns-value]
+    desk.step()
+    desk.step()
+    times, early = len(asked), path.exists()
+    later = time.monotonic() + 3601
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    desk.step()
+
+    assert (years >= 0, years >= 0) == (early, times == 1 and early)
+    assert not path.exists()
+
+
 def test_flood(root: Root, desk: Desk) -> None:
     """However much lies in requests/, few of it are remembered and the newest of it are kept."""
     first = done_job(root)
@@ -129,6 +239,6 @@ def test_flood(root: Root, desk: Desk) -> None:
     for _ in range(4):
         desk.step()
 
-    assert 4096 == len(desk.requests)
+    assert (5000, 4096) == (len(desk.requests), len(desk.requests._known))
     assert 100 >= len(list(root.refused.iterdir()))
     assert 5000 - 4 * 64 == sum(path.name.startswith("rubbish") for path in root.requests.iterdir())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import closing
+from pathlib import Path
 
 import jobs
 from jobs import claimed, job_in
@@ -70,3 +72,20 @@ def test_input_of_which_a_record_only_tells(root: Root) -> None:
     (root.spares / job.id / job.input.name).write_text(text)
 
     assert ["cat.png"] == take_back(root)
+
+
+def test_what_is_no_spare(root: Root, tmp_path: Path) -> None:
+    """What somebody put into spares/ is left alone, whatever it is, and keeps no input from being claimed again."""
+    lost = job_in(claimed(root, "dog.png"))
+    root.spares.mkdir()
+    lost.folder.rename(root.spares / lost.id)
+    (root.spares / "loose.png").write_bytes(b"loose")
+    os.mkfifo(root.spares / "fifo")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "input=cat.png").write_bytes(b"cat")
+    (root.spares / "link").symlink_to(elsewhere)
+
+    assert ["dog.png"] == take_back(root)
+    assert ["fifo", "link", "loose.png"] == sorted(path.name for path in root.spares.iterdir())
+    assert b"cat" == (elsewhere / "input=cat.png").read_bytes()

@@ -220,6 +220,41 @@ def test_damaged_index(tmp_path: Path, read_only: bool) -> None:
         Store(path, read_only=read_only)
 
 
+OTHER_TABLES = {
+    "without tables": f"DROP TABLE jobs; DROP TABLE counts; PRAGMA user_version = {SCHEMA_VERSION}",
+    "without counts": "DROP TABLE counts",
+    "without a column": "DROP INDEX jobs_by_model; ALTER TABLE jobs DROP COLUMN model",
+    "old without tables": "DROP TABLE jobs; PRAGMA user_version = 1",
+    "another program's": "PRAGMA user_version = 0",
+}
+
+
+@pytest.mark.parametrize("spoil", OTHER_TABLES.values(), ids=OTHER_TABLES)
+def test_other_tables(tmp_path: Path, spoil: str) -> None:
+    """A database that has not the tables of an index is moved aside for the daemon, which makes its own; who only reads
+    is told what to do."""
+    path = tmp_path / "jobs.sqlite3"
+    with opened(tmp_path) as store:
+        store.fill([row("a", "done")])
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(spoil)
+    told = ""
+    try:
+        with opened(tmp_path, read_only=True) as store:
+            assert {} == {state: jobs for state, jobs in store.counts().items() if jobs}
+    except FluxdropError as error:
+        told = error.hint
+    with opened(tmp_path) as store:
+        found = store.fresh, store.counts()["done"]
+        store.fill([row("b", "done")])
+
+    assert (True, 0) == found
+    assert "user_version = 0" in spoil or "built again from outputs/" in told
+    assert ["jobs.sqlite3", "jobs.sqlite3-not-ours-1"] == sorted(
+        path.name for path in tmp_path.iterdir()
+    )
+
+
 @pytest.mark.parametrize("exists", [True, False])
 def test_reading_what_is_not_there_yet(tmp_path: Path, exists: bool) -> None:
     """For a reader, an index that is missing or was just begun is empty, and is not made."""

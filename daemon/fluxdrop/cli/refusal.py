@@ -7,13 +7,20 @@ import os
 import sys
 import tempfile
 import traceback
+from itertools import pairwise
+from pathlib import Path
 
+from fluxdrop import durable
 from fluxdrop.errors import FluxdropError
+from fluxdrop.intake.claim import new_job_id
+from fluxdrop.layout import Root, find_root
 from fluxdrop.passing import remedy_of
 
 REFUSED = 2
 DEFECT = 70
 """EX_SOFTWARE of sysexits.h."""
+_SUFFIX = ".traceback"
+_MOST_KEPT = 20
 
 
 def refuse(error: Exception) -> int:
@@ -34,11 +41,14 @@ def _refusal(error: Exception) -> FluxdropError:
         return error
     if isinstance(error, OSError):
         return _of_the_disk(error)
+    return defect(error, _kept(error))
+
+
+def defect(error: Exception, hint: str) -> FluxdropError:
+    """What a person is told of *error*, which nobody foresaw; *hint* says where its traceback is."""
     what = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
     return FluxdropError(
-        f"This is a defect of fluxdrop and no fault of yours: {what}",
-        hint=_kept(error),
-        kind="internal",
+        f"This is a defect of fluxdrop and no fault of yours: {what}", hint=hint, kind="internal"
     )
 
 
@@ -54,13 +64,48 @@ def _of_the_disk(error: OSError) -> FluxdropError:
 
 
 def _kept(error: Exception) -> str:
-    """Put the traceback of *error* into a file; the sentence that says which."""
+    """Put the traceback of *error* into a file, of the root that the command works on if that takes one; the sentence
+    that says which."""
     text = "".join(traceback.format_exception(error))
     try:
+        root = _root()
+        if root is not None:
+            path = root.logs / f"{new_job_id()}{_SUFFIX}"
+            durable.write(path, text.encode("utf-8", "backslashreplace"), sync=False)
+            _forget_old(root.logs)
+            return f"Report it with what {path} says."
+    except OSError:
+        # As of a root that is read-only, or another user's.
+        pass
+    try:
         with tempfile.NamedTemporaryFile(
-            "w", prefix="fluxdrop-", suffix=".traceback", encoding="utf-8", delete=False
+            "w",
+            prefix="fluxdrop-",
+            suffix=_SUFFIX,
+            encoding="utf-8",
+            errors="backslashreplace",
+            delete=False,
         ) as file:
             file.write(text)
     except OSError:
         return f"Report it with this:\n{text}"
     return f"Report it with what {file.name} says."
+
+
+def _root() -> Root | None:
+    """The root that the command works on, as its options and its environment say; None where there is none."""
+    given = None
+    for word, after in pairwise([*sys.argv, ""]):
+        if word == "--root":
+            given = Path(after)
+        elif word.startswith("--root="):
+            given = Path(word.removeprefix("--root="))
+    try:
+        return find_root(given, without_inbox=True)
+    except (FluxdropError, ValueError):
+        return None
+
+
+def _forget_old(logs: Path) -> None:
+    for old in sorted(logs.glob(f"*{_SUFFIX}"))[:-_MOST_KEPT]:
+        old.unlink(missing_ok=True)

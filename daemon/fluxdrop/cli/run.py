@@ -27,6 +27,7 @@ def run(
 ) -> None:
     """Serve a root: turn what is dropped into its inbox/ into results, until stopped."""
     from fluxdrop import config, ownership
+    from fluxdrop.cli.refusal import defect
     from fluxdrop.errors import FluxdropError
     from fluxdrop.layout import find_root
     from fluxdrop.logs import configure, get_logger
@@ -53,8 +54,11 @@ def run(
         daemon.run()
     except FluxdropError:
         raise
-    except Exception:
+    except Exception as error:
         get_logger("fluxdrop.daemon").exception("the daemon ended by a defect")
-        raise
+        if isinstance(error, OSError):
+            raise
+        log = served.logs / "fluxdrop.log"
+        raise defect(error, f"Report it with what {log} says.") from error
     if once and (daemon.failed or daemon.left):
         raise typer.Exit(1)

@@ -7,10 +7,8 @@ work/. The rest is set aside in .fluxdrop/refused/.
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -20,7 +18,8 @@ import msgspec
 from fluxdrop import durable, faults
 from fluxdrop.config import choose_model
 from fluxdrop.errors import FluxdropError
-from fluxdrop.intake.claim import new_job_id
+from fluxdrop.intake.refused import Refused
+from fluxdrop.intake.request_files import RequestFiles
 from fluxdrop.jobs.job import printable
 from fluxdrop.jobs.regular import is_its_own
 from fluxdrop.jobs.replay import build_replay, plan_replay
@@ -31,7 +30,6 @@ from fluxdrop.jobs.requests import (
     ModelRequest,
     ReplayRequest,
     forget_request,
-    id_of,
     read_request,
 )
 from fluxdrop.jobs.store import Store
@@ -43,14 +41,13 @@ from fluxdrop.predict.bundle import installed_folder
 log = get_logger("fluxdrop.daemon")
 
 _MOST = 4096
-_MOST_REFUSED_AT_ONCE = 64
+"""Of each user, and of all users' answers."""
+_MOST_PUT_OFF = 65_536
 # Of prompts and of pictures; made together, they wait for the disk once.
 _MOST_MADE_AT_ONCE = {True: 4, False: 32}
-_MOST_KEPT = 100
 _MOST_ANSWERS = 4096
 _ANSWER_SECONDS = 600.0
 _LOOK_SECONDS = 1.0
-_UNFINISHED_SECONDS = 3600.0
 _MAKING = ".making-"
 
 Told = Callable[[FluxdropError | None], None]
@@ -88,11 +85,21 @@ class Requests:
             True: deque(),
             False: deque(),
         }
-        self._models: deque[tuple[str, ModelRequest]] = deque()
+        self._wanted: tuple[str, list[str]] | None = None
+        """The model that was asked for last, and the ids of the requests for it."""
         self._changing = False
         """Whether *use* has not told yet how it went: one change of the model at a time."""
         self._known: set[str] = set()
         """The ids of all that waits."""
+        self._users: dict[str, int] = {}
+        """Who asked for each replay that waits."""
+        self._waiting: Counter[int] = Counter()
+        """How many replays of each user wait."""
+        self._put_off: dict[str, int] = {}
+        """The ids of replays for which their users have no room, with the users."""
+        self._unread = 0
+        self._files = RequestFiles(root.requests)
+        self._refused = Refused(root.refused)
         self._stuck: set[str] = set()
         """The names of what can neither be acted on nor moved away."""
         self._answered: deque[tuple[float, str]] = deque()
@@ -102,52 +109,64 @@ class Requests:
         for path in root.work.glob(f"{_MAKING}*"):
             durable.remove_tree(path)
         # Who asked an earlier daemon knows that it ended.
-        for path in root.answers.iterdir():
-            path.unlink()
+        durable.empty_tree(root.answers)
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._known) + len(self._put_off) + self._unread
 
     def step(self) -> None:
         """Do what there is to do and room for. Raises OSError where a disk is in the way; a later step does
         the rest.
         """
-        while self._unwritten:
-            self._write_answer(*self._unwritten[0])
-            self._unwritten.popleft()
+        held_up: list[Exception] = []
+        parts: list[Callable[[], None]] = [
+            self._write_answers,
+            self._look_when_due,
+            self._change_model,
+            *(partial(self._make_jobs, *each) for each in self._replays.items()),
+            self._forget_answers,
+        ]
+        for work in parts:
+            try:
+                work()
+            except Exception as error:
+                # What is in the way of one part is not always in that of the next.
+                held_up.append(error)
+        if held_up:
+            raise held_up[0]
+
+    def _look_when_due(self) -> None:
         now = time.monotonic()
-        if now >= self._next_look or not self._known:
+        if now >= self._next_look or self._unread or not self._known:
             self._next_look = now + _LOOK_SECONDS
             self._look()
-        self._change_model()
-        for is_prompt, waiting in self._replays.items():
-            self._make_jobs(is_prompt, waiting)
-        self._forget_answers()
 
     def _look(self) -> None:
-        """Take up what is new."""
-        new: list[str] = []
-        odd: list[str] = []
-        # The names are bytes: not all of them are UTF-8.
-        with os.scandir(self._root.requests) as entries:
-            for entry in entries:
-                request_id = id_of(entry.name)
-                if request_id is None:
-                    is_new = entry.name not in self._stuck and not _is_in_the_making(entry)
-                    if is_new and len(odd) < _MOST_REFUSED_AT_ONCE:
-                        odd.append(entry.name)
-                elif (
-                    request_id not in self._known
-                    and entry.name not in self._stuck
-                    and len(self._known) + len(new) < _MOST
-                ):
-                    new.append(request_id)
-        for name in odd:
-            self._set_aside(name, "its name is not that of a request")
-        for request_id in sorted(new):
-            self._take_up(request_id)
+        """Take up what is new, and after that set aside what is odd."""
+        self._put_off = {
+            name: user for name, user in self._put_off.items() if self._waiting[user] > _MOST // 2
+        }
+        found = self._files.look(
+            lambda name: name in self._known or name in self._put_off, self._stuck.__contains__
+        )
+        self._unread = found.more
+        held_up: list[OSError] = []
+        for request_id, user in found.new:
+            try:
+                self._take_up(request_id, user)
+            except OSError as error:
+                held_up.append(error)
+            except Exception as error:
+                self._refuse_defect(request_id, error)
+        try:
+            for name in found.odd:
+                self._set_aside(name, "its name is not that of a request")
+        finally:
+            self._refused.forget_old()
+        if held_up:
+            raise held_up[0]
 
-    def _take_up(self, request_id: str) -> None:
+    def _take_up(self, request_id: str, user: int) -> None:
         try:
             request = read_request(self._root, request_id)
         except FluxdropError as error:
@@ -159,44 +178,76 @@ class Requests:
                 self._cancel(job_ids)
                 self._answer(request_id, None)
                 self._forget(request_id)
-            case ModelRequest():
-                self._known.add(request_id)
-                self._models.append((request_id, request))
+            case ModelRequest(name):
+                self._take_up_model(request_id, name)
             case ReplayRequest():
-                self._take_up_replay(request_id, request)
+                self._take_up_replay(request_id, user, request)
 
-    def _take_up_replay(self, request_id: str, request: ReplayRequest) -> None:
+    def _refuse_defect(self, request_id: str, error: Exception) -> None:
+        """*error*, which nobody foresaw, is the end of this request alone."""
+        log.error("defect", where="requests", request=request_id, reason=str(error), exc_info=error)
+        refused = FluxdropError(
+            f"fluxdrop failed over this request: {type(error).__name__}",
+            hint="This is a defect of fluxdrop; the log has the traceback.",
+            kind="internal",
+        )
+        self._answer(request_id, refused)
+        self._forget(request_id)
+
+    def _take_up_model(self, request_id: str, name: str) -> None:
+        """The model that is asked for last is used; whoever asked for another one before is told."""
+        try:
+            installed_folder(name, self._root.models)
+        except FluxdropError as error:
+            log.error("the model stays as it was", wanted=printable(name), reason=error.message)
+            self._answer(request_id, error)
+            self._forget(request_id)
+            return
+        if self._wanted is None or self._wanted[0] != name or len(self._wanted[1]) >= _MOST:
+            before = self._wanted[1] if self._wanted is not None else []
+            self._wanted = (name, [])
+            later = FluxdropError(f"A later request asked for the model {name}", kind="superseded")
+            for earlier in before:
+                self._answer(earlier, later)
+                self._forget(earlier)
+        self._wanted[1].append(request_id)
+        self._known.add(request_id)
+
+    def _take_up_replay(self, request_id: str, user: int, request: ReplayRequest) -> None:
         if self._store.get(request_id) is not None or (self._root.work / request_id).exists():
             # An earlier run made the job, or has done it, and a kill or a power cut left the request.
             durable.sync_folder(self._root.work)
             self._forget(request_id)
             return
+        if self._waiting[user] >= _MOST:
+            if len(self._put_off) < _MOST_PUT_OFF:
+                self._put_off[request_id] = user
+            return
         row = self._store.get(request.job_id)
         is_prompt = row is not None and row.kind == "prompt" and request.start == "generate"
         self._known.add(request_id)
+        self._users[request_id] = user
+        self._waiting[user] += 1
         self._replays[is_prompt].append((request_id, request))
 
     def _change_model(self) -> None:
-        while self._models and not self._changing:
-            request_id, request = self._models[0]
-            faults.point("order-read")
-            told = partial(self._model_changed, request_id, request.name)
-            try:
-                installed_folder(request.name, self._root.models)
-            except FluxdropError as error:
-                told(error)
-            else:
-                self._changing = True
-                self._use(request.name, told)
-            self._models.popleft()
+        if self._wanted is None or self._changing:
+            return
+        name, asked = self._wanted
+        faults.point("order-read")
+        self._changing = True
+        self._use(name, partial(self._model_changed, asked, name))
+        self._wanted = None
+        for request_id in asked:
             self._forget(request_id)
-            faults.point("order-taken")
+        faults.point("order-taken")
 
-    def _model_changed(self, request_id: str, name: str, error: FluxdropError | None) -> None:
+    def _model_changed(self, asked: list[str], name: str, error: FluxdropError | None) -> None:
         if error is None:
             choose_model(self._root, name)
             faults.point("model-chosen")
-        self._write_answer(request_id, error)
+        for request_id in asked:
+            self._write_answer(request_id, error)
         if error is None:
             log.info("model changed", model=name)
         else:
@@ -212,8 +263,18 @@ class Requests:
             batch.append(waiting.popleft())
         if not batch:
             return
+        held_up: list[OSError] = []
+        made: dict[str, list[Path]] = {}
+        for key, request in [*batch]:
+            try:
+                if files := self._make(key, request):
+                    made[key] = files
+            except OSError as error:
+                # It may be this one's alone.
+                held_up.append(error)
+                batch.remove((key, request))
+                waiting.append((key, request))
         try:
-            made = {key: files for key, request in batch if (files := self._make(key, request))}
             files = [path for files in made.values() for path in files]
             work = self._root.work
             folders = {
@@ -232,6 +293,8 @@ class Requests:
             if (self._root.work / request_id).is_dir():
                 self._accept(self._root.work / request_id)
             self._forget(request_id)
+        if held_up:
+            raise held_up[0]
 
     def _make(self, request_id: str, request: ReplayRequest) -> list[Path]:
         """Make the job's folder under a name that is no job's; the files in it, none of them synced.
@@ -255,10 +318,14 @@ class Requests:
                 raise cause from error
             refused = error
         except OSError as error:
-            if is_passing(error):
+            if is_passing(error) and not is_its_own(error):
                 raise
             reason = f"{error.filename} cannot be written: {error.strerror}"
             refused = FluxdropError(reason, kind="replay")
+        except Exception as error:
+            self._refuse_defect(request_id, error)
+            durable.remove_tree(making)
+            return []
         durable.remove_tree(making)
         log.warning("request refused", request=request_id, reason=refused.message)
         self._answer(request_id, refused)
@@ -269,6 +336,9 @@ class Requests:
 
     def _forget(self, request_id: str) -> None:
         self._known.discard(request_id)
+        user = self._users.pop(request_id, None)
+        if user is not None:
+            self._waiting[user] -= 1
         try:
             forget_request(self._root, request_id)
         except OSError as error:
@@ -276,11 +346,8 @@ class Requests:
 
     def _set_aside(self, name: str, reason: str) -> bool:
         """Move *name* out of requests/ and say why; False when it is gone."""
-        kept = self._root.refused / new_job_id()
-        self._root.refused.mkdir(mode=0o700, exist_ok=True)
-        self._forget_refused()
         try:
-            (self._root.requests / name).rename(kept)
+            kept = self._refused.take(self._root.requests / name)
         except FileNotFoundError:
             return False
         except OSError as error:
@@ -292,18 +359,8 @@ class Requests:
             except OSError:
                 self._leave(name, f"{reason} It cannot be moved away: {error.strerror}")
                 return True
-        log.warning("request set aside", file=printable(name), to=kept.name, reason=reason)
+        log.warning("request set aside", file=printable(name), to=kept, reason=reason)
         return True
-
-    def _forget_refused(self) -> None:
-        """Make room for one more. What others put there is removed by descriptors alone: they may still
-        have a hand in it.
-        """
-        for old in sorted(self._root.refused.iterdir())[: 1 - _MOST_KEPT]:
-            if old.is_dir() and not old.is_symlink():
-                shutil.rmtree(old, ignore_errors=True)
-            else:
-                old.unlink()
 
     def _leave(self, name: str, reason: str) -> None:
         if len(self._stuck) < _MOST:
@@ -316,10 +373,16 @@ class Requests:
         except OSError:
             self._unwritten.append((request_id, error))
 
+    def _write_answers(self) -> None:
+        while self._unwritten:
+            self._write_answer(*self._unwritten[0])
+            self._unwritten.popleft()
+
     def _write_answer(self, request_id: str, error: FluxdropError | None) -> None:
-        answer = Answer(error.kind, error.message, error.hint) if error else Answer()
+        # A path in it may have a name that is no UTF-8.
+        told = (error.kind, printable(error.message), printable(error.hint)) if error else ()
         path = self._root.answers / f"{request_id}.json"
-        durable.write(path, msgspec.json.encode(answer), sync=False)
+        durable.write(path, msgspec.json.encode(Answer(*told)), sync=False)
         self._answered.append((time.monotonic(), request_id))
         faults.point("order-answered")
 
@@ -330,13 +393,3 @@ class Requests:
         ):
             _, request_id = self._answered.popleft()
             (self._root.answers / f"{request_id}.json").unlink(missing_ok=True)
-
-
-def _is_in_the_making(entry: os.DirEntry[str]) -> bool:
-    """Whether *entry* may still become a request; what a command that was killed left does not."""
-    if not entry.name.startswith("."):
-        return False
-    try:
-        return time.time() - entry.stat(follow_symlinks=False).st_mtime < _UNFINISHED_SECONDS
-    except FileNotFoundError:
-        return True

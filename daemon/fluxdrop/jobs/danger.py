@@ -12,6 +12,7 @@ over its job, a line each: so a count that is broken off and made again counts e
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator, Sequence
@@ -90,9 +91,9 @@ def count_deaths(root: Root) -> None:
         file = _file(root, stage)
         with suppress(FileNotFoundError):
             # Whatever a power cut left in the file, it only names what is there.
-            life, *in_hand = durable.read_own(file).split() or [b""]
+            life, *in_hand = _read(file).split() or [b""]
             for folder in root.work.iterdir():
-                if os.fsencode(folder.name) in in_hand:
+                if os.fsencode(folder.name) in in_hand and not folder.is_symlink():
                     _count(_mark(folder, stage), life)
             os.close(durable.open_own(file, os.O_WRONLY | os.O_TRUNC))
 
@@ -101,7 +102,13 @@ def _count(mark: Path, life: bytes) -> None:
     lives = _lives(mark)
     if life in lives:
         return
-    fd = durable.open_own(mark, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+    try:
+        fd = durable.open_own(mark, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+    except OSError as error:
+        if error.errno not in durable.NOT_REGULAR:
+            raise
+        durable.renew_own(mark, life + b"\n")
+        return
     with os.fdopen(fd, "ab") as file:
         # Behind the last whole line may lie what an earlier try could not end.
         file.truncate(sum(len(one) + 1 for one in lives))
@@ -109,8 +116,18 @@ def _count(mark: Path, life: bytes) -> None:
 
 
 def _lives(mark: Path) -> list[bytes]:
-    """The lives in whole lines of the file *mark*, which need not be there."""
-    return durable.read_own(mark).split(b"\n")[:-1] if mark.exists() else []
+    """The lives in whole lines of the file *mark*; none where it is not there, or something else is: a folder that
+    was restored may hold anything."""
+    return _read(mark).split(b"\n")[:-1]
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return durable.read_own(file)
+    except OSError as error:
+        if error.errno not in {*durable.NOT_REGULAR, errno.EFBIG}:
+            raise
+        return b""
 
 
 def deaths(folder: Path) -> Died | None:

@@ -174,7 +174,7 @@ def read_request(root: Root, request_id: str) -> Request:
         raise FluxdropError(f"It is larger than {MOST_BYTES:,} bytes", kind="request")
     try:
         return _REQUEST.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, MemoryError) as error:
         raise FluxdropError(
             f"It is no request that this fluxdrop understands: {error}",
             hint="Ask with the fluxdrop whose daemon runs.",

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import sqlite3
-import stat
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -20,6 +19,7 @@ from typing import Any, Literal, NamedTuple
 
 from fluxdrop import faults
 from fluxdrop.errors import FluxdropError
+from fluxdrop.jobs.index_file import is_other, move_aside, refuse_other
 from fluxdrop.jobs.tables import LATER_INDEXES, SCHEMA, SCHEMA_VERSION, UNFILLED, WITHOUT_MODEL
 from fluxdrop.layout import FAILED
 from fluxdrop.moments import rfc3339
@@ -110,17 +110,6 @@ def _records(name: str) -> tuple[str, str]:
     return f"outputs/{name}.json", f"outputs/{FAILED}/{name}.error.json"
 
 
-def _refuse_other(path: Path) -> None:
-    """SQLite follows a symlink to its file, and writes to what is there. Raises FluxdropError."""
-    with contextlib.suppress(OSError):
-        if not stat.S_ISREG(path.lstat().st_mode):
-            raise FluxdropError(
-                f"{path} is not a regular file",
-                hint="Move it away; it is built again from outputs/.",
-                kind="index",
-            )
-
-
 _DAMAGED = "If it is damaged, move it away; it is built again from outputs/."
 _COLUMNS = ", ".join(Row._fields)
 _INSERT = f"INTO jobs ({_COLUMNS}) VALUES ({', '.join('?' * len(Row._fields))})"
@@ -159,7 +148,7 @@ class Store:
         self._lock = threading.Lock()
         self._path = path
         self._is_read_only = read_only
-        _refuse_other(path)
+        refuse_other(path)
         uri = f"{path.as_uri()}?mode={'ro' if read_only else 'rwc'}"
         if read_only and not path.exists():
             uri = ":memory:"
@@ -167,10 +156,14 @@ class Store:
             try:
                 self._open(uri, read_only)
             except sqlite3.Error as error:
-                if not read_only or not self._is_all(error):
+                if read_only and self._is_all(error):
+                    # SQLite reads it so where it may write nothing beside it.
+                    self._open(f"{uri}&immutable=1", read_only)
+                elif not read_only and is_other(error):
+                    move_aside(path)
+                    self._open(uri, read_only)
+                else:
                     raise
-                # SQLite reads it so where it may write nothing beside it.
-                self._open(f"{uri}&immutable=1", read_only)
         except sqlite3.Error as error:
             raise self._unusable(error) from error
 

@@ -15,6 +15,9 @@ from pathlib import Path
 import msgspec
 
 from fluxdrop import durable, faults
+from fluxdrop.layout import Root
+
+_TOPS = {Root(Path()).outputs.name, Root(Path()).generated.name, Root(Path()).preprocessed.name}
 
 
 class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -51,9 +54,12 @@ class Plans:
             os.close(durable.open_own(path, os.O_WRONLY | os.O_CREAT))
             durable.sync_folder(path.parent)
         # A line that a power cut tore is the last one: no name was given by it.
-        with suppress(msgspec.DecodeError):
+        with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             for data in re.findall(rb".*\n", durable.read_own(path)):
-                self._enter(_DECODER.decode(data))
+                line = _DECODER.decode(data)
+                # Of a careless restore or of another's making: the job is done anew.
+                if line.plan is None or _is_possible(line.plan):
+                    self._enter(line)
                 self._size += len(data)
         self._keep(set(job_ids))
 
@@ -126,6 +132,19 @@ class Plans:
         durable.renew_own(self._path, b"".join(lines))
         self._size = sum(map(len, lines))
         return durable.open_own(self._path, flags)
+
+
+def _is_possible(plan: Plan) -> bool:
+    """Whether *plan* gives names below the root's public folders alone, to what is in the job's folder."""
+    targets = [plan.record, *(target for _, target in plan.links)]
+    sources = [os.fsdecode(source) for source, _ in plan.links]
+    return all(map(_is_path, (*targets, *sources))) and all(
+        "/" in target and target.partition("/")[0] in _TOPS for target in targets
+    )
+
+
+def _is_path(path: str) -> bool:
+    return "\0" not in path and not {"", ".", ".."} & set(path.split("/"))
 
 
 def _encoded(line: _Line) -> bytes:

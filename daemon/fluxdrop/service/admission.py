@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from fluxdrop import faults
@@ -66,20 +66,19 @@ class Admission:
         self._suspects.clear()
         danger.count_deaths(self._root)
         take_back_spares(self._root, self._store)
-        folders = sorted(path for path in self._root.work.iterdir() if path.is_dir())
-        folders = without_undecided(self._line.publisher.without_ended(folders))
-        # A failed input may have been moved to its name before a kill: the plan says the rest.
-        is_planned = self._line.publisher.planned
-        others = [folder for folder in folders if is_planned(folder) is None]
-        claims = without_unclaimed(others, self._root.refused)
-        folders = sorted({*folders} - {*others} | {*claims})
-        self._line.publisher.forget_gone(folders)
-        self._store.keep_claims(folder.name for folder in folders)
-        published = self._publish_decided(folders)
+        found = sorted(
+            path for path in self._root.work.iterdir() if path.is_dir() and not path.is_symlink()
+        )
+        deaths = {folder: died for folder in found for died in self._looked_at(folder)}
+        left = [folder for folder in found if folder.exists()]
+        self._line.publisher.forget_gone(left)
+        self._store.keep_claims(folder.name for folder in left)
+        folders = [folder for folder in left if folder in deaths]
+        ended = self._publish_decided(folders)
         for folder in folders:
-            if folder in published:
+            if folder in ended:
                 continue
-            if died := danger.deaths(folder):
+            if died := deaths[folder]:
                 log.warning("the daemon died over a job", job=folder.name, **died._asdict())
                 self._suspects[folder.name] = died
                 self._claims.appendleft(folder)
@@ -141,9 +140,29 @@ class Admission:
         limit = _MOST_PROMPTS if is_prompt else self._most_pictures
         return len(self._claims) + len(self._in_flight[is_prompt]) < limit
 
+    def _looked_at(self, folder: Path) -> Iterator[Died | None]:
+        """How the daemon died over the job in *folder*, if it did; nothing where that holds no job, and is removed, or
+        holds what nobody can use, and is left alone. Raises what passes."""
+        try:
+            kept = without_undecided(self._line.publisher.without_ended([folder]))
+            # A failed input may have been moved to its name before a kill: the plan says the rest.
+            is_decided = self._line.publisher.planned(folder) is not None
+            if kept and (is_decided or without_unclaimed(kept, self._root.refused)):
+                yield danger.deaths(folder)
+        except Exception as error:
+            if self._line.context.passes(error):
+                raise
+            self._leave_alone(folder, error)
+
+    def _leave_alone(self, folder: Path, error: Exception) -> None:
+        if isinstance(error, OSError):
+            log.error("left alone", job=folder.name, reason=str(error))
+        else:
+            self._line.context.defects.record("recovery", error, job=folder.name)
+
     def _publish_decided(self, folders: Sequence[Path]) -> set[Path]:
-        """Give what has a plan its names; return the folders of what got them. What cannot get them is taken on
-        anew."""
+        """Give what has a plan its names; return the folders of what got them, or is left alone. What cannot get them
+        is taken on anew."""
         planned = [folder for folder in folders if self._line.publisher.planned(folder)]
         try:
             self._line.publish_decided(planned)
@@ -160,7 +179,13 @@ class Admission:
                 if self._line.context.passes(error):
                     raise
                 self._line.context.defects.record("recovery", error, job=folder.name)
-                self._line.publisher.withdraw(folder)
+                try:
+                    self._line.publisher.withdraw(folder)
+                except Exception as another:
+                    if self._line.context.passes(another):
+                        raise
+                    self._leave_alone(folder, another)
+                    published.add(folder)
         return published
 
     def _has_to_wait(self, job_id: str) -> bool:
