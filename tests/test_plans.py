@@ -10,9 +10,14 @@ import pytest
 from fluxdrop.publish.plans import Plan, Plans
 
 GOOD = Plan(links=[(b"input=a.png", "outputs/sub/a.png")], record="outputs/sub/a.json")
+KEPT = Plan(
+    links=[(b"input=a.mp4", ".fluxdrop/kept/a.mp4")], record="outputs/failed/a.mp4.error.json"
+)
 ODD = [
     Plan(links=[], record="nofolder"),
     Plan(links=[], record=".fluxdrop/model"),
+    Plan(links=[], record=".fluxdrop/kept/a.json"),
+    Plan(links=[(b"input=a.png", ".fluxdrop/model")], record="outputs/a.json"),
     Plan(links=[], record="inbox/a.json"),
     Plan(links=[], record="/etc/a.json"),
     Plan(links=[], record="outputs/../a.json"),
@@ -39,6 +44,13 @@ def test_odd_plan(tmp_path: Path, odd: Plan) -> None:
     again = Plans(path, ["a", "b", "c"])
 
     assert [None, GOOD, GOOD] == [again.get(job) for job in "abc"]
+
+
+def test_plan_that_keeps(tmp_path: Path) -> None:
+    """An input that outputs/ cannot take is planned to be kept beside it, and still is after a kill."""
+    Plans(tmp_path / "plans.jsonl", ["a"]).decide({"a": KEPT})
+
+    assert KEPT == Plans(tmp_path / "plans.jsonl", ["a"]).get("a")
 
 
 @pytest.mark.parametrize("torn", [b'{"job":"\xff"}\n', b"[" * 100_000 + b"\n", b'{"job":\n'])

@@ -12,22 +12,22 @@ from test_store import opened, row
 from fluxdrop.errors import FluxdropError
 from fluxdrop.jobs.store import Wanted
 
+MISSING = ["DROP TABLE jobs", "DROP TABLE counts", "ALTER TABLE jobs DROP COLUMN model"]
+NO_JOBS = [
+    "UPDATE jobs SET source = x'ff'",
+    "UPDATE jobs SET record = x'ff'",
+    "UPDATE jobs SET probability = 'much'",
+    "UPDATE jobs SET attempts = 'many'",
+]
 
-@pytest.mark.parametrize("read_only", [False, True])
+
 @pytest.mark.parametrize(
-    "change",
-    [
-        "DROP TABLE jobs",
-        "DROP TABLE counts",
-        "ALTER TABLE jobs DROP COLUMN model",
-        "UPDATE jobs SET source = x'ff'",
-        "UPDATE jobs SET record = x'ff'",
-        "UPDATE jobs SET probability = 'much'",
-        "UPDATE jobs SET attempts = 'many'",
-    ],
+    ("change", "read_only"),
+    [*((change, True) for change in MISSING + NO_JOBS), *((change, False) for change in NO_JOBS)],
 )
 def test_index_that_is_none(tmp_path: Path, change: str, read_only: bool) -> None:
-    """An index that lacks a table or holds what is no job's is refused in a sentence that says what to do."""
+    """An index that lacks a table or holds what is no job's is refused in a sentence that says what to do; but the
+    daemon moves one that lacks a table aside (tests/test_store.py)."""
     with opened(tmp_path) as store:
         store.fill([row("a", "done", record="outputs/cat.json")])
     with closing(sqlite3.connect(tmp_path / "jobs.sqlite3")) as db:

@@ -15,9 +15,11 @@ from pathlib import Path
 import msgspec
 
 from fluxdrop import durable, faults
-from fluxdrop.layout import Root
+from fluxdrop.folders import STATE
+from fluxdrop.publish.places import KEPT
 
-_TOPS = {Root(Path()).outputs.name, Root(Path()).generated.name, Root(Path()).preprocessed.name}
+_TOPS = tuple(f"{name}/" for name in ("outputs", "generated_images", "preprocessed_images"))
+_KEPT = f"{STATE}/{KEPT}/"
 
 
 class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -135,11 +137,14 @@ class Plans:
 
 
 def _is_possible(plan: Plan) -> bool:
-    """Whether *plan* gives names below the root's public folders alone, to what is in the job's folder."""
+    """Whether *plan* gives names below the root's public folders alone, or an input one among those that are kept,
+    to what is in the job's folder."""
     targets = [plan.record, *(target for _, target in plan.links)]
     sources = [os.fsdecode(source) for source, _ in plan.links]
-    return all(map(_is_path, (*targets, *sources))) and all(
-        "/" in target and target.partition("/")[0] in _TOPS for target in targets
+    return (
+        all(map(_is_path, (*targets, *sources)))
+        and plan.record.startswith(_TOPS)
+        and all(target.startswith((*_TOPS, _KEPT)) for target in targets)
     )
 
 

@@ -161,7 +161,7 @@ class Publisher:
         void = []
         parents: set[str] = set()
         for folder, plan in planned:
-            record = records.get(folder) or decode((folder / RECORD).read_bytes())
+            record = records.get(folder) or decode(durable.read_own(folder / RECORD))
             try:
                 parents.update(self._link(folder, plan))
             except links.NameTakenError:

@@ -144,10 +144,12 @@ class Admission:
         """How the daemon died over the job in *folder*, if it did; nothing where that holds no job, and is removed, or
         holds what nobody can use, and is left alone. Raises what passes."""
         try:
-            kept = without_undecided(self._line.publisher.without_ended([folder]))
+            kept = self._line.publisher.without_ended([folder])
+            kept = without_undecided(kept)
             # A failed input may have been moved to its name before a kill: the plan says the rest.
-            is_decided = self._line.publisher.planned(folder) is not None
-            if kept and (is_decided or without_unclaimed(kept, self._root.refused)):
+            if kept and self._line.publisher.planned(folder) is None:
+                kept = without_unclaimed(kept, self._root.refused)
+            if kept:
                 yield danger.deaths(folder)
         except Exception as error:
             if self._line.context.passes(error):
