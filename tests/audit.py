@@ -51,7 +51,9 @@ def audit(
         rows = [store.get(record.job_id) for record in records.values()]
         counts = store.counts()
     found = [row._replace(inode=None) for row in rows if row is not None]
-    assert [row_of(record, path) for path, record in records.items()] == found
+    told = [row_of(record, path) for path, record in records.items()]
+    differing = [pair for pair in zip(told, found, strict=False) if pair[0] != pair[1]]
+    assert told == found, f"the index differs: {differing}"
     states = Counter(row.state for row in found)
     assert {"claimed": 0, "done": states["done"], "failed": states["failed"]} == counts
 
@@ -80,8 +82,12 @@ def _each_once(
         {(digest, *facts): several.get(digest, 1) for digest, facts in dropped.items()}
     )
     differences = expected - ended, ended - expected
+    odd = {digest for difference in differences for digest, *_ in difference}
+    of_odd = [
+        (one.job_id, one.attempts, one.created) for one in firsts if digests[one.job_id] in odd
+    ]
     assert (Counter(), Counter()) == differences, (
-        f"lost, and more than there should be: {differences}"
+        f"lost, and more than there should be: {differences}; ended: {of_odd}"
     )
     assert dict(replays) == {record.job_id: record.replay_of for record in again}
     assert len(replays) == len(again)
@@ -120,7 +126,8 @@ def _is_tidy(root: Root) -> None:
     """Nothing is left of what was in the making."""
     assert {path.name for path in root.state.iterdir()} <= LASTING
     for name in EMPTY:
-        assert [] == list((root.state / name).iterdir())
+        left = sorted(str(path.relative_to(root.state)) for path in (root.state / name).rglob("*"))
+        assert [] == left, f"left over: {left}"
     # The results may lie on another filesystem, by a symlink, which no walk follows.
     found = [path for top in (root.path, root.outputs) for path in top.rglob("*")]
     hidden = {path for path in found if path.name.startswith(".") or path.suffix == ".tmp"}

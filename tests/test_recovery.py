@@ -224,3 +224,34 @@ def test_job_that_ended_before_its_index_was_lost(root: Root) -> None:
 
     assert ["cat.json"] == [path.name for path in root.outputs.glob("*.json")]
     assert not job.folder.exists()
+
+
+def test_both_names_of_a_claim(bench: Bench) -> None:
+    """A claimed file that a power cut left its name in the inbox, too, is one drop: that name goes. Another file of
+    that name stays."""
+    one, other = bench.claim("a.png", "sub/b.png")
+    (bench.root.inbox / "sub").mkdir()
+    (bench.root.inbox / "a.png").hardlink_to(one.input)
+    (bench.root.inbox / "sub/b.png").write_text("another file")
+    bench.restart()
+    bench.admission.recover()
+
+    assert ["sub/b.png"] == [
+        str(path.relative_to(bench.root.inbox))
+        for path in bench.root.inbox.rglob("*")
+        if path.is_file()
+    ]
+    assert one.input.exists()
+    assert other.input.exists()
+
+
+def test_attempts_of_a_lost_index(bench: Bench) -> None:
+    """The index tells as many attempts as the record does, also where a power cut lost what it knew of them."""
+    (made,) = bench.claim("a.png")
+    made.attempts = 2
+    bench.store.claimed([claimed_row(made)])
+    bench.line.publisher.publish([done(made)])
+    row = bench.store.get(made.id)
+
+    assert row is not None
+    assert ("done", 2) == (row.state, row.attempts)

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from fluxdrop import durable, faults
-from fluxdrop.folders import Folders, rename_new
+from fluxdrop.folders import Folders, open_folder, rename_new
 from fluxdrop.jobs.regular import is_its_own
 from fluxdrop.logs import get_logger
 from fluxdrop.passing import is_passing
@@ -188,6 +188,27 @@ def without_unclaimed(folders: Sequence[Path], refused: Path) -> list[Path]:
                 raise
             log.error("left alone", job=folder.name, reason=error.strerror)
     return left
+
+
+def finish_rename(inbox: Path, job: Path) -> None:
+    """Take the name in *inbox* from a file that is claimed in *job*: a power cut can keep both names of a rename, on
+    filesystems that log them apart, and the file would be claimed once more. Raises OSError."""
+    claim = read_claim(job)
+    if claim is None:
+        return
+    folder, name = claim.source.parent, claim.source.name
+    try:
+        fd = open_folder(inbox, "" if folder == PurePosixPath() else str(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            twin = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            # Nobody else can give this very file this very name: its other one is in .fluxdrop/.
+            if os.path.samestat(twin, claim.input.lstat()):
+                os.unlink(name, dir_fd=fd)
+    finally:
+        os.close(fd)
 
 
 def discard_unclaimed(job: Path, refused: Path) -> None:

@@ -116,6 +116,7 @@ _INSERT = f"INTO jobs ({_COLUMNS}) VALUES ({', '.join('?' * len(Row._fields))})"
 
 _UPSERT = (
     f"INSERT {_INSERT} ON CONFLICT (id) DO UPDATE SET state = excluded.state,"
+    " attempts = max(attempts, excluded.attempts),"
     " finished = excluded.finished, record = excluded.record, label = excluded.label,"
     " probability = excluded.probability, error = excluded.error, model = excluded.model"
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fluxdrop import faults
 from fluxdrop.errors import FluxdropError
-from fluxdrop.intake.claim import discard_unclaimed, without_unclaimed
+from fluxdrop.intake.claim import discard_unclaimed, finish_rename, without_unclaimed
 from fluxdrop.jobs import danger
 from fluxdrop.jobs.danger import Died
 from fluxdrop.jobs.job import Job, claimed_row, open_job
@@ -150,6 +150,7 @@ class Admission:
             if kept and self._line.publisher.planned(folder) is None:
                 kept = without_unclaimed(kept, self._root.refused)
             if kept:
+                finish_rename(self._root.inbox, folder)
                 yield danger.deaths(folder)
         except Exception as error:
             if self._line.context.passes(error):
