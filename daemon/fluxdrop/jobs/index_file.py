@@ -9,9 +9,6 @@ from pathlib import Path
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.folders import opened, set_aside
-from fluxdrop.logs import get_logger
-
-log = get_logger("fluxdrop.daemon")
 
 
 def refuse_other(path: Path) -> None:
@@ -32,9 +29,13 @@ def is_other(error: sqlite3.Error) -> bool:
 
 def move_aside(path: Path) -> None:
     """Give the file *path*, which nobody has open, another name, and say so. Raises OSError."""
+    # Loading it takes longer than all that `status` does.
+    from fluxdrop.logs import get_logger
+
     with opened(path.parent) as folder:
         for name in (f"{path.name}-wal", f"{path.name}-shm"):
             with contextlib.suppress(FileNotFoundError):
                 set_aside(name, folder)
         other = set_aside(path.name, folder)
+    log = get_logger("fluxdrop.daemon")
     log.warning("moved aside, as it is no index of fluxdrop", path=str(path), to=other)
