@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -12,8 +12,10 @@ import jobs
 import pytest
 from published import contents, done, failed, files_of, in_child, publish, publishing, records
 
+from fluxdrop import durable
 from fluxdrop.jobs.store import Store
 from fluxdrop.layout import Root
+from fluxdrop.publish.plans import Plan, Plans
 from fluxdrop.publish.result import decode
 
 
@@ -191,3 +193,27 @@ def test_input_of_somebody_else() -> None:
 
         text = (root.failed / "cat.png").read_text()
         assert (f"input of {job.id}", 1) == (text, len(records(root)))
+
+
+def test_claims_are_durable_before_names(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That a file left the inbox is on the disk before its result's names are decided: else a power cut could bring it
+    back there, and have it done once more."""
+    (root.inbox / "sub").mkdir()
+    synced: list[int] = []
+    seen: list[set[int]] = []
+    real, decide = durable.sync_open_folder, Plans.decide
+
+    def sync(fd: int) -> None:
+        synced.append(os.fstat(fd).st_ino)
+        real(fd)
+
+    def watched(plans: Plans, decided: Mapping[str, Plan]) -> None:
+        seen.append(set(synced))
+        decide(plans, decided)
+
+    monkeypatch.setattr(durable, "sync_open_folder", sync)
+    monkeypatch.setattr(Plans, "decide", watched)
+    publish(root, [done(root, "a.png"), failed(root, "sub/b.png"), done(root, "gone/c.png")])
+
+    (before,) = seen
+    assert {root.inbox.stat().st_ino, (root.inbox / "sub").stat().st_ino} <= before

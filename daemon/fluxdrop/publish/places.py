@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 
 from fluxdrop import durable
 from fluxdrop.folders import Folders, set_aside
@@ -19,6 +19,7 @@ KEPT = "kept"
 """In .fluxdrop/: inputs of failed jobs that outputs/, on another filesystem, cannot take."""
 
 _MOST_OPEN = 64
+_MOST_SOURCES = 8
 _ALL = os.R_OK | os.W_OK | os.X_OK
 
 
@@ -72,6 +73,14 @@ class Places:
                     durable.sync_open_folder(self.fd(path))
                 except PermissionError:
                     self.check_tops()
+
+    def sync_sources(self, sources: Iterable[str]) -> None:
+        """Wait until it is on the disk that the files *sources*, paths below the inbox, are not there any more: after
+        a power cut btrfs would show one there again whose result lies in outputs/. Raises OSError."""
+        with closing(Folders(self._root.inbox, _MOST_SOURCES)) as inbox:
+            for folder in sorted({source.rpartition("/")[0] for source in sources}):
+                with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+                    durable.sync_open_folder(inbox.fd(folder))
 
     def sweep(self, path: str) -> None:
         """Remove what a killed daemon left half copied in the folder *path*. Raises OSError."""

@@ -127,6 +127,7 @@ class Publisher:
         with waiting():
             if not durable.sync_all(files, folders, lambda path: path not in inputs):
                 durable.sync_inputs(inputs)
+                self._places.sync_sources(finished.job.source for finished, _ in fresh)
             faults.point("files-synced")
             self._plans.decide({finished.job.id: plan for finished, plan in fresh})
             faults.point("plans-synced")
