@@ -332,7 +332,6 @@ class Publisher:
         # After all else, the record too: what was moved is not taken back.
         for source, name, parent in to_move:
             links.move_name(source, name, self._places.fd(parent))
-            faults.point("name-given")
 
     def _discard(self, folder: Path) -> bool:
         """Remove the job's *folder*; whether it is gone from the jobs in hand."""
