@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -255,3 +256,18 @@ def test_attempts_of_a_lost_index(bench: Bench) -> None:
 
     assert row is not None
     assert ("done", 2) == (row.state, row.attempts)
+
+
+def test_closed_folder_of_a_claim(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder of the inbox that its owner closed after a file of it was claimed keeps the daemon from no recovery."""
+    bench.claim("sub/a.png")
+    bench.restart()
+
+    def closed(_inbox: Path, _folder: str) -> int:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "sub")
+
+    monkeypatch.setattr("fluxdrop.intake.claim.open_folder", closed)
+    bench.admission.recover()
+    bench.admission.take()
+
+    assert ["sub/a.png"] == bench.taken

@@ -138,7 +138,7 @@ def read_claim(job: Path) -> Claim | None:
         others = frozenset(os.listdir(job))  # noqa: PTH208 - hot path
     except (FileNotFoundError, NotADirectoryError):
         return None
-    inputs = [name for name in others if _is_input(name)]
+    inputs = [name for name in others if is_input(name)]
     if len(inputs) != 1 or not inputs[0].startswith(_FLAT):
         return None
     (name,) = inputs
@@ -154,7 +154,7 @@ def read_claim(job: Path) -> Claim | None:
     return Claim(source, job / name, others - {name})
 
 
-def _is_input(name: str) -> bool:
+def is_input(name: str) -> bool:
     """Whether what has the *name* in a job's folder is its input, or was in an earlier fluxdrop."""
     return name == _INPUT or name.startswith(_FLAT)
 
@@ -199,10 +199,11 @@ def finish_rename(inbox: Path, job: Path) -> None:
     folder, name = claim.source.parent, claim.source.name
     try:
         fd = open_folder(inbox, "" if folder == PurePosixPath() else str(folder))
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        # A folder that its owner closed must not keep the daemon from starting; nothing is claimed there either.
         return
     try:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, PermissionError):
             twin = os.stat(name, dir_fd=fd, follow_symlinks=False)
             # Nobody else can give this very file this very name: its other one is in .fluxdrop/.
             if os.path.samestat(twin, claim.input.lstat()):
@@ -221,7 +222,7 @@ def discard_unclaimed(job: Path, refused: Path) -> None:
         names = os.listdir(job)  # noqa: PTH208 - hot path
     except (FileNotFoundError, NotADirectoryError):
         return
-    if not any(map(_is_input, names)):
+    if not any(map(is_input, names)):
         durable.remove_tree(job)
         return
     refused.mkdir(mode=0o700, exist_ok=True)
@@ -234,5 +235,5 @@ def discard_unclaimed(job: Path, refused: Path) -> None:
 def _remove_unclaimed(job: Path) -> None:
     """Remove the folder *job* unless anything has the place of an input in it."""
     with contextlib.suppress(FileNotFoundError):
-        if not any(map(_is_input, os.listdir(job))):  # noqa: PTH208 - hot path
+        if not any(map(is_input, os.listdir(job))):  # noqa: PTH208 - hot path
             durable.remove_tree(job)

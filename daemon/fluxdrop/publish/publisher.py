@@ -22,6 +22,7 @@ from msgspec.structs import replace
 from fluxdrop import durable, faults
 from fluxdrop.errors import FluxdropError
 from fluxdrop.folders import STATE
+from fluxdrop.intake.claim import is_input
 from fluxdrop.jobs.job import RECORD, Job
 from fluxdrop.jobs.store import Row, Store
 from fluxdrop.layout import FAILED, Root
@@ -39,8 +40,6 @@ log = get_logger("fluxdrop.publish")
 _REFUSED = {errno.EINVAL, errno.EILSEQ, errno.ENAMETOOLONG}
 _MOST_REFUSALS = 2
 _TOO_MANY_OPEN = {errno.EMFILE, errno.ENFILE}
-# How the name of an input in its job's folder begins, and of nothing else there.
-_INPUT = b"input"
 
 
 class Finished(NamedTuple):
@@ -305,23 +304,21 @@ class Publisher:
     def _links(self, folder: Path, plan: Plan) -> list[tuple[str, str, bool]]:
         """What gets which name by *plan*, the record last, each with whether it is the input."""
         pairs = [*plan.links, (os.fsencode(RECORD), plan.record)]
-        return [
-            (f"{folder}/{os.fsdecode(source)}", target, source.startswith(_INPUT))
-            for source, target in pairs
-        ]
+        names = [(os.fsdecode(source), target) for source, target in pairs]
+        return [(f"{folder}/{name}", target, is_input(name)) for name, target in names]
 
     def _has_failed(self, plan: Plan) -> bool:
         return plan.record.startswith(f"{self._root.outputs.name}/{FAILED}/")
 
     def _give_all(self, pairs: Sequence[tuple[str, str, bool]], has_failed: bool) -> None:
         to_move = []
-        for source, target, is_input in pairs:
+        for source, target, of_input in pairs:
             parent, _, name = target.rpartition("/")
             # What is gone was moved before a kill.
             if not os.path.lexists(source):
                 continue
             folder = self._places.fd(parent)
-            if not is_input:
+            if not of_input:
                 links.give_name(source, name, folder, self._moved_on)
             elif not has_failed:
                 links.give_name(source, name, folder, self._moved_on, self.most_copied)
