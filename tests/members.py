@@ -76,6 +76,14 @@ def folder_for_everybody() -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
+def root_for_everybody() -> Iterator[Root]:
+    """A root that others can reach."""
+    for folder in folder_for_everybody():
+        root = Root(folder / "root")
+        root.create()
+        yield root
+
+
 def group_root(folder: Path) -> Root:
     """A root of root's that the member's group may use."""
     root = Root(folder / "root")

@@ -13,6 +13,7 @@ from typing import Any
 
 import jobs
 import pytest
+from members import root_for_everybody
 from published import done, failed, in_child, publish, publishing, records
 
 from fluxdrop.errors import FluxdropError
@@ -31,11 +32,7 @@ needs_root = pytest.mark.skipif(
 @pytest.fixture
 def nobodys() -> Iterator[Root]:
     """A root that a user without rights can serve."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        root = Root(Path(folder) / "root")
-        root.create()
-        yield root
+    yield from root_for_everybody()
 
 
 def as_nobody(root: Root, act: Callable[[], int | None], *strangers: Path) -> int:

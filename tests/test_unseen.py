@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import environment
+from members import root_for_everybody
 from published import done, publish
 
 from fluxdrop.layout import Root
@@ -40,11 +41,7 @@ def shut() -> Iterator[Path]:
 @pytest.fixture
 def open_root() -> Iterator[Root]:
     """A root that every user can read."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        made = Root(Path(folder) / "root")
-        made.create()
-        yield made
+    yield from root_for_everybody()
 
 
 def as_nobody(*arguments: object) -> subprocess.CompletedProcess[str]:
