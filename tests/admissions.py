@@ -11,6 +11,7 @@ from fakes import job_of
 from stages import context_of
 
 from fluxdrop.errors import FluxdropError
+from fluxdrop.intake.claim import NewJob
 from fluxdrop.jobs import danger
 from fluxdrop.jobs.danger import Danger
 from fluxdrop.jobs.job import Job, Stage
@@ -66,7 +67,7 @@ class Bench:
         """New claims that are to be taken on."""
         made = self.claim(*sources)
         for job in made:
-            self.admission.add(job.folder)
+            self.admission.add(NewJob(job.folder))
         return made
 
     def die_over(self, *of: Job, times: int = 1) -> None:

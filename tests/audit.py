@@ -19,7 +19,7 @@ from fluxdrop.publish.publisher import row_of
 from fluxdrop.publish.result import Failure, Record, Result, decode
 
 LASTING = {"jobs.sqlite3", "lock", "logs", "graphs", "models", "answers", "requests", "work"}
-LASTING |= {"model", "gallery.lock", "plans.jsonl", "in-preprocess", "in-predict"}
+LASTING |= {"spares", "model", "gallery.lock", "plans.jsonl", "in-preprocess", "in-predict"}
 EMPTY = ("answers", "requests", "work")
 
 
@@ -125,6 +125,7 @@ def _digest(data: bytes) -> bytes:
 def _is_tidy(root: Root) -> None:
     """Nothing is left of what was in the making."""
     assert {path.name for path in root.state.iterdir()} <= LASTING
+    assert [] == list(root.spares.glob("*/*"))
     # What a command was about to ask when the power was cut is no request; it goes when it is old.
     unasked = set(root.requests.glob(".*"))
     for name in EMPTY:

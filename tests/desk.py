@@ -10,6 +10,7 @@ import jobs
 import pytest
 
 from fluxdrop.errors import FluxdropError
+from fluxdrop.intake.claim import NewJob
 from fluxdrop.intake.requests import Requests
 from fluxdrop.jobs.store import Row, Store
 from fluxdrop.layout import Root
@@ -56,9 +57,9 @@ class Desk:
             cancel=self.cancelled.extend,
         )
 
-    def _accept(self, folder: Path) -> None:
-        self.accepted.append(folder)
-        self.room[jobs.job_in(folder).kind == "prompt"] -= 1
+    def _accept(self, job: NewJob) -> None:
+        self.accepted.append(job.folder)
+        self.room[jobs.job_in(job.folder).kind == "prompt"] -= 1
 
     def _use(self, name: str, told: Callable[[FluxdropError | None], None]) -> None:
         self.used.append(name)

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from fluxdrop.config import Settings
-from fluxdrop.intake.claim import Claim, read_claim
+from fluxdrop.intake.claim import Claim, NewJob, read_claim
 from fluxdrop.intake.intake import Intake
 from fluxdrop.layout import Root
 
@@ -36,9 +36,11 @@ class Station:
             root, settings, self._accept, lambda is_prompt: self._kinds[is_prompt] < self.room
         )
 
-    def _accept(self, claim: Path) -> None:
-        self.claims.append(claim)
-        self._kinds[self.source(claim).endswith(".txt")] += 1
+    def _accept(self, job: NewJob) -> None:
+        # What the intake says of it is what another daemon would read.
+        assert read_claim(job.folder) == job.claim
+        self.claims.append(job.folder)
+        self._kinds[self.source(job.folder).endswith(".txt")] += 1
 
     def source(self, claim: Path) -> str:
         """The path that *claim* had below the inbox."""

@@ -17,6 +17,7 @@ from jobs import job_in
 from stages import Once
 from station import events
 
+from fluxdrop.intake.claim import Claim, NewJob
 from fluxdrop.jobs.job import REQUEST, Job, open_job
 from fluxdrop.jobs.store import Store
 from fluxdrop.layout import Root
@@ -160,10 +161,10 @@ def test_claim_that_cannot_be_opened(
     made = bench.add("a.png", "b.png", "c.png")
     fail = Once(error)
 
-    def failing(folder: Path) -> Job | None:
+    def failing(folder: Path, claim: Claim | None) -> Job | None:
         if folder == made[1].folder:
             fail()
-        return open_job(folder)
+        return open_job(folder, claim)
 
     monkeypatch.setattr(admission, "open_job", failing)
     with suppress(OSError):
@@ -237,7 +238,7 @@ def test_claimed_again(bench: Bench) -> None:
     (job,) = bench.add("a.png")
     bench.admission.take()
     bench.store.begin_attempt([job.id])
-    bench.admission.add(job.folder)
+    bench.admission.add(NewJob(job.folder))
     bench.admission.take()
     bench.admission.ended(job.id)
 

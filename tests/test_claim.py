@@ -42,8 +42,9 @@ def test_claim(root: Root, png: bytes) -> None:
         job = claim(inbox, root.work, "cats/a.png", lambda _: True)
 
     assert job is not None
-    found = read_claim(job)
+    found = read_claim(job.folder)
     assert found is not None
+    assert found == job.claim
     assert ("cats/a.png", inode) == (str(found.source), found.input.stat().st_ino)
 
 
@@ -74,7 +75,8 @@ def test_fault_comes_before_the_input(
 
     assert [True] == before
     assert job is not None
-    assert "incomplete: it is cut off" == (job / "fault").read_text()
+    assert "incomplete: it is cut off" == (job.folder / "fault").read_text()
+    assert read_claim(job.folder) == job.claim
 
 
 @pytest.mark.parametrize(
@@ -276,7 +278,7 @@ def test_claim_of_a_folder(root: Root, monkeypatch: pytest.MonkeyPatch, name: st
         bench.admission.take()
 
     assert ([], []) == (bench.line.accepted, list(root.work.iterdir()))
-    assert ["d", "d/secret.png"] == listing(next((root.refused / job.name).glob("input=*")))
+    assert ["d", "d/secret.png"] == listing(next((root.refused / job.folder.name).glob("input=*")))
 
 
 @pytest.mark.parametrize("taken", [False, True])
@@ -297,7 +299,7 @@ def test_claim_of_another_file(root: Root, monkeypatch: pytest.MonkeyPatch, take
         job = claim(inbox, root.work, "a.png", is_same)
 
     if taken:
-        found = read_claim(job) if job else None
+        found = read_claim(job.folder) if job else None
         assert found is not None
         assert (b"new", b"third") == (found.input.read_bytes(), (root.inbox / "a.png").read_bytes())
     else:

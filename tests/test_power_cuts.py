@@ -23,6 +23,7 @@ from published import in_child, publishing
 from fluxdrop.folders import Folders
 from fluxdrop.generate.request import GenerationRequest
 from fluxdrop.intake.claim import claim
+from fluxdrop.jobs import folder_pool
 from fluxdrop.jobs.parts import divide
 from fluxdrop.layout import Root
 
@@ -57,9 +58,10 @@ def test_power_cuts(filesystem: str) -> None:
     assert (CUTS, []) == (done.cuts, done.faults)
 
 
-def test_no_folder_moves(root: Root) -> None:
-    """From its claim to its end no folder of a job is renamed: btrfs can lose that and keep what was moved
-    into it since, or come to a log that it cannot read."""
+def test_no_folder_moves(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On btrfs no folder of a job is ever renamed: that can be lost, and what was moved into it since be kept, or the
+    filesystem come to a log that it cannot read."""
+    monkeypatch.setattr(folder_pool, "filesystem_of", lambda _path: "btrfs")
 
     def live() -> int:
         moved: list[str] = []
@@ -107,6 +109,6 @@ def test_index_and_a_name_lost(root: Root, samples: Path) -> None:
 def _claimed(root: Root, name: str) -> Path:
     (root.inbox / name).write_text(f"input {name}")
     with closing(Folders(root.inbox)) as inbox:
-        folder = claim(inbox, root.work, name, lambda _: True)
-    assert folder is not None
-    return folder
+        job = claim(inbox, root.work, name, lambda _: True)
+    assert job is not None
+    return job.folder

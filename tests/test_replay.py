@@ -13,6 +13,7 @@ import pytest
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.request import GenerationRequest
+from fluxdrop.intake.claim import NewJob
 from fluxdrop.intake.requests import Requests
 from fluxdrop.jobs.job import Job
 from fluxdrop.jobs.replay import plan_replay, request_replay
@@ -40,7 +41,7 @@ def replay_job(root: Root, job: str, start: Start = "generate") -> tuple[str, st
 
 def requested(root: Root) -> Job:
     """The one job that was asked for."""
-    found: list[Path] = []
+    found: list[NewJob] = []
     with closing(Store(root.database)) as store:
         Requests(
             root,
@@ -51,8 +52,8 @@ def requested(root: Root) -> Job:
             use=lambda _name, _told: pytest.fail("nobody asked for a model"),
             cancel=lambda _ids: pytest.fail("nobody cancelled"),
         ).step()
-    (folder,) = found
-    return jobs.job_in(folder)
+    (job,) = found
+    return jobs.job_in(job.folder)
 
 
 def test_prompt(root: Root) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import secrets
 import stat
 import time
@@ -25,6 +26,8 @@ SOURCE = "source"
 """The path below the inbox of an input that has no room for it in its name."""
 _INPUT = "input"
 _FLAT = f"{_INPUT}="
+_TOLD = re.compile(r"input(?:@(\d{8}T\d{6}-[0-9a-f]{8}))?=(.*)", re.DOTALL)
+"""The job that the name of an input tells, and the input's path or the digest of that."""
 _LONGEST_NAME = 255
 _LONGEST_SOURCE = 1 << 16
 
@@ -38,6 +41,13 @@ class Claim(NamedTuple):
     others: frozenset[str]
 
 
+class NewJob(NamedTuple):
+    """A job's *folder*, and what it holds where that is known already and needs not be read from there."""
+
+    folder: Path
+    claim: Claim | None = None
+
+
 def new_job_id() -> str:
     """A job id that sorts by time and cannot be met twice."""
     return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
@@ -49,9 +59,10 @@ def claim(
     source: str,
     is_same: Callable[[os.stat_result], bool],
     fault: str = "",
-) -> Path | None:
-    """Move *source* (relative to *inbox*) into a new folder of its own in *work* and return that
-    folder. A *fault*, why the job has to fail, is noted there before.
+    give: Callable[[Path], bool] = lambda _folder: False,
+) -> NewJob | None:
+    """Move *source* (relative to *inbox*) into a new folder of its own in *work* and return that job. A *fault*, why
+    it has to fail, is noted there before. The folder is one that was used before, if *give* can make it of one.
 
     None when the file is gone or, by its status, not the one that is meant. The job is known by its
     folder and its source by the input's path inside it, so that the one rename says all, whatever
@@ -61,8 +72,8 @@ def claim(
     job = work / new_job_id()
     try:
         folder_fd = inbox.fd(folder)
-        # Not an older folder used again: of two renames, a power cut may keep the later one alone.
-        target = make_place(job, source)
+        target = _used_place(job, source, give) if not fault else None
+        target = target or make_place(job, source)
         if fault:
             # On the disk before the input: a power cut must not keep that alone, as what is not whole would be done.
             durable.write(job / FAULT, fault.encode())
@@ -72,7 +83,16 @@ def claim(
         faults.point("claim-folder-made")
         os.rename(name, target, src_dir_fd=folder_fd)
         faults.point("claim-renamed")
-        return job if _is_meant(target, is_same, name, folder_fd) else None
+        status = target.lstat()
+        if not stat.S_ISREG(status.st_mode):
+            # It is no claim, and is set aside as that.
+            return NewJob(job)
+        if not is_same(status) and _is_given_back(target, name, folder_fd):
+            return None
+        others = {FAULT} if fault else set()
+        if target.name == _digest(os.fsencode(source)):
+            others.add(SOURCE)
+        return NewJob(job, Claim(PurePosixPath(source), target, frozenset(others)))
     except FileNotFoundError:
         _remove_unclaimed(job)
         return None
@@ -81,22 +101,23 @@ def claim(
         raise
 
 
-def _is_meant(
-    target: Path, is_same: Callable[[os.stat_result], bool], name: str, folder: int
-) -> bool:
-    """Whether what was claimed as *target* is to be taken on. Another file that took the *name* in the open
-    *folder* just before the rename gets it back; what is no file stays: it is no claim, and set aside as that.
-    """
-    status = target.lstat()
-    if is_same(status) or not stat.S_ISREG(status.st_mode):
-        return True
+def _is_given_back(target: Path, name: str, folder: int) -> bool:
+    """Whether the file that was claimed as *target* could be given its *name* in the open *folder* back: another one
+    took it just before the rename."""
     try:
         rename_new(str(target), name, None, folder)
     except OSError:
         # A third one has the name, or the folder is gone. It can only be done as it is.
-        return True
+        return False
     durable.remove_tree(target.parent)
-    return False
+    return True
+
+
+def _used_place(job: Path, source: str, give: Callable[[Path], bool]) -> Path | None:
+    """`make_place` in a folder that was used before; None where there is none. A power cut may keep the input's rename
+    into that and lose the folder's own, so the input tells its job."""
+    name = f"{_INPUT}@{job.name}={_escaped(source)}"
+    return job / name if len(os.fsencode(name)) <= _LONGEST_NAME and give(job) else None
 
 
 def make_place(job: Path, source: str) -> Path:
@@ -122,7 +143,11 @@ def place(job: Path, source: str) -> Path:
 
 
 def _flat(source: str) -> str:
-    return _FLAT + source.replace("%", "%25").replace("/", "%2F")
+    return _FLAT + _escaped(source)
+
+
+def _escaped(source: str) -> str:
+    return source.replace("%", "%25").replace("/", "%2F")
 
 
 def _digest(source: bytes) -> str:
@@ -139,7 +164,7 @@ def read_claim(job: Path) -> Claim | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     inputs = [name for name in others if is_input(name)]
-    if len(inputs) != 1 or not inputs[0].startswith(_FLAT):
+    if len(inputs) != 1 or not _TOLD.fullmatch(inputs[0]):
         return None
     (name,) = inputs
     source = _source(job, name, others)
@@ -156,13 +181,19 @@ def read_claim(job: Path) -> Claim | None:
 
 def is_input(name: str) -> bool:
     """Whether what has the *name* in a job's folder is its input, or was in an earlier fluxdrop."""
-    return name == _INPUT or name.startswith(_FLAT)
+    return name == _INPUT or name.startswith((_FLAT, f"{_INPUT}@"))
+
+
+def job_of(claim: Claim) -> str | None:
+    """The job id that the name of the input of *claim* tells, in a folder that was used before; else None."""
+    told = _TOLD.fullmatch(claim.input.name)
+    return told[1] if told else None
 
 
 def _source(job: Path, name: str, others: frozenset[str]) -> PurePosixPath | None:
     if SOURCE not in others:
-        told = name.removeprefix(_FLAT).replace("%2F", "/").replace("%25", "%")
-        return PurePosixPath(told)
+        told = _TOLD.fullmatch(name)
+        return PurePosixPath(told[2].replace("%2F", "/").replace("%25", "%")) if told else None
     try:
         source = durable.read_own(job / SOURCE, _LONGEST_SOURCE)
     except OSError as error:

@@ -56,8 +56,8 @@ class _Waiting:
 
 
 class Intake:
-    """Feeds the folders of claims, which *make* makes, to *accept*, as many as *room* allows, in the order
-    in which the files became whole.
+    """Feeds what it claims to *accept*, as many as *room* allows, in the order
+    in which the files became whole; *give* makes a job's folder of one that was used before, if it can.
 
     One thread owns an Intake and calls `step`; `wake` may be called from any.
     """
@@ -66,12 +66,14 @@ class Intake:
         self,
         root: Root,
         settings: Settings,
-        accept: Callable[[Path], None],
+        accept: Callable[[claims.NewJob], None],
         room: Callable[[bool], bool],
+        give: Callable[[Path], bool] = lambda _folder: False,
     ) -> None:
         self._root = root
         self._accept = accept
         self._room = room
+        self._give = give
         self._folders = Folders(root.inbox)
         self.filesystem = filesystem_of(root.inbox)
         self.polling = needs_polling(self.filesystem)
@@ -342,7 +344,9 @@ class Intake:
 
     def _claim(self, path: str, candidate: Candidate, fault: str) -> None:
         try:
-            folder = claims.claim(self._folders, self._root.work, path, candidate.unchanged, fault)
+            job = claims.claim(
+                self._folders, self._root.work, path, candidate.unchanged, fault, self._give
+            )
         except OSError as error:
             if is_full(error):
                 raise
@@ -351,11 +355,11 @@ class Intake:
         except Exception as error:
             self._leave_by_defect(path, error)
             return
-        if folder is None:
+        if job is None:
             self._consider(path, Hint.CHANGED)
         else:
             self._forget(path)
-            self._accept(folder)
+            self._accept(job)
 
     def _leave(self, path: str, reason: str) -> None:
         """Leave *path* where it is until the next scan."""

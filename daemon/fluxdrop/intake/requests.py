@@ -18,6 +18,7 @@ import msgspec
 from fluxdrop import durable, faults
 from fluxdrop.config import choose_model
 from fluxdrop.errors import FluxdropError
+from fluxdrop.intake.claim import NewJob
 from fluxdrop.intake.refused import Refused
 from fluxdrop.intake.request_files import RequestFiles
 from fluxdrop.jobs.job import printable
@@ -55,7 +56,7 @@ Told = Callable[[FluxdropError | None], None]
 
 
 class Requests:
-    """Takes what lies in requests/ and answers it; the folders of new jobs go to *accept*, as many as
+    """Takes what lies in requests/ and answers it; new jobs go to *accept*, as many as
     *room* allows, each of a file of at most *most_bytes*; *use* changes the model, *cancel* ends jobs.
     *use* tells later how it went; where that raises OSError, it tells again.
 
@@ -67,7 +68,7 @@ class Requests:
         root: Root,
         store: Store,
         *,
-        accept: Callable[[Path], None],
+        accept: Callable[[NewJob], None],
         room: Callable[[bool], bool],
         most_bytes: Callable[[], int],
         use: Callable[[str, Told], None],
@@ -291,7 +292,7 @@ class Requests:
             raise
         for request_id, _ in batch:
             if (self._root.work / request_id).is_dir():
-                self._accept(self._root.work / request_id)
+                self._accept(NewJob(self._root.work / request_id))
             self._forget(request_id)
         if held_up:
             raise held_up[0]

@@ -18,7 +18,7 @@ import msgspec
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.request import GenerationRequest
-from fluxdrop.intake.claim import FAULT, read_claim
+from fluxdrop.intake.claim import FAULT, Claim, read_claim
 from fluxdrop.intake.fault import Fault, read_fault
 from fluxdrop.intake.names import Kind, kind_of
 from fluxdrop.jobs.regular import chunks, open_regular
@@ -137,12 +137,12 @@ class Job:
             self.timings_ms[stage] = round((time.perf_counter() - started) * 1000, 3)
 
 
-def open_job(folder: Path) -> Job | None:
-    """The job whose claim is in *folder*; None when it holds no input.
+def open_job(folder: Path, claim: Claim | None = None) -> Job | None:
+    """The job whose *claim*, read from there if it is not given, is in *folder*; None when that holds no input.
 
     Raises FluxdropError for a request.json that cannot be read.
     """
-    claim = read_claim(folder)
+    claim = claim or read_claim(folder)
     if claim is None:
         return None
     request = JobRequest()

@@ -180,6 +180,8 @@ class Store:
         self._db = sqlite3.connect(
             uri, uri=True, isolation_level=None, check_same_thread=False, timeout=10
         )
+        # What undoes one statement of a transaction: SQLite writes it to a file, a page at a time, for each row.
+        self._db.execute("PRAGMA temp_store = MEMORY")
         try:
             self._prepare(read_only)
         except BaseException:

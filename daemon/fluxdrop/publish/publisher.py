@@ -23,6 +23,7 @@ from fluxdrop import durable, faults
 from fluxdrop.errors import FluxdropError
 from fluxdrop.folders import STATE
 from fluxdrop.intake.claim import is_input
+from fluxdrop.jobs.folder_pool import FolderPool, most_spares
 from fluxdrop.jobs.job import RECORD, Job
 from fluxdrop.jobs.store import Row, Store
 from fluxdrop.layout import FAILED, Root
@@ -82,6 +83,7 @@ class Publisher:
         self._moved_on = moved_on
         self.most_copied = most_copied
         self._places = Places(root)
+        self.pool = FolderPool(root.spares, most_spares(root.state))
         self._chooser = NameChooser()
         self._refused: Counter[str] = Counter()
         """How many times the names of each job could not be given."""
@@ -124,7 +126,9 @@ class Publisher:
         folders = [finished.job.folder for finished, _ in fresh]
         # One wait for a turn, too.
         with waiting():
-            if not durable.sync_all(files, folders, lambda path: path not in inputs):
+            if durable.sync_all(files, folders, lambda path: path not in inputs):
+                self.pool.settle()
+            else:
                 durable.sync_inputs(inputs)
                 self._places.sync_sources(finished.job.source for finished, _ in fresh)
             faults.point("files-synced")
@@ -157,7 +161,7 @@ class Publisher:
         self, planned: Sequence[tuple[Path, Plan]], records: Mapping[Path, Record]
     ) -> Published:
         self._sweep()
-        done: list[tuple[Path, Record, str]] = []
+        done: list[tuple[Path, Record, Plan]] = []
         void = []
         parents: set[str] = set()
         for folder, plan in planned:
@@ -171,8 +175,8 @@ class Publisher:
                 self._refuse(folder, plan, record, error)
                 void.append(folder)
                 continue
-            done.append((folder, record, plan.record))
-        rows = [row_of(record, path) for _, record, path in done]
+            done.append((folder, record, plan))
+        rows = [row_of(record, plan.record) for _, record, plan in done]
         with waiting():
             self._places.sync(parents)
             faults.point("folders-synced")
@@ -180,11 +184,12 @@ class Publisher:
             faults.point("index-told")
         # What is removed is opened, too.
         self._places.close()
-        self._plans.fulfilled([folder.name for folder, _, _ in done if self._discard(folder)])
+        gone = [folder.name for folder, _, _ in done if self._discard(folder)]
+        self._plans.fulfilled(gone)
         for folder, _, _ in done:
             self._refused.pop(folder.name, None)
             self._kept.discard(folder.name)
-        return Published([(record, path) for _, record, path in done], void)
+        return Published([(record, plan.record) for _, record, plan in done], void)
 
     def _refuse(
         self, folder: Path, plan: Plan, record: Record, error: OSError | links.NotCopiedError
@@ -314,17 +319,19 @@ class Publisher:
         to_move = []
         for source, target, of_input in pairs:
             parent, _, name = target.rpartition("/")
-            # What is gone was moved before a kill.
-            if not os.path.lexists(source):
-                continue
             folder = self._places.fd(parent)
-            if not of_input:
-                links.give_name(source, name, folder, self._moved_on)
-            elif not has_failed:
-                links.give_name(source, name, folder, self._moved_on, self.most_copied)
-            elif not links.give_unmoved(source, name, folder, self._moved_on, self.most_copied):
-                to_move.append((source, name, parent))
-                continue
+            try:
+                if not of_input:
+                    links.give_name(source, name, folder, self._moved_on)
+                elif not has_failed:
+                    links.give_name(source, name, folder, self._moved_on, self.most_copied)
+                elif not links.give_unmoved(source, name, folder, self._moved_on, self.most_copied):
+                    to_move.append((source, name, parent))
+                    continue
+            except FileNotFoundError:
+                # What is gone was moved before a kill.
+                if os.path.lexists(source):
+                    raise
             faults.point("name-given")
         # After all else, the record too: what was moved is not taken back.
         for source, name, parent in to_move:
@@ -333,9 +340,7 @@ class Publisher:
     def _discard(self, folder: Path) -> bool:
         """Remove the job's *folder*; whether it is gone from the jobs in hand."""
         try:
-            durable.empty_tree(folder)
-            faults.point("job-emptied")
-            folder.rmdir()
+            self.pool.discard(folder)
             faults.point("job-discarded")
         except OSError as error:
             # The next start finds it, and in the index that its job has ended.

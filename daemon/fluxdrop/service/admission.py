@@ -8,12 +8,12 @@ from pathlib import Path
 
 from fluxdrop import faults
 from fluxdrop.errors import FluxdropError
-from fluxdrop.intake.claim import discard_unclaimed, finish_rename, without_unclaimed
+from fluxdrop.intake.claim import NewJob, discard_unclaimed, finish_rename, without_unclaimed
 from fluxdrop.jobs import danger
 from fluxdrop.jobs.danger import Died
+from fluxdrop.jobs.folder_pool import take_back_spares
 from fluxdrop.jobs.job import Job, claimed_row, open_job
 from fluxdrop.jobs.parts import without_undecided
-from fluxdrop.jobs.spares import take_back_spares
 from fluxdrop.jobs.store import Store
 from fluxdrop.layout import Root
 from fluxdrop.logs import get_logger
@@ -44,7 +44,7 @@ class Admission:
         self._is_there = is_there
         self._in_flight: dict[bool, set[str]] = {True: set(), False: set()}
         """The ids of the prompts that are in flight, and of the others."""
-        self._claims: deque[Path] = deque()
+        self._claims: deque[NewJob] = deque()
         """What is claimed and not yet in the index and with the first stage."""
         self._suspects: dict[str, Died] = {}
         """What the daemon may have died of."""
@@ -54,9 +54,9 @@ class Admission:
         """Whether anything is in hand, or waits to be."""
         return bool(self._claims or any(self._in_flight.values()))
 
-    def add(self, folder: Path) -> None:
-        """The claim in *folder* is to be taken on."""
-        self._claims.append(folder)
+    def add(self, job: NewJob) -> None:
+        """*job* is to be taken on."""
+        self._claims.append(job)
 
     def recover(self) -> None:
         """Finish what an earlier run had given its names, and queue what else it had claimed. Raises OSError
@@ -81,10 +81,10 @@ class Admission:
             if died := deaths[folder]:
                 log.warning("the daemon died over a job", job=folder.name, **died._asdict())
                 self._suspects[folder.name] = died
-                self._claims.appendleft(folder)
+                self._claims.appendleft(NewJob(folder))
             else:
                 log.info("taken up again", job=folder.name)
-                self._claims.append(folder)
+                self._claims.append(NewJob(folder))
 
     def take(self) -> None:
         """Take on what may begin; what may not yet, or could not because of what is raised, stays."""
@@ -94,7 +94,7 @@ class Admission:
         held_up: Exception | None = None
         try:
             for _ in range(len(self._claims)):
-                if self._has_to_wait(self._claims[0].name):
+                if self._has_to_wait(self._claims[0].folder.name):
                     self._claims.rotate(-1)
                     continue
                 try:
@@ -114,7 +114,7 @@ class Admission:
                 jobs.popleft()
         except Exception:
             for job in reversed(jobs):
-                self._claims.appendleft(job.folder)
+                self._claims.appendleft(NewJob(job.folder))
             raise
         if held_up is not None:
             raise held_up
@@ -199,12 +199,13 @@ class Admission:
             return any(ids - {job_id} for ids in self._in_flight.values())
         return bool(self._suspects)
 
-    def _open(self, folder: Path) -> Job | None:
-        """The job in *folder*, which is in hand from now on; None where there is none that can be read. Raises what
+    def _open(self, new: NewJob) -> Job | None:
+        """The job *new*, which is in hand from now on; None where there is none that can be read. Raises what
         passes."""
+        folder = new.folder
         job = None
         try:
-            job = open_job(folder)
+            job = open_job(folder, new.claim)
             if job is None:
                 discard_unclaimed(folder, self._root.refused)
         except FluxdropError as error:

@@ -175,6 +175,7 @@ class Daemon:
                 self._settings,
                 admission.add,
                 admission.has_room,
+                line.publisher.pool.give,
             )
         ) as intake:
             self._mailbox.wake = intake.wake

@@ -9,6 +9,7 @@ from functools import partial
 from fluxdrop import __version__
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
+from fluxdrop.intake.claim import NewJob
 from fluxdrop.intake.intake import Intake
 from fluxdrop.intake.requests import Requests
 from fluxdrop.jobs.store import Store
@@ -181,7 +182,7 @@ class MainLoop:
                         self.done += 1
             case Claimed(folders):
                 for folder in folders:
-                    self._admission.add(folder)
+                    self._admission.add(NewJob(folder))
             case Abandoned(job_id):
                 self._admission.ended(job_id)
                 self.failed += 1
