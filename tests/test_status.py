@@ -22,6 +22,8 @@ from conftest import SAMPLES, environment, fluxdrop, serving
 from rich.cells import cell_len
 
 from fluxdrop.cli.overview import overview
+from fluxdrop.intake.claim import new_job_id
+from fluxdrop.jobs.requests import SUFFIX
 from fluxdrop.jobs.store import Row, Store
 from fluxdrop.layout import Root, RootLock
 from fluxdrop.moments import now, rfc3339
@@ -265,3 +267,11 @@ def test_watch_on_a_terminal(root: Root) -> None:
 
     assert 130 == process.wait()
     assert b"\x1b[?1049h" in shown
+
+
+def test_requests(root: Root) -> None:
+    """What commands asked and nobody took yet is counted, and no other file beside it."""
+    (root.requests / f"{new_job_id()}{SUFFIX}").write_text("{}")
+    (root.requests / f".{new_job_id()}{SUFFIX}.part").write_text("{}")
+
+    assert 1 == overview(root).facts["requests"]

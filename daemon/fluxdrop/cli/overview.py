@@ -24,6 +24,8 @@ from fluxdrop.layout import Root, holder
 Verdict = Literal["running", "starting", "degraded", "not running"]
 
 _LATEST = 5
+# As `fluxdrop.jobs.requests.SUFFIX`, whose module loads msgspec.
+_REQUEST = ".request.json"
 _WINDOWS = (1, 5, 15)
 """Minutes over which the jobs that ended are counted."""
 _READ_TRIES = 3
@@ -102,7 +104,7 @@ def _silence(root: Root) -> float:
 def _requests(root: Root) -> int:
     try:
         with os.scandir(root.requests) as entries:
-            return sum(entry.is_dir() and not entry.name.startswith(".") for entry in entries)
+            return sum(entry.name.endswith(_REQUEST) for entry in entries)
     except OSError:
         return 0
 
