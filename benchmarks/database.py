@@ -8,10 +8,10 @@ from contextlib import closing
 from pathlib import Path
 
 from benchmarks.table import Row, seconds
-from fluxdrop.cli.overview import overview
+from fluxdrop.files.layout import Root
 from fluxdrop.jobs import store
+from fluxdrop.jobs.overview import overview
 from fluxdrop.jobs.store import Store
-from fluxdrop.layout import Root
 
 _FEW, _MANY = 1_000, 100_000
 _TIMES = 200

@@ -11,7 +11,7 @@ from pathlib import Path
 from playwright.sync_api import Browser, sync_playwright
 
 from benchmarks.table import Row, seconds
-from fluxdrop.folders import Folders
+from fluxdrop.files.folders import Folders
 from fluxdrop.gallery.entry import Entry
 from fluxdrop.gallery.page import write_page
 from fluxdrop.gallery.pages import Pages

@@ -13,7 +13,7 @@ from typing import Literal
 from benchmarks.table import Row, seconds, without_flux
 from benchmarks.worker import has_flux
 from fluxdrop.config import Settings
-from fluxdrop.layout import Root
+from fluxdrop.files.layout import Root
 from fluxdrop.predict.bundle import load_bundle
 from fluxdrop.predict.choose import open_engine
 

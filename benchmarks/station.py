@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluxdrop.config import Settings
+from fluxdrop.files.layout import Root
 from fluxdrop.jobs.store import Store
-from fluxdrop.layout import Root
 from fluxdrop.predict.bundle import Bundle
 from fluxdrop.preprocess.picture import open_picture
 from fluxdrop.preprocess.tensor import to_tensor

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from benchmarks.table import seconds
 from fluxdrop.config import Settings
 from fluxdrop.predict.worker import Worker
+from fluxdrop.processes.wire import FrameKind
 from fluxdrop.provision import find_julia, julia_command
-from fluxdrop.wire import Kind
 
 _LIMIT_SECONDS = 300.0
 
@@ -29,7 +29,7 @@ def worker(backend: Literal["auto", "plain"], graph: bytes | None = None) -> Ite
     child = Worker(Settings(julia_backend=backend), install)
     try:
         if graph is not None:
-            child.call(Kind.LOAD, graph, expect=Kind.LOADED, timeout=_LIMIT_SECONDS)
+            child.call(FrameKind.LOAD, graph, expect=FrameKind.LOADED, timeout=_LIMIT_SECONDS)
         yield child
     finally:
         child.stop()

@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from fluxdrop.cli.progress import spinner
-from fluxdrop.jobs.submission import submit_file, wait_for
-from fluxdrop.layout import Root, holder
-from fluxdrop.publish.result import Result, decode
+from fluxdrop.files.layout import Root, holder
+from fluxdrop.records.result import Result, decode
+from fluxdrop.requests.submission import submit_file, wait_for
 
 HERE = Path(__file__).parent
 SAMPLES = (HERE / "large-red-circle.txt", HERE / "angular_star_01.png")

@@ -13,10 +13,10 @@ import numpy as np
 from conftest import every_file
 from PIL import Image
 
+from fluxdrop.files.layout import GALLERY, Root
 from fluxdrop.jobs.store import Store
-from fluxdrop.layout import GALLERY, Root
 from fluxdrop.publish.publisher import row_of
-from fluxdrop.publish.result import Failure, Record, Result, decode
+from fluxdrop.records.result import Failure, Record, Result, decode
 
 LASTING = {"jobs.sqlite3", "lock", "logs", "graphs", "models", "answers", "requests", "work"}
 LASTING |= {"spares", "model", "gallery.lock", "plans.jsonl", "in-preprocess", "in-predict"}

@@ -18,9 +18,9 @@ from typing import Any
 import psutil
 import pytest
 
-from fluxdrop.cli.overview import overview
+from fluxdrop.files.layout import GALLERY, Root, holder
 from fluxdrop.gallery.gallery import page_of
-from fluxdrop.layout import GALLERY, Root, holder
+from fluxdrop.jobs.overview import overview
 
 # Where a test imports torch itself, as `fluxdrop.generate.generator` has it for the process that does.
 os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", tempfile.gettempdir())

@@ -10,11 +10,11 @@ import jobs
 import pytest
 
 from fluxdrop.errors import FluxdropError
-from fluxdrop.intake.claim import NewJob
-from fluxdrop.intake.requests import Requests
+from fluxdrop.files.layout import Root
+from fluxdrop.jobs.claim import NewJob
 from fluxdrop.jobs.store import Row, Store
-from fluxdrop.layout import Root
 from fluxdrop.publish.publisher import Publisher
+from fluxdrop.requests.reader import Requests
 
 QUICK = {"engine": "onnxruntime", "settle_seconds": 0.1, "scan_seconds": 1}
 

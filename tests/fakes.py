@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from stages import Once
 
 from fluxdrop.errors import FluxdropError
-from fluxdrop.generate.generator import Order
+from fluxdrop.files.layout import Root
+from fluxdrop.generate.generator import GenerationOrder
 from fluxdrop.generate.messages import Made
 from fluxdrop.generate.request import Generated, GenerationRequest
-from fluxdrop.jobs.job import Job, Stage
-from fluxdrop.layout import Root
+from fluxdrop.jobs.job import Job, StageName
 from fluxdrop.predict.engine import EngineInfo
-from fluxdrop.service.work import Model
+from fluxdrop.service.stages.items import Model
 
 ANGULAR, ROUND = (0.75, 0.25), (0.25, 0.75)
 
@@ -36,18 +36,18 @@ class Ends:
     """What a stage handed on, call by call, and the jobs that it failed, with the stages and reasons."""
 
     handed: list[tuple[object, ...]] = field(default_factory=list)
-    failed: list[tuple[Job, Stage, FluxdropError]] = field(default_factory=list)
+    failed: list[tuple[Job, StageName, FluxdropError]] = field(default_factory=list)
 
     def hand_on(self, *items: object) -> None:
         """See `Stage.put`."""
         self.handed.append(items)
 
-    def fail(self, job: Job, stage: Stage, error: FluxdropError) -> None:
+    def fail(self, job: Job, stage: StageName, error: FluxdropError) -> None:
         """See `Line.fail`."""
         self.failed.append((job, stage, error))
 
     @property
-    def reasons(self) -> list[tuple[str, Stage, str]]:
+    def reasons(self) -> list[tuple[str, StageName, str]]:
         """The files that failed, with the stages and the kinds of the errors."""
         return [(job.name, stage, error.kind) for job, stage, error in self.failed]
 
@@ -115,7 +115,9 @@ class FakeGenerator:
         return request.width
 
     def generate(
-        self, orders: Sequence[Order], on_progress: Callable[[int, int], None] | None = None
+        self,
+        orders: Sequence[GenerationOrder],
+        on_progress: Callable[[int, int], None] | None = None,
     ) -> list[Made]:
         """See `Generator.generate`."""
         self.runs.append([order.request.prompt for order in orders])

@@ -7,11 +7,11 @@ from pathlib import Path
 import msgspec
 from jobs import GENERATED
 
+from fluxdrop.files.layout import Root
 from fluxdrop.gallery.entry import entry_of
 from fluxdrop.gallery.page import write_page
 from fluxdrop.gallery.pages import Pages
-from fluxdrop.layout import Root
-from fluxdrop.publish.result import (
+from fluxdrop.records.result import (
     ErrorFacts,
     Failure,
     Guess,

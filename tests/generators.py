@@ -11,7 +11,7 @@ import pytest
 
 import fluxdrop
 from fluxdrop.config import Settings
-from fluxdrop.generate.generator import Generator, Order
+from fluxdrop.generate.generator import GenerationOrder, Generator
 from fluxdrop.generate.request import Generated, GenerationRequest
 
 PROMPT = "a large red circle on a white background"
@@ -52,6 +52,6 @@ def generate(
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Generated:
     """The picture of *request*, at *target*."""
-    ((png, generated),) = generator.generate([Order(request)], on_progress)
+    ((png, generated),) = generator.generate([GenerationOrder(request)], on_progress)
     target.write_bytes(png)
     return generated

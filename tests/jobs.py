@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from fluxdrop.errors import FluxdropError
+from fluxdrop.files.layout import Root
 from fluxdrop.generate.request import Generated, GenerationParameters, GeneratorInfo
-from fluxdrop.intake.claim import make_place, new_job_id
+from fluxdrop.jobs.claim import make_place
 from fluxdrop.jobs.job import Job, file_sha256, input_sha256, open_job
+from fluxdrop.jobs.job_id import new_job_id
 from fluxdrop.jobs.store import Row
-from fluxdrop.layout import Root
 from fluxdrop.predict.bundle import load_bundle
 from fluxdrop.predict.engine import EngineInfo
 from fluxdrop.publish import outcome

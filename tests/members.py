@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from fluxdrop.layout import Root
+from fluxdrop.files.layout import Root
 from fluxdrop.ownership import open_to_group
 
 MEMBER = 54321

@@ -9,7 +9,7 @@ from typing import Any, get_args, get_origin
 import msgspec
 
 from fluxdrop.config import PREFIX, Settings
-from fluxdrop.publish.schema import FILE
+from fluxdrop.records.schema import FILE
 
 DOCS = Path(__file__).parents[1] / "docs"
 

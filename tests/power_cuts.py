@@ -40,11 +40,11 @@ from needs import GENERATES, JULIA
 from rich.progress import Progress
 from stream import Stream
 
+from fluxdrop.files.layout import Root, holder
 from fluxdrop.gallery.gallery import page_of
-from fluxdrop.jobs.replay import plan_replay, request_replay
 from fluxdrop.jobs.store import Store
-from fluxdrop.layout import Root, holder
-from fluxdrop.publish.result import Record, decode
+from fluxdrop.records.result import Record, decode
+from fluxdrop.requests.replay import plan_replay, request_replay
 
 PICTURES = ("png", "png", "png", "converted", "bad")
 PROMPTS = ("prompt", "several", "png")

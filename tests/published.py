@@ -9,10 +9,10 @@ from contextlib import closing, contextmanager
 
 import jobs
 
+from fluxdrop.files.layout import Root
 from fluxdrop.jobs.store import Store
-from fluxdrop.layout import Root
 from fluxdrop.publish.publisher import Finished, Publisher
-from fluxdrop.publish.result import Failure, Record, decode
+from fluxdrop.records.result import Failure, Record, decode
 
 
 @contextmanager

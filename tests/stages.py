@@ -11,7 +11,7 @@ from typing import TypeVar
 from fluxdrop.errors import FluxdropError
 from fluxdrop.jobs.job import Job
 from fluxdrop.service.shutdown import Shutdown
-from fluxdrop.service.stage import Batch, Context, Handler, Item, Stage
+from fluxdrop.service.stages.stage import Batch, Context, Handler, Item, Stage
 
 T = TypeVar("T", bound=Item)
 

@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from fluxdrop.config import Settings
-from fluxdrop.intake.claim import Claim, NewJob, read_claim
+from fluxdrop.files.layout import Root
 from fluxdrop.intake.intake import Intake
-from fluxdrop.layout import Root
+from fluxdrop.jobs.claim import Claim, NewJob, read_claim
 
 PATIENCE = 60.0
 """Seconds after which an intake that should have claimed something has failed."""

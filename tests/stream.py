@@ -14,7 +14,7 @@ from conftest import SAMPLES
 from pictures import chunk
 from PIL import Image
 
-from fluxdrop.layout import Root
+from fluxdrop.files.layout import Root
 
 NAMES = ("cat", "v1.5 dog", "sub/cat", "sub/deeper/a b", "ünï 图", "failed/cat")
 PROMPT = "a large red circle on a white background"

@@ -1,4 +1,4 @@
-"""Which claimed jobs are taken on, in which order, with real claims, index and plans, and a line of the tests' own."""
+"""Which claimed jobs are taken on, in which order, with real claims, index and plans, and stages of the tests' own."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from jobs import job_in
 from stages import Once
 from station import events
 
-from fluxdrop.intake.claim import Claim, NewJob
+from fluxdrop.files.layout import Root
+from fluxdrop.jobs.claim import Claim, NewJob
 from fluxdrop.jobs.job import REQUEST, Job, open_job
 from fluxdrop.jobs.store import Store
-from fluxdrop.layout import Root
 from fluxdrop.publish.plans import Plan
 from fluxdrop.service import admission
 
@@ -38,9 +38,9 @@ def test_taken_on(bench: Bench) -> None:
 
     def accept(job: Job) -> None:
         seen.append(bench.store.counts()["claimed"])
-        bench.line.accepted.append(job)
+        bench.stages.accepted.append(job)
 
-    bench.line.accept = accept
+    bench.stages.accept = accept
     made = bench.add("b.png", "a.txt", "c.png")
     bench.admission.take()
     busy = [bench.admission.busy]
@@ -95,9 +95,9 @@ def test_suspects_first_and_alone(bench: Bench) -> None:
         bench.admission.take()
         names = sorted(bench.taken)
         steps.append((names, bench.admission.has_room(True)))
-        for job in bench.line.accepted:
+        for job in bench.stages.accepted:
             bench.admission.ended(job.id)
-    suspects = sorted(job.source for job in bench.line.accepted if job.suspect)
+    suspects = sorted(job.source for job in bench.stages.accepted if job.suspect)
 
     first = steps[0][0]
     assert ([1, 2, 4], ["b.png", "d.txt"]) == ([len(names) for names, _ in steps], suspects)
@@ -130,7 +130,7 @@ def test_three_deaths(bench: Bench) -> None:
     bench.admission.ended(made[0].id)
     bench.admission.take()
 
-    ((job, stage, error),) = bench.line.refused
+    ((job, stage, error),) = bench.stages.refused
     assert ("a.png", 3, "preprocess", "crash") == (job.source, job.attempts, stage, error.kind)
     assert ["b.png"] == bench.taken
 
@@ -210,14 +210,14 @@ def test_taking_on_that_fails(
         def accept(job: Job) -> None:
             if next(calls) in (1, 2):
                 raise error
-            bench.line.accepted.append(job)
+            bench.stages.accepted.append(job)
 
-        bench.line.accept = accept
+        bench.stages.accept = accept
     for _ in range(2):
         with pytest.raises(type(error)):
             bench.admission.take()
     bench.admission.take()
-    for job in bench.line.accepted:
+    for job in bench.stages.accepted:
         bench.admission.ended(job.id)
 
     assert (["a.png", "b.png", "c.png"], False) == (bench.taken, bench.admission.busy)
@@ -230,7 +230,7 @@ def test_cancel(bench: Bench) -> None:
     bench.admission.ended(made[2].id)
     bench.admission.cancel([made[2].id, made[1].id, "../..", "", made[0].id])
 
-    assert [made[1].id, made[0].id] == bench.line.cancelled
+    assert [made[1].id, made[0].id] == bench.stages.cancelled
 
 
 def test_claimed_again(bench: Bench) -> None:
@@ -263,7 +263,7 @@ def files_for_folders(bench: Bench, job: Job) -> None:
 
 def folder_for_record(bench: Bench, job: Job) -> None:
     job.record.mkdir()
-    bench.line.publisher._plans.decide({job.id: Plan(links=[], record="outputs/a.json")})
+    bench.stages.publisher._plans.decide({job.id: Plan(links=[], record="outputs/a.json")})
 
 
 ODD = [fifo_for_mark, link_for_folder, files_for_folders, folder_for_record]
@@ -290,7 +290,7 @@ def test_folder_that_nobody_can_use(
     made = bench.add("a.png", "b.png")
     bench.admission.take()
     bench.restart()
-    publisher = bench.line.publisher
+    publisher = bench.stages.publisher
 
     def fail(folders: Any) -> Any:
         if made[0].folder in (folders if isinstance(folders, list) else [folders]):
@@ -302,7 +302,7 @@ def test_folder_that_nobody_can_use(
     else:
         made[0].record.write_bytes(b"{}")
         publisher._plans.decide({made[0].id: Plan(links=[], record="outputs/a.json")})
-        monkeypatch.setattr(bench.line, "publish_decided", fail)
+        monkeypatch.setattr(bench.stages, "publish_decided", fail)
         monkeypatch.setattr(publisher, "withdraw", fail)
     bench.admission.recover()
     bench.admission.take()

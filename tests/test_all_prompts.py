@@ -7,7 +7,7 @@ from pathlib import Path
 
 from needs import needs_generation
 
-from fluxdrop.generate.generator import Generator, Order
+from fluxdrop.generate.generator import GenerationOrder, Generator
 from fluxdrop.generate.request import GenerationRequest
 from fluxdrop.predict.bundle import load_bundle
 from fluxdrop.predict.classify import label_probabilities
@@ -44,7 +44,8 @@ def test_colours_and_shapes(generator: Generator, tmp_path: Path) -> None:
         for colour, shape in itertools.product(COLOURS, ROUND + ANGULAR)
     }
     orders = [
-        Order(GenerationRequest(prompt=prompt, seed=seed)) for seed, prompt in enumerate(prompts)
+        GenerationOrder(GenerationRequest(prompt=prompt, seed=seed))
+        for seed, prompt in enumerate(prompts)
     ]
     # In runs of several, which take half the time of as many runs.
     made = [

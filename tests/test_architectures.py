@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from fluxdrop import config
-from fluxdrop.layout import Root
+from fluxdrop.files.layout import Root
 from fluxdrop.predict.bundle import Bundle, load_bundle
 from fluxdrop.predict.choose import open_engine
 from fluxdrop.predict.classify import label_probabilities

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import fluxdrop
 
-from fluxdrop.layout import Root
+from fluxdrop.files.layout import Root
 
 ODD = os.fsdecode(b"a\xffb")
 LARGE = "99999999999999999999"

@@ -18,10 +18,10 @@ import pytest
 from audit import LASTING
 from conftest import PATIENCE, Daemon, serving
 
-from fluxdrop import durable
-from fluxdrop.folders import files_below
+from fluxdrop.files import durable
+from fluxdrop.files.folders import files_below
+from fluxdrop.files.layout import Root
 from fluxdrop.jobs.store import Store
-from fluxdrop.layout import Root
 
 PYTHON = "/usr/bin/python3"
 STRANGER = 65534

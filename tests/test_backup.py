@@ -15,7 +15,7 @@ from conftest import SAMPLES, fluxdrop, results, serving
 from pages import DOCS
 
 import fluxdrop as package
-from fluxdrop.layout import Root
+from fluxdrop.files.layout import Root
 
 MODEL = Path(package.__file__).parent / "models" / "round-or-angular" / "model.onnx"
 DOCUMENTED_ROOT = "/srv/fluxdrop"

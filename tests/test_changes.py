@@ -1,4 +1,4 @@
-"""Changes of the settings and of the model in use, one after the other, on a line of the tests' own."""
+"""Changes of the settings and of the model in use, one after the other, on stages of the tests' own."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from station import events
 
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
+from fluxdrop.files.layout import Root
 from fluxdrop.intake.intake import Intake
-from fluxdrop.layout import Root
 from fluxdrop.predict.bundle import load_bundle
 from fluxdrop.service.changes import Changes, Reload, UseModel
-from fluxdrop.service.line import Line
-from fluxdrop.service.notify import Notifier
-from fluxdrop.service.work import Model
+from fluxdrop.service.reporting.notify import Notifier
+from fluxdrop.service.stages.items import Model
+from fluxdrop.service.stages.stages import Stages
 
 ERROR = FluxdropError("There is no model bundle no", kind="model")
 
 
-class FakeLine:
-    """A line that opens no model: it keeps which was wanted."""
+class FakeStages:
+    """Stages that opens no model: it keeps which was wanted."""
 
     def __init__(self, root: Root) -> None:
         self.settings = Settings()
@@ -38,11 +38,11 @@ class FakeLine:
         """The models that were to be opened."""
 
     def open_model(self, settings: Settings) -> None:
-        """See `Line.open_model`."""
+        """See `Stages.open_model`."""
         self.wanted.append(settings.model)
 
     def apply(self, settings: Settings) -> None:
-        """See `Line.apply`."""
+        """See `Stages.apply`."""
         self.settings = settings
 
 
@@ -51,9 +51,9 @@ class Bench:
 
     def __init__(self, root: Root) -> None:
         self.root = root
-        self.fake = FakeLine(root)
-        self.line = cast(Line, self.fake)
-        self.changes = Changes(self.line)
+        self.fake = FakeStages(root)
+        self.stages = cast(Stages, self.fake)
+        self.changes = Changes(self.stages)
         self.told: list[tuple[str, FluxdropError | None]] = []
         self.applied: list[Settings] = []
         """What the intake was given."""
@@ -67,7 +67,7 @@ class Bench:
             self.told.append((name, error))
 
         for name in names:
-            self.changes.ask(UseModel(self.line, name, lambda error, name=name: tell(name, error)))  # type: ignore[misc]
+            self.changes.ask(UseModel(self.stages, name, partial(tell, name)))
 
     def reload(self, load: Callable[[], Settings]) -> Reload:
         """Ask for the settings that *load* gives."""
@@ -84,7 +84,7 @@ class Bench:
             def ready(self, longest_answer: float) -> None:
                 bench.notified.append(f"ready {longest_answer}")
 
-        change = Reload(self.root, load, self.line, cast(Intake, Intakes()), Notifiers())
+        change = Reload(self.root, load, self.stages, cast(Intake, Intakes()), Notifiers())
         self.changes.ask(change)
         return change
 
@@ -193,7 +193,7 @@ def test_model_after_a_reload(bench: Bench) -> None:
 
 
 def test_reload(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
-    """A reload brings what can change to the line and the intake, keeps what only a restart can change, and says
+    """A reload brings what can change to the stages and the intake, keeps what only a restart can change, and says
     which is which; the service manager is told of its begin and its end."""
     caplog.set_level("INFO", "fluxdrop")
     change = bench.reload(

@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from fluxdrop.child import CallFailed, Child, ChildDied
-from fluxdrop.wire import Frame, Kind, pack_facts
+from fluxdrop.processes.child import CallFailed, Child, ChildDied
+from fluxdrop.processes.wire import Frame, FrameKind, pack_facts
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
@@ -81,7 +81,7 @@ def start(
 
 def ping(child: Child, order: str = "", timeout: float = PATIENCE) -> Frame:
     """Have *child* execute *order*, and await its PONG."""
-    return child.call(Kind.PING, order.encode(), expect=Kind.PONG, timeout=timeout)
+    return child.call(FrameKind.PING, order.encode(), expect=FrameKind.PONG, timeout=timeout)
 
 
 def gone(pid: int) -> bool:
@@ -115,7 +115,7 @@ def test_failure_is_not_death(tmp_path: Path) -> None:
 
     error = caught.value
     assert ("input", "a shape.", "reshape") == (error.kind, error.message, error.hint)
-    assert Kind.PONG is answer.kind
+    assert FrameKind.PONG is answer.kind
 
 
 def test_progress_extends_the_deadline(tmp_path: Path) -> None:
@@ -129,9 +129,9 @@ send(PONG, request)
 """
     steps: list[int] = []
     child.call(
-        Kind.PING,
+        FrameKind.PING,
         order.encode(),
-        expect=Kind.PONG,
+        expect=FrameKind.PONG,
         timeout=0.5,
         on_progress=lambda frame: steps.append(frame.payload[0]),
     )
@@ -185,7 +185,7 @@ def test_hang_in_receive(tmp_path: Path) -> None:
     child = start(tmp_path, 'send(HELLO, 0, b"")\ntime.sleep(99)')
 
     with pytest.raises(ChildDied, match="did not answer"):
-        child.call(Kind.PING, bytes(10_000_000), expect=Kind.PONG, timeout=SHORT)
+        child.call(FrameKind.PING, bytes(10_000_000), expect=FrameKind.PONG, timeout=SHORT)
 
     assert gone(child.pid)
 
@@ -355,7 +355,7 @@ def test_wait_hook(tmp_path: Path, order: bytes) -> None:
     asked = True
 
     with pytest.raises(StopAsked):
-        child.call(Kind.PING, order, expect=Kind.PONG, timeout=PATIENCE)
+        child.call(FrameKind.PING, order, expect=FrameKind.PONG, timeout=PATIENCE)
 
     assert gone(child.pid)
 

@@ -11,16 +11,11 @@ from pathlib import Path
 import pytest
 from admissions import Bench
 
-from fluxdrop.folders import Folders
-from fluxdrop.intake.claim import (
-    claim,
-    make_place,
-    new_job_id,
-    read_claim,
-    without_unclaimed,
-)
+from fluxdrop.files.folders import Folders
+from fluxdrop.files.layout import Root
+from fluxdrop.jobs.claim import claim, make_place, read_claim, without_unclaimed
+from fluxdrop.jobs.job_id import new_job_id
 from fluxdrop.jobs.store import Store
-from fluxdrop.layout import Root
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
@@ -277,7 +272,7 @@ def test_claim_of_a_folder(root: Root, monkeypatch: pytest.MonkeyPatch, name: st
         bench.admission.take()
         bench.admission.take()
 
-    assert ([], []) == (bench.line.accepted, list(root.work.iterdir()))
+    assert ([], []) == (bench.stages.accepted, list(root.work.iterdir()))
     assert ["d", "d/secret.png"] == listing(next((root.refused / job.folder.name).glob("input=*")))
 
 

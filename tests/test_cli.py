@@ -15,7 +15,7 @@ from conftest import environment, failures, fluxdrop, results, serving
 from needs import needs_generation
 from PIL import Image
 
-from fluxdrop.layout import Root
+from fluxdrop.files.layout import Root
 
 COMMANDS = [
     "setup",

@@ -11,7 +11,7 @@ from conftest import fluxdrop
 from fluxdrop import config
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
-from fluxdrop.layout import Root
+from fluxdrop.files.layout import Root
 
 
 def write(folder: Path, text: str) -> Path:

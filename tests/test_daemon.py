@@ -28,11 +28,11 @@ from conftest import (
 from needs import needs_generation
 from PIL import Image
 
-from fluxdrop.layout import Root
+from fluxdrop.files.layout import Root
 from fluxdrop.predict.bundle import load_bundle
 from fluxdrop.predict.onnxruntime_engine import OnnxruntimeEngine
 from fluxdrop.provision import find_julia
-from fluxdrop.publish import schema
+from fluxdrop.records import schema
 
 PROMPT = "a large red circle on a white background"
 INFOTEXT = f"{PROMPT}\nSteps: 20, CFG scale: 3, Seed: 42, Size: 64x64\n"

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from jobs import claimed, job_in
 
-from fluxdrop import durable
-from fluxdrop.jobs import danger
-from fluxdrop.jobs.danger import Danger, Died, count_deaths, deaths
+from fluxdrop.files import durable
+from fluxdrop.files.layout import Root
+from fluxdrop.jobs import crash_suspects
+from fluxdrop.jobs.crash_suspects import CrashSuspects, Died, count_deaths, deaths
 from fluxdrop.jobs.job import Job
-from fluxdrop.layout import Root
 
 
 def jobs_of(root: Root, count: int) -> list[Job]:
@@ -24,9 +24,9 @@ def jobs_of(root: Root, count: int) -> list[Job]:
     return [job_in(claimed(root, f"{number}.png")) for number in range(count)]
 
 
-def die_over(root: Root, *jobs: Job, stage: danger.Stage = "preprocess") -> None:
+def die_over(root: Root, *jobs: Job, stage: crash_suspects.SuspectStage = "preprocess") -> None:
     """Leave what a daemon leaves that dies over *jobs*."""
-    made = Danger(root, stage)
+    made = CrashSuspects(root, stage)
     with suppress(KeyboardInterrupt), made.over(jobs):
         left = (root.state / f"in-{stage}").read_bytes()
         raise KeyboardInterrupt
@@ -69,7 +69,7 @@ def test_nothing_in_hand(root: Root) -> None:
     """A daemon that ends with nothing in hand, or was never there, is no death; nor is one that comes through."""
     (job,) = jobs_of(root, 1)
     count_deaths(root)
-    made = Danger(root, "preprocess")
+    made = CrashSuspects(root, "preprocess")
     with made.over([job]):
         inside = (root.state / "in-preprocess").read_bytes().split()[1:]
     made.close()
@@ -86,7 +86,7 @@ def test_suspect_that_comes_through(root: Root) -> None:
     count_deaths(root)
     before = counted(job)
     job.suspect = True
-    made = Danger(root, "preprocess")
+    made = CrashSuspects(root, "preprocess")
     with made.over([job]):
         pass
     made.close()
@@ -225,7 +225,7 @@ def test_rubbish_in_the_file(root: Root, name: str) -> None:
 def test_blank_again(root: Root) -> None:
     """Whether the body comes through or raises, nothing is in danger behind it, also where more were before."""
     made = jobs_of(root, 5)
-    record = Danger(root, "predict")
+    record = CrashSuspects(root, "predict")
     bodies: list[tuple[list[Job], Callable[[], object]]] = [
         (made, lambda: None),
         (made[:1], lambda: None),
@@ -243,7 +243,7 @@ def test_blank_again(root: Root) -> None:
 def test_full_disk_behind_the_body(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
     """Jobs whose names a full disk kept in the file are not in danger with those that come after them."""
     *before, after = jobs_of(root, 5)
-    record = Danger(root, "predict")
+    record = CrashSuspects(root, "predict")
     real = os.pwrite
 
     def refusing(fd: int, data: bytes, offset: int) -> int:

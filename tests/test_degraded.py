@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from conftest import Daemon, environment, failures, results, serving, troubles
 
-from fluxdrop.layout import Root
+from fluxdrop.files.layout import Root
 
 
 def told(daemon: Daemon, part: str) -> list[str]:

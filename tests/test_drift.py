@@ -9,9 +9,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from fluxdrop.jobs.drift import Drift, compare
-from fluxdrop.layout import Root
-from fluxdrop.publish.result import Record, Result
+from fluxdrop.files.layout import Root
+from fluxdrop.records.drift import Drift, compare
+from fluxdrop.records.result import Record, Result
 
 TENSOR = np.arange(4, dtype=np.float32)
 

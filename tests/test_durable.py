@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from fluxdrop import durable
-from fluxdrop.folders import opened
+from fluxdrop.files import durable
+from fluxdrop.files.folders import opened
 from fluxdrop.publish import links
 from fluxdrop.publish.links import NameTakenError
 

@@ -15,9 +15,9 @@ from engines import BATCH, opened
 from misbehaving import julia_that
 from needs import needs_julia
 
-from fluxdrop.child import ChildDied
 from fluxdrop.errors import FluxdropError
 from fluxdrop.predict.engine import Engine, EngineDown
+from fluxdrop.processes.child import ChildDied
 
 
 @pytest.fixture(scope="module")

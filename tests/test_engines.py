@@ -12,10 +12,10 @@ import pytest
 from engines import BATCH, BUNDLE, ENGINES, TENSORS, opened
 from needs import JULIA, needs_julia
 
-from fluxdrop.child import ChildDied
 from fluxdrop.errors import FluxdropError
 from fluxdrop.predict.classify import label_probabilities
 from fluxdrop.predict.engine import Engine
+from fluxdrop.processes.child import ChildDied
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from conftest import Daemon, failures, results, serving
 from filesystems import MEGABYTE, ntfs
 from PIL import Image
 
-from fluxdrop.layout import Root
+from fluxdrop.files.layout import Root
 
 
 def events(daemon: Daemon, event: str) -> list[dict[str, Any]]:

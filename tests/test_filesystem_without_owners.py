@@ -10,7 +10,7 @@ import pytest
 from conftest import fluxdrop, results
 from filesystems import ntfs
 
-from fluxdrop.layout import Root
+from fluxdrop.files.layout import Root
 
 
 def run(root: Root, *flags: str) -> subprocess.CompletedProcess[str]:

@@ -16,8 +16,8 @@ import pytest
 from conftest import Daemon, serving
 from PIL import Image
 
+from fluxdrop.files.layout import Root
 from fluxdrop.jobs.store import Store
-from fluxdrop.layout import Root
 
 COUNT = 20_000
 WARM = 200

@@ -11,14 +11,15 @@ import pytest
 from jobs import claimed, job_in
 from published import done, publish
 
-from fluxdrop.folders import Folders
-from fluxdrop.intake.claim import NewJob, claim, job_of, read_claim
+from fluxdrop.files.folders import Folders
+from fluxdrop.files.layout import Root
 from fluxdrop.jobs import folder_pool
-from fluxdrop.jobs.folder_pool import FolderPool, most_spares, take_back_spares
+from fluxdrop.jobs.claim import NewJob, claim, job_of, read_claim
+from fluxdrop.jobs.folder_pool import FolderPool, most_spares
 from fluxdrop.jobs.job import file_sha256
 from fluxdrop.jobs.store import Store
-from fluxdrop.layout import Root
 from fluxdrop.publish.publisher import Publisher
+from fluxdrop.service.spare_recovery import take_back_spares
 
 
 def take_back(root: Root) -> list[str]:

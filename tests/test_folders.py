@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from intruders import FILE_WAYS, Outside, intrude
 
-from fluxdrop import durable
-from fluxdrop.folders import Folders, files_below, open_folder
+from fluxdrop.files import durable
+from fluxdrop.files.folders import Folders, files_below, open_folder
 
 
 def test_files_below_does_not_follow(tmp_path: Path, outside: Outside) -> None:

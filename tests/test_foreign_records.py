@@ -11,9 +11,9 @@ from gallery_records import failure
 from published import done, publish
 
 from fluxdrop.config import Settings
-from fluxdrop.layout import Root
-from fluxdrop.publish.outputs import MOST_BYTES, records
-from fluxdrop.publish.result import encode
+from fluxdrop.files.layout import Root
+from fluxdrop.records.outputs import MOST_BYTES, records
+from fluxdrop.records.result import encode
 from fluxdrop.service.daemon import Daemon
 
 TOLD = encode(failure("cat.png"))

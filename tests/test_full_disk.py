@@ -14,7 +14,7 @@ import pytest
 from conftest import Daemon, every_file, failures, fluxdrop, results, serving, started, troubles
 from needs import needs_generation
 
-from fluxdrop.layout import Root
+from fluxdrop.files.layout import Root
 
 # More than are in hand at a time, so that some have not been begun when others are done.
 PICTURES = 200

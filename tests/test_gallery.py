@@ -14,13 +14,13 @@ from gallery_records import failure, fill, job_id, path_of, place, result
 from PIL import Image
 
 from fluxdrop.errors import FluxdropError
+from fluxdrop.files.layout import GALLERY, Root
 from fluxdrop.gallery.entry import Entry
 from fluxdrop.gallery.gallery import Gallery, page_of
 from fluxdrop.gallery.pages import PAGE, Pages
 from fluxdrop.gallery.thumbnail import thumbnail_of
 from fluxdrop.jobs.store import Store
-from fluxdrop.layout import GALLERY, Root
-from fluxdrop.publish.result import Record
+from fluxdrop.records.result import Record
 
 Told = list[tuple[Record, str]]
 

@@ -12,9 +12,9 @@ import pytest
 from gallery_records import failure, fill, place, result
 from playwright.sync_api import Browser, Locator, Page, Request, expect, sync_playwright
 
+from fluxdrop.files.layout import Root
 from fluxdrop.gallery.gallery import Gallery, page_of
 from fluxdrop.gallery.pages import PAGE
-from fluxdrop.layout import Root
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 PICTURE = "round_ring_01.png"

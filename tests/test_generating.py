@@ -14,10 +14,10 @@ from generators import generate
 from needs import needs_generation
 from PIL import Image
 
+from fluxdrop.files.layout import Root
 from fluxdrop.generate.generator import Generator
 from fluxdrop.generate.request import GenerationRequest
 from fluxdrop.jobs.store import Row, Store
-from fluxdrop.layout import Root
 
 pytestmark = needs_generation
 

@@ -12,22 +12,21 @@ from fakes import Ends, FakeGenerator, full, job_of
 from jobs import GENERATED
 from stages import Clock, context_of, run_stage
 
-from fluxdrop import durable
-from fluxdrop.child import ChildDied
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
+from fluxdrop.files import durable
+from fluxdrop.files.layout import Root
 from fluxdrop.generate.generator import Generator
-from fluxdrop.generate.prompt_file import read_prompts
+from fluxdrop.generate.prompt_file import read_prompt, read_prompts
 from fluxdrop.jobs.job import Job, claimed_row
 from fluxdrop.jobs.store import Store
-from fluxdrop.layout import Root
-from fluxdrop.service import generating
-from fluxdrop.service.generating import Generating
-from fluxdrop.service.prompts import read_prompt
+from fluxdrop.processes.child import ChildDied
 from fluxdrop.service.shutdown import Stopping
-from fluxdrop.service.stage import Stage
-from fluxdrop.service.waiting import Waiting
-from fluxdrop.service.work import Pictured, Prompt
+from fluxdrop.service.stages import generating
+from fluxdrop.service.stages.generating import Generating
+from fluxdrop.service.stages.items import Pictured, Prompt
+from fluxdrop.service.stages.stage import Stage
+from fluxdrop.service.stages.unbegun_jobs import UnbegunJobs
 
 SETTINGS = Settings(generator_batch_size=8)
 
@@ -40,7 +39,7 @@ class Bench:
         self.store = store
         self.png = png
         self.ends = Ends()
-        self.waiting = Waiting()
+        self.waiting = UnbegunJobs()
         self.clock = Clock()
         self.context = context_of(root.work, self.clock)
         self.made: list[FakeGenerator] = []

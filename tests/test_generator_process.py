@@ -15,12 +15,12 @@ from conftest import wait_for_end
 from generators import ONE_STEP, REQUEST, generate
 from needs import needs_generation
 
-from fluxdrop.child import ChildDied
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate import failures
 from fluxdrop.generate.generator import Generator
 from fluxdrop.generate.request import GenerationRequest
+from fluxdrop.processes.child import ChildDied
 
 
 @needs_generation

@@ -15,13 +15,13 @@ from test_preprocessing import Bench, png
 
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
+from fluxdrop.files.layout import Root
 from fluxdrop.generate.request import GenerationRequest
 from fluxdrop.jobs.parts import divide
 from fluxdrop.jobs.store import Store
-from fluxdrop.layout import Root
 from fluxdrop.preprocess.picture import open_picture
-from fluxdrop.service import preprocessing
-from fluxdrop.service.work import Pictured
+from fluxdrop.service.stages import preprocessing
+from fluxdrop.service.stages.items import Pictured
 
 _HUGE = 1 << 42
 """More bytes than any test could read."""

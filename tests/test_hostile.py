@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from mutations import mutated_bytes, mutated_pngs, small_picture
 from needs import needs_generation
 
-from fluxdrop.intake.claim import make_place
-from fluxdrop.layout import Root
-from fluxdrop.publish.result import Failure, Record, decode
+from fluxdrop.files.layout import Root
+from fluxdrop.jobs.claim import make_place
+from fluxdrop.records.result import Failure, Record, decode
 
 QUICK = {
     "engine": "onnxruntime",

@@ -14,15 +14,15 @@ import pytest
 from conftest import PATIENCE
 from needs import JULIA, needs_julia
 
+from fluxdrop.processes.wire import FrameKind, Pipe, unpack_facts
 from fluxdrop.provision import julia_command
 from fluxdrop.resources import julia_folder
-from fluxdrop.wire import Kind, Pipe, unpack_facts
 
 pytestmark = needs_julia
 
 
 def header(
-    magic: bytes = b"FXDP", version: int = 1, kind: int = Kind.PING, length: int = 0
+    magic: bytes = b"FXDP", version: int = 1, kind: int = FrameKind.PING, length: int = 0
 ) -> bytes:
     """The header of a frame with request id 7."""
     return struct.pack("<4sHHQQ", magic, version, kind, 7, length)
@@ -46,7 +46,7 @@ def worker() -> Iterator[tuple[subprocess.Popen[bytes], Pipe, int]]:
     os.close(child_out)
     try:
         with closing(Pipe(our_in, os.open(os.devnull, os.O_WRONLY))) as pipe:
-            assert Kind.HELLO == pipe.receive(timeout=PATIENCE).kind
+            assert FrameKind.HELLO == pipe.receive(timeout=PATIENCE).kind
             yield process, pipe, our_out
     finally:
         process.kill()
@@ -72,7 +72,7 @@ def test_no_protocol(stream: bytes, reason: str) -> None:
         os.close(fd)
 
     facts = unpack_facts(frame.payload)
-    assert (Kind.FAILURE, "protocol", 1) == (frame.kind, facts["kind"], code)
+    assert (FrameKind.FAILURE, "protocol", 1) == (frame.kind, facts["kind"], code)
     assert reason in facts["message"]
 
 
@@ -87,7 +87,7 @@ def test_length_that_lies() -> None:
     with worker() as (process, pipe, fd):
         os.write(fd, header(length=3))
         os.write(fd, b"abc")
-        assert Kind.PONG == pipe.receive(timeout=PATIENCE).kind
+        assert FrameKind.PONG == pipe.receive(timeout=PATIENCE).kind
         before = megabytes(process, "VmSize")
         sent = header(length=1 << 30) + bytes(3 << 20)
         while sent:

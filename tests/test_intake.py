@@ -15,9 +15,9 @@ import pytest
 from station import PATIENCE, SETTINGS, Station, events, noisy_png
 
 from fluxdrop.config import Settings
-from fluxdrop.intake.claim import FAULT
+from fluxdrop.files.layout import Root
 from fluxdrop.intake.intake import Intake
-from fluxdrop.layout import Root
+from fluxdrop.jobs.claim import FAULT
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
 

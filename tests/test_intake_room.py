@@ -8,7 +8,7 @@ import pytest
 from station import Station, noisy_png
 
 from fluxdrop.config import Settings
-from fluxdrop.layout import Root
+from fluxdrop.files.layout import Root
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
 

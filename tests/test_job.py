@@ -17,18 +17,13 @@ from hypothesis import strategies as st
 from irregular import each_irregular
 
 from fluxdrop.errors import FluxdropError
+from fluxdrop.files.layout import Root
+from fluxdrop.files.regular import open_regular
 from fluxdrop.generate.request import GenerationRequest
-from fluxdrop.intake.claim import make_place
-from fluxdrop.jobs.job import (
-    REQUEST,
-    JobRequest,
-    file_sha256,
-    open_job,
-    printable,
-)
-from fluxdrop.jobs.regular import open_regular
-from fluxdrop.layout import Root
-from fluxdrop.moments import now, rfc3339
+from fluxdrop.jobs.claim import make_place
+from fluxdrop.jobs.job import REQUEST, JobRequest, file_sha256, open_job
+from fluxdrop.printable import printable
+from fluxdrop.timestamps import now, rfc3339
 
 
 @pytest.mark.parametrize(

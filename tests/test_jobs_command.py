@@ -10,12 +10,12 @@ import pytest
 from conftest import fluxdrop
 
 from fluxdrop.errors import FluxdropError
-from fluxdrop.intake.claim import new_job_id
-from fluxdrop.jobs.replay import build_replay, plan_replay
+from fluxdrop.files.layout import Root
+from fluxdrop.jobs.job_id import new_job_id
 from fluxdrop.jobs.select import find_job
 from fluxdrop.jobs.store import Store
-from fluxdrop.layout import Root
 from fluxdrop.publish.publisher import Publisher
+from fluxdrop.requests.replay import build_replay, plan_replay
 
 
 def publish(root: Root, *sources: str) -> list[str]:

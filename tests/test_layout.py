@@ -18,12 +18,12 @@ from conftest import serving
 from members import as_member, folder_for_everybody, group_root, needs_root, umask
 
 from fluxdrop.errors import FluxdropError
-from fluxdrop.layout import Root, RootLock, find_root, holder
+from fluxdrop.files.layout import Root, RootLock, find_root, holder
 
 HOLD = """
 import sys
 from pathlib import Path
-from fluxdrop.layout import Root, RootLock
+from fluxdrop.files.layout import Root, RootLock
 lock = RootLock(Root(Path(sys.argv[1])))
 print("held", flush=True)
 sys.stdin.read()
@@ -137,7 +137,9 @@ def test_check_refuses_two_filesystems(tmp_path: Path) -> None:
 
 def test_check_refuses_two_mounts(root: Root) -> None:
     """Two mounts of one filesystem, as containers have them, are told apart as well."""
-    check = "import sys, pathlib, fluxdrop.layout as l; l.Root(pathlib.Path(sys.argv[1])).check()"
+    check = (
+        "import sys, pathlib, fluxdrop.files.layout as l; l.Root(pathlib.Path(sys.argv[1])).check()"
+    )
     command = 'mount --bind "$1/inbox" "$1/inbox" && exec "$2" -c "$3" "$1"'
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", command, "sh", root.path, sys.executable, check],

@@ -14,17 +14,14 @@ from conftest import PATIENCE, failures, results
 from fakes import ANGULAR, FakeEngine, FakeGenerator, full, job_of
 from jobs import BUNDLE
 
-from fluxdrop import durable
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
-from fluxdrop.intake.fault import Fault
+from fluxdrop.files import durable
+from fluxdrop.files.layout import Root
+from fluxdrop.jobs.fault import Fault
 from fluxdrop.jobs.job import Job, claimed_row
 from fluxdrop.jobs.store import Store
-from fluxdrop.layout import Root
 from fluxdrop.publish import outcome
-from fluxdrop.service import line as lines
-from fluxdrop.service import opening, preprocessing
-from fluxdrop.service.line import Line
 from fluxdrop.service.mailbox import (
     Abandoned,
     Claimed,
@@ -35,10 +32,13 @@ from fluxdrop.service.mailbox import (
     ModelRefused,
 )
 from fluxdrop.service.shutdown import Shutdown
+from fluxdrop.service.stages import model_opening, preprocessing
+from fluxdrop.service.stages import stages as lines
+from fluxdrop.service.stages.stages import Stages
 
 
 class Bench:
-    """A line with what it needs, and what the main loop was told."""
+    """Stages with what it needs, and what the main loop was told."""
 
     def __init__(self, root: Root, store: Store, generator: FakeGenerator) -> None:
         self.root = root
@@ -49,7 +49,7 @@ class Bench:
         self.next: Callable[[], FakeEngine] = FakeEngine
         self.mailbox = Mailbox()
         self.messages: list[Message] = []
-        self.line = Line(root, Settings(), store, self.mailbox, Shutdown())
+        self.stages = Stages(root, Settings(), store, self.mailbox, Shutdown())
 
     def open_engine(self, *_arguments: object, **_options: object) -> FakeEngine:
         """See `fluxdrop.predict.choose.open_engine`."""
@@ -57,11 +57,11 @@ class Bench:
         return self.engines[-1]
 
     def accept(self, source: str, data: bytes, *, fault: Fault | None = None) -> Job:
-        """A new job that the line has taken in."""
+        """A new job that the stages has taken in."""
         job = job_of(self.root, source, data)
         job.fault = fault
         self.store.claimed([claimed_row(job)])
-        self.line.accept(job)
+        self.stages.accept(job)
         return job
 
     def wait(self, is_so: Callable[[], object]) -> None:
@@ -69,7 +69,7 @@ class Bench:
         deadline = time.monotonic() + PATIENCE
         while not is_so():
             self.messages += self.mailbox.receive()
-            self.line.check()
+            self.stages.check()
             assert time.monotonic() < deadline, self.messages
             time.sleep(0.01)
 
@@ -101,16 +101,16 @@ class Bench:
 
 @pytest.fixture
 def bench(root: Root, png: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    """A line that was started, and is stopped after the test."""
+    """Stages that was started, and is stopped after the test."""
     generator = FakeGenerator(png)
     monkeypatch.setattr(lines, "Generator", lambda *_arguments, **_options: generator)
     with closing(Store(root.database)) as store:
         made = Bench(root, store, generator)
-        monkeypatch.setattr(opening, "open_engine", made.open_engine)
-        made.line.start()
+        monkeypatch.setattr(model_opening, "open_engine", made.open_engine)
+        made.stages.start()
         yield made
-        made.line.stop()
-        assert not [stage.name for stage in made.line.stages if not stage.finish(0)]
+        made.stages.stop()
+        assert not [stage.name for stage in made.stages.threads if not stage.finish(0)]
 
 
 class Gate:
@@ -180,9 +180,9 @@ def test_cancelled_prompts(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Non
     made = bench.accept("a.txt", b"a circle")
     gate.wait()
     waiting = bench.accept("b.txt", b"a star")
-    bench.line.cancel(waiting.id)
+    bench.stages.cancel(waiting.id)
     first = bench.wait_for_ends(1)
-    bench.line.cancel(made.id)
+    bench.stages.cancel(made.id)
     gate.open()
     both = bench.wait_for_ends(2)
 
@@ -200,7 +200,7 @@ def test_cancelled_picture(bench: Bench, png: bytes, monkeypatch: pytest.MonkeyP
     gate.wait()
     waiting = bench.accept("b.png", png)
     for job in (begun, waiting):
-        bench.line.cancel(job.id)
+        bench.stages.cancel(job.id)
     gate.open()
     bench.wait_for_ends(2)
 
@@ -210,7 +210,7 @@ def test_cancelled_picture(bench: Bench, png: bytes, monkeypatch: pytest.MonkeyP
 
 def test_cancelling_what_is_not_there(bench: Bench) -> None:
     """To cancel what has ended already does nothing, and leaves nothing in the folder of the jobs."""
-    bench.line.cancel("20261126T000000-00000000")
+    bench.stages.cancel("20261126T000000-00000000")
 
     assert [] == list(bench.root.work.iterdir())
 
@@ -232,7 +232,7 @@ def test_taken_up_cancelled(
         real(path, *arguments, **options)
 
     monkeypatch.setattr(durable, "write", write)
-    bench.line.accept(job)
+    bench.stages.accept(job)
 
     assert [f"outputs/failed/{source}.error.json"] == bench.wait_for_ends(1)
     assert ["cancelled"] == [kind for _, kind in bench.reasons.values()]
@@ -260,7 +260,7 @@ def test_failure_that_cannot_be_published(
     bench: Bench, png: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A job of which not even the failure can be published stays claimed, with its input; the main loop is told, and
-    the line goes on."""
+    the stages goes on."""
     monkeypatch.setattr(outcome, "Result", broken)
     with pytest.MonkeyPatch.context() as while_broken:
         while_broken.setattr(outcome, "Failure", broken)
@@ -291,7 +291,7 @@ def test_change_of_the_model(bench: Bench, png: bytes) -> None:
     bench.accept("a.png", png)
     bench.wait_for_ends(1)
     bench.next = lambda: FakeEngine(answer=ANGULAR)
-    bench.line.open_model(Settings())
+    bench.stages.open_model(Settings())
     told = bench.wait_for(ModelChanged)
     closes = [engine.closes for engine in bench.engines]
     bench.accept("b.png", png)
@@ -299,7 +299,7 @@ def test_change_of_the_model(bench: Bench, png: bytes) -> None:
 
     labels = {name: record["top"][0]["label"] for name, record in results(bench.root).items()}
     assert ({"a.json": "round", "b.json": "angular"}, [1, 0]) == (labels, closes)
-    assert told == ModelChanged(bench.line.model)  # type: ignore[arg-type]
+    assert told == ModelChanged(bench.stages.model)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("error", [FluxdropError("no Julia", kind="julia"), MemoryError()])
@@ -310,7 +310,7 @@ def test_model_that_cannot_be_opened(bench: Bench, png: bytes, error: Exception)
         raise error
 
     bench.next = fail
-    bench.line.open_model(Settings())
+    bench.stages.open_model(Settings())
     told = bench.wait_for(ModelRefused)
     bench.accept("a.png", png)
 
@@ -322,19 +322,19 @@ def test_model_that_cannot_be_opened(bench: Bench, png: bytes, error: Exception)
 
 def test_model_that_a_job_names(bench: Bench, png: bytes) -> None:
     """A job that names another model is predicted by that, which is opened when it is needed; where there is none of
-    that name, the job alone fails. Both engines end with the line."""
+    that name, the job alone fails. Both engines end with the stages."""
     (bench.root.models / "mine").symlink_to(BUNDLE.folder)
     for source, name in (("a.png", "mine"), ("b.png", "none"), ("c.png", None)):
         job = job_of(bench.root, source, png)
         job.request = msgspec.structs.replace(job.request, model=name)
         bench.store.claimed([claimed_row(job)])
-        bench.line.accept(job)
+        bench.stages.accept(job)
     bench.wait_for_ends(3)
 
     found = {name: record["model"]["bundle"] for name, record in results(bench.root).items()}
     assert {"b.png": ("preprocess", "model")} == bench.reasons
     assert {"a.json": "mine", "c.json": BUNDLE.name}.keys() == found.keys()
-    bench.line.stop()
+    bench.stages.stop()
     assert [1, 1] == [engine.closes for engine in bench.engines]
 
 
@@ -345,12 +345,12 @@ def test_start_that_fails(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
     def open_engine(*_arguments: object, **_options: object) -> None:
         raise error
 
-    monkeypatch.setattr(opening, "open_engine", open_engine)
+    monkeypatch.setattr(model_opening, "open_engine", open_engine)
     with closing(Store(root.database)) as store:
-        line = Line(root, Settings(), store, Mailbox(), Shutdown())
+        stages = Stages(root, Settings(), store, Mailbox(), Shutdown())
         with pytest.raises(FluxdropError, match="no Julia") as info:
-            line.start()
-        line.stop()
+            stages.start()
+        stages.stop()
 
     assert error is info.value
 
@@ -359,6 +359,6 @@ def test_trouble_and_state(bench: Bench) -> None:
     """What keeps the engine from working is told while it does; an idle line is not stuck, and owes nothing."""
     bench.engines[0].trouble = "the worker does not start"
 
-    assert ["engine: the worker does not start"] == bench.line.trouble
-    assert ([], 0.0, None) == (bench.line.stuck(0.0), bench.line.owed, bench.line.current)
-    assert bench.generator.pid == bench.line.generator_pid
+    assert ["engine: the worker does not start"] == bench.stages.trouble
+    assert ([], 0.0, None) == (bench.stages.stuck(0.0), bench.stages.owed, bench.stages.current)
+    assert bench.generator.pid == bench.stages.generator_pid

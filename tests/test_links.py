@@ -21,12 +21,12 @@ from PIL import Image
 from published import done, failed, publish
 
 from fluxdrop.errors import FluxdropError
+from fluxdrop.files.layout import GALLERY, Root, RootLock
 from fluxdrop.gallery.gallery import Gallery
-from fluxdrop.jobs.replay import build_replay, plan_replay
 from fluxdrop.jobs.store import Store
-from fluxdrop.layout import GALLERY, Root, RootLock
-from fluxdrop.publish.outputs import records
 from fluxdrop.publish.plans import Plan, Plans
+from fluxdrop.records.outputs import records
+from fluxdrop.requests.replay import build_replay, plan_replay
 
 FIXED = ["lock", "plans.jsonl", "daemon.json", "gallery.lock", "model", "in-preprocess"]
 FIXED += ["in-predict", "jobs.sqlite3", "jobs.sqlite3-wal", "logs/fluxdrop.log"]

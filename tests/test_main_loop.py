@@ -17,21 +17,21 @@ from stages import Once, context_of
 
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
-from fluxdrop.jobs.requests import SUFFIX, Answer, CancelRequest, ModelRequest
+from fluxdrop.files.layout import Root
 from fluxdrop.jobs.store import Store
-from fluxdrop.layout import Root
-from fluxdrop.publish.result import Record
+from fluxdrop.records.result import Record
+from fluxdrop.requests.messages import SUFFIX, Answer, CancelRequest, ModelRequest
 from fluxdrop.service import main_loop
 from fluxdrop.service.mailbox import Abandoned, Claimed, Ended, Mailbox, ModelChanged
 from fluxdrop.service.main_loop import MainLoop
-from fluxdrop.service.notify import Notifier
+from fluxdrop.service.reporting.notify import Notifier
 from fluxdrop.service.shutdown import Shutdown
 
 REFUSED = OSError(errno.EACCES, os.strerror(errno.EACCES))
 
 
-class FakeLine:
-    """A line that opens no model: it keeps which was wanted."""
+class FakeStages:
+    """Stages that opens no model: it keeps which was wanted."""
 
     model = None
     current = None
@@ -108,7 +108,7 @@ class Bench:
     def __init__(self, root: Root, store: Store) -> None:
         self.root = root
         self.store = store
-        self.line = FakeLine(root)
+        self.stages = FakeStages(root)
         self.intake = FakeIntake()
         self.admission = FakeAdmission()
         self.reports = FakeReports()
@@ -117,7 +117,7 @@ class Bench:
         self.loop = MainLoop(
             root,
             store,
-            cast(Any, self.line),
+            cast(Any, self.stages),
             cast(Any, self.intake),
             cast(Any, self.admission),
             self.mailbox,
@@ -185,7 +185,7 @@ def test_requests(bench: Bench) -> None:
 
     def step(_longest: float) -> None:
         # The models are opened between two turns.
-        if len(bench.line.wanted) > len(seen):
+        if len(bench.stages.wanted) > len(seen):
             seen.append(bench.answers)
             if len(seen) == 1:
                 bench.ask(3, ModelRequest("two"))
@@ -194,7 +194,7 @@ def test_requests(bench: Bench) -> None:
     bench.intake.step = step
     bench.loop.run()
 
-    assert (["a", "b"], ["one", "two"]) == (bench.admission.cancelled, bench.line.wanted)
+    assert (["a", "b"], ["one", "two"]) == (bench.admission.cancelled, bench.stages.wanted)
     assert [{1: ""}, {1: "", 2: ""}] == seen
     assert {1: "", 2: "", 3: ""} == bench.answers
     assert "two\n" == bench.root.model_in_use.read_text()
@@ -221,7 +221,7 @@ def test_one_part_that_fails(bench: Bench, part: str, error: Exception) -> None:
 
     assert [True, True] == turns[1:]
     assert (["gone"], ["a"]) == (bench.admission.ends, bench.admission.cancelled)
-    defects = sum(bench.line.context.defects.counts().values())
+    defects = sum(bench.stages.context.defects.counts().values())
     assert (0 if isinstance(error, OSError) else 3) == defects
     assert bench.root.heartbeat.exists() == (part != "reports.beat")
 
@@ -244,7 +244,7 @@ def test_recovery_that_has_to_wait(bench: Bench) -> None:
 
 def test_stage_that_ended(bench: Bench) -> None:
     """What ended a stage before its time ends the main loop."""
-    bench.line.check = Once(FluxdropError("There is no Julia on this machine"))
+    bench.stages.check = Once(FluxdropError("There is no Julia on this machine"))
 
     with pytest.raises(FluxdropError, match="no Julia"):
         bench.loop.run()

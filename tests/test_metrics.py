@@ -17,10 +17,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
-from fluxdrop.layout import Root
+from fluxdrop.files.layout import Root
 from fluxdrop.provision import find_julia
-from fluxdrop.service.heartbeat import Beat, read
-from fluxdrop.service.metrics import Metrics
+from fluxdrop.service.reporting.heartbeat import Beat, read
+from fluxdrop.service.reporting.metrics import Metrics
 
 Labels = tuple[tuple[str, str], ...]
 
@@ -195,7 +195,7 @@ def test_not_imported(root: Root) -> None:
     """Where no metrics are asked for, their library is never loaded."""
     code = (
         "import sys; from pathlib import Path; from fluxdrop.config import Settings;"
-        "from fluxdrop.layout import Root; from fluxdrop.service.daemon import Daemon;"
+        "from fluxdrop.files.layout import Root; from fluxdrop.service.daemon import Daemon;"
         f"Daemon(Root(Path({str(root.path)!r})), Settings(engine='onnxruntime'), once=True).run();"
         "print('prometheus_client' in sys.modules)"
     )

@@ -17,7 +17,7 @@ from needs import needs_julia
 from onnx import TensorProto, helper, numpy_helper
 
 from fluxdrop import config
-from fluxdrop.layout import Root
+from fluxdrop.files.layout import Root
 from fluxdrop.predict.bundle import load_bundle
 from fluxdrop.predict.choose import open_engine
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from fluxdrop.errors import FluxdropError
-from fluxdrop.moments import ago, local, parse_since, rfc3339
+from fluxdrop.timestamps import ago, local, parse_since, rfc3339
 
 NOON = datetime(2026, 5, 10, 12, tzinfo=UTC)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fluxdrop.intake.names import is_ignored, kind_of
+from fluxdrop.jobs.input_names import is_ignored, kind_of
 
 
 @pytest.mark.parametrize(

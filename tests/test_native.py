@@ -20,7 +20,7 @@ from needs import needs_julia
 
 from fluxdrop import config
 from fluxdrop.errors import FluxdropError
-from fluxdrop.layout import Root
+from fluxdrop.files.layout import Root
 from fluxdrop.predict.bundle import Bundle, load_bundle
 from fluxdrop.predict.choose import open_engine
 from fluxdrop.predict.compiler.compile import compile_bundle

@@ -16,7 +16,7 @@ import pytest
 from station import Station
 
 from fluxdrop.config import Settings
-from fluxdrop.layout import Root
+from fluxdrop.files.layout import Root
 
 SETTINGS = Settings(settle_seconds=0.2, incomplete_seconds=3600, scan_seconds=0.05)
 

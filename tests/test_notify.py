@@ -16,9 +16,9 @@ import pytest
 from conftest import PATIENCE, Daemon, failures, results, serving, started
 from needs import needs_julia
 
-from fluxdrop.layout import Root
-from fluxdrop.service import heartbeat
-from fluxdrop.service.notify import Notifier
+from fluxdrop.files.layout import Root
+from fluxdrop.service.reporting import heartbeat
+from fluxdrop.service.reporting.notify import Notifier
 
 WATCHDOG_SECONDS = 4
 

@@ -12,13 +12,13 @@ import numpy as np
 import onnx_nodes
 import pytest
 
-from fluxdrop.child import CallFailed, Child
 from fluxdrop.predict.compiler.lower import lower
 from fluxdrop.predict.compiler.operators import UnsupportedError
 from fluxdrop.predict.compiler.source import normal_form
+from fluxdrop.processes.child import CallFailed, Child
+from fluxdrop.processes.wire import FrameKind, pack_tensor, unpack_tensor
 from fluxdrop.provision import find_julia, julia_command
 from fluxdrop.resources import julia_folder
-from fluxdrop.wire import Kind, pack_tensor, unpack_tensor
 
 MINUTES = 10 * 60
 EXCLUDED = {
@@ -55,9 +55,12 @@ def problem(worker: Child, case: onnx_nodes.Case) -> str:
     """What is wrong with what *worker* makes of *case*; empty if nothing is."""
     try:
         graph = lower(normal_form(case.model)).to_bytes()
-        worker.call(Kind.LOAD, graph, expect=Kind.LOADED, timeout=MINUTES)
+        worker.call(FrameKind.LOAD, graph, expect=FrameKind.LOADED, timeout=MINUTES)
         answer = worker.call(
-            Kind.PREDICT, *pack_tensor(case.input), expect=Kind.PREDICTION, timeout=MINUTES
+            FrameKind.PREDICT,
+            *pack_tensor(case.input),
+            expect=FrameKind.PREDICTION,
+            timeout=MINUTES,
         )
     except (UnsupportedError, CallFailed) as error:
         return str(error)

@@ -16,7 +16,7 @@ from conftest import files_below, fluxdrop, results, serving
 from members import needs_root, umask
 from used_root import NOBODY, QUICK
 
-from fluxdrop.layout import Root
+from fluxdrop.files.layout import Root
 from fluxdrop.resources import models_folder
 
 

@@ -12,7 +12,7 @@ from conftest import fluxdrop
 from used_root import NOBODY, QUICK
 
 from fluxdrop.errors import FluxdropError
-from fluxdrop.layout import Root
+from fluxdrop.files.layout import Root
 from fluxdrop.ownership import of_code
 from fluxdrop.predict.bundle import load_bundle
 from fluxdrop.resources import models_folder

@@ -9,12 +9,12 @@ import jobs
 import msgspec
 import pytest
 
-from fluxdrop import durable
+from fluxdrop.files import durable
+from fluxdrop.files.layout import Root
 from fluxdrop.generate.request import GenerationRequest
 from fluxdrop.jobs.job import REQUEST, JobRequest, Part, open_job
 from fluxdrop.jobs.parts import divide, without_undecided
-from fluxdrop.layout import Root
-from fluxdrop.service.waiting import Waiting
+from fluxdrop.service.stages.unbegun_jobs import UnbegunJobs
 
 REQUESTS = [GenerationRequest(prompt=f"prompt {number}", seed=number) for number in range(3)]
 
@@ -97,7 +97,7 @@ def test_full_disk(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_arguments: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("fluxdrop.durable.sync_all", fail)
+    monkeypatch.setattr("fluxdrop.files.durable.sync_all", fail)
     with pytest.raises(OSError, match="No space"):
         divide(job, REQUESTS, lambda _: None)
 
@@ -147,7 +147,7 @@ def test_model_of_a_replay(root: Root) -> None:
 def test_begun_or_cancelled(root: Root) -> None:
     """A job that waits is either begun by its stage or cancelled, never both."""
     begun, gone = (jobs.job_in(jobs.claimed(root, "cat.txt")) for _ in range(2))
-    waiting = Waiting()
+    waiting = UnbegunJobs()
     waiting.add(begun)
     waiting.add(gone)
 

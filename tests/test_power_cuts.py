@@ -20,12 +20,12 @@ from needs import GENERATES, JULIA
 from power_cuts import cut_power, lives
 from published import in_child, publishing
 
-from fluxdrop.folders import Folders
+from fluxdrop.files.folders import Folders
+from fluxdrop.files.layout import Root
 from fluxdrop.generate.request import GenerationRequest
-from fluxdrop.intake.claim import claim
 from fluxdrop.jobs import folder_pool
+from fluxdrop.jobs.claim import claim
 from fluxdrop.jobs.parts import divide
-from fluxdrop.layout import Root
 
 CUTS = 20
 SEED = "fluxdrop"

@@ -11,20 +11,20 @@ from jobs import BUNDLE, claimed, job_in, picture
 from numpy.typing import NDArray
 from stages import Clock, Once, context_of, run_stage
 
-from fluxdrop.child import ChildDied
 from fluxdrop.errors import FluxdropError
-from fluxdrop.jobs.danger import Danger
+from fluxdrop.files.layout import Root
+from fluxdrop.jobs.crash_suspects import CrashSuspects
 from fluxdrop.jobs.job import file_sha256
-from fluxdrop.layout import Root
 from fluxdrop.predict.engine import EngineDown
 from fluxdrop.predict.on_demand import OnDemandEngine
+from fluxdrop.processes.child import ChildDied
 from fluxdrop.publish.publisher import Finished
-from fluxdrop.publish.result import Result
-from fluxdrop.service.defects import Defects
+from fluxdrop.records.result import Result
 from fluxdrop.service.mailbox import Mailbox, ModelChanged
-from fluxdrop.service.predicting import Predicting
-from fluxdrop.service.stage import Stage
-from fluxdrop.service.work import Model, Prepared, Retire, Swap
+from fluxdrop.service.stages.items import Model, Prepared, Retire, Swap
+from fluxdrop.service.stages.predicting import Predicting
+from fluxdrop.service.stages.stage import Stage
+from fluxdrop.service.supervision.defects import Defects
 
 BAD = 7.0
 """What the tensor of the picture holds over which something goes wrong."""
@@ -57,7 +57,7 @@ class Bench:
         """Have *items* handled as one batch, with *first* in use from the start."""
         handler = Predicting(
             8,
-            Danger(self.root, "predict"),
+            CrashSuspects(self.root, "predict"),
             self.mailbox,
             Defects(),
             open_first=(lambda: first) if isinstance(first, Model) else first,
@@ -354,7 +354,7 @@ def test_owed(bench: Bench) -> None:
     used = model(engine)
     handler = Predicting(
         8,
-        Danger(bench.root, "predict"),
+        CrashSuspects(bench.root, "predict"),
         bench.mailbox,
         Defects(),
         open_first=lambda: used,

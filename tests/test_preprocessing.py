@@ -18,21 +18,21 @@ from numpy.typing import NDArray
 from PIL import Image
 from stages import Once, context_of, run_stage
 
-from fluxdrop import durable
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
-from fluxdrop.intake.fault import Fault, Kind
-from fluxdrop.jobs.danger import Danger
+from fluxdrop.files import durable
+from fluxdrop.files.layout import Root
+from fluxdrop.jobs.crash_suspects import CrashSuspects
+from fluxdrop.jobs.fault import Fault, FaultKind
 from fluxdrop.jobs.job import Job, claimed_row
 from fluxdrop.jobs.store import Store
-from fluxdrop.layout import Root
 from fluxdrop.preprocess.spec import InputSpec
 from fluxdrop.preprocess.tensor import fit, normalise, to_tensor
-from fluxdrop.service import preprocessing
-from fluxdrop.service.preprocessing import Preprocessing
-from fluxdrop.service.stage import Stage
-from fluxdrop.service.waiting import Waiting
-from fluxdrop.service.work import Model, Pictured, Prepared, Retire, Swap
+from fluxdrop.service.stages import preprocessing
+from fluxdrop.service.stages.items import Model, Pictured, Prepared, Retire, Swap
+from fluxdrop.service.stages.preprocessing import Preprocessing
+from fluxdrop.service.stages.stage import Stage
+from fluxdrop.service.stages.unbegun_jobs import UnbegunJobs
 
 SPEC = BUNDLE.spec.input
 ODD = 77
@@ -53,7 +53,7 @@ class Bench:
         self.root = root
         self.store = store
         self.ends = Ends()
-        self.waiting = Waiting()
+        self.waiting = UnbegunJobs()
         self.first = model()
         self.further: Callable[[str], Model] = lambda _name: model()
         self.context = context_of(root.work)
@@ -72,7 +72,7 @@ class Bench:
             Settings(batch_size=8),
             self.store,
             self.waiting,
-            Danger(self.root, "preprocess"),
+            CrashSuspects(self.root, "preprocess"),
             open_further=lambda name: self.further(name),
             hand_on=self.ends.hand_on,
             fail=self.ends.fail,
@@ -287,7 +287,7 @@ def test_cancelled(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_fault(bench: Bench) -> None:
     """What the intake found wrong fails at the intake for that reason, without an attempt."""
     made = [bench.job("a.png", b"half"), bench.job("b.doc", b"text"), bench.job("c.png", b"?")]
-    kinds: list[Kind] = ["incomplete", "unknown", "unreadable"]
+    kinds: list[FaultKind] = ["incomplete", "unknown", "unreadable"]
     for job, kind in zip(made, kinds, strict=True):
         job.fault = Fault(kind, "so it is")
 

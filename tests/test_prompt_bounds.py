@@ -10,10 +10,10 @@ from needs import needs_generation
 
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
+from fluxdrop.files.layout import Root
 from fluxdrop.generate.bounds import check_bounds
 from fluxdrop.generate.prompt_file import read_prompts
 from fluxdrop.generate.request import GenerationRequest
-from fluxdrop.layout import Root
 
 SHORT = "Steps: 2, CFG scale: 3, Size: 64x64, Seed: 7"
 

@@ -9,7 +9,7 @@ import pytest
 from irregular import each_irregular
 
 from fluxdrop.errors import FluxdropError
-from fluxdrop.service.prompts import read_prompt
+from fluxdrop.generate.prompt_file import read_prompt
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,11 @@ import jobs
 import pytest
 from published import contents, done, failed, files_of, in_child, publish, publishing, records
 
-from fluxdrop import durable
+from fluxdrop.files import durable
+from fluxdrop.files.layout import Root
 from fluxdrop.jobs.store import Store
-from fluxdrop.layout import Root
 from fluxdrop.publish.plans import Plan, Plans
-from fluxdrop.publish.result import decode
+from fluxdrop.records.result import decode
 
 
 @pytest.mark.parametrize("together", [True, False])

@@ -17,10 +17,10 @@ from members import root_for_everybody
 from published import done, failed, in_child, publish, publishing, records
 
 from fluxdrop.errors import FluxdropError
-from fluxdrop.layout import Root
+from fluxdrop.files.layout import Root
 from fluxdrop.publish import links
 from fluxdrop.publish.plans import Plan, Plans
-from fluxdrop.publish.result import Failure
+from fluxdrop.records.result import Failure
 
 NOBODY = 65534
 TERABYTE = 1 << 40

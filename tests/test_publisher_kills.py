@@ -22,9 +22,9 @@ import jobs
 import pytest
 from published import contents, done, files_of, in_child, publish, publishing, records
 
+from fluxdrop.files.layout import Root
 from fluxdrop.jobs.store import Store
-from fluxdrop.layout import Root
-from fluxdrop.publish.result import Failure, decode
+from fluxdrop.records.result import Failure, decode
 
 CHANGING = {"link", "rename", "replace", "unlink", "remove", "rmdir", "mkdir"}
 CHANGING |= {"open", "write", "truncate", "fsync", "fdatasync", "execute", "executemany"}

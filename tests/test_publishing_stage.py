@@ -13,17 +13,17 @@ from fakes import full
 from published import contents, done, failed, files_of, publishing, records
 from stages import Clock, Once, context_of
 
-from fluxdrop import durable
-from fluxdrop.child import ChildDied
 from fluxdrop.errors import FluxdropError
+from fluxdrop.files import durable
+from fluxdrop.files.layout import Root
 from fluxdrop.jobs.job import Job
-from fluxdrop.layout import Root
+from fluxdrop.processes.child import ChildDied
 from fluxdrop.publish import links, outcome
 from fluxdrop.publish.publisher import Finished, Publisher
-from fluxdrop.publish.result import Record
+from fluxdrop.records.result import Record
 from fluxdrop.service.mailbox import Abandoned, Claimed, Ended, Mailbox, Message
-from fluxdrop.service.publishing import Publishing
-from fluxdrop.service.stage import Stage
+from fluxdrop.service.stages.publishing import Publishing
+from fluxdrop.service.stages.stage import Stage
 
 REFUSED = OSError(errno.EINVAL, os.strerror(errno.EINVAL))
 

@@ -15,7 +15,7 @@ from needs import needs_generation, needs_julia
 from traced import Trace, needs_strace, traced
 
 import fluxdrop
-from fluxdrop.layout import Root
+from fluxdrop.files.layout import Root
 from fluxdrop.provision import data_dir
 
 CHECKOUT = Path(__file__).parents[1]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fluxdrop.intake.ready import Candidate, Gone, Hint, Patience, Ready, Verdict, Wait
+from fluxdrop.intake.ready import Candidate, Gone, Hint, Patience, Readiness, Ready, Wait
 
 PATIENCE = Patience(settle=2.0, incomplete=60.0)
 PNG = (Path(__file__).parents[1] / "examples" / "round_circle_01.png").read_bytes()
@@ -36,7 +36,7 @@ class Dropped:
         if hint is not None:
             self.candidate.notice(hint)
 
-    def judge(self, seconds: float, *, trust_clock: bool = True) -> Verdict:
+    def judge(self, seconds: float, *, trust_clock: bool = True) -> Readiness:
         """The verdict at *seconds*."""
         patience = Patience(PATIENCE.settle, PATIENCE.incomplete, trust_clock)
         fd = os.open(self.path.parent, os.O_RDONLY)
@@ -167,7 +167,7 @@ def test_moved_in_and_written_on(tmp_path: Path) -> None:
     [(None, True, Ready()), (None, False, Wait(2.0)), (Hint.CHANGED, True, Wait(2.0))],
     ids=["found", "found on a network share", "told by an event"],
 )
-def test_age(tmp_path: Path, hint: Hint | None, trust_clock: bool, expected: Verdict) -> None:
+def test_age(tmp_path: Path, hint: Hint | None, trust_clock: bool, expected: Readiness) -> None:
     """Only a file that a scan finds has stood still for as long as its times say, and only where
     the clock that set them is ours.
     """

@@ -19,13 +19,13 @@ from published import contents, publish, records
 from stages import Once
 
 from fluxdrop.config import Settings
-from fluxdrop.jobs import danger
+from fluxdrop.files.layout import Root
+from fluxdrop.jobs import crash_suspects
 from fluxdrop.jobs.job import Job, file_sha256
 from fluxdrop.jobs.store import Store
-from fluxdrop.layout import Root
 from fluxdrop.publish import links
 from fluxdrop.publish.publisher import Publisher
-from fluxdrop.publish.result import Source, encode
+from fluxdrop.records.result import Source, encode
 from fluxdrop.service.daemon import Daemon
 
 
@@ -46,8 +46,8 @@ def test_recovery_that_has_to_wait(
     where: dict[str, tuple[Any, str]] = {
         "keep_claims": (bench.store, "keep_claims"),
         "get": (bench.store, "get"),
-        "count": (danger, "_count"),
-        "publish": (bench.line, "publish_decided"),
+        "count": (crash_suspects, "_count"),
+        "publish": (bench.stages, "publish_decided"),
     }
     real, number = getattr(*where[owner]), iter(range(99))
     # The index is asked for each job: here it fails over the second one, when the first one waits already.
@@ -67,7 +67,7 @@ def test_recovery_that_has_to_wait(
     bench.admission.ended(made[0].id)
     bench.admission.take()
 
-    died = danger.deaths(made[0].folder)
+    died = crash_suspects.deaths(made[0].folder)
     assert died is not None
     assert (1, ["a.png", "b.png"]) == (died.deaths, bench.taken)
 
@@ -77,7 +77,7 @@ def decided(bench: Bench, *of: Job) -> None:
     with pytest.MonkeyPatch.context() as killing:
         killing.setattr(Publisher, "perform", Once(KeyboardInterrupt()))
         with suppress(KeyboardInterrupt):
-            bench.line.publisher.publish([done(job) for job in of])
+            bench.stages.publisher.publish([done(job) for job in of])
     bench.restart()
 
 
@@ -105,7 +105,7 @@ def test_recovery_of_a_moved_input(bench: Bench, monkeypatch: pytest.MonkeyPatch
     with pytest.MonkeyPatch.context() as killing:
         killing.setattr(Store, "finished", Once(KeyboardInterrupt()))
         with suppress(KeyboardInterrupt):
-            bench.line.publisher.publish([failed(job)])
+            bench.stages.publisher.publish([failed(job)])
     assert not job.input.exists()
     bench.restart()
     bench.admission.recover()
@@ -137,9 +137,9 @@ def test_recovery_of_a_record_that_cannot_be_read(bench: Bench, record: bytes | 
     defects = [] if record is None else [1]
     assert (["b.png"], defects) == (
         bench.taken,
-        list(bench.line.context.defects.counts().values()),
+        list(bench.stages.context.defects.counts().values()),
     )
-    assert bench.line.publisher.planned(made[1].folder) is None
+    assert bench.stages.publisher.planned(made[1].folder) is None
 
 
 def test_recovery_of_a_share_that_is_away(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,7 +180,7 @@ def test_plans_of_what_is_gone(bench: Bench) -> None:
     (made,) = bench.claim("a.png")
     with pytest.MonkeyPatch.context() as killing:
         killing.setattr(Publisher, "_discard", lambda _publisher, _folder: False)
-        bench.line.publisher.publish([done(made)])
+        bench.stages.publisher.publish([done(made)])
     before = bench.root.plans.read_bytes()
     bench.restart()
     bench.admission.recover()
@@ -251,7 +251,7 @@ def test_attempts_of_a_lost_index(bench: Bench) -> None:
     (made,) = bench.claim("a.png")
     made.attempts = 2
     bench.store.claimed([claimed_row(made)])
-    bench.line.publisher.publish([done(made)])
+    bench.stages.publisher.publish([done(made)])
     row = bench.store.get(made.id)
 
     assert row is not None
@@ -266,7 +266,7 @@ def test_closed_folder_of_a_claim(bench: Bench, monkeypatch: pytest.MonkeyPatch)
     def closed(_inbox: Path, _folder: str) -> int:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "sub")
 
-    monkeypatch.setattr("fluxdrop.intake.claim.open_folder", closed)
+    monkeypatch.setattr("fluxdrop.jobs.claim.open_folder", closed)
     bench.admission.recover()
     bench.admission.take()
 

@@ -20,7 +20,7 @@ from test_full_disk import fill
 
 import fluxdrop as package
 from fluxdrop.cli import app
-from fluxdrop.layout import Root
+from fluxdrop.files.layout import Root
 
 PICTURE = SAMPLES / "round_circle_01.png"
 MODEL = Path(package.__file__).parent / "models" / "round-or-angular" / "model.onnx"

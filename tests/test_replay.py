@@ -12,16 +12,16 @@ import jobs
 import pytest
 
 from fluxdrop.errors import FluxdropError
+from fluxdrop.files.layout import Root
 from fluxdrop.generate.request import GenerationRequest
-from fluxdrop.intake.claim import NewJob
-from fluxdrop.intake.requests import Requests
+from fluxdrop.jobs.claim import NewJob
 from fluxdrop.jobs.job import Job
-from fluxdrop.jobs.replay import plan_replay, request_replay
-from fluxdrop.jobs.requests import Start
 from fluxdrop.jobs.select import find_job
 from fluxdrop.jobs.store import Store
-from fluxdrop.layout import Root
 from fluxdrop.publish.publisher import Publisher
+from fluxdrop.requests.messages import Start
+from fluxdrop.requests.reader import Requests
+from fluxdrop.requests.replay import plan_replay, request_replay
 
 
 def publish(root: Root, *sources: str) -> list[str]:

@@ -13,7 +13,7 @@ from conftest import SAMPLES, Daemon, failures, files_below, fluxdrop, results, 
 from needs import needs_generation
 from PIL import Image
 
-from fluxdrop.layout import Root
+from fluxdrop.files.layout import Root
 from fluxdrop.resources import models_folder
 
 pytestmark = needs_generation

@@ -17,10 +17,11 @@ from conftest import fluxdrop, results, serving, started
 from desk import QUICK, Desk, done_job, nothing, rows
 
 from fluxdrop.errors import FluxdropError
-from fluxdrop.intake import requests
-from fluxdrop.intake.claim import new_job_id
-from fluxdrop.jobs.replay import plan_replay, request_replay
-from fluxdrop.jobs.requests import (
+from fluxdrop.files.layout import Root
+from fluxdrop.jobs.job_id import new_job_id
+from fluxdrop.jobs.store import Row
+from fluxdrop.requests import reader
+from fluxdrop.requests.messages import (
     MOST_JOBS,
     CancelRequest,
     ModelRequest,
@@ -31,9 +32,8 @@ from fluxdrop.jobs.requests import (
     ask_and_wait,
     ask_to_cancel,
 )
-from fluxdrop.jobs.store import Row
-from fluxdrop.jobs.submission import wait_for_replays
-from fluxdrop.layout import Root
+from fluxdrop.requests.replay import plan_replay, request_replay
+from fluxdrop.requests.submission import wait_for_replays
 from fluxdrop.resources import models_folder
 
 
@@ -140,7 +140,7 @@ def test_flood_of_one_user(root: Root, desk: Desk, flood: Request) -> None:
 
 def test_room_of_one_user(root: Root, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Replays for which their user has no room are done when there is some; until then they count as waiting."""
-    monkeypatch.setattr(requests, "_MOST", 50)
+    monkeypatch.setattr(reader, "_MOST", 50)
     first = done_job(root)
     for number in range(120):
         leave(root, ReplayRequest(first), f"20260101T000000-{number:08x}", user=12345)
@@ -170,7 +170,7 @@ def test_defect_over_one_request(
             raise error
         return plan_replay(root, row, **facts)
 
-    monkeypatch.setattr(requests, "plan_replay", failing)
+    monkeypatch.setattr(reader, "plan_replay", failing)
     desk.step()
 
     assert ["internal", None] == [kind_of_answer(root, name) for name in asked]
@@ -191,7 +191,7 @@ def test_trouble_over_one_request(
             raise OSError(number, os.strerror(number), "b.png")
         return plan_replay(root, row, **facts)
 
-    monkeypatch.setattr(requests, "plan_replay", failing)
+    monkeypatch.setattr(reader, "plan_replay", failing)
     with suppress(OSError):
         desk.step()
     kind = kind_of_answer(root, asked[0])

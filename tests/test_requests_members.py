@@ -15,12 +15,12 @@ from conftest import ends, failures, fluxdrop, results, serving
 from desk import QUICK, nothing, rows
 from members import MEMBER, as_member, folder_for_everybody, group_root, needs_root, umask
 
-from fluxdrop.intake.claim import new_job_id
-from fluxdrop.jobs.replay import plan_replay, request_replay
-from fluxdrop.jobs.requests import ModelRequest, ReplayRequest, ask_and_wait, ask_to_cancel
+from fluxdrop.files.layout import Root, holder
+from fluxdrop.jobs.job_id import new_job_id
 from fluxdrop.jobs.store import Row
-from fluxdrop.jobs.submission import submit_prompt, wait_for_jobs, wait_for_replays
-from fluxdrop.layout import Root, holder
+from fluxdrop.requests.messages import ModelRequest, ReplayRequest, ask_and_wait, ask_to_cancel
+from fluxdrop.requests.replay import plan_replay, request_replay
+from fluxdrop.requests.submission import submit_prompt, wait_for_jobs, wait_for_replays
 from fluxdrop.resources import models_folder
 
 

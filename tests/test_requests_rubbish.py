@@ -15,12 +15,12 @@ from conftest import failures, results, serving
 from desk import QUICK, Desk, done_job, nothing
 
 from fluxdrop.errors import FluxdropError
-from fluxdrop.intake.claim import new_job_id
-from fluxdrop.intake.refused import Refused
+from fluxdrop.files.layout import Root
 from fluxdrop.jobs.job import REQUEST, JobRequest
-from fluxdrop.jobs.requests import MOST_JOBS, CancelRequest, ReplayRequest, answer_to, ask
-from fluxdrop.jobs.submission import wait_for_replays
-from fluxdrop.layout import Root
+from fluxdrop.jobs.job_id import new_job_id
+from fluxdrop.requests.messages import MOST_JOBS, CancelRequest, ReplayRequest, answer_to, ask
+from fluxdrop.requests.refused import Refused
+from fluxdrop.requests.submission import wait_for_replays
 
 
 def request_file(root: Root, data: bytes) -> str:

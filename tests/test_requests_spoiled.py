@@ -12,10 +12,11 @@ import pytest
 from conftest import failures, fluxdrop, results
 from desk import QUICK, Desk, done_job
 
-from fluxdrop.intake.claim import FAULT, new_job_id, place
+from fluxdrop.files.layout import Root
+from fluxdrop.jobs.claim import FAULT, place
 from fluxdrop.jobs.job import REQUEST, TENSOR, JobRequest
-from fluxdrop.jobs.requests import ReplayRequest, answer_to, ask
-from fluxdrop.layout import Root
+from fluxdrop.jobs.job_id import new_job_id
+from fluxdrop.requests.messages import ReplayRequest, answer_to, ask
 from fluxdrop.resources import models_folder
 
 

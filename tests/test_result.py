@@ -12,10 +12,10 @@ import jsonschema
 import msgspec
 import pytest
 
-from fluxdrop.layout import Root
-from fluxdrop.publish import schema
+from fluxdrop.files.layout import Root
 from fluxdrop.publish.outcome import done
-from fluxdrop.publish.result import Result, decode, encode
+from fluxdrop.records import schema
+from fluxdrop.records.result import Result, decode, encode
 
 SCHEMA = json.loads(schema.FILE.read_bytes())
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
@@ -30,7 +30,7 @@ def record(root: Root, source: str, **options: Any) -> dict[str, Any]:
 
 
 def test_schema_is_made_of_the_classes() -> None:
-    """The schema in the package is what the classes make (python -m fluxdrop.publish.schema)."""
+    """The schema in the package is what the classes make (python -m fluxdrop.records.schema)."""
     assert schema.text() == schema.FILE.read_text()
 
 
@@ -174,7 +174,7 @@ def test_for_people_too(root: Root) -> None:
 
 MANY_THREADS = """
 import sys, threading
-from fluxdrop.publish.result import decode
+from fluxdrop.records.result import decode
 sys.setswitchinterval(1e-6)
 data = sys.stdin.buffer.read()
 barrier = threading.Barrier(8)

@@ -7,9 +7,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from fluxdrop.folders import open_folder
-from fluxdrop.intake.filesystem import filesystem_of, needs_polling
-from fluxdrop.intake.scan import scan
+from fluxdrop.files.filesystem import filesystem_of, needs_polling
+from fluxdrop.files.folders import open_folder
+from fluxdrop.jobs.input_names import scan
 
 
 def fill(folder: Path, *paths: str) -> Path:

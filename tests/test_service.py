@@ -17,7 +17,7 @@ from conftest import PATIENCE, ends, every_file, failures, fluxdrop, results
 from needs import needs_julia
 from systemd_machine import Machine, machine
 
-from fluxdrop.layout import Root
+from fluxdrop.files.layout import Root
 from fluxdrop.resources import systemd_folder
 
 needs_analyze = pytest.mark.skipif(

@@ -16,12 +16,12 @@ from conftest import PATIENCE
 from needs import JULIA, needs_julia
 from numpy.typing import NDArray
 
-from fluxdrop.child import CallFailed
 from fluxdrop.config import Settings
 from fluxdrop.predict.compiler.graph_file import Graph
 from fluxdrop.predict.worker import Worker
-from fluxdrop.shared import SharedMemory
-from fluxdrop.wire import Kind, pack_head
+from fluxdrop.processes.child import CallFailed
+from fluxdrop.processes.shared_memory import SharedMemory
+from fluxdrop.processes.wire import FrameKind, pack_head
 
 SUM = """
 import mmap, numpy, sys
@@ -44,7 +44,7 @@ def identity() -> Iterator[Worker]:
     assert JULIA is not None
     worker = Worker(Settings(), JULIA)
     try:
-        worker.call(Kind.LOAD, IDENTITY, expect=Kind.LOADED, timeout=PATIENCE)
+        worker.call(FrameKind.LOAD, IDENTITY, expect=FrameKind.LOADED, timeout=PATIENCE)
         yield worker
     finally:
         worker.stop()
@@ -124,7 +124,9 @@ def test_more_than_there_is(shares: bool, room: int, monkeypatch: pytest.MonkeyP
         head = pack_head(batch_of(9))
 
         with pytest.raises(CallFailed, match=rf"bytes, and the shared memory {room}") as caught:
-            worker.call(Kind.PREDICT_SHARED, head, expect=Kind.PREDICTION, timeout=PATIENCE)
+            worker.call(
+                FrameKind.PREDICT_SHARED, head, expect=FrameKind.PREDICTION, timeout=PATIENCE
+            )
 
         assert "input" == caught.value.kind
         assert np.array_equal(batch_of(2), worker.predict(batch_of(2), PATIENCE))

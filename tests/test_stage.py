@@ -1,4 +1,4 @@
-"""The policy of `fluxdrop.service.stage` for what goes wrong over an item, row by row."""
+"""The policy of `fluxdrop.service.stages.stage` for what goes wrong over an item, row by row."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import pytest
 from stages import Clock, Number, Numbers, Once, Together, context_of, run_stage
 from station import events
 
-from fluxdrop.child import ChildDied
 from fluxdrop.errors import FluxdropError, Outage, internal
-from fluxdrop.layout import Root
+from fluxdrop.files.layout import Root
+from fluxdrop.processes.child import ChildDied
 from fluxdrop.service.shutdown import Stopping
-from fluxdrop.service.stage import Batch, Stage
+from fluxdrop.service.stages.stage import Batch, Stage
 
 PASSING = {
     "full": OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),

@@ -1,4 +1,4 @@
-"""What `fluxdrop.service.stage` makes of a handler that fails before its first item, between items and at its end."""
+"""A stage whose handler fails before its first item, between items and at its end."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from stages import Clock, Number, Numbers, Once, context_of, run_stage
 
 from fluxdrop.errors import FluxdropError, Outage
-from fluxdrop.service.stage import Stage
+from fluxdrop.service.stages.stage import Stage
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 DOWN = Outage("The engine does not start", kind="worker")

@@ -21,13 +21,13 @@ import pytest
 from conftest import SAMPLES, environment, fluxdrop, serving
 from rich.cells import cell_len
 
-from fluxdrop.cli.overview import overview
-from fluxdrop.intake.claim import new_job_id
-from fluxdrop.jobs.requests import SUFFIX
+from fluxdrop.files.layout import Root, RootLock
+from fluxdrop.jobs.job_id import new_job_id
+from fluxdrop.jobs.overview import overview
 from fluxdrop.jobs.store import Row, Store
-from fluxdrop.layout import Root, RootLock
-from fluxdrop.moments import now, rfc3339
-from fluxdrop.service.heartbeat import Beat, Current, Heartbeat
+from fluxdrop.requests.messages import SUFFIX
+from fluxdrop.service.reporting.heartbeat import Beat, Current, Heartbeat
+from fluxdrop.timestamps import now, rfc3339
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 NORMAL = [

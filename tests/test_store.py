@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from fluxdrop.errors import FluxdropError
-from fluxdrop.jobs.store import Row, Store, Wanted
+from fluxdrop.jobs.store import JobFilter, Row, Store
 from fluxdrop.jobs.tables import SCHEMA_VERSION
 
 
@@ -129,7 +129,7 @@ def test_fresh_until_filled(tmp_path: Path) -> None:
         store.fill([row("a", "done", model="m")])
     with opened(tmp_path) as store:
         seen.append(store.fresh)
-        models = [found.model for found in store.select(Wanted())]
+        models = [found.model for found in store.select(JobFilter())]
 
     assert ([True, True, False], [None, "m"]) == (seen, models)
 
@@ -139,7 +139,7 @@ def test_rows_that_sqlite_does_not_take(tmp_path: Path) -> None:
     odd = [row("b", "done", attempts=2**64), row("c", "done", label="\ud800"), row("d", "odd")]
     with opened(tmp_path) as store:
         refused = store.fill([row("a", "done"), *odd, row("e", "done")])
-        entered = store.select(Wanted())
+        entered = store.select(JobFilter())
 
         assert (odd, ["e", "a"], False) == (refused, [one.id for one in entered], store.fresh)
 
@@ -174,12 +174,12 @@ def test_older_index(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "jobs.sqlite3")) as db:
         db.executescript(OLDEST)
     with opened(tmp_path, read_only=True) as store:
-        before = store.select(Wanted())
+        before = store.select(JobFilter())
     with opened(tmp_path) as store:
         was_fresh = store.fresh
         store.fill([row("a", "done", model="m")])
     with opened(tmp_path, read_only=True) as store:
-        (after,) = store.select(Wanted(model="m"))
+        (after,) = store.select(JobFilter(model="m"))
 
     assert (True, ["a"], [None]) == (was_fresh, [old.id for old in before], [before[0].model])
     assert (2, "m", {"claimed": 0, "done": 1, "failed": 0}) == (

@@ -10,7 +10,7 @@ import pytest
 from test_store import opened, row
 
 from fluxdrop.errors import FluxdropError
-from fluxdrop.jobs.store import Wanted
+from fluxdrop.jobs.store import JobFilter
 
 MISSING = ["DROP TABLE jobs", "DROP TABLE counts", "ALTER TABLE jobs DROP COLUMN model"]
 NO_JOBS = [
@@ -57,4 +57,4 @@ def test_damage_that_is_met_while_reading(tmp_path: Path) -> None:
         pytest.raises(FluxdropError, match=r"jobs\.sqlite3 cannot be used"),
         opened(tmp_path, read_only=True) as store,
     ):
-        store.select(Wanted())
+        store.select(JobFilter())

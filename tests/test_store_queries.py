@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fluxdrop.jobs.store import Row, Store, Wanted
+from fluxdrop.jobs.store import JobFilter, Row, Store
 
 
 def row(job: str, state: str = "claimed", **facts: object) -> Row:
@@ -93,22 +93,22 @@ SELECTED = [
 @pytest.mark.parametrize(
     ("wanted", "expected"),
     [
-        (Wanted(), "dcba"),
-        (Wanted(state="done"), "dca"),
-        (Wanted(since=datetime(2026, 1, 2, tzinfo=UTC)), "dcb"),
-        (Wanted(since=datetime(2026, 1, 2, 0, 0, 1, tzinfo=UTC)), "dc"),
-        (Wanted(name="cat.*"), "a"),
-        (Wanted(name="*cat*"), "dba"),
-        (Wanted(name="sub/cat"), "d"),
-        (Wanted(name="*error*"), ""),
-        (Wanted(name="dog-2.jpg"), "b"),
-        (Wanted(label="round"), "ca"),
-        (Wanted(label="round", model="new"), "c"),
-        (Wanted(replays=False), "dba"),
-        (Wanted(model="%"), ""),
+        (JobFilter(), "dcba"),
+        (JobFilter(state="done"), "dca"),
+        (JobFilter(since=datetime(2026, 1, 2, tzinfo=UTC)), "dcb"),
+        (JobFilter(since=datetime(2026, 1, 2, 0, 0, 1, tzinfo=UTC)), "dc"),
+        (JobFilter(name="cat.*"), "a"),
+        (JobFilter(name="*cat*"), "dba"),
+        (JobFilter(name="sub/cat"), "d"),
+        (JobFilter(name="*error*"), ""),
+        (JobFilter(name="dog-2.jpg"), "b"),
+        (JobFilter(label="round"), "ca"),
+        (JobFilter(label="round", model="new"), "c"),
+        (JobFilter(replays=False), "dba"),
+        (JobFilter(model="%"), ""),
     ],
 )
-def test_select(tmp_path: Path, wanted: Wanted, expected: str) -> None:
+def test_select(tmp_path: Path, wanted: JobFilter, expected: str) -> None:
     """Jobs are chosen by all that is asked for, and come newest first."""
     with opened(tmp_path) as store:
         store.finished(SELECTED)

@@ -14,17 +14,18 @@ import jobs
 import pytest
 
 from fluxdrop.errors import FluxdropError
-from fluxdrop.intake.claim import make_place, new_job_id
+from fluxdrop.files.layout import Root, RootLock
+from fluxdrop.jobs.claim import make_place
+from fluxdrop.jobs.job_id import new_job_id
 from fluxdrop.jobs.store import Row, Store
-from fluxdrop.jobs.submission import (
+from fluxdrop.requests.submission import (
     Submitted,
     submit_file,
     submit_prompt,
     wait_for,
     wait_for_jobs,
 )
-from fluxdrop.layout import Root, RootLock
-from fluxdrop.moments import now
+from fluxdrop.timestamps import now
 
 
 def written(path: Path, text: str = "x") -> Path:

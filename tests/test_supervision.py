@@ -15,8 +15,8 @@ from misbehaving import julia_that, julia_that_once
 from needs import needs_generation, needs_julia
 from stages import Number, Numbers
 
-from fluxdrop.layout import Root
-from fluxdrop.service.stage import Context, Stage
+from fluxdrop.files.layout import Root
+from fluxdrop.service.stages.stage import Context, Stage
 
 PICTURES = 6
 

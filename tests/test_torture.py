@@ -12,8 +12,8 @@ import pytest
 from conftest import PATIENCE, ends, failures, fluxdrop, results, serving, started
 from torture import Campaign, campaigns, torture, what_is_here
 
-from fluxdrop import faults
-from fluxdrop.layout import Root
+from fluxdrop import failpoints
+from fluxdrop.files.layout import Root
 
 SEED = "fluxdrop"
 SETTINGS = {"engine": "onnxruntime", "settle_seconds": 0.1}
@@ -27,19 +27,19 @@ def test_campaigns_are_complete() -> None:
 
     assert sum(campaign.kills for campaign in CAMPAIGNS) >= 300
     if all(what_is_here().values()):
-        assert set(faults.POINTS) == points
+        assert set(failpoints.POINTS) == points
 
 
 def test_every_point_is_named_once() -> None:
     """The list of points is what the code passes, each at one place."""
-    package = Path(faults.__file__).parent
+    package = Path(failpoints.__file__).parent
     passed = [
         name
         for path in package.rglob("*.py")
         for name in re.findall(r'faults\.point\("([^"]+)"\)', path.read_text())
     ]
 
-    assert sorted(faults.POINTS) == sorted(passed)
+    assert sorted(failpoints.POINTS) == sorted(passed)
 
 
 @pytest.mark.parametrize("campaign", CAMPAIGNS, ids=lambda campaign: campaign.name)

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 from stages import Number, Numbers
 
-from fluxdrop import turns
-from fluxdrop.service.stage import Context, Stage
-from fluxdrop.turns import turn, waiting
+from fluxdrop.files import io_lock
+from fluxdrop.files.io_lock import hold_io_lock, release_io_lock
+from fluxdrop.service.stages.stage import Context, Stage
 
 
 @pytest.fixture
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """However busy the machine is, nobody goes on without a turn."""
-    monkeypatch.setattr(turns, "_LONGEST_WAIT_SECONDS", 60.0)
+    monkeypatch.setattr(io_lock, "_LONGEST_WAIT_SECONDS", 60.0)
 
 
 @contextmanager
@@ -37,7 +37,7 @@ def test_one_has_the_turn_at_a_time() -> None:
 
     def work() -> None:
         for number in range(100):
-            with turn():
+            with hold_io_lock():
                 inside.append(number)
                 found.append(len(inside))
                 inside.pop()
@@ -55,10 +55,10 @@ def test_a_long_turn_holds_up_nobody() -> None:
     order: list[str] = []
 
     def other() -> None:
-        with turn(), waiting():
+        with hold_io_lock(), release_io_lock():
             order.append("other")
 
-    with turn():
+    with hold_io_lock():
         for _ in range(2):
             with in_a_thread(other):
                 pass
@@ -68,18 +68,18 @@ def test_a_long_turn_holds_up_nobody() -> None:
 
 @pytest.mark.usefixtures("patience")
 def test_who_waits_lets_others_have_the_turn() -> None:
-    """Within `waiting` another thread gets the turn, and keeps it until it is done."""
+    """Within `release_io_lock` another thread gets the turn, and keeps it until it is done."""
     begun, end = threading.Event(), threading.Event()
     order: list[str] = []
 
     def other() -> None:
-        with turn():
+        with hold_io_lock():
             begun.set()
             end.wait()
             order.append("other")
 
-    with turn(), in_a_thread(other):
-        with waiting():
+    with hold_io_lock(), in_a_thread(other):
+        with release_io_lock():
             begun.wait()
             end.set()
         order.append("first")
@@ -94,7 +94,7 @@ def test_a_full_stage_lets_others_have_the_turn(tmp_path: Path) -> None:
     handler = Numbers(done.append)
     stage = Stage(handler, Context(tmp_path), limit=1, takes_turns=True)
     stage.start()
-    with turn():
+    with hold_io_lock():
         for number in numbers:
             stage.put(number)
     assert stage.finish(timeout=60)

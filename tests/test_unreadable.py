@@ -11,8 +11,8 @@ import pytest
 from conftest import PATIENCE, SAMPLES, environment, failures, results
 from rights import without_rights
 
-from fluxdrop.intake.fault import Fault, read_fault
-from fluxdrop.layout import Root
+from fluxdrop.files.layout import Root
+from fluxdrop.jobs.fault import Fault, read_fault
 
 SOMEBODY = 12345
 

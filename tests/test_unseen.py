@@ -16,7 +16,7 @@ from conftest import environment
 from members import root_for_everybody
 from published import done, publish
 
-from fluxdrop.layout import Root
+from fluxdrop.files.layout import Root
 
 NOBODY = 65534
 # The packages may lie where that user cannot read: they are loaded before.

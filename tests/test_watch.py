@@ -10,7 +10,7 @@ import pytest
 from station import Station, events
 
 from fluxdrop.config import Settings
-from fluxdrop.layout import Root
+from fluxdrop.files.layout import Root
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
@@ -104,7 +104,7 @@ import os, sys, threading
 from pathlib import Path
 from fluxdrop.config import Settings
 from fluxdrop.intake.intake import Intake
-from fluxdrop.layout import Root
+from fluxdrop.files.layout import Root
 
 claims = []
 intake = Intake(Root(Path(sys.argv[1])), Settings(), claims.append, lambda _: True)

@@ -16,16 +16,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
-from fluxdrop import wire
-from fluxdrop.wire import DeadlineExceeded, Frame, Kind, Pipe, PipeClosed, WireError
+from fluxdrop.processes import wire
+from fluxdrop.processes.wire import DeadlineExceeded, Frame, FrameKind, Pipe, PipeClosed, WireError
 
 SMALL_BUFFER = 4096
-KINDS = st.sampled_from(Kind)
+KINDS = st.sampled_from(FrameKind)
 REQUESTS = st.integers(0, 2**64 - 1)
 
 
 def header(
-    magic: bytes = b"FXDP", version: int = 1, kind: int = Kind.PING, length: int = 0
+    magic: bytes = b"FXDP", version: int = 1, kind: int = FrameKind.PING, length: int = 0
 ) -> bytes:
     """The header of a frame with request id 7."""
     return struct.pack("<4sHHQQ", magic, version, kind, 7, length)
@@ -63,7 +63,7 @@ def received(data: bytes) -> Frame:
 
 
 @given(kind=KINDS, request=REQUESTS, parts=st.lists(st.binary(max_size=600), max_size=4))
-def test_round_trip(kind: Kind, request: int, parts: list[bytes]) -> None:
+def test_round_trip(kind: FrameKind, request: int, parts: list[bytes]) -> None:
     """A frame of any kind, id and payload arrives as it was sent, its parts in a row."""
     with two_ends() as (here, there):
         here.send(kind, request, *parts, timeout=5)
@@ -99,15 +99,15 @@ def test_large_both_ways() -> None:
 
         def echo() -> None:
             frame = there.receive(timeout=30)
-            there.send(Kind.PONG, frame.request, bytes(frame.payload), timeout=30)
+            there.send(FrameKind.PONG, frame.request, bytes(frame.payload), timeout=30)
 
         other = threading.Thread(target=echo)
         other.start()
-        here.send(Kind.PING, 3, payload, timeout=30)
+        here.send(FrameKind.PING, 3, payload, timeout=30)
         frame = here.receive(timeout=30)
         other.join()
 
-    assert (Kind.PONG, 3) == (frame.kind, frame.request)
+    assert (FrameKind.PONG, 3) == (frame.kind, frame.request)
     assert payload == frame.payload
 
 
@@ -179,7 +179,7 @@ def test_any_stream(stream: bytes, cut: int) -> None:
 def is_header(data: bytes) -> bool:
     """Whether *data* is a header of the protocol, as docs/protocol.md has it."""
     magic, version, kind, _, length = struct.unpack("<4sHHQQ", data)
-    return magic == b"FXDP" and version == 1 and kind in set(Kind) and length <= 2**30
+    return magic == b"FXDP" and version == 1 and kind in set(FrameKind) and length <= 2**30
 
 
 def length_of(data: bytes) -> int:
@@ -192,7 +192,7 @@ def test_oversized_payload_is_not_sent() -> None:
     quarter = bytes(wire.MAX_PAYLOAD // 4)
     with two_ends() as (here, there):
         with pytest.raises(WireError, match="over the limit"):
-            here.send(Kind.PING, 1, quarter, quarter, quarter, quarter, b"x")
+            here.send(FrameKind.PING, 1, quarter, quarter, quarter, quarter, b"x")
         here.close()
 
         with pytest.raises(PipeClosed, match="the pipe is closed"):
@@ -211,10 +211,12 @@ def test_nobody_reads() -> None:
         there.close()
 
         with pytest.raises(PipeClosed, match="the pipe is closed"):
-            here.send(Kind.PING, 1, timeout=5)
+            here.send(FrameKind.PING, 1, timeout=5)
 
 
-@pytest.mark.parametrize("act", [lambda p: p.send(Kind.STOP, 0), lambda p: p.receive(timeout=5)])
+@pytest.mark.parametrize(
+    "act", [lambda p: p.send(FrameKind.STOP, 0), lambda p: p.receive(timeout=5)]
+)
 def test_closed_on_this_side(act: Callable[[Pipe], object]) -> None:
     """A pipe that was closed, even twice, says so, and touches no descriptor that is somebody
     else's by now.
@@ -240,13 +242,13 @@ def test_receive_deadline(begun: bytes) -> None:
 def test_send_deadline() -> None:
     """An end that takes no more is DeadlineExceeded."""
     with two_ends() as (here, _there), pytest.raises(DeadlineExceeded):
-        here.send(Kind.PING, 1, bytes(SMALL_BUFFER * 20), timeout=0.02)
+        here.send(FrameKind.PING, 1, bytes(SMALL_BUFFER * 20), timeout=0.02)
 
 
 @pytest.mark.parametrize(
     "act",
     [
-        lambda pipe, hook: pipe.send(Kind.PING, 1, bytes(SMALL_BUFFER * 20), wait_hook=hook),
+        lambda pipe, hook: pipe.send(FrameKind.PING, 1, bytes(SMALL_BUFFER * 20), wait_hook=hook),
         lambda pipe, hook: pipe.receive(wait_hook=hook),
     ],
     ids=["send", "receive"],

@@ -29,12 +29,12 @@ from rich.progress import Progress
 from stream import Stream
 
 from fluxdrop.errors import FluxdropError
-from fluxdrop.faults import POINTS
-from fluxdrop.jobs.danger import MOST_DEATHS, count_deaths, deaths
-from fluxdrop.jobs.replay import plan_replay, request_replay
-from fluxdrop.jobs.requests import ModelRequest, ask_and_wait
+from fluxdrop.failpoints import POINTS
+from fluxdrop.files.layout import Root, holder
+from fluxdrop.jobs.crash_suspects import MOST_DEATHS, count_deaths, deaths
 from fluxdrop.jobs.store import Store
-from fluxdrop.layout import Root, holder
+from fluxdrop.requests.messages import ModelRequest, ask_and_wait
+from fluxdrop.requests.replay import plan_replay, request_replay
 
 _PR_SET_CHILD_SUBREAPER = 36
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import SAMPLES, fluxdrop
 
-from fluxdrop.layout import Root
+from fluxdrop.files.layout import Root
 from fluxdrop.resources import models_folder
 
 NOBODY = 65534

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from fluxdrop import quiet as quiet
+from fluxdrop import telemetry as telemetry
 
 __version__ = "0.1.0"

@@ -15,11 +15,11 @@ from typing import Annotated, Any, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from fluxdrop import durable
 from fluxdrop.errors import FluxdropError
-from fluxdrop.jobs.regular import open_given
-from fluxdrop.layout import Root
-from fluxdrop.passing import remedy_of
+from fluxdrop.files import durable
+from fluxdrop.files.layout import Root
+from fluxdrop.files.regular import open_given
+from fluxdrop.files.transient import remedy_of
 
 FILE = "fluxdrop.toml"
 PREFIX = "FLUXDROP_"

@@ -15,7 +15,7 @@ from typing import Any, TextIO
 
 import structlog
 
-from fluxdrop import durable
+from fluxdrop.files import durable
 
 _FILE_BYTES = 10_000_000
 _FILES = 5

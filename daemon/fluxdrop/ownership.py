@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 from fluxdrop import config
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
-from fluxdrop.intake.filesystem import filesystem_of
-from fluxdrop.layout import Root
+from fluxdrop.files.filesystem import filesystem_of
+from fluxdrop.files.layout import Root
 
 _OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _MOST_NAMED = 3
@@ -33,7 +33,7 @@ _WITHOUT_OWNERS = frozenset(
 )
 
 
-class Fault(NamedTuple):
+class OwnershipFault(NamedTuple):
     """What is wrong with *path*: a predicate, and the command that mends it."""
 
     path: Path
@@ -57,7 +57,7 @@ def load_trusted(root: Root, flags: Mapping[str, Any]) -> Settings:
     return settings
 
 
-def _before_settings(root: Root) -> Iterator[Fault]:
+def _before_settings(root: Root) -> Iterator[OwnershipFault]:
     """What keeps the settings from being believed; with it all else that is wrong, to be mended at once."""
     faults = list(of_settings(root))
     yield from faults
@@ -106,7 +106,7 @@ def _folders(folder: Path) -> list[Path]:
     return [path for path in _entries(folder) if path.is_dir() and not path.is_symlink()]
 
 
-def refuse(root: Root, faults: Iterable[Fault]) -> None:
+def refuse(root: Root, faults: Iterable[OwnershipFault]) -> None:
     """Raise FluxdropError for *faults* in *root*, if there are any."""
     try:
         found = list(faults)
@@ -125,13 +125,13 @@ def refuse(root: Root, faults: Iterable[Fault]) -> None:
     )
 
 
-def faults_of(root: Root, user: int) -> Iterator[Fault]:
+def faults_of(root: Root, user: int) -> Iterator[OwnershipFault]:
     """What *user* would refuse when it serves *root*."""
     yield from of_settings(root, user)
     yield from of_state(root, user)
 
 
-def of_settings(root: Root, user: int | None = None) -> Iterator[Fault]:
+def of_settings(root: Root, user: int | None = None) -> Iterator[OwnershipFault]:
     """What is wrong with the folder *root* and fluxdrop.toml; *user* serves, this process's by
     default. Raises OSError.
     """
@@ -142,7 +142,7 @@ def of_settings(root: Root, user: int | None = None) -> Iterator[Fault]:
     yield from _faults(root.path / config.FILE, user)
 
 
-def of_state(root: Root, user: int | None = None) -> Iterator[Fault]:
+def of_state(root: Root, user: int | None = None) -> Iterator[OwnershipFault]:
     """What is wrong with .fluxdrop/ and what lies in it, as in `of_settings`.
 
     Not looked at is what lies in a job's folder: an input belongs to whoever dropped it.
@@ -158,7 +158,7 @@ def of_state(root: Root, user: int | None = None) -> Iterator[Fault]:
                 yield from _faults(below, user)
 
 
-def of_code(folder: Path) -> Iterator[Fault]:
+def of_code(folder: Path) -> Iterator[OwnershipFault]:
     """What lets anybody but root and this process's user change the code in *folder*: there, or by
     putting another folder in the place of it or of one of its parents. Raises OSError.
     """
@@ -194,12 +194,12 @@ def _tree(folder: Path) -> Iterator[Path]:
         yield from (Path(current, name) for name in sorted([*folders, *files]))
 
 
-def _faults_below(folder: Path, user: int | None) -> Iterator[Fault]:
+def _faults_below(folder: Path, user: int | None) -> Iterator[OwnershipFault]:
     for path in _tree(folder.resolve() if folder.is_symlink() else folder):
         yield from _faults(path, user)
 
 
-def _faults(path: Path, user: int | None, allowed: int = 0) -> Iterator[Fault]:
+def _faults(path: Path, user: int | None, allowed: int = 0) -> Iterator[OwnershipFault]:
     """What is wrong with *path* itself, and with what it leads to if it is a symlink; *allowed* are
     mode bits that are no fault. Nothing is with one that is not there.
     """
@@ -216,19 +216,19 @@ def _faults(path: Path, user: int | None, allowed: int = 0) -> Iterator[Fault]:
     # With an ACL the group's bits are its mask: the most that anybody whom it names may do.
     if status.st_mode & _OTHERS & ~allowed:
         who = "everybody" if status.st_mode & stat.S_IWOTH & ~allowed else _group(status.st_gid)
-        yield Fault(
+        yield OwnershipFault(
             path,
             f"may be written by {who} (mode {stat.S_IMODE(status.st_mode):04o})",
             f"chmod go-w {quoted}",
         )
     elif stat.S_ISDIR(status.st_mode) and not allowed and _gives_write(path):
         says = "has a default ACL by which others may write what is made in it"
-        yield Fault(path, says, f"setfacl --remove-default {quoted}")
+        yield OwnershipFault(path, says, f"setfacl --remove-default {quoted}")
 
 
-def _owned_by_another(path: Path, status: os.stat_result, user: int) -> Iterator[Fault]:
+def _owned_by_another(path: Path, status: os.stat_result, user: int) -> Iterator[OwnershipFault]:
     if status.st_uid not in (0, user):
-        yield Fault(
+        yield OwnershipFault(
             path,
             f"belongs to user {_user(status.st_uid)}",
             f"chown --no-dereference {_user(user)} {shlex.quote(str(path))}",
@@ -246,7 +246,7 @@ def _gives_write(folder: Path) -> bool:
     return any(bits and (tag == _ACL_OTHER or (tag in named and masked)) for tag, bits in entries)
 
 
-def _remedy(root: Root, faults: list[Fault]) -> str:
+def _remedy(root: Root, faults: list[OwnershipFault]) -> str:
     filesystem = filesystem_of(root.path)
     # What FUSE holds keeps owners only where it is told to (ntfs-3g(8), permissions), mostly.
     if filesystem in _WITHOUT_OWNERS or filesystem.startswith("fuse"):

@@ -26,12 +26,13 @@ def cancel(
     from contextlib import closing
 
     from fluxdrop.cli.progress import spinner
-    from fluxdrop.cli.records import print_rows, row_as_dict
+    from fluxdrop.cli.records import print_rows
     from fluxdrop.errors import FluxdropError
-    from fluxdrop.jobs.requests import ask_to_cancel
+    from fluxdrop.files.layout import find_root
+    from fluxdrop.jobs.row_facts import row_as_dict
     from fluxdrop.jobs.store import Store
-    from fluxdrop.jobs.submission import wait_for_jobs
-    from fluxdrop.layout import find_root
+    from fluxdrop.requests.messages import ask_to_cancel
+    from fluxdrop.requests.submission import wait_for_jobs
 
     served = find_root(root)
     with closing(Store(served.database, read_only=True)) as store:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from fluxdrop.doctor.finding import Check, Finding
-    from fluxdrop.layout import Root
+    from fluxdrop.files.layout import Root
 
 _MARKS = {"ok": ("✓", "green"), "note": ("-", "yellow"), "broken": ("✗", "red")}
 _INDENT = 18

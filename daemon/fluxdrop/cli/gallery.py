@@ -10,8 +10,8 @@ from fluxdrop.cli.options import JsonOption, RootOption, print_json
 def gallery(root: RootOption = None, json_output: JsonOption = False) -> None:
     """Make outputs/index.html anew from the results there are; what was deleted goes from it."""
     from fluxdrop.cli.progress import spinner
+    from fluxdrop.files.layout import find_root
     from fluxdrop.gallery.gallery import Gallery, page_of
-    from fluxdrop.layout import find_root
     from fluxdrop.ownership import narrow_umask
 
     narrow_umask()

@@ -27,7 +27,7 @@ def init(
 
     from fluxdrop import ownership
     from fluxdrop.errors import FluxdropError
-    from fluxdrop.layout import Root
+    from fluxdrop.files.layout import Root
 
     if user is not None and group is None:
         raise FluxdropError("--user goes with --group", hint="Give both.")

@@ -30,13 +30,14 @@ def jobs(
     """List jobs, the newest first."""
     from contextlib import closing
 
-    from fluxdrop.cli.records import print_rows, row_as_dict
-    from fluxdrop.jobs.store import Store, Wanted
-    from fluxdrop.layout import find_root
-    from fluxdrop.moments import parse_since
+    from fluxdrop.cli.records import print_rows
+    from fluxdrop.files.layout import find_root
+    from fluxdrop.jobs.row_facts import row_as_dict
+    from fluxdrop.jobs.store import JobFilter, Store
+    from fluxdrop.timestamps import parse_since
 
     served = find_root(root)
-    wanted = Wanted(state, parse_since(since) if since else None, name, label, model)
+    wanted = JobFilter(state, parse_since(since) if since else None, name, label, model)
     with closing(Store(served.database, read_only=True)) as store:
         rows = store.select(wanted, limit or -1)
     if json_output:

@@ -55,7 +55,7 @@ def add(
 ) -> None:
     """Add an image classifier, after proving that it runs and, if it is ONNX, agrees with onnxruntime."""
     from fluxdrop.cli.progress import spinner
-    from fluxdrop.layout import find_root
+    from fluxdrop.files.layout import find_root
     from fluxdrop.logs import configure
     from fluxdrop.ownership import narrow_umask
     from fluxdrop.predict.library import add_model
@@ -210,12 +210,12 @@ def use(
 
     from fluxdrop.cli.progress import spinner
     from fluxdrop.config import choose_model
-    from fluxdrop.jobs.requests import ModelRequest, ask_and_wait
-    from fluxdrop.layout import find_root, holder
+    from fluxdrop.files.layout import find_root, holder
     from fluxdrop.logs import configure
     from fluxdrop.ownership import narrow_umask
     from fluxdrop.predict.bundle import load_installed
     from fluxdrop.predict.choose import open_engine
+    from fluxdrop.requests.messages import ModelRequest, ask_and_wait
 
     configure("error")
     served = find_root(root)
@@ -241,7 +241,7 @@ def compile_model(
     json_output: JsonOption = False,
 ) -> None:
     """Compile a model to the graph file that julia/flux_model.jl and the worker read."""
-    from fluxdrop.durable import write
+    from fluxdrop.files.durable import write
     from fluxdrop.predict.compiler.compile import compile_bundle
 
     served = optional_root(root)

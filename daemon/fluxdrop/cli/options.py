@@ -11,7 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from fluxdrop.config import Settings
-    from fluxdrop.layout import Root
+    from fluxdrop.files.layout import Root
     from fluxdrop.predict.bundle import Bundle
 
 RootOption = Annotated[
@@ -43,7 +43,7 @@ def print_json(value: Any) -> None:
 
 def optional_root(given: Path | None) -> Root | None:
     """The root that is meant, where there is one; None where none is given and none is here."""
-    from fluxdrop.layout import Root, find_root
+    from fluxdrop.files.layout import Root, find_root
 
     if given is not None or os.environ.get("FLUXDROP_ROOT") or Root(Path.cwd()).inbox.is_dir():
         return find_root(given)

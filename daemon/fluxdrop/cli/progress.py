@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fluxdrop.service.heartbeat import Current
+    from fluxdrop.service.reporting.heartbeat import Current
 
 
 @contextmanager

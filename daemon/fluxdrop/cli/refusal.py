@@ -10,11 +10,11 @@ import traceback
 from itertools import pairwise
 from pathlib import Path
 
-from fluxdrop import durable
 from fluxdrop.errors import FluxdropError
-from fluxdrop.intake.claim import new_job_id
-from fluxdrop.layout import Root, find_root
-from fluxdrop.passing import remedy_of
+from fluxdrop.files import durable
+from fluxdrop.files.layout import Root, find_root
+from fluxdrop.files.transient import remedy_of
+from fluxdrop.jobs.job_id import new_job_id
 
 REFUSED = 2
 DEFECT = 70

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fluxdrop.errors import FluxdropError
-    from fluxdrop.jobs.drift import Drift, Verdict
-    from fluxdrop.jobs.replay import Replay
-    from fluxdrop.jobs.store import Row, Wanted
-    from fluxdrop.layout import Root
+    from fluxdrop.files.layout import Root
+    from fluxdrop.jobs.store import JobFilter, Row
+    from fluxdrop.records.drift import Drift, Verdict
+    from fluxdrop.requests.replay import Replay
 
 
 def replay(
@@ -60,11 +60,11 @@ def replay(
     """Do jobs again, as new jobs with the recorded parameters and seed; nothing is overwritten."""
     from fluxdrop.cli.progress import steps_bar
     from fluxdrop.errors import FluxdropError
-    from fluxdrop.jobs.replay import plan_replay, request_replay
-    from fluxdrop.jobs.store import Wanted
-    from fluxdrop.layout import find_root, holder
-    from fluxdrop.moments import parse_since
+    from fluxdrop.files.layout import find_root, holder
+    from fluxdrop.jobs.store import JobFilter
     from fluxdrop.predict.bundle import installed_folder
+    from fluxdrop.requests.replay import plan_replay, request_replay
+    from fluxdrop.timestamps import parse_since
 
     served = find_root(root)
     if not (jobs or everything or failed or since):
@@ -77,7 +77,7 @@ def replay(
         )
     if model is not None:
         installed_folder(model, served.models)
-    wanted = Wanted("failed" if failed else None, parse_since(since) if since else None)
+    wanted = JobFilter("failed" if failed else None, parse_since(since) if since else None)
     planned: list[Replay] = []
     refused: dict[str, FluxdropError] = {}
     with steps_bar("Reading") as moved:
@@ -111,7 +111,7 @@ def replay(
         raise typer.Exit(1)
 
 
-def _chosen(root: Root, jobs: Sequence[str], wanted: Wanted) -> list[Row]:
+def _chosen(root: Root, jobs: Sequence[str], wanted: JobFilter) -> list[Row]:
     """The jobs that are named, or all, as far as they are *wanted*; oldest first, each once."""
     from contextlib import closing
 
@@ -135,7 +135,7 @@ def _chosen(root: Root, jobs: Sequence[str], wanted: Wanted) -> list[Row]:
 def _tell(root: Root, planned: Sequence[Replay], asked: Sequence[str], json_output: bool) -> None:
     from itertools import zip_longest
 
-    from fluxdrop.layout import holder
+    from fluxdrop.files.layout import holder
 
     pairs = list(zip_longest(asked, planned))
     if json_output:
@@ -156,7 +156,7 @@ def _ended(root: Root, asked: Sequence[str]) -> list[Row | None]:
     """How each ended; what was refused is told, and None."""
     from fluxdrop.cli.progress import steps_bar
     from fluxdrop.jobs.store import Row
-    from fluxdrop.jobs.submission import wait_for_replays
+    from fluxdrop.requests.submission import wait_for_replays
 
     with steps_bar("Replaying") as moved:
         ended = wait_for_replays(
@@ -171,7 +171,8 @@ def _ended(root: Root, asked: Sequence[str]) -> list[Row | None]:
 
 
 def _await(root: Root, asked: Sequence[str], json_output: bool) -> bool:
-    from fluxdrop.cli.records import print_rows, row_as_dict
+    from fluxdrop.cli.records import print_rows
+    from fluxdrop.jobs.row_facts import row_as_dict
 
     ended = _ended(root, asked)
     rows = [row for row in ended if row is not None]
@@ -189,8 +190,8 @@ def _verify(
     tolerance: float | None,
     json_output: bool,
 ) -> bool:
-    from fluxdrop.jobs.drift import TOLERANCE, compare
-    from fluxdrop.jobs.record import read_record
+    from fluxdrop.records.drift import TOLERANCE, compare
+    from fluxdrop.records.job_files import read_record
 
     found: list[tuple[Replay, Row, Drift]] = []
     ended = _ended(root, asked)

@@ -29,7 +29,7 @@ def run(
     from fluxdrop import config, ownership
     from fluxdrop.cli.refusal import defect
     from fluxdrop.errors import FluxdropError
-    from fluxdrop.layout import find_root
+    from fluxdrop.files.layout import find_root
     from fluxdrop.logs import configure, get_logger
 
     served = find_root(root)
@@ -44,7 +44,7 @@ def run(
     configure(settings.log_level, served.logs)
 
     from fluxdrop.service.daemon import Daemon
-    from fluxdrop.service.notify import Notifier
+    from fluxdrop.service.reporting.notify import Notifier
 
     daemon = Daemon(served, settings, once=once, load=load, notifier=Notifier.from_environment())
     for number in (signal.SIGTERM, signal.SIGINT):

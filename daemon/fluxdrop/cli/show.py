@@ -11,9 +11,9 @@ from fluxdrop.cli.options import JsonOption, RootOption, print_json
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from fluxdrop.files.layout import Root
     from fluxdrop.jobs.store import Row, Store
-    from fluxdrop.layout import Root
-    from fluxdrop.publish.result import Record
+    from fluxdrop.records.result import Record
 
 
 def show(
@@ -31,13 +31,13 @@ def show(
 
     import msgspec
 
-    from fluxdrop.cli.records import row_as_dict
     from fluxdrop.errors import FluxdropError
-    from fluxdrop.jobs.record import files_of, read_record
-    from fluxdrop.jobs.regular import is_file
+    from fluxdrop.files.layout import find_root
+    from fluxdrop.files.regular import is_file
+    from fluxdrop.jobs.row_facts import row_as_dict
     from fluxdrop.jobs.select import find_job
     from fluxdrop.jobs.store import Store
-    from fluxdrop.layout import find_root
+    from fluxdrop.records.job_files import files_of, read_record
 
     served = find_root(root)
     with closing(Store(served.database, read_only=True)) as store:
@@ -86,8 +86,8 @@ def _print(root: Root, row: Row, facts: dict[str, Any], chain: list[Row]) -> Non
     from rich.console import Console
     from rich.table import Table
 
-    from fluxdrop.cli.records import state_of
-    from fluxdrop.moments import local
+    from fluxdrop.jobs.row_facts import state_of
+    from fluxdrop.timestamps import local
 
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)

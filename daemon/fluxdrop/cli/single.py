@@ -44,9 +44,9 @@ def generate(
     """Make a picture of PROMPT; where it asks for several, the others get -2, -3, ... at their names."""
     import msgspec
 
-    from fluxdrop import durable
     from fluxdrop.cli.progress import steps_bar
-    from fluxdrop.generate.generator import Generator, Order
+    from fluxdrop.files import durable
+    from fluxdrop.generate.generator import GenerationOrder, Generator
     from fluxdrop.generate.prompt_file import read_prompts
     from fluxdrop.logs import configure
 
@@ -67,7 +67,7 @@ def generate(
             if seed is not None:
                 request = msgspec.structs.replace(request, seed=seed + number)
             with steps_bar(f"Generating {path.name}") as on_step:
-                ((png, made),) = generator.generate([Order(request)], on_step)
+                ((png, made),) = generator.generate([GenerationOrder(request)], on_step)
             durable.write(path, png)
             made = msgspec.structs.replace(made, warnings=warnings + made.warnings)
             found.append({"file": str(path), **msgspec.to_builtins(made)})
@@ -98,7 +98,7 @@ def preprocess(
 
     import numpy as np
 
-    from fluxdrop.durable import write
+    from fluxdrop.files.durable import write
 
     served = optional_root(root)
     settings = settings_of(served, model=model)

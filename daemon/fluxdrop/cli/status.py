@@ -11,8 +11,8 @@ from fluxdrop.cli.options import JsonOption, RootOption, print_json
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fluxdrop.cli.overview import Overview
-    from fluxdrop.layout import Root
+    from fluxdrop.files.layout import Root
+    from fluxdrop.jobs.overview import Overview
 
 EXIT_CODES = {"running": 0, "starting": 0, "degraded": 1, "not running": 3}
 """3 is what the Linux Standard Base has for a service that does not run."""
@@ -34,8 +34,8 @@ def status(
     Exit code: 0 the daemon runs; 1 it runs, and something is wrong; 3 it does not run; 2 there is
     no such root.
     """
-    from fluxdrop.cli.overview import overview
-    from fluxdrop.layout import find_root
+    from fluxdrop.files.layout import find_root
+    from fluxdrop.jobs.overview import overview
 
     served = find_root(root, without_inbox=True)
     if watch:
@@ -49,7 +49,7 @@ def _watch(root: Root, json_output: bool) -> None:
     import sys
     import time
 
-    from fluxdrop.cli.overview import overview
+    from fluxdrop.jobs.overview import overview
 
     if json_output or not sys.stdout.isatty():
         while True:
@@ -100,7 +100,7 @@ def status_lines(seen: Overview, width: int) -> Iterator[str]:
 
 def _daemon(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """What is known of the running daemon."""
-    from fluxdrop.moments import ago, local
+    from fluxdrop.timestamps import ago, local
 
     yield "root", facts["root"]
     beat = facts["daemon"]
@@ -167,14 +167,14 @@ def _failure(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _when(row: dict[str, Any]) -> str:
-    from fluxdrop.moments import ago
+    from fluxdrop.timestamps import ago
 
     return f"{ago(row['finished'])} ago".ljust(len("59 min 59 s ago"))
 
 
 def _generating(current: dict[str, Any]) -> str:
     from fluxdrop.cli.progress import pace
-    from fluxdrop.service.heartbeat import Current
+    from fluxdrop.service.reporting.heartbeat import Current
 
     now = Current(**current)
     more = f" and {now.pictures - 1} more" if now.pictures > 1 else ""

@@ -10,8 +10,8 @@ import typer
 from fluxdrop.cli.options import JsonOption, RootOption, print_json
 
 if TYPE_CHECKING:
-    from fluxdrop.jobs.submission import Submitted
-    from fluxdrop.layout import Root
+    from fluxdrop.files.layout import Root
+    from fluxdrop.requests.submission import Submitted
 
 
 def submit(
@@ -37,8 +37,8 @@ def submit(
 ) -> None:
     """Drop copies of files, or prompts, into the inbox, each whole and under a name that is free."""
     from fluxdrop.errors import FluxdropError
-    from fluxdrop.jobs.submission import submit_file, submit_prompt, submit_regeneration
-    from fluxdrop.layout import find_root
+    from fluxdrop.files.layout import find_root
+    from fluxdrop.requests.submission import submit_file, submit_prompt, submit_regeneration
 
     served = find_root(root)
     if not (files or prompt or regenerate):
@@ -60,9 +60,10 @@ def submit(
 
 def _await(root: Root, submitted: list[Submitted], json_output: bool) -> None:
     from fluxdrop.cli.progress import generation_bar
-    from fluxdrop.cli.records import print_rows, row_as_dict
-    from fluxdrop.jobs.submission import wait_for
-    from fluxdrop.service.heartbeat import read
+    from fluxdrop.cli.records import print_rows
+    from fluxdrop.jobs.row_facts import row_as_dict
+    from fluxdrop.requests.submission import wait_for
+    from fluxdrop.service.reporting.heartbeat import read
 
     with generation_bar() as show:
         rows = wait_for(

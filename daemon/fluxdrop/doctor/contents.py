@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from fluxdrop.cli.overview import overview
 from fluxdrop.config import Settings
 from fluxdrop.doctor.finding import Finding
-from fluxdrop.intake.scan import scan
-from fluxdrop.jobs.store import Store, Wanted
-from fluxdrop.layout import Root, holder
+from fluxdrop.files.layout import Root, holder
+from fluxdrop.jobs.input_names import scan
+from fluxdrop.jobs.overview import overview
+from fluxdrop.jobs.store import JobFilter, Store
 
 _OLD_SECONDS = 3600.0
 
@@ -76,7 +76,7 @@ def left_behind(root: Root) -> Iterator[Finding]:
 def index(root: Root) -> Iterator[Finding]:
     """Whether the index and outputs/ tell the same."""
     with closing(Store(root.database, read_only=True)) as store:
-        known = {row.record for row in store.select(Wanted()) if row.record is not None}
+        known = {row.record for row in store.select(JobFilter()) if row.record is not None}
     there = {
         path.relative_to(root.path).as_posix()
         for path in _files(root.outputs)

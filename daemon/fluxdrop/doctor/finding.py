@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from fluxdrop.errors import FluxdropError
 
-Verdict = Literal["ok", "note", "broken"]
+Severity = Literal["ok", "note", "broken"]
 
 
 class Finding(NamedTuple):
@@ -17,7 +17,7 @@ class Finding(NamedTuple):
     """
 
     check: str
-    verdict: Verdict
+    verdict: Severity
     says: str
     remedy: str = ""
 

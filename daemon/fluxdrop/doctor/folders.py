@@ -11,8 +11,8 @@ from pathlib import Path
 
 from fluxdrop.config import Settings
 from fluxdrop.doctor.finding import Finding
-from fluxdrop.intake.filesystem import filesystem_of, needs_polling
-from fluxdrop.layout import Root
+from fluxdrop.files.filesystem import filesystem_of, needs_polling
+from fluxdrop.files.layout import Root
 from fluxdrop.ownership import faults_of
 
 _SPACE_BROKEN = 100 * 1000**2

@@ -14,7 +14,7 @@ from fluxdrop import __version__
 from fluxdrop.config import Settings
 from fluxdrop.doctor.finding import Finding
 from fluxdrop.errors import FluxdropError
-from fluxdrop.layout import Root
+from fluxdrop.files.layout import Root
 from fluxdrop.resources import expanded
 
 _PACKAGES = ("numpy", "pillow", "msgspec", "onnx", "onnxruntime", "watchdog")
@@ -118,13 +118,13 @@ def _found(settings: Settings) -> Iterator[Finding]:
 
 
 def _made(settings: Settings) -> Iterator[Finding]:
-    from fluxdrop.generate.generator import Generator, Order
+    from fluxdrop.generate.generator import GenerationOrder, Generator
     from fluxdrop.generate.request import GenerationRequest
 
     with closing(Generator(settings)) as generator:
         started = time.monotonic()
         request = GenerationRequest(prompt="a circle", steps=2, seed=1)
-        (made,) = generator.generate([Order(request)])
+        (made,) = generator.generate([GenerationOrder(request)])
         took = time.monotonic() - started
     info = made.generated.generator
     yield Finding(

@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 
 from fluxdrop.generate.request import GenerationParameters, GeneratorInfo
-from fluxdrop.publish.result import Failure, ModelFacts, Record, Result
+from fluxdrop.records.result import Failure, ModelFacts, Record, Result
 
 Thumbnail = Literal["picture", "made", "preview"]
 """What stands for the picture: itself, a smaller copy of it, or what the model saw."""
@@ -19,7 +19,7 @@ _LONGEST_PATH = 4096
 _MOST_GUESSES = 10
 
 
-class Fault(msgspec.Struct, frozen=True):
+class FailureEntry(msgspec.Struct, frozen=True):
     """Why a job failed, and what to do about it."""
 
     stage: str
@@ -50,7 +50,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How the picture was generated."""
     milliseconds: float = 0.0
     warnings: list[str] = []
-    error: Fault | None = None
+    error: FailureEntry | None = None
 
 
 def entry_of(record: Record, path: str, thumbnail: Thumbnail) -> Entry:
@@ -71,7 +71,7 @@ def _failed(record: Failure, path: str) -> Entry:
         finished=_cut(record.finished, _LONGEST_LABEL),
         prompt=_cut(record.prompt or ""),
         replay_of=_cut(record.replay_of or "", _LONGEST_LABEL),
-        error=Fault(
+        error=FailureEntry(
             error.stage, _cut(error.kind, _LONGEST_LABEL), _cut(error.message), _cut(error.hint)
         ),
     )

@@ -8,15 +8,16 @@ from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path, PurePosixPath
 
-from fluxdrop import durable
+from fluxdrop.files import durable
+from fluxdrop.files.layout import GALLERY, Root
 from fluxdrop.gallery.entry import Entry, entry_of
 from fluxdrop.gallery.page import PAGE as INDEX
 from fluxdrop.gallery.page import write_page
 from fluxdrop.gallery.pages import PAGE, Broken, Pages, Summary
 from fluxdrop.gallery.thumbnail import keep_thumbnails, sweep_thumbnails, thumbnail_of
-from fluxdrop.layout import GALLERY, Root
-from fluxdrop.publish.outputs import is_job_id, read_record, records
-from fluxdrop.publish.result import Record, Result
+from fluxdrop.jobs.job_id import is_job_id
+from fluxdrop.records.outputs import read_record, records
+from fluxdrop.records.result import Record, Result
 
 
 class Gallery:

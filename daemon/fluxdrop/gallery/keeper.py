@@ -8,11 +8,11 @@ import time
 from contextlib import closing
 
 from fluxdrop.errors import FluxdropError
+from fluxdrop.files.layout import Root
 from fluxdrop.gallery.gallery import Gallery
 from fluxdrop.jobs.store import Store
-from fluxdrop.layout import Root
 from fluxdrop.logs import get_logger
-from fluxdrop.publish.result import Record
+from fluxdrop.records.result import Record
 
 log = get_logger("fluxdrop.gallery")
 

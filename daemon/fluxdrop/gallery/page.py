@@ -15,10 +15,11 @@ from io import FileIO
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from fluxdrop import __version__, durable
+from fluxdrop import __version__
 from fluxdrop.errors import FluxdropError
-from fluxdrop.folders import Folders
-from fluxdrop.layout import GALLERY
+from fluxdrop.files import durable
+from fluxdrop.files.folders import Folders
+from fluxdrop.files.layout import GALLERY
 
 PAGE = "index.html"
 

@@ -20,11 +20,11 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from fluxdrop import durable
-from fluxdrop.folders import Folders
+from fluxdrop.files import durable
+from fluxdrop.files.folders import Folders
+from fluxdrop.files.layout import GALLERY
 from fluxdrop.gallery.entry import Entry
-from fluxdrop.layout import GALLERY
-from fluxdrop.publish.result import UNDECODABLE
+from fluxdrop.records.result import UNDECODABLE
 
 T = TypeVar("T")
 

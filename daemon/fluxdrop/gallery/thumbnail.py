@@ -12,13 +12,13 @@ from io import BytesIO
 
 from PIL import Image
 
-from fluxdrop import durable
 from fluxdrop.errors import FluxdropError
-from fluxdrop.folders import Folders, has_name
+from fluxdrop.files import durable
+from fluxdrop.files.folders import Folders, has_name
+from fluxdrop.files.layout import GALLERY
 from fluxdrop.gallery.entry import Thumbnail
-from fluxdrop.layout import GALLERY
 from fluxdrop.preprocess.picture import open_picture
-from fluxdrop.publish.result import Result
+from fluxdrop.records.result import Result
 
 _LIGHT_BYTES = 160 * 1024
 _LIGHT_PIXELS = 1024 * 1024

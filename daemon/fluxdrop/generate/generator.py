@@ -18,14 +18,21 @@ from typing import NamedTuple
 
 import msgspec
 
-from fluxdrop.child import Child, ChildDied
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.choice import choose
 from fluxdrop.generate.lora import split_tags
-from fluxdrop.generate.messages import Generate, Load, Made, Picture, Progress, unpack_images
+from fluxdrop.generate.messages import (
+    Generate,
+    Load,
+    Made,
+    PictureOrder,
+    StepProgress,
+    unpack_images,
+)
 from fluxdrop.generate.request import GenerationRequest, check
-from fluxdrop.wire import Frame, Kind, WireError
+from fluxdrop.processes.child import Child, ChildDied
+from fluxdrop.processes.wire import Frame, FrameKind, WireError
 
 _PACKAGES = ("torch", "diffusers", "transformers")
 
@@ -49,7 +56,7 @@ _ENVIRONMENT = {
 }
 
 
-class Order(NamedTuple):
+class GenerationOrder(NamedTuple):
     """A picture to be made, unless the file *cancelled* is there before it is done."""
 
     request: GenerationRequest
@@ -77,7 +84,7 @@ class Generator:
 
     def generate(
         self,
-        orders: Sequence[Order],
+        orders: Sequence[GenerationOrder],
         on_progress: Callable[[int, int], None] | None = None,
     ) -> list[Made]:
         """Make the pictures of *orders*, which share their `batch_key`, in one run.
@@ -94,18 +101,18 @@ class Generator:
         self._used = time.monotonic()
 
         def progressed(frame: Frame) -> None:
-            progress = msgspec.json.decode(frame.payload, type=Progress)
+            progress = msgspec.json.decode(frame.payload, type=StepProgress)
             if on_progress is not None:
                 on_progress(progress.step, progress.steps)
 
         child.call(
-            Kind.LOAD,
+            FrameKind.LOAD,
             msgspec.json.encode(Load(name=name, table=table)),
-            expect=Kind.LOADED,
+            expect=FrameKind.LOADED,
             timeout=self._settings.generator_start_seconds,
         )
         pictures = [
-            Picture(
+            PictureOrder(
                 request=order.request,
                 prompt=prompt,
                 cancelled=str(order.cancelled.absolute()) if order.cancelled else None,
@@ -114,9 +121,9 @@ class Generator:
         ]
         loras = [(str(lora.file), lora.weight) for lora in tagged[0][1]]
         answer = child.call(
-            Kind.GENERATE,
+            FrameKind.GENERATE,
             msgspec.json.encode(Generate(pictures=pictures, loras=loras)),
-            expect=Kind.IMAGE,
+            expect=FrameKind.IMAGE,
             timeout=self._settings.generator_step_seconds,
             on_progress=progressed,
         )

@@ -37,7 +37,7 @@ _PAIR = re.compile(
 _SIZE = re.compile(r"(\d{1,9})\s*[xX]\s*(\d{1,9})", re.ASCII)
 
 
-class Batch(NamedTuple):
+class PromptBatch(NamedTuple):
     """What an infotext asks for: *size* pictures, the first of them as in *request*."""
 
     request: GenerationRequest
@@ -51,7 +51,7 @@ def parse_infotext(text: str) -> tuple[GenerationRequest, list[str]]:
     return request, warnings
 
 
-def parse_batch(text: str) -> Batch:
+def parse_batch(text: str) -> PromptBatch:
     """Read an infotext; its warnings name every key that is not used.
 
     The last line holds parameters when it has at least three ``key: value`` pairs, as in
@@ -75,7 +75,7 @@ def parse_batch(text: str) -> Batch:
     check(request)
     unused += _between(last, pairs)
     warnings = [f"Not used of the parameters: {', '.join(unused)}."] if unused else []
-    return Batch(request, size, warnings)
+    return PromptBatch(request, size, warnings)
 
 
 def format_infotext(parameters: GenerationParameters, model: str = "") -> str:

@@ -17,7 +17,7 @@ from diffusers.pipelines.auto_pipeline import AUTO_TEXT2IMAGE_PIPELINES_MAPPING
 from fluxdrop.config import PipelineTable
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate import failures, sources
-from fluxdrop.generate.sources import Source
+from fluxdrop.generate.sources import PipelineSource
 
 
 class Loaded(NamedTuple):
@@ -28,7 +28,7 @@ class Loaded(NamedTuple):
     dtype: torch.dtype
 
 
-def load(name: str, table: PipelineTable, source: Source) -> Loaded:
+def load(name: str, table: PipelineTable, source: PipelineSource) -> Loaded:
     """Load the pipeline that is called *name*. Raises FluxdropError of kind ``pipeline``."""
     for library in (diffusers, transformers):
         logging: Any = library.utils.logging
@@ -113,7 +113,9 @@ def _dtype(wanted: str, device: str, config: dict[str, Any]) -> torch.dtype:
     return torch.bfloat16 if is_transformer else torch.float16
 
 
-def _from_single_file(source: Source, table: PipelineTable, device: str) -> tuple[Any, torch.dtype]:
+def _from_single_file(
+    source: PipelineSource, table: PipelineTable, device: str
+) -> tuple[Any, torch.dtype]:
     config_source = source.config or _inferred_config(source)
     where = {
         "revision": config_source.revision,
@@ -131,7 +133,7 @@ def _from_single_file(source: Source, table: PipelineTable, device: str) -> tupl
     ), dtype
 
 
-def _inferred_config(source: Source) -> Source:
+def _inferred_config(source: PipelineSource) -> PipelineSource:
     """The hub's repository of the configuration that the file's weights are known to have."""
     utils: Any = single_file_utils
     weights = utils.load_single_file_checkpoint(source.location, local_files_only=True)

@@ -4,7 +4,7 @@
 question   payload            answer
 =========  =================  ================================
 LOAD       `Load`             LOADED, a `GeneratorInfo`
-GENERATE   `Generate`         PROGRESS, any number of `Progress`, then IMAGE, of `pack_images`
+GENERATE   `Generate`         PROGRESS, any number of `StepProgress`, then IMAGE, of `pack_images`
 =========  =================  ================================
 
 HELLO (``protocol``, ``pid``) and FAILURE (``kind``, ``message``, ``hint``) are facts, as everywhere on
@@ -21,7 +21,7 @@ import msgspec
 
 from fluxdrop.config import PipelineTable
 from fluxdrop.generate.request import Generated, GenerationRequest
-from fluxdrop.wire import WireError
+from fluxdrop.processes.wire import WireError
 
 _LENGTH = struct.Struct("<I")
 
@@ -40,7 +40,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     table: PipelineTable
 
 
-class Picture(msgspec.Struct, frozen=True, kw_only=True):
+class PictureOrder(msgspec.Struct, frozen=True, kw_only=True):
     """One picture to be made; it is not wanted any more when the path *cancelled* is there. *prompt* is
     the request's without the tags of its LoRAs."""
 
@@ -53,11 +53,11 @@ class Generate(msgspec.Struct, frozen=True, kw_only=True):
     """Make pictures with the pipeline that was loaded last, in one run: all but prompt and seed is
     the same for all. *loras* are files with their weights."""
 
-    pictures: list[Picture]
+    pictures: list[PictureOrder]
     loras: list[tuple[str, float]]
 
 
-class Progress(msgspec.Struct, frozen=True):
+class StepProgress(msgspec.Struct, frozen=True):
     """*step* of *steps* is done."""
 
     step: int

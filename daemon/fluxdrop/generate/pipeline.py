@@ -27,12 +27,12 @@ from fluxdrop.generate.request import (
     check,
 )
 from fluxdrop.generate.run import Run
-from fluxdrop.generate.sources import Source
+from fluxdrop.generate.sources import PipelineSource
 
 _SEED_BITS = 32
 
 
-class Wanted(NamedTuple):
+class PictureRequest(NamedTuple):
     """One picture to be made; *prompt* is what the pipeline reads of the request's."""
 
     request: GenerationRequest
@@ -45,7 +45,7 @@ class Pipeline:
     Raises FluxdropError of kind ``pipeline`` where it cannot be.
     """
 
-    def __init__(self, name: str, table: PipelineTable, source: Source) -> None:
+    def __init__(self, name: str, table: PipelineTable, source: PipelineSource) -> None:
         self.name = name
         self._table = table
         self._defaults = source.defaults
@@ -64,7 +64,7 @@ class Pipeline:
 
     def generate(
         self,
-        wanted: Sequence[Wanted],
+        wanted: Sequence[PictureRequest],
         loras: list[tuple[str, float]],
         on_step: Callable[[int, int], None],
     ) -> list[tuple[Image.Image, Generated]]:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import msgspec
 
-from fluxdrop.durable import NotRegularError
 from fluxdrop.errors import FluxdropError
+from fluxdrop.files.durable import NotRegularError
+from fluxdrop.files.regular import open_given
 from fluxdrop.generate.infotext import quote
-from fluxdrop.jobs.regular import open_given
 
 MOST_BYTES = 64 * 1024
 """Of an infotext; a compressed chunk may hold far more than its size on the disk."""

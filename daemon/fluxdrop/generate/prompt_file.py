@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import secrets
+from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
 from fluxdrop.errors import FluxdropError
-from fluxdrop.generate.infotext import Batch, parse_batch
+from fluxdrop.files.regular import open_regular
+from fluxdrop.generate.infotext import PromptBatch, parse_batch
 from fluxdrop.generate.request import RANGES, GenerationRequest
 
 MOST_PICTURES = 1000
@@ -20,7 +22,7 @@ _WEIGHT = re.compile(r"\([^()]*:\s*\d+(?:\.\d+)?\s*\)")
 _DRAWN_BITS = 32
 
 
-class Wanted(NamedTuple):
+class PromptPicture(NamedTuple):
     """One picture that a file asks for, and what is to be said of it."""
 
     request: GenerationRequest
@@ -32,7 +34,7 @@ def is_divided(text: str) -> bool:
     return _DIVIDER.search(text) is not None
 
 
-def read_prompts(text: str, most: int = MOST_PICTURES) -> list[Wanted]:
+def read_prompts(text: str, most: int = MOST_PICTURES) -> list[PromptPicture]:
     """The pictures that a prompt file with *text* asks for, in its order; *most* are possible.
 
     Prompts are divided by lines of three dashes; what is blank between them counts for nothing. The
@@ -40,7 +42,7 @@ def read_prompts(text: str, most: int = MOST_PICTURES) -> list[Wanted]:
     FluxdropError of kind ``prompt``, for the whole file, when one of the prompts cannot be.
     """
     texts = [part for part in _DIVIDER.split(text) if part.strip("\ufeff \t\r\n")] or [""]
-    wanted: list[Wanted] = []
+    wanted: list[PromptPicture] = []
     for number, part in enumerate(texts, 1):
         try:
             wanted += _pictures(parse_batch(part))
@@ -62,12 +64,37 @@ def read_prompts(text: str, most: int = MOST_PICTURES) -> list[Wanted]:
     return wanted
 
 
-def _pictures(batch: Batch) -> list[Wanted]:
+def _pictures(batch: PromptBatch) -> list[PromptPicture]:
     request, size, warnings = batch
     if _WEIGHT.search(request.prompt) or _WEIGHT.search(request.negative_prompt):
         warnings = [*warnings, "Weights such as (word:1.2) are read as plain words."]
     if size == 1:
-        return [Wanted(request, warnings)]
+        return [PromptPicture(request, warnings)]
     first = secrets.randbits(_DRAWN_BITS) if request.seed is None else request.seed
     seeds = [(first + number) % (int(RANGES["seed"].high) + 1) for number in range(size)]
-    return [Wanted(msgspec.structs.replace(request, seed=seed), warnings) for seed in seeds]
+    return [PromptPicture(msgspec.structs.replace(request, seed=seed), warnings) for seed in seeds]
+
+
+def read_prompt(path: Path, max_bytes: int, name: str = "") -> str:
+    """The text of the prompt file *path*, which errors call *name*.
+
+    Raises FluxdropError, kind ``prompt``, when it cannot be read, is too large or is not UTF-8.
+    """
+    with open_regular(path, "prompt", name) as file:
+        data = file.read(max_bytes + 1)
+    name = name or path.name
+    if len(data) > max_bytes:
+        raise FluxdropError(
+            f"{name} has more than {max_bytes:,} bytes, the limit for a prompt",
+            hint="Shorten it, or raise max_prompt_bytes in fluxdrop.toml.",
+            kind="prompt",
+        )
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        looks = " (it looks like UTF-16)" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
+        raise FluxdropError(
+            f"{name} is not UTF-8 text{looks}: byte {error.start + 1} is 0x{data[error.start]:02X}",
+            hint="Save it as UTF-8 and drop it once more.",
+            kind="prompt",
+        ) from error

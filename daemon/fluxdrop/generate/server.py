@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from fluxdrop import wire
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate import failures, sources
 from fluxdrop.generate.failures import cancelled
 from fluxdrop.generate.infotext import format_infotext
-from fluxdrop.generate.messages import Generate, Load, Made, Progress, pack_images
-from fluxdrop.wire import Frame, Kind, Pipe
+from fluxdrop.generate.messages import Generate, Load, Made, StepProgress, pack_images
+from fluxdrop.processes import wire
+from fluxdrop.processes.wire import Frame, FrameKind, Pipe
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -48,9 +48,9 @@ class Server:
     def run(self) -> None:
         """Serve until STOP or the loss of the device; raises PipeClosed at end of file."""
         facts = {"protocol": wire.VERSION, "pid": os.getpid()}
-        self._pipe.send(Kind.HELLO, 0, wire.pack_facts(facts))
+        self._pipe.send(FrameKind.HELLO, 0, wire.pack_facts(facts))
         usable = True
-        while usable and (frame := self._pipe.receive()).kind is not Kind.STOP:
+        while usable and (frame := self._pipe.receive()).kind is not FrameKind.STOP:
             try:
                 kind, payload = self._answer(frame)
             except wire.WireError:
@@ -58,20 +58,20 @@ class Server:
             except Exception as error:
                 if not isinstance(error, FluxdropError) or error.__cause__:
                     traceback.print_exc()
-                kind, payload = Kind.FAILURE, wire.pack_facts(failures.facts(error))
+                kind, payload = FrameKind.FAILURE, wire.pack_facts(failures.facts(error))
                 usable = not failures.device_lost(error)
             self._pipe.send(kind, frame.request, payload)
 
-    def _answer(self, frame: Frame) -> tuple[Kind, bytes]:
+    def _answer(self, frame: Frame) -> tuple[FrameKind, bytes]:
         match frame.kind:
-            case Kind.PING:
-                return Kind.PONG, bytes(frame.payload)
-            case Kind.LOAD:
+            case FrameKind.PING:
+                return FrameKind.PONG, bytes(frame.payload)
+            case FrameKind.LOAD:
                 load = msgspec.json.decode(frame.payload, type=Load)
-                return Kind.LOADED, msgspec.json.encode(self._load(load).info)
-            case Kind.GENERATE:
+                return FrameKind.LOADED, msgspec.json.encode(self._load(load).info)
+            case FrameKind.GENERATE:
                 order = msgspec.json.decode(frame.payload, type=Generate)
-                return Kind.IMAGE, self._generate(order, frame.request)
+                return FrameKind.IMAGE, self._generate(order, frame.request)
             case _:
                 raise wire.WireError(f"the generator cannot answer {frame.kind.name}")
 
@@ -91,15 +91,15 @@ class Server:
             raise FluxdropError("No pipeline is loaded.", kind="generator")
 
         def on_step(step: int, steps: int) -> None:
-            progress = msgspec.json.encode(Progress(step, steps))
-            self._pipe.send(Kind.PROGRESS, request_id, progress)
+            progress = msgspec.json.encode(StepProgress(step, steps))
+            self._pipe.send(FrameKind.PROGRESS, request_id, progress)
             marks = [picture.cancelled for picture in order.pictures]
             if all(mark is not None and Path(mark).exists() for mark in marks):
                 raise cancelled()
 
-        from fluxdrop.generate.pipeline import Wanted
+        from fluxdrop.generate.pipeline import PictureRequest
 
-        wanted = [Wanted(picture.request, picture.prompt) for picture in order.pictures]
+        wanted = [PictureRequest(picture.request, picture.prompt) for picture in order.pictures]
         made = self._pipeline.generate(wanted, order.loras, on_step)
         return pack_images(
             [

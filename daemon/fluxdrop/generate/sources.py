@@ -36,14 +36,14 @@ class Defaults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     fixed_size: bool = False
 
 
-class Source(msgspec.Struct, frozen=True, kw_only=True):
+class PipelineSource(msgspec.Struct, frozen=True, kw_only=True):
     """A pipeline that can be loaded: *location* is what ``from_pretrained`` takes, or a single
     file, for which *config* is the source of its configuration where one is named.
     """
 
     location: str
     single_file: bool = False
-    config: Source | None = None
+    config: PipelineSource | None = None
     model: str
     revision: str | None = None
     local_files_only: bool = True
@@ -55,7 +55,7 @@ def embedded() -> list[str]:
     return sorted(path.parent.name for path in _EMBEDDED.glob(f"*/{INDEX}"))
 
 
-def find(name: str, revision: str | None = None, config: str | None = None) -> Source:
+def find(name: str, revision: str | None = None, config: str | None = None) -> PipelineSource:
     """The source that *name* means: an embedded pipeline, a folder, a single file, or a hub id.
 
     A hub id may be followed by ``@`` and a revision; *config* names the source of a single file's
@@ -79,13 +79,13 @@ def find(name: str, revision: str | None = None, config: str | None = None) -> S
     return _from_hub(match["id"], match["revision"] or revision)
 
 
-def _from_file(path: Path, config: str | None) -> Source:
+def _from_file(path: Path, config: str | None) -> PipelineSource:
     if path.suffix in _PICKLES:
         _refuse_pickles(str(path), [path.name], set())
     if path.suffix != ".safetensors":
         raise _refusal(f"{path} is no pipeline: a single file has to be .safetensors.")
     config_source = find(config) if config else None
-    return Source(
+    return PipelineSource(
         location=str(path),
         single_file=True,
         config=config_source,
@@ -94,7 +94,7 @@ def _from_file(path: Path, config: str | None) -> Source:
     )
 
 
-def _from_folder(folder: Path) -> Source:
+def _from_folder(folder: Path) -> PipelineSource:
     try:
         index = json.loads((folder / INDEX).read_bytes())
         components = {key for key in index if not key.startswith("_")}
@@ -107,7 +107,7 @@ def _from_folder(folder: Path) -> Source:
         raise _refusal(f"{folder / INDEX} cannot be read: {error}.") from error
     files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     _refuse_pickles(str(folder), files, components)
-    return Source(
+    return PipelineSource(
         location=str(folder), model=folder.resolve().name, defaults=_read_defaults(folder)
     )
 
@@ -122,7 +122,7 @@ def _read_defaults(folder: Path) -> Defaults:
         raise _refusal(f"{path} cannot be read: {error}.") from error
 
 
-def _from_hub(repository: str, revision: str | None) -> Source:
+def _from_hub(repository: str, revision: str | None) -> PipelineSource:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -152,7 +152,7 @@ def _from_hub(repository: str, revision: str | None) -> Source:
     if INDEX not in files:
         raise _refusal(f"The hub's {repository} is not a diffusers pipeline: it has no {INDEX}.")
     _refuse_pickles(repository, files, set())
-    return Source(
+    return PipelineSource(
         location=repository,
         model=repository,
         revision=info.sha,
@@ -160,7 +160,7 @@ def _from_hub(repository: str, revision: str | None) -> Source:
     )
 
 
-def _from_cache(repository: str, revision: str | None, reason: Exception) -> Source:
+def _from_cache(repository: str, revision: str | None, reason: Exception) -> PipelineSource:
     from huggingface_hub import try_to_load_from_cache
 
     cached = try_to_load_from_cache(repository, INDEX, revision=revision)
@@ -171,7 +171,7 @@ def _from_cache(repository: str, revision: str | None, reason: Exception) -> Sou
             "Check the network, HF_ENDPOINT and HF_HUB_OFFLINE, or give a folder.",
         ) from reason
     # .../snapshots/COMMIT/model_index.json
-    return Source(location=repository, model=repository, revision=Path(cached).parent.name)
+    return PipelineSource(location=repository, model=repository, revision=Path(cached).parent.name)
 
 
 def _refuse_pickles(name: str, files: Iterable[str], components: set[str]) -> None:

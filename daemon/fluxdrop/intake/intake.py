@@ -14,19 +14,18 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from fluxdrop.config import Settings
-from fluxdrop.folders import Folders
-from fluxdrop.intake import claim as claims
-from fluxdrop.intake.filesystem import filesystem_of, needs_polling
-from fluxdrop.intake.left import LeftAlone
-from fluxdrop.intake.names import Kind, is_ignored, kind_of
+from fluxdrop.files.filesystem import filesystem_of, needs_polling
+from fluxdrop.files.folders import Folders
+from fluxdrop.files.io_lock import hold_io_lock
+from fluxdrop.files.layout import Root
+from fluxdrop.files.transient import is_full
 from fluxdrop.intake.ready import Candidate, Gone, Hint, Patience, Ready, Wait
-from fluxdrop.intake.scan import scan
+from fluxdrop.intake.skipped import Skipped
 from fluxdrop.intake.watch import Watch
-from fluxdrop.layout import Root
+from fluxdrop.jobs import claim as claims
+from fluxdrop.jobs.input_names import InputKind, is_ignored, kind_of, scan
 from fluxdrop.logs import get_logger
-from fluxdrop.passing import is_full
-from fluxdrop.trouble import Trouble
-from fluxdrop.turns import turn
+from fluxdrop.outage import OutageTracker
 
 log = get_logger("fluxdrop.intake")
 
@@ -80,23 +79,23 @@ class Intake:
         self.apply(settings)
         self._events: queue.SimpleQueue[tuple[str, Hint | None] | None] = queue.SimpleQueue()
         self._waiting: dict[str, _Waiting] = {}
-        self._counts: Counter[Kind | None] = Counter()
-        self._overflowed: set[Kind | None] = set()
-        self._unfinished: dict[Kind | None, dict[str, None]] = {}
+        self._counts: Counter[InputKind | None] = Counter()
+        self._overflowed: set[InputKind | None] = set()
+        self._unfinished: dict[InputKind | None, dict[str, None]] = {}
         """Of each kind what was looked at and is not whole, the longest known first."""
-        self._starts: dict[Kind | None, int] = {}
+        self._starts: dict[InputKind | None, int] = {}
         """How many files of each kind a scan passes over, for which the scans before had room."""
         self._due: list[tuple[float, str]] = []
         # Prompts queue apart from pictures, so that one slow kind does not hold up the other.
         self._whole: dict[bool, deque[str]] = {True: deque(), False: deque()}
-        self._left = LeftAlone()
+        self._left = Skipped()
         self._last_scan = 0.0
         self._next_scan = 0.0
         self._watch: Watch | None = None
-        self._folder_trouble = Trouble("inbox")
-        self._claim_trouble = Trouble("claim")
-        self._watch_trouble = Trouble("events")
-        self._crowd_trouble = Trouble("inbox")
+        self._folder_trouble = OutageTracker("inbox")
+        self._claim_trouble = OutageTracker("claim")
+        self._watch_trouble = OutageTracker("events")
+        self._crowd_trouble = OutageTracker("inbox")
         self._next_claim = 0.0
 
     def apply(self, settings: Settings) -> None:
@@ -148,7 +147,7 @@ class Intake:
         self._take_events(longest)
         if self._watch is not None and not self._watch.alive():
             self._next_scan = min(self._next_scan, self._last_scan + _DEAD_WATCH_SECONDS)
-        with turn(), closing(self._folders):
+        with hold_io_lock(), closing(self._folders):
             if time.monotonic() >= self._next_scan:
                 self._scan()
             self._judge_due()
@@ -207,7 +206,7 @@ class Intake:
         self._schedule(path, waiting, time.monotonic())
         return True
 
-    def _make_room(self, kind: Kind | None) -> bool:
+    def _make_room(self, kind: InputKind | None) -> bool:
         """Forget what of this *kind* is known the longest not to be whole, for one more file; False where there is
         none."""
         unfinished = self._unfinished.get(kind)
@@ -248,7 +247,7 @@ class Intake:
         self._overflowed.clear()
         self._look_again()
         starts, self._starts = self._starts, {}
-        seen: Counter[Kind | None] = Counter()
+        seen: Counter[InputKind | None] = Counter()
         for path in scan(self._root.inbox, "", self._on_unreadable):
             kind = kind_of(path)
             if seen[kind] < starts.get(kind, 0):

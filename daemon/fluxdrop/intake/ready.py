@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
-from fluxdrop.intake.fault import Fault
-from fluxdrop.intake.names import kind_of
 from fluxdrop.intake.png import SIGNATURE, PngScanner
+from fluxdrop.jobs.fault import Fault
+from fluxdrop.jobs.input_names import kind_of
 
 
 class Hint(Enum):
@@ -41,7 +41,7 @@ class Gone(NamedTuple):
     irregular: bool = False
 
 
-Verdict = Ready | Wait | Gone
+Readiness = Ready | Wait | Gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,9 @@ class Candidate:
         self.hint = hint
         self._signature = ()
 
-    def judge(self, folder_fd: int, patience: Patience, monotonic: float, clock: float) -> Verdict:
+    def judge(
+        self, folder_fd: int, patience: Patience, monotonic: float, clock: float
+    ) -> Readiness:
         """Look at the file, below the open folder *folder_fd*, at the times *monotonic* and *clock*
         (seconds).
 
@@ -126,7 +128,7 @@ class Candidate:
             self._signature = signature
         return monotonic - self._since
 
-    def _judge_contents(self, fd: int, size: int, patience: Patience, still: float) -> Verdict:
+    def _judge_contents(self, fd: int, size: int, patience: Patience, still: float) -> Readiness:
         kind = kind_of(self.name)
         if kind is None:
             fault = Fault("unknown", "its name ends in none of .txt, .png, .jpg, .jpeg, .webp")
@@ -147,7 +149,7 @@ class Candidate:
         needed = patience.after_close if self.hint is Hint.CLOSED else patience.settle
         return self._until(needed, still, None)
 
-    def _until(self, needed: float, still: float, fault: Fault | None) -> Verdict:
+    def _until(self, needed: float, still: float, fault: Fault | None) -> Readiness:
         if still < needed:
             return Wait(needed - still)
         return Ready(fault.text) if fault else Ready()

@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 
 from fluxdrop.errors import FluxdropError
-from fluxdrop.folders import opened, set_aside
+from fluxdrop.files.folders import opened, set_aside
 
 
 def refuse_other(path: Path) -> None:

@@ -6,7 +6,6 @@ import hashlib
 import os
 import sys
 import time
-import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,13 +16,14 @@ from typing import Literal
 import msgspec
 
 from fluxdrop.errors import FluxdropError
+from fluxdrop.files.regular import chunks, open_regular
 from fluxdrop.generate.request import GenerationRequest
-from fluxdrop.intake.claim import FAULT, Claim, read_claim
-from fluxdrop.intake.fault import Fault, read_fault
-from fluxdrop.intake.names import Kind, kind_of
-from fluxdrop.jobs.regular import chunks, open_regular
+from fluxdrop.jobs.claim import FAULT, Claim, read_claim
+from fluxdrop.jobs.fault import Fault, read_fault
+from fluxdrop.jobs.input_names import InputKind, kind_of
 from fluxdrop.jobs.store import Row
-from fluxdrop.moments import rfc3339
+from fluxdrop.printable import printable
+from fluxdrop.timestamps import rfc3339
 
 REQUEST = "request.json"
 RECORD = "record.json"
@@ -32,11 +32,8 @@ TENSOR = "tensor.npy"
 
 _CHUNK = 1 << 16
 _LONGEST_FAULT = 4096
-_UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
-# They make the text around them be shown in another order, as in "exe.gnp".
-_TURNING = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 
-Stage = Literal["intake", "generate", "preprocess", "predict", "publish"]
+StageName = Literal["intake", "generate", "preprocess", "predict", "publish"]
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -79,7 +76,7 @@ class Job:
     source: str
     """The input's path below inbox/, with undecodable bytes and control characters replaced."""
     input: Path
-    kind: Kind | Literal["unknown"]
+    kind: InputKind | Literal["unknown"]
     request: JobRequest
     created: str
     attempts: int = 0
@@ -206,25 +203,6 @@ def file_sha256(path: Path, most: int = sys.maxsize, name: str = "") -> str:
         for chunk in chunks(file, most, name or path.name, _CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def printable(name: str) -> str:
-    """*name* as JSON, SQLite and a terminal can show it.
-
-    Undecodable bytes, control characters, line separators and what turns the direction of text are
-    replaced.
-    """
-    if name.isascii() and name.isprintable():
-        return name
-    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return "".join(letter if _is_plain(letter) else "\N{REPLACEMENT CHARACTER}" for letter in text)
-
-
-def _is_plain(letter: str) -> bool:
-    return (
-        unicodedata.category(letter) not in _UNPRINTABLE
-        and unicodedata.bidirectional(letter) not in _TURNING
-    )
 
 
 def _created(folder: Path) -> str:

@@ -14,12 +14,13 @@ from pathlib import Path
 
 import msgspec
 
-from fluxdrop import durable, faults
+from fluxdrop import failpoints
 from fluxdrop.errors import FluxdropError
+from fluxdrop.files import durable
+from fluxdrop.files.regular import chunks, open_regular
 from fluxdrop.generate.request import GenerationRequest
-from fluxdrop.intake.claim import make_place, read_claim
+from fluxdrop.jobs.claim import make_place, read_claim
 from fluxdrop.jobs.job import REQUEST, Job, Part, decode_request, open_job
-from fluxdrop.jobs.regular import chunks, open_regular
 
 
 def divide(
@@ -44,7 +45,7 @@ def divide(
             with suppress(OSError):
                 _remove(folders)
             raise
-        faults.point("generation-divided")
+        failpoints.reach("generation-divided")
     data = _request(job, requests[0], 1, len(requests))
     durable.write(job.folder / REQUEST, data)
     announce(folders)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 
 from fluxdrop.errors import FluxdropError
+from fluxdrop.files.layout import FAILED, Root
 from fluxdrop.jobs.store import Row, Store
-from fluxdrop.layout import FAILED, Root
 
 _SUFFIXES = (".error.json", ".json", ".png", ".npy", ".txt", ".jpg", ".webp")
 

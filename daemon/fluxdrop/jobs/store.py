@@ -17,12 +17,12 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, NamedTuple
 
-from fluxdrop import faults
+from fluxdrop import failpoints
 from fluxdrop.errors import FluxdropError
+from fluxdrop.files.layout import FAILED
 from fluxdrop.jobs.index_file import is_other, move_aside, refuse_other
 from fluxdrop.jobs.tables import LATER_INDEXES, SCHEMA, SCHEMA_VERSION, UNFILLED, WITHOUT_MODEL
-from fluxdrop.layout import FAILED
-from fluxdrop.moments import rfc3339
+from fluxdrop.timestamps import rfc3339
 
 State = Literal["claimed", "done", "failed"]
 
@@ -59,7 +59,7 @@ def _is_row(types: tuple[type, ...]) -> bool:
     )
 
 
-class Wanted(NamedTuple):
+class JobFilter(NamedTuple):
     """Which jobs are meant: those that are all of this; None means any."""
 
     state: State | None = None
@@ -325,7 +325,7 @@ class Store:
                 " ORDER BY finished, id"
             ).fetchall()
 
-    def select(self, wanted: Wanted, most: int = -1) -> list[Row]:
+    def select(self, wanted: JobFilter, most: int = -1) -> list[Row]:
         """The jobs that are *wanted*, newest first; at most *most* of them if that is not -1."""
         where, values = wanted.condition()
         return self._rows(f"WHERE {where} ORDER BY id DESC LIMIT ?", (*values, most))
@@ -379,9 +379,9 @@ class Store:
                 self._db.execute(f"PRAGMA synchronous = {synchronous}")
                 self._db.execute("BEGIN IMMEDIATE")
                 yield self._db
-                faults.point("index-written")
+                failpoints.reach("index-written")
                 self._db.execute("COMMIT")
-                faults.point("index-committed")
+                failpoints.reach("index-committed")
             except BaseException as error:
                 # SQLite has rolled back already when the disk is full.
                 if self._db.in_transaction:

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from fluxdrop.errors import FluxdropError
-from fluxdrop.layout import Root
+from fluxdrop.files.layout import Root
 from fluxdrop.ownership import of_code
 from fluxdrop.preprocess.spec import InputSpec
 from fluxdrop.resources import expanded, models_folder

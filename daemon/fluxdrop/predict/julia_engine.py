@@ -11,15 +11,15 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
-from fluxdrop.child import CallFailed, ChildDied
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
 from fluxdrop.predict.bundle import Bundle, native_digest, needs_flux, refuse_others_code
 from fluxdrop.predict.compiler.graph_file import fixed_batch
 from fluxdrop.predict.engine import EngineDown, EngineInfo, in_batches_of
 from fluxdrop.predict.worker import Worker
+from fluxdrop.processes.child import CallFailed, ChildDied
+from fluxdrop.processes.wire import FrameKind, WireError, unpack_facts
 from fluxdrop.provision import JuliaInstall
-from fluxdrop.wire import Kind, WireError, unpack_facts
 
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 30.0
@@ -38,7 +38,7 @@ def run_graphs(
     limit = settings.worker_start_seconds
 
     def run(graph: bytes, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        worker.call(Kind.LOAD, graph, expect=Kind.LOADED, timeout=limit)
+        worker.call(FrameKind.LOAD, graph, expect=FrameKind.LOADED, timeout=limit)
         return worker.predict(batch, limit)
 
     try:
@@ -157,10 +157,10 @@ class JuliaEngine:
         hello = worker.hello
         try:
             if self._graph is not None:
-                given, kind, payload = self._graph, Kind.LOAD, self._graph
+                given, kind, payload = self._graph, FrameKind.LOAD, self._graph
             else:
                 given, kind, payload = self._native(worker)
-            loaded = worker.call(kind, payload, expect=Kind.LOADED, timeout=limit)
+            loaded = worker.call(kind, payload, expect=FrameKind.LOADED, timeout=limit)
             if unpack_facts(loaded.payload).get("digest") != hashlib.sha256(given).hexdigest():
                 raise worker.give_up(WireError("another model was loaded than was given"))
             # The first forward pass compiles; better now than while somebody waits for a picture.
@@ -182,7 +182,7 @@ class JuliaEngine:
             note=hello.get("note") or None,
         )
 
-    def _native(self, worker: Worker) -> tuple[bytes, Kind, bytes]:
+    def _native(self, worker: Worker) -> tuple[bytes, FrameKind, bytes]:
         """The code of the native model, and the request to load it."""
         bundle = self._bundle
         if worker.hello["backend"] != "flux":
@@ -201,7 +201,7 @@ class JuliaEngine:
                 hint=f"Start anew, or run `fluxdrop model use {bundle.name}`.",
                 kind="model",
             )
-        return bundle.file.read_bytes(), Kind.LOAD_NATIVE, os.fsencode(bundle.file)
+        return bundle.file.read_bytes(), FrameKind.LOAD_NATIVE, os.fsencode(bundle.file)
 
     def _wait_for_turn(self) -> None:
         while (left := self._not_before - time.monotonic()) > 0:

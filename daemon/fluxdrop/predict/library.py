@@ -15,11 +15,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from fluxdrop import durable
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
-from fluxdrop.layout import Root
-from fluxdrop.passing import naming
+from fluxdrop.files import durable
+from fluxdrop.files.layout import Root
+from fluxdrop.files.transient import naming
 from fluxdrop.predict.bundle import NATIVE, Bundle, known_bundles, load_bundle, native_files
 from fluxdrop.predict.choose import open_engine
 from fluxdrop.predict.classify import label_probabilities

@@ -1,6 +1,6 @@
 """onnxruntime, for all who use it.
 
-Nobody else imports it: it reports to its maker unless `fluxdrop.quiet` was imported first, as it is by the package.
+Nobody else imports it: it reports to its maker unless `fluxdrop.telemetry` was imported first, as it is by the package.
 """
 
 from __future__ import annotations

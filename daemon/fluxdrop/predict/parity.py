@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fluxdrop.child import CallFailed
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
 from fluxdrop.predict.bundle import Bundle
 from fluxdrop.predict.compiler.graph_file import Graph, Node
 from fluxdrop.preprocess.picture import open_picture
 from fluxdrop.preprocess.tensor import to_tensor
+from fluxdrop.processes.child import CallFailed
 
 TOLERANCE = 1e-4
 """The largest difference, relative to the largest number of an output, that counts as the same."""

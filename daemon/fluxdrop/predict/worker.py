@@ -8,12 +8,12 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from fluxdrop.child import Child
 from fluxdrop.config import Settings
+from fluxdrop.processes.child import Child
+from fluxdrop.processes.shared_memory import SharedMemory
+from fluxdrop.processes.wire import FrameKind, WireError, pack_head, pack_tensor, unpack_tensor
 from fluxdrop.provision import JuliaInstall, julia_command
 from fluxdrop.resources import julia_folder
-from fluxdrop.shared import SharedMemory
-from fluxdrop.wire import Kind, WireError, pack_head, pack_tensor, unpack_tensor
 
 # What takes less is as fast through the pipe.
 _SHARED_BYTES = 1 << 16
@@ -58,7 +58,7 @@ class Worker(Child):
 
         Raises CallFailed where the model refuses it, ChildDied as `Child.call` does.
         """
-        frame = self.call(*self._request(batch), expect=Kind.PREDICTION, timeout=timeout)
+        frame = self.call(*self._request(batch), expect=FrameKind.PREDICTION, timeout=timeout)
         try:
             return unpack_tensor(frame.payload)
         except WireError as error:
@@ -74,12 +74,14 @@ class Worker(Child):
         super().kill()
         self._let_go()
 
-    def _request(self, batch: NDArray[np.float32]) -> tuple[Kind, *tuple[bytes | memoryview, ...]]:
+    def _request(
+        self, batch: NDArray[np.float32]
+    ) -> tuple[FrameKind, *tuple[bytes | memoryview, ...]]:
         if self._memory is not None and batch.nbytes >= _SHARED_BYTES:
             with contextlib.suppress(OSError):
                 self._memory.put(batch)
-                return Kind.PREDICT_SHARED, pack_head(batch)
-        return Kind.PREDICT, *pack_tensor(batch)
+                return FrameKind.PREDICT_SHARED, pack_head(batch)
+        return FrameKind.PREDICT, *pack_tensor(batch)
 
     def _let_go(self) -> None:
         if self._memory is not None:

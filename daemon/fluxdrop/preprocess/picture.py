@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from fluxdrop.errors import FluxdropError
-from fluxdrop.jobs.regular import open_regular
+from fluxdrop.files.regular import open_regular
 from fluxdrop.preprocess import jpeg
 
 FORMATS = ("PNG", "JPEG", "WEBP")

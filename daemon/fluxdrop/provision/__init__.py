@@ -4,6 +4,7 @@ The daemon needs ``find_julia`` and ``julia_command`` alone, so only they are im
 everything that downloads lives in modules that ``fluxdrop setup`` imports when it runs.
 """
 
-from fluxdrop.provision.find import JuliaInstall, data_dir, find_julia, julia_command
+from fluxdrop.provision.find import data_dir, find_julia, julia_command
+from fluxdrop.provision.install import JuliaInstall
 
 __all__ = ["JuliaInstall", "data_dir", "find_julia", "julia_command"]

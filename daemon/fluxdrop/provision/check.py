@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import NamedTuple
 
-from fluxdrop.provision.find import JuliaInstall
+from fluxdrop.provision.install import JuliaInstall
 from fluxdrop.provision.script import answer_of
 from fluxdrop.resources import julia_folder
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.status import Status
 
-    from fluxdrop.provision.progress import Progress
+    from fluxdrop.provision.progress import SetupProgress
     from fluxdrop.provision.provide import SetupReport
 
 
@@ -91,7 +91,7 @@ def setup(
         _print(report, answer)
 
 
-def _provided(progress: Progress, force: bool) -> SetupReport:
+def _provided(progress: SetupProgress, force: bool) -> SetupReport:
     from fluxdrop.provision.check import check_julia
     from fluxdrop.provision.provide import provision
 

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.provision.check import check_julia
-from fluxdrop.provision.find import JuliaInstall
+from fluxdrop.provision.install import JuliaInstall
 from fluxdrop.provision.script import complaint
 
 if TYPE_CHECKING:
-    from fluxdrop.provision.progress import Progress
+    from fluxdrop.provision.progress import SetupProgress
 
 SUITE = "bullseye"
 ARCHIVE = "http://deb.debian.org/debian"
@@ -85,7 +85,7 @@ def why_not() -> str | None:
     return f"there is no {missing[0]} here, so this is not Debian or its kin" if missing else None
 
 
-def provide_debian(data: Path, progress: Progress) -> JuliaInstall:
+def provide_debian(data: Path, progress: SetupProgress) -> JuliaInstall:
     """Fetch Debian's Julia into ``data`` and see it run.
 
     A prefix that an earlier setup left and that runs is kept: Debian's does not change.
@@ -147,7 +147,7 @@ def _configured_mirrors() -> list[str]:
     return [uri.rstrip("/") for uri in dict.fromkeys(found) if not uri.startswith("cdrom:")]
 
 
-def _fill(staging: Path, progress: Progress) -> None:
+def _fill(staging: Path, progress: SetupProgress) -> None:
     """Put a whole prefix into ``staging``/prefix."""
     work, debs, prefix = staging / "apt", staging / "debs", staging / "prefix"
     for folder in (
@@ -187,7 +187,7 @@ def _fill(staging: Path, progress: Progress) -> None:
     wrapper.chmod(0o755)
 
 
-def _choose_mirror(work: Path, apt: list[str], progress: Progress) -> None:
+def _choose_mirror(work: Path, apt: list[str], progress: SetupProgress) -> None:
     """Leave in ``work`` the lists of the first mirror that has bullseye."""
     options = f"[signed-by={_KEYRING}] " if _KEYRING.exists() else ""
     failures = []

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 from fluxdrop.errors import FluxdropError
+from fluxdrop.provision.install import JuliaInstall
 from fluxdrop.resources import expanded
 
 EXECUTABLE_VARIABLE = "FLUXDROP_JULIA"
@@ -15,25 +16,6 @@ PROJECT_VARIABLE = "FLUXDROP_JULIA_PROJECT"
 OLDEST_JULIA = (1, 5)
 
 _VERSION = re.compile(r"(\d+)\.(\d+)(?:\.\d+)?\S*")
-
-
-@dataclass(frozen=True)
-class JuliaInstall:
-    """A Julia that can start workers, and where it was found."""
-
-    executable: Path
-    project: Path | None
-    env: dict[str, str] = field(default_factory=dict)
-    version: str = ""
-    source: str = ""
-    flux: str = ""
-    """The version of Flux that ``fluxdrop setup`` saw loading; empty where it saw none."""
-
-    def exists(self) -> bool:
-        """Whether executable and project are still on disk; costs two stats and no process."""
-        return os.access(self.executable, os.X_OK) and (
-            self.project is None or self.project.is_dir()
-        )
 
 
 def data_dir() -> Path:

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.provision.check import check_julia
-from fluxdrop.provision.find import JuliaInstall, depot_path, julia_on_path, release
+from fluxdrop.provision.find import depot_path, julia_on_path, release
+from fluxdrop.provision.install import JuliaInstall
 from fluxdrop.provision.reach import unreachable
 from fluxdrop.provision.script import complaint
 
 if TYPE_CHECKING:
-    from fluxdrop.provision.progress import Progress
+    from fluxdrop.provision.progress import SetupProgress
 
 OLDEST_WITH_FLUX = (1, 10)
 NEWEST_WITH_FLUX = (1, 12)
@@ -54,7 +55,7 @@ def servers() -> list[str]:
 
 
 def provide_flux(
-    data: Path, progress: Progress, *, force: bool = False, limit: float = 3600.0
+    data: Path, progress: SetupProgress, *, force: bool = False, limit: float = 3600.0
 ) -> JuliaInstall:
     """Have juliapkg resolve Julia and Flux, and see both run.
 
@@ -99,7 +100,7 @@ def _has_its_julia() -> bool:
 def _resolve(
     project: Path,
     log: Path,
-    progress: Progress,
+    progress: SetupProgress,
     environment: dict[str, str],
     *,
     force: bool,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 
-class Progress(Protocol):
+class SetupProgress(Protocol):
     """What listens while Julia is provided."""
 
     def step(self, text: str) -> None:

@@ -9,13 +9,13 @@ from fluxdrop.errors import FluxdropError
 from fluxdrop.provision.find import (
     EXECUTABLE_VARIABLE,
     PROJECT_VARIABLE,
-    JuliaInstall,
     data_dir,
     find_julia,
     julia_on_path,
     overridden,
 )
-from fluxdrop.provision.progress import Progress, Silent
+from fluxdrop.provision.install import JuliaInstall
+from fluxdrop.provision.progress import SetupProgress, Silent
 from fluxdrop.provision.state import (
     forget_install,
     install_as_dict,
@@ -27,7 +27,7 @@ from fluxdrop.provision.state import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-Engine = Literal["julia with Flux", "julia with plain layers", "onnxruntime"]
+EngineName = Literal["julia with Flux", "julia with plain layers", "onnxruntime"]
 Outcome = Literal["used", "skipped", "failed"]
 
 _FLUX_LATER = (
@@ -57,7 +57,7 @@ class Step:
 class SetupReport:
     """The engine that will be used, and why it is that one."""
 
-    engine: Engine
+    engine: EngineName
     install: JuliaInstall | None
     steps: tuple[Step, ...] = ()
     remedies: tuple[str, ...] = ()
@@ -76,7 +76,7 @@ class SetupReport:
 
 
 def provision(
-    progress: Progress | None = None, *, force: bool = False, data: Path | None = None
+    progress: SetupProgress | None = None, *, force: bool = False, data: Path | None = None
 ) -> SetupReport:
     """Make sure that workers have the best Julia that can be had.
 
@@ -99,7 +99,7 @@ def provision(
     return replace(verified, steps=report.steps + verified.steps)
 
 
-def _recorded_or_provided(data: Path, progress: Progress, force: bool) -> SetupReport:
+def _recorded_or_provided(data: Path, progress: SetupProgress, force: bool) -> SetupReport:
     if not force and (recorded := read_install(data)) is not None:
         return _kept(recorded)
     with setup_lock(data):
@@ -111,7 +111,7 @@ def _recorded_or_provided(data: Path, progress: Progress, force: bool) -> SetupR
 
 
 def _provide(
-    data: Path, progress: Progress, recorded: JuliaInstall | None, force: bool
+    data: Path, progress: SetupProgress, recorded: JuliaInstall | None, force: bool
 ) -> SetupReport:
     from fluxdrop.provision.debian import provide_debian
     from fluxdrop.provision.juliapkg_setup import provide_flux
@@ -157,7 +157,7 @@ def _kept(recorded: JuliaInstall, *steps: Step) -> SetupReport:
     return _report(recorded, *steps, Step("earlier setup", "used", reason))
 
 
-def _verified_override(named: JuliaInstall, progress: Progress) -> SetupReport:
+def _verified_override(named: JuliaInstall, progress: SetupProgress) -> SetupReport:
     install, trouble = _verified(named, progress)
     reason = f"It names {_described(install)}{trouble}."
     report = _report(install, Step("environment", "used", reason))
@@ -165,7 +165,7 @@ def _verified_override(named: JuliaInstall, progress: Progress) -> SetupReport:
     return replace(report, remedies=() if install.flux else (_OWN_FLUX,))
 
 
-def _verified(install: JuliaInstall, progress: Progress) -> tuple[JuliaInstall, str]:
+def _verified(install: JuliaInstall, progress: SetupProgress) -> tuple[JuliaInstall, str]:
     """``install`` with what it said of itself, and the end of a sentence where Flux is amiss."""
     from fluxdrop.provision.check import check_julia
 

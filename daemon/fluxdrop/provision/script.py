@@ -6,7 +6,8 @@ import re
 import subprocess
 
 from fluxdrop.errors import FluxdropError
-from fluxdrop.provision.find import JuliaInstall, julia_command
+from fluxdrop.provision.find import julia_command
+from fluxdrop.provision.install import JuliaInstall
 
 
 def answer_of(install: JuliaInstall, script: str, mark: str, timeout: float) -> str:

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fluxdrop import durable
-from fluxdrop.provision.find import JuliaInstall
+from fluxdrop.files import durable
+from fluxdrop.provision.install import JuliaInstall
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

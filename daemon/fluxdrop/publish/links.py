@@ -1,6 +1,6 @@
 """Giving a file another name: a hard link, or a copy where linking fails, and never over another file.
 
-Names are given relative to the descriptor of an open folder (`fluxdrop.folders`).
+Names are given relative to the descriptor of an open folder (`fluxdrop.files.folders`).
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from io import FileIO
 
-from fluxdrop import faults
-from fluxdrop.durable import NOT_REGULAR, open_regular_fd, temporary, wait_for
-from fluxdrop.folders import has_name, rename_new
+from fluxdrop import failpoints
+from fluxdrop.files.durable import NOT_REGULAR, open_regular_fd, temporary, wait_for
+from fluxdrop.files.folders import has_name, rename_new
 
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EXDEV, errno.EMLINK, errno.ENOSYS, errno.EACCES}
 _CHUNK = 1 << 20
@@ -161,7 +161,7 @@ def _give_copy(
             left -= len(data)
             moved_on()
         wait_for(writer.fileno())
-        faults.point("copy-written")
+        failpoints.reach("copy-written")
         _take_name(unfinished, name, folder)
 
 

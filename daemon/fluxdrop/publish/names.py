@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 
-from fluxdrop.layout import FAILED
+from fluxdrop.files.layout import FAILED
 
 # A file's name may have 255 bytes; the longest that is added to a NAME is "-99999.error.json".
 _LONGEST = 255 - len("-99999.error.json")

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.request import Generated
-from fluxdrop.jobs.job import Job, Stage, printable
-from fluxdrop.moments import now
+from fluxdrop.jobs.job import Job, StageName
 from fluxdrop.predict.bundle import Bundle
 from fluxdrop.predict.engine import EngineInfo
+from fluxdrop.printable import printable
 from fluxdrop.publish.publisher import Finished
-from fluxdrop.publish.result import (
+from fluxdrop.records.result import (
     SCHEMA_VERSION,
     ErrorFacts,
     Failure,
@@ -24,6 +24,7 @@ from fluxdrop.publish.result import (
     Result,
     Source,
 )
+from fluxdrop.timestamps import now
 
 _TOP = 5
 
@@ -105,7 +106,7 @@ def done(
     return Finished(job, files, "outputs/{}.json".format, build)
 
 
-def failed(job: Job, stage: Stage, error: FluxdropError) -> Finished:
+def failed(job: Job, stage: StageName, error: FluxdropError) -> Finished:
     """The end of a job that cannot be done: its untouched input and why. The digest of the input is the job's,
     if that has one."""
 

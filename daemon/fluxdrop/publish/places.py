@@ -8,9 +8,9 @@ import stat
 from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
 
-from fluxdrop import durable
-from fluxdrop.folders import Folders, set_aside
-from fluxdrop.layout import FAILED, Root
+from fluxdrop.files import durable
+from fluxdrop.files.folders import Folders, set_aside
+from fluxdrop.files.layout import FAILED, Root
 from fluxdrop.logs import get_logger
 
 log = get_logger("fluxdrop.publish")

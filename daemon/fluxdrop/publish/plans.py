@@ -14,8 +14,9 @@ from pathlib import Path
 
 import msgspec
 
-from fluxdrop import durable, faults
-from fluxdrop.folders import STATE
+from fluxdrop import failpoints
+from fluxdrop.files import durable
+from fluxdrop.files.folders import STATE
 from fluxdrop.publish.places import KEPT
 
 _TOPS = tuple(f"{name}/" for name in ("outputs", "generated_images", "preprocessed_images"))
@@ -117,7 +118,7 @@ class Plans:
             file.seek(self._size)
             file.write(data)
             file.flush()
-            faults.point("plan-written")
+            failpoints.reach("plan-written")
             durable.wait_for(file.fileno())
         self._size += len(data)
         for line in lines:

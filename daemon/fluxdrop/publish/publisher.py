@@ -19,21 +19,22 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from fluxdrop import durable, faults
+from fluxdrop import failpoints
 from fluxdrop.errors import FluxdropError
-from fluxdrop.folders import STATE
-from fluxdrop.intake.claim import is_input
+from fluxdrop.files import durable
+from fluxdrop.files.folders import STATE
+from fluxdrop.files.io_lock import release_io_lock
+from fluxdrop.files.layout import FAILED, Root
+from fluxdrop.jobs.claim import is_input
 from fluxdrop.jobs.folder_pool import FolderPool, most_spares
 from fluxdrop.jobs.job import RECORD, Job
 from fluxdrop.jobs.store import Row, Store
-from fluxdrop.layout import FAILED, Root
 from fluxdrop.logs import get_logger
 from fluxdrop.publish import links
 from fluxdrop.publish.names import NameChooser, plain
 from fluxdrop.publish.places import KEPT, Places, above
 from fluxdrop.publish.plans import Plan, Plans
-from fluxdrop.publish.result import Failure, Record, Result, decode, encode
-from fluxdrop.turns import waiting
+from fluxdrop.records.result import Failure, Record, Result, decode, encode
 
 log = get_logger("fluxdrop.publish")
 
@@ -125,15 +126,15 @@ class Publisher:
         inputs = {finished.job.input for finished, _ in fresh} & files
         folders = [finished.job.folder for finished, _ in fresh]
         # One wait for a turn, too.
-        with waiting():
+        with release_io_lock():
             if durable.sync_all(files, folders, lambda path: path not in inputs):
                 self.pool.settle()
             else:
                 durable.sync_inputs(inputs)
                 self._places.sync_sources(finished.job.source for finished, _ in fresh)
-            faults.point("files-synced")
+            failpoints.reach("files-synced")
             self._plans.decide({finished.job.id: plan for finished, plan in fresh})
-            faults.point("plans-synced")
+            failpoints.reach("plans-synced")
 
     def perform(
         self,
@@ -177,11 +178,11 @@ class Publisher:
                 continue
             done.append((folder, record, plan))
         rows = [row_of(record, plan.record) for _, record, plan in done]
-        with waiting():
+        with release_io_lock():
             self._places.sync(parents)
-            faults.point("folders-synced")
+            failpoints.reach("folders-synced")
             self._store.finished(rows)
-            faults.point("index-told")
+            failpoints.reach("index-told")
         # What is removed is opened, too.
         self._places.close()
         gone = [folder.name for folder, _, _ in done if self._discard(folder)]
@@ -302,9 +303,9 @@ class Publisher:
                 # Nothing has a name that cannot be.
                 if error.errno not in {*_REFUSED, errno.ENOTDIR, errno.ENOENT}:
                     raise
-        faults.point("names-taken-back")
+        failpoints.reach("names-taken-back")
         self._plans.take_back(folder.name)
-        faults.point("plan-void")
+        failpoints.reach("plan-void")
 
     def _links(self, folder: Path, plan: Plan) -> list[tuple[str, str, bool]]:
         """What gets which name by *plan*, the record last, each with whether it is the input."""
@@ -332,7 +333,7 @@ class Publisher:
                 # What is gone was moved before a kill.
                 if os.path.lexists(source):
                     raise
-            faults.point("name-given")
+            failpoints.reach("name-given")
         # After all else, the record too: what was moved is not taken back.
         for source, name, parent in to_move:
             links.move_name(source, name, self._places.fd(parent))
@@ -341,7 +342,7 @@ class Publisher:
         """Remove the job's *folder*; whether it is gone from the jobs in hand."""
         try:
             self.pool.discard(folder)
-            faults.point("job-discarded")
+            failpoints.reach("job-discarded")
         except OSError as error:
             # The next start finds it, and in the index that its job has ended.
             log.warning("not removed", folder=str(folder), reason=error.strerror)
@@ -352,7 +353,7 @@ class Publisher:
 def _prepare(finished: Finished, name: str, record: Record) -> Plan:
     job = finished.job
     durable.put(job.record, encode(record))
-    faults.point("record-written")
+    failpoints.reach("record-written")
     start = f"{job.folder}/"
     links = [
         (os.fsencode(str(path).removeprefix(start)), make(name)) for path, make in finished.files

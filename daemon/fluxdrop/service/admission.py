@@ -6,18 +6,18 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from fluxdrop import faults
+from fluxdrop import failpoints
 from fluxdrop.errors import FluxdropError
-from fluxdrop.intake.claim import NewJob, discard_unclaimed, finish_rename, without_unclaimed
-from fluxdrop.jobs import danger
-from fluxdrop.jobs.danger import Died
-from fluxdrop.jobs.folder_pool import take_back_spares
+from fluxdrop.files.layout import Root
+from fluxdrop.jobs import crash_suspects
+from fluxdrop.jobs.claim import NewJob, discard_unclaimed, finish_rename, without_unclaimed
+from fluxdrop.jobs.crash_suspects import Died
 from fluxdrop.jobs.job import Job, claimed_row, open_job
 from fluxdrop.jobs.parts import without_undecided
 from fluxdrop.jobs.store import Store
-from fluxdrop.layout import Root
 from fluxdrop.logs import get_logger
-from fluxdrop.service.line import Line
+from fluxdrop.service.spare_recovery import take_back_spares
+from fluxdrop.service.stages.stages import Stages
 
 log = get_logger("fluxdrop.daemon")
 
@@ -25,7 +25,7 @@ _MOST_PROMPTS = 16
 
 
 class Admission:
-    """Takes claims on to *line*, while *is_there* says that the root's state is the one that was locked. Owned
+    """Takes claims on to *stages*, while *is_there* says that the root's state is the one that was locked. Owned
     by the main loop.
     """
 
@@ -33,13 +33,13 @@ class Admission:
         self,
         root: Root,
         store: Store,
-        line: Line,
+        stages: Stages,
         most_pictures: int,
         is_there: Callable[[], bool],
     ) -> None:
         self._root = root
         self._store = store
-        self._line = line
+        self._stages = stages
         self._most_pictures = most_pictures
         self._is_there = is_there
         self._in_flight: dict[bool, set[str]] = {True: set(), False: set()}
@@ -64,14 +64,14 @@ class Admission:
         """
         self._claims.clear()
         self._suspects.clear()
-        danger.count_deaths(self._root)
+        crash_suspects.count_deaths(self._root)
         take_back_spares(self._root, self._store)
         found = sorted(
             path for path in self._root.work.iterdir() if path.is_dir() and not path.is_symlink()
         )
         deaths = {folder: died for folder in found for died in self._looked_at(folder)}
         left = [folder for folder in found if folder.exists()]
-        self._line.publisher.forget_gone(left)
+        self._stages.publisher.forget_gone(left)
         self._store.keep_claims(folder.name for folder in left)
         folders = [folder for folder in left if folder in deaths]
         ended = self._publish_decided(folders)
@@ -125,7 +125,7 @@ class Admission:
             # An order may name anything, but only what is in hand has a folder to be cancelled in.
             if any(job_id in ids for ids in self._in_flight.values()):
                 log.info("cancelled", job=job_id)
-                self._line.cancel(job_id)
+                self._stages.cancel(job_id)
 
     def ended(self, job_id: str) -> None:
         """The job is no longer in hand."""
@@ -144,16 +144,16 @@ class Admission:
         """How the daemon died over the job in *folder*, if it did; nothing where that holds no job, and is removed, or
         holds what nobody can use, and is left alone. Raises what passes."""
         try:
-            kept = self._line.publisher.without_ended([folder])
+            kept = self._stages.publisher.without_ended([folder])
             kept = without_undecided(kept)
             # A failed input may have been moved to its name before a kill: the plan says the rest.
-            if kept and self._line.publisher.planned(folder) is None:
+            if kept and self._stages.publisher.planned(folder) is None:
                 kept = without_unclaimed(kept, self._root.refused)
             if kept:
                 finish_rename(self._root.inbox, folder)
-                yield danger.deaths(folder)
+                yield crash_suspects.deaths(folder)
         except Exception as error:
-            if self._line.context.passes(error):
+            if self._stages.context.passes(error):
                 raise
             self._leave_alone(folder, error)
 
@@ -161,31 +161,31 @@ class Admission:
         if isinstance(error, OSError):
             log.error("left alone", job=folder.name, reason=str(error))
         else:
-            self._line.context.defects.record("recovery", error, job=folder.name)
+            self._stages.context.defects.record("recovery", error, job=folder.name)
 
     def _publish_decided(self, folders: Sequence[Path]) -> set[Path]:
         """Give what has a plan its names; return the folders of what got them, or is left alone. What cannot get them
         is taken on anew."""
-        planned = [folder for folder in folders if self._line.publisher.planned(folder)]
+        planned = [folder for folder in folders if self._stages.publisher.planned(folder)]
         try:
-            self._line.publish_decided(planned)
+            self._stages.publish_decided(planned)
             return set(planned)
         except Exception as error:
-            if self._line.context.passes(error):
+            if self._stages.context.passes(error):
                 raise
         published = set()
         for folder in planned:
             try:
-                self._line.publish_decided([folder])
+                self._stages.publish_decided([folder])
                 published.add(folder)
             except Exception as error:
-                if self._line.context.passes(error):
+                if self._stages.context.passes(error):
                     raise
-                self._line.context.defects.record("recovery", error, job=folder.name)
+                self._stages.context.defects.record("recovery", error, job=folder.name)
                 try:
-                    self._line.publisher.withdraw(folder)
+                    self._stages.publisher.withdraw(folder)
                 except Exception as another:
-                    if self._line.context.passes(another):
+                    if self._stages.context.passes(another):
                         raise
                     self._leave_alone(folder, another)
                     published.add(folder)
@@ -211,9 +211,9 @@ class Admission:
         except FluxdropError as error:
             log.error("left alone", job=folder.name, reason=error.message)
         except Exception as error:
-            if self._line.context.passes(error):
+            if self._stages.context.passes(error):
                 raise
-            self._line.context.defects.record("claims", error, job=folder.name)
+            self._stages.context.defects.record("claims", error, job=folder.name)
         if job is None:
             self.ended(folder.name)
             return None
@@ -221,12 +221,12 @@ class Admission:
         return job
 
     def _begin(self, job: Job) -> None:
-        faults.point("job-in-index")
+        failpoints.reach("job-in-index")
         died = self._suspects.get(job.id)
-        if died and died.deaths >= danger.MOST_DEATHS:
+        if died and died.deaths >= crash_suspects.MOST_DEATHS:
             row = self._store.get(job.id)
             job.attempts = row.attempts if row else 0
-            self._line.refuse(job, died.stage, died.error(job))
+            self._stages.refuse(job, died.stage, died.error(job))
         else:
             job.suspect = died is not None
-            self._line.accept(job)
+            self._stages.accept(job)

@@ -11,12 +11,12 @@ import msgspec
 
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError, internal
+from fluxdrop.files.layout import Root
 from fluxdrop.intake.intake import Intake
-from fluxdrop.layout import Root
 from fluxdrop.logs import configure, get_logger
 from fluxdrop.predict.bundle import load_bundle
-from fluxdrop.service.line import Line
-from fluxdrop.service.notify import Notifier
+from fluxdrop.service.reporting.notify import Notifier
+from fluxdrop.service.stages.stages import Stages
 
 log = get_logger("fluxdrop.daemon")
 
@@ -33,7 +33,7 @@ _OF_THE_ENGINE = {"engine", "julia_backend", "device"}
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ChangePlan:
     """The *settings* that a change comes to; *opens_model*: the model that they name has to be opened first."""
 
     settings: Settings
@@ -43,7 +43,7 @@ class Plan:
 class Change(Protocol):
     """One change, from the settings in use when its turn comes to others."""
 
-    def begin(self) -> Plan:
+    def begin(self) -> ChangePlan:
         """What it comes to. Raises FluxdropError when it cannot be, and OSError when a disk is in the way, after which
         it is called again."""
 
@@ -58,8 +58,8 @@ class Changes:
     A change that opens a model goes on while pictures are predicted; `opened` and `refused` tell its end.
     """
 
-    def __init__(self, line: Line) -> None:
-        self._line = line
+    def __init__(self, stages: Stages) -> None:
+        self._stages = stages
         self._asked: deque[Change] = deque()
         self._current: tuple[Change, Settings] | None = None
         """The change whose model is being opened."""
@@ -79,7 +79,7 @@ class Changes:
         """The model that the current change opened is in use."""
         if self._current is not None:
             (change, settings), self._current = self._current, None
-            self._line.apply(settings)
+            self._stages.apply(settings)
             self._concluded.append((change, None))
 
     def refused(self, error: FluxdropError) -> None:
@@ -110,18 +110,18 @@ class Changes:
         self._asked.popleft()
         if plan.opens_model:
             self._current = change, plan.settings
-            self._line.open_model(plan.settings)
+            self._stages.open_model(plan.settings)
         else:
-            self._line.apply(plan.settings)
+            self._stages.apply(plan.settings)
             self._concluded.append((change, None))
 
     def _refuse(self, change: Change, error: Exception) -> None:
         if isinstance(error, FluxdropError):
             reason = error
-        elif self._line.context.passes(error):
+        elif self._stages.context.passes(error):
             raise error
         else:
-            self._line.context.defects.record("settings", error)
+            self._stages.context.defects.record("settings", error)
             reason = internal(error, "the settings")
         self._asked.popleft()
         self._concluded.append((change, reason))
@@ -130,14 +130,16 @@ class Changes:
 class UseModel:
     """Changes to the installed model *name*; *tell* is told how it went."""
 
-    def __init__(self, line: Line, name: str, tell: Callable[[FluxdropError | None], None]) -> None:
-        self._line = line
+    def __init__(
+        self, stages: Stages, name: str, tell: Callable[[FluxdropError | None], None]
+    ) -> None:
+        self._stages = stages
         self._name = name
         self._tell = tell
 
-    def begin(self) -> Plan:
+    def begin(self) -> ChangePlan:
         """See `Change.begin`."""
-        return Plan(msgspec.structs.replace(self._line.settings, model=self._name), True)
+        return ChangePlan(msgspec.structs.replace(self._stages.settings, model=self._name), True)
 
     def conclude(self, error: FluxdropError | None) -> None:
         """See `Change.conclude`."""
@@ -154,25 +156,25 @@ class Reload:
         self,
         root: Root,
         load: Callable[[], Settings],
-        line: Line,
+        stages: Stages,
         intake: Intake,
         notifier: Notifier,
     ) -> None:
         self._root = root
         self._load = load
-        self._line = line
+        self._stages = stages
         self._intake = intake
         self._notifier = notifier
         self._changed: list[str] = []
         self.done = False
 
-    def begin(self) -> Plan:
+    def begin(self) -> ChangePlan:
         """See `Change.begin`."""
         self._notifier.reloading()
         wanted = self._load()
-        self._changed = _differences(self._line.settings, wanted)
-        kept = {key: getattr(self._line.settings, key) for key in _AFTER_RESTART}
-        return Plan(msgspec.structs.replace(wanted, **kept), self._is_other_model(wanted))
+        self._changed = _differences(self._stages.settings, wanted)
+        kept = {key: getattr(self._stages.settings, key) for key in _AFTER_RESTART}
+        return ChangePlan(msgspec.structs.replace(wanted, **kept), self._is_other_model(wanted))
 
     def conclude(self, error: FluxdropError | None) -> None:
         """See `Change.conclude`."""
@@ -180,21 +182,21 @@ class Reload:
             log.error("reload refused", reason=error.message, hint=error.hint)
         else:
             self._apply()
-        self._notifier.ready(self._line.longest_answer)
+        self._notifier.ready(self._stages.longest_answer)
         self.done = True
 
     def _is_other_model(self, settings: Settings) -> bool:
         bundle = load_bundle(settings.model, self._root.models)
         return (
             any(key in _OF_THE_ENGINE or key.startswith("worker_") for key in self._changed)
-            or self._line.model is None
-            or self._line.model.bundle != bundle
+            or self._stages.model is None
+            or self._stages.model.bundle != bundle
         )
 
     def _apply(self) -> None:
         if "log_level" in self._changed:
-            configure(self._line.settings.log_level, self._root.logs)
-        self._intake.apply(self._line.settings)
+            configure(self._stages.settings.log_level, self._root.logs)
+        self._intake.apply(self._stages.settings)
         waiting = [key for key in self._changed if key in _AFTER_RESTART]
         log.info(
             "reloaded",

@@ -8,26 +8,26 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from typing import TypeVar
 
-from fluxdrop import faults
+from fluxdrop import failpoints
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
-from fluxdrop.intake.claim import read_claim
+from fluxdrop.files.layout import Root, RootLock
+from fluxdrop.files.transient import is_full_or_away, reason_of
 from fluxdrop.intake.intake import Intake
-from fluxdrop.jobs.record import is_published
+from fluxdrop.jobs.claim import read_claim
 from fluxdrop.jobs.store import Row, Store
-from fluxdrop.layout import Root, RootLock
 from fluxdrop.logs import get_logger
-from fluxdrop.passing import is_full_or_away, reason_of
-from fluxdrop.publish.outputs import records
+from fluxdrop.outage import OutageTracker
 from fluxdrop.publish.publisher import Publisher, row_of
+from fluxdrop.records.job_files import is_published
+from fluxdrop.records.outputs import records
 from fluxdrop.service.admission import Admission
-from fluxdrop.service.line import Line
 from fluxdrop.service.mailbox import Mailbox
 from fluxdrop.service.main_loop import MainLoop
-from fluxdrop.service.notify import Notifier
-from fluxdrop.service.reports import Reports
+from fluxdrop.service.reporting.notify import Notifier
+from fluxdrop.service.reporting.observers import Observers
 from fluxdrop.service.shutdown import Shutdown, Stopping
-from fluxdrop.trouble import Trouble
+from fluxdrop.service.stages.stages import Stages
 
 log = get_logger("fluxdrop.daemon")
 
@@ -58,7 +58,7 @@ class Daemon:
         self._notifier = notifier or Notifier()
         self._shutdown = Shutdown()
         self._mailbox = Mailbox()
-        self._trouble = Trouble("disk")
+        self._trouble = OutageTracker("disk")
         self._lock: RootLock | None = None
         self._loop: MainLoop | None = None
         self.left: dict[str, str] = {}
@@ -121,10 +121,10 @@ class Daemon:
         self._root.create()
         lock = RootLock(self._root)
         try:
-            faults.point("root-locked")
+            failpoints.reach("root-locked")
             self._root.sweep()
             self._root.check()
-            faults.point("root-checked")
+            failpoints.reach("root-checked")
         except BaseException:
             lock.close()
             raise
@@ -132,22 +132,22 @@ class Daemon:
 
     def _run(self) -> None:
         with closing(Store(self._root.database)) as store:
-            line = Line(self._root, self._settings, store, self._mailbox, self._shutdown)
+            stages = Stages(self._root, self._settings, store, self._mailbox, self._shutdown)
             if store.fresh:
-                for row in store.fill(self._ended(line.publisher)):
+                for row in store.fill(self._ended(stages.publisher)):
                     log.warning("a record that the index does not take", path=row.record)
             self._trouble.end()
-            with closing(Reports(self._root, self._settings)) as reports:
+            with closing(Observers(self._root, self._settings)) as reports:
                 try:
-                    line.start()
-                    self._serve(store, line, reports)
+                    stages.start()
+                    self._serve(store, stages, reports)
                 except Stopping:
                     pass
                 finally:
                     self._notifier.stopping()
                     log.info("stopping", done=self.done, failed=self.failed)
-                    faults.point("stopping")
-                    line.stop()
+                    failpoints.reach("stopping")
+                    stages.stop()
                     if self._loop is not None:
                         # What ended in the meantime is to be told of, too.
                         self._loop.read_mailbox()
@@ -166,16 +166,16 @@ class Daemon:
             elif publisher.planned(folder) is None:
                 yield row
 
-    def _serve(self, store: Store, line: Line, reports: Reports) -> None:
+    def _serve(self, store: Store, stages: Stages, reports: Observers) -> None:
         most_pictures = 8 * self._settings.batch_size
-        admission = Admission(self._root, store, line, most_pictures, self._is_there)
+        admission = Admission(self._root, store, stages, most_pictures, self._is_there)
         with closing(
             Intake(
                 self._root,
                 self._settings,
                 admission.add,
                 admission.has_room,
-                line.publisher.pool.give,
+                stages.publisher.pool.give,
             )
         ) as intake:
             self._mailbox.wake = intake.wake
@@ -183,7 +183,7 @@ class Daemon:
             self._loop = MainLoop(
                 self._root,
                 store,
-                line,
+                stages,
                 intake,
                 admission,
                 self._mailbox,

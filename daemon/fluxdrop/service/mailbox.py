@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fluxdrop.errors import FluxdropError
-from fluxdrop.publish.result import Record
-from fluxdrop.service.work import Model
+from fluxdrop.records.result import Record
+from fluxdrop.service.stages.items import Model
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,18 +9,17 @@ from functools import partial
 from fluxdrop import __version__
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
-from fluxdrop.intake.claim import NewJob
+from fluxdrop.files.io_lock import hold_io_lock
+from fluxdrop.files.layout import Root
 from fluxdrop.intake.intake import Intake
-from fluxdrop.intake.requests import Requests
+from fluxdrop.jobs.claim import NewJob
 from fluxdrop.jobs.store import Store
-from fluxdrop.layout import Root
 from fluxdrop.logs import file_trouble, get_logger
-from fluxdrop.moments import now
-from fluxdrop.publish.result import Failure
+from fluxdrop.outage import OutageTracker
+from fluxdrop.records.result import Failure
+from fluxdrop.requests.reader import Requests
 from fluxdrop.service.admission import Admission
 from fluxdrop.service.changes import Changes, Reload, UseModel
-from fluxdrop.service.heartbeat import Beat, Heartbeat, summary
-from fluxdrop.service.line import Line
 from fluxdrop.service.mailbox import (
     Abandoned,
     Claimed,
@@ -30,12 +29,13 @@ from fluxdrop.service.mailbox import (
     ModelChanged,
     ModelRefused,
 )
-from fluxdrop.service.notify import Notifier
-from fluxdrop.service.pulse import STUCK_SECONDS, Pulse
-from fluxdrop.service.reports import Reports
+from fluxdrop.service.reporting.heartbeat import Beat, Heartbeat, summary
+from fluxdrop.service.reporting.notify import Notifier
+from fluxdrop.service.reporting.observers import Observers
 from fluxdrop.service.shutdown import Shutdown
-from fluxdrop.trouble import Trouble
-from fluxdrop.turns import turn
+from fluxdrop.service.stages.stages import Stages
+from fluxdrop.service.supervision.liveness import STUCK_SECONDS, Liveness
+from fluxdrop.timestamps import now
 
 log = get_logger("fluxdrop.daemon")
 
@@ -53,11 +53,11 @@ class MainLoop:
         self,
         root: Root,
         store: Store,
-        line: Line,
+        stages: Stages,
         intake: Intake,
         admission: Admission,
         mailbox: Mailbox,
-        reports: Reports,
+        reports: Observers,
         notifier: Notifier,
         shutdown: Shutdown,
         *,
@@ -66,7 +66,7 @@ class MainLoop:
         once: bool,
     ) -> None:
         self._root = root
-        self._line = line
+        self._stages = stages
         self._intake = intake
         self._admission = admission
         self._mailbox = mailbox
@@ -76,28 +76,28 @@ class MainLoop:
         self._load = load
         self._is_there = is_there
         self._once = once
-        self._changes = Changes(line)
+        self._changes = Changes(stages)
         self._requests = Requests(
             root,
             store,
             accept=admission.add,
             room=admission.has_room,
-            most_bytes=lambda: line.settings.max_file_bytes,
+            most_bytes=lambda: stages.settings.max_file_bytes,
             use=self._use_model,
             cancel=admission.cancel,
         )
         self._reload: Reload | None = None
         self._heartbeat = Heartbeat(root.heartbeat)
         self._started = now()
-        self._pulse = Pulse()
-        self._scan_trouble = Trouble("scan")
-        self._messages_trouble = Trouble("messages")
-        self._requests_trouble = Trouble("requests")
-        self._jobs_trouble = Trouble("jobs")
-        self._changes_trouble = Trouble("settings")
-        self._heartbeat_trouble = Trouble("heartbeat")
-        self._state_trouble = Trouble("state")
-        self._log_trouble = Trouble("log file")
+        self._pulse = Liveness()
+        self._scan_trouble = OutageTracker("scan")
+        self._messages_trouble = OutageTracker("messages")
+        self._requests_trouble = OutageTracker("requests")
+        self._jobs_trouble = OutageTracker("jobs")
+        self._changes_trouble = OutageTracker("settings")
+        self._heartbeat_trouble = OutageTracker("heartbeat")
+        self._state_trouble = OutageTracker("state")
+        self._log_trouble = OutageTracker("log file")
         self._troubles = (
             self._scan_trouble,
             self._messages_trouble,
@@ -116,14 +116,14 @@ class MainLoop:
     @property
     def hung(self) -> list[str]:
         """The parts that have work and did not move on for two minutes; any thread may ask."""
-        hung = self._line.stuck(STUCK_SECONDS)
+        hung = self._stages.stuck(STUCK_SECONDS)
         return [*hung, "scan"] if self._pulse.silence > STUCK_SECONDS else hung
 
     def run(self) -> None:
         """Go on until it is to end. Raises what ended a stage before its time."""
         self._pulse.adopt()
         self._recover()
-        self._notifier.ready(self._line.longest_answer)
+        self._notifier.ready(self._stages.longest_answer)
         while not self._shutdown.begun:
             self._turn()
             if self._once and not self._busy:
@@ -147,11 +147,11 @@ class MainLoop:
 
     def _turn(self) -> None:
         # A generation's progress is worth a fresher heartbeat than an idle daemon's.
-        longest = 0.2 if self._once else 1.0 if self._line.current else 5.0
+        longest = 0.2 if self._once else 1.0 if self._stages.current else 5.0
         step = partial(self._intake.step, min(longest, self._notifier.patience))
         self._attempt(self._scan_trouble, step)
         self._pulse.beat()
-        self._line.check()
+        self._stages.check()
         self.read_mailbox()
         if self._is_there():
             self._attempt(self._requests_trouble, self._requests.step)
@@ -160,12 +160,12 @@ class MainLoop:
         self._look_around()
         self._attempt(self._heartbeat_trouble, self._tell)
 
-    def _attempt(self, trouble: Trouble, work: Callable[[], object]) -> bool:
+    def _attempt(self, trouble: OutageTracker, work: Callable[[], object]) -> bool:
         """Do *work*; False when it has to be done again, because of *trouble* that may pass or of a defect."""
         try:
             return trouble.attempt(work, lambda _error: True)
         except Exception as error:
-            self._line.context.defects.record("main loop", error)
+            self._stages.context.defects.record("main loop", error)
             # Not at once again: it may be so each time.
             self._shutdown.wait(_PAUSE_SECONDS)
             return False
@@ -192,16 +192,18 @@ class MainLoop:
                 self._changes.refused(error)
 
     def _take(self) -> None:
-        with turn():
+        with hold_io_lock():
             self._admission.take()
 
     def _use_model(self, name: str, tell: Callable[[FluxdropError | None], None]) -> None:
-        self._changes.ask(UseModel(self._line, name, tell))
+        self._changes.ask(UseModel(self._stages, name, tell))
 
     def _change(self) -> None:
         if self.reload_wanted and (self._reload is None or self._reload.done):
             self.reload_wanted = False
-            self._reload = Reload(self._root, self._load, self._line, self._intake, self._notifier)
+            self._reload = Reload(
+                self._root, self._load, self._stages, self._intake, self._notifier
+            )
             self._changes.ask(self._reload)
         self._changes.step()
 
@@ -225,18 +227,18 @@ class MainLoop:
         self._reports.beat(beat)
         self._notifier.status(summary(beat))
         # Not reached while the main loop hangs.
-        is_owed = self._line.owed > self._notifier.patience
+        is_owed = self._stages.owed > self._notifier.patience
         self._notifier.feed("worker" if is_owed else ", ".join(self.hung))
-        pulses = {stage.name: stage.pulse for stage in self._line.stages}
+        pulses = {stage.name: stage.pulse for stage in self._stages.threads}
         self._heartbeat.write(beat, {"scan": self._pulse, **pulses})
 
     def _beat(self) -> Beat:
-        line, intake = self._line, self._intake
-        model = line.model
+        stages, intake = self._stages, self._intake
+        model = stages.model
         watch = "polling" if intake.polling else "events" if intake.watching else "scans only"
         trouble = [
             *map(str, filter(None, self._troubles)),
-            *line.trouble,
+            *stages.trouble,
             *intake.trouble,
             *self._reports.trouble,
             *(f"{part}: nothing has moved for {STUCK_SECONDS:g} s" for part in self.hung),
@@ -247,12 +249,12 @@ class MainLoop:
             started=self._started,
             model=model.bundle.name if model else "",
             engine=model.engine.info if model else None,
-            generator_pid=line.generator_pid,
+            generator_pid=stages.generator_pid,
             watch=watch,
             filesystem=intake.filesystem,
             inbox=intake.waiting + len(self._requests),
-            stages={stage.name: stage.waiting for stage in line.stages},
-            current=line.current,
+            stages={stage.name: stage.waiting for stage in stages.threads},
+            current=stages.current,
             trouble=trouble,
-            defects=line.context.defects.counts(),
+            defects=stages.context.defects.counts(),
         )

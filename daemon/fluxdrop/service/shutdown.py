@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from fluxdrop.service.pulse import moved_on
+from fluxdrop.service.supervision.liveness import moved_on
 
 _GRACE_SECONDS = 5.0
 

@@ -10,8 +10,8 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from fluxdrop import durable
 from fluxdrop.errors import FluxdropError
+from fluxdrop.files import durable
 from fluxdrop.systemd.units import Station
 
 _MARK = "# Written by `fluxdrop service install`. SHA-256 of the rest: "

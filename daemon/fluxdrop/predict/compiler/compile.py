@@ -9,8 +9,8 @@ from pathlib import Path
 
 from onnx import ModelProto
 
-from fluxdrop.durable import write
 from fluxdrop.errors import FluxdropError
+from fluxdrop.files.durable import write
 from fluxdrop.predict.bundle import Bundle
 from fluxdrop.predict.compiler.batch import with_free_batch
 from fluxdrop.predict.compiler.fit import fitted, refused
@@ -18,12 +18,7 @@ from fluxdrop.predict.compiler.graph_file import VERSION
 from fluxdrop.predict.compiler.lower import lower
 from fluxdrop.predict.compiler.merge import merged
 from fluxdrop.predict.compiler.operators import UnsupportedError
-from fluxdrop.predict.compiler.source import (
-    ExternalDataError,
-    UnsoundError,
-    normal_form,
-    parse,
-)
+from fluxdrop.predict.compiler.source import ExternalDataError, UnsoundError, normal_form, parse
 
 COMPILER_VERSION = 5
 """Raised whenever the same model compiles to something else, so that no old compilation is taken."""

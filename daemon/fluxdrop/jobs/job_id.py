@@ -1,0 +1,19 @@
+"""The ids of jobs."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+
+_JOB_ID = re.compile(r"[0-9A-Za-z-]{1,64}")
+
+
+def new_job_id() -> str:
+    """A job id that sorts by time and cannot be met twice."""
+    return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
+
+
+def is_job_id(text: str) -> bool:
+    """Whether *text* can be a job's id; then it is also a harmless name of a file."""
+    return _JOB_ID.fullmatch(text) is not None

@@ -1,0 +1,302 @@
+"""Frames on a pipe: what the daemon and its worker processes say to each other.
+
+``docs/protocol.md`` is the specification; the Julia side is ``julia/src/wire.jl``.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import select
+import struct
+import time
+from collections.abc import Callable, Iterator, Mapping
+from enum import IntEnum
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+MAGIC = b"FXDP"
+VERSION = 1
+MAX_PAYLOAD = 1 << 30
+MAX_DIMENSIONS = 8
+FLOAT32 = 1
+# What a pipe of Linux holds (pipe(7)), so that one reading takes all that is there. A length is believed no further
+# than this: one that lies costs no memory.
+_PIECE = 1 << 16
+# Until one write has ended, nobody can read of it.
+_PIECES_AT_ONCE = 3
+
+_HEADER = struct.Struct("<4sHHQQ")
+_TENSOR_HEAD = struct.Struct("<BBH")
+
+
+class FrameKind(IntEnum):
+    """What a frame is; 1 to 11 with the Julia worker, 20 and up with the generator."""
+
+    HELLO = 1
+    LOAD = 2
+    LOADED = 3
+    PREDICT = 4
+    PREDICTION = 5
+    FAILURE = 6
+    PING = 7
+    PONG = 8
+    STOP = 9
+    LOAD_NATIVE = 10
+    PREDICT_SHARED = 11
+    GENERATE = 20
+    PROGRESS = 21
+    IMAGE = 22
+
+
+_KINDS = {int(kind): kind for kind in FrameKind}
+
+
+class WireError(Exception):
+    """The other side broke the protocol: bad magic, version, kind or length, or a torn frame."""
+
+
+class PipeClosed(WireError):
+    """The other side closed the pipe, as it does when it ends."""
+
+
+class DeadlineExceeded(WireError):
+    """The other side did not answer in time."""
+
+
+class Frame(NamedTuple):
+    """One message."""
+
+    kind: FrameKind
+    request: int
+    payload: bytes | bytearray
+
+
+class Pipe:
+    """Frames over a descriptor to read and one to write, both owned by this object.
+
+    *wait_hook* is called about every *wait_slice* seconds while the other side is awaited; what it
+    raises ends the wait (that is how a stop request reaches a caller in the middle of a call).
+    """
+
+    wait_slice = 0.25
+
+    def __init__(self, read_fd: int, write_fd: int) -> None:
+        self._read_fd = read_fd
+        self._write_fd = write_fd
+        os.set_blocking(read_fd, False)
+        os.set_blocking(write_fd, False)
+        self._readable = _poll(read_fd, select.POLLIN)
+        self._writable = _poll(write_fd, select.POLLOUT)
+        # What was read and is not yet part of a frame: header and payload of most come in one reading.
+        self._ahead = bytearray()
+
+    def send(
+        self,
+        kind: FrameKind,
+        request: int,
+        *parts: bytes | memoryview,
+        timeout: float | None = None,
+        wait_hook: Callable[[], None] | None = None,
+    ) -> None:
+        """Write one frame whose payload is the *parts* in a row.
+
+        Raises PipeClosed when the other side is gone and DeadlineExceeded when it takes no more for
+        *timeout* seconds.
+        """
+        length = sum(map(len, parts))
+        if length > MAX_PAYLOAD:
+            raise WireError(f"a payload of {length} bytes is over the limit of {MAX_PAYLOAD}")
+        self._refuse_closed()
+        deadline = _deadline(timeout)
+        pending = [_HEADER.pack(MAGIC, VERSION, kind, request, length), *parts]
+        if length > _PIECE:
+            pending = [piece for part in pending for piece in _pieces(part)]
+        left = _HEADER.size + length
+        while left:
+            try:
+                written = os.writev(self._write_fd, pending[:_PIECES_AT_ONCE])
+            except BlockingIOError:
+                self._await(self._writable, deadline, wait_hook)
+                continue
+            except BrokenPipeError as error:
+                raise PipeClosed("the pipe is closed") from error
+            left -= written
+            while left and written >= len(pending[0]):
+                written -= len(pending.pop(0))
+            if left and written:
+                pending[0] = memoryview(pending[0])[written:]
+
+    def receive(
+        self, *, timeout: float | None = None, wait_hook: Callable[[], None] | None = None
+    ) -> Frame:
+        """Read one frame.
+
+        Raises PipeClosed at end of file, DeadlineExceeded after *timeout* seconds, WireError for
+        anything that is not a frame of this protocol.
+        """
+        self._refuse_closed()
+        deadline = _deadline(timeout)
+        self._fill(_HEADER.size, deadline, wait_hook)
+        magic, version, kind, request, length = _HEADER.unpack_from(self._ahead)
+        if magic != MAGIC:
+            raise WireError(f"a frame begins with {magic!r}, not {MAGIC!r}")
+        if version != VERSION:
+            raise WireError(f"a frame has protocol version {version}, not {VERSION}")
+        if length > MAX_PAYLOAD:
+            raise WireError(f"a frame announces {length} bytes, over the limit of {MAX_PAYLOAD}")
+        known = _KINDS.get(kind)
+        if known is None:
+            raise WireError(f"a frame has the unknown kind {kind}")
+        self._fill(_HEADER.size + length, deadline, wait_hook)
+        del self._ahead[: _HEADER.size]
+        payload, self._ahead = self._ahead, self._ahead[length:]
+        del payload[length:]
+        return Frame(known, request, payload)
+
+    def close(self) -> None:
+        """Close both descriptors; a second call does nothing."""
+        for fd in {self._read_fd, self._write_fd} - {-1}:
+            os.close(fd)
+        self._read_fd = self._write_fd = -1
+
+    def _refuse_closed(self) -> None:
+        if self._read_fd < 0:
+            raise PipeClosed("the pipe was closed on this side")
+
+    def _fill(
+        self, size: int, deadline: float | None, wait_hook: Callable[[], None] | None
+    ) -> None:
+        """Read on until *size* bytes are there."""
+        while len(self._ahead) < size:
+            self._await(self._readable, deadline, wait_hook)
+            try:
+                piece = os.read(self._read_fd, _PIECE)
+            except BlockingIOError:
+                continue
+            if not piece:
+                torn = "was closed in the middle of a frame" if self._ahead else "is closed"
+                raise PipeClosed(f"the pipe {torn}")
+            self._ahead += piece
+
+    def _await(
+        self,
+        poll: select.poll,
+        deadline: float | None,
+        wait_hook: Callable[[], None] | None,
+    ) -> None:
+        while True:
+            wait = self.wait_slice if wait_hook else None
+            if deadline is not None:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise DeadlineExceeded("no answer in time")
+                wait = left if wait is None else min(wait, left)
+            if poll.poll(None if wait is None else wait * 1000):
+                return
+            if wait_hook:
+                wait_hook()
+
+
+def pack_facts(facts: Mapping[str, object]) -> bytes:
+    """Encode *facts* as lines ``key=value``, with backslashes and line feeds of a value escaped."""
+    lines = []
+    for key, value in facts.items():
+        text = str(value).replace("\\", "\\\\").replace("\n", "\\n")
+        lines.append(f"{key}={text}\n")
+    # A message can quote a file name that is not UTF-8.
+    return "".join(lines).encode(errors="replace")
+
+
+def unpack_facts(payload: bytes | bytearray) -> dict[str, str]:
+    """Decode what `pack_facts` encodes. Raises WireError for a line without ``=`` and for bytes
+    that are not UTF-8.
+    """
+    try:
+        text = payload.decode()
+    except UnicodeDecodeError as error:
+        raise WireError("facts are not UTF-8") from error
+    facts = {}
+    for line in text.split("\n"):
+        if not line:
+            continue
+        key, separator, value = line.partition("=")
+        if not separator:
+            raise WireError(f"the fact {line!r} has no value")
+        facts[key] = _unescape(value)
+    return facts
+
+
+def _pieces(part: bytes | memoryview) -> Iterator[memoryview]:
+    view = memoryview(part)
+    for start in range(0, len(view), _PIECE):
+        yield view[start : start + _PIECE]
+
+
+@cache
+def _tensor_head(dimensions: int) -> struct.Struct:
+    return struct.Struct(f"{_TENSOR_HEAD.format}{dimensions}I")
+
+
+def pack_head(array: NDArray[np.float32]) -> bytes:
+    """The head of *array* as a tensor: what comes before its elements."""
+    return _tensor_head(array.ndim).pack(FLOAT32, array.ndim, 0, *array.shape)
+
+
+def pack_tensor(array: NDArray[np.float32]) -> tuple[bytes, memoryview]:
+    """Encode *array* (any shape of up to 8 dimensions, float32, row-major) as head and elements,
+    without a copy.
+    """
+    import numpy as np
+
+    array = np.asarray(array, dtype="<f4", order="C")
+    # A view of nothing cannot be cast.
+    return pack_head(array), array.data.cast("B") if array.size else memoryview(b"")
+
+
+def unpack_tensor(payload: bytes | bytearray) -> NDArray[Any]:
+    """Decode a tensor as a float32 array that shares *payload*'s memory. Raises WireError for
+    anything else.
+    """
+    import numpy as np
+
+    if len(payload) < _TENSOR_HEAD.size:
+        raise WireError("a tensor is shorter than its head")
+    dtype, ndim, _ = _TENSOR_HEAD.unpack_from(payload)
+    if dtype != FLOAT32 or ndim > MAX_DIMENSIONS:
+        raise WireError(f"a tensor has element type {dtype} and {ndim} dimensions")
+    head = _tensor_head(ndim)
+    start = head.size
+    if len(payload) < start:
+        raise WireError("a tensor is shorter than its head")
+    shape = head.unpack_from(payload)[3:]
+    expected = 4 * math.prod(shape)
+    if len(payload) - start != expected:
+        raise WireError(
+            f"a tensor of shape {shape} has {len(payload) - start} bytes, not {expected}"
+        )
+    try:
+        return np.frombuffer(payload, dtype="<f4", offset=start).reshape(shape)
+    except ValueError as error:
+        raise WireError(f"there is no array of shape {shape}") from error
+
+
+def _unescape(value: str) -> str:
+    if "\\" not in value:
+        return value
+    parts = value.split("\\\\")
+    return "\\".join(part.replace("\\n", "\n") for part in parts)
+
+
+def _poll(fd: int, event: int) -> select.poll:
+    poll = select.poll()
+    poll.register(fd, event)
+    return poll
+
+
+def _deadline(timeout: float | None) -> float | None:
+    return None if timeout is None else time.monotonic() + timeout

@@ -1,0 +1,1 @@
+"""Result and error records, and the files that belong to them."""

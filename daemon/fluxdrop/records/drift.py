@@ -1,0 +1,93 @@
+"""Whether a replay came to the same as the job that it did again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from fluxdrop.errors import FluxdropError
+from fluxdrop.files.layout import Root
+from fluxdrop.files.regular import open_in_root
+from fluxdrop.records.job_files import files_of
+from fluxdrop.records.result import Record, Result
+
+TOLERANCE = 1e-4
+"""The largest difference of a probability that is none: more than another batch size makes."""
+
+Verdict = Literal["same", "drifted", "unknown"]
+
+
+class Drift(NamedTuple):
+    """What is different. Each part is ``same``, or says what it is; empty where there was no such
+    thing in either.
+    """
+
+    verdict: Verdict
+    """``unknown`` where nothing differs and something is gone that should have been compared."""
+    image: str
+    tensor: str
+    probabilities: str
+    outcome: str
+
+
+def compare(
+    root: Root, before: Record, before_path: str, after: Record, after_path: str, tolerance: float
+) -> Drift:
+    """Compare two jobs' records and tensors; a probability may differ by *tolerance*.
+
+    Two failures are the same when they failed at the same stage for the same kind of reason.
+    """
+    if not isinstance(before, Result) or not isinstance(after, Result):
+        outcome = _outcome(before, after)
+        return Drift("same" if outcome == "same" else "drifted", "", "", "", outcome)
+    image = "same" if before.image.sha256 == after.image.sha256 else "other bytes"
+    tensor = _tensors(
+        root,
+        files_of(root, before_path, before)["tensor"],
+        files_of(root, after_path, after)["tensor"],
+    )
+    probabilities = _probabilities(before, after, tolerance)
+    parts = (image, tensor, probabilities)
+    verdict: Verdict = "same" if set(parts) == {"same"} else "drifted"
+    if verdict == "drifted" and set(parts) <= {"same", "gone"}:
+        verdict = "unknown"
+    return Drift(verdict, image, tensor, probabilities, "same")
+
+
+def _outcome(before: Record, after: Record) -> str:
+    def said(record: Record) -> str:
+        if isinstance(record, Result):
+            return "done"
+        return f"failed at {record.error.stage} ({record.error.kind})"
+
+    return "same" if said(before) == said(after) else f"{said(before)}, now {said(after)}"
+
+
+def _load(root: Root, path: Path) -> Any:
+    import numpy as np
+
+    with open_in_root(root.path, path, "tensor") as file:
+        return np.load(file, allow_pickle=False)
+
+
+def _tensors(root: Root, before: Path, after: Path) -> str:
+    import numpy as np
+
+    try:
+        old, new = (_load(root, path) for path in (before, after))
+    except FluxdropError as error:
+        return "gone" if isinstance(error.__cause__, FileNotFoundError) else "unreadable"
+    except (OSError, ValueError, MemoryError):
+        return "unreadable"
+    if old.shape != new.shape or old.dtype != new.dtype:
+        return "other shape"
+    if np.array_equal(old, new, equal_nan=True):
+        return "same"
+    return f"by {np.abs(old - new).max():.1e}"
+
+
+def _probabilities(before: Result, after: Result, tolerance: float) -> str:
+    if before.probabilities.keys() != after.probabilities.keys():
+        return "other labels"
+    worst = max(abs(p - after.probabilities[label]) for label, p in before.probabilities.items())
+    return "same" if worst <= tolerance else f"by {worst:.1e}"

@@ -1,0 +1,152 @@
+"""The JSON beside each image, and beside each file that could not be done.
+
+These classes are the one definition: ``result.schema.json`` in this folder is made of them
+(``python -m fluxdrop.records.schema``).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from fluxdrop.generate.request import GenerationParameters, GeneratorInfo
+from fluxdrop.jobs.job import Part
+
+SCHEMA_VERSION: Literal[1] = 1
+
+Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+Timestamp = Annotated[
+    str, Meta(description="RFC 3339, UTC", extra_json_schema={"format": "date-time"})
+]
+Probability = Annotated[float, Meta(ge=0, le=1)]
+# What SQLite and every reader of JSON take.
+Attempts = Annotated[int, Meta(ge=0, le=2**53)]
+# Linux takes no longer path, and none with a NUL.
+Path = Annotated[str, Meta(min_length=1, max_length=4096, pattern=r"^[^\u0000]*$")]
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """What was dropped: *file* is its path below inbox/."""
+
+    file: Path
+    kind: Literal["prompt", "picture", "unknown"]
+    sha256: Sha256 | None
+
+
+class ImageFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """The picture: *file* is its path below the root; sizes are in pixels."""
+
+    file: str
+    sha256: Sha256
+    width: int
+    height: int
+
+
+class Preprocessed(msgspec.Struct, frozen=True, kw_only=True):
+    """The tensor that the model saw: *file* is its path below the root."""
+
+    file: str
+    preview: str
+    shape: list[int]
+    dtype: str
+
+
+class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """Which model made the probabilities, and what it ran on.
+
+    *julia* and *flux* are versions, null where they had no part; *backend* is ``flux``, ``plain``
+    or ``onnxruntime``; *note* says why a preferred engine was not used.
+    """
+
+    bundle: str
+    sha256: Sha256
+    engine: str
+    julia: str | None
+    flux: str | None
+    backend: str
+    device: str
+    note: str | None
+
+
+class Guess(msgspec.Struct, frozen=True, kw_only=True):
+    """One label with its probability."""
+
+    label: str
+    index: int
+    p: Probability
+
+
+class ErrorFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What went wrong, where, and what to do about it."""
+
+    stage: Literal["intake", "generate", "preprocess", "predict", "publish"]
+    kind: str
+    message: str
+    hint: str
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True, tag_field="status", tag="done"):
+    """outputs/NAME.json."""
+
+    schema_version: Literal[1]
+    job_id: str
+    source: Source
+    prompt: str | None
+    generation: GenerationParameters | None
+    generator: GeneratorInfo | None
+    nsfw: bool | None
+    image: ImageFacts
+    preprocessed: Preprocessed
+    model: ModelFacts
+    probabilities: dict[str, Probability]
+    top: list[Guess]
+    warnings: list[str]
+    timings_ms: dict[str, float]
+    attempts: Attempts
+    created: Timestamp
+    finished: Timestamp
+    replay_of: str | None
+    part: Part | None = None
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True, tag_field="status", tag="failed"):
+    """outputs/failed/INPUT.error.json."""
+
+    schema_version: Literal[1]
+    job_id: str
+    source: Source
+    prompt: str | None
+    error: ErrorFacts
+    attempts: Attempts
+    created: Timestamp
+    finished: Timestamp
+    replay_of: str | None
+    part: Part | None = None
+
+
+Record = Result | Failure
+
+
+# Made at import: msgspec 0.22 crashes when two threads meet a class of its own for the first time.
+_DECODER: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)
+
+
+def encode(record: Record) -> bytes:
+    """*record* as indented JSON, UTF-8, ending with a line feed."""
+    return msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
+
+
+UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, MemoryError)
+"""What msgspec raises of bytes that are not what they should be, and that anybody may have written."""
+
+
+def decode(data: bytes) -> Record:
+    """The record in *data*. Raises msgspec.DecodeError or its subclass ValidationError."""
+    try:
+        return _DECODER.decode(data)
+    except msgspec.DecodeError:
+        raise
+    except UNDECODABLE as error:
+        raise msgspec.DecodeError(str(error) or "It is too large") from error

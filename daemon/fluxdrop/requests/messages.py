@@ -1,0 +1,191 @@
+"""What commands ask of the daemon that serves a root, beyond files for its inbox.
+
+A request is a file ID.request.json in .fluxdrop/requests/, moved there whole; its answer is
+.fluxdrop/answers/ID.json. A replay is answered when it is refused only: else the job ID is its answer.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from fluxdrop.errors import FluxdropError
+from fluxdrop.files import durable
+from fluxdrop.files.layout import Root, holder
+from fluxdrop.files.regular import open_regular
+from fluxdrop.files.transient import remedy_of
+from fluxdrop.jobs.job_id import new_job_id
+
+SUFFIX = ".request.json"
+MOST_BYTES = 64 * 1024
+MOST_JOBS = 500
+"""How many jobs one request may name."""
+
+_NAME = re.compile(rf"(\d{{8}}T\d{{6}}-[0-9a-f]{{8}}){re.escape(SUFFIX)}", re.ASCII)
+_LOOK_SECONDS = 0.1
+
+Start = Literal["generate", "preprocess", "predict"]
+"""With which stage a replay begins: with the input that was dropped, with the recorded picture, or
+with the recorded tensor."""
+
+_JobId = Annotated[str, Meta(min_length=1, max_length=100)]
+_ModelName = Annotated[str, Meta(min_length=1, max_length=255)]
+
+
+class ReplayRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="replay"):
+    """Do the job *job_id* again from *start* on, with the installed *model* if one is named."""
+
+    job_id: _JobId
+    start: Start = "generate"
+    model: _ModelName | None = None
+
+
+class CancelRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="cancel"):
+    """End these jobs, as far as they are unfinished."""
+
+    job_ids: Annotated[list[_JobId], Meta(max_length=MOST_JOBS)]
+
+
+class ModelRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="model"):
+    """Use the installed model *name* from now on."""
+
+    name: _ModelName
+
+
+Request = ReplayRequest | CancelRequest | ModelRequest
+
+
+class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How it went: all empty when it was done."""
+
+    kind: str = ""
+    message: str = ""
+    hint: str = ""
+
+
+# Made at import: msgspec 0.22 crashes when two threads meet a class of its own for the first time.
+_REQUEST: msgspec.json.Decoder[Request] = msgspec.json.Decoder(
+    ReplayRequest | CancelRequest | ModelRequest
+)
+_ANSWER = msgspec.json.Decoder(Answer)
+
+
+def ask(root: Root, request: Request) -> str:
+    """Leave *request* for the daemon of *root*, now or at its next start; return its id.
+
+    Raises FluxdropError when that may not or cannot be.
+    """
+    name = new_job_id()
+    # A dot file is no request yet.
+    unfinished = root.requests / f".{name}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        fd = os.open(unfinished, flags, 0o600)
+        try:
+            # The daemon is another user where members of a group ask.
+            os.fchmod(fd, 0o644)
+            os.write(fd, msgspec.json.encode(request))
+            os.fsync(fd)
+            unfinished.rename(_path(root, name))
+            # Who may leave requests may not list them, and so not sync the folder.
+            os.fsync(fd)
+            with suppress(PermissionError):
+                durable.sync_folder(root.requests)
+        except BaseException:
+            unfinished.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise FluxdropError(
+            f"{root.requests} takes no request: {error.strerror}",
+            hint=(
+                "Only the owner of the root may ask this of it, or the group that `fluxdrop init --group` let. "
+                if isinstance(error, PermissionError)
+                else ""
+            )
+            + remedy_of(error),
+            kind="request",
+        ) from error
+    return name
+
+
+def ask_and_wait(root: Root, request: Request, on_wait: Callable[[], None]) -> None:
+    """Have the daemon that serves *root* do what is asked, and wait until it has.
+
+    Raises FluxdropError when it refuses, or ends meanwhile.
+    """
+    served = holder(root)
+    name = ask(root, request)
+    while (answer := answer_to(root, name)) is None:
+        # Another one may have begun already, and what the first had taken is lost.
+        if served is None or holder(root) != served:
+            with suppress(OSError):
+                _path(root, name).unlink()
+            raise FluxdropError(f"No daemon serves {root.path}", kind="not-running")
+        on_wait()
+        time.sleep(_LOOK_SECONDS)
+    if answer.kind:
+        raise refusal(answer)
+
+
+def ask_to_cancel(root: Root, job_ids: Sequence[str], on_wait: Callable[[], None]) -> None:
+    """`ask_and_wait` for the end of these jobs, however many they are."""
+    for first in range(0, len(job_ids), MOST_JOBS):
+        request = CancelRequest(list(job_ids[first : first + MOST_JOBS]))
+        ask_and_wait(root, request, on_wait)
+
+
+def answer_to(root: Root, request_id: str) -> Answer | None:
+    """What the daemon answered to the request *request_id*; None when it has not (yet)."""
+    path = root.answers / f"{request_id}.json"
+    try:
+        return _ANSWER.decode(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.DecodeError) as error:
+        raise FluxdropError(f"{path} cannot be read: {error}", kind="request") from error
+
+
+def refusal(answer: Answer) -> FluxdropError:
+    """The *answer*, which is no consent, as an error."""
+    return FluxdropError(answer.message, hint=answer.hint, kind=answer.kind)
+
+
+def id_of(name: str) -> str | None:
+    """The id of the request in a file called *name*; None where that is no request's name."""
+    found = _NAME.fullmatch(name)
+    return found[1] if found else None
+
+
+def read_request(root: Root, request_id: str) -> Request:
+    """The request *request_id*. Raises FluxdropError for what is none that this version knows."""
+    with open_regular(_path(root, request_id), "request") as file:
+        data = file.read(MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        raise FluxdropError(f"It is larger than {MOST_BYTES:,} bytes", kind="request")
+    try:
+        return _REQUEST.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, MemoryError) as error:
+        raise FluxdropError(
+            f"It is no request that this fluxdrop understands: {error}",
+            hint="Ask with the fluxdrop whose daemon runs.",
+            kind="request",
+        ) from error
+
+
+def forget_request(root: Root, request_id: str) -> None:
+    """Remove the request *request_id*. Raises OSError."""
+    _path(root, request_id).unlink(missing_ok=True)
+
+
+def _path(root: Root, request_id: str) -> Path:
+    return root.requests / f"{request_id}{SUFFIX}"

@@ -1,0 +1,190 @@
+"""What commands drop into the inbox, and waiting for what becomes of it."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import re
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from fluxdrop.errors import FluxdropError
+from fluxdrop.files import durable
+from fluxdrop.files.layout import Root, holder
+from fluxdrop.files.transient import naming, remedy_of
+from fluxdrop.generate.infotext import parse_infotext
+from fluxdrop.generate.png_info import read_infotext
+from fluxdrop.generate.prompt_file import is_divided
+from fluxdrop.jobs.input_names import is_ignored, kind_of
+from fluxdrop.jobs.store import Row, Store
+from fluxdrop.requests.messages import answer_to, refusal
+from fluxdrop.timestamps import now
+
+_LOOK_SECONDS = 0.1
+_SLUG_LENGTH = 60
+
+
+class Submitted(NamedTuple):
+    """A file in the inbox: its path below inbox/, and what tells its job from others."""
+
+    file: str
+    inode: int
+    since: str
+
+
+def submit_file(root: Root, path: Path) -> Submitted:
+    """Copy *path* into the inbox. Raises FluxdropError for what the daemon would not take."""
+    if kind_of(path.name) is None or is_ignored(path.name):
+        raise FluxdropError(
+            f"{path} is nothing that fluxdrop takes",
+            hint="Submit .txt prompts and .png, .jpg, .jpeg or .webp pictures.",
+            kind="unknown",
+        )
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise FluxdropError(f"{path} cannot be read: {error.strerror}") from error
+    return _drop(root, path.stem, path.suffix, data)
+
+
+def submit_prompt(root: Root, text: str) -> Submitted:
+    """Drop *text* as a prompt file that is named after its beginning."""
+    slug = re.sub(r"[^\w]+", "-", text.strip().split("\n")[0]).strip("-").lower()[:_SLUG_LENGTH]
+    return _drop(root, slug.strip("-") or "prompt", ".txt", text.encode())
+
+
+def submit_regeneration(root: Root, picture: Path) -> Submitted:
+    """Drop what the PNG *picture* says of how it was generated, as a prompt file of its name.
+
+    Raises FluxdropError when it says nothing that can be made.
+    """
+    infotext = read_infotext(picture)
+    parse_infotext(infotext)
+    if is_divided(infotext):
+        raise FluxdropError(
+            f"The prompt in {picture} has a line of dashes, which would divide it",
+            hint="Write a prompt file without that line.",
+            kind="prompt",
+        )
+    return _drop(root, picture.stem, ".txt", infotext.encode())
+
+
+def wait_for(
+    root: Root, submitted: Sequence[Submitted], on_wait: Callable[[int], None]
+) -> list[Row]:
+    """Wait until each of *submitted* has its result, or all of its results; *on_wait* is told how
+    many are left.
+
+    Raises FluxdropError when no daemon serves the root.
+    """
+
+    def look(store: Store) -> list[Row | None]:
+        rows = [store.by_inode(item.inode, item.since) for item in submitted]
+        parts = [store.parts(row.id) if row is not None else [] for row in rows]
+        return [one for row, others in zip(rows, parts, strict=True) for one in (row, *others)]
+
+    return _wait(root, look, on_wait)
+
+
+def wait_for_jobs(root: Root, job_ids: Sequence[str], on_wait: Callable[[int], None]) -> list[Row]:
+    """`wait_for` jobs by their ids."""
+
+    def look(store: Store) -> list[Row | None]:
+        return [store.get(job_id) for job_id in job_ids]
+
+    return _wait(root, look, on_wait)
+
+
+def wait_for_replays(
+    root: Root, job_ids: Sequence[str], on_wait: Callable[[int], None]
+) -> list[Row | FluxdropError]:
+    """`wait_for` jobs that were asked for, by their ids: how each ended, or why it was refused."""
+    ended: dict[str, Row | FluxdropError] = {}
+
+    def look(store: Store) -> list[Row | FluxdropError | None]:
+        for job_id in job_ids:
+            if job_id in ended:
+                continue
+            row = store.get(job_id)
+            if row is not None and row.state != "claimed":
+                ended[job_id] = row
+            elif row is None and (answer := answer_to(root, job_id)) is not None:
+                ended[job_id] = refusal(answer)
+        return [ended.get(job_id) for job_id in job_ids]
+
+    return _wait(root, look, on_wait)
+
+
+EndedJob = TypeVar("EndedJob", bound=Row | FluxdropError)
+
+
+def _wait(
+    root: Root, look: Callable[[Store], list[EndedJob | None]], on_wait: Callable[[int], None]
+) -> list[EndedJob]:
+    while True:
+        served = holder(root) is not None
+        with closing(Store(root.database, read_only=True)) as store:
+            rows = look(store)
+        ended = [row for row in rows if row is not None and not _is_in_hand(row)]
+        if len(ended) == len(rows):
+            return ended
+        if not served:
+            raise FluxdropError(
+                f"No daemon serves {root.path}, so there is nothing to wait for",
+                hint="What was submitted stays in the inbox. Start one with: fluxdrop run",
+                kind="not-running",
+            )
+        on_wait(len(rows) - len(ended))
+        time.sleep(_LOOK_SECONDS)
+
+
+def _is_in_hand(row: Row | FluxdropError) -> bool:
+    return isinstance(row, Row) and row.state == "claimed"
+
+
+def _drop(root: Root, stem: str, suffix: str, data: bytes) -> Submitted:
+    since = now()
+    # A dot file is ignored by the daemon, so it sees the whole file or none.
+    unfinished = root.inbox / f".{secrets.token_hex(8)}.part"
+    try:
+        with naming(root.inbox), unfinished.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+            inode = os.fstat(file.fileno()).st_ino
+        name = _give_free_name(root, unfinished, stem, suffix)
+        durable.sync_folder(root.inbox)
+    except OSError as error:
+        raise _unwritten(error) from error
+    finally:
+        # A disk that takes no file has none to be removed, and says so in other words.
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
+    return Submitted(name, inode, since[:19])
+
+
+def _unwritten(error: OSError) -> FluxdropError:
+    message = f"{error.filename} cannot be written: {error.strerror}"
+    return FluxdropError(message, hint=remedy_of(error), kind="disk")
+
+
+def _give_free_name(root: Root, unfinished: Path, stem: str, suffix: str) -> str:
+    for number in itertools.count(1):
+        name = f"{stem}-{number}{suffix}" if number > 1 else f"{stem}{suffix}"
+        target = root.inbox / name
+        with contextlib.suppress(FileExistsError):
+            try:
+                os.link(unfinished, target)
+            except FileExistsError:
+                raise
+            except OSError:
+                # Without links, an empty file keeps the name; the daemon waits while it is empty.
+                target.touch(exist_ok=False)
+                unfinished.rename(target)
+            return name
+    raise AssertionError("unreachable: the numbers do not end")

@@ -1,0 +1,150 @@
+"""What Prometheus is told: over HTTP on this machine alone, or in a file for node_exporter.
+
+Imported only where a setting asks for it. Both say the same, and neither holds up a job.
+"""
+
+from __future__ import annotations
+
+from threading import Thread
+from wsgiref.simple_server import WSGIServer
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    generate_latest,
+    start_http_server,
+)
+
+from fluxdrop.config import Settings
+from fluxdrop.errors import FluxdropError
+from fluxdrop.files import durable
+from fluxdrop.files.layout import Root
+from fluxdrop.logs import get_logger
+from fluxdrop.processes import child
+from fluxdrop.records.result import Failure, Record
+from fluxdrop.service.reporting.heartbeat import Beat
+
+log = get_logger("fluxdrop.metrics")
+
+_LOOPBACK = "127.0.0.1"
+# A picture takes milliseconds in most stages, and a generation minutes.
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+
+
+class Metrics:
+    """Counts what ends and repeats what the heartbeat says. May be used from several threads.
+
+    Raises FluxdropError when the port cannot be had.
+    """
+
+    def __init__(self, root: Root, settings: Settings) -> None:
+        self.trouble = ""
+        self._file = root.path / settings.metrics_file if settings.metrics_file else None
+        self._registry = registry = CollectorRegistry()
+        self._done = Counter("fluxdrop_jobs_done", "Jobs that came through", registry=registry)
+        self._failed = Counter(
+            "fluxdrop_jobs_failed",
+            "Jobs that failed, by stage and kind of reason",
+            ["stage", "kind"],
+            registry=registry,
+        )
+        self._stages = Histogram(
+            "fluxdrop_stage_duration_seconds",
+            "How long a stage took over a job that came through",
+            ["stage"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._up = Gauge("fluxdrop_up", "Whether the daemon serves its root", registry=registry)
+        self._degraded = Gauge(
+            "fluxdrop_degraded", "Whether something is in the way; see status", registry=registry
+        )
+        self._inbox = Gauge(
+            "fluxdrop_inbox_waiting",
+            "Files in the inbox that are not claimed yet",
+            registry=registry,
+        )
+        self._queue = Gauge(
+            "fluxdrop_stage_jobs", "Jobs that wait or are in hand", ["stage"], registry=registry
+        )
+        self._starts = Counter(
+            "fluxdrop_worker_starts",
+            "Times that a process of the daemon was started; all but the first replace another",
+            ["worker"],
+            registry=registry,
+        )
+        self._info = Info("fluxdrop_daemon", "What runs", registry=registry)
+        self._started: dict[str, int] = {}
+        self._server = _serve(settings.metrics_port, registry) if settings.metrics_port else None
+
+    def count(self, record: Record) -> None:
+        """A job has ended with *record*."""
+        if isinstance(record, Failure):
+            self._failed.labels(record.error.stage, record.error.kind).inc()
+            return
+        self._done.inc()
+        for stage, milliseconds in record.timings_ms.items():
+            self._stages.labels(stage).observe(milliseconds / 1000)
+
+    def update(self, beat: Beat) -> None:
+        """Repeat what *beat* says."""
+        self._up.set(1)
+        self._degraded.set(bool(beat.trouble))
+        self._inbox.set(beat.inbox)
+        for stage, jobs in beat.stages.items():
+            self._queue.labels(stage).set(jobs)
+        self._count_starts()
+        engine = beat.engine
+        self._info.info(
+            {
+                "version": beat.version,
+                "model": beat.model,
+                "engine": engine.engine if engine else "",
+                "backend": engine.backend if engine else "",
+                "watch": beat.watch,
+            }
+        )
+        self._write()
+
+    def close(self) -> None:
+        """The daemon ends."""
+        self._up.set(0)
+        self._count_starts()
+        self._write()
+        if self._server is not None:
+            server, thread = self._server
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+    def _count_starts(self) -> None:
+        for worker, times in child.starts.copy().items():
+            self._starts.labels(worker).inc(times - self._started.get(worker, 0))
+            self._started[worker] = times
+
+    def _write(self) -> None:
+        if self._file is None:
+            return
+        try:
+            durable.write(self._file, generate_latest(self._registry), sync=False)
+        except OSError as error:
+            trouble = f"{self._file} cannot be written: {error.strerror}"
+            if trouble != self.trouble:
+                log.warning("metrics are behind", reason=trouble)
+            self.trouble = trouble
+        else:
+            self.trouble = ""
+
+
+def _serve(port: int, registry: CollectorRegistry) -> tuple[WSGIServer, Thread]:
+    try:
+        return start_http_server(port, addr=_LOOPBACK, registry=registry)
+    except OSError as error:
+        raise FluxdropError(
+            f"metrics_port is {port}, where nothing can be served: {error.strerror}",
+            hint="Choose a port that no other program has.",
+            kind="config",
+        ) from error

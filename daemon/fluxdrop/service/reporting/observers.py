@@ -1,0 +1,62 @@
+"""What tells others of the daemon's work: the gallery and the metrics, each where it is wanted."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from fluxdrop.config import Settings
+from fluxdrop.files.layout import Root
+from fluxdrop.records.result import Record
+from fluxdrop.service.reporting.heartbeat import Beat
+
+if TYPE_CHECKING:
+    from fluxdrop.gallery.keeper import Keeper
+    from fluxdrop.service.reporting.metrics import Metrics
+
+_SHORTEST_PAUSE = 1.0
+
+
+class Observers:
+    """Raises FluxdropError when the metrics' port cannot be had; after that nothing here raises or
+    waits."""
+
+    def __init__(self, root: Root, settings: Settings) -> None:
+        self._keeper: Keeper | None = None
+        self._metrics: Metrics | None = None
+        self._updated = 0.0
+        if settings.metrics_port or settings.metrics_file:
+            from fluxdrop.service.reporting.metrics import Metrics
+
+            self._metrics = Metrics(root, settings)
+        if settings.gallery:
+            from fluxdrop.gallery.keeper import Keeper
+
+            self._keeper = Keeper(root)
+            self._keeper.start()
+
+    @property
+    def trouble(self) -> list[str]:
+        """What keeps others from being told."""
+        parts = {"gallery": self._keeper, "metrics": self._metrics}
+        return [f"{name}: {part.trouble}" for name, part in parts.items() if part and part.trouble]
+
+    def ended(self, record: Record, path: str) -> None:
+        """A job has ended with *record*, whose JSON lies at *path* below the root."""
+        if self._metrics is not None:
+            self._metrics.count(record)
+        if self._keeper is not None:
+            self._keeper.tell(record, path)
+
+    def beat(self, beat: Beat) -> None:
+        """How the daemon is."""
+        silence = time.monotonic() - self._updated
+        if self._metrics is not None and silence >= _SHORTEST_PAUSE:
+            self._metrics.update(beat)
+            self._updated = time.monotonic()
+
+    def close(self) -> None:
+        """The daemon ends."""
+        for part in (self._keeper, self._metrics):
+            if part is not None:
+                part.close()

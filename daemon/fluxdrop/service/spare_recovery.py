@@ -1,0 +1,63 @@
+"""What a power cut left in the folders of ended jobs that new ones get (`fluxdrop.jobs.folder_pool`)."""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from fluxdrop.files import durable
+from fluxdrop.files.layout import Root
+from fluxdrop.files.transient import is_transient
+from fluxdrop.jobs.claim import discard_unclaimed, job_of, make_place, read_claim
+from fluxdrop.jobs.job_id import new_job_id
+from fluxdrop.jobs.store import Store
+from fluxdrop.logs import get_logger
+from fluxdrop.printable import printable
+from fluxdrop.records.job_files import is_published
+
+log = get_logger("fluxdrop.daemon")
+
+
+def take_back_spares(root: Root, store: Store) -> None:
+    """Move each input that a power cut left in *root*'s spares/ to work/, durably, and remove the rest; what is no
+    such folder is left alone. Raises OSError; it may be called again then.
+    """
+    if not root.spares.is_dir():
+        return
+    for spare in root.spares.iterdir():
+        try:
+            if spare.is_symlink() or not spare.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(spare))
+            _take_back(root, store, spare)
+        except OSError as error:
+            if is_transient(error):
+                raise
+            # No fluxdrop put it there.
+            log.warning("left alone", path=printable(str(spare)), reason=error.strerror)
+    with suppress(OSError):
+        root.spares.rmdir()
+
+
+def _take_back(root: Root, store: Store, spare: Path) -> None:
+    claim = read_claim(spare)
+    job = job_of(claim) if claim else None
+    if claim is None:
+        discard_unclaimed(spare, root.refused)
+    elif job is not None and job != spare.name:
+        spare.rename(root.work / job)
+        durable.sync_folder(root.work)
+        return
+    elif job is None and not _has_ended(root, store, spare.name, claim.input):
+        # An older fluxdrop did not tell the job.
+        target = make_place(root.work / new_job_id(), str(claim.source))
+        claim.input.rename(target)
+        durable.sync_folder(target.parent)
+        durable.sync_folder(root.work)
+    durable.remove_tree(spare)
+
+
+def _has_ended(root: Root, store: Store, job_id: str, path: Path) -> bool:
+    row = store.get(job_id)
+    return row is not None and is_published(root, row, path)

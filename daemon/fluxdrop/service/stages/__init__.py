@@ -1,0 +1,1 @@
+"""The stages through which jobs pass, each a thread."""

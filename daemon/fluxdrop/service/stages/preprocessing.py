@@ -1,0 +1,284 @@
+"""The stage that turns pictures into tensors."""
+
+from __future__ import annotations
+
+import os
+import time
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from itertools import groupby
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from fluxdrop import failpoints
+from fluxdrop.config import Settings
+from fluxdrop.errors import FluxdropError
+from fluxdrop.files import durable
+from fluxdrop.files.regular import ALLOW, chunks, open_regular
+from fluxdrop.generate.failures import cancelled
+from fluxdrop.jobs.crash_suspects import CrashSuspects
+from fluxdrop.jobs.fault import Fault
+from fluxdrop.jobs.job import Job, file_sha256
+from fluxdrop.jobs.store import Store
+from fluxdrop.preprocess.picture import open_picture
+from fluxdrop.preprocess.tensor import fit, normalise, npy, to_preview
+from fluxdrop.publish.outcome import Picture
+from fluxdrop.service.stages.items import Fail, Model, Pictured, Prepared, Retire, Swap
+from fluxdrop.service.stages.stage import Batch, Handler
+from fluxdrop.service.stages.unbegun_jobs import UnbegunJobs
+from fluxdrop.service.supervision.liveness import moved_on
+
+_COPIED_AT_ONCE = 1 << 20
+# A stronger compression would take longer than all else of a small picture, and save little of it.
+_PREVIEW: dict[str, Any] = {"format": "PNG", "compress_type": zlib.Z_RLE}
+_SUFFIXES = {"JPEG": ".jpg", "WEBP": ".webp"}
+
+
+@dataclass(slots=True)
+class _Opened:
+    """A job whose picture was decoded: *seen* is what the model sees of it, before it is a tensor."""
+
+    job: Job
+    model: Model
+    picture: Picture
+    seen: Image.Image
+    tensor: NDArray[np.float32] | None
+
+    def prepared(self) -> Prepared:
+        assert self.tensor is not None
+        return Prepared(self.job, self.model, self.picture, self.tensor)
+
+
+class Preprocessing(Handler[Pictured | Swap]):
+    """Hands on each picture's tensor, made for the model that is used when its turn comes.
+
+    *open_further* opens a model beside the one in use.
+    """
+
+    name = "preprocess"
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        waiting: UnbegunJobs,
+        danger: CrashSuspects,
+        *,
+        open_further: Callable[[str], Model],
+        hand_on: Callable[..., None],
+        fail: Fail,
+    ) -> None:
+        self.most = settings.batch_size
+        self._settings = settings
+        self._store = store
+        self._waiting = waiting
+        self._danger = danger
+        self._open_further = open_further
+        self._hand_on = hand_on
+        self._fail = fail
+        self._opened: dict[str, _Opened] = {}
+        """What was decoded of the batch in hand, by the ids of the jobs: it is not decoded again when a
+        disk is in the way of what follows."""
+        self._retiring: list[Retire] = []
+        """The models that came to their end with the batch in hand."""
+        self.model: Model | None = None
+        """The model in use; it is there before the first picture comes."""
+        self.further: tuple[str, Model] | None = None
+        """The model beside it that a job named last, and how that job named it."""
+
+    def apply(self, settings: Settings) -> None:
+        """Use these settings from the next picture on; any thread may call it."""
+        self._settings = settings
+
+    def handle(self, batch: Batch[Pictured | Swap]) -> None:
+        """See `Handler.handle`: all of the batch is handed on together."""
+        items = batch.open
+        in_hand = {item.job.id for item in items if isinstance(item, Pictured)}
+        self._opened = {key: self._opened[key] for key in self._opened.keys() & in_hand}
+        self._count_attempts(items)
+        outgoing: list[_Opened | Swap] = []
+        for item in items:
+            if isinstance(item, Swap):
+                self.model = item.model
+                outgoing.append(item)
+                continue
+            with batch.guard(item):
+                outgoing.append(self._open(item))
+        self._hand_on(*self._finished(outgoing), *self._retiring)
+        self._opened.clear()
+        self._retiring.clear()
+
+    def give_up(self, item: Pictured | Swap, error: FluxdropError) -> None:
+        """See `Handler.give_up`."""
+        if isinstance(item, Pictured):
+            self._opened.pop(item.job.id, None)
+            self._fail(item.job, "intake" if item.job.fault else "preprocess", error)
+
+    def close(self) -> None:
+        """Let go of what it holds."""
+        self._danger.close()
+
+    def _count_attempts(self, items: Sequence[Pictured | Swap]) -> None:
+        begun = [
+            item.job
+            for item in items
+            if _is_new(item) and not (item.job.attempts or item.job.fault)
+        ]
+        if begun:
+            attempts = self._store.begin_attempt([job.id for job in begun])
+            for job in begun:
+                job.attempts = attempts[job.id]
+
+    def _open(self, item: Pictured) -> _Opened:
+        """*item* decoded, now or when it was tried before. Raises FluxdropError for what cannot be."""
+        job = item.job
+        opened = self._opened.get(job.id)
+        if opened is not None:
+            return opened
+        if job.fault is not None:
+            raise _fault(job.name, job.fault)
+        if _is_new(item) and not self._waiting.begin(job):
+            raise cancelled()
+        with job.timed("preprocess"), self._danger.over([job]):
+            opened = self._opened[job.id] = self._picture(item)
+        failpoints.reach("decoding-ended")
+        return opened
+
+    def _picture(self, item: Pictured) -> _Opened:
+        job = item.job
+        model = self._model_for(job)
+        source = job.input if item.generated is None else job.image
+        failpoints.reach("decoding-begun")
+        image, file_format = open_picture(
+            source,
+            max_file_bytes=self._settings.max_file_bytes,
+            max_pixels=self._settings.max_pixels,
+            name=job.name if source == job.input else "",
+        )
+        original = None
+        if file_format != "PNG":
+            with os.fdopen(durable.create(job.image), "wb") as converted:
+                image.save(converted, format="PNG")
+            failpoints.reach("picture-converted")
+            source, original = job.image, job.input
+            job.sha256 = self._input_sha256(job)
+        elif source == job.input and source.stat().st_nlink > 1:
+            # A result must not change when somebody writes to the file under its other name.
+            _copy(source, job.image, self._settings.max_file_bytes, job.name)
+            source = job.image
+        digest = self._input_sha256(job) if source == job.input else file_sha256(source)
+        if item.generated is None and original is None:
+            # The picture is the source itself, which the result names with its digest too.
+            job.sha256 = digest
+        spec = model.bundle.spec.input
+        picture = Picture(
+            file=source,
+            sha256=digest,
+            width=image.width,
+            height=image.height,
+            shape=spec.shape,
+            original=original,
+            original_suffix=_SUFFIXES.get(file_format, ""),
+            generated=item.generated,
+        )
+        tensor = _recorded(job, model) if job.request.has_tensor else None
+        seen = fit(image, spec) if tensor is None else to_preview(tensor, spec)
+        # What the source says of itself stays with the source.
+        seen.info.clear()
+        return _Opened(job, model, picture, seen, tensor)
+
+    def _input_sha256(self, job: Job) -> str:
+        # Its size was checked, but who dropped it may have it open still.
+        return file_sha256(job.input, self._settings.max_file_bytes, job.name)
+
+    def _finished(self, items: Sequence[_Opened | Swap]) -> list[Prepared | Swap]:
+        """*items* with their tensors and files: one step for all pictures after the other, which a
+        processor likes better than all steps for one picture.
+        """
+        pictures = [item for item in items if isinstance(item, _Opened)]
+        started = time.perf_counter()
+        for model, group in groupby(pictures, key=lambda item: item.model):
+            new = [item for item in group if item.tensor is None]
+            if new:
+                tensors = normalise([item.seen for item in new], model.bundle.spec.input)
+                for number, item in enumerate(new):
+                    item.tensor = tensors[number : number + 1]
+        for item in pictures:
+            if not item.job.request.has_tensor:
+                # numpy's own writing says nothing of why a disk takes no more.
+                durable.put(item.job.tensor, npy(item.prepared().tensor))
+                failpoints.reach("tensor-written")
+                moved_on()
+        for item in pictures:
+            png = BytesIO()
+            item.seen.save(png, **_PREVIEW)
+            durable.put(item.job.preview, png.getbuffer())
+            failpoints.reach("preview-written")
+            moved_on()
+        milliseconds = (time.perf_counter() - started) * 1000 / max(1, len(pictures))
+        for item in pictures:
+            spent = item.job.timings_ms["preprocess"] + milliseconds
+            item.job.timings_ms["preprocess"] = round(spent, 3)
+        return [item.prepared() if isinstance(item, _Opened) else item for item in items]
+
+    def _model_for(self, job: Job) -> Model:
+        assert self.model is not None
+        name = job.request.model
+        if name is None or name == self.model.bundle.name:
+            return self.model
+        if self.further is None or self.further[0] != name:
+            model = self._open_further(name)
+            if self.further is not None:
+                self._retiring.append(Retire(self.further[1]))
+            self.further = name, model
+        return self.further[1]
+
+
+def _is_new(item: Pictured | Swap) -> TypeGuard[Pictured]:
+    """Whether *item* meets its first stage here."""
+    return isinstance(item, Pictured) and item.generated is None
+
+
+def _fault(name: str, fault: Fault) -> FluxdropError:
+    """Why the input *name*, of which the intake says that it has to fail, fails."""
+    what, hint = {
+        "unknown": (
+            "is nothing that fluxdrop takes",
+            "Drop a .txt prompt, or a .png, .jpg, .jpeg or .webp picture.",
+        ),
+        "unreadable": ("cannot be read", ALLOW),
+        "incomplete": ("is not whole", "Copy or save it again and drop it once more."),
+    }[fault.kind]
+    return FluxdropError(f"{name} {what}: {fault.reason}", hint=hint, kind=fault.kind)
+
+
+def _copy(source: Path, target: Path, most: int, name: str) -> None:
+    with (
+        open_regular(source, "unreadable", name) as reader,
+        os.fdopen(durable.create(target), "wb") as writer,
+    ):
+        for chunk in chunks(reader, most, name, _COPIED_AT_ONCE):
+            writer.write(chunk)
+
+
+def _recorded(job: Job, model: Model) -> NDArray[np.float32]:
+    try:
+        with open_regular(job.tensor, "tensor") as file:
+            tensor: NDArray[np.float32] = np.load(file, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise FluxdropError(f"The recorded tensor is damaged: {error}", kind="tensor") from error
+    wanted = model.bundle.spec.input.shape
+    if tensor.shape != wanted or tensor.dtype != np.float32:
+        raise FluxdropError(
+            f"The recorded tensor is {tensor.dtype} {list(tensor.shape)}, and the model"
+            f" {model.bundle.name} wants float32 {list(wanted)}",
+            hint="Replay it with --from preprocess.",
+            kind="tensor",
+        )
+    return tensor

@@ -1,0 +1,88 @@
+"""The stage that gives results their names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fluxdrop.errors import FluxdropError
+from fluxdrop.jobs.job import Job
+from fluxdrop.logs import get_logger
+from fluxdrop.publish.publisher import Finished, Published, Publisher
+from fluxdrop.records.result import Record, Result
+from fluxdrop.service.mailbox import Abandoned, Claimed, Ended, Mailbox
+from fluxdrop.service.stages.stage import Batch, Handler
+from fluxdrop.service.supervision.process_deaths import ProcessDeaths
+
+log = get_logger("fluxdrop.daemon")
+
+
+class Publishing(Handler[Finished]):
+    """Publishes jobs together, with one wait for the disk a step, and tells the main loop of their ends.
+
+    A job that cannot be published comes back as a failure, by *again*; one of which even that cannot be
+    published stays claimed. *worker_pid* gives the process id of the worker, for the log.
+    """
+
+    name = "publish"
+    most = 128
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        mailbox: Mailbox,
+        deaths: ProcessDeaths,
+        *,
+        again: Callable[[Job, FluxdropError], None],
+        worker_pid: Callable[[], int | None],
+    ) -> None:
+        self.publisher = publisher
+        self._mailbox = mailbox
+        self._deaths = deaths
+        self._again = again
+        self._worker_pid = worker_pid
+
+    def handle(self, batch: Batch[Finished]) -> None:
+        """See `Handler.handle`."""
+        self.announce(self.publisher.publish(batch.open))
+
+    def give_up(self, item: Finished, error: FluxdropError) -> None:
+        """See `Handler.give_up`."""
+        self.publisher.withdraw(item.job.folder)
+        if item.has_failed:
+            log.error("left claimed until the next start", job=item.job.id, reason=error.message)
+            self._mailbox.post(Abandoned(item.job.id))
+        else:
+            self._again(item.job, error)
+
+    def announce(self, published: Published) -> None:
+        """Log what was published and tell the main loop, which may also call this for what a start finds."""
+        for record, path in published.records:
+            self._log(record, path)
+            self._deaths.forget(record.job_id)
+        if published.records:
+            self._mailbox.post(Ended(published.records))
+        if published.void:
+            self._mailbox.post(Claimed(published.void))
+
+    def _log(self, record: Record, path: str) -> None:
+        if isinstance(record, Result):
+            log.info(
+                "done",
+                job=record.job_id,
+                file=record.source.file,
+                result=path,
+                label=record.top[0].label,
+                p=round(record.top[0].p, 4),
+                engine=record.model.engine,
+                backend=record.model.backend,
+                worker_pid=self._worker_pid(),
+            )
+        else:
+            log.warning(
+                "failed",
+                job=record.job_id,
+                file=record.source.file,
+                result=path,
+                stage=record.error.stage,
+                reason=record.error.message,
+            )

@@ -1,0 +1,38 @@
+"""How many processes a job has cost."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+
+from fluxdrop.jobs.job import Job
+from fluxdrop.logs import get_logger
+from fluxdrop.processes.child import ChildDied
+
+log = get_logger("fluxdrop.daemon")
+
+_MOST = 3
+
+
+class ProcessDeaths:
+    """Counts the deaths over each job; may be used from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+
+    def are_too_many(self, job: Job, error: ChildDied) -> bool:
+        """Count one more; whether *job* has now cost as many processes as a job may."""
+        with self._lock:
+            self._counts[job.id] += 1
+            deaths = self._counts[job.id]
+        log.warning("a process died over a job", job=job.id, file=job.source, deaths=deaths)
+        if deaths < _MOST:
+            return False
+        error.hint = error.hint or f"It was tried {deaths} times; see the log for what was printed."
+        return True
+
+    def forget(self, job_id: str) -> None:
+        """The job has ended."""
+        with self._lock:
+            self._counts.pop(job_id, None)
