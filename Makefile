@@ -36,12 +36,12 @@ test: setup
 # `make torture KILLS=100000 SEED=...` kills daemons, `CUTS=300` cuts the power that often on each of three filesystems
 # (as root); the seed is printed, to repeat a run that failed.
 torture: setup
-	$(if $(KILLS),$(BIN)/python tests/torture.py --kills $(KILLS) $(if $(SEED),--seed $(SEED)))
-	$(if $(CUTS),$(BIN)/python tests/power_cuts.py --cuts $(CUTS) $(if $(SEED),--seed $(SEED)))
+	$(if $(KILLS),PYTHONPATH=tests $(BIN)/python -m support.torture --kills $(KILLS) $(if $(SEED),--seed $(SEED)))
+	$(if $(CUTS),PYTHONPATH=tests $(BIN)/python -m support.power_cuts --cuts $(CUTS) $(if $(SEED),--seed $(SEED)))
 
 # `make attack ATTACK=600`: strangers who may write one folder of a root try what they can, for so many seconds.
 attack: setup
-	ATTACK_SECONDS=$(ATTACK) $(BIN)/pytest tests/test_attack.py
+	ATTACK_SECONDS=$(ATTACK) $(BIN)/pytest tests/system/test_attack.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -53,8 +53,8 @@ bench: setup
 
 # A failure is written down, too, and fails the target.
 coverage: setup
-	notes=$$(mktemp) && FLUXDROP_COVERAGE=$$notes $(BIN)/pytest tests/test_onnx_nodes.py; failed=$$?; \
-	$(BIN)/python tests/write_coverage.py $$notes docs/onnx-coverage.md && rm $$notes && exit $$failed
+	notes=$$(mktemp) && FLUXDROP_COVERAGE=$$notes $(BIN)/pytest tests/predict/test_onnx_nodes.py; failed=$$?; \
+	PYTHONPATH=tests $(BIN)/python -m support.write_coverage $$notes docs/onnx-coverage.md && rm $$notes && exit $$failed
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis dist

@@ -116,6 +116,6 @@ def _compiled(onnx: bytes) -> bytes:
 def _exported(name: str) -> bytes:
     # The tests export the same architectures, only smaller.
     sys.path.append(str(Path(__file__).parents[1] / "tests"))
-    import architectures
+    from support import architectures
 
     return architectures.exported(name, _NETWORKS[name])[0]

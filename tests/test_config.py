@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import fluxdrop
 
 from fluxdrop import config
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files.layout import Root
+from support.daemons import fluxdrop
 
 
 def write(folder: Path, text: str) -> Path:

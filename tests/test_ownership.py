@@ -12,12 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import files_below, fluxdrop, results, serving
-from members import needs_root, umask
-from used_root import NOBODY, QUICK
 
 from fluxdrop.files.layout import Root
 from fluxdrop.resources import models_folder
+from support.daemons import files_below, fluxdrop, results, serving
+from support.members import needs_root, umask
+from support.used_root import NOBODY, QUICK
 
 
 def writable(path: Path) -> None:

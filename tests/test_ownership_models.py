@@ -8,14 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import fluxdrop
-from used_root import NOBODY, QUICK
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files.layout import Root
 from fluxdrop.ownership import of_code
 from fluxdrop.predict.bundle import load_bundle
 from fluxdrop.resources import models_folder
+from support.daemons import fluxdrop
+from support.used_root import NOBODY, QUICK
 
 CODE = 'touch(joinpath(@__DIR__, "was-run"))\nbuild_model() = x -> x\n'
 TOML = 'labels = ["a", "b", "c"]\noutput = "logits"\n[input]\nsize = [4, 2]\n'

@@ -1,0 +1,185 @@
+"""`fluxdrop jobs` and `fluxdrop show`."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+
+import pytest
+
+from fluxdrop.errors import FluxdropError
+from fluxdrop.files.layout import Root
+from fluxdrop.jobs.job_id import new_job_id
+from fluxdrop.jobs.select import find_job
+from fluxdrop.jobs.store import Store
+from fluxdrop.publish.publisher import Publisher
+from fluxdrop.requests.replay import build_replay, plan_replay
+from support import jobs
+from support.daemons import fluxdrop
+
+
+def publish(root: Root, *sources: str) -> list[str]:
+    """Publish a job for each of *sources*; their ids."""
+    batch = [jobs.ended(jobs.job_in(jobs.claimed(root, source))) for source in sources]
+    with closing(Store(root.database)) as store:
+        Publisher(root, store).publish(batch)
+    return [finished.job.id for finished in batch]
+
+
+def listed(root: Root, *flags: str) -> list[str]:
+    """The sources that `fluxdrop jobs` lists."""
+    ended = fluxdrop("jobs", *flags, "--json", "--root", root.path)
+    return sorted(row["source"] for row in json.loads(ended.stdout))
+
+
+def test_jobs(root: Root) -> None:
+    """jobs lists by state, time, name, label and model; what has no job is said to be so."""
+    publish(root, "cat.png", "sub/dog.txt", "cat.pdf")
+
+    everything = listed(root)
+    by_flags = [
+        listed(root, "--state", "failed"),
+        listed(root, "--since", "1h", "--name", "cat*"),
+        listed(root, "--label", "round", "--model", "round-or-angular"),
+        listed(root, "--since", "2999-01-01"),
+    ]
+    (newest,) = listed(root, "--limit", "1")
+    nothing = fluxdrop("jobs", "--model", "none", "--root", root.path)
+    wrong = fluxdrop("jobs", "--since", "soon", "--root", root.path)
+
+    assert ["cat.pdf", "cat.png", "sub/dog.txt"] == everything
+    assert [["cat.pdf"], ["cat.pdf", "cat.png"], ["cat.png", "sub/dog.txt"], []] == by_flags
+    assert newest in everything
+    assert (0, "", "There are no such jobs.\n") == (
+        nothing.returncode,
+        nothing.stdout,
+        nothing.stderr,
+    )
+    assert (2, 1) == (wrong.returncode, len(wrong.stderr.splitlines()))
+
+
+def test_gone_is_not_done(root: Root) -> None:
+    """A job whose result was removed is not called done."""
+    first, second = publish(root, "cat.png", "dog.png")
+    (root.outputs / "cat.json").unlink()
+    (root.outputs / "dog.png").unlink()
+
+    lines = fluxdrop("jobs", "--root", root.path).stdout.splitlines()[1:]
+
+    assert {first: "gone", second: "gone"} == {line.split()[0]: line.split()[1] for line in lines}
+
+
+def test_show(root: Root) -> None:
+    """show tells all of one job: parameters, probabilities, timings, and which files are gone."""
+    (first,) = publish(root, "sub/cat.txt")
+    (root.preprocessed / "sub/cat.npy").unlink()
+
+    shown = fluxdrop("show", "sub/cat", "--root", root.path).stdout
+    facts = json.loads(fluxdrop("show", first, "--json", "--root", root.path).stdout)
+
+    assert {"seed 18446744073709551615", "0.750000  round", "predict 0.5 ms"} <= {
+        text.strip()
+        for line in shown.splitlines()
+        for text in [line.removeprefix("probabilities").removeprefix("timings"), *line.split(", ")]
+    }
+    assert "preprocessed_images/sub/cat.npy  (gone)" in shown
+    assert first == facts["record"]["job_id"]
+    assert {
+        "result": True,
+        "input": True,
+        "image": True,
+        "generated": True,
+        "tensor": False,
+        "preview": True,
+    } == {what: file["there"] for what, file in facts["files"].items()}
+
+
+def test_show_failure(root: Root) -> None:
+    """show tells of a failure why, and where its input lies."""
+    (first,) = publish(root, "cat.pdf")
+
+    shown = " ".join(fluxdrop("show", first[:-2], "--root", root.path).stdout.split())
+
+    assert "failed at intake (incomplete) reason It is empty. Drop it again." in shown
+    assert "input outputs/failed/cat.pdf" in shown
+
+
+def test_show_without_record(root: Root) -> None:
+    """A job whose record is gone, or that is in hand, is shown as far as it is known."""
+    (first,) = publish(root, "cat.png")
+    (root.outputs / "cat.json").unlink()
+    job = jobs.job_in(jobs.claimed(root, "dog.png"))
+    with closing(Store(root.database)) as store:
+        store.claimed([jobs.claimed_row(job)])
+
+    gone = fluxdrop("show", first, "--root", root.path)
+    claimed = fluxdrop("show", job.id, "--root", root.path)
+
+    assert (0, 0) == (gone.returncode, claimed.returncode)
+    assert "cat.json cannot be read: No such file or directory." in " ".join(gone.stdout.split())
+    assert ["state", "claimed"] == claimed.stdout.splitlines()[1].split()
+
+
+def test_chain_of_replays(root: Root) -> None:
+    """show tells what a job replays and what replays it, oldest first, whichever was asked for."""
+    (first,) = publish(root, "cat.png")
+    with closing(Store(root.database)) as store:
+        for name in ("cat", "cat-2"):
+            replay = plan_replay(root, find_job(root, store, name))
+            asked = new_job_id()
+            build_replay(root, replay, root.work / asked, 1000)
+            Publisher(root, store).publish([jobs.done(jobs.job_in(root.work / asked))])
+        chain = [find_job(root, store, name).id for name in ("cat", "cat-2", "cat-3")]
+
+    shown = [
+        [link["id"] for link in json.loads(ended.stdout)["chain"]]
+        for ended in (fluxdrop("show", job, "--json", "--root", root.path) for job in chain)
+    ]
+
+    assert first == chain[0]
+    assert [chain] * 3 == shown
+
+
+PATHS = [
+    "outputs/sub/cat.json",
+    "outputs/sub/cat.png",
+    "outputs/sub/cat.txt",
+    "generated_images/sub/cat.png",
+    "preprocessed_images/sub/cat.npy",
+]
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("absolute", [True, False])
+def test_by_path(root: Root, path: str, absolute: bool) -> None:
+    """A job is found by any of its files, also when that is gone."""
+    (first,) = publish(root, "sub/cat.txt")
+    (root.path / path).unlink()
+
+    with closing(Store(root.database)) as store:
+        found = find_job(root, store, str(root.path / path) if absolute else path)
+
+    assert first == found.id
+
+
+@pytest.mark.parametrize(
+    "path", ["outputs/failed/cat.pdf", "outputs/failed/cat.pdf.error.json", "cat.pdf"]
+)
+def test_failure_by_path(root: Root, path: str) -> None:
+    """A failed job is found by its untouched input and by its error JSON."""
+    (first,) = publish(root, "cat.pdf")
+
+    with closing(Store(root.database)) as store:
+        assert first == find_job(root, store, path).id
+
+
+@pytest.mark.parametrize("path", ["/etc/hostname", "outputs", "inbox/cat.png", "outputs/dog.json"])
+def test_path_of_no_job(root: Root, path: str) -> None:
+    """A path that belongs to no job finds none."""
+    publish(root, "cat.png")
+
+    with (
+        closing(Store(root.database)) as store,
+        pytest.raises(FluxdropError, match="There is no job"),
+    ):
+        find_job(root, store, path)

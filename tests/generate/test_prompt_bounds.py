@@ -1,0 +1,112 @@
+"""What a station allows one prompt file to ask for, through a real daemon."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import pytest
+
+from fluxdrop.config import Settings
+from fluxdrop.errors import FluxdropError
+from fluxdrop.files.layout import Root
+from fluxdrop.generate.bounds import check_bounds
+from fluxdrop.generate.prompt_file import read_prompts
+from fluxdrop.generate.request import GenerationRequest
+from support.daemons import failures, fluxdrop, results
+from support.needs import needs_generation
+
+SHORT = "Steps: 2, CFG scale: 3, Size: 64x64, Seed: 7"
+
+
+@pytest.mark.parametrize(
+    ("asked", "setting"),
+    [
+        ({"steps": 151}, "max_steps"),
+        ({"width": 2048, "height": 2056}, "max_generated_pixels"),
+        ({"steps": 150, "width": 8192, "height": 8192}, "max_generated_pixels"),
+        ({"steps": 150, "width": 2048, "height": 2048}, ""),
+        ({"steps": 150, "width": 8192, "height": 512}, ""),
+        ({}, ""),
+    ],
+)
+def test_defaults(asked: dict[str, int], setting: str) -> None:
+    """What people use is possible as fluxdrop comes; more is refused with the setting's name."""
+    request = GenerationRequest(prompt="a cat", **asked)  # type: ignore[arg-type]
+    refused = pytest.raises(FluxdropError) if setting else nullcontext()
+    with refused as caught:
+        check_bounds(request, Settings())
+
+    if caught is not None:
+        assert ("prompt", True) == (caught.value.kind, setting in caught.value.hint)
+
+
+def test_pictures_are_counted_early() -> None:
+    """A file that asks for far too much is refused before all of it is made up in memory."""
+    text = "\n---\n".join(["a cat\nSteps: 8, Batch size: 100"] * 1000)
+
+    with pytest.raises(FluxdropError, match="asks for 100 pictures or more; possible here are 64"):
+        read_prompts(text, 64)
+
+
+def drop(root: Root, **files: str) -> None:
+    for name, text in files.items():
+        (root.inbox / f"{name}.txt").write_text(text)
+
+
+def errors(root: Root) -> dict[str, tuple[str, str]]:
+    """The setting that each failed file's error names, and which kind of error it is."""
+    return {
+        name: (record["error"]["hint"], record["error"]["kind"])
+        for name, record in failures(root).items()
+    }
+
+
+def test_refused_files(root: Root) -> None:
+    """Each bound refuses a file whole, before anything of it is made: the file lies untouched in
+    outputs/failed/, once, and its error names the setting."""
+    texts = {
+        "pictures": "a cat\nSteps: 2, Batch size: 3, Seed: 1",
+        "prompts": "\n---\n".join(["a cat"] * 3),
+        "steps": f"a dog\n---\na cat\n{SHORT.replace('2', '6', 1)}",
+        "pixels": f"a cat\n{SHORT.replace('64x64', '128x64')}",
+    }
+    drop(root, **texts)
+    bounds = {"max_pictures_per_prompt": 2, "max_steps": 5, "max_generated_pixels": 64 * 64}
+
+    ran = fluxdrop("run", "--root", root.path, "--once", engine="onnxruntime", **bounds)
+
+    assert 1 == ran.returncode
+    named = {
+        "pictures": "max_pictures_per_prompt",
+        "prompts": "max_pictures_per_prompt",
+        "steps": "max_steps",
+        "pixels": "max_generated_pixels",
+    }
+    found = errors(root)
+    assert {f"{name}.txt.error.json" for name in texts} == set(found)
+    for name, setting in named.items():
+        hint, kind = found[f"{name}.txt.error.json"]
+        assert ("prompt", True) == (kind, setting in hint), hint
+        assert texts[name] == (root.failed / f"{name}.txt").read_text()
+    assert {} == results(root)
+
+
+@needs_generation
+def test_replay_of_what_was_allowed(root: Root) -> None:
+    """What was made once and is not allowed any more is not made again: the replay fails and says why,
+    also of one of several pictures, which itself is no more than one."""
+    drop(root, cat=f"a red circle\n{SHORT}, Batch size: 2")
+    run = ("run", "--root", root.path, "--once")
+    fluxdrop(*run, engine="onnxruntime")
+    for job in ("cat", "cat-2"):
+        fluxdrop("replay", job, "--root", root.path)
+
+    fluxdrop(*run, engine="onnxruntime", max_steps=1)
+    refused = errors(root)
+    fluxdrop("replay", "cat-2", "--root", root.path)
+    fluxdrop(*run, engine="onnxruntime", max_pictures_per_prompt=1)
+
+    assert {"cat.txt.error.json", "cat-2.txt.error.json"} == set(refused)
+    assert ["prompt"] * 2 == [kind for _hint, kind in refused.values()]
+    assert all("max_steps" in hint for hint, _kind in refused.values())
+    assert {"cat.json", "cat-2.json", "cat-3.json"} == set(results(root))

@@ -1,0 +1,152 @@
+"""The watch of the inbox: how it ends, is missing, and begins again."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from contextlib import closing
+
+import pytest
+
+from fluxdrop.config import Settings
+from fluxdrop.files.layout import Root
+from support.station import Station, events
+
+pytestmark = pytest.mark.usefixtures("nothing_is_left")
+
+
+def test_lost_event_of_the_last_byte(root: Root, png: bytes) -> None:
+    """A picture that was seen half written, and of whose end no event tells, is found whole by the
+    next scan and not at its deadline.
+    """
+    station = Station(root, Settings(settle_seconds=0.1, incomplete_seconds=3600, scan_seconds=0.2))
+    with closing(station.intake):
+        path = station.drop("a.png", png[:100])
+        station.step_until(lambda: station.intake.waiting)
+        station.intake._watch.close()  # type: ignore[union-attr]
+        path.write_bytes(png)
+        while not station.intake._events.empty():
+            station.intake._events.get()
+
+        assert {"a.png": png} == station.take(1)
+
+
+@pytest.mark.parametrize("gone", ["inbox", "root"])
+def test_inbox_goes_and_comes_back(
+    station: Station, png: bytes, gone: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While the inbox, or all of the root, is away the intake lives on; when it is back, files in
+    it are found by events again.
+    """
+    folder = station.root.inbox if gone == "inbox" else station.root.path
+    away = folder.rename(folder.with_name("away"))
+    for _ in range(3):
+        station.intake._next_scan = 0
+        station.steps()
+    left = set(station.intake.left)
+    watching = station.intake.watching
+    away.rename(folder)
+    station.intake._next_scan = 0
+    station.steps()
+    again = station.intake.watching
+    station.drop("a.png", png)
+
+    assert str(station.root.inbox) in left
+    assert (False, True) == (watching, again)
+    assert {"a.png": png} == station.take(1)
+    assert 1 == events(caplog).count("left alone")
+
+
+def test_another_inbox(station: Station, png: bytes) -> None:
+    """Another folder in the place of the inbox is watched instead of it from the next scan on."""
+    inbox = station.root.inbox
+    inbox.rename(inbox.with_name("old"))
+    inbox.mkdir()
+    watching = station.intake.watching
+    station.intake._next_scan = 0
+    station.steps()
+    station.drop("a.png", png)
+
+    assert not watching
+    assert {"a.png": png} == station.take(1)
+
+
+def test_inbox_is_a_symlink(root: Root, png: bytes) -> None:
+    """Events arrive from an inbox that lies elsewhere, too."""
+    root.inbox.rename(root.path / "elsewhere")
+    root.inbox.symlink_to("elsewhere")
+    station = Station(root)
+    with closing(station.intake):
+        station.intake.step(longest=0)
+        station.drop("a.png", png)
+
+        assert {"a.png": png} == station.take(1)
+
+
+def test_dead_watch(station: Station, png: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    """A watch of which a thread ended is noticed and begun again by the next scan."""
+    watch = station.intake._watch
+    assert watch is not None
+    watch._observer.stop()
+    watch._observer.join()
+    watching = station.intake.watching
+    station.intake._next_scan = 0
+    station.steps()
+    station.drop("a.png", png)
+
+    assert not watching
+    assert {"a.png": png} == station.take(1)
+    assert "the watch of the inbox ended and is begun again" in events(caplog)
+
+
+LIMITED = """
+import os, sys, threading
+from pathlib import Path
+from fluxdrop.config import Settings
+from fluxdrop.intake.intake import Intake
+from fluxdrop.files.layout import Root
+
+claims = []
+intake = Intake(Root(Path(sys.argv[1])), Settings(), claims.append, lambda _: True)
+fds = os.listdir("/proc/self/fd")
+for _ in range(5):
+    intake._next_scan = 0
+    intake.step(longest=0)
+assert fds == os.listdir("/proc/self/fd")
+print(len(claims), intake.watching, threading.active_count())
+"""
+
+
+@pytest.mark.parametrize("limit", ["max_inotify_instances", "max_inotify_watches"])
+def test_no_watch_can_be_made(root: Root, png: bytes, limit: str) -> None:
+    """Where the system's limits allow no watch, files are found by scans, and the attempts leave
+    neither a thread nor a descriptor behind.
+    """
+    (root.inbox / "a.png").write_bytes(png)
+    command = f'echo 0 > /proc/sys/user/{limit} && exec "$1" -c "$2" "$3"'
+    done = subprocess.run(
+        ["unshare", "-Ur", "sh", "-c", command, "sh", sys.executable, LIMITED, root.path],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if "unshare:" in done.stderr or limit in done.stderr:
+        pytest.skip("a limit of our own cannot be set here")
+
+    assert ("1 False 1\n", 0) == (done.stdout, done.returncode)
+
+
+def test_watch_that_fails_halfway(root: Root, png: bytes) -> None:
+    """A watch that cannot be completed, as a folder is missing, leaves no thread and no descriptor;
+    files are found all the same.
+    """
+    root.requests.rmdir()
+    station = Station(root)
+    with closing(station.intake):
+        station.drop("a.png", png)
+        for _ in range(3):
+            station.intake._next_scan = 0
+            station.steps()
+
+        assert {"a.png": png} == station.contents()
+        assert not station.intake.watching

@@ -1,0 +1,158 @@
+"""A file of several pictures becomes as many jobs, whatever interrupts it; and jobs that wait."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from fluxdrop.files import durable
+from fluxdrop.files.layout import Root
+from fluxdrop.generate.request import GenerationRequest
+from fluxdrop.jobs.job import REQUEST, JobRequest, Part, open_job
+from fluxdrop.jobs.parts import divide, without_undecided
+from fluxdrop.service.stages.unbegun_jobs import UnbegunJobs
+from support import jobs
+
+REQUESTS = [GenerationRequest(prompt=f"prompt {number}", seed=number) for number in range(3)]
+
+
+class KilledError(Exception):
+    """Stands for SIGKILL."""
+
+
+def found(root: Root) -> dict[str, tuple[str, Part | None, GenerationRequest | None]]:
+    """The input, the part and the request of each job in work/, by the end of its id."""
+    opened = {folder.name: open_job(folder) for folder in root.work.iterdir()}
+    return {
+        name.partition("-")[2].partition("-")[2] or "1": (
+            job.input.read_text(),
+            job.request.part,
+            job.request.generation,
+        )
+        for name, job in opened.items()
+        if job is not None
+    }
+
+
+def test_divide(root: Root) -> None:
+    """The job of the file makes the first picture, and new ones with the same input the others;
+    doing it again makes no more."""
+    job = jobs.job_in(jobs.claimed(root, "sub/cat.txt"))
+    text = job.input.read_text()
+
+    new: list[Path] = []
+    divide(job, REQUESTS, new.extend)
+    divide(jobs.job_in(job.folder), REQUESTS, new.extend)
+
+    assert [f"{job.id}-2", f"{job.id}-3"] == [folder.name for folder in new]
+    assert {
+        str(number): (text, Part(number=number, of=3, first=job.id), REQUESTS[number - 1])
+        for number in (1, 2, 3)
+    } == found(root)
+    assert {"sub/cat.txt"} == {jobs.job_in(folder).source for folder in root.work.iterdir()}
+
+
+@pytest.mark.parametrize("call", range(20))
+def test_killed_at_any_rename(root: Root, monkeypatch: pytest.MonkeyPatch, call: int) -> None:
+    """Killed before any of its renames and writes, it ends in the same jobs when it is done again."""
+    job = jobs.job_in(jobs.claimed(root, "cat.txt"))
+    calls = iter(range(1000))
+    real = {name: getattr(Path, name) for name in ("replace", "write_bytes", "mkdir")}
+
+    def dying(name: str) -> None:
+        def method(self: Path, *arguments: object, **options: object) -> object:
+            if next(calls) == call:
+                raise KilledError
+            return real[name](self, *arguments, **options)
+
+        monkeypatch.setattr(Path, name, method)
+
+    for name in real:
+        dying(name)
+    killed = False
+    try:
+        divide(job, REQUESTS, lambda _: None)
+    except KilledError:
+        killed = True
+    monkeypatch.undo()
+
+    # As the next start does.
+    left = without_undecided(sorted(root.work.iterdir()))
+    decided = len(left) == 3
+    assert decided or [job.folder] == left
+    divide(jobs.job_in(job.folder), REQUESTS, lambda _: None)
+
+    assert {"1", "2", "3"} == set(found(root))
+    assert [1, 2, 3] == sorted(part.number for _, part, _ in found(root).values() if part)
+    assert killed or next(calls) <= call + 1
+
+
+def test_full_disk(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that there is no room to divide leaves nothing that could become a job without it."""
+    job = jobs.job_in(jobs.claimed(root, "cat.txt"))
+
+    def fail(*_arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("fluxdrop.files.durable.sync_all", fail)
+    with pytest.raises(OSError, match="No space"):
+        divide(job, REQUESTS, lambda _: None)
+
+    assert [job.folder] == list(root.work.iterdir())
+
+
+def test_told_again(root: Root) -> None:
+    """New jobs of which the index could not be told are told of again, and are the same."""
+    job = jobs.job_in(jobs.claimed(root, "cat.txt"))
+    told: list[list[Path]] = []
+
+    def announce(folders: list[Path]) -> None:
+        told.append(folders)
+        if len(told) == 1:
+            (folders[0] / "mark").touch()
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        divide(job, REQUESTS, announce)
+    divide(job, REQUESTS, announce)
+
+    assert told[0] == told[1]
+    assert (told[0][0] / "mark").exists()
+
+
+def test_parts_without_the_first(root: Root) -> None:
+    """When the first part's job has ended, the others stay jobs."""
+    job = jobs.job_in(jobs.claimed(root, "cat.txt"))
+    new: list[Path] = []
+    divide(job, REQUESTS, new.extend)
+    durable.remove_tree(job.folder)
+
+    assert new == without_undecided(new)
+
+
+def test_model_of_a_replay(root: Root) -> None:
+    """All parts are judged by the model that was asked for."""
+    folder = jobs.claimed(root, "cat.txt")
+    (folder / REQUEST).write_bytes(msgspec.json.encode(JobRequest(replay_of="x", model="m")))
+    divide(jobs.job_in(folder), REQUESTS, lambda _: None)
+
+    asked = [jobs.job_in(folder).request for folder in root.work.iterdir()]
+
+    assert [("x", "m")] * 3 == [(request.replay_of, request.model) for request in asked]
+
+
+def test_begun_or_cancelled(root: Root) -> None:
+    """A job that waits is either begun by its stage or cancelled, never both."""
+    begun, gone = (jobs.job_in(jobs.claimed(root, "cat.txt")) for _ in range(2))
+    waiting = UnbegunJobs()
+    waiting.add(begun)
+    waiting.add(gone)
+
+    assert waiting.begin(begun)
+    assert waiting.cancel(begun.id) is None
+    assert gone is waiting.cancel(gone.id)
+    assert waiting.cancel(gone.id) is None
+    assert not waiting.begin(gone)

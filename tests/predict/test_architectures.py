@@ -1,0 +1,168 @@
+"""Whole models as people have them: out of transformers, PyTorch and scikit-learn, against onnxruntime."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from fluxdrop import config
+from fluxdrop.files.layout import Root
+from fluxdrop.predict.bundle import Bundle, load_bundle
+from fluxdrop.predict.choose import open_engine
+from fluxdrop.predict.classify import label_probabilities
+from fluxdrop.predict.compiler.compile import compile_bundle
+from fluxdrop.predict.julia_engine import run_graphs
+from fluxdrop.predict.library import add_model
+from fluxdrop.predict.onnxruntime_engine import OnnxruntimeEngine
+from fluxdrop.predict.ort import ort
+from fluxdrop.provision import find_julia
+from support import architectures
+
+TOLERANCE = 1e-4
+Pictures = NDArray[np.float32]
+Worker = Callable[[bytes, Pictures], Pictures]
+
+exported = cache(architectures.exported)
+
+
+@pytest.fixture(scope="module")
+def worker() -> Iterator[Worker]:
+    """One worker for all models, with Flux where it loads."""
+    install = find_julia()
+    if install is None:
+        pytest.skip("there is no Julia on this machine")
+    with run_graphs(config.Settings(), install) as run:
+        yield run
+
+
+def needs(*packages: str) -> None:
+    """Skip the test where one of the *packages* is not installed."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for package in packages:
+            pytest.importorskip(package)
+
+
+def bundle_of(folder: Path, model: bytes, labels: int, table: str, output: str) -> Bundle:
+    (folder / "model.onnx").write_bytes(model)
+    names = [str(label) for label in range(labels)]
+    (folder / "model.toml").write_text(f'labels = {names}\noutput = "{output}"\n[input]\n{table}\n')
+    return load_bundle(str(folder))
+
+
+def some_pictures(count: int, size: int) -> Pictures:
+    """Noise of another colour and contrast in each picture."""
+    random = np.random.default_rng(20)
+    noise, colour, contrast = (
+        random.standard_normal((count, 3, *sides)) for sides in ((size, size), (1, 1), (1, 1))
+    )
+    return (noise * contrast + colour).astype(np.float32)
+
+
+def off(expected: Pictures, found: Pictures) -> float:
+    """The largest difference, relative to the largest number."""
+    assert expected.shape == found.shape
+    return float(np.abs(expected - found).max() / np.abs(expected).max())
+
+
+@pytest.mark.parametrize("form", ["traced", "optimised"])
+@pytest.mark.parametrize("name", architectures.CONFIGURATIONS)
+def test_architecture(worker: Worker, tmp_path: Path, name: str, form: str) -> None:
+    """The worker's answers to one picture and to three are those of onnxruntime running the file itself."""
+    needs("torch", "transformers", "onnxscript")
+    model = exported(name)[form == "optimised"]
+    size = architectures.CONFIGURATIONS[name].get("image_size", 64)
+    session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
+    bundle = bundle_of(
+        tmp_path, model, architectures.LABELS, f"size = [{size}, {size}]", output="logits"
+    )
+    graph = compile_bundle(bundle)
+
+    for pictures in (some_pictures(1, size), some_pictures(3, size)):
+        (expected,) = session.run(None, {session.get_inputs()[0].name: pictures})
+        found = worker(graph, pictures)
+
+        assert off(expected, found) < TOLERANCE
+    # Answers that do not depend on the picture would agree with anything.
+    assert np.ptp(expected, axis=0).max() > 0.1 * np.abs(expected).max()
+
+
+def scikit_model(name: str) -> Any:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.neural_network import MLPClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import Normalizer, StandardScaler
+
+    if name == "neural":
+        return MLPClassifier((32,), solver="lbfgs", max_iter=500, random_state=20)
+    return make_pipeline(StandardScaler(), Normalizer(), LogisticRegression())
+
+
+@pytest.mark.parametrize("options", [{}, {"zipmap": False}])
+@pytest.mark.parametrize("name", ["linear", "neural"])
+def test_scikit_learn(worker: Worker, tmp_path: Path, name: str, options: dict[str, Any]) -> None:
+    """A classifier of scikit-learn's digits runs as skl2onnx writes it, by either engine, with its probabilities."""
+    needs("sklearn", "skl2onnx")
+    from skl2onnx import to_onnx
+    from sklearn.datasets import load_digits
+
+    pictures, digits = load_digits(return_X_y=True)
+    pictures = pictures.astype(np.float32)
+    trained = scikit_model(name).fit(pictures, digits)
+    model = to_onnx(trained, pictures[:1], options={id(trained): options}).SerializeToString()
+    bundle = bundle_of(tmp_path, model, 10, 'size = [8, 8]\nmode = "L"', output="probabilities")
+    graph, reference = compile_bundle(bundle), OnnxruntimeEngine(bundle)
+
+    for count in (1, 3):
+        given = pictures[:count].reshape(count, 1, 8, 8)
+
+        assert off(trained.predict_proba(pictures[:count]), worker(graph, given)) < TOLERANCE
+        assert off(reference.predict(given), worker(graph, given)) < TOLERANCE
+    found = worker(graph, pictures.reshape(-1, 1, 8, 8)).argmax(axis=1)
+    assert np.array_equal(trained.predict(pictures), found)
+
+
+def test_pytorch(tmp_path: Path) -> None:
+    """What torch.onnx.export writes, its weights in a file beside it, is added as it is, and its logits become
+    the probabilities that PyTorch computes."""
+    needs("torch", "onnxscript")
+    import torch
+    from torch import nn
+
+    torch.manual_seed(20)
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=2, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d((2, 2)),
+        nn.Flatten(),
+        nn.Dropout(),
+        nn.Linear(32, 4),
+    )
+    path = tmp_path / "small.onnx"
+    pictures = torch.randn(3, 3, 16, 24)
+    architectures.export(network, pictures, path)
+    assert path.with_name("small.onnx.data").exists()
+    root = Root(tmp_path / "root")
+    root.create()
+
+    added = add_model(
+        root, path, config.Settings(), name=None, labels=list("abcd"), options={"output": "logits"}
+    )
+    with closing(open_engine(config.Settings(), added.bundle)) as engine:
+        answers = engine.predict(pictures.numpy())
+
+    expected = network(pictures).softmax(dim=1).detach().numpy()
+    assert ("small", (24, 16)) == (added.bundle.name, added.bundle.spec.input.size)
+    for row, answer in zip(expected, answers, strict=True):
+        found = label_probabilities(answer, added.bundle)
+        assert list("abcd") == list(found)
+        assert off(row, np.array(list(found.values()))) < TOLERANCE

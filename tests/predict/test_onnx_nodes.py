@@ -1,0 +1,80 @@
+"""The worker computes what ONNX says: onnx's own node tests, on the layers that are there."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fluxdrop.predict.compiler.lower import lower
+from fluxdrop.predict.compiler.operators import UnsupportedError
+from fluxdrop.predict.compiler.source import normal_form
+from fluxdrop.processes.child import CallFailed, Child
+from fluxdrop.processes.wire import FrameKind, pack_tensor, unpack_tensor
+from fluxdrop.provision import find_julia, julia_command
+from fluxdrop.resources import julia_folder
+from support import onnx_nodes
+from support.onnx_nodes import EXCLUDED, cases
+
+MINUTES = 10 * 60
+
+
+@pytest.fixture(scope="module")
+def worker() -> Iterator[Child]:
+    """One worker for all cases, with Flux where it loads."""
+    install = find_julia()
+    if install is None:
+        pytest.skip("there is no Julia on this machine")
+    command, environment = julia_command(install)
+    argv = [*command, str(julia_folder() / "worker.jl"), "--backend", "auto"]
+    child = Child("worker", argv, env=environment, start_timeout=MINUTES)
+    yield child
+    child.stop()
+
+
+def problem(worker: Child, case: onnx_nodes.Case) -> str:
+    """What is wrong with what *worker* makes of *case*; empty if nothing is."""
+    try:
+        graph = lower(normal_form(case.model)).to_bytes()
+        worker.call(FrameKind.LOAD, graph, expect=FrameKind.LOADED, timeout=MINUTES)
+        answer = worker.call(
+            FrameKind.PREDICT,
+            *pack_tensor(case.input),
+            expect=FrameKind.PREDICTION,
+            timeout=MINUTES,
+        )
+    except (UnsupportedError, CallFailed) as error:
+        return str(error)
+    found = unpack_tensor(answer.payload)
+    if found.shape != case.expected.shape:
+        return f"shape {found.shape}, not {case.expected.shape}"
+    expected = case.expected.astype(np.float32)
+    if not np.allclose(expected, found, rtol=1e-3, atol=1e-5, equal_nan=True):
+        return f"off by {np.nanmax(np.abs(expected - found)):g}"
+    return ""
+
+
+@pytest.mark.parametrize("operator", onnx_nodes.OPERATORS)
+def test_operator(worker: Child, operator: str) -> None:
+    """Every float32 case of the operator comes out as onnx says, but for those named in EXCLUDED."""
+    tried = [case for case in cases()[operator] if case.name.split("[")[0] not in EXCLUDED]
+
+    problems = {case.name: problem(worker, case) for case in tried}
+    note(worker, operator, problems)
+
+    assert tried
+    assert {} == {name: words for name, words in problems.items() if words}
+
+
+def note(worker: Child, operator: str, problems: dict[str, str]) -> None:
+    """Add a line to the file that docs/onnx-coverage.md is made of, where one is asked for."""
+    path = os.environ.get("FLUXDROP_COVERAGE")
+    if path:
+        facts = {key: worker.hello[key] for key in ("backend", "julia", "flux")}
+        line = {"operator": operator, **facts, "problems": problems}
+        with Path(path).open("a") as file:
+            file.write(json.dumps(line) + "\n")

@@ -1,0 +1,378 @@
+"""The stage that runs the model, with real jobs in a real root and engines of the tests' own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from fluxdrop.errors import FluxdropError
+from fluxdrop.files.layout import Root
+from fluxdrop.jobs.crash_suspects import CrashSuspects
+from fluxdrop.jobs.job import file_sha256
+from fluxdrop.predict.engine import EngineDown
+from fluxdrop.predict.on_demand import OnDemandEngine
+from fluxdrop.processes.child import ChildDied
+from fluxdrop.publish.publisher import Finished
+from fluxdrop.records.result import Result
+from fluxdrop.service.mailbox import Mailbox, ModelChanged
+from fluxdrop.service.stages.items import Model, Prepared, Retire, Swap
+from fluxdrop.service.stages.predicting import Predicting
+from fluxdrop.service.stages.stage import Stage
+from fluxdrop.service.supervision.defects import Defects
+from support.fakes import ANGULAR, ROUND, Ends, FakeEngine, in_danger, model
+from support.jobs import BUNDLE, claimed, job_in, picture
+from support.stages import Clock, Once, context_of, run_stage
+
+BAD = 7.0
+"""What the tensor of the picture holds over which something goes wrong."""
+
+
+class Bench:
+    """A handler with what it needs, and what came of it."""
+
+    def __init__(self, root: Root) -> None:
+        self.root = root
+        self.ends = Ends()
+        self.mailbox = Mailbox()
+        self.clock = Clock()
+        self.context = context_of(root.work, self.clock)
+        self.further: list[FakeEngine] = []
+        """The engine beside the one in use, while there is one."""
+
+    def prepared(self, model: Model, name: str = "a.png", value: float = 0.0) -> Prepared:
+        """A picture whose tensor for *model*, of nothing but *value*, is there."""
+        job = job_in(claimed(self.root, name))
+        job.sha256 = file_sha256(job.input)
+        tensor = np.full(BUNDLE.spec.input.shape, value, dtype=np.float32)
+        return Prepared(job, model, picture(job), tensor)
+
+    def run(
+        self,
+        first: Model | Callable[[], Model],
+        *items: Prepared | Retire | Swap,
+    ) -> Stage[Prepared | Retire | Swap]:
+        """Have *items* handled as one batch, with *first* in use from the start."""
+        handler = Predicting(
+            8,
+            CrashSuspects(self.root, "predict"),
+            self.mailbox,
+            Defects(),
+            open_first=(lambda: first) if isinstance(first, Model) else first,
+            close_further=self._close_further,
+            hand_on=self.ends.hand_on,
+            fail=self.ends.fail,
+        )
+        return run_stage(handler, self.root.work, *items, context=self.context)
+
+    def _close_further(self) -> None:
+        for engine in self.further:
+            engine.close()
+
+    @property
+    def handed(self) -> list[list[tuple[str, str]]]:
+        """The files that were handed on, call by call, each with the label that won."""
+        return [[_told(item) for item in call] for call in self.ends.handed]
+
+
+def _told(item: object) -> tuple[str, str]:
+    assert isinstance(item, Finished)
+    record = item.build("name")
+    assert isinstance(record, Result)
+    return item.job.name, record.top[0].label
+
+
+@pytest.fixture
+def bench(root: Root) -> Bench:
+    """A bench of the test's own."""
+    return Bench(root)
+
+
+def over_bad(fail: Callable[[], object]) -> Callable[[NDArray[np.float32]], None]:
+    """What calls *fail* over a batch with the bad picture."""
+
+    def on_predict(batch: NDArray[np.float32]) -> None:
+        if (batch == BAD).any():
+            fail()
+
+    return on_predict
+
+
+def three(bench: Bench, used: Model) -> list[Prepared]:
+    """Three pictures, the bad one in their midst."""
+    return [
+        bench.prepared(used, name, value)
+        for name, value in (("a.png", 0.0), ("b.png", BAD), ("c.png", 0.0))
+    ]
+
+
+ALL = [("a.png", "round"), ("b.png", "round"), ("c.png", "round")]
+
+
+def test_batch(bench: Bench) -> None:
+    """Pictures for one model that wait together are one forward pass, and are handed on together in their order."""
+    engine = FakeEngine()
+    used = model(engine)
+
+    stage = bench.run(used, *three(bench, used))
+
+    assert ([3], [ALL]) == (engine.batches, bench.handed)
+    assert ([], None) == (bench.ends.failed, stage.failure)
+
+
+def test_several_models(bench: Bench) -> None:
+    """Each picture is predicted by its own model, in the order in which they came."""
+    one, other = FakeEngine(), FakeEngine(answer=ANGULAR)
+    first, further = model(one), model(other)
+    items = [bench.prepared(used) for used in (first, first, further, first)]
+
+    bench.run(first, *items)
+
+    assert ([2, 1], [1]) == (one.batches, other.batches)
+    assert [["round", "round"], ["angular"], ["round"]] == [
+        [label for _, label in call] for call in bench.handed
+    ]
+
+
+def test_swap_and_retire_in_their_order(bench: Bench) -> None:
+    """A model ends behind the last of its pictures, and the main loop is told which is in use."""
+    open_at: list[tuple[int, int]] = []
+
+    def look(_batch: NDArray[np.float32]) -> None:
+        open_at.append((old.closes, beside.closes))
+
+    old = FakeEngine(on_predict=look)
+    beside = FakeEngine(on_predict=look)
+    new = FakeEngine(on_predict=look, answer=ANGULAR)
+    first, further, then = model(old), model(beside), model(new)
+    stage = bench.run(
+        first,
+        bench.prepared(further),
+        bench.prepared(first),
+        Retire(further),
+        bench.prepared(first),
+        Swap(then),
+        bench.prepared(then),
+    )
+
+    assert [(0, 0), (0, 0), (0, 1), (1, 1)] == open_at
+    assert (1, 1, 1) == (old.closes, beside.closes, new.closes)
+    assert [ModelChanged(then)] == list(bench.mailbox.receive())
+    assert ("angular", None) == (bench.handed[-1][0][1], stage.failure)
+
+
+def test_swap_to_the_model_in_use(bench: Bench) -> None:
+    """A change to the model in use ends no engine."""
+    engine = FakeEngine()
+    used = model(engine)
+
+    bench.run(used, Swap(used), bench.prepared(used))
+
+    assert ([1], 1) == (engine.batches, engine.closes)
+    assert [ModelChanged(used)] == list(bench.mailbox.receive())
+
+
+def test_swap_from_an_engine_that_does_not_close(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new model is in use, and the main loop told so once, even where the old one's engine fails to end."""
+    old = FakeEngine()
+    monkeypatch.setattr(old, "close", Once(RuntimeError("it hangs")))
+    then = model(FakeEngine())
+
+    bench.run(model(old), Swap(then), bench.prepared(then))
+
+    assert [ModelChanged(then)] == list(bench.mailbox.receive())
+    assert 1 == len(bench.handed)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (FluxdropError("The model cannot take it", kind="compute"), "compute"),
+        (MemoryError(), "internal"),
+        (ValueError("shapes do not match"), "internal"),
+    ],
+)
+def test_error_over_one(bench: Bench, error: Exception, kind: str) -> None:
+    """A picture over which the engine fails, whatever it raises, fails alone; the others are done in their order,
+    and the danger file is blank."""
+    engine = FakeEngine(on_predict=over_bad(Once(*[error] * 9)))
+    used = model(engine)
+
+    bench.run(used, *three(bench, used))
+
+    assert [3, 1, 1, 1] == engine.batches
+    assert [[ALL[0]], [ALL[2]]] == bench.handed
+    assert [("b.png", "predict", kind)] == bench.ends.reasons
+    assert [] == in_danger(bench.root, "predict")
+
+
+def test_row_that_is_no_probability(bench: Bench) -> None:
+    """A picture for which the model gives rubbish fails alone, without another forward pass for the others."""
+
+    class Odd(FakeEngine):
+        def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+            rows = super().predict(batch)
+            rows[(batch == BAD).any(axis=(1, 2, 3))] = np.nan
+            return rows
+
+    engine = Odd()
+    used = model(engine)
+    bench.run(used, *three(bench, used))
+
+    assert ([3], [[ALL[0], ALL[2]]]) == (engine.batches, bench.handed)
+    assert [("b.png", "predict", "model")] == bench.ends.reasons
+
+
+def test_rows_that_are_too_few(bench: Bench) -> None:
+    """Answers that cannot be told apart are nobody's: the pictures are predicted again, alone."""
+
+    class Short(FakeEngine):
+        def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+            return super().predict(batch)[: max(1, len(batch) - 1)]
+
+    engine = Short()
+    used = model(engine)
+    bench.run(used, *three(bench, used))
+
+    assert ([3, 1, 1, 1], [[one] for one in ALL]) == (engine.batches, bench.handed)
+    assert [] == bench.ends.failed
+
+
+def test_worker_that_dies_over_one(bench: Bench) -> None:
+    """A picture that costs three workers fails; those that came with it are done."""
+    deaths = [ChildDied("the worker was ended by SIGSEGV") for _ in range(9)]
+    engine = FakeEngine(pid=1, on_predict=over_bad(Once(*deaths)))
+    used = model(engine)
+
+    bench.run(used, *three(bench, used))
+
+    assert [3, 1, 1, 1, 1, 1] == engine.batches
+    assert ([[ALL[0]], [ALL[2]]], [("b.png", "predict", "worker")]) == (
+        bench.handed,
+        bench.ends.reasons,
+    )
+
+
+def test_worker_that_dies_once(bench: Bench) -> None:
+    """What was handed on before a worker died is not predicted again."""
+    one, other = FakeEngine(pid=1), FakeEngine(pid=2, on_predict=Once(ChildDied("dead")))
+    first, further = model(one), model(other)
+
+    bench.run(first, bench.prepared(first, "a.png"), bench.prepared(further, "b.png"))
+
+    assert ([1], [1, 1], [[ALL[0]], [ALL[1]]]) == (one.batches, other.batches, bench.handed)
+
+
+def test_engine_that_is_down(bench: Bench) -> None:
+    """While an engine cannot be started its pictures wait, and none is given up."""
+    down = EngineDown("the worker does not start", kind="worker")
+    engine = FakeEngine(on_predict=Once(*[down] * 4))
+    used = model(engine)
+
+    bench.run(used, *three(bench, used))
+
+    assert ([3] * 5, [ALL], []) == (engine.batches, bench.handed, bench.ends.failed)
+    assert [0.5, 1, 2, 4] == bench.clock.waits
+
+
+@pytest.mark.parametrize("pid", [None, 1])
+def test_in_danger(bench: Bench, pid: int | None) -> None:
+    """Pictures are in danger while an engine in the daemon's own process has them, and not while a worker has."""
+    seen: list[list[str]] = []
+    engine = FakeEngine(
+        pid=pid, on_predict=lambda _batch: seen.append(in_danger(bench.root, "predict"))
+    )
+    used = model(engine)
+    items = three(bench, used)
+    bench.run(used, *items)
+
+    assert [[] if pid else [item.job.id for item in items]] == seen
+    assert [] == in_danger(bench.root, "predict")
+
+
+@pytest.mark.parametrize("pid", [None, 1])
+def test_engine_on_demand(bench: Bench, pid: int | None) -> None:
+    """Nothing is in danger while the first batch of an engine has it opened, whose worker may be killed then; the
+    batch is in danger after that if there is no worker."""
+    seen: list[list[str]] = []
+
+    def look(_batch: NDArray[np.float32] | None = None) -> None:
+        seen.append(in_danger(bench.root, "predict"))
+
+    def open_engine() -> FakeEngine:
+        look()
+        return FakeEngine(pid=pid, on_predict=look)
+
+    further = Model(BUNDLE, OnDemandEngine(open_engine))
+    item = bench.prepared(further)
+    bench.run(model(), item)
+
+    assert [[], [] if pid else [item.job.id]] == seen
+    assert [[ALL[0]]] == bench.handed
+
+
+def test_engine_on_demand_that_cannot_be_opened(bench: Bench) -> None:
+    """Pictures for a model that nothing here runs fail for that reason; those for the model in use are done."""
+
+    def open_engine() -> FakeEngine:
+        raise FluxdropError("There is no Julia on this machine", kind="julia")
+
+    used, further = model(), Model(BUNDLE, OnDemandEngine(open_engine))
+    bench.run(used, bench.prepared(further, "x.png"), bench.prepared(used, "a.png"))
+
+    assert ([[ALL[0]]], [("x.png", "predict", "julia")]) == (bench.handed, bench.ends.reasons)
+
+
+def test_first_engine_that_cannot_be_opened(bench: Bench) -> None:
+    """A daemon whose model nothing runs ends with the reason; one whose engine is down waits for it."""
+    error = FluxdropError("There is no Julia on this machine", kind="julia")
+    fail = Once(EngineDown("no memory"), error)
+
+    def open_first() -> Model:
+        fail()
+        return model()
+
+    stage = bench.run(open_first)
+
+    assert (error, [0.5]) == (stage.failure, bench.clock.waits)
+
+
+def test_owed(bench: Bench) -> None:
+    """The engine owes an answer from the moment it is asked until it answers or fails."""
+    seen: list[bool] = []
+    fail = Once(ChildDied("dead"))
+
+    def on_predict(_batch: NDArray[np.float32]) -> None:
+        seen.append(handler.owed > 0)
+        fail()
+
+    engine = FakeEngine(on_predict=on_predict)
+    used = model(engine)
+    handler = Predicting(
+        8,
+        CrashSuspects(bench.root, "predict"),
+        bench.mailbox,
+        Defects(),
+        open_first=lambda: used,
+        close_further=lambda: None,
+        hand_on=bench.ends.hand_on,
+        fail=bench.ends.fail,
+    )
+    before = handler.owed
+    run_stage(handler, bench.root.work, bench.prepared(used), context=bench.context)
+
+    assert (0.0, [True, True], 0.0) == (before, seen, handler.owed)
+
+
+def test_end_of_the_stage(bench: Bench) -> None:
+    """At its end the stage ends the engine in use and the one beside it."""
+    engine, beside = FakeEngine(answer=ROUND), FakeEngine()
+    bench.further.append(beside)
+
+    bench.run(model(engine))
+
+    assert (1, 1) == (engine.closes, beside.closes)

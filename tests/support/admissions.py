@@ -1,0 +1,88 @@
+"""An admission with real claims, index and plans, and stages that keeps what it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import cast
+
+from fluxdrop.errors import FluxdropError
+from fluxdrop.files.layout import Root
+from fluxdrop.jobs import crash_suspects
+from fluxdrop.jobs.claim import NewJob
+from fluxdrop.jobs.crash_suspects import CrashSuspects
+from fluxdrop.jobs.job import Job, StageName
+from fluxdrop.jobs.store import Store
+from fluxdrop.publish.publisher import Publisher
+from fluxdrop.service.admission import Admission
+from fluxdrop.service.stages.stages import Stages
+from support.fakes import job_of
+from support.stages import context_of
+
+
+class FakeStages:
+    """Stages that keeps what it was given. Its publisher is a real one, as a daemon's is that was just started."""
+
+    def __init__(self, root: Root, store: Store) -> None:
+        self.context = context_of(root.work)
+        self.publisher = Publisher(root, store)
+        self.accepted: list[Job] = []
+        self.refused: list[tuple[Job, StageName, FluxdropError]] = []
+        self.cancelled: list[str] = []
+        self.accept: Callable[[Job], None] = self.accepted.append
+        self.cancel = self.cancelled.append
+
+    def refuse(self, job: Job, stage: StageName, error: FluxdropError) -> None:
+        """See `Stages.refuse`."""
+        self.refused.append((job, stage, error))
+
+    def publish_decided(self, folders: Sequence[Path]) -> None:
+        """See `Stages.publish_decided`."""
+        plans = [(folder, self.publisher.planned(folder)) for folder in folders]
+        self.publisher.perform([(folder, plan) for folder, plan in plans if plan is not None])
+
+
+class Bench:
+    """An admission with what it needs."""
+
+    def __init__(self, root: Root, store: Store) -> None:
+        self.root = root
+        self.store = store
+        self.is_there = True
+        self.restart()
+
+    def restart(self) -> None:
+        """Another daemon begins, with what the folders and the index know."""
+        self.stages = FakeStages(self.root, self.store)
+        stages = cast(Stages, self.stages)
+        self.admission = Admission(self.root, self.store, stages, 3, lambda: self.is_there)
+
+    def claim(self, *sources: str) -> list[Job]:
+        """New claims."""
+        return [job_of(self.root, source, source.encode()) for source in sources]
+
+    def add(self, *sources: str) -> list[Job]:
+        """New claims that are to be taken on."""
+        made = self.claim(*sources)
+        for job in made:
+            self.admission.add(NewJob(job.folder))
+        return made
+
+    def die_over(self, *of: Job, times: int = 1) -> None:
+        """Daemons end over *of*, so many *times*."""
+        for _ in range(times):
+            made = CrashSuspects(self.root, "preprocess")
+            file = self.root.state / "in-preprocess"
+            with suppress(KeyboardInterrupt), made.over(of):
+                left = file.read_bytes()
+                raise KeyboardInterrupt
+            made.close()
+            file.write_bytes(left)
+            if times > 1:
+                crash_suspects.count_deaths(self.root)
+
+    @property
+    def taken(self) -> list[str]:
+        """The files of the jobs that were taken on, in their order."""
+        return [job.source for job in self.stages.accepted]

@@ -1,0 +1,163 @@
+"""An engine and a generator that answer as a test wants, and what keeps account of what a stage did."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from fluxdrop.errors import FluxdropError
+from fluxdrop.files.layout import Root
+from fluxdrop.generate.generator import GenerationOrder
+from fluxdrop.generate.messages import Made
+from fluxdrop.generate.request import Generated, GenerationRequest
+from fluxdrop.jobs.job import Job, StageName
+from fluxdrop.predict.engine import EngineInfo
+from fluxdrop.service.stages.items import Model
+from support import jobs
+from support.stages import Once
+
+ANGULAR, ROUND = (0.75, 0.25), (0.25, 0.75)
+
+
+def full(path: str = "a file") -> OSError:
+    """What a full disk raises."""
+    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+
+
+@dataclass
+class Ends:
+    """What a stage handed on, call by call, and the jobs that it failed, with the stages and reasons."""
+
+    handed: list[tuple[object, ...]] = field(default_factory=list)
+    failed: list[tuple[Job, StageName, FluxdropError]] = field(default_factory=list)
+
+    def hand_on(self, *items: object) -> None:
+        """See `Stage.put`."""
+        self.handed.append(items)
+
+    def fail(self, job: Job, stage: StageName, error: FluxdropError) -> None:
+        """See `Line.fail`."""
+        self.failed.append((job, stage, error))
+
+    @property
+    def reasons(self) -> list[tuple[str, StageName, str]]:
+        """The files that failed, with the stages and the kinds of the errors."""
+        return [(job.name, stage, error.kind) for job, stage, error in self.failed]
+
+
+class FakeEngine:
+    """An engine that answers each picture with *answer*. *prepare* and *on_predict* are called first; *pid* is that
+    of its worker, if it has one."""
+
+    def __init__(
+        self,
+        *,
+        answer: Sequence[float] = ROUND,
+        pid: int | None = None,
+        prepare: Callable[[], None] = lambda: None,
+        on_predict: Callable[[NDArray[np.float32]], object] = lambda _batch: None,
+        tend: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.info = EngineInfo(engine="fake", backend="fake", version="1", pid=pid)
+        self.trouble = ""
+        self.batches: list[int] = []
+        """How many pictures were in each forward pass that was begun."""
+        self.closes = 0
+        self._answer = answer
+        self._prepare = prepare
+        self._on_predict = on_predict
+        self._tend = tend
+
+    def prepare(self) -> None:
+        """See `Engine.prepare`."""
+        self._prepare()
+
+    def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See `Engine.predict`."""
+        self.batches.append(len(batch))
+        self._on_predict(batch)
+        return np.array([self._answer] * len(batch), dtype=np.float32)
+
+    def tend(self) -> None:
+        """See `Engine.tend`."""
+        self._tend()
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        self.closes += 1
+
+
+class FakeGenerator:
+    """A generator whose every picture is *png*."""
+
+    pid: int | None = 4711
+
+    def __init__(self, png: bytes) -> None:
+        self._png = png
+        self._fail = Once()
+        self.runs: list[list[str]] = []
+        """The prompts of each run that was begun."""
+        self.closes = 0
+
+    def fail_with(self, *errors: BaseException) -> None:
+        """Have the next runs raise *errors*, one each."""
+        self._fail = Once(*errors)
+
+    def batch_key(self, request: GenerationRequest) -> Hashable:
+        """See `Generator.batch_key`: pictures of the same size are made together."""
+        return request.width
+
+    def generate(
+        self,
+        orders: Sequence[GenerationOrder],
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> list[Made]:
+        """See `Generator.generate`."""
+        self.runs.append([order.request.prompt for order in orders])
+        if on_progress is not None:
+            on_progress(1, 2)
+        self._fail()
+        return [Made(self._png, _generated(order.request)) for order in orders]
+
+    def tend(self) -> None:
+        """See `Generator.tend`."""
+
+    def close(self) -> None:
+        """See `Generator.close`."""
+        self.closes += 1
+
+
+def _generated(request: GenerationRequest) -> Generated:
+    parameters = msgspec.structs.replace(jobs.GENERATED.parameters, prompt=request.prompt)
+    return msgspec.structs.replace(jobs.GENERATED, parameters=parameters)
+
+
+def model(engine: FakeEngine | None = None) -> Model:
+    """The embedded bundle on *engine*."""
+    return Model(jobs.BUNDLE, engine or FakeEngine())
+
+
+def job_of(root: Root, source: str, data: bytes) -> Job:
+    """A new job whose claimed input *source* holds *data*."""
+    job = jobs.job_in(jobs.claimed(root, source))
+    job.input.write_bytes(data)
+    return job
+
+
+def in_danger(root: Root, stage: str) -> list[str]:
+    """The jobs over which the daemon would die in *stage*, if it died now."""
+    lines: list[bytes] = (root.state / f"in-{stage}").read_bytes().split()
+    return [os.fsdecode(line) for line in lines[1:]]
+
+
+def read(path: Path) -> NDArray[np.float32]:
+    """The tensor in the file *path*."""
+    tensor: NDArray[np.float32] = np.load(path)
+    return tensor

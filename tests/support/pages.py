@@ -1,0 +1,123 @@
+"""The pages of docs/ that are made of the code: `python tests/pages.py` writes them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import msgspec
+
+from fluxdrop.config import PREFIX, Settings
+from fluxdrop.records.schema import FILE
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+_CONFIGURATION = """# Configuration
+
+Each value is taken from the first of these that has it:
+
+1. a flag of the command, such as `fluxdrop run --engine julia`;
+2. a `FLUXDROP_` variable of the environment;
+3. for `model`: what `fluxdrop model use` chose;
+4. `fluxdrop.toml` in the root, one `key = value` a line;
+5. the default.
+
+An unknown key, or a value of the wrong kind, is an error that names the file and the nearest right key.
+This page is made of `daemon/fluxdrop/config.py`.
+
+"""
+
+_RESULTS = """# Results
+
+Beside each picture in `outputs/` lies `NAME.json`; beside each input in `outputs/failed/`, `INPUT.error.json`.
+`status` tells them apart. A program can check them against the JSON Schema, of which this page is made:
+`daemon/fluxdrop/records/result.schema.json`. Paths are relative to the root. `schema_version` changes when a field
+changes its meaning or goes; a new field may come without.
+
+"""
+
+
+def configuration() -> str:
+    """docs/configuration.md."""
+    parts = [_CONFIGURATION]
+    for field in msgspec.structs.fields(Settings):
+        described, rules = _rules(field.type)
+        if field.default is msgspec.NODEFAULT:
+            where = "none by default; in `fluxdrop.toml` only"
+        else:
+            default = json.dumps(field.default)
+            where = f"default `{default}`; variable `{PREFIX}{field.name.upper()}`"
+        parts.append(
+            f"## `{field.name}`\n\n{described[0].upper()}{described[1:]}. {rules}; {where}.\n\n"
+        )
+    return "".join(parts).rstrip() + "\n"
+
+
+def _rules(annotation: Any) -> tuple[str, str]:
+    """What a setting is for, and which values it takes."""
+    kind, *metas = get_args(annotation)
+    if get_origin(kind) is dict:
+        # A page may link to its neighbours, but not as the README does.
+        return metas[-1].description.replace("(docs/", "("), "A table for each"
+    if get_origin(kind) is not None and metas and get_args(kind) and not _is_literal(kind):
+        kind, *inner = get_args(kind)
+        metas = [*inner, *metas]
+    described = next(meta.description for meta in reversed(metas) if meta.description)
+    if _is_literal(kind):
+        return described, "One of " + ", ".join(f"`{value}`" for value in get_args(kind))
+    names = {str: "A text", int: "A whole number", float: "A number", bool: "`true` or `false`"}
+    bounds = []
+    for meta in metas:
+        for key, words in (("gt", "above"), ("ge", "at least"), ("lt", "below"), ("le", "at most")):
+            value = getattr(meta, key)
+            if value is not None:
+                bounds.append(f"{words} {value:,}")
+    return described, " ".join([names[kind], " and ".join(bounds)]).rstrip()
+
+
+def _is_literal(kind: Any) -> bool:
+    return "Literal" in str(get_origin(kind))
+
+
+def results() -> str:
+    """docs/results.md."""
+    schema = json.loads(FILE.read_bytes())
+    parts = [_RESULTS]
+    for name, definition in schema["$defs"].items():
+        described = _sentence(definition.get("description", "")).replace("``", "`")
+        parts.append(f"## {name}\n\n{described}\n\n| field | type |\n| --- | --- |\n")
+        for field, kind in definition["properties"].items():
+            parts.append(f"| `{field}` | {_type(kind)} |\n")
+        parts.append("\n")
+    return "".join(parts).rstrip() + "\n"
+
+
+def _sentence(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _type(kind: dict[str, Any]) -> str:
+    if "$ref" in kind:
+        name = kind["$ref"].rpartition("/")[2]
+        return f"[{name}](#{name.lower()})"
+    if "anyOf" in kind:
+        return " or ".join(_type(one) for one in kind["anyOf"])
+    if "enum" in kind:
+        return " or ".join(f"`{json.dumps(value)}`" for value in kind["enum"])
+    said = str(kind["type"])
+    if said == "array":
+        return f"array of {_type(kind['items'])}"
+    if said == "object":
+        return f"object of {_type(kind['additionalProperties'])}"
+    bounds = [f"at least {kind['minimum']}"] if "minimum" in kind else []
+    bounds += [f"at most {kind['maximum']}"] if "maximum" in kind else []
+    extra = kind.get("description") or (f"`{kind['pattern']}`" if "pattern" in kind else "")
+    return ", ".join([said, *filter(None, [extra, " and ".join(bounds)])])
+
+
+PAGES = {"configuration.md": configuration, "results.md": results}
+
+if __name__ == "__main__":
+    for page, make in PAGES.items():
+        (DOCS / page).write_text(make())

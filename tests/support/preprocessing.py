@@ -1,0 +1,95 @@
+"""The handler of the stage preprocess with what it needs, in a real root, and what came of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from io import BytesIO
+from typing import Any
+
+import msgspec
+from PIL import Image
+
+from fluxdrop.config import Settings
+from fluxdrop.files.layout import Root
+from fluxdrop.jobs.crash_suspects import CrashSuspects
+from fluxdrop.jobs.job import Job, claimed_row
+from fluxdrop.jobs.store import Store
+from fluxdrop.service.stages.items import Model, Pictured, Prepared, Swap
+from fluxdrop.service.stages.preprocessing import Preprocessing
+from fluxdrop.service.stages.stage import Stage
+from fluxdrop.service.stages.unbegun_jobs import UnbegunJobs
+from support.fakes import Ends, job_of, model
+from support.stages import context_of, run_stage
+
+
+def png(width: int = 64, colour: int = 0) -> bytes:
+    """A picture *width* pixels wide."""
+    file = BytesIO()
+    Image.new("L", (width, 64), colour).save(file, format="PNG")
+    return file.getvalue()
+
+
+class Bench:
+    """A handler with what it needs, and what came of it. *further* opens a model that a job names."""
+
+    def __init__(self, root: Root, store: Store) -> None:
+        self.root = root
+        self.store = store
+        self.ends = Ends()
+        self.waiting = UnbegunJobs()
+        self.first = model()
+        self.further: Callable[[str], Model] = lambda _name: model()
+        self.context = context_of(root.work)
+
+    def job(self, source: str, data: bytes, **asked: Any) -> Job:
+        """A job that waits for its first stage; *asked* is in its request."""
+        job = job_of(self.root, source, data)
+        job.request = msgspec.structs.replace(job.request, **asked)
+        self.store.claimed([claimed_row(job)])
+        self.waiting.add(job)
+        return job
+
+    def handler(self) -> Preprocessing:
+        """The stage's handler, with the first model in use."""
+        made = Preprocessing(
+            Settings(batch_size=8),
+            self.store,
+            self.waiting,
+            CrashSuspects(self.root, "preprocess"),
+            open_further=lambda name: self.further(name),
+            hand_on=self.ends.hand_on,
+            fail=self.ends.fail,
+        )
+        made.model = self.first
+        return made
+
+    def run(self, *items: Pictured | Swap) -> Preprocessing:
+        """Have *items* handled as one batch."""
+        handler = self.handler()
+        stage = run_stage(handler, self.root.work, *items, context=self.context)
+        assert stage.failure is None
+        return handler
+
+    def run_alone(self, *of: Job) -> None:
+        """Have the pictures of *of* handled one after the other, each when the one before is gone."""
+        stage = Stage(self.handler(), self.context)
+        stage.start()
+        for job in of:
+            stage.put(Pictured(job))
+            while stage.waiting:
+                time.sleep(0.001)
+        assert stage.finish(60)
+
+    @property
+    def handed(self) -> list[tuple[object, ...]]:
+        """What was handed on: the jobs' files for what was prepared."""
+        return [
+            tuple(item.job.name if isinstance(item, Prepared) else item for item in call)
+            for call in self.ends.handed
+        ]
+
+    def attempts(self, *items: Job) -> list[int]:
+        """How many attempts the index has of each job."""
+        rows = [self.store.get(job.id) for job in items]
+        return [row.attempts for row in rows if row is not None]
