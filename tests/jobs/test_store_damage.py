@@ -27,7 +27,7 @@ NO_JOBS = [
 )
 def test_index_that_is_none(tmp_path: Path, change: str, read_only: bool) -> None:
     """An index that lacks a table or holds what is no job's is refused in a sentence that says what to do; but the
-    daemon moves one that lacks a table aside (tests/test_store.py)."""
+    daemon moves one that lacks a table aside (tests/jobs/test_store.py)."""
     with opened(tmp_path) as store:
         store.fill([row("a", "done", record="outputs/cat.json")])
     with closing(sqlite3.connect(tmp_path / "jobs.sqlite3")) as db:

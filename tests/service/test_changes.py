@@ -16,8 +16,8 @@ from fluxdrop.files.layout import Root
 from fluxdrop.intake.intake import Intake
 from fluxdrop.predict.bundle import load_bundle
 from fluxdrop.service.changes import Changes, Reload, UseModel
+from fluxdrop.service.items import Model
 from fluxdrop.service.reporting.notify import Notifier
-from fluxdrop.service.stages.items import Model
 from fluxdrop.service.stages.stages import Stages
 from support.fakes import full, model
 from support.jobs import BUNDLE

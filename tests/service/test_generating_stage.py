@@ -18,10 +18,10 @@ from fluxdrop.generate.prompt_file import read_prompt, read_prompts
 from fluxdrop.jobs.job import Job, claimed_row
 from fluxdrop.jobs.store import Store
 from fluxdrop.processes.child import ChildDied
+from fluxdrop.service.items import Pictured, Prompt
 from fluxdrop.service.shutdown import Stopping
 from fluxdrop.service.stages import generating
 from fluxdrop.service.stages.generating import Generating
-from fluxdrop.service.stages.items import Pictured, Prompt
 from fluxdrop.service.stages.stage import Stage
 from fluxdrop.service.stages.unbegun_jobs import UnbegunJobs
 from support.fakes import Ends, FakeGenerator, full, job_of

@@ -17,8 +17,8 @@ from fluxdrop.predict.on_demand import OnDemandEngine
 from fluxdrop.processes.child import ChildDied
 from fluxdrop.publish.publisher import Finished
 from fluxdrop.records.result import Result
+from fluxdrop.service.items import Model, Prepared, Retire, Swap
 from fluxdrop.service.mailbox import Mailbox, ModelChanged
-from fluxdrop.service.stages.items import Model, Prepared, Retire, Swap
 from fluxdrop.service.stages.predicting import Predicting
 from fluxdrop.service.stages.stage import Stage
 from fluxdrop.service.supervision.defects import Defects

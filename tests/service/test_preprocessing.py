@@ -20,8 +20,8 @@ from fluxdrop.jobs.fault import Fault, FaultKind
 from fluxdrop.jobs.store import Store
 from fluxdrop.preprocess.spec import InputSpec
 from fluxdrop.preprocess.tensor import fit, normalise, to_tensor
+from fluxdrop.service.items import Model, Pictured, Prepared, Retire, Swap
 from fluxdrop.service.stages import preprocessing
-from fluxdrop.service.stages.items import Model, Pictured, Prepared, Retire, Swap
 from support.fakes import full, in_danger, model, read
 from support.jobs import BUNDLE, GENERATED, job_in
 from support.preprocessing import Bench, png

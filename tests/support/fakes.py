@@ -19,7 +19,7 @@ from fluxdrop.generate.messages import Made
 from fluxdrop.generate.request import Generated, GenerationRequest
 from fluxdrop.jobs.job import Job, StageName
 from fluxdrop.predict.engine import EngineInfo
-from fluxdrop.service.stages.items import Model
+from fluxdrop.service.items import Model
 from support import jobs
 from support.stages import Once
 

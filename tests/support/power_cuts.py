@@ -1,4 +1,4 @@
-"""Power cuts under a real daemon, on real filesystems; `python tests/power_cuts.py --help` runs as
+"""Power cuts under a real daemon, on real filesystems; `python tests/support/power_cuts.py --help` runs as
 many as one likes.
 
 A btrfs in a file holds the image of a filesystem that is mounted and served. A clone of the image is

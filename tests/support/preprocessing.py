@@ -15,7 +15,7 @@ from fluxdrop.files.layout import Root
 from fluxdrop.jobs.crash_suspects import CrashSuspects
 from fluxdrop.jobs.job import Job, claimed_row
 from fluxdrop.jobs.store import Store
-from fluxdrop.service.stages.items import Model, Pictured, Prepared, Swap
+from fluxdrop.service.items import Model, Pictured, Prepared, Swap
 from fluxdrop.service.stages.preprocessing import Preprocessing
 from fluxdrop.service.stages.stage import Stage
 from fluxdrop.service.stages.unbegun_jobs import UnbegunJobs

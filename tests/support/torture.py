@@ -1,5 +1,5 @@
 """Daemons killed with SIGKILL again and again, at every fault point and at random times, under a
-stream of files; `python tests/torture.py --help` runs it for as long as one likes.
+stream of files; `python tests/support/torture.py --help` runs it for as long as one likes.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ from fluxdrop.generate.request import GenerationRequest
 from fluxdrop.jobs.parts import divide
 from fluxdrop.jobs.store import Store
 from fluxdrop.preprocess.picture import open_picture
+from fluxdrop.service.items import Pictured
 from fluxdrop.service.stages import preprocessing
-from fluxdrop.service.stages.items import Pictured
 from support.jobs import claimed, job_in
 from support.preprocessing import Bench, png
 

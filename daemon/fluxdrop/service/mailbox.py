@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.records.result import Record
-from fluxdrop.service.stages.items import Model
+from fluxdrop.service.items import Model
 
 
 @dataclass(frozen=True, slots=True)

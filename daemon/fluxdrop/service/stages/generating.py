@@ -24,9 +24,9 @@ from fluxdrop.jobs.job import Job, file_sha256
 from fluxdrop.jobs.parts import divide
 from fluxdrop.jobs.store import Store
 from fluxdrop.processes.child import ChildDied
+from fluxdrop.service.items import Fail, Pictured, Prompt
 from fluxdrop.service.reporting.generation_progress import Meter
 from fluxdrop.service.reporting.heartbeat import Current
-from fluxdrop.service.stages.items import Fail, Pictured, Prompt
 from fluxdrop.service.stages.stage import TEND_SECONDS, Batch, Handler
 from fluxdrop.service.stages.unbegun_jobs import UnbegunJobs
 

@@ -12,8 +12,8 @@ from fluxdrop.predict.bundle import Bundle, load_bundle, load_installed
 from fluxdrop.predict.choose import open_engine
 from fluxdrop.predict.engine import Engine
 from fluxdrop.predict.on_demand import OnDemandEngine
+from fluxdrop.service.items import Model, ModelWanted, Swap
 from fluxdrop.service.mailbox import Mailbox, ModelRefused
-from fluxdrop.service.stages.items import Model, ModelWanted, Swap
 from fluxdrop.service.stages.stage import Batch, Handler
 
 

@@ -29,7 +29,7 @@ from fluxdrop.jobs.store import Store
 from fluxdrop.preprocess.picture import open_picture
 from fluxdrop.preprocess.tensor import fit, normalise, npy, to_preview
 from fluxdrop.publish.outcome import Picture
-from fluxdrop.service.stages.items import Fail, Model, Pictured, Prepared, Retire, Swap
+from fluxdrop.service.items import Fail, Model, Pictured, Prepared, Retire, Swap
 from fluxdrop.service.stages.stage import Batch, Handler
 from fluxdrop.service.stages.unbegun_jobs import UnbegunJobs
 from fluxdrop.service.supervision.liveness import moved_on

@@ -20,11 +20,7 @@ from fluxdrop.jobs.store import Store
 from fluxdrop.logs import get_logger
 from fluxdrop.publish import outcome
 from fluxdrop.publish.publisher import Finished, Publisher
-from fluxdrop.service.mailbox import Claimed, Mailbox
-from fluxdrop.service.reporting.heartbeat import Current
-from fluxdrop.service.shutdown import Shutdown
-from fluxdrop.service.stages.generating import Generating
-from fluxdrop.service.stages.items import (
+from fluxdrop.service.items import (
     Model,
     ModelWanted,
     Pictured,
@@ -33,6 +29,10 @@ from fluxdrop.service.stages.items import (
     Retire,
     Swap,
 )
+from fluxdrop.service.mailbox import Claimed, Mailbox
+from fluxdrop.service.reporting.heartbeat import Current
+from fluxdrop.service.shutdown import Shutdown
+from fluxdrop.service.stages.generating import Generating
 from fluxdrop.service.stages.model_opening import Models, Opening
 from fluxdrop.service.stages.predicting import Predicting
 from fluxdrop.service.stages.preprocessing import Preprocessing
