@@ -37,7 +37,7 @@ class FakeStages:
     owed = 0.0
     longest_answer = 1.0
     generator_pid = None
-    stages = ()
+    threads = ()
 
     def __init__(self, root: Root) -> None:
         self.settings = Settings()
@@ -47,15 +47,15 @@ class FakeStages:
         self.check: Callable[[], None] = lambda: None
 
     def stuck(self, _seconds: float) -> list[str]:
-        """See `Line.stuck`."""
+        """See `Stages.stuck`."""
         return []
 
     def open_model(self, settings: Settings) -> None:
-        """See `Line.open_model`."""
+        """See `Stages.open_model`."""
         self.wanted.append(settings.model)
 
     def apply(self, settings: Settings) -> None:
-        """See `Line.apply`."""
+        """See `Stages.apply`."""
         self.settings = settings
 
 
