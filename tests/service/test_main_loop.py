@@ -14,6 +14,7 @@ import pytest
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files.layout import Root
+from fluxdrop.jobs.claim import NewJob
 from fluxdrop.jobs.store import Store
 from fluxdrop.records.result import Record
 from fluxdrop.requests.messages import SUFFIX, Answer, CancelRequest, ModelRequest
