@@ -201,7 +201,7 @@ def test_closed_folders(root: Root) -> None:
     for name in ("one", "two"):
         (root.inbox / name).mkdir()
     # In a namespace of its own not even root may read what its owner closed.
-    command = ["unshare", "-U", sys.executable, "-W", "error", "-c", CLOSED, root.path]
+    command = ["unshare", "-U", sys.executable, "-W", "error", "-c", CLOSED, str(root.path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if "unshare:" in done.stderr:
         pytest.skip("a user namespace of our own cannot be made here")
