@@ -16,6 +16,7 @@ from typing import Literal
 
 import msgspec
 
+from fluxdrop.decoders import decoder
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.request import GenerationRequest
 from fluxdrop.intake.claim import FAULT, Claim, read_claim
@@ -61,8 +62,7 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     part: Part | None = None
 
 
-# Made at import: msgspec 0.22 crashes when two threads meet a class of its own for the first time.
-_DECODER = msgspec.json.Decoder(JobRequest)
+_DECODER: msgspec.json.Decoder[JobRequest] = decoder(JobRequest)
 
 
 def decode_request(data: bytes) -> JobRequest:
