@@ -111,12 +111,10 @@ class _Arrivals:
 class _Tree:
     """Watches *top* with all folders below it, and tells *notice* of what happens in them.
 
-    watchdog's Observer would do this, but its watch of subfolders (InotifyWatchGroup) cannot be
-    used where anybody may rename folders, and it has no settings for any of this in 7.1: it forgets
-    a folder that was moved away only when that is deleted, and ends with a KeyError when another one had
-    got the name meanwhile (docs/known-defects.md); it holds up all events for half a second when a
-    file leaves, as each claim makes one do; and it walks by recursion. So this keeps the paths of
-    the folders itself.
+    watchdog's Observer watches subfolders, too, but its InotifyWatchGroup has no settings for what
+    matters here, as of 7.1: it ends with a KeyError when folders take each other's names
+    (docs/known-defects.md), and it holds up every event for half a second when a file leaves, which
+    each claim makes one do. So this takes the events from its InotifyFD and keeps the paths itself.
     """
 
     def __init__(self, reader: InotifyFD, top: Path, notice: Notice) -> None:
@@ -125,7 +123,8 @@ class _Tree:
         self._notice = notice
         self._ids = itertools.count()
         self._folders: dict[WatchDescriptor, tuple[str, CallbackId]] = {}
-        """Each folder's path below the top, and the id by which its events come here."""
+        """Each folder's path below the top, and the id by which its events come here. One that left stays
+        until it is deleted; what is told of it is a hint of a file that is not there."""
         self._watch("")
 
     def on_event(self, event: InotifyEvent) -> None:
