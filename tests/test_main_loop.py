@@ -6,7 +6,6 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from pathlib import Path
 from typing import Any, cast
 
 import msgspec
@@ -17,6 +16,7 @@ from stages import Once, context_of
 
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
+from fluxdrop.intake.claim import NewJob
 from fluxdrop.jobs.requests import SUFFIX, Answer, CancelRequest, ModelRequest
 from fluxdrop.jobs.store import Store
 from fluxdrop.layout import Root
@@ -78,7 +78,7 @@ class FakeAdmission:
 
     def __init__(self) -> None:
         self.busy = False
-        self.added: list[Path] = []
+        self.added: list[NewJob] = []
         self.ends: list[str] = []
         self.cancelled: list[str] = []
         self.add = self.added.append
@@ -169,7 +169,7 @@ def test_messages(bench: Bench) -> None:
         bench.admission.ends,
         bench.reports.paths,
     )
-    assert [one.folder, other.folder] == bench.admission.added
+    assert [NewJob(one.folder), NewJob(other.folder)] == bench.admission.added
     assert (1, 2) == (bench.loop.done, bench.loop.failed)
 
 
