@@ -282,7 +282,7 @@ def with_defect(
     )
 
 
-DEFECT = "def app(): raise LookupError('no such thing')\nfluxdrop.cli.app = app"
+DEFECT = "def app(): raise LookupError('no such thing')\nentry.app = app"
 
 
 @pytest.mark.parametrize("given", ["--root {}", "--root={}", "--json --root {}"])

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Annotated, Literal
 
 import typer
 
 from fluxdrop.cli.options import JsonOption, RootOption, SinceOption, print_json
+from fluxdrop.cli.records import row_as_dict
+from fluxdrop.cli.tables import print_rows
+from fluxdrop.jobs.store import Store, Wanted
+from fluxdrop.layout import find_root
+from fluxdrop.moments import parse_since
 
 
 def jobs(
@@ -28,13 +34,6 @@ def jobs(
     json_output: JsonOption = False,
 ) -> None:
     """List jobs, the newest first."""
-    from contextlib import closing
-
-    from fluxdrop.cli.records import print_rows, row_as_dict
-    from fluxdrop.jobs.store import Store, Wanted
-    from fluxdrop.layout import find_root
-    from fluxdrop.moments import parse_since
-
     served = find_root(root)
     wanted = Wanted(state, parse_since(since) if since else None, name, label, model)
     with closing(Store(served.database, read_only=True)) as store:

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from fluxdrop.cli.options import JsonOption, RootOption, print_json
-
-if TYPE_CHECKING:
-    from fluxdrop.jobs.submission import Submitted
-    from fluxdrop.layout import Root
+from fluxdrop.cli.progress import generation_bar
+from fluxdrop.cli.records import row_as_dict
+from fluxdrop.cli.tables import print_rows
+from fluxdrop.errors import FluxdropError
+from fluxdrop.jobs.submission import (
+    Submitted,
+    submit_file,
+    submit_prompt,
+    submit_regeneration,
+    wait_for,
+)
+from fluxdrop.layout import Root, find_root
 
 
 def submit(
@@ -36,10 +44,6 @@ def submit(
     json_output: JsonOption = False,
 ) -> None:
     """Drop copies of files, or prompts, into the inbox, each whole and under a name that is free."""
-    from fluxdrop.errors import FluxdropError
-    from fluxdrop.jobs.submission import submit_file, submit_prompt, submit_regeneration
-    from fluxdrop.layout import find_root
-
     served = find_root(root)
     if not (files or prompt or regenerate):
         raise FluxdropError("There is nothing to submit", hint="Name files, or give --prompt TEXT.")
@@ -59,9 +63,7 @@ def submit(
 
 
 def _await(root: Root, submitted: list[Submitted], json_output: bool) -> None:
-    from fluxdrop.cli.progress import generation_bar
-    from fluxdrop.cli.records import print_rows, row_as_dict
-    from fluxdrop.jobs.submission import wait_for
+    # This loads numpy.
     from fluxdrop.service.heartbeat import read
 
     with generation_bar() as show:
