@@ -13,6 +13,7 @@ from typing import Any
 import pages
 import pytest
 import typer
+from commands import loaded
 from conftest import PATIENCE, SAMPLES, environment
 from needs import needs_generation
 
@@ -87,7 +88,7 @@ def problem(words: list[str]) -> str:
         if subcommands is not None:
             if word not in subcommands:
                 return f"no command {word}"
-            command = subcommands[word]
+            command = loaded(subcommands[word])
         elif word.startswith("-"):
             options = {name for parameter in command.params for name in parameter.opts}
             if word.partition("=")[0] not in {*options, "--help"}:
