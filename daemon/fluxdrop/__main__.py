@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from fluxdrop.cli import app
+
 
 def main() -> None:
     """Run the command.
@@ -11,11 +13,10 @@ def main() -> None:
     What a person can act on, and whatever a disk has in its way, is one sentence on stderr and exit code 2; with --json
     it is also an object on stdout.
     """
-    from fluxdrop.cli import app
-
     try:
         app()
     except Exception as error:
+        # This loads structlog, which takes longer than `status`.
         from fluxdrop.cli.refusal import refuse
 
         sys.exit(refuse(error))

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from fluxdrop.files.layout import Root
+from support.commands import known, loaded
 from support.daemons import environment, failures, fluxdrop, results, serving
 from support.needs import needs_generation
 
@@ -44,17 +45,77 @@ def test_help(command: str) -> None:
     assert "Usage: " in ended.stdout
 
 
-def test_help_imports_little() -> None:
-    """--help loads neither numpy nor torch, diffusers, onnx or watchdog."""
+@pytest.mark.parametrize(
+    "words", [["--help"], ["model", "--help"], ["no-such-command"], ["--version"]]
+)
+def test_help_loads_no_command(words: list[str]) -> None:
+    """The help of a group, and what it refuses, load no command and none of the libraries behind them."""
     code = (
-        "import sys; import fluxdrop.cli;"
-        "print([n for n in ('numpy','torch','diffusers','onnx','onnxruntime','watchdog','structlog')"
-        " if n in sys.modules])"
+        "import sys\n"
+        "from fluxdrop.cli import app\n"
+        "try: app()\n"
+        "except SystemExit: pass\n"
+        "names = 'msgspec numpy onnx onnxruntime pydantic rich.console structlog torch watchdog'\n"
+        "names += ' fluxdrop.cli.status fluxdrop.cli.model.use'\n"
+        "print([name for name in names.split() if name in sys.modules])"
     )
 
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    ended = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=True
+    )
 
-    assert "[]" == ended.stdout.strip()
+    assert "[]" == ended.stdout.splitlines()[-1]
+
+
+def test_summaries() -> None:
+    """A group says of each command, which it has not loaded, what the command says of itself first."""
+    summaries = {words: command.get_short_help_str(1000) for words, command in known()}
+    expected = {words: loaded(command).get_short_help_str(1000) for words, command in known()}
+
+    assert expected == summaries
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("stat", "No such command 'stat'. Did you mean 'status'?"),
+        ("model ad", "No such command 'ad'. Did you mean 'add'?"),
+        ("status --wach", "No such option: --wach"),
+    ],
+)
+def test_misspelt(words: str, said: str) -> None:
+    """A command that is not there is refused with those that were meant, and so is an option."""
+    ended = fluxdrop(*words.split())
+
+    assert (2, True) == (ended.returncode, said in ended.stderr)
+
+
+@pytest.mark.parametrize(
+    ("typed", "completions"),
+    [
+        ("fluxdrop stat", "status"),
+        ("fluxdrop model us", "use"),
+        ("fluxdrop status --wa", "--watch"),
+    ],
+)
+def test_completion(typed: str, completions: str) -> None:
+    """A shell completes the names of commands and options, also of those that are not loaded yet."""
+    asked = {
+        "COMP_WORDS": typed,
+        "COMP_CWORD": str(typed.count(" ")),
+        "_FLUXDROP_COMPLETE": "complete_bash",
+    }
+    code = "import sys; sys.argv[0] = 'fluxdrop'; from fluxdrop.cli import app; app()"
+
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**environment(), **asked},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert completions == ended.stdout.strip()
 
 
 def test_init_is_repeatable(tmp_path: Path) -> None:

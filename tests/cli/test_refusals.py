@@ -12,11 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import typer
 
 import fluxdrop as package
-from fluxdrop.cli import app
 from fluxdrop.files.layout import Root
+from support.commands import known, loaded
 from support.daemons import PATIENCE, SAMPLES, Daemon, environment, failures, fluxdrop, results
 from support.disk_images import fill
 from support.needs import needs_generation
@@ -168,10 +167,7 @@ def test_init(served: Root) -> None:
 
 def test_all_commands() -> None:
     """Every command that has to do with a root is tried here; a new one has to be."""
-    group = typer.main.get_command(app)
-    names = set()
-    for name, command in group.commands.items():  # type: ignore[attr-defined]
-        names |= {f"{name} {sub}" for sub in getattr(command, "commands", {})} or {name}
+    names = {name for name, command in known() if not hasattr(loaded(command), "commands")}
     tried = {name.partition(" --")[0] for name in (*WRITING, *READING)}
     apart = {"run", "generate", "init"}
     # They write to no root, or are a check that does not read one.
@@ -270,7 +266,7 @@ def with_defect(
     temporary: Path, setup: str, *arguments: object
 ) -> subprocess.CompletedProcess[str]:
     """The command with *arguments*, spoiled by *setup*, with a temporary folder of its own."""
-    script = f"import fluxdrop.cli, fluxdrop.__main__ as entry\n{setup}\nentry.main()\n"
+    script = f"import fluxdrop.__main__ as entry\n{setup}\nentry.main()\n"
     temporary.mkdir(exist_ok=True)
     return subprocess.run(
         [sys.executable, "-c", script, *map(str, arguments)],
@@ -282,7 +278,7 @@ def with_defect(
     )
 
 
-DEFECT = "def app(): raise LookupError('no such thing')\nfluxdrop.cli.app = app"
+DEFECT = "def app(): raise LookupError('no such thing')\nentry.app = app"
 
 
 @pytest.mark.parametrize("given", ["--root {}", "--root={}", "--json --root {}"])

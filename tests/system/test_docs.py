@@ -16,6 +16,7 @@ import typer
 from fluxdrop.cli import app
 from fluxdrop.doctor import contents, folders, machine
 from support import pages
+from support.commands import loaded
 from support.daemons import PATIENCE, SAMPLES, environment
 from support.needs import needs_generation
 
@@ -87,7 +88,7 @@ def problem(words: list[str]) -> str:
         if subcommands is not None:
             if word not in subcommands:
                 return f"no command {word}"
-            command = subcommands[word]
+            command = loaded(subcommands[word])
         elif word.startswith("-"):
             options = {name for parameter in command.params for name in parameter.opts}
             if word.partition("=")[0] not in {*options, "--help"}:

@@ -22,8 +22,7 @@ NOBODY = 65534
 # The packages may lie where that user cannot read: they are loaded before.
 CODE = f"""
 import os, sys, sqlite3, msgspec
-import fluxdrop.cli, fluxdrop.cli.overview, fluxdrop.cli.refusal, fluxdrop.jobs.replay, fluxdrop.jobs.select
-import fluxdrop.cli.records, fluxdrop.moments, fluxdrop.publish.result
+import fluxdrop.cli.jobs, fluxdrop.cli.replay, fluxdrop.cli.show, fluxdrop.cli.status, fluxdrop.cli.refusal
 from fluxdrop.__main__ import main
 os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})
 main()

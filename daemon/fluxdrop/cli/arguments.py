@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
-from typer import Typer
 from typer.core import TyperCommand
-from typer.models import TyperPath
 
 from fluxdrop.errors import FluxdropError
 
@@ -16,25 +15,30 @@ class Command(TyperCommand):
     """A command that refuses, with FluxdropError, text that is no UTF-8, which nothing but a file's name can be,
     and an empty path, which would mean the working folder."""
 
-    def invoke(self, ctx: Any) -> Any:
-        """Run it."""
-        for parameter in self.params:
-            is_path = isinstance(parameter.type, TyperPath)
-            for value in _texts(ctx.params.get(parameter.name or "")):
-                if is_path and not value:
-                    raise _refusal(parameter, "is empty")
-                if not is_path and not _is_utf8(value):
-                    raise _refusal(parameter, "is not UTF-8")
-        return super().invoke(ctx)
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """See `TyperCommand.parse_args`."""
+        words = list(args)
+        rest = super().parse_args(ctx, args)
+        if not ctx.resilient_parsing:
+            # The texts as they were given: of a Path it is not to be seen whether it was empty.
+            given, _, _ = self.make_parser(ctx).parse_args(args=words)
+            for parameter in self.params:
+                self._check(parameter, given.get(parameter.name or ""))
+        return rest
+
+    def _check(self, parameter: Any, value: object) -> None:
+        for text in _texts(value):
+            if text and _is_utf8(text):
+                continue
+            is_path = _has_path(get_type_hints(self.callback)[parameter.name])
+            if is_path and not text:
+                raise _refusal(parameter, "is empty")
+            if not is_path and text:
+                raise _refusal(parameter, "is not UTF-8")
 
 
-def check_arguments(app: Typer) -> None:
-    """Have each command of *app* be a `Command`."""
-    for command in app.registered_commands:
-        command.cls = Command
-    for group in app.registered_groups:
-        if group.typer_instance is not None:
-            check_arguments(group.typer_instance)
+def _has_path(hint: object) -> bool:
+    return hint is Path or any(map(_has_path, get_args(hint)))
 
 
 def _texts(value: object) -> Iterator[str]:

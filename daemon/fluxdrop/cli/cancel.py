@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Annotated
 
 import typer
 
 from fluxdrop.cli.options import JsonOption, RootOption, print_json
+from fluxdrop.cli.progress import spinner
+from fluxdrop.cli.tables import print_rows
+from fluxdrop.errors import FluxdropError
+from fluxdrop.files.layout import find_root
+from fluxdrop.jobs.row_facts import row_as_dict
+from fluxdrop.jobs.store import Store
+from fluxdrop.requests.messages import ask_to_cancel
+from fluxdrop.requests.submission import wait_for_jobs
 
 
 def cancel(
@@ -23,17 +32,6 @@ def cancel(
 
     Exit code 1 if it was done before it could be cancelled.
     """
-    from contextlib import closing
-
-    from fluxdrop.cli.progress import spinner
-    from fluxdrop.cli.records import print_rows
-    from fluxdrop.errors import FluxdropError
-    from fluxdrop.files.layout import find_root
-    from fluxdrop.jobs.row_facts import row_as_dict
-    from fluxdrop.jobs.store import Store
-    from fluxdrop.requests.messages import ask_to_cancel
-    from fluxdrop.requests.submission import wait_for_jobs
-
     served = find_root(root)
     with closing(Store(served.database, read_only=True)) as store:
         ids = [row.id for row in store.in_hand(job)]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from fluxdrop.cli.options import (
-    EngineOption,
-    JsonOption,
-    LogLevelOption,
-    RootOption,
-    optional_root,
-    print_json,
-)
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from fluxdrop.cli.options import EngineOption, JsonOption, LogLevelOption, RootOption, print_json
+from fluxdrop.cli.resolve import optional_root
+from fluxdrop.config import Settings, sources
 
 
 def config(
@@ -19,10 +18,6 @@ def config(
     json_output: JsonOption = False,
 ) -> None:
     """Show each setting and where it comes from: default, fluxdrop.toml, model use, variable or flag."""
-    import msgspec
-
-    from fluxdrop.config import Settings, sources
-
     served = optional_root(root)
     found = sources(served.path if served else None, {"engine": engine, "log_level": log_level})
     default = Settings()
@@ -36,9 +31,6 @@ def config(
         shown = {key: {"value": value, "from": place} for key, value, place in rows}
         print_json(msgspec.to_builtins(shown))
         return
-    from rich.console import Console
-    from rich.table import Table
-
     table = Table("key", "value", "from", box=None, pad_edge=False)
     for key, value, place in rows:
         table.add_row(

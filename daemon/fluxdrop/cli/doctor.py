@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+from typing import Annotated
 
 import typer
 
-from fluxdrop.cli.options import JsonOption, RootOption, optional_root, print_json
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from fluxdrop.doctor.finding import Check, Finding
-    from fluxdrop.files.layout import Root
+from fluxdrop import config
+from fluxdrop.cli.lines import coloured, folded, hanging
+from fluxdrop.cli.options import JsonOption, RootOption, print_json
+from fluxdrop.cli.progress import spinner
+from fluxdrop.cli.resolve import optional_root
+from fluxdrop.doctor import contents, folders, machine
+from fluxdrop.doctor.finding import Check, Finding, run
+from fluxdrop.errors import FluxdropError
+from fluxdrop.files.layout import Root
+from fluxdrop.logs import configure
 
 _MARKS = {"ok": ("✓", "green"), "note": ("-", "yellow"), "broken": ("✗", "red")}
 _INDENT = 18
@@ -29,10 +36,6 @@ def doctor(
 
     Without a root, at the machine only. Exit code 1 if something is broken.
     """
-    from fluxdrop.cli.progress import spinner
-    from fluxdrop.doctor.finding import run
-    from fluxdrop.logs import configure
-
     configure("error")
     served = optional_root(root)
     found: list[Finding] = []
@@ -52,13 +55,6 @@ def doctor(
 
 def _checks(root: Root | None, deep: bool) -> Iterator[tuple[str, Check]]:
     """What to look at, in the order in which one rests on the other."""
-    from functools import partial
-
-    from fluxdrop import config
-    from fluxdrop.doctor import contents, folders, machine
-    from fluxdrop.doctor.finding import Finding
-    from fluxdrop.errors import FluxdropError
-
     yield "fluxdrop", machine.versions
     settings = config.Settings()
     try:
@@ -92,11 +88,6 @@ def _checks(root: Root | None, deep: bool) -> Iterator[tuple[str, Check]]:
 
 
 def _lines(found: list[Finding]) -> Iterator[str]:
-    import shutil
-    from collections import Counter
-
-    from fluxdrop.cli.lines import coloured, folded, hanging
-
     width = shutil.get_terminal_size().columns
     for finding in found:
         mark, colour = _MARKS[finding.verdict]

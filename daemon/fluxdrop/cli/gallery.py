@@ -5,15 +5,14 @@ from __future__ import annotations
 import typer
 
 from fluxdrop.cli.options import JsonOption, RootOption, print_json
+from fluxdrop.cli.progress import spinner
+from fluxdrop.files.layout import find_root
+from fluxdrop.gallery.gallery import Gallery, page_of
+from fluxdrop.ownership import narrow_umask
 
 
 def gallery(root: RootOption = None, json_output: JsonOption = False) -> None:
     """Make outputs/index.html anew from the results there are; what was deleted goes from it."""
-    from fluxdrop.cli.progress import spinner
-    from fluxdrop.files.layout import find_root
-    from fluxdrop.gallery.gallery import Gallery, page_of
-    from fluxdrop.ownership import narrow_umask
-
     narrow_umask()
     served = find_root(root)
     served.create()

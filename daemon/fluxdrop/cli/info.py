@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
 
 from fluxdrop.cli.options import JsonOption, print_json
+from fluxdrop.generate.infotext import parse_infotext
+from fluxdrop.generate.png_info import read_infotext
 
 
 def info(
@@ -15,11 +18,6 @@ def info(
     json_output: JsonOption = False,
 ) -> None:
     """Print what PNG says of how it was generated, by fluxdrop or another program."""
-    import msgspec
-
-    from fluxdrop.generate.infotext import parse_infotext
-    from fluxdrop.generate.png_info import read_infotext
-
     infotext = read_infotext(picture)
     request, warnings = parse_infotext(infotext)
     if json_output:

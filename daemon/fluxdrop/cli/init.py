@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from fluxdrop import ownership
 from fluxdrop.cli.options import JsonOption, print_json
+from fluxdrop.errors import FluxdropError
+from fluxdrop.files.layout import Root
 
 
 def init(
@@ -22,13 +27,6 @@ def init(
     json_output: JsonOption = False,
 ) -> None:
     """Make FOLDER a root: a folder with an inbox/ that a daemon serves. What is in it stays."""
-    import os
-    import pwd
-
-    from fluxdrop import ownership
-    from fluxdrop.errors import FluxdropError
-    from fluxdrop.files.layout import Root
-
     if user is not None and group is None:
         raise FluxdropError("--user goes with --group", hint="Give both.")
     root = Root(folder.absolute())

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Annotated, Literal
 
 import typer
 
 from fluxdrop.cli.options import JsonOption, RootOption, SinceOption, print_json
+from fluxdrop.cli.tables import print_rows
+from fluxdrop.files.layout import find_root
+from fluxdrop.jobs.row_facts import row_as_dict
+from fluxdrop.jobs.store import JobFilter, Store
+from fluxdrop.timestamps import parse_since
 
 
 def jobs(
@@ -28,14 +34,6 @@ def jobs(
     json_output: JsonOption = False,
 ) -> None:
     """List jobs, the newest first."""
-    from contextlib import closing
-
-    from fluxdrop.cli.records import print_rows
-    from fluxdrop.files.layout import find_root
-    from fluxdrop.jobs.row_facts import row_as_dict
-    from fluxdrop.jobs.store import JobFilter, Store
-    from fluxdrop.timestamps import parse_since
-
     served = find_root(root)
     wanted = JobFilter(state, parse_since(since) if since else None, name, label, model)
     with closing(Store(served.database, read_only=True)) as store:

@@ -7,6 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from fluxdrop.cli.pace import pace
+
 if TYPE_CHECKING:
     from fluxdrop.service.reporting.heartbeat import Current
 
@@ -17,9 +22,6 @@ def steps_bar(title: str) -> Iterator[Callable[[int, int], None] | None]:
     if not sys.stderr.isatty():
         yield None
         return
-    from rich.console import Console
-    from rich.progress import Progress
-
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(title, total=None)
         yield lambda step, steps: progress.update(task, completed=step, total=steps)
@@ -31,9 +33,6 @@ def generation_bar() -> Iterator[Callable[[int, Current | None], None]]:
     if not sys.stderr.isatty():
         yield lambda _left, _current: None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn
-
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -53,18 +52,12 @@ def generation_bar() -> Iterator[Callable[[int, Current | None], None]]:
                 description=f"{left} to come; {current.file}",
                 completed=current.step,
                 total=current.steps,
-                pace=pace(current),
+                pace=pace(
+                    current.step, current.steps, current.steps_per_second, current.seconds_left
+                ),
             )
 
         yield show
-
-
-def pace(current: Current) -> str:
-    """How far and how fast *current* is, in a few words."""
-    text = f"step {current.step} of {current.steps or '?'}"
-    if current.steps_per_second and current.seconds_left is not None:
-        text += f", {current.steps_per_second:.3g} it/s, {current.seconds_left:.0f} s left"
-    return text
 
 
 @contextmanager
@@ -73,7 +66,5 @@ def spinner(text: str) -> Iterator[Callable[[str], None]]:
     if not sys.stderr.isatty():
         yield lambda _text: None
         return
-    from rich.console import Console
-
     with Console(stderr=True).status(text) as status:
         yield lambda changed: status.update(changed)

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import closing
+from itertools import zip_longest
+from typing import Annotated, Any, Literal
 
 import typer
+from rich.console import Console
+from rich.table import Table
 
 from fluxdrop.cli.options import JsonOption, RootOption, SinceOption, print_json
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from fluxdrop.errors import FluxdropError
-    from fluxdrop.files.layout import Root
-    from fluxdrop.jobs.store import JobFilter, Row
-    from fluxdrop.records.drift import Drift, Verdict
-    from fluxdrop.requests.replay import Replay
+from fluxdrop.cli.progress import steps_bar
+from fluxdrop.cli.tables import print_rows
+from fluxdrop.errors import FluxdropError
+from fluxdrop.files.layout import Root, find_root, holder
+from fluxdrop.jobs.row_facts import row_as_dict
+from fluxdrop.jobs.select import find_job, is_glob
+from fluxdrop.jobs.store import JobFilter, Row, Store
+from fluxdrop.predict.bundle import installed_folder
+from fluxdrop.records.drift import TOLERANCE, Drift, Verdict, compare
+from fluxdrop.records.job_files import read_record
+from fluxdrop.requests.replay import Replay, plan_replay, request_replay
+from fluxdrop.requests.submission import wait_for_replays
+from fluxdrop.timestamps import parse_since
 
 
 def replay(
@@ -58,14 +68,6 @@ def replay(
     json_output: JsonOption = False,
 ) -> None:
     """Do jobs again, as new jobs with the recorded parameters and seed; nothing is overwritten."""
-    from fluxdrop.cli.progress import steps_bar
-    from fluxdrop.errors import FluxdropError
-    from fluxdrop.files.layout import find_root, holder
-    from fluxdrop.jobs.store import JobFilter
-    from fluxdrop.predict.bundle import installed_folder
-    from fluxdrop.requests.replay import plan_replay, request_replay
-    from fluxdrop.timestamps import parse_since
-
     served = find_root(root)
     if not (jobs or everything or failed or since):
         raise FluxdropError("There is nothing to replay", hint="Name jobs, or give --all.")
@@ -113,11 +115,6 @@ def replay(
 
 def _chosen(root: Root, jobs: Sequence[str], wanted: JobFilter) -> list[Row]:
     """The jobs that are named, or all, as far as they are *wanted*; oldest first, each once."""
-    from contextlib import closing
-
-    from fluxdrop.jobs.select import find_job, is_glob
-    from fluxdrop.jobs.store import Store
-
     found: dict[str, Row] = {}
     with closing(Store(root.database, read_only=True)) as store:
         names: list[str | None] = [job for job in jobs if is_glob(job)]
@@ -133,10 +130,6 @@ def _chosen(root: Root, jobs: Sequence[str], wanted: JobFilter) -> list[Row]:
 
 
 def _tell(root: Root, planned: Sequence[Replay], asked: Sequence[str], json_output: bool) -> None:
-    from itertools import zip_longest
-
-    from fluxdrop.files.layout import holder
-
     pairs = list(zip_longest(asked, planned))
     if json_output:
         print_json([{"job_id": job, "replay_of": item.row.id} for job, item in pairs])
@@ -154,10 +147,6 @@ def _tell(root: Root, planned: Sequence[Replay], asked: Sequence[str], json_outp
 
 def _ended(root: Root, asked: Sequence[str]) -> list[Row | None]:
     """How each ended; what was refused is told, and None."""
-    from fluxdrop.cli.progress import steps_bar
-    from fluxdrop.jobs.store import Row
-    from fluxdrop.requests.submission import wait_for_replays
-
     with steps_bar("Replaying") as moved:
         ended = wait_for_replays(
             root,
@@ -171,9 +160,6 @@ def _ended(root: Root, asked: Sequence[str]) -> list[Row | None]:
 
 
 def _await(root: Root, asked: Sequence[str], json_output: bool) -> bool:
-    from fluxdrop.cli.records import print_rows
-    from fluxdrop.jobs.row_facts import row_as_dict
-
     ended = _ended(root, asked)
     rows = [row for row in ended if row is not None]
     if json_output:
@@ -190,9 +176,6 @@ def _verify(
     tolerance: float | None,
     json_output: bool,
 ) -> bool:
-    from fluxdrop.records.drift import TOLERANCE, compare
-    from fluxdrop.records.job_files import read_record
-
     found: list[tuple[Replay, Row, Drift]] = []
     ended = _ended(root, asked)
     for item, row in zip(planned, ended, strict=True):
@@ -220,11 +203,6 @@ def _as_dict(item: Replay, row: Row, drift: Drift) -> dict[str, Any]:
 
 def _print_drift(found: Sequence[tuple[Replay, Row, Drift]]) -> None:
     """Print what is not the same as a table, and how many there are of each verdict."""
-    from collections import Counter
-
-    from rich.console import Console
-    from rich.table import Table
-
     different = [entry for entry in found if entry[2].verdict != "same"]
     if different:
         table = Table(box=None, pad_edge=False)

@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
+from fluxdrop import config, ownership
 from fluxdrop.cli.options import EngineOption, LogLevelOption, RootOption
+from fluxdrop.cli.refusal import defect
+from fluxdrop.errors import FluxdropError
+from fluxdrop.files.layout import find_root
+from fluxdrop.logs import configure, get_logger
+from fluxdrop.service.daemon import Daemon
+from fluxdrop.service.reporting.notify import Notifier
 
 
 def run(
@@ -26,12 +33,6 @@ def run(
     ] = False,
 ) -> None:
     """Serve a root: turn what is dropped into its inbox/ into results, until stopped."""
-    from fluxdrop import config, ownership
-    from fluxdrop.cli.refusal import defect
-    from fluxdrop.errors import FluxdropError
-    from fluxdrop.files.layout import find_root
-    from fluxdrop.logs import configure, get_logger
-
     served = find_root(root)
 
     flags = {"engine": engine, "log_level": log_level, "shared_root": shared_root or None}
@@ -42,9 +43,6 @@ def run(
     ownership.narrow_umask()
     settings = load()
     configure(settings.log_level, served.logs)
-
-    from fluxdrop.service.daemon import Daemon
-    from fluxdrop.service.reporting.notify import Notifier
 
     daemon = Daemon(served, settings, once=once, load=load, notifier=Notifier.from_environment())
     for number in (signal.SIGTERM, signal.SIGINT):

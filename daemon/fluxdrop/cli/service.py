@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from fluxdrop.cli.arguments import Command
 from fluxdrop.cli.options import JsonOption, print_json
-
-if TYPE_CHECKING:
-    from fluxdrop.systemd.units import Station
+from fluxdrop.systemd import install as installer
+from fluxdrop.systemd.units import Station
 
 service_app = typer.Typer(
-    help="The daemon as a systemd service.", no_args_is_help=True, rich_markup_mode=None
+    help="The daemon as a systemd service.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
 )
 
 ServedOption = Annotated[
@@ -37,7 +41,7 @@ ForceOption = Annotated[
 ]
 
 
-@service_app.command("install")
+@service_app.command("install", cls=Command)
 def install(
     root: ServedOption = None,
     user: UserOption = False,
@@ -49,8 +53,6 @@ def install(
     json_output: JsonOption = False,
 ) -> None:
     """Write the units for this installation, and tell what to do next."""
-    from fluxdrop.systemd import install as installer
-
     station = _station(root, user, run_as, group, gpu)
     written = installer.install(station, destdir.absolute(), force=force)
     steps = station.next_steps()
@@ -64,7 +66,7 @@ def install(
         typer.echo(f"    {step}")
 
 
-@service_app.command("uninstall")
+@service_app.command("uninstall", cls=Command)
 def uninstall(
     user: UserOption = False,
     destdir: DestinationOption = Path("/"),
@@ -72,8 +74,6 @@ def uninstall(
     json_output: JsonOption = False,
 ) -> None:
     """Remove the units that `install` wrote. The root, its account and its files stay."""
-    from fluxdrop.systemd import install as installer
-
     station = _station(None, user, "fluxdrop", "fluxdrop", gpu=True)
     removed = installer.uninstall(station, destdir.absolute(), force=force)
     if json_output:
@@ -85,7 +85,7 @@ def uninstall(
     typer.echo(f"Next:\n    {manager} disable --now fluxdrop\n    {manager} daemon-reload")
 
 
-@service_app.command("show")
+@service_app.command("show", cls=Command)
 def show(
     root: ServedOption = None,
     user: UserOption = False,
@@ -103,10 +103,6 @@ def show(
 
 
 def _station(root: Path | None, user: bool, run_as: str, group: str, gpu: bool) -> Station:
-    import os
-
-    from fluxdrop.systemd.units import Station
-
     named = os.environ.get("FLUXDROP_ROOT")
     default = Path.home() / "fluxdrop" if user else Path("/srv/fluxdrop")
     served = (root or (Path(named) if named else default)).absolute()

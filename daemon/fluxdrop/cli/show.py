@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Annotated, Any
 
+import msgspec
 import typer
+from rich.console import Console
+from rich.table import Table
 
 from fluxdrop.cli.options import JsonOption, RootOption, print_json
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from fluxdrop.files.layout import Root
-    from fluxdrop.jobs.store import Row, Store
-    from fluxdrop.records.result import Record
+from fluxdrop.errors import FluxdropError
+from fluxdrop.files.layout import Root, find_root
+from fluxdrop.files.regular import is_file
+from fluxdrop.jobs.row_facts import row_as_dict, state_of
+from fluxdrop.jobs.select import find_job
+from fluxdrop.jobs.store import Row, Store
+from fluxdrop.records.job_files import files_of, read_record
+from fluxdrop.records.result import Record
+from fluxdrop.timestamps import local
 
 
 def show(
@@ -27,18 +34,6 @@ def show(
     json_output: JsonOption = False,
 ) -> None:
     """Show all that is known of JOB: parameters, timings, probabilities, files, replays."""
-    from contextlib import closing
-
-    import msgspec
-
-    from fluxdrop.errors import FluxdropError
-    from fluxdrop.files.layout import find_root
-    from fluxdrop.files.regular import is_file
-    from fluxdrop.jobs.row_facts import row_as_dict
-    from fluxdrop.jobs.select import find_job
-    from fluxdrop.jobs.store import Store
-    from fluxdrop.records.job_files import files_of, read_record
-
     served = find_root(root)
     with closing(Store(served.database, read_only=True)) as store:
         row = find_job(served, store, job)
@@ -83,12 +78,6 @@ def _chain(store: Store, row: Row) -> Iterator[Row]:
 
 
 def _print(root: Root, row: Row, facts: dict[str, Any], chain: list[Row]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from fluxdrop.jobs.row_facts import state_of
-    from fluxdrop.timestamps import local
-
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")

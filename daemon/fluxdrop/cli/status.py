@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from typing import Annotated, Any
 
 import typer
 
+from fluxdrop.cli.lines import bold, columns, hanging
 from fluxdrop.cli.options import JsonOption, RootOption, print_json
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from fluxdrop.files.layout import Root
-    from fluxdrop.jobs.overview import Overview
+from fluxdrop.cli.pace import pace
+from fluxdrop.files.layout import Root, find_root
+from fluxdrop.jobs.overview import Overview, overview
+from fluxdrop.timestamps import ago, local
 
 EXIT_CODES = {"running": 0, "starting": 0, "degraded": 1, "not running": 3}
 """3 is what the Linux Standard Base has for a service that does not run."""
@@ -34,9 +37,6 @@ def status(
     Exit code: 0 the daemon runs; 1 it runs, and something is wrong; 3 it does not run; 2 there is
     no such root.
     """
-    from fluxdrop.files.layout import find_root
-    from fluxdrop.jobs.overview import overview
-
     served = find_root(root, without_inbox=True)
     if watch:
         _watch(served, json_output)
@@ -46,16 +46,12 @@ def status(
 
 
 def _watch(root: Root, json_output: bool) -> None:
-    import sys
-    import time
-
-    from fluxdrop.jobs.overview import overview
-
     if json_output or not sys.stdout.isatty():
         while True:
             _show(overview(root), json_output)
             sys.stdout.flush()
             time.sleep(_WATCH_SECONDS)
+    # rich takes longer to load than `status` takes.
     from rich.console import Console
     from rich.live import Live
     from rich.text import Text
@@ -69,8 +65,6 @@ def _watch(root: Root, json_output: bool) -> None:
 
 
 def _show(seen: Overview, json_output: bool) -> None:
-    import shutil
-
     if json_output:
         print_json(seen.facts)
     else:
@@ -80,8 +74,6 @@ def _show(seen: Overview, json_output: bool) -> None:
 
 def status_lines(seen: Overview, width: int) -> Iterator[str]:
     """*seen* as text, in lines of at most *width* cells."""
-    from fluxdrop.cli.lines import bold, columns, hanging
-
     facts = seen.facts
     yield from hanging("state", _INDENT, seen.verdict, width, _COLOURS[seen.verdict])
     for reason in facts["degraded"]:
@@ -100,8 +92,6 @@ def status_lines(seen: Overview, width: int) -> Iterator[str]:
 
 def _daemon(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """What is known of the running daemon."""
-    from fluxdrop.timestamps import ago, local
-
     yield "root", facts["root"]
     beat = facts["daemon"]
     if beat is None:
@@ -167,18 +157,13 @@ def _failure(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _when(row: dict[str, Any]) -> str:
-    from fluxdrop.timestamps import ago
-
     return f"{ago(row['finished'])} ago".ljust(len("59 min 59 s ago"))
 
 
 def _generating(current: dict[str, Any]) -> str:
-    from fluxdrop.cli.progress import pace
-    from fluxdrop.service.reporting.heartbeat import Current
-
-    now = Current(**current)
-    more = f" and {now.pictures - 1} more" if now.pictures > 1 else ""
-    return f"{now.file} ({now.job_id}){more}, {pace(now)}"
+    more = f" and {current['pictures'] - 1} more" if current["pictures"] > 1 else ""
+    speed = (current[key] for key in ("step", "steps", "steps_per_second", "seconds_left"))
+    return f"{current['file']} ({current['job_id']}){more}, {pace(*speed)}"
 
 
 def _engine(engine: dict[str, Any]) -> str:

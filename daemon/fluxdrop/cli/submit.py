@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from fluxdrop.cli.options import JsonOption, RootOption, print_json
-
-if TYPE_CHECKING:
-    from fluxdrop.files.layout import Root
-    from fluxdrop.requests.submission import Submitted
+from fluxdrop.cli.progress import generation_bar
+from fluxdrop.cli.tables import print_rows
+from fluxdrop.errors import FluxdropError
+from fluxdrop.files.layout import Root, find_root
+from fluxdrop.jobs.row_facts import row_as_dict
+from fluxdrop.requests.submission import (
+    Submitted,
+    submit_file,
+    submit_prompt,
+    submit_regeneration,
+    wait_for,
+)
 
 
 def submit(
@@ -36,10 +44,6 @@ def submit(
     json_output: JsonOption = False,
 ) -> None:
     """Drop copies of files, or prompts, into the inbox, each whole and under a name that is free."""
-    from fluxdrop.errors import FluxdropError
-    from fluxdrop.files.layout import find_root
-    from fluxdrop.requests.submission import submit_file, submit_prompt, submit_regeneration
-
     served = find_root(root)
     if not (files or prompt or regenerate):
         raise FluxdropError("There is nothing to submit", hint="Name files, or give --prompt TEXT.")
@@ -59,10 +63,7 @@ def submit(
 
 
 def _await(root: Root, submitted: list[Submitted], json_output: bool) -> None:
-    from fluxdrop.cli.progress import generation_bar
-    from fluxdrop.cli.records import print_rows
-    from fluxdrop.jobs.row_facts import row_as_dict
-    from fluxdrop.requests.submission import wait_for
+    # This loads numpy.
     from fluxdrop.service.reporting.heartbeat import read
 
     with generation_bar() as show:

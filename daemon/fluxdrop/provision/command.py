@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+import json
+from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.status import Status
+from rich.text import Text
 
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.status import Status
-
-    from fluxdrop.provision.progress import SetupProgress
-    from fluxdrop.provision.provide import SetupReport
+from fluxdrop.provision.check import check_julia
+from fluxdrop.provision.progress import SetupProgress, Silent
+from fluxdrop.provision.provide import SetupReport, provision
 
 
 class Spinner:
-    """Progress on a terminal: one moving line, with the noise of a step behind it."""
+    """SetupProgress on a terminal: one moving line, with the noise of a step behind it."""
 
     def __init__(self, status: Status) -> None:
         self._status = status
@@ -31,14 +32,12 @@ class Spinner:
         self._show(text)
 
     def _show(self, detail: str) -> None:
-        from rich.text import Text
-
         line = Text(self._step, no_wrap=True, overflow="ellipsis", end="")
         self._status.update(line.append(f"  {detail}", style="dim"))
 
 
 class Lines:
-    """Progress in a pipe: a line a step, without the noise."""
+    """SetupProgress in a pipe: a line a step, without the noise."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -71,12 +70,6 @@ def setup(
     layers then come with fluxdrop. Without any Julia, onnxruntime does the work. Nothing needs
     root, and nothing that is installed is changed.
     """
-    import json
-
-    from rich.console import Console
-
-    from fluxdrop.provision.progress import Silent
-
     noise, answer = Console(stderr=True), Console()
     if json_output:
         report = _provided(Silent(), force)
@@ -92,9 +85,6 @@ def setup(
 
 
 def _provided(progress: SetupProgress, force: bool) -> SetupReport:
-    from fluxdrop.provision.check import check_julia
-    from fluxdrop.provision.provide import provision
-
     report = provision(progress, force=force)
     if report.install is not None and report.steps[-1].name == "earlier setup":
         # The worker may be newer than what was compiled of it, and a service may not write where that is kept.
@@ -104,8 +94,6 @@ def _provided(progress: SetupProgress, force: bool) -> SetupReport:
 
 
 def _print(report: SetupReport, console: Console) -> None:
-    from rich.text import Text
-
     marks = {"used": ("✓", "green"), "skipped": ("-", "dim"), "failed": ("✗", "yellow")}
     for step in report.steps:
         mark, style = marks[step.outcome]

@@ -1,22 +1,19 @@
-"""How jobs are printed."""
+"""Jobs as a table."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from rich.console import Console
+from rich.table import Table
+
+from fluxdrop.files.layout import Root
 from fluxdrop.jobs.row_facts import state_of
-
-if TYPE_CHECKING:
-    from fluxdrop.files.layout import Root
-    from fluxdrop.jobs.store import Row
+from fluxdrop.jobs.store import Row
 
 
 def print_rows(root: Root, rows: Sequence[Row]) -> None:
     """Print *rows* as a table."""
-    from rich.console import Console
-    from rich.table import Table
-
     table = Table(box=None, pad_edge=False)
     for title in ("job", "state", "source", "label or reason", "p"):
         table.add_column(title, overflow="fold", no_wrap=title in ("job", "state", "p"))

@@ -1,0 +1,126 @@
+"""``fluxdrop model add``."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fluxdrop.cli.options import EngineOption, JsonOption, RootOption, print_json
+from fluxdrop.cli.progress import spinner
+from fluxdrop.cli.resolve import settings_of
+from fluxdrop.errors import FluxdropError
+from fluxdrop.files.layout import find_root
+from fluxdrop.logs import configure
+from fluxdrop.ownership import narrow_umask
+from fluxdrop.predict.library import add_model
+
+
+def add(
+    source: Annotated[Path, typer.Argument(metavar="FILE.onnx|FOLDER")],
+    root: RootOption = None,
+    name: Annotated[str | None, typer.Option(help="Default: the file's or folder's.")] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Comma-separated, or a file with a label a line.")
+    ] = None,
+    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT; default: the model's.")] = None,
+    mode: Annotated[str | None, typer.Option(help="L, RGB or BGR.")] = None,
+    resize: Annotated[str | None, typer.Option(help="stretch, crop or letterbox.")] = None,
+    filter_: Annotated[
+        str | None,
+        typer.Option("--filter", help="nearest, box, bilinear, hamming, bicubic or lanczos."),
+    ] = None,
+    scale: Annotated[float | None, typer.Option(help="Divides the pixels, 0 to 255.")] = None,
+    mean: Annotated[str | None, typer.Option(help="Comma-separated, one a channel.")] = None,
+    std: Annotated[str | None, typer.Option(help="Comma-separated, one a channel.")] = None,
+    layout: Annotated[str | None, typer.Option(help="NCHW or NHWC.")] = None,
+    output: Annotated[str | None, typer.Option(help="probabilities or logits.")] = None,
+    output_name: Annotated[
+        str | None, typer.Option(help="Which of several outputs has the labels' numbers.")
+    ] = None,
+    engine: EngineOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Add an image classifier, after proving that it runs and, if it is ONNX, agrees with onnxruntime."""
+    configure("error")
+    narrow_umask()
+    served = find_root(root)
+    options = {
+        "size": _size(size),
+        "mode": mode,
+        "resize": resize,
+        "filter": filter_,
+        "scale": scale,
+        "mean": _numbers("--mean", mean, ",", float),
+        "std": _numbers("--std", std, ",", float),
+        "layout": layout,
+        "output": output,
+        "output_name": output_name,
+    }
+    with spinner(f"Proving that {source.name} runs"):
+        added = add_model(
+            served,
+            source,
+            settings_of(served, engine=engine),
+            name=name,
+            labels=_labels(labels),
+            options=options,
+        )
+    bundle, info = added.bundle, added.engine
+    if json_output:
+        print_json(
+            {
+                "name": bundle.name,
+                "folder": str(bundle.folder),
+                "labels": bundle.spec.labels,
+                "engine": info.engine,
+                "backend": info.backend,
+                "difference": added.difference,
+            }
+        )
+        return
+    proof = (
+        "; a native Flux model, which nothing can be compared with"
+        if added.difference is None
+        else f" within {added.difference:.1e} of onnxruntime"
+    )
+    typer.echo(
+        f"{bundle.name}: {len(bundle.spec.labels)} labels; on {info.engine} ({info.backend}){proof}"
+    )
+    if info.note:
+        typer.echo(f"Note: {info.note}.", err=True)
+    typer.echo(f"Use it with: fluxdrop model use {bundle.name}")
+
+
+def _numbers(
+    option: str, text: str | None, separator: str, kind: type[int] | type[float]
+) -> list[float] | None:
+    if text is None:
+        return None
+    try:
+        numbers = [kind(part) for part in text.lower().split(separator)]
+    except ValueError:
+        numbers = []
+    if not numbers or not all(map(math.isfinite, numbers)):
+        raise FluxdropError(f"{option} is {text!r}, not numbers with {separator!r} between")
+    return numbers
+
+
+def _size(text: str | None) -> list[float] | None:
+    size = _numbers("--size", text, "x", int)
+    if size is not None and len(size) != 2:
+        raise FluxdropError(f"--size is {text!r}, not WIDTHxHEIGHT")
+    return size
+
+
+def _labels(text: str | None) -> list[str] | None:
+    if text is None:
+        return None
+    path = Path(text)
+    try:
+        lines = path.read_text("utf-8").splitlines() if path.is_file() else text.split(",")
+    except (OSError, UnicodeDecodeError) as error:
+        raise FluxdropError(f"{path} cannot be read as a list of labels: {error}") from error
+    return [line.strip() for line in lines if line.strip()]

@@ -1,0 +1,64 @@
+"""``fluxdrop model check``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from fluxdrop.cli.options import JsonOption, RootOption, print_json
+from fluxdrop.cli.progress import spinner
+from fluxdrop.cli.resolve import bundle_of, optional_root, settings_of
+from fluxdrop.errors import FluxdropError
+from fluxdrop.logs import configure
+from fluxdrop.predict.julia_engine import run_graphs
+from fluxdrop.predict.parity import TOLERANCE, Difference, by_node, samples
+from fluxdrop.provision import find_julia
+
+
+def check(
+    model: Annotated[str, typer.Argument(metavar="NAME", help="A model's name, or a folder.")],
+    root: RootOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Compare the model with onnxruntime, node by node; exit code 1 if one diverges."""
+    configure("error")
+    served = optional_root(root)
+    settings = settings_of(served)
+    bundle = bundle_of(served, model)
+    if bundle.kind == "flux":
+        raise FluxdropError(
+            f"The model {bundle.name} is a native Flux model: there is no ONNX file to compare it with",
+            hint=f"Try it with `fluxdrop predict PICTURE --model {model}`.",
+            kind="model",
+        )
+    install = find_julia()
+    if install is None:
+        raise FluxdropError(
+            "There is no Julia to compare", hint="Run `fluxdrop setup`.", kind="julia"
+        )
+    found: list[Difference] = []
+    with spinner(f"Checking {bundle.name}") as say, run_graphs(settings, install) as run:
+        for item in by_node(bundle, samples(bundle, settings), run):
+            found.append(item)
+            say(f"Checking {bundle.name}: node {len(found)}, {item.operator}")
+    worst = max(found, key=lambda item: item.relative)
+    first = next((item for item in found if item.relative > TOLERANCE), None)
+    if json_output:
+        print_json(
+            {
+                "model": bundle.name,
+                "tolerance": TOLERANCE,
+                "nodes": [item._asdict() for item in found],
+                "diverges": first._asdict() if first else None,
+            }
+        )
+    else:
+        typer.echo(f"{'difference':>10}  operator and node")
+        for item in found:
+            typer.echo(f"{item.relative:10.1e}  {item.operator} {item.node}")
+        typer.echo(f"The largest is {worst.relative:.1e} ({worst.operator} {worst.node}).")
+        if first:
+            typer.echo(f"The first beyond {TOLERANCE:g} is {first.operator} {first.node}.")
+    if first:
+        raise typer.Exit(1)

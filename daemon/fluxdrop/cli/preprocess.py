@@ -1,0 +1,49 @@
+"""``fluxdrop preprocess``."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+
+from fluxdrop.cli.options import JsonOption, ModelOption, RootOption, print_json
+from fluxdrop.cli.resolve import bundle_of, optional_root, refuse_existing, settings_of
+from fluxdrop.config import Settings
+from fluxdrop.files.durable import write
+from fluxdrop.preprocess.picture import open_picture
+from fluxdrop.preprocess.spec import InputSpec
+from fluxdrop.preprocess.tensor import to_tensor
+
+
+def preprocess(
+    picture: Annotated[Path, typer.Argument(help="A PNG, JPEG or WebP picture.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .npy file to write.")],
+    model: ModelOption = None,
+    root: RootOption = None,
+    json_output: JsonOption = False,
+) -> None:
+    """Turn PICTURE into the tensor that the model sees."""
+    served = optional_root(root)
+    settings = settings_of(served, model=model)
+    bundle = bundle_of(served, settings.model)
+    refuse_existing(output)
+    tensor = tensor_of(picture, settings, bundle.spec.input)
+    data = BytesIO()
+    np.save(data, tensor)
+    write(output, data.getvalue())
+    if json_output:
+        print_json({"file": str(output), "shape": list(tensor.shape), "dtype": "float32"})
+    else:
+        typer.echo(f"{output}: float32 {list(tensor.shape)} for {bundle.name}")
+
+
+def tensor_of(picture: Path, settings: Settings, spec: InputSpec) -> NDArray[np.float32]:
+    """*picture* as a model of *spec* takes it, a batch of one."""
+    image, _ = open_picture(
+        picture, max_file_bytes=settings.max_file_bytes, max_pixels=settings.max_pixels
+    )
+    return to_tensor(image, spec)
