@@ -6,8 +6,8 @@ GPU's kind, as `cuda`.
 """
 struct Device
     name::String
-    to
-    back
+    to_device
+    to_cpu
 end
 
 const CPU = Device("cpu", identity, identity)
@@ -28,7 +28,7 @@ function find_gpu(flux)
         try
             foreach(Base.require, ids)
             # What was loaded just now is newer than this function.
-            return Base.invokelatest(gpu_of, flux), ""
+            return Base.invokelatest(make_gpu_device, flux), ""
         catch e
             push!(troubles, string(join(names, " and "), ": ", Base.invokelatest(one_line, e)))
         end
@@ -37,7 +37,7 @@ function find_gpu(flux)
     return nothing, "none of CUDA (with cuDNN), AMDGPU and Metal is installed in Julia's active project"
 end
 
-function gpu_of(flux)
+function make_gpu_device(flux)
     gpu = flux.gpu_device(force=true)
     # CUDADevice, AMDGPUDevice, MetalDevice
     return Device(lowercase(replace(string(nameof(typeof(gpu))), "Device" => "")), gpu, flux.cpu)
@@ -48,35 +48,35 @@ A layer of [`OnnxLayers`](@ref) where there is a device. Real numbers live there
 and positions are read there. `moved` computes on the device; where it is `nothing`, or an input is on the CPU, `layer`
 computes on the CPU, and its real numbers come and go.
 """
-struct Placed
-    layer
-    moved
+struct DeviceLayer
+    cpu_layer
+    device_layer
     device::Device
 end
 
-function (p::Placed)(xs...)
-    there = p.moved !== nothing && all(x -> eltype(x) === Float32, OnnxLayers.inputs_there(p.layer) === :first ? xs[1:1] : xs)
-    return settled(there ? p.moved(xs...) : p.layer(map(p.device.back, xs)...), p.device)
+function (p::DeviceLayer)(xs...)
+    runs_on_device = p.device_layer !== nothing && all(x -> eltype(x) === Float32, OnnxLayers.inputs_on_device(p.cpu_layer) === :first ? xs[1:1] : xs)
+    return place_result(runs_on_device ? p.device_layer(xs...) : p.cpu_layer(map(p.device.to_cpu, xs)...), p.device)
 end
 
-settled(y::Tuple, device) = map(part -> settled(part, device), y)
-settled(y, device) = eltype(y) === Float32 ? device.to(y) : device.back(y)
+place_result(y::Tuple, device) = map(part -> place_result(part, device), y)
+place_result(y, device) = eltype(y) === Float32 ? device.to_device(y) : device.to_cpu(y)
 
-Base.show(io::IO, p::Placed) = print(io, p.layer)
+Base.show(io::IO, p::DeviceLayer) = print(io, p.cpu_layer)
 
 "The layer, on the device if it is not the CPU. Flux moves its own layers, with their weights."
-function placed(layer, device::Device)
+function place_on_device(layer, device::Device)
     device === CPU && return layer
-    parentmodule(typeof(layer)) in (OnnxLayers, FluxdropWorker) || return device.to(layer)
-    return Placed(layer, moved(layer, device), device)
+    parentmodule(typeof(layer)) in (OnnxLayers, FluxdropWorker) || return device.to_device(layer)
+    return DeviceLayer(layer, device_version(layer, device), device)
 end
 
-moved(layer, device) = OnnxLayers.inputs_there(layer) === :none ? nothing : layer
+device_version(layer, device) = OnnxLayers.inputs_on_device(layer) === :none ? nothing : layer
 
-function moved(b::Bound, device)
-    there = OnnxLayers.inputs_there(b)
-    there === :none && return nothing
-    there === :first && return first(b.inputs) === COMPUTED ? b : nothing
+function device_version(b::Bound, device)
+    inputs = OnnxLayers.inputs_on_device(b)
+    inputs === :none && return nothing
+    inputs === :first && return first(b.inputs) === COMPUTED ? b : nothing
     all(input -> input isa Array{Float32}, filter(input -> input isa Array, b.inputs)) || return nothing
-    return Bound(b.f, Any[input isa Array ? device.to(input) : input for input in b.inputs])
+    return Bound(b.f, Any[input isa Array ? device.to_device(input) : input for input in b.inputs])
 end

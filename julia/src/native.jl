@@ -36,7 +36,7 @@ function native(space, file, digest, backend)
     model = space.build_model()
     isempty(methods(model)) && throw(GraphError("build_model() returned $(summary(model)), which cannot be called"))
     backend.layers.testmode!(model)
-    return NativeModel(file, digest, backend.device.to(model), backend.device)
+    return NativeModel(file, digest, backend.device.to_device(model), backend.device)
 end
 
 """
@@ -45,7 +45,7 @@ end
 `x` is (W, H, C, N), the answer (labels, N).
 """
 function predict(native::NativeModel, x::Array{Float32})
-    isempty(x) && throw(InputError("the tensor of shape $(words(outer_shape(x))) has no elements"))
+    isempty(x) && throw(InputError("the tensor of shape $(shape_text(row_major_shape(x))) has no elements"))
     count = size(x, ndims(x))
     y = try
         Base.invokelatest(forward, native, x)
@@ -59,4 +59,4 @@ function predict(native::NativeModel, x::Array{Float32})
 end
 
 # A copy: the model may keep what it gets or write to it, and `x` is the pipe's memory.
-forward(native, x) = native.device.back(native.model(native.device.to(copy(x))))
+forward(native, x) = native.device.to_cpu(native.model(native.device.to_device(copy(x))))

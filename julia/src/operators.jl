@@ -13,7 +13,7 @@ What a builder sees: the node, its inputs (an array, `COMPUTED`, or `nothing` wh
 function that the layer applies to what it makes, and the number of outputs wanted: those up to the last that
 is read.
 """
-struct Operation
+struct NodeContext
     node::Node
     inputs::Vector{Any}
     L::Module
@@ -34,9 +34,9 @@ struct Operator
     any_input::Bool
     any_output::Bool
     fuses::Bool
-    number::Union{Function,Nothing}
-    Operator(@nospecialize(build), any_input, any_output, fuses, @nospecialize(number)) =
-        new(build, any_input, any_output, fuses, number)
+    scalar::Union{Function,Nothing}
+    Operator(@nospecialize(build), any_input, any_output, fuses, @nospecialize(scalar)) =
+        new(build, any_input, any_output, fuses, scalar)
 end
 
 # Any, as for such a dictionary Julia brings compiled code along.
@@ -48,42 +48,42 @@ function operator(@nospecialize(build), name::String; any_input::Bool=false, any
 end
 
 "Register the activation whose function of a number is `number(op)`."
-function pointwise(@nospecialize(number), name::String)
-    OPERATORS[name] = Operator(op -> Elementwise(number(op)), false, false, false, number)
+function pointwise(@nospecialize(scalar), name::String)
+    OPERATORS[name] = Operator(op -> Elementwise(scalar(op)), false, false, false, scalar)
     return nothing
 end
 
-refuse(node::Node, words) = throw(OperatorError("$(label(node)): $words"))
-refuse(op::Operation, words) = refuse(op.node, words)
+refuse(node::Node, message) = throw(OperatorError("$(label(node)): $message"))
+refuse(op::NodeContext, message) = refuse(op.node, message)
 
 "The attribute as a list of whole numbers; [`int`](@ref), [`float`](@ref) and [`word`](@ref) read one of their kind."
-ints(op::Operation, name) = Int[parsed(op, name, Int, value) for value in attribute(op, name)]
-int(op::Operation, name) = parsed(op, name, Int, single(op, name))
-float(op::Operation, name) = parsed(op, name, Float32, single(op, name))
-word(op::Operation, name) = single(op, name)
+ints(op::NodeContext, name) = Int[parse_value(op, name, Int, value) for value in attribute(op, name)]
+int(op::NodeContext, name) = parse_value(op, name, Int, single_value(op, name))
+float(op::NodeContext, name) = parse_value(op, name, Float32, single_value(op, name))
+text(op::NodeContext, name) = single_value(op, name)
 
 "`int(op, name)`, or `default` where the operator's version has no such attribute."
-int(op::Operation, name, default) = haskey(op.node.attributes, name) ? int(op, name) : default
+int(op::NodeContext, name, default) = haskey(op.node.attributes, name) ? int(op, name) : default
 
 function attribute(op, name)
     haskey(op.node.attributes, name) || refuse(op, "the attribute '$name' is missing")
     return op.node.attributes[name]
 end
 
-function single(op, name)
+function single_value(op, name)
     values = attribute(op, name)
     length(values) == 1 || refuse(op, "the attribute '$name' should be one value, not $(length(values))")
     return values[1]
 end
 
-function parsed(op, name, T, value)
+function parse_value(op, name, T, value)
     result = tryparse(T, value)
     result === nothing && refuse(op, "the attribute '$name' has the value '$value'")
     return result
 end
 
 "The `i`th input, a constant of element type `T`; `nothing` where it is absent."
-function optional(op::Operation, i, T=Float32)
+function optional_constant(op::NodeContext, i, T=Float32)
     i <= length(op.inputs) && op.inputs[i] !== nothing || return nothing
     op.inputs[i] === COMPUTED && refuse(op, "input $i has to be a constant")
     op.inputs[i] isa Array{T} || refuse(op, "input $i has to be of type $T")
@@ -91,8 +91,8 @@ function optional(op::Operation, i, T=Float32)
 end
 
 "The `i`th input, a constant that has to be there."
-function constant(op::Operation, i, T=Float32)
-    value = optional(op, i, T)
+function constant(op::NodeContext, i, T=Float32)
+    value = optional_constant(op, i, T)
     return value === nothing ? refuse(op, "input $i is missing") : value
 end
 
@@ -115,10 +115,10 @@ function pads(op)
 end
 
 "`f` with the node's constants bound, so that it takes the computed inputs alone."
-bind(op::Operation, f) = all(input -> input === COMPUTED, op.inputs) ? f : Bound(f, op.inputs)
+bind_constants(op::NodeContext, f) = all(input -> input === COMPUTED, op.inputs) ? f : Bound(f, op.inputs)
 
 "The activation to build into the layer."
-activation(op::Operation) = op.activation === nothing ? identity : op.activation
+activation(op::NodeContext) = op.activation === nothing ? identity : op.activation
 
 include("operators/convolution.jl")
 include("operators/pooling.jl")
@@ -126,5 +126,5 @@ include("operators/normalisation.jl")
 include("operators/resampling.jl")
 include("operators/elementwise.jl")
 include("operators/reductions.jl")
-include("operators/dense.jl")
+include("operators/matmul.jl")
 include("operators/shape.jl")

@@ -12,8 +12,8 @@ using LinearAlgebra: BLAS
 Base.Experimental.@optlevel 2
 
 include("plain/activations.jl")
-include("plain/parts.jl")
-include("plain/spares.jl")
+include("plain/thread_pool.jl")
+include("plain/buffer_pool.jl")
 include("plain/window.jl")
 include("plain/conv.jl")
 include("plain/depthwise.jl")

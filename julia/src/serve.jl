@@ -15,26 +15,26 @@ function serve(pipe::Pipe, backend::Backend)
             try
                 model = answer(pipe, kind, id, model, backend)
             catch e
-                broken(e) && rethrow()
+                pipe_failed(e) && rethrow()
                 send_failure(pipe, id, e)
             end
         end
     catch e
         e isa ProtocolError && return 1
         # The other end is gone: there is nobody left to serve.
-        broken(e) && return 0
+        pipe_failed(e) && return 0
         rethrow()
     end
 end
 
 "The pipe over the descriptors of the command line."
 function open_pipe(options)
-    shared = options.shared === nothing ? Shared() : Shared(fdio(options.shared, true))
+    shared = options.shared === nothing ? SharedMemory() : SharedMemory(fdio(options.shared, true))
     return Pipe(fdio(options.input, true), fdio(options.output, true), shared)
 end
 
 "Whether the pipe itself failed. What a model throws arrives as a `WorkerError`, so it is not mistaken for this."
-broken(e) = e isa Union{EOFError,SystemError}
+pipe_failed(e) = e isa Union{EOFError,SystemError}
 
 "The facts of HELLO."
 hello(backend) = facts(

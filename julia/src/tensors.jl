@@ -15,7 +15,7 @@ for as long as it uses the array.
 function tensor(payload::Vector{UInt8})
     shape, head, bytes = tensor_head(payload)
     bytes == length(payload) - head ||
-        throw(InputError("a tensor of shape $(words(shape)) does not have $(length(payload) - head) bytes"))
+        throw(InputError("a tensor of shape $(shape_text(shape)) does not have $(length(payload) - head) bytes"))
     return unsafe_wrap(Array, Ptr{Float32}(pointer(payload, head + 1)), Tuple(reverse(shape)))
 end
 
@@ -25,11 +25,11 @@ end
 The tensor whose head is the payload of a PREDICT_SHARED frame and whose elements are in the `shared` memory, which the
 array shares in turn, as in [`tensor`](@ref).
 """
-function shared_tensor(payload::Vector{UInt8}, shared::Shared)
+function shared_tensor(payload::Vector{UInt8}, shared::SharedMemory)
     shape, head, bytes = tensor_head(payload)
     head == length(payload) || throw(InputError("a shared tensor's head of $head bytes comes with $(length(payload))"))
-    bytes === nothing && throw(InputError("there is no tensor of shape $(words(shape))"))
-    return unsafe_wrap(Array, Ptr{Float32}(pointer(memory!(shared, bytes))), Tuple(reverse(shape)))
+    bytes === nothing && throw(InputError("there is no tensor of shape $(shape_text(shape))"))
+    return unsafe_wrap(Array, Ptr{Float32}(pointer(map_at_least!(shared, bytes))), Tuple(reverse(shape)))
 end
 
 "The shape of a tensor (outermost first), the bytes of its head, and those of its elements, if they can be counted."
@@ -40,7 +40,7 @@ function tensor_head(payload)
     rank <= MAXIMUM_RANK || throw(InputError("the tensor has $rank dimensions; at most $MAXIMUM_RANK are allowed"))
     head = 4 + 4rank
     length(payload) >= head || throw(InputError("the tensor ends within its head"))
-    shape = [Int(little(UInt32, payload, 4i)) for i in 1:rank]
+    shape = [Int(little_endian(UInt32, payload, 4i)) for i in 1:rank]
     return shape, head, byte_count(shape, sizeof(Float32))
 end
 
@@ -56,10 +56,10 @@ function byte_count(shape, element)
 end
 
 "A shape in words, outermost dimension first: `2×1×64×64`."
-words(shape) = isempty(shape) ? "scalar" : join(shape, '×')
+shape_text(shape) = isempty(shape) ? "scalar" : join(shape, '×')
 
 "The shape of a Julia array as the other side sees it."
-outer_shape(x) = collect(reverse(size(x)))
+row_major_shape(x) = collect(reverse(size(x)))
 
 "Send an array as a tensor: head and elements in one frame, with one flush."
 function send_tensor(pipe::Pipe, kind::UInt16, id::UInt64, x::Array{Float32})

@@ -4,10 +4,10 @@ const PROTOCOL = 1
 const MAGIC = 0x50445846  # "FXDP", little-endian
 const MAXIMUM_PAYLOAD = UInt64(2)^30
 # A length is believed piece by piece: one that lies costs no more memory than what came of it.
-const PIECE = 2^20
+const CHUNK_BYTES = 2^20
 
 "How long a worker that has just answered looks for the next frame before it sleeps, in nanoseconds."
-const AWAKE = 50_000
+const SPIN_NANOSECONDS = 50_000
 
 const HELLO = UInt16(1)
 const LOAD = UInt16(2)
@@ -24,7 +24,7 @@ const PREDICT_SHARED = UInt16(11)
 const REQUESTS = (LOAD, PREDICT, PING, STOP, LOAD_NATIVE, PREDICT_SHARED)
 
 "The unsigned number of type `T` at `offset` (from 0) of `bytes`, little-endian."
-function little(::Type{T}, bytes, offset) where {T<:Unsigned}
+function little_endian(::Type{T}, bytes, offset) where {T<:Unsigned}
     value = zero(T)
     for i in 1:sizeof(T)
         value |= T(bytes[offset+i]) << (8 * (i - 1))
@@ -42,10 +42,10 @@ struct Pipe{I<:IO,O<:IO}
     input::I
     output::O
     payload::Vector{UInt8}
-    shared::Shared
+    shared::SharedMemory
 end
 
-Pipe(input::IO, output::IO, shared=Shared()) = Pipe(input, output, UInt8[], shared)
+Pipe(input::IO, output::IO, shared=SharedMemory()) = Pipe(input, output, UInt8[], shared)
 
 """
     receive!(pipe) -> (kind, id)
@@ -57,21 +57,21 @@ the pipe ends, within a frame too: the daemon is gone either way.
 repeats the id that the frame had.
 """
 function receive!(refuse, pipe::Pipe)
-    stay_awake(pipe.input)
+    spin_until_readable(pipe.input)
     magic, version, kind = header_field(pipe, UInt32), header_field(pipe, UInt16), header_field(pipe, UInt16)
     id, bytes = header_field(pipe, UInt64), header_field(pipe, UInt64)
-    fault(words) = (e = ProtocolError(words); refuse(id, e); throw(e))
+    fault(message) = (e = ProtocolError(message); refuse(id, e); throw(e))
     magic == MAGIC || fault("a frame that does not begin with FXDP")
     version == PROTOCOL || fault("a frame of version $version; this worker speaks version $PROTOCOL")
     kind in REQUESTS || fault("a frame of kind $kind is no request")
     bytes <= MAXIMUM_PAYLOAD || fault("a payload of $bytes bytes; at most $MAXIMUM_PAYLOAD are allowed")
     payload = pipe.payload
-    got = 0
-    while got < bytes
-        piece = min(Int(bytes) - got, max(got, PIECE))
-        resize!(payload, got + piece)
-        GC.@preserve payload unsafe_read(pipe.input, pointer(payload, got + 1), UInt(piece))
-        got += piece
+    received = 0
+    while received < bytes
+        chunk = min(Int(bytes) - received, max(received, CHUNK_BYTES))
+        resize!(payload, received + chunk)
+        GC.@preserve payload unsafe_read(pipe.input, pointer(payload, received + 1), UInt(chunk))
+        received += chunk
     end
     resize!(payload, Int(bytes))
     return kind, id
@@ -80,10 +80,10 @@ end
 const POLLIN = 1
 
 "A `struct pollfd` of poll(2)."
-struct Polled
+struct PollFd
     descriptor::Cint
     events::Cshort
-    happened::Cshort
+    revents::Cshort
 end
 
 """
@@ -92,17 +92,17 @@ end
 Wait for it no longer than `AWAKE`: to wake a processor that has fallen asleep takes as long as all else that a small
 frame needs, and who calls in a loop calls at once.
 """
-function stay_awake(input::IOStream)
+function spin_until_readable(input::IOStream)
     # fd gives an Int, and since Julia 1.12 a RawFD.
-    polled = Ref(Polled(Base.cconvert(Cint, fd(input)), POLLIN, 0))
-    until = time_ns() + AWAKE
-    while bytesavailable(input) == 0 && ccall(:poll, Cint, (Ref{Polled}, Culong, Cint), polled, 1, 0) == 0
+    polled = Ref(PollFd(Base.cconvert(Cint, fd(input)), POLLIN, 0))
+    until = time_ns() + SPIN_NANOSECONDS
+    while bytesavailable(input) == 0 && ccall(:poll, Cint, (Ref{PollFd}, Culong, Cint), polled, 1, 0) == 0
         time_ns() < until || return false
     end
     return true
 end
 
-stay_awake(::IO) = true
+spin_until_readable(::IO) = true
 
 header_field(pipe, T) = ltoh(read(pipe.input, T))
 

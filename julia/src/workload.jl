@@ -10,7 +10,7 @@ precompiling() = ccall(:jl_generating_output, Cint, ()) == 1
 Serve a model with the layers that image classifiers are made of; returns what the worker answers.
 """
 function run_workload(backend::Backend)
-    tagged() do
+    with_tagged_inference() do
         worker_options(["--in=3", "--out=4"])
         mktempdir() do folder
             requests, answers, shared = joinpath(folder, "requests"), joinpath(folder, "answers"), joinpath(folder, "shared")
@@ -19,10 +19,10 @@ function run_workload(backend::Backend)
             # Files, as the descriptors of a worker are of the same type.
             open(requests) do input
                 open(shared, "r+") do memory
-                    open(output -> serve(Pipe(input, output, Shared(memory)), backend), answers, "w")
+                    open(output -> serve(Pipe(input, output, SharedMemory(memory)), backend), answers, "w")
                 end
             end
-            PlainLayers.forget_memory()
+            PlainLayers.empty_buffers!()
             return read(answers)
         end
     end
@@ -32,7 +32,7 @@ end
 Call `f`. What is compiled for it is kept even where it belongs to another package and is called through a table of
 methods, as layers are, which Julia can do since 1.9 (PrecompileTools.jl's src/workloads.jl).
 """
-function tagged(f)
+function with_tagged_inference(f)
     precompiling() && VERSION >= v"1.9" || return f()
     ccall(:jl_tag_newly_inferred_enable, Cvoid, ())
     try
@@ -80,6 +80,6 @@ function workload_graph()
         """
     file = IOBuffer()
     write(file, GRAPH_MAGIC, htol(UInt32(GRAPH_VERSION)), UInt32(0), htol(UInt64(sizeof(text))), text)
-    write(file, zeros(UInt8, aligned(24 + sizeof(text)) - 24 - sizeof(text) + 640))
+    write(file, zeros(UInt8, align_offset(24 + sizeof(text)) - 24 - sizeof(text) + 640))
     return take!(file)
 end

@@ -59,7 +59,7 @@ const REMOTE = F.Backend("plain", F.PlainLayers, "", F.Device("remote", to_remot
     here = copy(BACKENDS)
     append!(empty!(BACKENDS), [REMOTE])
     try
-        for name in ("convolution", "pooling", "normalisation", "resampling", "elementwise", "reductions", "shape", "products")
+        for name in ("convolution", "pooling", "normalisation", "resampling", "elementwise", "reductions", "shape", "matmul")
             include("test_$name.jl")
         end
     finally
@@ -70,7 +70,7 @@ end
 "The layers of a graph on the remote device that compute there."
 function computing(lines, constants...; shape=(2, 3, 4))
     model = F.build(F.read_graph(graph_file(shape, constants, lines)), REMOTE)
-    return [layer.moved !== nothing for step in model.steps for layer in step.layers.layers if layer isa F.Placed]
+    return [layer.device_layer !== nothing for step in model.steps for layer in step.layers.layers if layer isa F.DeviceLayer]
 end
 
 @testset "what a transformer is made of computes on the device, and its weights are there" begin
@@ -78,15 +78,15 @@ end
              "node LayerNormalization in=s,w out=l name=l axis=2 epsilon=1e-5 stash_type=1",
              "node Add in=l,w out=a name=a", "node Slice in=a,zero,one,two out=c name=c", "node ReduceMean in=c,two out=y name=y keepdims=1"]
     @test computing(lines, "w" => Float32[1, 2, 3], "zero" => Int64[0], "one" => Int64[1], "two" => Int64[2]) == trues(7)
-    bound = F.placed(F.Bound(F.Elementwise(+), Any[F.COMPUTED, ones(Float32, 2)]), REMOTE.device)
-    @test bound.moved.inputs[2] isa Remote && bound.layer.inputs[2] isa Array
+    bound = F.place_on_device(F.Bound(F.Elementwise(+), Any[F.COMPUTED, ones(Float32, 2)]), REMOTE.device)
+    @test bound.device_layer.inputs[2] isa Remote && bound.cpu_layer.inputs[2] isa Array
 end
 
 @testset "what is read as a shape or a place stays on the CPU" begin
     shape = ["node Shape in=x out=s name=s start=0 end=99", "node Reshape in=x,s out=y name=y allowzero=0"]
     @test computing(shape) == [true, true]
-    bound = F.placed(F.Bound(F.Reshape(false), Any[F.COMPUTED, Int64[6, 4]]), REMOTE.device)
-    @test bound.moved.inputs[2] isa Array
+    bound = F.place_on_device(F.Bound(F.Reshape(false), Any[F.COMPUTED, Int64[6, 4]]), REMOTE.device)
+    @test bound.device_layer.inputs[2] isa Array
 end
 
 @testset "HELLO tells the device" begin

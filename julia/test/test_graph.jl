@@ -13,10 +13,10 @@ graph_error(text, data=UInt8[]) = message(() -> F.read_graph(raw_graph(text, dat
 end
 
 @testset "percent-encoding is undone, commas in names included" begin
-    @test F.decode("a%2C%C3%A9%25") == "a,é%"
-    @test occursin("percent", message(() -> F.decode("%4"), F.GraphError))
-    @test occursin("percent", message(() -> F.decode("%zz"), F.GraphError))
-    @test occursin("UTF-8", message(() -> F.decode("%ff"), F.GraphError))
+    @test F.percent_decode("a%2C%C3%A9%25") == "a,é%"
+    @test occursin("percent", message(() -> F.percent_decode("%4"), F.GraphError))
+    @test occursin("percent", message(() -> F.percent_decode("%zz"), F.GraphError))
+    @test occursin("UTF-8", message(() -> F.percent_decode("%ff"), F.GraphError))
 end
 
 @testset "a file cut off anywhere, or of another format, is a graph error" begin

@@ -104,7 +104,7 @@ end
             open(file -> write(file, elements), path, "w")
             requests = [frame(F.LOAD, 1, RESIDUAL_FILE); frame(F.PREDICT_SHARED, 2, payload)]
             output = IOBuffer()
-            @test F.serve(F.Pipe(IOBuffer(requests), output, F.Shared(memory)), BACKENDS[1]) == 0
+            @test F.serve(F.Pipe(IOBuffer(requests), output, F.SharedMemory(memory)), BACKENDS[1]) == 0
             seekstart(output)
             [next_frame(output) for _ in 1:3][3]
         end

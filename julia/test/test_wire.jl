@@ -42,15 +42,15 @@ end
     ends = zeros(Cint, 2)
     @test ccall(:pipe, Cint, (Ptr{Cint},), ends) == 0
     input, output = fdio(Int(ends[1]), true), fdio(Int(ends[2]), true)
-    @test !F.stay_awake(input)
+    @test !F.spin_until_readable(input)
     write(output, "ab")
     flush(output)
-    @test F.stay_awake(input)
+    @test F.spin_until_readable(input)
     @test read(input, Char) == 'a'
-    @test F.stay_awake(input)
+    @test F.spin_until_readable(input)
     @test read(input, Char) == 'b'
-    @test !F.stay_awake(input)
+    @test !F.spin_until_readable(input)
     close(output)
-    @test F.stay_awake(input) && eof(input)
+    @test F.spin_until_readable(input) && eof(input)
     close(input)
 end

@@ -11,5 +11,5 @@ end
 
 @testset "the workload leaves no buffers behind, which would become part of the package" begin
     F.run_workload(F.plain_backend(""))
-    @test isempty(F.PlainLayers.SCRATCH)
+    @test isempty(F.PlainLayers.WORKSPACES)
 end

@@ -1,6 +1,6 @@
 # Functions along one axis.
 
-export AlongAxis, Coerced, Extreme
+export AlongAxis, Coerced2D, ArgExtreme
 
 "`f(x; dims)` along one of ONNX's axes: softmax and its like."
 struct AlongAxis{F}
@@ -13,30 +13,30 @@ end
 Base.show(io::IO, a::AlongAxis) = print(io, "AlongAxis(", a.f, ", ", a.axis, ")")
 
 "`f` of `x` as a matrix, cut before `axis`: what Softmax and its like did before opset 13."
-struct Coerced{F}
+struct Coerced2D{F}
     f::F
     axis::Int
 end
 
-(c::Coerced)(x) = reshape(c.f(Flatten(c.axis)(x)), size(x))
+(c::Coerced2D)(x) = reshape(c.f(Flatten(c.axis)(x)), size(x))
 
 """
 ONNX's ArgMax and ArgMin: the position along `axis`, from 0, of the number that `beats` all others, of
 the first of equals if `beats` is strict, of the last if not.
 """
-struct Extreme{F}
+struct ArgExtreme{F}
     beats::F
     axis::Int
     keepdims::Bool
 end
 
-function (e::Extreme)(x)
+function (e::ArgExtreme)(x)
     d = dimension(x, e.axis)
-    y = positions(e.beats, around(x, d))
+    y = extreme_indices(e.beats, flatten_around(x, d))
     return reshape(y, (size(x)[1:d-1]..., (e.keepdims ? (1,) : ())..., size(x)[d+1:end]...))
 end
 
-function positions(beats::F, x) where {F}
+function extreme_indices(beats::F, x) where {F}
     y = zeros(Int64, size(x, 1), size(x, 3))
     for outer in 1:size(x, 3), k in 2:size(x, 2), inner in 1:size(x, 1)
         beats(x[inner, k, outer], x[inner, y[inner, outer]+1, outer]) && (y[inner, outer] = k - 1)
@@ -46,8 +46,8 @@ end
 
 "One where the largest number of each line along dimension `dims` is first met, zero elsewhere."
 function hardmax(x; dims)
-    lines = around(x, dims)
-    at = positions(>, lines)
+    lines = flatten_around(x, dims)
+    at = extreme_indices(>, lines)
     y = fill!(similar(lines), 0)
     for outer in 1:size(y, 3), inner in 1:size(y, 1)
         y[inner, at[inner, outer]+1, outer] = 1

@@ -16,13 +16,13 @@ end
 (e::Elementwise)(xs...) = broadcast(e.f, xs...)
 
 function (e::Elementwise)(@nospecialize(x::Array))
-    y = unset(typeof(e.f(one(eltype(x)))), size(x))
-    combine!(vec(y), e.f, vec(x))
+    y = uninitialised(typeof(e.f(one(eltype(x)))), size(x))
+    map_into!(vec(y), e.f, vec(x))
     return y
 end
 
-function combine!(y, f::F, x) where {F}
-    in_parts(length(y), NUMBER_COST * length(y)) do _, items
+function map_into!(y, f::F, x) where {F}
+    parallel_for(length(y), ELEMENT_COST * length(y)) do _, items
         @inbounds @simd for i in items
             y[i] = f(x[i])
         end
@@ -32,15 +32,15 @@ end
 
 function (e::Elementwise)(@nospecialize(a::Array), @nospecialize(b::Array))
     a_sizes, b_sizes = shape_of(a), shape_of(b)
-    sizes = common_size(a_sizes, b_sizes)
-    y = unset(typeof(e.f(one(eltype(a)), one(eltype(b)))), Tuple(sizes))
-    a_sizes == b_sizes ? combine!(vec(y), e.f, vec(a), vec(b)) :
-        combine!(vec(y), e.f, vec(a), vec(b), Walk(sizes, steps_of(a_sizes, sizes), steps_of(b_sizes, sizes)))
+    sizes = broadcast_sizes(a_sizes, b_sizes)
+    y = uninitialised(typeof(e.f(one(eltype(a)), one(eltype(b)))), Tuple(sizes))
+    a_sizes == b_sizes ? map_into!(vec(y), e.f, vec(a), vec(b)) :
+        map_into!(vec(y), e.f, vec(a), vec(b), StridedLoop(sizes, broadcast_strides(a_sizes, sizes), broadcast_strides(b_sizes, sizes)))
     return y
 end
 
-function combine!(y, f::F, a, b) where {F}
-    in_parts(length(y), NUMBER_COST * length(y)) do _, items
+function map_into!(y, f::F, a, b) where {F}
+    parallel_for(length(y), ELEMENT_COST * length(y)) do _, items
         @inbounds @simd for i in items
             y[i] = f(a[i], b[i])
         end
@@ -48,10 +48,10 @@ function combine!(y, f::F, a, b) where {F}
     return nothing
 end
 
-function combine!(y, f::F, a, b, w::Walk) where {F}
-    n, a_step, b_step = w.sizes[1], w.a[1], w.b[1]
-    in_parts(runs_of(w), NUMBER_COST * length(y)) do _, items
-        each_run(w, 1, items .- 1) do run, i, j
+function map_into!(y, f::F, a, b, w::StridedLoop) where {F}
+    n, a_step, b_step = w.sizes[1], w.a_strides[1], w.b_strides[1]
+    parallel_for(run_count(w), ELEMENT_COST * length(y)) do _, items
+        foreach_run(w, 1, items .- 1) do run, i, j
             k = run * n
             if a_step == b_step
                 @inbounds @simd for l in 1:n
@@ -74,23 +74,23 @@ function combine!(y, f::F, a, b, w::Walk) where {F}
 end
 
 function (e::Elementwise)(@nospecialize(a::Array), @nospecialize(b::Array), @nospecialize(c::Array))
-    sizes = common_size(common_size(shape_of(a), shape_of(b)), shape_of(c))
-    y = unset(typeof(e.f(one(eltype(a)), one(eltype(b)), one(eltype(c)))), Tuple(sizes))
-    combine!(vec(y), e.f, vec(broadcast_to(a, sizes)), vec(broadcast_to(b, sizes)), vec(broadcast_to(c, sizes)))
+    sizes = broadcast_sizes(broadcast_sizes(shape_of(a), shape_of(b)), shape_of(c))
+    y = uninitialised(typeof(e.f(one(eltype(a)), one(eltype(b)), one(eltype(c)))), Tuple(sizes))
+    map_into!(vec(y), e.f, vec(broadcast_to(a, sizes)), vec(broadcast_to(b, sizes)), vec(broadcast_to(c, sizes)))
     return y
 end
 
-function combine!(y, f::F, a, b, c) where {F}
+function map_into!(y, f::F, a, b, c) where {F}
     @inbounds @simd for i in eachindex(y, a, b, c)
         y[i] = f(a[i], b[i], c[i])
     end
     return nothing
 end
 
-unset(::Type{Float32}, sizes) = blank(sizes)
-unset(T, sizes) = Array{T}(undef, sizes)
+uninitialised(::Type{Float32}, sizes) = acquire(sizes)
+uninitialised(T, sizes) = Array{T}(undef, sizes)
 
-makes_new(::Elementwise) = true
+allocates_output(::Elementwise) = true
 
 Base.show(io::IO, e::Elementwise) = print(io, "Elementwise(", e.f, ")")
 

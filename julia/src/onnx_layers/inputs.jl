@@ -15,7 +15,7 @@ end
 dimension(x::AbstractArray, axis) = dimension(ndims(x), axis)
 
 "`x` as (inner, size(x, d), outer)."
-function around(x, d)
+function flatten_around(x, d)
     return reshape(x, prod(size(x)[1:d-1]), size(x, d), prod(size(x)[d+1:end]))
 end
 
@@ -41,6 +41,6 @@ function (b::Bound)(xs...)
     return b.f(arguments...)
 end
 
-makes_new(b::Bound) = makes_new(b.f)
+allocates_output(b::Bound) = allocates_output(b.f)
 
 Base.show(io::IO, b::Bound) = print(io, "Bound(", b.f, ")")

@@ -1,6 +1,6 @@
 # Normalisation beyond Flux's layers.
 
-export Affine, LayerNormalization, LocalResponse, TrainingNorm
+export Affine, LayerNormalization, LocalResponseNorm, TrainingBatchNorm
 
 """
 A BatchNormalization that knows a mean and a variance for every place of an image, not only for every
@@ -20,7 +20,7 @@ Base.show(io::IO, a::Affine) = print(io, "Affine(", size(a.scale), ")")
 A BatchNormalization in training mode: by the mean and the variance of the batch itself. It gives these too, mixed with
 those it is given, of which `momentum` is kept.
 """
-struct TrainingNorm{F}
+struct TrainingBatchNorm{F}
     γ::Vector{Float32}
     β::Vector{Float32}
     μ::Vector{Float32}
@@ -31,18 +31,18 @@ struct TrainingNorm{F}
     outputs::Int
 end
 
-function (t::TrainingNorm)(x)
-    planes = around(x, ndims(x) - 1)
+function (t::TrainingBatchNorm)(x)
+    planes = flatten_around(x, ndims(x) - 1)
     n = size(planes, 1) * size(planes, 3)
     μ = sum(planes; dims=(1, 3)) ./ n
     σ² = sum(abs2, planes .- μ; dims=(1, 3)) ./ n
     slope = reshape(t.γ, 1, :) ./ sqrt.(σ² .+ t.ϵ)
     y = reshape(t.λ.((planes .- μ) .* slope .+ reshape(t.β, 1, :)), size(x))
-    mixed(old, new) = old .* t.momentum .+ vec(new) .* (1 - t.momentum)
-    return t.outputs == 1 ? y : (y, mixed(t.μ, μ), mixed(t.σ², σ²))
+    running_average(old, new) = old .* t.momentum .+ vec(new) .* (1 - t.momentum)
+    return t.outputs == 1 ? y : (y, running_average(t.μ, μ), running_average(t.σ², σ²))
 end
 
-Base.show(io::IO, t::TrainingNorm) = print(io, "TrainingNorm(", length(t.γ), ")")
+Base.show(io::IO, t::TrainingBatchNorm) = print(io, "TrainingBatchNorm(", length(t.γ), ")")
 
 """
 ONNX's LayerNormalization of `axis` and all axes after it: (x, scale) or (x, scale, bias). Flux's LayerNorm
@@ -73,46 +73,46 @@ end
 function normalised(l, x, scale, bias)
     inner = size(x)[1:dimension(x, l.axis)]
     fits(p) = p === nothing || length(p) == prod(inner) && all(d -> size(p, d) == inner[d], 1:length(inner))
-    fits(scale) && fits(bias) && return normalise_lines(x, l.ϵ, prod(inner), scale, bias)
-    y = Elementwise(*)(normalise_lines(x, l.ϵ, prod(inner), nothing, nothing), scale)
+    fits(scale) && fits(bias) && return normalise_columns(x, l.ϵ, prod(inner), scale, bias)
+    y = Elementwise(*)(normalise_columns(x, l.ϵ, prod(inner), nothing, nothing), scale)
     return bias === nothing ? y : Elementwise(+)(y, bias)
 end
 
 "Each `n` numbers of `x` with the mean 0 and the variance 1, then multiplied by `scale` and added to `bias`."
-function normalise_lines(x::Array, ϵ, n, scale, bias)
+function normalise_columns(x::Array, ϵ, n, scale, bias)
     y = similar(x)
     for first in 0:n:length(x)-1
         μ, σ² = mean_and_variance(x, first, n)
         slope = inv(sqrt(σ² + ϵ))
         @inbounds @simd for i in 1:n
-            y[first+i] = weighed((x[first+i] - μ) * slope, scale, bias, i)
+            y[first+i] = scale_shift((x[first+i] - μ) * slope, scale, bias, i)
         end
     end
     return y
 end
 
-@inline weighed(z, ::Nothing, ::Nothing, i) = z
-@inline weighed(z, scale, ::Nothing, i) = @inbounds z * scale[i]
-@inline weighed(z, scale, bias, i) = @inbounds muladd(z, scale[i], bias[i])
+@inline scale_shift(z, ::Nothing, ::Nothing, i) = z
+@inline scale_shift(z, scale, ::Nothing, i) = @inbounds z * scale[i]
+@inline scale_shift(z, scale, bias, i) = @inbounds muladd(z, scale[i], bias[i])
 
 """
 Local response normalisation over `size` neighbouring channels (ONNX's LRN):
 `x / (bias + α / size * Σ x²)^β`.
 """
-struct LocalResponse
+struct LocalResponseNorm
     size::Int
     α::Float32
     β::Float32
     bias::Float32
 end
 
-function (l::LocalResponse)(x)
+function (l::LocalResponseNorm)(x)
     y = similar(x)
-    respond!(around(y, ndims(x) - 1), around(x, ndims(x) - 1), l)
+    normalise_response!(flatten_around(y, ndims(x) - 1), flatten_around(x, ndims(x) - 1), l)
     return y
 end
 
-function respond!(y, z, l)
+function normalise_response!(y, z, l)
     pixels, channels, images = size(z)
     sums = Vector{Float32}(undef, pixels)
     for n in 1:images, c in 1:channels

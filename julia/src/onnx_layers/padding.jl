@@ -16,11 +16,11 @@ function (p::Pad)(x, pads, value=nothing, axes=nothing)
         crop = max(0, -before[d]) + max(0, -after[d])
         crop <= size(x, d) ||
             throw(DimensionMismatch("pads of $(vec(pads)) take more away than a tensor of $(reverse(size(x))) has"))
-        crop > 0 && (x = taken(x, d, max(0, -before[d]) .+ (1:size(x, d)-crop)))
+        crop > 0 && (x = take_along(x, d, max(0, -before[d]) .+ (1:size(x, d)-crop)))
     end
-    p.mode == "constant" && return framed(x, before, after, value === nothing ? zero(eltype(x)) : first(value))
+    p.mode == "constant" && return pad_constant(x, before, after, value === nothing ? zero(eltype(x)) : first(value))
     for d in 1:ndims(x)
-        before[d] <= 0 && after[d] <= 0 || (x = taken(x, d, sources(p.mode, before[d], after[d], size(x, d))))
+        before[d] <= 0 && after[d] <= 0 || (x = take_along(x, d, source_indices(p.mode, before[d], after[d], size(x, d))))
     end
     return x
 end
@@ -38,13 +38,13 @@ function pads_of(x, pads, axes)
 end
 
 "The elements of `x` at `places` along dimension `d`."
-function taken(x, d, places)
+function take_along(x, d, places)
     y = similar(x, Tuple(Int[k == d ? length(places) : size(x, k) for k in 1:ndims(x)]))
-    take_lines!(around(y, d), around(x, d), places)
+    take_along!(flatten_around(y, d), flatten_around(x, d), places)
     return y
 end
 
-function take_lines!(y, x, places)
+function take_along!(y, x, places)
     for k in axes(y, 3), j in axes(y, 2)
         from = places[j]
         @inbounds @simd for i in axes(y, 1)
@@ -55,30 +55,30 @@ function take_lines!(y, x, places)
 end
 
 "`x` amid `value`, as far as `before` and `after` are positive."
-function framed(x, before, after, value)
+function pad_constant(x, before, after, value)
     sizes = Int[size(x, d) + max(0, before[d]) + max(0, after[d]) for d in 1:ndims(x)]
     y = similar(x, Tuple(sizes))
     fill!(y, value)
-    steps = steps_of(sizes)
-    place!(y, x, Walk(shape_of(x), steps_of(shape_of(x)), steps), sum(Int[max(0, before[d]) * steps[d] for d in 1:ndims(x)]))
+    steps = contiguous_strides(sizes)
+    copy_at_strides!(y, x, StridedLoop(shape_of(x), contiguous_strides(shape_of(x)), steps), sum(Int[max(0, before[d]) * steps[d] for d in 1:ndims(x)]))
     return y
 end
 
-function place!(y, x, w, offset)
-    n, step = w.sizes[1], w.b[1]
-    each_run(w) do _, i, j
+function copy_at_strides!(y, x, w, offset)
+    n, step = w.sizes[1], w.b_strides[1]
+    foreach_run(w) do _, i, j
         @inbounds @simd for l in 0:n-1
-            y[offset+j+step*l+1] = x[i+w.a[1]*l+1]
+            y[offset+j+step*l+1] = x[i+w.a_strides[1]*l+1]
         end
     end
     return nothing
 end
 
 "Where each place of a padded dimension of `n` comes from, as numpy.pad has it."
-function sources(mode, before, after, n)
+function source_indices(mode, before, after, n)
     n >= 1 || throw(DimensionMismatch("there is nothing to pad with"))
-    return Int[source(mode, i, n) + 1 for i in -max(0, before):n+max(0, after)-1]
+    return Int[source_index(mode, i, n) + 1 for i in -max(0, before):n+max(0, after)-1]
 end
 
-source(mode, i, n) =
+source_index(mode, i, n) =
     mode == "edge" ? clamp(i, 0, n - 1) : mode == "wrap" ? mod(i, n) : n - 1 - abs(mod(i, max(1, 2n - 2)) - (n - 1))

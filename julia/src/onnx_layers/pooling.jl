@@ -2,7 +2,7 @@
 
 using LinearAlgebra: norm
 
-export CountedMean, GlobalNormPool, NormPool, PlacedMax, Pool
+export AveragePool, GlobalLpPool, LpPool, MaxPoolWithIndices, Pool
 
 """
 A pooling with dilation or, where `ceils`, with a last window that may reach beyond the padded input.
@@ -15,7 +15,7 @@ struct Pool{F,D}
     stride::Tuple
     pad::Tuple
     dilation::Tuple
-    ceils::Bool
+    ceil_mode::Bool
 end
 
 function (p::Pool)(x)
@@ -25,7 +25,7 @@ function (p::Pool)(x)
 end
 
 "The padding with which as many windows fit as ONNX counts."
-padding(p::Pool, shape) = p.ceils ?
+padding(p::Pool, shape) = p.ceil_mode ?
     ntuple(i -> p.pad[i] + (iseven(i) ? overhang(p, shape, i ÷ 2) : 0), length(p.pad)) : p.pad
 
 "How far the last window reaches beyond the padded input; one that would begin after the input is left out."
@@ -44,19 +44,19 @@ Base.show(io::IO, p::Pool) =
 A maximum together with its place in the whole tensor, counted from 0: in each plane as it lies in memory or, where
 `by_columns`, along ONNX's first spatial axis first.
 """
-struct PlacedMax{P}
+struct MaxPoolWithIndices{P}
     pool::P
-    by_columns::Bool
+    column_major::Bool
 end
 
-function (m::PlacedMax)(x)
+function (m::MaxPoolWithIndices)(x)
     y = m.pool(x)
     sizes = shape_of(x)[1:end-2]
-    steps = m.by_columns ? reverse(steps_of(reverse(sizes))) : steps_of(sizes)
-    return y, places(m.pool, x, y, steps)
+    steps = m.column_major ? reverse(contiguous_strides(reverse(sizes))) : contiguous_strides(sizes)
+    return y, max_indices(m.pool, x, y, steps)
 end
 
-function places(p, x, y, steps)
+function max_indices(p, x, y, steps)
     n = length(steps)
     found = zeros(Int64, size(y))
     planes = LinearIndices(size(x)[n+1:end])
@@ -69,65 +69,65 @@ function places(p, x, y, steps)
     return found
 end
 
-Base.show(io::IO, m::PlacedMax) = print(io, "PlacedMax(", m.pool, ")")
+Base.show(io::IO, m::MaxPoolWithIndices) = print(io, "MaxPoolWithIndices(", m.pool, ")")
 
 """
 A mean whose divisor is not the window's size, which it is in Flux: `pads` tells whether the padding counts;
 what lies beyond the padding never does.
 """
-struct CountedMean{P}
+struct AveragePool{P}
     pool::P
-    pads::Bool
+    count_include_pad::Bool
 end
 
-function (m::CountedMean)(x)
+function (m::AveragePool)(x)
     y = m.pool(x)
     for i in 1:length(m.pool.kernel)
-        weigh!(y, i, Float32[m.pool.kernel[i] / max(1, n) for n in counts(m, size(x, i), i, size(y, i))])
+        scale_along!(y, i, Float32[m.pool.kernel[i] / max(1, n) for n in window_counts(m, size(x, i), i, size(y, i))])
     end
     return y
 end
 
 "How many of the window's places count at each of `outputs` positions along dimension `i`, of size `n`."
-function counts(m, n, i, outputs)
+function window_counts(m, n, i, outputs)
     p = m.pool
-    low, high = m.pads ? (-p.pad[2i-1], n + p.pad[2i]) : (0, n)
-    places(start) = start:p.dilation[i]:start+p.dilation[i]*(p.kernel[i]-1)
-    return Int[count(at -> low <= at < high, places(o * p.stride[i] - p.pad[2i-1])) for o in 0:outputs-1]
+    low, high = m.count_include_pad ? (-p.pad[2i-1], n + p.pad[2i]) : (0, n)
+    window_places(start) = start:p.dilation[i]:start+p.dilation[i]*(p.kernel[i]-1)
+    return Int[count(at -> low <= at < high, window_places(o * p.stride[i] - p.pad[2i-1])) for o in 0:outputs-1]
 end
 
 "`y .*= weights` along dimension `d`."
-weigh!(y, d, weights) = all(isone, weights) || weigh!(around(y, d), weights)
+scale_along!(y, d, weights) = all(isone, weights) || scale_along!(flatten_around(y, d), weights)
 
-function weigh!(z, weights)
+function scale_along!(z, weights)
     @inbounds for k in axes(z, 3), j in axes(z, 2), i in axes(z, 1)
         z[i, j, k] *= weights[j]
     end
     return nothing
 end
 
-Base.show(io::IO, m::CountedMean) = print(io, "CountedMean(", m.pool, ")")
+Base.show(io::IO, m::AveragePool) = print(io, "AveragePool(", m.pool, ")")
 
 "The `p`-norm of each window: `(Σ |x|^p)^(1/p)`, out of a [`Pool`](@ref) that takes the mean."
-struct NormPool{P}
+struct LpPool{P}
     pool::P
     p::Int
 end
 
-function (n::NormPool)(x)
+function (n::LpPool)(x)
     means = n.pool(Elementwise(number -> abs(number)^n.p)(x))
     size, root = prod(n.pool.kernel), inv(Float32(n.p))
     return Elementwise(mean -> (size * mean)^root)(means)
 end
 
-Base.show(io::IO, n::NormPool) = print(io, "NormPool(", n.pool, ", ", n.p, ")")
+Base.show(io::IO, n::LpPool) = print(io, "LpPool(", n.pool, ", ", n.p, ")")
 
 "The `p`-norm of each plane: (W, H, C, N) to (1, 1, C, N)."
-struct GlobalNormPool
+struct GlobalLpPool
     p::Int
 end
 
-function (n::GlobalNormPool)(x)
+function (n::GlobalLpPool)(x)
     planes = reshape(x, :, size(x, ndims(x) - 1) * size(x, ndims(x)))
     y = Float32[norm(view(planes, :, i), n.p) for i in axes(planes, 2)]
     return reshape(y, ntuple(d -> d <= ndims(x) - 2 ? 1 : size(x, d), ndims(x)))

@@ -14,25 +14,25 @@ struct Resize
     nearest::String
     policy::String
     antialias::Bool
-    excludes::Bool
+    exclude_outside::Bool
     cubic_a::Float32
-    outside::Float32
+    extrapolation_value::Float32
     axes::Vector{Int}
 end
 
 function (r::Resize)(x, roi=nothing, scales=nothing, sizes=nothing)
     dims = isempty(r.axes) ? (ndims(x):-1:1) : [dimension(x, axis) for axis in r.axes]
-    lengths, exact, factors = targets(r, [size(x, d) for d in dims], scales, sizes)
+    lengths, exact, factors = output_lengths(r, [size(x, d) for d in dims], scales, sizes)
     for (i, d) in enumerate(dims)
         bounds = r.coordinates == "tf_crop_and_resize" ? (roi[i], roi[i+length(dims)]) : (0.0f0, 1.0f0)
         factors[i] == 1 && lengths[i] == size(x, d) && bounds == (0, 1) && continue
-        x = resample(x, d, taps(r, size(x, d), lengths[i], exact[i], factors[i], bounds), r.outside)
+        x = resample(x, d, taps(r, size(x, d), lengths[i], exact[i], factors[i], bounds), r.extrapolation_value)
     end
     return x
 end
 
 "The new length of each axis, what it is before it is made whole, and the factor by which the axis grows."
-function targets(r, old, scales, sizes)
+function output_lengths(r, old, scales, sizes)
     scaled = scales !== nothing && !isempty(scales)  # empty means absent, which opset 11 could not say otherwise
     n = scaled ? scales : sizes
     n === nothing && throw(ArgumentError("neither scales nor sizes are given"))
@@ -54,15 +54,15 @@ struct Taps
 end
 
 function taps(r, n, length, exact, factor, bounds)
-    kernel, first, last = kernel_of(r, factor)
+    kernel, first, last = make_kernel(r, factor)
     t = Taps(zeros(Int, last - first + 1, length), zeros(Float32, last - first + 1, length))
     for j in 1:length
-        at = original(r.coordinates, j - 1, n, length, exact, factor, bounds)
+        at = input_coordinate(r.coordinates, j - 1, n, length, exact, factor, bounds)
         r.coordinates == "tf_crop_and_resize" && !(0 <= at <= n - 1) && continue
-        left = r.mode == "nearest" ? rounded(r.nearest, at, factor) : floor(Int, at)
+        left = r.mode == "nearest" ? round_nearest(r.nearest, at, factor) : floor(Int, at)
         for (i, place) in enumerate(left+first:left+last)
             t.source[i, j] = clamp(place, 0, n - 1) + 1
-            t.weight[i, j] = r.excludes && !(0 <= place < n) ? 0.0 : kernel(place - at)
+            t.weight[i, j] = r.exclude_outside && !(0 <= place < n) ? 0.0 : kernel(place - at)
         end
         total = sum(view(t.weight, :, j))
         for i in 1:size(t.weight, 1)
@@ -73,7 +73,7 @@ function taps(r, n, length, exact, factor, bounds)
 end
 
 "The function that weighs an input by its distance, and which inputs it weighs, from the left neighbour on."
-function kernel_of(r, factor)
+function make_kernel(r, factor)
     r.mode == "nearest" && return distance -> 1.0, 0, 0
     weight = r.mode == "linear" ? distance -> max(0.0, 1 - abs(distance)) : distance -> cubic(abs(distance), r.cubic_a)
     narrow = r.antialias && factor < 1 ? Float64(factor) : 1.0
@@ -85,7 +85,7 @@ end
 cubic(t, a) = t <= 1 ? ((a + 2) * t - (a + 3)) * t^2 + 1 : t < 2 ? ((a * t - 5a) * t + 8a) * t - 4a : 0.0
 
 "The place in the input, from 0, of place `j` of the output; in single precision, as onnxruntime has it."
-function original(mode, j, n, length, exact, factor, bounds)
+function input_coordinate(mode, j, n, length, exact, factor, bounds)
     mode == "half_pixel" && return (j + 0.5f0) / factor - 0.5f0
     mode == "pytorch_half_pixel" && return exact == 1 ? 0.0f0 : (j + 0.5f0) / factor - 0.5f0
     mode == "half_pixel_symmetric" && return n / 2.0f0 * (1 - length / exact) + (j + 0.5f0) / factor - 0.5f0
@@ -95,7 +95,7 @@ function original(mode, j, n, length, exact, factor, bounds)
     return exact == 1 ? (from + to) * (n - 1) / 2 : from * (n - 1) + j * (to - from) * (n - 1) / (exact - 1)
 end
 
-function rounded(mode, at, factor)
+function round_nearest(mode, at, factor)
     mode == "simple" && return factor < 1 ? ceil(Int, at) : floor(Int, at)
     mode == "floor" && return floor(Int, at)
     mode == "ceil" && return ceil(Int, at)
@@ -103,27 +103,27 @@ function rounded(mode, at, factor)
 end
 
 "`x` with dimension `d` multiplied by the matrix of `t`."
-function resample(x, d, t::Taps, outside)
-    z = around(x, d)
+function resample(x, d, t::Taps, extrapolation_value)
+    z = flatten_around(x, d)
     y = similar(x, size(z, 1), size(t.source, 2), size(z, 3))
-    size(y, 1) == 1 ? resample_rows!(y, z, t, outside) : resample_blocks!(y, z, t, outside)
+    size(y, 1) == 1 ? resample_rows!(y, z, t, extrapolation_value) : resample_blocks!(y, z, t, extrapolation_value)
     return reshape(y, size(x)[1:d-1]..., size(y, 2), size(x)[d+1:end]...)
 end
 
-function resample_rows!(y, z, t, outside)
+function resample_rows!(y, z, t, extrapolation_value)
     @inbounds for k in axes(y, 3), j in axes(y, 2)
         total = 0.0f0
         for i in axes(t.source, 1)
             t.source[1, j] == 0 || (total += t.weight[i, j] * z[1, t.source[i, j], k])
         end
-        y[1, j, k] = t.source[1, j] == 0 ? outside : total
+        y[1, j, k] = t.source[1, j] == 0 ? extrapolation_value : total
     end
 end
 
-function resample_blocks!(y, z, t, outside)
+function resample_blocks!(y, z, t, extrapolation_value)
     for k in axes(y, 3), j in axes(y, 2)
         @inbounds @simd for p in axes(y, 1)
-            y[p, j, k] = t.source[1, j] == 0 ? outside : 0.0f0
+            y[p, j, k] = t.source[1, j] == 0 ? extrapolation_value : 0.0f0
         end
         t.source[1, j] == 0 && continue
         for i in axes(t.source, 1)

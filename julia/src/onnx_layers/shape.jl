@@ -1,7 +1,7 @@
 # Moving elements about. Shapes and positions are vectors of whole numbers, outermost first, as ONNX has them.
 
-export Concat, EvenSplit, Expand, Filled, Flatten, Gather, GatherND, Reshape, ShapeOf, Slice, Split, Squeeze, Tile, Transpose, Unsqueeze,
-    size_of
+export Concat, EvenSplit, Expand, ConstantOfShape, Flatten, Gather, GatherND, Reshape, ShapeOf, Slice, Split, Squeeze, Tile, Transpose, Unsqueeze,
+    element_count
 
 "Any tensor as a matrix, cut before `axis`: (inner..., outer...) to (inner, outer)."
 struct Flatten
@@ -46,7 +46,7 @@ struct Squeeze end
 function squeezed(x, dims)
     all(d -> size(x, d) == 1, dims) ||
         throw(DimensionMismatch("a tensor of shape $(reverse(size(x))) has other sizes than 1 on the axes to squeeze"))
-    return without(x, dims, false)
+    return drop_dims(x, dims, false)
 end
 
 struct Unsqueeze end
@@ -77,14 +77,14 @@ function (c::Concat)(@nospecialize(xs::Array...))
     inner, outer, start = prod(sizes[1:d-1]), prod(sizes[d+1:end]), 0
     for x in xs
         part = inner * size(x, d)
-        blocks!(vec(y), start, inner * whole, vec(x), 0, part, part, outer)
+        copy_blocks!(vec(y), start, inner * whole, vec(x), 0, part, part, outer)
         start += part
     end
     return y
 end
 
 "Copy `count` blocks of `n` elements, from offsets (from 0) that are a step apart."
-function blocks!(y, at, y_step, x, from, x_step, n, count)
+function copy_blocks!(y, at, y_step, x, from, x_step, n, count)
     for k in 0:count-1
         copyto!(y, at + k * y_step + 1, x, from + k * x_step + 1, n)
     end
@@ -106,10 +106,10 @@ end
 function (s::Split)(x, sizes)
     whole, d = shape_of(x), dimension(x, s.axis)
     sum(sizes) == whole[d] || throw(DimensionMismatch("$(whole[d]) elements cannot be split into $(Tuple(sizes))"))
-    pieces, steps, start = Any[], steps_of(whole), 0
+    pieces, steps, start = Any[], contiguous_strides(whole), 0
     for i in 1:s.parts
         piece = Int[k == d ? sizes[i] : whole[k] for k in eachindex(whole)]
-        push!(pieces, strided(x, piece, steps, start * steps[d]))
+        push!(pieces, copy_strided(x, piece, steps, start * steps[d]))
         start += sizes[i]
     end
     return s.parts == 1 ? pieces[1] : Tuple(pieces)
@@ -137,7 +137,7 @@ function (t::Transpose)(@nospecialize(x::Array))
     length(t.order) == ndims(x) ||
         throw(DimensionMismatch("a permutation of $(length(t.order)) axes and a tensor of $(ndims(x)) dimensions"))
     sizes = shape_of(x)
-    return strided(x, sizes[t.order], steps_of(sizes)[t.order])
+    return copy_strided(x, sizes[t.order], contiguous_strides(sizes)[t.order])
 end
 
 (t::Transpose)(x) = permutedims(x, t.order)
@@ -147,7 +147,7 @@ struct Slice end
 
 function (s::Slice)(@nospecialize(x), starts, ends, axes=nothing, steps=nothing)
     sizes = shape_of(x)
-    strides, offset = steps_of(sizes), 0
+    strides, offset = contiguous_strides(sizes), 0
     for i in eachindex(starts)
         d = dimension(x, axes === nothing ? i - 1 : axes[i])
         n, step = size(x, d), steps === nothing ? 1 : steps[i]
@@ -159,7 +159,7 @@ function (s::Slice)(@nospecialize(x), starts, ends, axes=nothing, steps=nothing)
         offset += start * strides[d]
         strides[d] *= step
     end
-    return strided(x, sizes, strides, offset)
+    return copy_strided(x, sizes, strides, offset)
 end
 
 "The elements of `x` at `indices` along an axis; those take its place, and the dimensions of `indices`."
@@ -173,7 +173,7 @@ function (g::Gather)(@nospecialize(x), @nospecialize(indices))
     y = similar(x, Tuple([sizes[1:d-1]; shape_of(indices); sizes[d+1:end]]))
     for (k, i) in enumerate(vec(indices))
         -n <= i < n || throw(DimensionMismatch("there is no element $i among $n"))
-        blocks!(vec(y), (k - 1) * inner, length(indices) * inner, vec(x), mod(i, n) * inner, n * inner, inner, outer)
+        copy_blocks!(vec(y), (k - 1) * inner, length(indices) * inner, vec(x), mod(i, n) * inner, n * inner, inner, outer)
     end
     return y
 end
@@ -191,11 +191,11 @@ function (g::GatherND)(@nospecialize(x), @nospecialize(indices))
         throw(DimensionMismatch("indices of shape $(reverse(places)) do not fit a tensor of shape $(reverse(sizes))"))
     y = similar(x, Tuple([sizes[1:rest]; places[2:end]]))
     blocks = prod(sizes[named+1:end])
-    picks!(vec(y), vec(x), reshape(indices, tuple, :, blocks), reverse(sizes[rest+1:named]), prod(sizes[1:rest]))
+    gather_nd!(vec(y), vec(x), reshape(indices, tuple, :, blocks), reverse(sizes[rest+1:named]), prod(sizes[1:rest]))
     return y
 end
 
-function picks!(y, x, indices, named, inner)
+function gather_nd!(y, x, indices, named, inner)
     to = 1
     for block in axes(indices, 3), pick in axes(indices, 2)
         from = block - 1
@@ -212,7 +212,7 @@ end
 
 struct Expand end
 
-(e::Expand)(x, shape) = broadcast_to(x, common_size(shape_of(x), Int[n for n in reverse(shape)]))
+(e::Expand)(x, shape) = broadcast_to(x, broadcast_sizes(shape_of(x), Int[n for n in reverse(shape)]))
 
 struct Tile end
 
@@ -222,15 +222,15 @@ function (t::Tile)(x, repeats)
     times = reverse(repeats)
     sizes = Int[isodd(k) ? size(x, cld(k, 2)) : times[k÷2] for k in 1:2ndims(x)]
     steps = Int[isodd(k) ? stride(x, cld(k, 2)) : 0 for k in 1:2ndims(x)]
-    return reshape(strided(x, sizes, steps), Tuple(Int[size(x, d) * times[d] for d in 1:ndims(x)]))
+    return reshape(copy_strided(x, sizes, steps), Tuple(Int[size(x, d) * times[d] for d in 1:ndims(x)]))
 end
 
 "A tensor of a shape, filled with one number."
-struct Filled{T}
+struct ConstantOfShape{T}
     value::T
 end
 
-(f::Filled)(shape) = fill(f.value, Tuple(Int[n for n in reverse(shape)]))
+(f::ConstantOfShape)(shape) = fill(f.value, Tuple(Int[n for n in reverse(shape)]))
 
 "The sizes of the axes from `start` up to before `stop`, which Python's slices count."
 struct ShapeOf
@@ -240,10 +240,10 @@ end
 
 (s::ShapeOf)(x) = Slice()(Int64[n for n in reverse(shape_of(x))], [s.start], [s.stop])
 
-size_of(x) = fill(Int64(length(x)))
+element_count(x) = fill(Int64(length(x)))
 
 "ONNX's Range: from `start`, `delta` apart, up to before `limit`; all three hold one number."
-function counted(start, limit, delta)
+function onnx_range(start, limit, delta)
     from, step = first(start), first(delta)
     count = max(0, ceil(Int, (first(limit) - from) / step))
     return [from + i * step for i in 0:count-1]

@@ -4,7 +4,7 @@ operator("BatchNormalization"; any_output=true, fuses=true) do op
     γ, β, μ, σ² = (constant(op, i) for i in 2:5)
     all(v -> size(v) == size(γ), (β, μ, σ²)) || refuse(op, "scale, bias, mean and variance are not of one shape")
     int(op, "training_mode", 0) == 1 &&
-        return TrainingNorm(γ, β, μ, σ², float(op, "epsilon"), float(op, "momentum"), activation(op), op.outputs)
+        return TrainingBatchNorm(γ, β, μ, σ², float(op, "epsilon"), float(op, "momentum"), activation(op), op.outputs)
     op.outputs == 1 || refuse(op, "its second output is read, which there is in training mode only")
     if ndims(γ) != 1
         scale = γ ./ sqrt.(σ² .+ float(op, "epsilon"))
@@ -37,9 +37,9 @@ function scale_and_bias(op)
 end
 
 operator("LayerNormalization"; any_input=true, any_output=true) do op
-    bind(op, LayerNormalization(int(op, "axis"), float(op, "epsilon"), op.outputs))
+    bind_constants(op, LayerNormalization(int(op, "axis"), float(op, "epsilon"), op.outputs))
 end
 
 operator("LRN") do op
-    LocalResponse(int(op, "size"), float(op, "alpha"), float(op, "beta"), float(op, "bias"))
+    LocalResponseNorm(int(op, "size"), float(op, "alpha"), float(op, "beta"), float(op, "bias"))
 end

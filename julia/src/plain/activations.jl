@@ -59,9 +59,9 @@ end
 """
 function softmax(x::Array{Float32}; dims=1)
     y = similar(x)
-    each_line(x, dims) do line
-        top = largest(x, line)
-        total = exponentials!(y, x, line, top)
+    foreach_line(x, dims) do line
+        top = line_maximum(x, line)
+        total = store_exp!(y, x, line, top)
         @inbounds @simd for i in line
             y[i] /= total
         end
@@ -76,9 +76,9 @@ end
 """
 function logsoftmax(x::Array{Float32}; dims=1)
     y = similar(x)
-    each_line(x, dims) do line
-        top = largest(x, line)
-        shift = log(exponentials!(y, x, line, top))
+    foreach_line(x, dims) do line
+        top = line_maximum(x, line)
+        shift = log(store_exp!(y, x, line, top))
         @inbounds @simd for i in line
             y[i] = x[i] - top - shift
         end
@@ -86,7 +86,7 @@ function logsoftmax(x::Array{Float32}; dims=1)
     return y
 end
 
-function largest(x, line)
+function line_maximum(x, line)
     top = -Inf32
     @inbounds @simd for i in line
         top = ifelse(x[i] > top, x[i], top)
@@ -95,7 +95,7 @@ function largest(x, line)
 end
 
 "Writes `exp(x - top)` of a line to `y` and returns the sum."
-function exponentials!(y, x, line, top)
+function store_exp!(y, x, line, top)
     total = 0.0f0
     @inbounds @simd for i in line
         e = fast_exp(x[i] - top)
@@ -106,7 +106,7 @@ function exponentials!(y, x, line, top)
 end
 
 "Calls `f` with the indices of each line of `x` along dimension `d`: a range without steps where they are neighbours."
-function each_line(f::F, x, d) where {F}
+function foreach_line(f::F, x, d) where {F}
     n, step = size(x, d), stride(x, d)
     for block in 0:step*n:length(x)-1, first in block+1:block+step
         step == 1 ? f(first:first+n-1) : f(first:step:first+step*(n-1))

@@ -47,16 +47,16 @@ function (d::Dense)(x::Array{Float32})
     ndims(x) >= 1 && size(x, 1) == width ||
         throw(DimensionMismatch("$d expects size(input, 1) == $width, but got $(size(x))"))
     columns = length(x) ÷ max(1, width)
-    y = blank((out, columns))
-    in_parts(columns, length(d.weight) * columns) do _, items
+    y = acquire((out, columns))
+    parallel_for(columns, length(d.weight) * columns) do _, items
         first, n = items[1] - 1, length(items)
         for column in items
             d.bias === false ? fill_range!(y, out * (column - 1), out) : copyto!(y, out * (column - 1) + 1, d.bias, 1, out)
         end
         GC.@preserve x y begin
-            from, to = matrix(x, width * first, width, n), matrix(y, out * first, out, n)
+            from, to = matrix_view(x, width * first, width, n), matrix_view(y, out * first, out, n)
             if n == 1
-                BLAS.gemv!('N', 1.0f0, d.weight, vector(from), 1.0f0, vector(to))
+                BLAS.gemv!('N', 1.0f0, d.weight, vector_view(from), 1.0f0, vector_view(to))
             elseif width > 0
                 BLAS.gemm!('N', 'N', 1.0f0, d.weight, from, 1.0f0, to)
             end
@@ -66,7 +66,7 @@ function (d::Dense)(x::Array{Float32})
     return reshape(y, out, size(x)[2:end]...)
 end
 
-makes_new(::Dense) = true
+allocates_output(::Dense) = true
 
 function Base.show(io::IO, d::Dense)
     print(io, "Dense(", size(d.weight, 2), " => ", size(d.weight, 1))
@@ -88,12 +88,12 @@ function batched_mul(A::Array{Float32,3}, B::Array{Float32,3})
         throw(DimensionMismatch("matrices of $(size(A)) and $(size(B)) have no product"))
     y = Array{Float32,3}(undef, m, n, a_count == 1 ? b_count : a_count)
     inner == 0 && return fill!(y, 0)
-    in_parts(size(y, 3), length(y) * inner) do _, items
+    parallel_for(size(y, 3), length(y) * inner) do _, items
         for k in items .- 1
             GC.@preserve A B y BLAS.gemm!('N', 'N', 1.0f0,
-                matrix(A, a_count == 1 ? 0 : k * m * inner, m, inner),
-                matrix(B, b_count == 1 ? 0 : k * inner * n, inner, n),
-                0.0f0, matrix(y, k * m * n, m, n))
+                matrix_view(A, a_count == 1 ? 0 : k * m * inner, m, inner),
+                matrix_view(B, b_count == 1 ? 0 : k * inner * n, inner, n),
+                0.0f0, matrix_view(y, k * m * n, m, n))
         end
     end
     return y

@@ -25,22 +25,22 @@ function ConvTranspose(weight::Array{Float32,N}, bias, σ=identity;
     bias === false || length(bias) == out ||
         throw(DimensionMismatch("$(length(bias)) biases for $out output channels"))
     return ConvTranspose(σ, reshape(weight, shape.kernel..., size(weight, N - 1), size(weight, N)), bias, shape,
-                         filled(outpad, N - 2, 0, Val(3)), groups)
+                         expand_option(outpad, N - 2, 0, Val(3)), groups)
 end
 
 function (c::ConvTranspose)(input::Array{Float32})
-    x = volumes(input, c.window)
+    x = as_volumes(input, c.window)
     size(x, 4) == size(c.weight, 5) || throw(DimensionMismatch(
         "$c expects $(size(c.weight, 5)) channels, but got $(size(x, 4))"))
-    y = Array{Float32,5}(undef, transposed_size(c, extent(x))..., size(c.weight, 4) * c.groups, size(x, 5))
+    y = Array{Float32,5}(undef, transposed_size(c, spatial_size(x))..., size(c.weight, 4) * c.groups, size(x, 5))
     for plane in 0:size(y, 4)*size(y, 5)-1
-        fill_range!(y, plane * prod(extent(y)), prod(extent(y)), c.bias === false ? 0.0f0 : c.bias[plane%size(y, 4)+1])
+        fill_range!(y, plane * prod(spatial_size(y)), prod(spatial_size(y)), c.bias === false ? 0.0f0 : c.bias[plane%size(y, 4)+1])
     end
     for n in 1:size(x, 5), g in 0:c.groups-1
         scatter_group!(y, x, c, n, g)
     end
     activate!(y, c.σ, 0, length(y))
-    return like(y, input)
+    return restore_rank(y, input)
 end
 
 function transposed_size(c, volume)
@@ -58,19 +58,19 @@ each tap of its window, which is then added up where the windows overlap.
 """
 function scatter_group!(y, x, c::ConvTranspose, n, g)
     kw, kh, kd = c.window.kernel
-    x_size, y_size = extent(x), extent(y)
+    x_size, y_size = spatial_size(x), spatial_size(y)
     pixels, depth, share = prod(x_size), size(x, 4) ÷ c.groups, size(c.weight, 4)
     taps = kw * kh * kd
-    given = scratch(1, pixels * taps * share)
+    contributions = workspace(1, pixels * taps * share)
     GC.@preserve x c BLAS.gemm!('N', 'T', 1.0f0,
-        matrix(x, pixels * (size(x, 4) * (n - 1) + g * depth), pixels, depth),
-        matrix(c.weight, taps * share * g * depth, taps * share, depth),
-        0.0f0, matrix(given, 0, pixels, taps * share))
+        matrix_view(x, pixels * (size(x, 4) * (n - 1) + g * depth), pixels, depth),
+        matrix_view(c.weight, taps * share * g * depth, taps * share, depth),
+        0.0f0, matrix_view(contributions, 0, pixels, taps * share))
     offset = 0
     for o in 0:share-1
         y_offset = prod(y_size) * (size(y, 4) * (n - 1) + g * share + o)
         for slice in kd-1:-1:0, row in kh-1:-1:0, column in kw-1:-1:0  # downwards: this is the flip of the kernel
-            scatter!(y, y_offset, y_size, given, offset, x_size, c.window, (column, row, slice))
+            scatter_tap!(y, y_offset, y_size, contributions, offset, x_size, c.window, (column, row, slice))
             offset += pixels
         end
     end

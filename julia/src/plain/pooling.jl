@@ -21,21 +21,21 @@ function meanpool(x, w::Window)
 end
 
 function pool(f::F, start, input, w::Window) where {F}
-    x = volumes(input, w)
-    x_size = extent(x)
+    x = as_volumes(input, w)
+    x_size = spatial_size(x)
     y_size = output_size(w, x_size)
-    all(isone, y_size) && all(iszero, w.pad) && w.kernel == x_size && return like(global_pool(f, start, x, 1), input)
-    y = blank((y_size..., size(x, 4), size(x, 5)))
-    in_parts(size(x, 4) * size(x, 5), length(y) * prod(w.kernel)) do _, planes
+    all(isone, y_size) && all(iszero, w.pad) && w.kernel == x_size && return restore_rank(global_pool(f, start, x, 1), input)
+    y = acquire((y_size..., size(x, 4), size(x, 5)))
+    parallel_for(size(x, 4) * size(x, 5), length(y) * prod(w.kernel)) do _, planes
         for i in planes .- 1
             offset = i * prod(y_size)
             fill_range!(y, offset, prod(y_size), start)
             for slice in 0:w.kernel[3]-1, row in 0:w.kernel[2]-1, column in 0:w.kernel[1]-1
-                sweep!(f, y, offset, y_size, x, i * prod(x_size), x_size, w, (column, row, slice))
+                accumulate_tap!(f, y, offset, y_size, x, i * prod(x_size), x_size, w, (column, row, slice))
             end
         end
     end
-    return like(y, input)
+    return restore_rank(y, input)
 end
 
 """
@@ -82,8 +82,8 @@ struct GlobalMeanPool end
 
 function global_pool(f::F, start, x::Array{Float32,N}, divisor) where {F,N}
     pixels = prod(size(x)[1:N-2])
-    y = blank(ntuple(i -> i <= N - 2 ? 1 : size(x, i), Val(N)))
-    in_parts(length(y), 2 * length(x)) do _, items
+    y = acquire(ntuple(i -> i <= N - 2 ? 1 : size(x, i), Val(N)))
+    parallel_for(length(y), 2 * length(x)) do _, items
         for i in items
             value = start
             @inbounds @simd for j in (i-1)*pixels+1:i*pixels
@@ -95,7 +95,7 @@ function global_pool(f::F, start, x::Array{Float32,N}, divisor) where {F,N}
     return y
 end
 
-makes_new(::Union{MaxPool,MeanPool,GlobalMaxPool,GlobalMeanPool}) = true
+allocates_output(::Union{MaxPool,MeanPool,GlobalMaxPool,GlobalMeanPool}) = true
 
 Base.show(io::IO, ::GlobalMaxPool) = print(io, "GlobalMaxPool()")
 Base.show(io::IO, ::GlobalMeanPool) = print(io, "GlobalMeanPool()")

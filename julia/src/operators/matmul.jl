@@ -2,29 +2,29 @@
 
 operator("Gemm"; any_input=true, fuses=true) do op
     α, β = float(op, "alpha"), float(op, "beta")
-    a_flips, b_flips = int(op, "transA") != 0, int(op, "transB") != 0
+    transpose_a, transpose_b = int(op, "transA") != 0, int(op, "transB") != 0
     c = length(op.inputs) >= 3 ? op.inputs[3] : nothing
-    if op.inputs[1] === COMPUTED && op.inputs[2] isa Array && c !== COMPUTED && !a_flips
-        weight = scaled(α, matrix_of(op, b_flips))
+    if op.inputs[1] === COMPUTED && op.inputs[2] isa Array && c !== COMPUTED && !transpose_a
+        weight = scaled(α, matrix_of(op, transpose_b))
         c === nothing && return op.L.Dense(weight, false, activation(op))
         bias, out = scaled(β, constant(op, 3)), size(weight, 1)
         length(bias) == size(bias, 1) == out && return op.L.Dense(weight, vec(bias), activation(op))
         length(bias) == 1 && return op.L.Dense(weight, fill(first(bias), out), activation(op))
     end
-    bind(op, Product(α, β, a_flips, b_flips, activation(op)))
+    bind_constants(op, Gemm(α, β, transpose_a, transpose_b, activation(op)))
 end
 
 "The second input as Flux's (out, in)."
-function matrix_of(op, flips)
+function matrix_of(op, transposes)
     weight = constant(op, 2)
     weight isa Matrix{Float32} || refuse(op, "the weight has $(ndims(weight)) dimensions")
-    flips || return weight
+    transposes || return weight
     # permutedims takes longer to compile than all of this takes.
-    turned = Matrix{Float32}(undef, size(weight, 2), size(weight, 1))
+    transposed = Matrix{Float32}(undef, size(weight, 2), size(weight, 1))
     for i in 1:size(weight, 1), j in 1:size(weight, 2)
-        turned[j, i] = weight[i, j]
+        transposed[j, i] = weight[i, j]
     end
-    return turned
+    return transposed
 end
 
 "`α * x`, or `x` itself."
@@ -33,7 +33,7 @@ scaled(α, x) = α == 1 ? x : rmul!(copy(x), α)
 operator("MatMul"; any_input=true, fuses=true) do op
     op.inputs[1] === COMPUTED && op.inputs[2] isa Array{Float32,2} &&
         return op.L.Dense(op.inputs[2], false, activation(op))
-    bind(op, MatMul(op.L.batched_mul, activation(op)))
+    bind_constants(op, MatMul(op.L.batched_mul, activation(op)))
 end
 
-operator(op -> bind(op, Einsum(op.L.batched_mul, word(op, "equation"))), "Einsum"; any_input=true)
+operator(op -> bind_constants(op, Einsum(op.L.batched_mul, text(op, "equation"))), "Einsum"; any_input=true)

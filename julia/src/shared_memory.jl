@@ -3,15 +3,15 @@
 using Mmap: mmap
 
 "The `file` that the memory is, for both processes, and what this one has `mapped` of it so far."
-mutable struct Shared
+mutable struct SharedMemory
     file::Union{IOStream,Nothing}
     mapped::Vector{UInt8}
 end
 
-Shared(file=nothing) = Shared(file, UInt8[])
+SharedMemory(file=nothing) = SharedMemory(file, UInt8[])
 
 "The memory, of which there are at least `bytes`. Throws [`InputError`](@ref) where there are fewer."
-function memory!(shared::Shared, bytes)
+function map_at_least!(shared::SharedMemory, bytes)
     length(shared.mapped) >= bytes && return shared.mapped
     room = shared.file === nothing ? 0 : filesize(shared.file)
     bytes <= room || throw(InputError("the tensor has $bytes bytes, and the shared memory $room"))

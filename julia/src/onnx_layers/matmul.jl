@@ -1,28 +1,28 @@
 # Products of matrices.
 
-export MatMul, Product
+export MatMul, Gemm
 
 """
 The general Gemm: `σ.(α * B * A .+ β .* C)`, for ONNX's row-major (M, K) is Julia's (K, M), and A * B there
 is B * A here. `a_flips` and `b_flips` are transA and transB.
 """
-struct Product{F}
+struct Gemm{F}
     α::Float32
     β::Float32
-    a_flips::Bool
-    b_flips::Bool
+    transpose_a::Bool
+    transpose_b::Bool
     σ::F
 end
 
-function (p::Product)(a, b, c=nothing)
-    y = turned(b, p.b_flips) * turned(a, p.a_flips)
+function (p::Gemm)(a, b, c=nothing)
+    y = maybe_transposed(b, p.transpose_b) * maybe_transposed(a, p.transpose_a)
     p.α == 1 || rmul!(y, p.α)
     c === nothing || (y = Elementwise(+)(y, p.β == 1 ? c : p.β .* c))
-    return activated(p.σ, y)
+    return apply_activation(p.σ, y)
 end
 
-turned(x, flips) = flips ? transpose(x) : x
-activated(σ, y) = σ === identity ? y : Elementwise(σ)(y)
+maybe_transposed(x, transposes) = transposes ? transpose(x) : x
+apply_activation(σ, y) = σ === identity ? y : Elementwise(σ)(y)
 
 """
     MatMul(multiply, σ)
@@ -39,18 +39,18 @@ function (m::MatMul)(a, b)
     rows, columns = ndims(a) == 1 ? () : (size(a, 2),), ndims(b) == 1 ? () : (size(b, 1),)
     a = ndims(a) == 1 ? reshape(a, :, 1) : a
     b = ndims(b) == 1 ? reshape(b, 1, :) : b
-    batch = common_size(shape_of(a)[3:end], shape_of(b)[3:end])
+    batch = broadcast_sizes(shape_of(a)[3:end], shape_of(b)[3:end])
     if length(b) == size(b, 1) * size(b, 2)
         # One matrix for a whole batch: one product.
         y = m.multiply(reshape(b, size(b, 1), size(b, 2), 1), reshape(a, size(a, 1), :, 1))
     else
-        y = m.multiply(stacked(b, batch), stacked(a, batch))
+        y = m.multiply(batch_matrices(b, batch), batch_matrices(a, batch))
     end
-    return activated(m.σ, reshape(y, (columns..., rows..., batch...)))
+    return apply_activation(m.σ, reshape(y, (columns..., rows..., batch...)))
 end
 
 "`x` with all its batches in the third dimension; one matrix stays one."
-function stacked(x, batch)
+function batch_matrices(x, batch)
     matrices = length(x) == size(x, 1) * size(x, 2) ? x : broadcast_to(x, Int[size(x, 1); size(x, 2); batch])
     return reshape(matrices, size(x, 1), size(x, 2), :)
 end

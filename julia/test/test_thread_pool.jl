@@ -1,12 +1,12 @@
-F.PlainLayers.COMPILED[] = true  # else all is left to one thread
+F.PlainLayers.WARMED_UP[] = true  # else all is left to one thread
 
 @testset "the parts are all of the items, and those at work at the same time have seats of their own" begin
     seen, at_work = zeros(Int, 1000), zeros(Int, Threads.nthreads())
-    F.PlainLayers.in_parts(1000, 2^30) do seat, items
-        at_work[seat] += 1
+    F.PlainLayers.parallel_for(1000, 2^30) do task, items
+        at_work[task] += 1
         seen[items] .+= 1
-        at_work[seat] == 1 || error("seat $seat is taken")
-        at_work[seat] -= 1
+        at_work[task] == 1 || error("task index $task is in use twice")
+        at_work[task] -= 1
     end
     @test seen == ones(Int, 1000)
 end
@@ -15,6 +15,6 @@ end
     ended = Threads.Atomic{Int}(0)
     work(_, items) = items[1] == 1 ? error("refused") : (sleep(0.05); Threads.atomic_add!(ended, 1))
     n = 2 * Threads.nthreads()
-    @test_throws ErrorException F.PlainLayers.in_parts(work, n, 2^30)
+    @test_throws ErrorException F.PlainLayers.parallel_for(work, n, 2^30)
     @test ended[] == (Threads.nthreads() == 1 ? 0 : n - 1)
 end

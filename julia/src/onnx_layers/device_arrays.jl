@@ -1,7 +1,7 @@
 # For arrays that are not in memory, as a GPU's: the same without loops, by what such arrays do as a whole.
 
 "The elements are picked by a list of their places."
-function strided(x::AbstractArray, sizes::Vector{Int}, steps::Vector{Int}, offset::Int=0)
+function copy_strided(x::AbstractArray, sizes::Vector{Int}, steps::Vector{Int}, offset::Int=0)
     places = fill(offset + 1, Tuple(sizes))
     for d in eachindex(sizes)
         places .+= reshape(Int[i * steps[d] for i in 0:sizes[d]-1], ntuple(k -> k == d ? sizes[d] : 1, length(sizes)))
@@ -10,13 +10,13 @@ function strided(x::AbstractArray, sizes::Vector{Int}, steps::Vector{Int}, offse
 end
 
 function (r::Reduction)(x::AbstractArray, axes=nothing)
-    dims = reduced(ndims(x), axes, r.all_axes)
+    dims = reduced_dims(ndims(x), axes, r.all_axes)
     count = prod(Int[size(x, d) for d in dims])
     y = isempty(dims) ? r.each.(x) : mapreduce(r.each, r.combine, x; dims=Tuple(dims), init=r.start(eltype(x)))
-    return without(Elementwise(Base.Fix2(r.finish, count))(y), dims, r.keepdims)
+    return drop_dims(Elementwise(Base.Fix2(r.finish, count))(y), dims, r.keepdims)
 end
 
-function normalise_lines(x::AbstractArray, ϵ, n, scale, bias)
+function normalise_columns(x::AbstractArray, ϵ, n, scale, bias)
     lines = reshape(x, n, :)
     centred = lines .- sum(lines; dims=1) ./ n
     y = centred ./ sqrt.(sum(abs2, centred; dims=1) ./ n .+ ϵ)
@@ -26,17 +26,17 @@ function normalise_lines(x::AbstractArray, ϵ, n, scale, bias)
 end
 
 # Layers that compute on arrays of any kind, if all their inputs are of that kind.
-const Computing = Union{Elementwise,Transpose,Concat,Product,MatMul,Einsum,LayerNormalization,Pool}
+const AllOnDevice = Union{Elementwise,Transpose,Concat,Gemm,MatMul,Einsum,LayerNormalization,Pool}
 
 # Those that do so with their first input, and read the others in memory.
-const Reading = Union{Flatten,Reshape,Squeeze,Unsqueeze,Slice,Split,EvenSplit,Expand,Tile,Reduction,LogSumExp,ShapeOf}
+const FirstOnDevice = Union{Flatten,Reshape,Squeeze,Unsqueeze,Slice,Split,EvenSplit,Expand,Tile,Reduction,LogSumExp,ShapeOf}
 
 "Whether all inputs of `f` have to be on the device for it to compute there, or the first (`:first`), or none can (`:none`)."
-inputs_there(f) = :none
-inputs_there(f::Computing) = :all
-inputs_there(f::Reading) = :first
-inputs_there(f::AlongAxis) = f.f === hardmax ? :none : :all
-inputs_there(f::Coerced) = inputs_there(f.f)
-inputs_there(f::Variadic) = f.mean ? :none : :all
-inputs_there(f::typeof(size_of)) = :first
-inputs_there(b::Bound) = inputs_there(b.f)
+inputs_on_device(f) = :none
+inputs_on_device(f::AllOnDevice) = :all
+inputs_on_device(f::FirstOnDevice) = :first
+inputs_on_device(f::AlongAxis) = f.f === hardmax ? :none : :all
+inputs_on_device(f::Coerced2D) = inputs_on_device(f.f)
+inputs_on_device(f::Variadic) = f.mean ? :none : :all
+inputs_on_device(f::typeof(element_count)) = :first
+inputs_on_device(b::Bound) = inputs_on_device(b.f)

@@ -1,7 +1,7 @@
 # ONNX's functions of one or a few numbers that neither Julia nor Flux has in this form. What is not a
 # real number is NaN, where Julia throws. Those with parameters are structs, and functions to Flux's layers.
 
-export Clamp, HardSigmoid, Partial, Selu, Swish, ThresholdedRelu, ToInteger
+export Clamp, HardSigmoid, NaNOutside, Selu, Swish, ThresholdedRelu, ToInteger
 
 "The numbers between `low` and `high`; `high` where `low` is larger, as ONNX's Clip has it."
 struct Clamp <: Function
@@ -15,12 +15,12 @@ function (c::Clamp)(x)
 end
 
 "`f(x)` where `real(x)` holds, else NaN."
-struct Partial{F,D} <: Function
+struct NaNOutside{F,D} <: Function
     f::F
-    real::D
+    domain::D
 end
 
-(p::Partial)(x) = p.real(x) ? p.f(x) : oftype(float(x), NaN)
+(p::NaNOutside)(x) = p.domain(x) ? p.f(x) : oftype(float(x), NaN)
 
 square_root(x) = ifelse(x < 0, oftype(float(x), NaN), sqrt(abs(x)))
 cube(x) = x * x * x
@@ -33,13 +33,13 @@ power(x::Integer, y) = unsafe_trunc(Int64, power(Float64(x), Float64(y)))
 quotient(x, y) = x / y
 quotient(x::Integer, y::Integer) = div(x, y)
 
-truth(x::Bool) = x
-truth(x) = x != 0
-negation(x) = !truth(x)
-both(x, y) = truth(x) & truth(y)
-either(x, y) = truth(x) | truth(y)
-one_of(x, y) = truth(x) ⊻ truth(y)
-choice(condition, x, y) = ifelse(truth(condition), x, y)
+as_bool(x::Bool) = x
+as_bool(x) = x != 0
+logical_not(x) = !as_bool(x)
+logical_and(x, y) = as_bool(x) & as_bool(y)
+logical_or(x, y) = as_bool(x) | as_bool(y)
+logical_xor(x, y) = as_bool(x) ⊻ as_bool(y)
+select(condition, x, y) = ifelse(as_bool(condition), x, y)
 
 "`slope * x` below zero."
 prelu(x, slope) = ifelse(x < 0, slope * x, x)

@@ -2,9 +2,9 @@
 # the addresses of its arrays, which it keeps alive and unchanged for as long as the call takes.
 
 "The model of the graph file of `count` bytes at `address`."
-embedded_build(address, count, backend) = build(read_graph(copy(memory(UInt8, address, count))), backend)
+build_at_address(address, count, backend) = build(read_graph(copy(array_at(UInt8, address, count))), backend)
 
 "What the model makes of the tensor at `address`, whose `shape` is outermost first; the dimensions of the answer are reversed."
-embedded_predict(model, address, shape...) = predict(model, memory(Float32, address, reverse(shape)...))
+predict_at_address(model, address, shape...) = predict(model, array_at(Float32, address, reverse(shape)...))
 
-memory(T, address, sizes...) = unsafe_wrap(Array, Ptr{T}(UInt(address)), sizes)
+array_at(T, address, sizes...) = unsafe_wrap(Array, Ptr{T}(UInt(address)), sizes)
