@@ -1,8 +1,8 @@
-# Where the forward pass runs: on the CPU, or on a GPU where Julia has the packages for one.
+# The device that the forward pass runs on: the CPU, or a GPU if Julia has the packages for one.
 
 """
-`to` moves an array, or a model of Flux's, to the device; `back` moves an array to the CPU. `name` is `cpu` or the
-GPU's kind, as `cuda`.
+A device. `name` is `"cpu"` or the kind of GPU, as in `"cuda"`. `to_device` moves an array or a Flux layer to the
+device; `to_cpu` moves an array to the CPU.
 """
 struct Device
     name::String
@@ -12,13 +12,14 @@ end
 
 const CPU = Device("cpu", identity, identity)
 
-"Packages that make a GPU usable, in the order in which they are tried; those of a group belong together."
+"Groups of packages that make a GPU usable, in the order in which they are tried. A group needs all of its packages."
 const GPU_PACKAGES = (("CUDA", "cuDNN"), ("AMDGPU",), ("Metal",))
 
 """
-    find_gpu(flux) -> (device, "") or (nothing, the reason)
+    find_gpu(flux) -> (device, note)
 
-Load the packages that are there until Flux finds a GPU that works.
+Load GPU packages of the active project until Flux finds a GPU that works. Return its [`Device`](@ref) and `""`, or
+`nothing` and the reason. Does not throw.
 """
 function find_gpu(flux)
     troubles = String[]
@@ -27,7 +28,7 @@ function find_gpu(flux)
         any(id -> id === nothing, ids) && continue
         try
             foreach(Base.require, ids)
-            # What was loaded just now is newer than this function.
+            # The packages were loaded just now, so their methods are newer than this function.
             return Base.invokelatest(make_gpu_device, flux), ""
         catch e
             push!(troubles, string(join(names, " and "), ": ", Base.invokelatest(one_line, e)))
@@ -39,14 +40,16 @@ end
 
 function make_gpu_device(flux)
     gpu = flux.gpu_device(force=true)
-    # CUDADevice, AMDGPUDevice, MetalDevice
+    # The types are named CUDADevice, AMDGPUDevice and MetalDevice.
     return Device(lowercase(replace(string(nameof(typeof(gpu))), "Device" => "")), gpu, flux.cpu)
 end
 
 """
-A layer of [`OnnxLayers`](@ref) where there is a device. Real numbers live there; all else lives on the CPU, as shapes
-and positions are read there. `moved` computes on the device; where it is `nothing`, or an input is on the CPU, `layer`
-computes on the CPU, and its real numbers come and go.
+A layer of [`OnnxLayers`](@ref) in a model on a GPU. Its Float32 outputs are on the GPU. All other outputs are on the CPU,
+because shapes and indices are read element by element.
+
+`device_layer` computes on the GPU. It is `nothing` if the layer cannot; then, or if an input is on the CPU, `cpu_layer`
+computes on the CPU, and Float32 arrays are copied from and to the GPU.
 """
 struct DeviceLayer
     cpu_layer
@@ -59,18 +62,25 @@ function (p::DeviceLayer)(xs...)
     return place_result(runs_on_device ? p.device_layer(xs...) : p.cpu_layer(map(p.device.to_cpu, xs)...), p.device)
 end
 
+"Move an output to where it belongs: Float32 arrays to the device, all others to the CPU."
 place_result(y::Tuple, device) = map(part -> place_result(part, device), y)
 place_result(y, device) = eltype(y) === Float32 ? device.to_device(y) : device.to_cpu(y)
 
 Base.show(io::IO, p::DeviceLayer) = print(io, p.cpu_layer)
 
-"The layer, on the device if it is not the CPU. Flux moves its own layers, with their weights."
+"""
+    place_on_device(layer, device)
+
+Return the layer as `device` runs it. Layers of Flux, and their weights, are moved; those of this package are wrapped in
+a [`DeviceLayer`](@ref). On the CPU, return the layer itself.
+"""
 function place_on_device(layer, device::Device)
     device === CPU && return layer
     parentmodule(typeof(layer)) in (OnnxLayers, FluxdropWorker) || return device.to_device(layer)
     return DeviceLayer(layer, device_version(layer, device), device)
 end
 
+"The layer with its constant arrays on `device`, or `nothing` if the layer cannot compute there."
 device_version(layer, device) = OnnxLayers.inputs_on_device(layer) === :none ? nothing : layer
 
 function device_version(b::Bound, device)

@@ -1,13 +1,13 @@
-# The reader of graph files (docs/protocol.md). A file is not trusted: every count, offset and name
-# is checked before it is used.
+# The reader of graph files (docs/protocol.md). Files are not trusted: every count, offset and name is checked before
+# it is used.
 
 const GRAPH_MAGIC = "FLUXDROP"
 const GRAPH_VERSION = 1
 const ALIGNMENT = 64
 
 """
-One operator of the graph. `inputs` and `outputs` are names of values, `"-"` an optional input that is
-absent; attributes are lists of words, read with [`ints`](@ref) and its kin.
+One node of the graph. `inputs` and `outputs` are names of values; `"-"` is an optional one that is absent. Attribute
+values are lists of strings, which [`ints`](@ref), [`int`](@ref), [`float`](@ref) and [`text`](@ref) parse.
 """
 struct Node
     operator::String
@@ -17,12 +17,13 @@ struct Node
     attributes::Dict{String,Vector{String}}
 end
 
-"How messages speak of a node."
+"The node's name and operator, as error messages have them. A node without a name has that of its first output."
 label(node::Node) = "node $(isempty(node.name) ? node.outputs[1] : node.name) ($(node.operator))"
 
 """
-A graph: `input` and its `shape` (outermost first, -1 is free), `constants` with reversed dimensions,
-`nodes` in order of execution, and the name of the `output`.
+A graph. `input` is the name of its input and `shape` that input's shape, outermost dimension first, with -1 for any
+size. `constants` are arrays with reversed dimensions, by name. `nodes` are in execution order. `output` is the name of
+the value that the graph computes.
 """
 struct Graph
     input::String
@@ -35,8 +36,8 @@ end
 """
     read_graph(bytes) -> Graph
 
-Read a graph file. Throws [`GraphError`](@ref), which names the line at fault. Constants are copied:
-`bytes` may be reused afterwards.
+Read a graph file. Constants are copied, so `bytes` may be reused afterwards. Throws [`GraphError`](@ref) with the number
+of the line at fault.
 """
 function read_graph(bytes::Vector{UInt8})
     text, data_offset = split_graph(bytes)
@@ -55,7 +56,11 @@ function read_graph(bytes::Vector{UInt8})
     return Graph(reader.input, reader.shape, reader.constants, reader.nodes, reader.output)
 end
 
-"The header text of a graph file, and the offset at which its tensor data begin."
+"""
+    split_graph(bytes) -> (text, data_offset)
+
+Check the file's header. Return its text section and the offset, from 0, of its tensor data. Throws [`GraphError`](@ref).
+"""
 function split_graph(bytes)
     length(bytes) >= 24 || throw(GraphError("a graph file has at least 24 bytes, this one $(length(bytes))"))
     String(bytes[1:8]) == GRAPH_MAGIC || throw(GraphError("a graph file begins with FLUXDROP, this one does not"))
@@ -70,12 +75,17 @@ function split_graph(bytes)
     return text, align_offset(24 + Int(text_bytes))
 end
 
+"The least multiple of `ALIGNMENT` that is not below `offset`."
 align_offset(offset) = cld(offset, ALIGNMENT) * ALIGNMENT
 
+"""
+The state of the reader. `data_offset` is where tensor data begins in `bytes`; `budget` is how many bytes the remaining
+tensors may have; `known` holds the names of all values defined so far.
+"""
 mutable struct GraphReader
     bytes::Vector{UInt8}
     data_offset::Int
-    budget::Int  # tensors may not add up to more than the file: a header of a line could ask for any memory
+    budget::Int  # tensors of more bytes than the file has would let a short header demand any amount of memory
     input::Union{String,Nothing}
     shape::Vector{Int}
     constants::Dict{String,Any}
@@ -87,6 +97,7 @@ end
 GraphReader(bytes, data_offset) = GraphReader(bytes, data_offset, max(0, length(bytes) - data_offset), nothing, Int[],
                                        Dict{String,Any}(), Node[], nothing, Set{String}())
 
+"Read one statement of the text section, split at its spaces. Throws [`GraphError`](@ref), as do all functions below."
 function read_statement!(reader::GraphReader, fields)
     keyword = fields[1]
     if keyword == "node"
@@ -109,9 +120,11 @@ function read_statement!(reader::GraphReader, fields)
     return nothing
 end
 
+"Check that a statement has `count` fields, its keyword included."
 expect_fields(fields, count) = length(fields) == count ||
     throw(GraphError("'$(fields[1])' takes $(count - 1) fields, this has $(length(fields) - 1)"))
 
+"Add a value, given by its encoded name, to the known ones. Return the decoded name."
 function define!(reader, field)
     name = percent_decode(field)
     name in ("", "-") && throw(GraphError("'$name' is no name for a value"))
@@ -120,8 +133,10 @@ function define!(reader, field)
     return name
 end
 
+"Return `name` if it is a known value's."
 check_known(reader, name) = name in reader.known ? name : throw(GraphError("'$name' is used before it is defined"))
 
+"Parse a comma-separated shape, outermost dimension first. Each size is at least `minimum_size`; `-` is a scalar's shape."
 function parse_shape(field, minimum_size)
     field == "-" && return Int[]
     sizes = map(parse_int, split(field, ','))
@@ -172,6 +187,7 @@ function read_node!(reader, fields)
     return nothing
 end
 
+"Return the part after `=` of a field `key=value`, still encoded. The key has to be `key`."
 function value_of(field, key)
     name, value = key_and_value(field)
     name == key || throw(GraphError("'$key=' is expected where '$field' stands"))
@@ -184,11 +200,17 @@ function key_and_value(field)
     return percent_decode(SubString(field, 1, equals - 1)), SubString(field, equals + 1)
 end
 
+"Split at commas and decode each item."
 split_list(value) = isempty(value) ? String[] : String[percent_decode(word) for word in split(value, ',')]
 
+"""
+    percent_decode(word) -> String
+
+Decode percent-encoded UTF-8. Throws [`GraphError`](@ref).
+"""
 percent_decode(word) = '%' in word ? percent_decode_bytes(word) : String(word)
 
-"Undo percent-encoding. Few names have any, so this is compiled only where one does."
+"The general case of [`percent_decode`](@ref). It is a function of its own, not inlined, so that Julia compiles it only if a name needs it."
 @noinline function percent_decode_bytes(word)
     raw = codeunits(word)
     decoded = UInt8[]

@@ -1,10 +1,21 @@
-# What the engine juliacall calls, in the process of Python. Numbers and strings alone cross over: Python hands in
-# the addresses of its arrays, which it keeps alive and unchanged for as long as the call takes.
+# The functions that the engine juliacall calls, in Python's process. Arguments are numbers and strings: arrays are given
+# by their address. Python keeps an array alive and unchanged until the call returns.
 
-"The model of the graph file of `count` bytes at `address`."
+"""
+    build_at_address(address, count, backend) -> Model
+
+Build the model of the graph file in the `count` bytes at `address`. The bytes are copied. Throws what
+[`read_graph`](@ref) and [`build`](@ref) throw.
+"""
 build_at_address(address, count, backend) = build(read_graph(copy(array_at(UInt8, address, count))), backend)
 
-"What the model makes of the tensor at `address`, whose `shape` is outermost first; the dimensions of the answer are reversed."
+"""
+    predict_at_address(model, address, shape...) -> Array{Float32}
+
+Run the model on the row-major Float32 tensor at `address`, whose `shape` is given outermost dimension first. The
+result has its dimensions reversed. Throws what [`predict`](@ref) throws.
+"""
 predict_at_address(model, address, shape...) = predict(model, array_at(Float32, address, reverse(shape)...))
 
+"An array of `sizes`, in Julia's order, in the memory at `address`. Julia does not free that memory."
 array_at(T, address, sizes...) = unsafe_wrap(Array, Ptr{T}(UInt(address)), sizes)

@@ -1,12 +1,18 @@
-# A graph becomes a model: a list of steps over slots that hold the values in flight.
+# Build a model from a graph and run it. A model is a list of steps that read and write numbered slots, each of which
+# holds one value.
 
 using .PlainLayers: WARMED_UP, reset_pool_for!, allocates_output, release!
 
 """
-A run of layers of which only the first may take several inputs, and only the last make several outputs (a
-tuple): `layers` is a Chain of the backend. `nodes` has the node of each layer, `outputs` the slots of what the
-last one makes (0 for what nothing reads); `release` are the slots that nothing reads after this step, `spares` those of
-them whose arrays can be used again. So can those that the layers `passing` make for the next one.
+A chain of layers that runs without storing values in between. Only the first layer may have several inputs, and only
+the last one several outputs.
+
+- `layers`: a `Chain` of the backend; `nodes`: the node of each layer, for error messages.
+- `inputs`: the slots that the first layer reads.
+- `outputs`: the slots that the last layer's outputs go to, with 0 for an output that nothing reads.
+- `dead_slots`: the slots that nothing reads after this step.
+- `recycled_slots`: those of them whose arrays go back to the buffer pool after this step.
+- `recycled_layers`: the layers whose output goes back to the pool when the next layer has read it.
 """
 struct Step
     layers
@@ -19,8 +25,8 @@ struct Step
 end
 
 """
-A model that is ready to run. `shape` is the input's, outermost first, with -1 where it is free; a value
-lives in one of `slots` slots of the `device`, the input in slot 1 and the answer in slot `output`.
+A model that is ready to run. `shape` is the input's shape, outermost dimension first, with -1 for any size. `slots` is
+the number of slots: the input is in slot 1 and the result in slot `output`. `nodes` is the number of nodes in the graph.
 """
 struct Model
     shape::Vector{Int}
@@ -34,15 +40,16 @@ end
 """
     build(graph, backend) -> Model
 
-Throws [`OperatorError`](@ref) for the first node that cannot be built.
+Build the model of a graph. Throws [`OperatorError`](@ref) for the first node that cannot be built, and
+[`GraphError`](@ref) if nothing computes the output.
 """
 function build(graph::Graph, backend::Backend)
     plan, output = make_plan(graph)
     readers = count_readers(plan, output)
-    # Any, as Julia brings compiled code for such a dictionary along.
+    # Dict{String,Any}, because Julia's system image has compiled code for that type.
     slots = Dict{String,Any}(graph.input => 1)  # value => slot
     last_slot = 1
-    producers = Dict{String,Any}()  # value => the step that ends with it
+    producers = Dict{String,Any}()  # value => the step that computes it last
     steps = Step[]
     for planned in plan
         layer = place_on_device(build_layer(planned, graph, slots, backend.layers), backend.device)
@@ -62,7 +69,7 @@ function build(graph::Graph, backend::Backend)
         length(planned.outputs) == 1 && (producers[planned.outputs[1]] = step)
     end
     haskey(slots, output) || throw(GraphError("the output '$output' is not computed"))
-    # Flux keeps its own house.
+    # Only the plain layers take their output arrays from the buffer pool.
     recyclable = backend.layers === PlainLayers ? find_recyclable!(steps) : Set{Int}()
     last_use = Dict{Int,Int}()
     for (i, step) in enumerate(steps), slot in step.inputs
@@ -77,7 +84,12 @@ function build(graph::Graph, backend::Backend)
     return Model(graph.shape, chained, last_slot, slots[output], length(graph.nodes), backend.device)
 end
 
-"The slots whose arrays are no part of any other value; such layers in a step are noted as `passing`."
+"""
+    find_recyclable!(steps) -> Set{Int}
+
+Return the slots whose array comes from the buffer pool and shares its memory with no other value. Note the layers within
+a step for whose output the same holds in its `recycled_layers`.
+"""
 function find_recyclable!(steps)
     recyclable = Set{Int}()
     for step in steps
@@ -90,7 +102,7 @@ function find_recyclable!(steps)
     return recyclable
 end
 
-"The layer of one item of the plan."
+"Build the layer of one planned node from the modules `L` and `OnnxLayers`. Throws [`OperatorError`](@ref)."
 function build_layer(planned::PlannedNode, graph, slots, L)
     node = planned.node
     haskey(OPERATORS, node.operator) || refuse(node, "the worker has no operator $(node.operator)")
@@ -106,7 +118,7 @@ function build_layer(planned::PlannedNode, graph, slots, L)
     return is_dynamic ? DynamicWeights(op, operator.build) : build_or_refuse(operator.build, op)
 end
 
-"A layer whose weights are computed: it is built for each call."
+"A layer whose weights are computed by the graph. It builds the operator's layer anew in each call."
 struct DynamicWeights
     op::NodeContext
     build::Function
@@ -121,12 +133,13 @@ end
 
 Base.show(io::IO, b::DynamicWeights) = print(io, "DynamicWeights(", b.op.node.operator, ")")
 
+"The scalar function of an activation node that is fused into the layer before it."
 function activation_of(planned::PlannedNode, graph, slots, L)
     inputs = pushfirst!(inputs_of(planned, graph, slots, 2), COMPUTED)
     return build_or_refuse(OPERATORS[planned.node.operator].scalar, NodeContext(planned.node, inputs, L, nothing, 1))
 end
 
-"`build(op)`; what it throws becomes the refusal of the node."
+"Return `build(op)`. Whatever it throws becomes an [`OperatorError`](@ref) with the node's name."
 function build_or_refuse(@nospecialize(build), op::NodeContext)
     try
         return build(op)
@@ -136,7 +149,7 @@ function build_or_refuse(@nospecialize(build), op::NodeContext)
     end
 end
 
-"What a builder sees of the inputs from the `first` on."
+"The inputs of a node from number `first` on, as [`NodeContext`](@ref) has them."
 inputs_of(planned, graph, slots, first=1) = Any[input_of(planned.node, name, graph, slots) for name in planned.inputs[first:end]]
 
 function input_of(node, name, graph, slots)
@@ -149,8 +162,10 @@ end
 """
     predict(model, x::Array{Float32}) -> Array{Float32}
 
-`x` has the dimensions of the graph's input reversed, and so has the answer. Throws [`InputError`](@ref) where
-`x` does not fit and [`ComputeError`](@ref), with the node's name, where a layer fails.
+Run the forward pass. `x` has the graph input's dimensions reversed, (W, H, C, N) for a picture; so has the result.
+
+Throws [`InputError`](@ref) if the shape of `x` does not fit, and [`ComputeError`](@ref) with the node's name if a layer
+fails. One thread at a time may call this: the plain layers share their buffers.
 """
 function predict(model::Model, x::Array{Float32})
     check_input(model, x)
@@ -173,12 +188,13 @@ function predict(model::Model, x::Array{Float32})
             values[slot] = nothing
         end
     end
-    # A package's cache cannot hold the tasks of other threads.
+    # Not while precompiling: a package's cache file cannot hold the helper tasks that the thread pool would start.
     WARMED_UP[] = !precompiling()
     y = model.device.to_cpu(values[model.output])
     return y isa Array{Float32} ? y : Array{Float32}(y)
 end
 
+"Run the layers of a step on its inputs. Throws [`ComputeError`](@ref) with the name of the node that failed."
 function run_step(step, inputs)
     i = 1
     try
@@ -195,6 +211,7 @@ function run_step(step, inputs)
     end
 end
 
+"Throw [`InputError`](@ref) unless the model takes `x`."
 function check_input(model, x)
     shape = row_major_shape(x)
     fits = length(shape) == length(model.shape) && all(i -> model.shape[i] in (-1, shape[i]), 1:length(shape))

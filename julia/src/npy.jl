@@ -1,9 +1,10 @@
-# NumPy's .npy files, as far as `preprocessed_images/` has them: little-endian float32, C order.
+# A reader of NumPy's .npy files of little-endian float32 in C order, which the daemon writes to `preprocessed_images/`.
 
 """
     read_npy(path) -> Array{Float32}
 
-The array with its dimensions reversed. Reads versions 1 and 2 of the format.
+Read a .npy file of version 1 or 2 as an array with its dimensions reversed. Throws [`UsageError`](@ref) if it is of
+another version or element type, in Fortran order, or damaged.
 """
 function read_npy(path)
     bytes = read(path)

@@ -1,6 +1,6 @@
 """
-What ONNX has and Flux has no layer for. Both backends use these; where one needs a function of Flux's
-(`softmax`, `maxpool`), it holds the backend's.
+Layers for the ONNX operators that Flux has no layer for. Both backends use them. A layer that needs a function of the
+backend, as `softmax` or `maxpool`, holds it in a field.
 """
 module OnnxLayers
 

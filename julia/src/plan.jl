@@ -1,9 +1,9 @@
-# The graph made simpler before it is built: nothing stays of operators that hand on what they get, and
-# an activation moves into the layer before it.
+# The plan: the nodes of a graph that have to be built. Nodes that only pass their input on, or whose output is not used,
+# are removed, and activations are fused into the layer before them.
 
 """
-A node, the values it reads and makes once others are gone (up to the last that is read, `"-"` those that
-nothing reads), and the activation it takes in.
+A node to build. `inputs` and `outputs` are names of values, without removed nodes; `outputs` goes up to the last one that
+is read and has `"-"` for those that are not. `activation` is the activation node that is fused into it, or `nothing`.
 """
 mutable struct PlannedNode
     node::Node
@@ -13,10 +13,9 @@ mutable struct PlannedNode
 end
 
 """
-    plan_of(graph) -> (plan, output)
+    make_plan(graph) -> (plan, output)
 
-The nodes to build, in order, and the name of the value that is the answer. Nodes that it does not depend
-on are left out.
+Return the [`PlannedNode`](@ref)s to build, in execution order, and the name of the value that is the graph's result.
 """
 function make_plan(graph::Graph)
     readers = count_readers(graph.nodes, graph.output)
@@ -38,7 +37,7 @@ function make_plan(graph::Graph)
     return fuse_activations(plan, count_readers(plan, output), graph.constants), output
 end
 
-"How often each value is read by what the answer depends on; to be the answer counts as one reading."
+"How many times each value is read by nodes that the output depends on. The output itself has one reading more."
 function count_readers(nodes, output)
     readers = Dict{String,Int}(output => 1)
     for node in Iterators.reverse(nodes)
@@ -51,8 +50,10 @@ function count_readers(nodes, output)
 end
 
 """
-Give each activation that is the only reader of a layer's output to this layer, which applies it in
-the pass that adds its bias: that saves a walk through memory.
+    fuse_activations(plan, readers, constants) -> plan
+
+Fuse each activation that is the only reader of a layer's output into that layer. The layer applies it in the pass that
+adds its bias, which saves one pass through memory.
 """
 function fuse_activations(plan, readers, constants)
     producers = Dict{String,Any}()
@@ -71,10 +72,11 @@ function fuse_activations(plan, readers, constants)
     return kept
 end
 
-"Whether it is a function of each number of its first input, with nothing else that is computed."
+"Whether a node is an activation with no computed input but the first."
 is_fusable_activation(planned, constants) = haskey(OPERATORS, planned.node.operator) && OPERATORS[planned.node.operator].scalar !== nothing &&
     all(name -> constant_or_absent(name, constants), planned.inputs[2:end])
 
+"Whether an activation can be fused into the node's layer."
 accepts_activation(planned) = haskey(OPERATORS, planned.node.operator) && OPERATORS[planned.node.operator].fuses && length(planned.outputs) == 1
 
 constant_or_absent(name, constants) = name == "-" || get(constants, name, nothing) isa Array{Float32}

@@ -1,8 +1,11 @@
-# Memory that the daemon shares with the worker: a large tensor written there need not go through the pipe.
+# Memory shared with the daemon. A large tensor is written there instead of sent through the pipe.
 
 using Mmap: mmap
 
-"The `file` that the memory is, for both processes, and what this one has `mapped` of it so far."
+"""
+The memory. `file` is the anonymous file that both processes map, or `nothing` if they share none; `mapped` is the part
+of it that is mapped so far.
+"""
 mutable struct SharedMemory
     file::Union{IOStream,Nothing}
     mapped::Vector{UInt8}
@@ -10,7 +13,11 @@ end
 
 SharedMemory(file=nothing) = SharedMemory(file, UInt8[])
 
-"The memory, of which there are at least `bytes`. Throws [`InputError`](@ref) where there are fewer."
+"""
+    map_at_least!(shared, bytes) -> Vector{UInt8}
+
+Return the memory, of at least `bytes` bytes, and map it first if needed. Throws [`InputError`](@ref) if it is smaller.
+"""
 function map_at_least!(shared::SharedMemory, bytes)
     length(shared.mapped) >= bytes && return shared.mapped
     room = shared.file === nothing ? 0 : filesize(shared.file)

@@ -1,13 +1,13 @@
-# What a worker does between its start and its first answers, done once while the package is precompiled: Julia keeps
-# the code that it compiles for it.
+# The workload for precompilation: what a worker does from its start to its first answers. Julia keeps the code that it
+# compiles for it in the package's cache file.
 
-"Whether Julia is writing a package's cache file."
+"Whether this process is writing a package's cache file."
 precompiling() = ccall(:jl_generating_output, Cint, ()) == 1
 
 """
-    run_workload(backend) -> bytes
+    run_workload(backend) -> Vector{UInt8}
 
-Serve a model with the layers that image classifiers are made of; returns what the worker answers.
+Serve a small model with the layers that image classifiers consist of. Return the bytes of the worker's answers.
 """
 function run_workload(backend::Backend)
     with_tagged_inference() do
@@ -16,7 +16,7 @@ function run_workload(backend::Backend)
             requests, answers, shared = joinpath(folder, "requests"), joinpath(folder, "answers"), joinpath(folder, "shared")
             write(shared, zeros(Float32, 64))
             open(file -> write_requests(Pipe(devnull, file)), requests, "w")
-            # Files, as the descriptors of a worker are of the same type.
+            # Use files, because they are IOStreams as the descriptors of a worker are.
             open(requests) do input
                 open(shared, "r+") do memory
                     open(output -> serve(Pipe(input, output, SharedMemory(memory)), backend), answers, "w")
@@ -29,8 +29,10 @@ function run_workload(backend::Backend)
 end
 
 """
-Call `f`. What is compiled for it is kept even where it belongs to another package and is called through a table of
-methods, as layers are, which Julia can do since 1.9 (PrecompileTools.jl's src/workloads.jl).
+    with_tagged_inference(f) -> f()
+
+Call `f`. While precompiling on Julia 1.9 or later, keep all code that is compiled for it, even if it belongs to another
+package and is called by dynamic dispatch, as layers are. This is what PrecompileTools.jl does (its src/workloads.jl).
 """
 function with_tagged_inference(f)
     precompiling() && VERSION >= v"1.9" || return f()
@@ -52,7 +54,7 @@ function write_requests(pipe)
     send(pipe, STOP, UInt64(6), UInt8[])
 end
 
-"A graph file of small layers of all common kinds, with zeros for weights."
+"The bytes of a graph file with small layers of all common kinds. All weights are zero."
 function workload_graph()
     window = "dilations=1,1 strides=1,1"
     text = """

@@ -2,6 +2,23 @@
 
 export AlongAxis, Coerced2D, ArgExtreme
 
+"""
+The dimension that ONNX calls `axis` in a tensor of `rank` dimensions: Julia's run the other way. Negative
+axes count from the last.
+"""
+function dimension(rank::Int, axis)
+    d = Int(axis < 0 ? -axis : rank - axis)
+    1 <= d <= rank || throw(DimensionMismatch("there is no axis $axis in a tensor of $rank dimensions"))
+    return d
+end
+
+dimension(x::AbstractArray, axis) = dimension(ndims(x), axis)
+
+"`x` as (inner, size(x, d), outer)."
+function flatten_around(x, d)
+    return reshape(x, prod(size(x)[1:d-1]), size(x, d), prod(size(x)[d+1:end]))
+end
+
 "`f(x; dims)` along one of ONNX's axes: softmax and its like."
 struct AlongAxis{F}
     f::F

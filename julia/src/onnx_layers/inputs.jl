@@ -2,23 +2,6 @@
 
 export Bound, Computed, COMPUTED
 
-"""
-The dimension that ONNX calls `axis` in a tensor of `rank` dimensions: Julia's run the other way. Negative
-axes count from the last.
-"""
-function dimension(rank::Int, axis)
-    d = Int(axis < 0 ? -axis : rank - axis)
-    1 <= d <= rank || throw(DimensionMismatch("there is no axis $axis in a tensor of $rank dimensions"))
-    return d
-end
-
-dimension(x::AbstractArray, axis) = dimension(ndims(x), axis)
-
-"`x` as (inner, size(x, d), outer)."
-function flatten_around(x, d)
-    return reshape(x, prod(size(x)[1:d-1]), size(x, d), prod(size(x)[d+1:end]))
-end
-
 "Stands for an input that is computed, where those of a node are listed; the others are constants."
 struct Computed end
 const COMPUTED = Computed()

@@ -1,6 +1,57 @@
 # Normalisation by what is normalised itself (Flux's src/layers/normalise.jl).
 
 """
+    BatchNorm(channels, λ = identity; initβ, initγ, eps = 1f-5)
+
+`λ.(γ .* (x .- μ) ./ sqrt.(σ² .+ ϵ) .+ β)` with a channel's own γ, β, μ and σ²: Flux's layer in test
+mode, the only mode there is here. `initβ(channels)` and `initγ(channels)` give β and γ; μ and σ² are
+zeros and ones to write over, as in Flux.
+"""
+struct BatchNorm{F}
+    λ::F
+    β::Vector{Float32}
+    γ::Vector{Float32}
+    μ::Vector{Float32}
+    σ²::Vector{Float32}
+    ϵ::Float32
+end
+
+BatchNorm(channels::Int, λ=identity; initβ=n -> zeros(Float32, n), initγ=n -> ones(Float32, n), eps=1.0f-5) =
+    BatchNorm(λ, initβ(channels), initγ(channels), zeros(Float32, channels), ones(Float32, channels), eps)
+
+"These layers know no other mode than the one for inference."
+testmode!(layer) = layer
+
+function (b::BatchNorm)(x::Array{Float32})
+    channels = length(b.γ)
+    ndims(x) >= 2 && size(x, ndims(x) - 1) == channels ||
+        throw(DimensionMismatch("$b expects $channels channels, but got $(size(x))"))
+    y = similar(x)
+    pixels = prod(size(x)[1:ndims(x)-2])
+    normalise!(y, x, b, b.λ, pixels)
+    return y
+end
+
+function normalise!(y, x, b, λ::F, pixels) where {F}
+    channels = length(b.γ)
+    for plane in 0:channels*size(x, ndims(x))-1
+        c = plane % channels + 1
+        scale = b.γ[c] / sqrt(b.σ²[c] + b.ϵ)
+        shift = b.β[c] - b.μ[c] * scale
+        @inbounds @simd for i in plane*pixels+1:plane*pixels+pixels
+            y[i] = λ(muladd(x[i], scale, shift))
+        end
+    end
+    return nothing
+end
+
+function Base.show(io::IO, b::BatchNorm)
+    print(io, "BatchNorm(", length(b.γ))
+    b.λ === identity || print(io, ", ", b.λ)
+    print(io, ")")
+end
+
+"""
     GroupNorm(channels, G, λ = identity; initβ, initγ, eps = 1f-5)
 
 `λ.(γ .* (x .- μ) ./ sqrt.(σ² .+ ϵ) .+ β)` with the mean and the variance of each image's `G` groups of
