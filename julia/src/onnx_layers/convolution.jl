@@ -1,10 +1,12 @@
-# Transposed convolution beyond what Flux's layer does.
+# Transposed convolution with more output padding than Flux's layer supports.
 
 export ExtendedConvTranspose
 
 """
-A transposed `convolution` without bias, made longer at its end by `extra`, where no window reaches:
-Flux's layer takes no `outpad` of the stride or more. Then `σ` of the sum with the `bias`.
+A transposed `convolution` without bias whose output is extended by `extra` at its end; then the `bias` is added and `σ`
+applied.
+
+Flux's ConvTranspose throws `DimensionMismatch` if `outpad` is not less than the stride (FluxML/Flux.jl#2462).
 """
 struct ExtendedConvTranspose{C,F}
     convolution::C

@@ -1,6 +1,7 @@
-# For arrays that are not in memory, as a GPU's: the same without loops, by what such arrays do as a whole.
+# Methods for arrays on a device, as a GPU's. Such arrays do not allow access to single elements, so these methods use
+# operations on whole arrays in place of loops.
 
-"The elements are picked by a list of their places."
+"The method for device arrays: it indexes `x` with an array of linear indices."
 function copy_strided(x::AbstractArray, sizes::Vector{Int}, steps::Vector{Int}, offset::Int=0)
     places = fill(offset + 1, Tuple(sizes))
     for d in eachindex(sizes)
@@ -25,13 +26,18 @@ function normalise_columns(x::AbstractArray, ϵ, n, scale, bias)
     return reshape(y, size(x))
 end
 
-# Layers that compute on arrays of any kind, if all their inputs are of that kind.
+# Layers that compute on the device if all their inputs are there.
 const AllOnDevice = Union{Elementwise,Transpose,Concat,Gemm,MatMul,Einsum,LayerNormalization,Pool}
 
-# Those that do so with their first input, and read the others in memory.
+# Layers that compute on the device if their first input is there. The others are shapes or indices, on the CPU.
 const FirstOnDevice = Union{Flatten,Reshape,Squeeze,Unsqueeze,Slice,Split,EvenSplit,Expand,Tile,Reduction,LogSumExp,ShapeOf}
 
-"Whether all inputs of `f` have to be on the device for it to compute there, or the first (`:first`), or none can (`:none`)."
+"""
+    inputs_on_device(f)
+
+Which inputs of the layer `f` have to be on the device for it to compute there: `:all`, `:first`, or `:none` if it can
+compute only on the CPU.
+"""
 inputs_on_device(f) = :none
 inputs_on_device(f::AllOnDevice) = :all
 inputs_on_device(f::FirstOnDevice) = :first

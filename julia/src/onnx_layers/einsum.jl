@@ -1,13 +1,15 @@
-# Einstein's summation.
+# ONNX's Einsum.
 
 export Einsum
 
 """
     Einsum(multiply, equation)
 
-Numpy's einsum, one pair of tensors after the other as a batch of products of matrices; `multiply` is the
-backend's `batched_mul`. In `terms` and `result` (`nothing` where the equation leaves it open), a `'.'` stands
-for an ellipsis.
+NumPy's einsum. Tensors are contracted pair by pair, as batches of matrix products; `multiply` is the backend's
+`batched_mul`. Throws `ArgumentError` for a malformed equation.
+
+`terms` are the labels of each tensor, and `result` those of the result, or `nothing` if the equation has no `->`. In both,
+`'.'` stands for an ellipsis.
 """
 struct Einsum{M}
     multiply::M
@@ -39,16 +41,17 @@ function (e::Einsum)(xs...)
     return permuted_to(x, x_labels, result, sizes)
 end
 
-"One label a dimension, in Julia's order. The dimensions of an ellipsis are numbered from the last."
+"The label of each dimension, in Julia's order. The dimensions of an ellipsis have numbers as labels, from the last one on."
 labels_of(term, ellipsis_rank) = reverse(vcat(Char[], (c == '.' ? Char.(max(ellipsis_rank, 0):-1:1) : [c] for c in term)...))
 
-"What an equation without `->` means: the ellipsis, then the letters that occur once, in alphabetical order."
+"The result of an equation without `->`: the ellipsis, then the letters that occur once, in alphabetical order."
 function open_result(terms)
     all_letters = filter(!=('.'), join(terms))
     once = sort(filter(c -> count(==(c), all_letters) == 1, collect(all_letters)))
     return (any(term -> '.' in term, terms) ? "." : "") * join(once)
 end
 
+"The size of each label. Throws `DimensionMismatch` if tensors have different ones."
 function label_sizes(xs, labels)
     sizes = Dict{Char,Int}()
     for (x, x_labels) in zip(xs, labels), (d, label) in enumerate(x_labels)
@@ -58,14 +61,14 @@ function label_sizes(xs, labels)
     return sizes
 end
 
-"`x` with its dimensions in the order of `wanted`; a label met twice is a diagonal."
+"`x` with its dimensions in the order of the labels `wanted`. A label that occurs twice selects the diagonal."
 function permuted_to(x, x_labels, wanted, sizes)
     steps = contiguous_strides(shape_of(x))
     along(label) = sum(Int[steps[d] for d in 1:ndims(x) if x_labels[d] == label && size(x, d) != 1])
     return copy_strided(x, Int[sizes[label] for label in wanted], Int[along(label) for label in wanted])
 end
 
-"`x` summed over the labels that are not in `keep`."
+"Sum `x` over the labels that are not in `keep`. Return the result and its labels."
 function sum_out(x, x_labels, keep, sizes)
     labels = unique(x_labels)
     gone = Int[-d for (d, label) in enumerate(labels) if !(label in keep)]
@@ -74,6 +77,7 @@ function sum_out(x, x_labels, keep, sizes)
     return y, filter(in(keep), labels)
 end
 
+"The product of `x` and `y`, summed over the labels that are not in `keep`. Return it and its labels."
 function contract(multiply, x, x_labels, y, y_labels, keep, sizes)
     x, x_labels = sum_out(x, x_labels, union(keep, y_labels), sizes)
     y, y_labels = sum_out(y, y_labels, union(keep, x_labels), sizes)

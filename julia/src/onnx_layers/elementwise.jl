@@ -1,18 +1,18 @@
-# Functions of numbers, element by element.
+# Functions applied element by element.
 
 export Elementwise, Variadic, clip
 
 """
     Elementwise(f)
 
-`f` of numbers applied element by element, to any number of arrays. Numpy's broadcasting aligns shapes at
-the last dimension, which is Julia's first: where `broadcast` aligns them.
+Apply `f` to each element of one or more arrays. Shapes are broadcast as in NumPy: they are aligned at ONNX's last
+dimension, which is Julia's first, where Julia's `broadcast` aligns them too.
 """
 struct Elementwise{F}
     f::F
 end
 
-# What follows for arrays in memory is what `broadcast` does, and is compiled in less time (see walk.jl).
+# The methods for Array below return what broadcast returns. They take less time to compile (see strided.jl).
 (e::Elementwise)(xs...) = broadcast(e.f, xs...)
 
 function (e::Elementwise)(@nospecialize(x::Array))
@@ -21,6 +21,12 @@ function (e::Elementwise)(@nospecialize(x::Array))
     return y
 end
 
+"""
+    map_into!(y, f, arrays...)
+
+Store `f` of each element of the `arrays`, which are vectors, in `y`. With a [`StridedLoop`](@ref) as the last argument,
+the two arrays are broadcast.
+"""
 function map_into!(y, f::F, x) where {F}
     parallel_for(length(y), ELEMENT_COST * length(y)) do _, items
         @inbounds @simd for i in items
@@ -94,7 +100,7 @@ allocates_output(::Elementwise) = true
 
 Base.show(io::IO, e::Elementwise) = print(io, "Elementwise(", e.f, ")")
 
-"`f` of any number of arrays, taken two at a time, and divided by their number where `mean`."
+"ONNX's Min, Max, Sum and Mean: `f` of any number of arrays, two at a time. With `mean`, the result is divided by their number."
 struct Variadic{F}
     f::F
     mean::Bool
@@ -105,7 +111,7 @@ function (v::Variadic)(xs...)
     return v.mean ? Elementwise(/)(y, fill(Float32(length(xs)))) : y
 end
 
-"ONNX's Clip with bounds that are arrays of one number, or `nothing`."
+"ONNX's Clip. The bounds are arrays of one number, or `nothing`."
 function clip(x, low=nothing, high=nothing)
     low === nothing || (x = Elementwise(max)(x, low))
     return high === nothing ? x : Elementwise(min)(x, high)

@@ -1,15 +1,15 @@
-# Axes and inputs as ONNX counts and lists them.
+# The inputs of a node: those that the graph computes, and constants.
 
 export Bound, Computed, COMPUTED
 
-"Stands for an input that is computed, where those of a node are listed; the others are constants."
+"The type of `COMPUTED`, which marks an input that the graph computes in a list of a node's inputs."
 struct Computed end
 const COMPUTED = Computed()
 
 """
     Bound(f, inputs)
 
-`f` called with a node's `inputs`, of which those that are `COMPUTED` are the arguments.
+Call `f` with a node's `inputs`. The arguments of the call replace those that are [`COMPUTED`](@ref), in order.
 """
 struct Bound{F}
     f::F

@@ -1,10 +1,10 @@
-# Products of matrices.
+# Matrix products.
 
 export MatMul, Gemm
 
 """
-The general Gemm: `σ.(α * B * A .+ β .* C)`, for ONNX's row-major (M, K) is Julia's (K, M), and A * B there
-is B * A here. `a_flips` and `b_flips` are transA and transB.
+ONNX's Gemm of two computed matrices: `σ.(α * B * A .+ β .* C)`. A product A * B in ONNX's row-major order is B * A in
+Julia's order. `transpose_a` and `transpose_b` are transA and transB.
 """
 struct Gemm{F}
     α::Float32
@@ -27,8 +27,8 @@ apply_activation(σ, y) = σ === identity ? y : Elementwise(σ)(y)
 """
     MatMul(multiply, σ)
 
-Numpy's matmul: (..., M, K) and (..., K, N), whose batches are broadcast, here (K, M, ...) and (N, K, ...).
-`multiply` is the backend's `batched_mul`.
+NumPy's matmul: (..., M, K) and (..., K, N) in ONNX's order are (K, M, ...) and (N, K, ...) here. Batch dimensions are
+broadcast. `multiply` is the backend's `batched_mul`, and `σ` is applied to the result.
 """
 struct MatMul{M,F}
     multiply::M
@@ -41,7 +41,7 @@ function (m::MatMul)(a, b)
     b = ndims(b) == 1 ? reshape(b, 1, :) : b
     batch = broadcast_sizes(shape_of(a)[3:end], shape_of(b)[3:end])
     if length(b) == size(b, 1) * size(b, 2)
-        # One matrix for a whole batch: one product.
+        # One matrix for all batches: one product.
         y = m.multiply(reshape(b, size(b, 1), size(b, 2), 1), reshape(a, size(a, 1), :, 1))
     else
         y = m.multiply(batch_matrices(b, batch), batch_matrices(a, batch))
@@ -49,7 +49,7 @@ function (m::MatMul)(a, b)
     return apply_activation(m.σ, reshape(y, (columns..., rows..., batch...)))
 end
 
-"`x` with all its batches in the third dimension; one matrix stays one."
+"`x` with all batch dimensions in the third one, and broadcast to `batch` unless it is a single matrix."
 function batch_matrices(x, batch)
     matrices = length(x) == size(x, 1) * size(x, 2) ? x : broadcast_to(x, Int[size(x, 1); size(x, 2); batch])
     return reshape(matrices, size(x, 1), size(x, 2), :)

@@ -1,10 +1,10 @@
-# Normalisation beyond Flux's layers.
+# Normalisations that Flux has no layer for.
 
 export Affine, LayerNormalization, LocalResponseNorm, TrainingBatchNorm
 
 """
-A BatchNormalization that knows a mean and a variance for every place of an image, not only for every
-channel (ONNX's `spatial=0`, before opset 9): both are in the `scale` and the `shift`.
+`σ(scale * x + shift)` with numbers for each position in the image: ONNX's BatchNormalization with `spatial=0`, which
+existed before opset 9.
 """
 struct Affine{N,F}
     scale::Array{Float32,N}
@@ -17,8 +17,8 @@ end
 Base.show(io::IO, a::Affine) = print(io, "Affine(", size(a.scale), ")")
 
 """
-A BatchNormalization in training mode: by the mean and the variance of the batch itself. It gives these too, mixed with
-those it is given, of which `momentum` is kept.
+ONNX's BatchNormalization in training mode: it uses the mean and variance of the batch. With more than one of its
+`outputs` read, it also returns the running mean and variance, of which the part `momentum` is the old value.
 """
 struct TrainingBatchNorm{F}
     γ::Vector{Float32}
@@ -45,9 +45,10 @@ end
 Base.show(io::IO, t::TrainingBatchNorm) = print(io, "TrainingBatchNorm(", length(t.γ), ")")
 
 """
-ONNX's LayerNormalization of `axis` and all axes after it: (x, scale) or (x, scale, bias). Flux's LayerNorm
-adds the square of `ϵ` to the variance before version 0.16.11, ϵ itself since. With more `outputs` than one the means
-and the inverse deviations follow.
+ONNX's LayerNormalization over `axis` and all axes after it: (x, scale) or (x, scale, bias). With more than one of its
+`outputs` read, it also returns the means and the inverse standard deviations.
+
+Flux's LayerNorm is not used: before version 0.16.11 it adds the square of `ϵ` to the variance (FluxML/Flux.jl#2701).
 """
 struct LayerNormalization
     axis::Int
@@ -60,6 +61,7 @@ function (l::LayerNormalization)(x, scale, bias=nothing)
     return l.outputs == 1 ? y : (y, statistics(l, x)...)
 end
 
+"The means and inverse standard deviations, with size 1 in the normalised dimensions."
 function statistics(l, x)
     last = dimension(x, l.axis)
     n = prod(size(x)[1:last])
@@ -70,6 +72,7 @@ function statistics(l, x)
     return reshape(μ, sizes), reshape(slope, sizes)
 end
 
+"The first output. A scale or bias of another size than the normalised part is broadcast."
 function normalised(l, x, scale, bias)
     inner = size(x)[1:dimension(x, l.axis)]
     fits(p) = p === nothing || length(p) == prod(inner) && all(d -> size(p, d) == inner[d], 1:length(inner))
@@ -78,7 +81,12 @@ function normalised(l, x, scale, bias)
     return bias === nothing ? y : Elementwise(+)(y, bias)
 end
 
-"Each `n` numbers of `x` with the mean 0 and the variance 1, then multiplied by `scale` and added to `bias`."
+"""
+    normalise_columns(x, ϵ, n, scale, bias)
+
+Normalise each `n` consecutive numbers of `x` to mean 0 and variance 1, then apply the scale and the bias, which have `n`
+elements or are `nothing`.
+"""
 function normalise_columns(x::Array, ϵ, n, scale, bias)
     y = similar(x)
     for first in 0:n:length(x)-1
@@ -95,10 +103,7 @@ end
 @inline scale_shift(z, scale, ::Nothing, i) = @inbounds z * scale[i]
 @inline scale_shift(z, scale, bias, i) = @inbounds muladd(z, scale[i], bias[i])
 
-"""
-Local response normalisation over `size` neighbouring channels (ONNX's LRN):
-`x / (bias + α / size * Σ x²)^β`.
-"""
+"ONNX's LRN, over `size` neighbouring channels: `x / (bias + α / size * Σ x²)^β`."
 struct LocalResponseNorm
     size::Int
     α::Float32

@@ -3,8 +3,10 @@
 export Pad
 
 """
-ONNX's Pad, `mode` being `constant`, `reflect`, `edge` or `wrap`: (x, pads), and a value and the axes.
-`pads` are those before each axis and then those after each; negative ones crop, before anything is padded.
+ONNX's Pad: (x, pads), (x, pads, value) or (x, pads, value, axes). `mode` is `constant`, `reflect`, `edge` or `wrap`.
+
+`pads` are those before each axis, then those after each axis. Negative ones crop, which is done first. Throws
+`DimensionMismatch` if they do not fit.
 """
 struct Pad
     mode::String
@@ -25,7 +27,7 @@ function (p::Pad)(x, pads, value=nothing, axes=nothing)
     return x
 end
 
-"The pads before and after each of Julia's dimensions."
+"The pads before and after each dimension, in Julia's order."
 function pads_of(x, pads, axes)
     before, after = zeros(Int, ndims(x)), zeros(Int, ndims(x))
     list = axes === nothing ? (0:ndims(x)-1) : vec(axes)
@@ -37,7 +39,7 @@ function pads_of(x, pads, axes)
     return before, after
 end
 
-"The elements of `x` at `places` along dimension `d`."
+"The elements of `x` at the indices `places` along dimension `d`."
 function take_along(x, d, places)
     y = similar(x, Tuple(Int[k == d ? length(places) : size(x, k) for k in 1:ndims(x)]))
     take_along!(flatten_around(y, d), flatten_around(x, d), places)
@@ -54,7 +56,7 @@ function take_along!(y, x, places)
     return nothing
 end
 
-"`x` amid `value`, as far as `before` and `after` are positive."
+"`x` surrounded by `value`. Negative pads count as 0."
 function pad_constant(x, before, after, value)
     sizes = Int[size(x, d) + max(0, before[d]) + max(0, after[d]) for d in 1:ndims(x)]
     y = similar(x, Tuple(sizes))
@@ -64,6 +66,7 @@ function pad_constant(x, before, after, value)
     return y
 end
 
+"Copy `x` into `y` from `offset` on, with the strides `b` of the loop."
 function copy_at_strides!(y, x, w, offset)
     n, step = w.sizes[1], w.b_strides[1]
     foreach_run(w) do _, i, j
@@ -74,11 +77,12 @@ function copy_at_strides!(y, x, w, offset)
     return nothing
 end
 
-"Where each place of a padded dimension of `n` comes from, as numpy.pad has it."
+"The index in the input for each position of a padded dimension of length `n`, as in numpy.pad."
 function source_indices(mode, before, after, n)
     n >= 1 || throw(DimensionMismatch("there is nothing to pad with"))
     return Int[source_index(mode, i, n) + 1 for i in -max(0, before):n+max(0, after)-1]
 end
 
+"The index, from 0, in the input for the position `i`, where the input is at `0:n-1`."
 source_index(mode, i, n) =
     mode == "edge" ? clamp(i, 0, n - 1) : mode == "wrap" ? mod(i, n) : n - 1 - abs(mod(i, max(1, 2n - 2)) - (n - 1))

@@ -1,12 +1,13 @@
-# Pooling beyond what Flux's layers do, made of the functions of NNlib that they are made of.
+# Poolings with options that Flux's layers do not have. They call the NNlib functions behind those layers.
 
 using LinearAlgebra: norm
 
 export AveragePool, GlobalLpPool, LpPool, MaxPoolWithIndices, Pool
 
 """
-A pooling with dilation or, where `ceils`, with a last window that may reach beyond the padded input.
-`pool` is the backend's `maxpool` or `meanpool`, `dims` its `PoolDims`; the options are in their order.
+A pooling with dilation or ONNX's `ceil_mode`, in which the last window may extend beyond the padded input.
+
+`pool` is the backend's `maxpool` or `meanpool`, and `dims` its `PoolDims`. The other fields are in their order.
 """
 struct Pool{F,D}
     pool::F
@@ -24,11 +25,11 @@ function (p::Pool)(x)
     return p.pool(x, p.dims(x, p.kernel; stride=p.stride, padding=padding(p, size(x)), dilation=p.dilation))
 end
 
-"The padding with which as many windows fit as ONNX counts."
+"The padding that makes `PoolDims` count as many windows as ONNX does."
 padding(p::Pool, shape) = p.ceil_mode ?
     ntuple(i -> p.pad[i] + (iseven(i) ? overhang(p, shape, i ÷ 2) : 0), length(p.pad)) : p.pad
 
-"How far the last window reaches beyond the padded input; one that would begin after the input is left out."
+"How far the last window in dimension `i` extends beyond the padded input. A window that begins after the input is left out."
 function overhang(p, shape, i)
     n, before, after = shape[i], p.pad[2i-1], p.pad[2i]
     width = p.dilation[i] * (p.kernel[i] - 1) + 1
@@ -41,8 +42,8 @@ Base.show(io::IO, p::Pool) =
     print(io, "Pool(", p.pool, ", ", p.kernel, ", stride=", p.stride, ", pad=", p.pad, ", dilation=", p.dilation, ")")
 
 """
-A maximum together with its place in the whole tensor, counted from 0: in each plane as it lies in memory or, where
-`by_columns`, along ONNX's first spatial axis first.
+A maximum and its index in the whole tensor, from 0: (x) to (y, indices). Within a plane, indices count along Julia's
+first dimension first or, with `column_major` (ONNX's `storage_order=1`), along ONNX's first spatial axis first.
 """
 struct MaxPoolWithIndices{P}
     pool::P
@@ -56,6 +57,7 @@ function (m::MaxPoolWithIndices)(x)
     return y, max_indices(m.pool, x, y, steps)
 end
 
+"The index of each maximum `y` in `x`. `steps` are the strides to count with within a plane."
 function max_indices(p, x, y, steps)
     n = length(steps)
     found = zeros(Int64, size(y))
@@ -63,7 +65,7 @@ function max_indices(p, x, y, steps)
     for i in CartesianIndices(y), tap in Iterators.reverse(CartesianIndices(p.kernel))
         at = ntuple(d -> (i[d] - 1) * p.stride[d] - p.pad[2d-1] + (tap[d] - 1) * p.dilation[d], n)
         all(d -> 0 <= at[d] < size(x, d), 1:n) && x[(at .+ 1)..., i[n+1], i[n+2]] == y[i] || continue
-        # Of equal numbers the first one counts: the last that is written, the taps running backwards.
+        # Of equal numbers the first counts: taps run backwards, so it is written last.
         found[i] = (planes[i[n+1], i[n+2]] - 1) * prod(size(x)[1:n]) + sum(at .* steps)
     end
     return found
@@ -72,8 +74,8 @@ end
 Base.show(io::IO, m::MaxPoolWithIndices) = print(io, "MaxPoolWithIndices(", m.pool, ")")
 
 """
-A mean whose divisor is not the window's size, which it is in Flux: `pads` tells whether the padding counts;
-what lies beyond the padding never does.
+ONNX's AveragePool. Its divisor counts no positions beyond the padded input, and no padding unless `count_include_pad`;
+Flux's is always the window's size. `pool` is a [`Pool`](@ref) that takes the mean.
 """
 struct AveragePool{P}
     pool::P
@@ -88,7 +90,7 @@ function (m::AveragePool)(x)
     return y
 end
 
-"How many of the window's places count at each of `outputs` positions along dimension `i`, of size `n`."
+"The number of positions that count in each of the `outputs` windows along dimension `i`, whose length is `n`."
 function window_counts(m, n, i, outputs)
     p = m.pool
     low, high = m.count_include_pad ? (-p.pad[2i-1], n + p.pad[2i]) : (0, n)
@@ -108,7 +110,7 @@ end
 
 Base.show(io::IO, m::AveragePool) = print(io, "AveragePool(", m.pool, ")")
 
-"The `p`-norm of each window: `(Σ |x|^p)^(1/p)`, out of a [`Pool`](@ref) that takes the mean."
+"ONNX's LpPool: `(Σ |x|^p)^(1/p)` of each window. `pool` is a [`Pool`](@ref) that takes the mean."
 struct LpPool{P}
     pool::P
     p::Int
@@ -122,7 +124,7 @@ end
 
 Base.show(io::IO, n::LpPool) = print(io, "LpPool(", n.pool, ", ", n.p, ")")
 
-"The `p`-norm of each plane: (W, H, C, N) to (1, 1, C, N)."
+"ONNX's GlobalLpPool: `(Σ |x|^p)^(1/p)` of each plane, (W, H, C, N) to (1, 1, C, N)."
 struct GlobalLpPool
     p::Int
 end

@@ -5,9 +5,9 @@ export LogSumExp, Reduction
 """
     Reduction(each, combine, start, finish, keepdims, all_axes)
 
-`finish(total, count)` of the numbers along some axes, where `total` is `combine`d from `each` number,
-beginning with `start(T)` for elements of type `T`. Without axes it reduces all of them, or none unless
-`all_axes` (ONNX's noop_with_empty_axes).
+Reduce along axes: fold `each(number)` with `combine`, beginning with `start(T)` for elements of type `T`, to a total; the
+result is `finish(total, count)`. Called with (x) or (x, axes). Without axes, or with an empty list of them, it reduces
+all axes if `all_axes`, and none otherwise (ONNX's noop_with_empty_axes).
 """
 struct Reduction{E,C,S,F}
     each::E
@@ -47,12 +47,12 @@ function reduced_dims(rank, axes, all_axes)
     return all_axes ? collect(1:rank) : Int[]
 end
 
-"`y` without the dimensions `dims`, unless they are kept."
+"`y` without the dimensions `dims`, which have size 1, or `y` itself with `keepdims`."
 function drop_dims(@nospecialize(y), dims, keepdims)
     return keepdims ? y : reshape(y, Tuple(Int[size(y, d) for d in 1:ndims(y) if !(d in dims)]))
 end
 
-"Each number of `y` is made of the `n` neighbours in `x` that are its own."
+"Fold `n` consecutive numbers of `x` into each number of `y`."
 function fold_runs!(y, each::E, combine::C, x, n) where {E,C}
     parallel_for(length(y), ELEMENT_COST * length(x)) do _, items
         for i in items
@@ -66,6 +66,7 @@ function fold_runs!(y, each::E, combine::C, x, n) where {E,C}
     return nothing
 end
 
+"Fold each number of `x` into the number of `y` at its position. The strides of `y` in the loop are 0 where it is reduced."
 function fold!(y, each::E, combine::C, x, w) where {E,C}
     n, step = w.sizes[1], w.b_strides[1]
     foreach_run(w) do _, i, j
@@ -86,7 +87,7 @@ end
 
 finite(x) = ifelse(isfinite(x), x, zero(x))
 
-"The logarithm of the sum of the exponentials, without overflow."
+"ONNX's ReduceLogSumExp: the logarithm of the sum of exponentials, computed without overflow."
 struct LogSumExp
     keepdims::Bool
     all_axes::Bool

@@ -1,12 +1,14 @@
-# Resizing. All that ONNX's Resize does is separable: each axis in its turn is multiplied by a sparse matrix.
-# Semantics: ONNX's operator reference and, where that leaves a choice, its reference implementation.
+# Resizing. ONNX's Resize is separable: each axis in turn is multiplied by a sparse matrix. Semantics are those of ONNX's
+# operator reference and, where it is ambiguous, of ONNX's reference implementation.
 
 export Resize
 
 """
-ONNX's Resize: (x, roi, scales, sizes), of which either scales or sizes are given, and roi only where `coordinates`
-are `tf_crop_and_resize`; all of them speak of the `axes`, or of every axis where `axes` is empty. `nearest`
-has one value beyond ONNX's, `simple`: what it was in opset 10, where it could not be chosen.
+ONNX's Resize: (x, roi, scales, sizes). Either scales or sizes are given, and roi only if `coordinates` is
+`tf_crop_and_resize`. All of them are for `axes`, or for every axis if `axes` is empty.
+
+`nearest` may also be `simple`, which is how opset 10 rounded. Throws `DimensionMismatch` or `ArgumentError` if the inputs
+do not fit.
 """
 struct Resize
     mode::String
@@ -31,9 +33,9 @@ function (r::Resize)(x, roi=nothing, scales=nothing, sizes=nothing)
     return x
 end
 
-"The new length of each axis, what it is before it is made whole, and the factor by which the axis grows."
+"For each axis the new length, the same before rounding, and the scale factor."
 function output_lengths(r, old, scales, sizes)
-    scaled = scales !== nothing && !isempty(scales)  # empty means absent, which opset 11 could not say otherwise
+    scaled = scales !== nothing && !isempty(scales)  # an empty input means an absent one: opset 11 had no other way
     n = scaled ? scales : sizes
     n === nothing && throw(ArgumentError("neither scales nor sizes are given"))
     length(n) == length(old) || throw(DimensionMismatch("$(length(n)) scales or sizes for $(length(old)) axes"))
@@ -45,14 +47,15 @@ function output_lengths(r, old, scales, sizes)
 end
 
 """
-The sparse matrix of an axis: output `j` is the sum of the inputs `source[i, j]` times `weight[i, j]`; it is
-outside the input where `source[1, j]` is 0.
+The sparse matrix for one axis. Output `j` is the sum of `weight[i, j]` times the input at `source[i, j]`, over `i`. If
+`source[1, j]` is 0, the output is outside the input.
 """
 struct Taps
     source::Matrix{Int}
     weight::Matrix{Float32}
 end
 
+"The matrix for an axis of length `n` that is resized to `length`."
 function taps(r, n, length, exact, factor, bounds)
     kernel, first, last = make_kernel(r, factor)
     t = Taps(zeros(Int, last - first + 1, length), zeros(Float32, last - first + 1, length))
@@ -72,7 +75,7 @@ function taps(r, n, length, exact, factor, bounds)
     return t
 end
 
-"The function that weighs an input by its distance, and which inputs it weighs, from the left neighbour on."
+"The weight of an input by its distance, and the first and last input with a weight, relative to the left neighbour."
 function make_kernel(r, factor)
     r.mode == "nearest" && return distance -> 1.0, 0, 0
     weight = r.mode == "linear" ? distance -> max(0.0, 1 - abs(distance)) : distance -> cubic(abs(distance), r.cubic_a)
@@ -81,10 +84,10 @@ function make_kernel(r, factor)
     return distance -> weight(narrow * distance), first, 1 - first
 end
 
-"The cubic convolution kernel (Keys 1981) with the free parameter `a`."
+"The cubic convolution kernel with the free parameter `a` (Keys, 1981)."
 cubic(t, a) = t <= 1 ? ((a + 2) * t - (a + 3)) * t^2 + 1 : t < 2 ? ((a * t - 5a) * t + 8a) * t - 4a : 0.0
 
-"The place in the input, from 0, of place `j` of the output; in single precision, as onnxruntime has it."
+"The coordinate in the input, from 0, of position `j` of the output. In Float32, as in onnxruntime."
 function input_coordinate(mode, j, n, length, exact, factor, bounds)
     mode == "half_pixel" && return (j + 0.5f0) / factor - 0.5f0
     mode == "pytorch_half_pixel" && return exact == 1 ? 0.0f0 : (j + 0.5f0) / factor - 0.5f0
@@ -95,6 +98,7 @@ function input_coordinate(mode, j, n, length, exact, factor, bounds)
     return exact == 1 ? (from + to) * (n - 1) / 2 : from * (n - 1) + j * (to - from) * (n - 1) / (exact - 1)
 end
 
+"Round the coordinate `at` to an index, by ONNX's nearest_mode."
 function round_nearest(mode, at, factor)
     mode == "simple" && return factor < 1 ? ceil(Int, at) : floor(Int, at)
     mode == "floor" && return floor(Int, at)
@@ -102,7 +106,7 @@ function round_nearest(mode, at, factor)
     return mode == "round_prefer_floor" ? ceil(Int, at - 0.5f0) : floor(Int, at + 0.5f0)
 end
 
-"`x` with dimension `d` multiplied by the matrix of `t`."
+"Multiply `x` along dimension `d` by the matrix `t`."
 function resample(x, d, t::Taps, extrapolation_value)
     z = flatten_around(x, d)
     y = similar(x, size(z, 1), size(t.source, 2), size(z, 3))

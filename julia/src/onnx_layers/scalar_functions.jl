@@ -1,9 +1,9 @@
-# ONNX's functions of one or a few numbers that neither Julia nor Flux has in this form. What is not a
-# real number is NaN, where Julia throws. Those with parameters are structs, and functions to Flux's layers.
+# ONNX's functions of one or a few numbers that Julia and Flux do not have in this form. They return NaN outside their
+# domain, where Julia's throw. Those with parameters are subtypes of Function, which Flux's layers take as activations.
 
 export Clamp, HardSigmoid, NaNOutside, Selu, Swish, ThresholdedRelu, ToInteger
 
-"The numbers between `low` and `high`; `high` where `low` is larger, as ONNX's Clip has it."
+"Limit a number to `low` and `high`. Returns `high` if `low` is larger, as ONNX's Clip."
 struct Clamp <: Function
     low::Float32
     high::Float32
@@ -14,7 +14,7 @@ function (c::Clamp)(x)
     return ifelse(y > c.high, c.high, y)
 end
 
-"`f(x)` where `real(x)` holds, else NaN."
+"`f(x)` if `domain(x)` is true, else NaN."
 struct NaNOutside{F,D} <: Function
     f::F
     domain::D
@@ -25,11 +25,11 @@ end
 square_root(x) = ifelse(x < 0, oftype(float(x), NaN), sqrt(abs(x)))
 cube(x) = x * x * x
 
-"ONNX's Pow: the type is the base's."
+"ONNX's Pow. The result has the type of the base."
 power(x::AbstractFloat, y) = x < 0 && !isinteger(y) ? oftype(x, NaN) : x^oftype(x, y)
 power(x::Integer, y) = unsafe_trunc(Int64, power(Float64(x), Float64(y)))
 
-"ONNX's Div: of integers, towards zero."
+"ONNX's Div. Integers are divided towards zero."
 quotient(x, y) = x / y
 quotient(x::Integer, y::Integer) = div(x, y)
 
@@ -41,15 +41,17 @@ logical_or(x, y) = as_bool(x) | as_bool(y)
 logical_xor(x, y) = as_bool(x) ⊻ as_bool(y)
 select(condition, x, y) = ifelse(as_bool(condition), x, y)
 
-"`slope * x` below zero."
+"ONNX's PRelu: `slope * x` below zero, else `x`."
 prelu(x, slope) = ifelse(x < 0, slope * x, x)
 
+"ONNX's ThresholdedRelu: `x` above `α`, else zero."
 struct ThresholdedRelu <: Function
     α::Float32
 end
 
 (t::ThresholdedRelu)(x) = ifelse(x > t.α, x, zero(x))
 
+"ONNX's Selu: `γ * x` above zero, else `γ * α * (exp(x) - 1)`."
 struct Selu <: Function
     α::Float32
     γ::Float32
@@ -57,6 +59,7 @@ end
 
 (s::Selu)(x) = s.γ * ifelse(x > 0, x, s.α * expm1(x))
 
+"ONNX's HardSigmoid: `α * x + β`, limited to 0 and 1."
 struct HardSigmoid <: Function
     α::Float32
     β::Float32
@@ -64,7 +67,7 @@ end
 
 (h::HardSigmoid)(x) = Clamp(0, 1)(muladd(h.α, x, h.β))
 
-"`x * sigmoid(α * x)`, with the backend's sigmoid."
+"ONNX's Swish: `x * sigmoid(α * x)`, with the backend's sigmoid."
 struct Swish{S} <: Function
     sigmoid::S
     α::Float32
@@ -75,8 +78,9 @@ end
 """
     erf(x)
 
-The error function to within 4e-7 of its value, without branches: a rational function fitted to it by
-weighted least squares for |x| < 4, beyond which it is ±1 in Float32.
+The error function with a relative error of at most 4e-7. Has no branches, so that loops over it are vectorised.
+
+A rational function, fitted by weighted least squares, for |x| < 4; beyond that, erf is ±1 in Float32.
 """
 @inline function erf(x::Float32)
     z = min(x * x, 16.0f0)
@@ -85,10 +89,10 @@ weighted least squares for |x| < 4, beyond which it is ±1 in Float32.
     return ifelse(abs(x) >= 4, copysign(1.0f0, x), x * p / q)
 end
 
-"GELU by the error function, as PyTorch has it by default; Flux's `gelu` is the one by tanh."
+"GELU with the error function, PyTorch's default. Flux's `gelu` is the approximation with tanh."
 @inline gelu_erf(x) = 0.5f0 * x * (1 + erf(x * 0.70710677f0))
 
-"ONNX's Cast to the integer type `T`, held as an Int64 (the worker's only integers)."
+"ONNX's Cast to the integer type `T`. The result is an Int64, the only integer type in this package."
 struct ToInteger{T} <: Function end
 
 (::ToInteger{T})(x::AbstractFloat) where {T} = Int64(unsafe_trunc(Int64, x) % T)

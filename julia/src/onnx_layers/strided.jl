@@ -1,12 +1,17 @@
-# Walks through memory in any number of dimensions. They are compiled once, where Julia's broadcasts,
-# permutations and slices are compiled for each number of dimensions: that is time to the first answer. For
-# the same reason sizes are vectors here, loops see arrays as vectors, and the rest is not specialised.
+# Strided loops over arrays of any number of dimensions: broadcasting, permuting, slicing.
+#
+# Julia compiles its own functions for these anew for each number of dimensions (for permutedims see
+# JuliaLang/julia#42438), which delays the first answer. The loops here are compiled once: sizes and strides are vectors
+# of integers, arrays are passed as vectors, and the functions around the loops are not specialised.
 
 """
-    Walk(sizes, a, b)
+    StridedLoop(sizes, a_strides, b_strides)
 
-Every position of an array of `sizes`, for two arrays that go `a` and `b` elements further in each
-dimension. Dimensions that both go through in one are merged; the first is the run that loops go along.
+A loop over all positions of an array of `sizes`, for two arrays with a stride for each dimension. Strides are numbers of
+elements; 0 broadcasts.
+
+Dimensions of size 1 are dropped, and those that are contiguous in both arrays are merged. A run is the loop along the
+first dimension that remains.
 """
 struct StridedLoop
     sizes::Vector{Int}
@@ -28,12 +33,14 @@ struct StridedLoop
     end
 end
 
-"How many runs there are."
+"The number of runs; `along` is the number of dimensions that a run has."
 run_count(w::StridedLoop, along=1) = prod(w.sizes[along+1:end])
 
 """
-Call `f` for each run: with the number of runs before it, and the offsets (from 0) at which it begins in either
-array. A run goes along the first dimension, or the first `along`. `runs` are the numbers of those wanted, from 0.
+    foreach_run(f, w, along=1, runs=all)
+
+Call `f(run, i, j)` for the runs with the numbers `runs`, from 0. `i` and `j` are the offsets, from 0, at which the run
+begins in the two arrays. A run has the first `along` dimensions.
 """
 function foreach_run(f::F, w::StridedLoop, along=1, runs=0:run_count(w, along)-1) where {F}
     any(iszero, w.sizes) && return nothing
@@ -58,9 +65,10 @@ function foreach_run(f::F, w::StridedLoop, along=1, runs=0:run_count(w, along)-1
     return nothing
 end
 
+"The size of `x` as a vector."
 shape_of(@nospecialize(x)) = Int[size(x, d) for d in 1:ndims(x)]
 
-"How many elements apart neighbours are, in each dimension of an array of `sizes`."
+"The strides of a contiguous array of `sizes`."
 function contiguous_strides(sizes)
     strides, next = Int[], 1
     for n in sizes
@@ -70,13 +78,13 @@ function contiguous_strides(sizes)
     return strides
 end
 
-"The same for an array of `sizes` that is broadcast to `wanted`: it stays where it has but one element."
+"The strides of a contiguous array of `sizes` that is broadcast to `wanted`: 0 in the dimensions of size 1."
 function broadcast_strides(sizes::Vector{Int}, wanted::Vector{Int})
     strides = contiguous_strides(sizes)
     return Int[d <= length(sizes) && sizes[d] != 1 ? strides[d] : 0 for d in eachindex(wanted)]
 end
 
-"The sizes that arrays of sizes `a` and `b` are broadcast to."
+"The size that arrays of sizes `a` and `b` are broadcast to. Throws `DimensionMismatch` if they cannot be."
 function broadcast_sizes(a::Vector{Int}, b::Vector{Int})
     return Int[broadcast_length(get(a, d, 1), get(b, d, 1), a, b) for d in 1:max(length(a), length(b))]
 end
@@ -87,7 +95,10 @@ function broadcast_length(p, q, a, b)
 end
 
 """
-A new array of `sizes`: the elements of `x` from `offset` (from 0) on, `steps` apart in each dimension.
+    copy_strided(x, sizes, strides, offset=0)
+
+A new array of `sizes`, whose element at an index is the element of `x` at that index's distance, by `strides`, from
+`offset` (from 0).
 """
 function copy_strided(@nospecialize(x::Array), sizes::Vector{Int}, strides::Vector{Int}, offset::Int=0)
     y = Array{eltype(x)}(undef, Tuple(sizes))
@@ -95,6 +106,7 @@ function copy_strided(@nospecialize(x::Array), sizes::Vector{Int}, strides::Vect
     return y
 end
 
+"Copy `x`, from `offset` on and with the loop's first strides, to the contiguous `y`."
 function copy_strided!(y, x, w, offset)
     length(w.sizes) >= 2 && w.a_strides[2] == 1 && return copy_tiled!(y, x, w, offset)
     n, stride = w.sizes[1], w.a_strides[1]
@@ -112,7 +124,12 @@ end
 
 const TILE_SIZE = 16
 
-"`pick!` where neighbours in `x` come to lie apart: tile by tile, so that what the cache has of either is used."
+"""
+    copy_tiled!(y, x, w, offset)
+
+[`copy_strided!`](@ref) for a transposition. It goes tile by tile, so that each cache line is used completely while it is
+in the cache.
+"""
 function copy_tiled!(y, x, w, offset)
     m, n, x_step, y_step = w.sizes[1], w.sizes[2], w.a_strides[1], w.b_strides[2]
     foreach_run(w, 2) do _, i, j
@@ -127,7 +144,7 @@ function copy_tiled!(y, x, w, offset)
     return nothing
 end
 
-"`x` repeated along dimensions of size 1 up to `sizes`."
+"`x` broadcast to `sizes`. Returns `x` itself if it has them."
 function broadcast_to(@nospecialize(x), sizes::Vector{Int})
     return shape_of(x) == sizes ? x : copy_strided(x, sizes, broadcast_strides(shape_of(x), sizes))
 end

@@ -1,4 +1,4 @@
-# Convolution.
+# Convolution and transposed convolution.
 
 operator("Conv"; fuses=true) do op
     weight, n = constant(op, 2), kernel_dimensions(op)
@@ -7,7 +7,7 @@ operator("Conv"; fuses=true) do op
               window_options(op)..., dilation=spatial(op, "dilations"), groups=int(op, "group"))
 end
 
-"The number of spatial dimensions of the weight, which all the options have to fit."
+"The number of spatial dimensions of the weight. Throws [`OperatorError`](@ref) if the options are for another number."
 function kernel_dimensions(op)
     n = ndims(constant(op, 2)) - 2
     n >= 1 || refuse(op, "the weight has $(n + 2) dimensions")
@@ -17,9 +17,10 @@ function kernel_dimensions(op)
 end
 
 """
-The weight with its kernels turned about in all their `n` spatial dimensions: ONNX's Conv is a
-cross-correlation, Flux's a convolution. These dimensions come first, so a kernel is one stretch of
-memory, and turning it about is reversing that.
+    flipped(weight, n)
+
+A copy of the weight with its kernels reversed in all `n` spatial dimensions: ONNX's Conv is a cross-correlation, and
+Flux's a convolution. The spatial dimensions come first, so reversing a kernel is reversing a contiguous part.
 """
 function flipped(weight, n)
     flipped_weight = copy(weight)
@@ -36,7 +37,7 @@ operator("ConvTranspose"; fuses=true) do op
     stride, groups = spatial(op, "strides"), int(op, "group")
     output_padding = Tuple(reverse(ints(op, "output_padding")))
     length(output_padding) == n && all(>=(0), output_padding) || refuse(op, "the attribute 'output_padding' has the values $output_padding")
-    # What is added at the end undoes what is cut off there, before it makes the output longer.
+    # Output padding first replaces cropping at the end; only what is left of it extends the output.
     pad = Tuple(isodd(i) ? p : max(0, p - output_padding[i÷2]) for (i, p) in enumerate(pads(op)))
     outpad = Tuple(max(0, output_padding[i] - pads(op)[2i]) for i in 1:n)
     within = min.(outpad, stride .- 1)

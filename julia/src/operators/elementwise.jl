@@ -1,8 +1,8 @@
-# Activations and arithmetic. Semantics: the ONNX operator reference.
+# Activations and arithmetic. Semantics are those of ONNX's operator reference.
 
 const O = OnnxLayers
 
-# Statements instead of loops over tables: Julia compiles a loop, which takes longer than it runs.
+# One statement an operator: a loop over a table takes longer to compile than it runs.
 from_backend(f::Symbol, name) = pointwise(op -> getfield(op.L, f), name)
 from_backend(:relu, "Relu")
 from_backend(:sigmoid, "Sigmoid")
@@ -63,7 +63,7 @@ function clamp_of(op)
     return Clamp(low === nothing ? -Inf32 : first(low), high === nothing ? Inf32 : first(high))
 end
 
-"`clip` is for bounds that are computed, or integers."
+"The builder of Clip: an activation if the bounds are Float32 constants, and else a call of `clip`."
 function clip_of(op)
     return all(i -> i === nothing || i isa Array{Float32}, op.inputs[2:end]) ? Elementwise(clamp_of(op)) : bind_constants(op, clip)
 end
@@ -104,13 +104,13 @@ variadic(max, false, "Max")
 variadic(+, false, "Sum")
 variadic(+, true, "Mean")
 
-"Operators that hand on what they get, at inference; they leave no layer behind."
+"Operators that return their input at inference. No layer is built for them."
 const PASS_THROUGH = ("Identity", "Dropout")
 
-# Only where its mask is read.
+# Dropout is built only if its second output, the mask, is read.
 operator(op -> (x -> (x, Elementwise(isequal)(x, x))), "Dropout"; any_output=true)
 
-"By the numbers of ONNX's TensorProto.DataType."
+"Element types by their number in ONNX's TensorProto.DataType, from 1; all floats are Float32, and `nothing` marks a type that is not supported."
 const TYPES = Any[Float32, UInt8, Int8, UInt16, Int16, Int32, Int64, nothing, Bool, Float32, Float32, UInt32, UInt64]
 
 operator("Cast") do op
@@ -119,8 +119,9 @@ operator("Cast") do op
     Elementwise(T === Float32 ? Float32 : T === Bool ? O.as_bool : ToInteger{T}())
 end
 
+"`along` on the node's axis. Before opset 13 it ran over all dimensions from the axis on, which the compiler marks with `coerce`."
 function normalising(along, op)
-    # What is cut before the axis has it as its last axis.
+    # A matrix that is cut before the axis has the axis in its last dimension, ONNX's axis -1.
     int(op, "coerce", 0) == 0 ? AlongAxis(along, int(op, "axis")) : Coerced2D(AlongAxis(along, -1), int(op, "axis"))
 end
 

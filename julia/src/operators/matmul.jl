@@ -1,4 +1,4 @@
-# Products of matrices: a constant second input makes a Dense.
+# Matrix products. A constant second input makes the layer a Dense.
 
 operator("Gemm"; any_input=true, fuses=true) do op
     α, β = float(op, "alpha"), float(op, "beta")
@@ -14,12 +14,12 @@ operator("Gemm"; any_input=true, fuses=true) do op
     bind_constants(op, Gemm(α, β, transpose_a, transpose_b, activation(op)))
 end
 
-"The second input as Flux's (out, in)."
+"The second input as Flux's (out, in). `transposes` is whether ONNX has it as (out, in), and Julia as (in, out)."
 function matrix_of(op, transposes)
     weight = constant(op, 2)
     weight isa Matrix{Float32} || refuse(op, "the weight has $(ndims(weight)) dimensions")
     transposes || return weight
-    # permutedims takes longer to compile than all of this takes.
+    # By a loop: permutedims takes longer to compile (JuliaLang/julia#42438) than this takes in all.
     transposed = Matrix{Float32}(undef, size(weight, 2), size(weight, 1))
     for i in 1:size(weight, 1), j in 1:size(weight, 2)
         transposed[j, i] = weight[i, j]
@@ -27,7 +27,7 @@ function matrix_of(op, transposes)
     return transposed
 end
 
-"`α * x`, or `x` itself."
+"`α * x`, or `x` itself if `α` is 1."
 scaled(α, x) = α == 1 ? x : rmul!(copy(x), α)
 
 operator("MatMul"; any_input=true, fuses=true) do op

@@ -25,11 +25,12 @@ operator("GroupNormalization"; fuses=true) do op
     γ, β = scale_and_bias(op)
     groups = int(op, "num_groups")
     channels = int(op, "channels", length(γ))
-    # Before opset 21, scale and bias belonged to groups.
+    # Before opset 21, scale and bias had one number for each group.
     γ, β = (length(v) == channels ? v : repeat(v; inner=channels ÷ groups) for v in (γ, β))
     op.L.GroupNorm(channels, groups, activation(op); initβ=_ -> β, initγ=_ -> γ, eps=float(op, "epsilon"))
 end
 
+"The second and third input. Throws [`OperatorError`](@ref) unless they are vectors of one length."
 function scale_and_bias(op)
     γ, β = constant(op, 2), constant(op, 3)
     ndims(γ) == 1 && size(β) == size(γ) || refuse(op, "scale and bias are not vectors of one length")

@@ -1,4 +1,4 @@
-# Pooling: Flux's own layers where the options are theirs.
+# Pooling: Flux's layers if they have the node's options, and layers of OnnxLayers otherwise.
 
 operator("MaxPool"; any_output=true) do op
     op.outputs > 1 && return MaxPoolWithIndices(general_pool(op, op.L.maxpool), int(op, "storage_order") == 1)
@@ -14,7 +14,7 @@ end
 
 operator(op -> LpPool(general_pool(op, op.L.meanpool), int(op, "p")), "LpPool")
 
-"Whether Flux's layers have all that the node asks for; refuses options that do not fit each other."
+"Whether Flux's layer has all options of the node. Throws [`OperatorError`](@ref) if the options do not fit each other."
 function flux_layer_suffices(op)
     n = length(spatial(op, "kernel_shape"))
     length(spatial(op, "strides")) == length(pads(op)) ÷ 2 == length(spatial(op, "dilations")) == n ||
@@ -22,6 +22,7 @@ function flux_layer_suffices(op)
     return int(op, "ceil_mode") == 0 && all(isone, spatial(op, "dilations"))
 end
 
+"A [`Pool`](@ref) that calls the backend's `pool` with the node's options."
 function general_pool(op, pool)
     flux_layer_suffices(op)
     options = window_options(op)

@@ -1,4 +1,4 @@
-# Resizing, padding, and blocks of pixels as channels.
+# Resizing, padding, and moving blocks of pixels to channels and back.
 
 operator("Resize"; any_input=true) do op
     resize = Resize(text(op, "mode"), text(op, "coordinate_transformation_mode"), text(op, "nearest_mode"),

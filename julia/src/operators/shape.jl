@@ -1,4 +1,4 @@
-# Operators that move elements about. Shapes, axes and positions may be computed too.
+# Operators that reorder, select and reshape. Shapes, axes and indices may be computed.
 
 operator(op -> Flatten(int(op, "axis")), "Flatten")
 

@@ -1,12 +1,17 @@
-# Arrays that are used again. New memory costs more than most layers: the system maps its pages one by one, and none of it is in the cache.
+# The buffer pool: arrays of earlier results that are used again. A new array costs more than most layers, because the
+# operating system maps its memory page by page and none of it is in the cache. Not safe for concurrent use.
 
-"Arrays whose numbers nobody needs any more, too few to need an index; and the size of the input that they were made for."
+# The free arrays, and the size of the model input that they were allocated for. They are too few to need an index.
 const POOL = Vector{Float32}[]
 const POOL_INPUT_SIZE = Ref{Tuple}(())
 
-"An array of such a size with any numbers in it: a spare one, if there is one."
+"""
+    acquire(sizes) -> Array{Float32}
+
+Return an array with undefined contents: a free array of as many elements if the pool has one, or a new one.
+"""
 function acquire(sizes::NTuple{N,Int}) where {N}
-    numbers = 1  # prod is called with boxed numbers by a package on Julia 1.5
+    numbers = 1  # not prod: called from a precompiled package, it boxes its numbers on Julia 1.5 (JuliaLang/julia#35972)
     for size in sizes
         numbers *= size
     end
@@ -19,15 +24,20 @@ function acquire(sizes::NTuple{N,Int}) where {N}
     return Array{Float32,N}(undef, sizes)
 end
 
-"Make `x`, which [`blank`](@ref) gave, a spare array. Nothing may read it any more."
+"""
+    release!(x)
+
+Put an array from [`acquire`](@ref) back into the pool. The caller guarantees that nothing reads it any more. Anything but
+an `Array{Float32}` is ignored: there are few of these, and they are small.
+"""
 function release!(x::Array{Float32})
     push!(POOL, vec(x))
     return nothing
 end
 
-release!(x) = nothing  # Only Float32 is kept: the few other arrays are small.
+release!(x) = nothing
 
-"Forget the spare arrays, unless they were made for an input of this size: others would lie there for nothing."
+"Empty the pool unless it was filled for an input of size `sizes`: arrays of other sizes would never be used again."
 function reset_pool_for!(sizes)
     POOL_INPUT_SIZE[] == sizes || empty!(POOL)
     POOL_INPUT_SIZE[] = sizes
@@ -35,8 +45,8 @@ function reset_pool_for!(sizes)
 end
 
 """
-    makes_new(layer)
+    allocates_output(layer) -> Bool
 
-Whether all that the layer returns is one array that [`blank`](@ref) gave it, and that it keeps nothing of its inputs.
+Whether the layer's output is one array from [`acquire`](@ref), and shares memory with none of the inputs.
 """
 allocates_output(layer) = false

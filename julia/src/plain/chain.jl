@@ -3,7 +3,7 @@
 """
     Chain(layers::Vector)
 
-Calls the layers one after the other; `chain[i]` is one of them.
+Call the layers one after the other. `chain[i]` is the `i`th layer.
 """
 struct Chain
     layers::Vector{Any}

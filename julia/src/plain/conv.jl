@@ -1,14 +1,14 @@
 """
     Conv(weight, bias, σ = identity; stride = 1, pad = 0, dilation = 1, groups = 1)
 
-Convolution as Flux's `Conv` (Flux's src/layers/conv.jl): `weight` is (kw, kh, in ÷ groups, out), with
-one to three spatial dimensions; `bias` is a vector of length `out`, or `false`. The kernel is flipped, as
-NNlib's `conv` does and a cross-correlation (ONNX, PyTorch) does not.
+Convolution, as Flux's `Conv` (its src/layers/conv.jl): (W, H, in, N) to (W', H', out, N), for one to three spatial
+dimensions.
 
-(W, H, in, N) becomes (W', H', out, N).
+`weight` is (kw, kh, in ÷ groups, out); `bias` is a vector of length `out`, or `false`. Throws `DimensionMismatch` if
+sizes do not fit. The kernel is flipped, as in NNlib's `conv`; in ONNX and PyTorch it is not.
 """
 struct Conv
-    σ::Any  # untyped, so that Julia compiles the layer once for all activations
+    σ::Any  # not a type parameter, so that Julia compiles the layer once for all activations
     weight::Array{Float32,5}
     bias::Union{Vector{Float32},Bool}
     window::Window
@@ -50,8 +50,8 @@ end
 allocates_output(::Conv) = true
 
 """
-A part of a convolution's output that one task computes: of `image` the `rows` (through all slices) of the
-`channels`, which are of one `group`; all count from 0.
+A tile: the part of a convolution's output that one task computes at a time. It covers the `channels` of one `group` in
+the `rows` of one `image`, all counted from 0. Rows are counted through all slices of a volume.
 """
 struct OutputTile
     image::Int
@@ -60,13 +60,17 @@ struct OutputTile
     channels::UnitRange{Int}
 end
 
-"How many numbers a piece reads and makes: few enough for a cache, and many enough for what OpenBLAS prepares a product with."
+"How many elements a tile reads and writes: few enough for the cache, and enough to repay what OpenBLAS copies for each product."
 const TILE_ELEMENTS = 1 << 20
 
 """
-The output in pieces: rows of pixels whose columns stay in the cache between their making and their use, and enough
-of them for all `parts` to have the same. OpenBLAS copies all the weights for each band of rows, and all the columns for
-each share of the channels: where there are fewer pixels than channels, the channels are divided.
+    tile_output(y, weight, groups, threads) -> Vector{OutputTile}
+
+Divide the output `y` into tiles: bands of rows that fit into the cache between im2col and the product, and enough of them
+to give all threads equal work.
+
+OpenBLAS copies all the weights for each band of rows, and all the columns for each share of the channels. So if an image
+has fewer pixels than channels, its channels are divided and not its rows.
 """
 function tile_output(y, weight, groups, threads)
     width, rows, share = size(y, 1), size(y, 2) * size(y, 3), size(weight, 5) ÷ groups
@@ -76,17 +80,17 @@ function tile_output(y, weight, groups, threads)
     if products % threads != 0
         rows * width < share ? (shares = min(share, threads)) : (bands = min(rows, cld(bands, threads) * threads))
     end
-    tiles = OutputTile[]  # by a loop, which Julia compiles in a third of the time that a comprehension takes
+    tiles = OutputTile[]  # by a loop, which takes Julia a third of a comprehension's time to compile
     for n in 0:size(y, 5)-1, g in 0:groups-1, i in 1:bands, j in 1:shares
         push!(tiles, OutputTile(n, g, chunk_range(rows, bands, i), chunk_range(share, shares, j) .+ g * share))
     end
     return tiles
 end
 
-"How many numbers of the input an output number is made of."
+"The length of the sum behind one output number: kernel size times channels of a group."
 inner_length(weight) = length(weight) ÷ max(1, size(weight, 5))
 
-"The piece's pixels of `y` become the bias, or zeros: what its product is added to."
+"Fill the tile with the bias, or with zeros. The product is added to it."
 function fill_bias!(y, bias, tile)
     pixels = prod(spatial_size(y))
     for channel in tile.channels
@@ -96,7 +100,7 @@ function fill_bias!(y, bias, tile)
     return nothing
 end
 
-"`y = σ(y)` where the piece lies: in one run, if it has whole planes."
+"Apply `σ` to the tile in place. A tile of whole planes is contiguous."
 function activate!(y, σ, tile::OutputTile)
     pixels, width = prod(spatial_size(y)), size(y, 1)
     first, channels = pixels * (size(y, 4) * tile.image + tile.channels[1]), length(tile.channels)
@@ -111,8 +115,10 @@ function activate!(y, σ, tile::OutputTile)
 end
 
 """
-A piece as a product of matrices, (pixels, taps * in) times (taps * in, out), added to `y`. A kernel of 1 without stride
-or padding needs no copy of the pixels.
+    tile_product!(y, x, weight, w, tile, task)
+
+Add the tile's convolution to `y`: a product of the (pixels, taps * in) matrix of im2col and the (taps * in, out) weights.
+A kernel of size 1 without stride and padding needs no im2col, as the matrix is `x` itself. `task` selects the workspace.
 """
 function tile_product!(y, x, weight, w::Window, tile, task)
     y_size, x_size = spatial_size(y), spatial_size(x)
@@ -139,22 +145,28 @@ function tile_product!(y, x, weight, w::Window, tile, task)
     return nothing
 end
 
-"The numbers of a matrix of one row or column. OpenBLAS multiplies a vector as it does a matrix, unless it is told."
+"""
+The elements of a matrix with one row or column, as a vector in the same memory.
+
+For gemv: OpenBLAS before 0.3.28 ran a gemm with a vector as a full matrix product (OpenMathLib/OpenBLAS#4708).
+"""
 vector_view(x) = unsafe_wrap(Array, pointer(x), length(x))
 
-"An m by n matrix in the memory of `x`, from `offset` (from 0) on; the caller preserves `x`."
+"An (m, n) matrix in the memory of `x` from `offset`, from 0, on. The caller keeps `x` alive."
 matrix_view(x::Array{Float32}, offset, m, n) = unsafe_wrap(Array, pointer(x, offset + 1), (m, n))
 
 """
-The columns that each tap of each of `channels` channels from `x_offset` on sees at the output `rows`, in `buffer`:
-(W' * rows) by (kw, kh, kd, in).
+    im2col!(buffer, x, x_offset, x_size, y_size, channels, rows, w)
+
+Store the (W' * rows, kw * kh * kd * in) matrix of the input numbers that each tap of the kernel sees at each pixel of the
+output `rows`. It has the `channels` input channels that begin at `x_offset`. Padding is stored as zeros.
 """
 function im2col!(buffer, x, x_offset, x_size, y_size, channels, rows, w::Window)
     kw, kh, kd = w.kernel
     stride, width, to = w.stride[1], y_size[1], 0
     for channel in 0:channels-1
         plane = x_offset + prod(x_size) * channel
-        for slice in kd-1:-1:0, row in kh-1:-1:0, column in kw-1:-1:0  # downwards: this is the flip of the kernel
+        for slice in kd-1:-1:0, row in kh-1:-1:0, column in kw-1:-1:0  # downwards, which flips the kernel
             shift = column * w.dilation[1] - w.pad[1]
             seen = valid_outputs(shift, stride, x_size[1], width)
             for r in rows
@@ -174,7 +186,7 @@ function im2col!(buffer, x, x_offset, x_size, y_size, channels, rows, w::Window)
     return nothing
 end
 
-"Which row of the input (from 0, through all slices) a tap in `row` and `slice` of the kernel sees at output row `r`; -1 on the padding."
+"The input row, counted from 0 through all slices, under the kernel's `row` and `slice` at output row `r`; -1 on the padding."
 @inline function input_row(r, (row, slice), x_size, y_size, w)
     z, y = y_size[3] == 1 ? (0, r) : divrem(r, y_size[2])
     i = y * w.stride[2] + row * w.dilation[2] - w.pad[3]
@@ -182,9 +194,10 @@ end
     return 0 <= i < x_size[2] && 0 <= k < x_size[3] ? k * x_size[2] + i : -1
 end
 
-"`copyto!` of arrays, which a package compiled ahead calls with every number in a box (Julia 1.5)."
+"`copyto!` for arrays. Called from a precompiled package, `copyto!` boxes its numbers on Julia 1.5 (JuliaLang/julia#35972)."
 @inline copy_elements!(y, to, x, from, n) = GC.@preserve y x unsafe_copyto!(pointer(y, to), pointer(x, from), n)
 
+"`y[to+i] = x[from+i*stride]` for `i` in `columns`."
 @inline function copy_row_strided!(y, to, x, from, stride, columns)
     if stride == 1
         copy_elements!(y, to + columns[1], x, from + columns[1], length(columns))
@@ -196,6 +209,7 @@ end
     return nothing
 end
 
+"Store `value` in the `n` elements of `y` after `offset`."
 @inline function fill_range!(y, offset, n, value=0.0f0)
     @inbounds @simd for i in offset+1:offset+n
         y[i] = value
@@ -208,6 +222,7 @@ function Base.show(io::IO, c::Conv)
     print(io, ")")
 end
 
+"Print the options of a convolution that differ from the defaults."
 function show_options(io, c)
     w = c.window
     pad, stride, dilation = w.pad[1:2w.spatial], w.stride[1:w.spatial], w.dilation[1:w.spatial]

@@ -1,11 +1,12 @@
 """
     ConvTranspose(weight, bias, σ = identity; stride = 1, pad = 0, outpad = 0, dilation = 1, groups = 1)
 
-Transposed convolution as Flux's `ConvTranspose` (Flux's src/layers/conv.jl), the gradient of [`Conv`](@ref)
-with respect to its input: `weight` is (kw, kh, out ÷ groups, in), with one to three spatial dimensions;
-`bias` is a vector of length `out`, or `false`. `pad` crops the result, `outpad` lengthens it at its end.
+Transposed convolution, as Flux's `ConvTranspose` (its src/layers/conv.jl): (W, H, in, N) to (W', H', out, N), for one to
+three spatial dimensions, with W' = (W - 1) * stride + dilation * (kw - 1) + 1 - pads + outpad.
 
-(W, H, in, N) becomes (W', H', out, N), with W' = (W - 1) * stride + dilation * (kw - 1) + 1 - pads + outpad.
+It is the gradient of [`Conv`](@ref) with respect to its input. `weight` is (kw, kh, out ÷ groups, in); `bias` is a vector
+of length `out`, or `false`. `pad` crops the output, and `outpad` extends it at its end. Throws `DimensionMismatch` if
+sizes do not fit.
 """
 struct ConvTranspose
     σ::Any
@@ -43,6 +44,7 @@ function (c::ConvTranspose)(input::Array{Float32})
     return restore_rank(y, input)
 end
 
+"The spatial size of the output for an input of spatial size `volume`."
 function transposed_size(c, volume)
     w = c.window
     y_size = ntuple(Val(3)) do i
@@ -53,8 +55,10 @@ function transposed_size(c, volume)
 end
 
 """
-Add group `g` of image `n`: the product of (W * H, in) and (in, taps * out) is what each pixel gives to
-each tap of its window, which is then added up where the windows overlap.
+    scatter_group!(y, x, c, n, g)
+
+Add group `g`, from 0, of image `n`, from 1, to `y`. The product of the (W * H, in) input and the (in, taps * out) weights
+is what each input pixel adds to each tap of its window. Windows overlap, so these are summed into `y`.
 """
 function scatter_group!(y, x, c::ConvTranspose, n, g)
     kw, kh, kd = c.window.kernel
@@ -69,7 +73,7 @@ function scatter_group!(y, x, c::ConvTranspose, n, g)
     offset = 0
     for o in 0:share-1
         y_offset = prod(y_size) * (size(y, 4) * (n - 1) + g * share + o)
-        for slice in kd-1:-1:0, row in kh-1:-1:0, column in kw-1:-1:0  # downwards: this is the flip of the kernel
+        for slice in kd-1:-1:0, row in kh-1:-1:0, column in kw-1:-1:0  # downwards, which flips the kernel
             scatter_tap!(y, y_offset, y_size, contributions, offset, x_size, c.window, (column, row, slice))
             offset += pixels
         end

@@ -3,8 +3,9 @@
 """
     Dense(W, bias, σ = identity)
 
-`σ.(W * x .+ bias)` with `W` of (out, in) and a bias of length `out`, or `false`: (in, ...) becomes
-(out, ...), all further dimensions being batches.
+`σ.(W * x .+ bias)`: (in, ...) to (out, ...), where all dimensions but the first are batches.
+
+`W` is (out, in); `bias` is a vector of length `out`, or `false`. Throws `DimensionMismatch` if sizes do not fit.
 """
 struct Dense
     weight::Matrix{Float32}
@@ -53,8 +54,8 @@ end
 """
     batched_mul(A, B)
 
-`A[:, :, k] * B[:, :, k]` for each `k`; the third dimension of one of them may be 1: that matrix is then used
-for all.
+`A[:, :, k] * B[:, :, k]` for each `k`. If the third dimension of `A` or `B` is 1, that matrix is used for all `k`. Throws
+`DimensionMismatch` if sizes do not fit.
 """
 function batched_mul(A::Array{Float32,3}, B::Array{Float32,3})
     m, inner, a_count = size(A)

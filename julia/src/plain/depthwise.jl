@@ -1,12 +1,20 @@
-# Convolution with one kernel a channel: too little work for a product of matrices, so the taps are added up.
+# Depthwise convolution, with one kernel for each output channel. There is too little work for a matrix product, so the
+# taps are summed by loops.
 
 """
-How a plane lies in a part's buffer with its padding, so that no tap is a special case: with strides, as a plane of `size`
-for each phase, so that what neighbouring outputs see lies side by side. Of each phase along the rows there are `numbers`.
+    PhaseLayout(x_size, y_size, w)
 
-The buffer has the phases, then from `sums` on the output in a `run`: all its rows at once, with numbers between them that
-nobody wants, as rows of small planes are short. With a stride along the rows there follows a `stage`, for whole rows
-before they are dealt out. `rows` tells where each row of the input goes, `starts` where what each tap sees begins.
+How a task's workspace holds one padded input plane, so that the loop over a tap reads contiguous numbers.
+
+A convolution with strides splits the plane into phases (a polyphase decomposition): each phase has every `stride`th
+position of each dimension. Without strides there is one phase, the plane itself.
+
+- `stride`: the stride along the rows; `phase_size`: the size of a phase in three dimensions.
+- `phase_length`: the number of elements of all phases with the same position along the rows.
+- `sums_length`, `sums_offset`: where the output is summed. It has the phase's row length, so that all rows are summed by
+  one loop: rows of small planes are short. The numbers between the rows are not used.
+- `staging_offset`: where whole input rows are stored before they are split into phases; 0 with a stride of 1.
+- `row_starts`: the offset that each input row is copied to. `tap_starts`: the offset that each tap begins to read at.
 """
 struct PhaseLayout
     stride::Int
@@ -19,9 +27,10 @@ struct PhaseLayout
     tap_starts::Vector{Int}
 end
 
-"A processor with vectors takes so many numbers at once: a loop over a multiple of it leaves none to be taken one by one."
+"Loop lengths are multiples of this, so that the processor's vector instructions leave no rest."
 const VECTOR_MULTIPLE = 64
 
+"`n`, rounded up to a multiple of `VECTOR_MULTIPLE`."
 round_up(n) = cld(n, VECTOR_MULTIPLE) * VECTOR_MULTIPLE
 
 function PhaseLayout(x_size, y_size, w::Window)
@@ -41,19 +50,20 @@ function PhaseLayout(x_size, y_size, w::Window)
     return PhaseLayout(w.stride[1], size, numbers, run, sums, stage, rows, starts)
 end
 
-"Where a position of the padded plane lies in the planes of the phases."
+"The index, from 0, at which the phases hold a `position`, from 0, of the padded plane."
 phase_index(position, stride, size) =
     prod(size) * linear_index(reverse(position .% stride), reverse(stride)) + linear_index(position .÷ stride, size)
 
-"Where (column, row, slice) lies in a volume, all from 0."
+"The linear index of (column, row, slice) in a volume of size `volume`, all counted from 0."
 linear_index((column, row, slice), volume) = (slice * volume[2] + row) * volume[1] + column
 
-"How many taps are added up in one pass: all of a small kernel, or a row of it."
+"How many taps are summed in one pass over the plane: all of a small kernel, or one row of a large one."
 taps_per_pass(w::Window) = prod(w.kernel) <= 25 ? prod(w.kernel) : w.kernel[1]
 
-"How many numbers of an output are made before their activation: small planes make short runs, and these stay in the cache."
+"How many output numbers are computed before the activation is applied: several small planes, which are then still in the cache."
 const ACTIVATION_BLOCK = 1 << 15
 
+"The convolution `c` of `x`, with bias and activation, to `y`. Arrays have five dimensions."
 function depthwise!(y, x, c::Conv)
     phases, pass = PhaseLayout(spatial_size(x), spatial_size(y), c.window), Val(taps_per_pass(c.window))
     planes, pixels = size(y, 4) * size(y, 5), prod(spatial_size(y))
@@ -71,6 +81,7 @@ function depthwise!(y, x, c::Conv)
     return nothing
 end
 
+"The convolution of the planes `planes`, counted from 0, with bias but without activation. A pass sums `P` taps."
 function sum_planes!(y, x, c, planes, buffer, phases, pass_size::Val{P}) where {P}
     taps, share = length(phases.tap_starts), size(y, 4) ÷ c.groups
     for plane in planes
@@ -80,7 +91,7 @@ function sum_planes!(y, x, c, planes, buffer, phases, pass_size::Val{P}) where {
         fill_range!(buffer, phases.sums_offset, phases.sums_length, c.bias === false ? 0.0f0 : c.bias[o+1])
         for pass in 0:P:taps-1
             starts = load_strided(phases.tap_starts, pass + 1, 1, pass_size)
-            # Backwards: this is the flip of the kernel.
+            # Backwards, which flips the kernel.
             add_taps!(buffer, phases, starts, load_strided(c.weight, (o + 1) * taps - pass, -1, pass_size))
         end
         copy_sums!(y, plane, buffer, phases)
@@ -88,7 +99,7 @@ function sum_planes!(y, x, c, planes, buffer, phases, pass_size::Val{P}) where {
     return nothing
 end
 
-"The numbers of `x` at `place` and on, `step` apart, as a tuple of `P`."
+"The `P` numbers of `x` that begin at `place` and are `step` apart, as a tuple."
 @generated function load_strided(x, place, step, ::Val{P}) where {P}
     numbers = Expr(:tuple)
     for i in 0:P-1
@@ -97,6 +108,7 @@ end
     return numbers
 end
 
+"Copy the rows of input plane `plane`, from 0, to their places in the workspace."
 function copy_rows!(buffer, rows, x, plane)
     from = plane * element_count(spatial_size(x)) + 1
     for row in rows
@@ -106,7 +118,7 @@ function copy_rows!(buffer, rows, x, plane)
     return nothing
 end
 
-"Deal the numbers of the stage out to the phases along the rows."
+"Split the staged rows into the phases along the rows."
 function deinterleave!(buffer, phases)
     stride, n, stage = phases.stride, phases.phase_length, phases.staging_offset
     if stride == 2
@@ -122,6 +134,7 @@ function deinterleave!(buffer, phases)
     return nothing
 end
 
+"Add the products of the `taps` and the numbers under them to the sums."
 function add_taps!(buffer, phases, starts, taps)
     sums = phases.sums_offset
     @inbounds @simd ivdep for i in 1:phases.sums_length
@@ -134,7 +147,7 @@ end
 @inline add_tap_products(sum, x, i, starts::Tuple, taps::Tuple) =
     @inbounds add_tap_products(muladd(taps[1], x[starts[1]+i], sum), x, i, Base.tail(starts), Base.tail(taps))
 
-"The sums that are wanted, to a plane of `y`."
+"Copy the sums to plane `plane`, from 0, of `y`, without the unused numbers between rows."
 function copy_sums!(y, plane, buffer, phases)
     to = plane * element_count(spatial_size(y)) + 1
     for slice in 0:size(y, 3)-1, row in 0:size(y, 2)-1

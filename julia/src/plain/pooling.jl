@@ -1,25 +1,26 @@
-# Pooling (Flux's src/layers/conv.jl, NNlib's src/pooling.jl): padding counts as nothing in a
-# maximum and as zeros in a mean, whose divisor is always the window's size.
+# Pooling (Flux's src/layers/conv.jl and NNlib's src/pooling.jl). Padding is ignored by a maximum, and counts as zeros in a
+# mean, whose divisor is the window's size.
 
 """
     PoolDims(x, kernel; stride = kernel, padding = 0, dilation = 1)
 
-NNlib's description of a pooling of `x`: what [`maxpool`](@ref) and [`meanpool`](@ref) take. Flux's layers
-have no dilation, NNlib's pooling has.
+The window of a pooling of `x`, as [`maxpool`](@ref) and [`meanpool`](@ref) take it. Unlike Flux's layers, NNlib's
+pooling functions support dilation.
 """
 PoolDims(x, kernel; stride=kernel, padding=0, dilation=1) =
     window(kernel; stride=stride, pad=padding, dilation=dilation)
 
-"(W, H, C, N) to (W', H', C, N): the largest of each window."
+"The largest number in each window: (W, H, C, N) to (W', H', C, N)."
 maxpool(x, w::Window) = pool((a, b) -> ifelse(b > a, b, a), -Inf32, x, w)
 
-"(W, H, C, N) to (W', H', C, N): the mean of each window."
+"The mean of each window: (W, H, C, N) to (W', H', C, N)."
 function meanpool(x, w::Window)
     y = pool(+, 0.0f0, x, w)
     y ./= prod(w.kernel)
     return y
 end
 
+"Reduce each window of `input` with `f`, beginning with `start`."
 function pool(f::F, start, input, w::Window) where {F}
     x = as_volumes(input, w)
     x_size = spatial_size(x)
@@ -41,7 +42,7 @@ end
 """
     MaxPool(window::NTuple; pad = 0, stride = window)
 
-The largest value of each window; `pad` as in [`Conv`](@ref).
+The largest number in each window. `pad` is as in [`Conv`](@ref).
 """
 struct MaxPool
     window::Window
@@ -53,7 +54,7 @@ MaxPool(k::Tuple; pad=0, stride=k) = MaxPool(window(k; stride=stride, pad=pad, d
 """
     MeanPool(window::NTuple; pad = 0, stride = window)
 
-The mean of each window, padding counted as zeros.
+The mean of each window, with padding counted as zeros.
 """
 struct MeanPool
     window::Window
@@ -71,7 +72,7 @@ function Base.show(io::IO, m::Union{MaxPool,MeanPool})
     print(io, ")")
 end
 
-"The largest value of each plane: (W, H, C, N) to (1, 1, C, N)."
+"The largest number of each plane: (W, H, C, N) to (1, 1, C, N)."
 struct GlobalMaxPool end
 
 "The mean of each plane: (W, H, C, N) to (1, 1, C, N)."
@@ -80,6 +81,7 @@ struct GlobalMeanPool end
 (::GlobalMaxPool)(x) = global_pool((a, b) -> ifelse(b > a, b, a), -Inf32, x, 1)
 (::GlobalMeanPool)(x) = global_pool(+, 0.0f0, x, prod(size(x)[1:end-2]))
 
+"Reduce each plane of `x` with `f`, beginning with `start`, and divide the result."
 function global_pool(f::F, start, x::Array{Float32,N}, divisor) where {F,N}
     pixels = prod(size(x)[1:N-2])
     y = acquire(ntuple(i -> i <= N - 2 ? 1 : size(x, i), Val(N)))

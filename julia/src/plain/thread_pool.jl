@@ -1,9 +1,13 @@
-# Work divided among Julia's threads: unlike those of OpenBLAS they share all of a layer's work, not the products alone.
+# The thread pool: it runs chunks of a layer's work on all of Julia's threads. OpenBLAS's own threads would share only the
+# matrix products, and not im2col, bias and activation.
 
-"Leave the products of matrices, too, to Julia's threads, where there are several."
+"Limit OpenBLAS to one thread if Julia has several, so that only the thread pool divides work."
 use_threads() = Threads.nthreads() > 1 && BLAS.set_num_threads(1)
 
-"Work in parts, and how many of them have been begun, and done."
+"""
+Work in chunks. `started` and `done` count the chunks that a task has taken and finished. `failure` is the last exception
+of a chunk, or `nothing`.
+"""
 mutable struct Job
     body::Any
     items::Int
@@ -14,28 +18,31 @@ mutable struct Job
     Job(body, items, chunks) = new(body, items, chunks, Threads.Atomic{Int}(0), Threads.Atomic{Int}(0), nothing)
 end
 
-"What there is to do at present; `nothing` between layers."
+"The job at present, or `nothing` between layers."
 const CURRENT_JOB = Ref{Union{Job,Nothing}}(nothing)
 
-"The tasks that work on it beside the one that has it to do."
+"The helper tasks. The task that calls [`parallel_for`](@ref) is task 1, and helper `i` is task `i + 1`."
 const HELPER_TASKS = Task[]
 
-"How many parts a thread has: few enough that each is worth beginning, and enough that all threads end at about the same time."
+"Chunks of a job for each thread: few, because each has a cost, but enough for all threads to finish at about the same time."
 const CHUNKS_PER_THREAD = 4
 
 """
-    in_parts(f, n, cost)
+    parallel_for(f, n, cost)
 
-Call `f(seat, items)` for parts of the items 1 to `n`, as many at the same time as there are threads; `seat` counts
-from 1 and differs among these. What the parts write must not overlap. `cost` tells roughly how many multiplications all
-of it takes: other threads are worth their while for many only.
+Call `f(task, items)` for ranges of items that cover `1:n`, on several threads at once. Return when all calls have
+ended. If a call throws, throw its exception then.
 
-Who is free takes the next part: on a busy machine, where other threads come late, nobody waits for what none has begun.
+`task` is an index from 1 to the number of threads that no two concurrent calls share. Calls must not write to the same
+memory. `cost` is the number of multiplications of the whole job, roughly: small jobs run on one thread.
+
+A task that is free takes the next chunk. So a thread that the operating system has not scheduled delays nobody.
+Call this from one task at a time.
 """
 function parallel_for(@nospecialize(f), n, cost)
     n == 0 && return nothing
     threads = min(n, threads_worth(cost))
-    # A helper may come from a job that was worth more threads.
+    # All of them, as a helper of an earlier job, which was worth more threads, may take a chunk of this one.
     while length(WORKSPACES) < Threads.nthreads()
         push!(WORKSPACES, Float32[])
     end
@@ -54,7 +61,7 @@ function parallel_for(@nospecialize(f), n, cost)
         end
     end
     run_chunks(job, 1)
-    # What others have begun writes to the buffers that the next job uses, even if a part has failed.
+    # Wait also if a chunk has failed: the other chunks still write to workspaces that the next job will use.
     iterations = 0
     while job.done[] < job.chunks
         backoff(iterations += 1)
@@ -64,7 +71,7 @@ function parallel_for(@nospecialize(f), n, cost)
     return nothing
 end
 
-"Work on parts that nobody has begun, while there are any."
+"Run chunks that no task has taken yet, until there are none left."
 function run_chunks(job, task)
     while (chunk = Threads.atomic_add!(job.started, 1) + 1) <= job.chunks
         try
@@ -77,13 +84,18 @@ function run_chunks(job, task)
     return nothing
 end
 
-"Take parts of one job after the other, until there was none for so long that the next picture will be worth a new task."
+"""
+    helper_loop(task)
+
+The loop of a helper task: run chunks of one job after the other. It ends when there was no job for so long that starting
+a new task for the next picture costs nothing that counts.
+"""
 function helper_loop(task)
     iterations = 0
     while iterations < SPIN_ITERATIONS + SLEEP_ITERATIONS
         job = CURRENT_JOB[]
         if job !== nothing && job.started[] < job.chunks
-            # Where the job's code is newer than this task.
+            # The job's code may be newer than this task.
             Base.invokelatest(run_chunks, job, task)
             iterations = 0
         end
@@ -91,15 +103,18 @@ function helper_loop(task)
     end
 end
 
-"Some 150 microseconds: most layers that are divided follow each other faster than that, and to be woken takes as long."
+"Iterations of [`backoff`](@ref) that spin, about 150 microseconds. Most jobs follow each other faster, and to wake a sleeping thread takes as long."
 const SPIN_ITERATIONS = 6000
 
-"Some 5 milliseconds."
+"Iterations of [`backoff`](@ref) that sleep after that, about 5 milliseconds."
 const SLEEP_ITERATIONS = 50
 
 """
-Let a moment pass, the `turns`th in a row, in which other threads may collect garbage. Spinning would in the long run take
-the processor from the very thread that is waited for, where another process has the others.
+    backoff(iterations)
+
+Wait for a moment: pause the processor, or sleep for 50 microseconds after `SPIN_ITERATIONS` calls in a row. Garbage
+collection may run meanwhile. A thread that only spins can keep the thread that it waits for off the processor, if other
+processes have the rest.
 """
 function backoff(iterations)
     iterations > SPIN_ITERATIONS ? Libc.systemsleep(5.0e-5) : ccall(:jl_cpu_pause, Cvoid, ())
@@ -107,27 +122,28 @@ function backoff(iterations)
     return nothing
 end
 
+"How many threads a job of `cost` multiplications is worth."
 threads_worth(cost) = WARMED_UP[] ? clamp(cost >> 18, 1, Threads.nthreads()) : 1
 
 """
-Whether a forward pass has been made, by which most code is compiled. It is left to one thread: the others would spin until
-they may compile the same code, too.
+Whether a forward pass has been completed. The first pass runs on one thread, because it compiles most of the code: other
+threads would only spin until they may compile the same code.
 """
 const WARMED_UP = Ref(false)
 
-"How many multiplications a number costs that is read from memory and written to it."
+"The cost of reading a number from memory and writing it, in multiplications."
 const ELEMENT_COST = 8
 
-"The `i`th of `parts` parts of the `n` numbers from 0 on."
+"Chunk `i`, from 1, of the numbers `0:n-1` in `chunks` chunks."
 chunk_range(n, chunks, i) = (i-1)*n÷chunks:i*n÷chunks-1
 
-"A buffer for each seat."
+"The workspaces: a buffer for each task index."
 const WORKSPACES = [Float32[]]
 
-"The buffer of `seat`, with room for `n` numbers."
+"The workspace of a task, with room for `n` numbers and undefined contents."
 workspace(task, n) = length(WORKSPACES[task]) < n ? resize!(WORKSPACES[task], n) : WORKSPACES[task]
 
-"Let go of the buffers and the spare arrays, which grow again as they are needed, as in a process that has just begun."
+"Free the workspaces and the buffer pool, as they are in a process that has just started."
 function empty_buffers!()
     empty!(WORKSPACES)
     WARMED_UP[] = false
