@@ -18,7 +18,8 @@ module FluxdropWorker
 using LinearAlgebra: rmul!
 using SHA: sha256
 
-# Most of this code runs once per model, so compile it without optimisation. PlainLayers and OnnxLayers set their own level.
+# Most of this code runs once per model, so compile it without optimisation. PlainLayers and OnnxLayers set their own
+# level.
 Base.Experimental.@optlevel 0
 
 include("plain.jl")

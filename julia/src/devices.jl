@@ -58,7 +58,8 @@ struct DeviceLayer
 end
 
 function (p::DeviceLayer)(xs...)
-    runs_on_device = p.device_layer !== nothing && all(x -> eltype(x) === Float32, OnnxLayers.inputs_on_device(p.cpu_layer) === :first ? xs[1:1] : xs)
+    runs_on_device = p.device_layer !== nothing &&
+        all(x -> eltype(x) === Float32, OnnxLayers.inputs_on_device(p.cpu_layer) === :first ? xs[1:1] : xs)
     return place_result(runs_on_device ? p.device_layer(xs...) : p.cpu_layer(map(p.device.to_cpu, xs)...), p.device)
 end
 

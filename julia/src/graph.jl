@@ -136,7 +136,10 @@ end
 "Return `name` if it is a known value's."
 check_known(reader, name) = name in reader.known ? name : throw(GraphError("'$name' is used before it is defined"))
 
-"Parse a comma-separated shape, outermost dimension first. Each size is at least `minimum_size`; `-` is a scalar's shape."
+"""
+Parse a comma-separated shape, outermost dimension first. Each size is at least `minimum_size`; `-` is a scalar's
+shape.
+"""
 function parse_shape(field, minimum_size)
     field == "-" && return Int[]
     sizes = map(parse_int, split(field, ','))
@@ -210,7 +213,10 @@ Decode percent-encoded UTF-8. Throws [`GraphError`](@ref).
 """
 percent_decode(word) = '%' in word ? percent_decode_bytes(word) : String(word)
 
-"The general case of [`percent_decode`](@ref). It is a function of its own, not inlined, so that Julia compiles it only if a name needs it."
+"""
+The general case of [`percent_decode`](@ref). It is a function of its own, not inlined, so that Julia compiles it only
+if a name needs it.
+"""
 @noinline function percent_decode_bytes(word)
     raw = codeunits(word)
     decoded = UInt8[]

@@ -1,4 +1,5 @@
-# The functions that the engine juliacall calls, in Python's process. Arguments are numbers and strings: arrays are given
+# The functions that the engine juliacall calls, in Python's process. Arguments are numbers and strings: arrays are
+# given
 # by their address. Python keeps an array alive and unchanged until the call returns.
 
 """

@@ -80,7 +80,8 @@ function build(graph::Graph, backend::Backend)
         push!(steps[i].dead_slots, slot)
         slot in recyclable && push!(steps[i].recycled_slots, slot)
     end
-    chained = Step[Step(backend.layers.Chain(s.layers), s.nodes, s.inputs, s.outputs, s.dead_slots, s.recycled_slots, s.recycled_layers) for s in steps]
+    chained = Step[Step(backend.layers.Chain(s.layers), s.nodes, s.inputs, s.outputs, s.dead_slots, s.recycled_slots,
+                        s.recycled_layers) for s in steps]
     return Model(graph.shape, chained, last_slot, slots[output], length(graph.nodes), backend.device)
 end
 

@@ -138,7 +138,10 @@ function spatial(op, name)
     return Tuple(reverse(values))
 end
 
-"The attribute `pads`, in ONNX (h before, w before, h after, w after), in NNlib's order (w before, w after, h before, h after)."
+"""
+The attribute `pads`, in ONNX (h before, w before, h after, w after), in NNlib's order (w before, w after, h before, h
+after).
+"""
 function pads(op)
     values = ints(op, "pads")
     iseven(length(values)) && all(n -> 0 <= n <= typemax(Int32), values) ||
@@ -147,7 +150,10 @@ function pads(op)
     return Tuple(Int[values[isodd(i) ? n - i ÷ 2 : 2n + 1 - i ÷ 2] for i in 1:2n])
 end
 
-"`f` with the node's constants as arguments, so that it takes only the computed inputs: a [`Bound`](@ref), or `f` itself."
+"""
+`f` with the node's constants as arguments, so that it takes only the computed inputs: a [`Bound`](@ref), or `f`
+itself.
+"""
 bind_constants(op::NodeContext, f) = all(input -> input === COMPUTED, op.inputs) ? f : Bound(f, op.inputs)
 
 "The activation that the layer has to apply, or `identity`."

@@ -1,4 +1,5 @@
-# The plan: the nodes of a graph that have to be built. Nodes that only pass their input on, or whose output is not used,
+# The plan: the nodes of a graph that have to be built. Nodes that only pass their input on, or whose output is not
+# used,
 # are removed, and activations are fused into the layer before them.
 
 """
@@ -59,7 +60,8 @@ function fuse_activations(plan, readers, constants)
     producers = Dict{String,Any}()
     kept = PlannedNode[]
     for planned in plan
-        producer = is_fusable_activation(planned, constants) && readers[planned.inputs[1]] == 1 ? get(producers, planned.inputs[1], nothing) : nothing
+        producer = is_fusable_activation(planned, constants) && readers[planned.inputs[1]] == 1 ?
+            get(producers, planned.inputs[1], nothing) : nothing
         if producer === nothing
             push!(kept, planned)
             accepts_activation(planned) && (producers[planned.outputs[1]] = planned)
@@ -73,10 +75,12 @@ function fuse_activations(plan, readers, constants)
 end
 
 "Whether a node is an activation with no computed input but the first."
-is_fusable_activation(planned, constants) = haskey(OPERATORS, planned.node.operator) && OPERATORS[planned.node.operator].scalar !== nothing &&
+is_fusable_activation(planned, constants) =
+    haskey(OPERATORS, planned.node.operator) && OPERATORS[planned.node.operator].scalar !== nothing &&
     all(name -> constant_or_absent(name, constants), planned.inputs[2:end])
 
 "Whether an activation can be fused into the node's layer."
-accepts_activation(planned) = haskey(OPERATORS, planned.node.operator) && OPERATORS[planned.node.operator].fuses && length(planned.outputs) == 1
+accepts_activation(planned) =
+    haskey(OPERATORS, planned.node.operator) && OPERATORS[planned.node.operator].fuses && length(planned.outputs) == 1
 
 constant_or_absent(name, constants) = name == "-" || get(constants, name, nothing) isa Array{Float32}

@@ -1,5 +1,5 @@
-# julia [--project=P] julia/test/runtests.jl: where Flux can be loaded in the active project, every model is
-# built of Flux's layers too, and has to agree.
+# Run with: julia [--project=P] julia/test/runtests.jl
+# If Flux can be loaded in the active project, every model is also built of Flux's layers and has to give the same result.
 
 using Test
 

@@ -1,8 +1,8 @@
-# What the engine juliacall calls, with addresses in place of numpy's arrays.
+# The functions that the engine juliacall calls, with addresses of Julia arrays in place of NumPy's.
 
 address(x) = Int(UInt(pointer(x)))
 
-@testset "a graph and tensors are read where they lie, and the answer is the model's" begin
+@testset "a graph is copied from its address, a tensor is read at its address, and the result is the model's" begin
     for backend in BACKENDS
         bytes, x = copy(RESIDUAL_FILE), numbers(5, 6, 3, 2)
         model = GC.@preserve bytes F.build_at_address(address(bytes), length(bytes), backend)
@@ -12,7 +12,7 @@ address(x) = Int(UInt(pointer(x)))
     end
 end
 
-@testset "what fails has a kind and one line" begin
+@testset "errors have a kind and a message of one line" begin
     bytes, x = Vector{UInt8}("rubbish"), numbers(2, 2)
     told(f) = try f() catch e F.kind(e), F.one_line(e) end
     @test told(() -> GC.@preserve bytes F.build_at_address(address(bytes), 7, BACKENDS[1])) ==

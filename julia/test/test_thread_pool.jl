@@ -1,6 +1,6 @@
-F.PlainLayers.WARMED_UP[] = true  # else all is left to one thread
+F.PlainLayers.WARMED_UP[] = true  # or parallel_for uses one thread
 
-@testset "the parts are all of the items, and those at work at the same time have seats of their own" begin
+@testset "the chunks cover all items, and concurrent chunks have different task indices" begin
     seen, at_work = zeros(Int, 1000), zeros(Int, Threads.nthreads())
     F.PlainLayers.parallel_for(1000, 2^30) do task, items
         at_work[task] += 1
@@ -11,7 +11,7 @@ F.PlainLayers.WARMED_UP[] = true  # else all is left to one thread
     @test seen == ones(Int, 1000)
 end
 
-@testset "a part that fails leaves no other part at work" begin
+@testset "after a chunk has failed, all other chunks have ended" begin
     ended = Threads.Atomic{Int}(0)
     work(_, items) = items[1] == 1 ? error("refused") : (sleep(0.05); Threads.atomic_add!(ended, 1))
     n = 2 * Threads.nthreads()

@@ -41,7 +41,10 @@ function (e::Einsum)(xs...)
     return permuted_to(x, x_labels, result, sizes)
 end
 
-"The label of each dimension, in Julia's order. The dimensions of an ellipsis have numbers as labels, from the last one on."
+"""
+The label of each dimension, in Julia's order. The dimensions of an ellipsis have numbers as labels, from the last one
+on.
+"""
 labels_of(term, ellipsis_rank) = reverse(vcat(Char[], (c == '.' ? Char.(max(ellipsis_rank, 0):-1:1) : [c] for c in term)...))
 
 "The result of an equation without `->`: the ellipsis, then the letters that occur once, in alphabetical order."

@@ -41,7 +41,8 @@ function (e::Elementwise)(@nospecialize(a::Array), @nospecialize(b::Array))
     sizes = broadcast_sizes(a_sizes, b_sizes)
     y = uninitialised(typeof(e.f(one(eltype(a)), one(eltype(b)))), Tuple(sizes))
     a_sizes == b_sizes ? map_into!(vec(y), e.f, vec(a), vec(b)) :
-        map_into!(vec(y), e.f, vec(a), vec(b), StridedLoop(sizes, broadcast_strides(a_sizes, sizes), broadcast_strides(b_sizes, sizes)))
+        map_into!(vec(y), e.f, vec(a), vec(b),
+                  StridedLoop(sizes, broadcast_strides(a_sizes, sizes), broadcast_strides(b_sizes, sizes)))
     return y
 end
 
@@ -100,7 +101,10 @@ allocates_output(::Elementwise) = true
 
 Base.show(io::IO, e::Elementwise) = print(io, "Elementwise(", e.f, ")")
 
-"ONNX's Min, Max, Sum and Mean: `f` of any number of arrays, two at a time. With `mean`, the result is divided by their number."
+"""
+ONNX's Min, Max, Sum and Mean: `f` of any number of arrays, two at a time. With `mean`, the result is divided by their
+number.
+"""
 struct Variadic{F}
     f::F
     mean::Bool

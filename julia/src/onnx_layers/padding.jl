@@ -62,7 +62,8 @@ function pad_constant(x, before, after, value)
     y = similar(x, Tuple(sizes))
     fill!(y, value)
     steps = contiguous_strides(sizes)
-    copy_at_strides!(y, x, StridedLoop(shape_of(x), contiguous_strides(shape_of(x)), steps), sum(Int[max(0, before[d]) * steps[d] for d in 1:ndims(x)]))
+    copy_at_strides!(y, x, StridedLoop(shape_of(x), contiguous_strides(shape_of(x)), steps),
+                     sum(Int[max(0, before[d]) * steps[d] for d in 1:ndims(x)]))
     return y
 end
 

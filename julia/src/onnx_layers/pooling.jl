@@ -29,7 +29,10 @@ end
 padding(p::Pool, shape) = p.ceil_mode ?
     ntuple(i -> p.pad[i] + (iseven(i) ? overhang(p, shape, i ÷ 2) : 0), length(p.pad)) : p.pad
 
-"How far the last window in dimension `i` extends beyond the padded input. A window that begins after the input is left out."
+"""
+How far the last window in dimension `i` extends beyond the padded input. A window that begins after the input is left
+out.
+"""
 function overhang(p, shape, i)
     n, before, after = shape[i], p.pad[2i-1], p.pad[2i]
     width = p.dilation[i] * (p.kernel[i] - 1) + 1

@@ -34,7 +34,8 @@ function (r::Reduction)(@nospecialize(x::Array), axes=nothing)
     if sort(dims) == 1:length(dims)
         fold_runs!(vec(y), r.each, r.combine, vec(x), prod(sizes[dims]))
     else
-        fold!(vec(y), r.each, r.combine, vec(x), StridedLoop(sizes, contiguous_strides(sizes), broadcast_strides(kept, sizes)))
+        fold!(vec(y), r.each, r.combine, vec(x),
+              StridedLoop(sizes, contiguous_strides(sizes), broadcast_strides(kept, sizes)))
     end
     return drop_dims(Elementwise(Base.Fix2(r.finish, prod(sizes[dims])))(y), dims, r.keepdims)
 end
@@ -66,7 +67,10 @@ function fold_runs!(y, each::E, combine::C, x, n) where {E,C}
     return nothing
 end
 
-"Fold each number of `x` into the number of `y` at its position. The strides of `y` in the loop are 0 where it is reduced."
+"""
+Fold each number of `x` into the number of `y` at its position. The strides of `y` in the loop are 0 where it is
+reduced.
+"""
 function fold!(y, each::E, combine::C, x, w) where {E,C}
     n, step = w.sizes[1], w.b_strides[1]
     foreach_run(w) do _, i, j

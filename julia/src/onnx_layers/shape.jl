@@ -1,6 +1,6 @@
 # Reordering, selecting and reshaping. Shapes and indices are vectors of integers in ONNX's order, outermost first.
 
-export Concat, EvenSplit, Expand, ConstantOfShape, Flatten, Gather, GatherND, Reshape, ShapeOf, Slice, Split, Squeeze, Tile, Transpose, Unsqueeze,
+export Concat, ConstantOfShape, EvenSplit, Expand, Flatten, Gather, GatherND, Reshape, ShapeOf, Slice, Split, Squeeze, Tile, Transpose, Unsqueeze,
     element_count
 
 "ONNX's Flatten: reshape to a matrix, cut before `axis`. (inner..., outer...) becomes (inner, outer)."

@@ -36,7 +36,8 @@ operator("ConvTranspose"; fuses=true) do op
     weight, bias = flipped(constant(op, 2), n), optional_constant(op, 3)
     stride, groups = spatial(op, "strides"), int(op, "group")
     output_padding = Tuple(reverse(ints(op, "output_padding")))
-    length(output_padding) == n && all(>=(0), output_padding) || refuse(op, "the attribute 'output_padding' has the values $output_padding")
+    length(output_padding) == n && all(>=(0), output_padding) ||
+        refuse(op, "the attribute 'output_padding' has the values $output_padding")
     # Output padding first replaces cropping at the end; only what is left of it extends the output.
     pad = Tuple(isodd(i) ? p : max(0, p - output_padding[i÷2]) for (i, p) in enumerate(pads(op)))
     outpad = Tuple(max(0, output_padding[i] - pads(op)[2i]) for i in 1:n)

@@ -65,7 +65,8 @@ end
 
 "The builder of Clip: an activation if the bounds are Float32 constants, and else a call of `clip`."
 function clip_of(op)
-    return all(i -> i === nothing || i isa Array{Float32}, op.inputs[2:end]) ? Elementwise(clamp_of(op)) : bind_constants(op, clip)
+    return all(i -> i === nothing || i isa Array{Float32}, op.inputs[2:end]) ? Elementwise(clamp_of(op)) :
+        bind_constants(op, clip)
 end
 
 OPERATORS["Clip"] = Operator(clip_of, true, false, false, clamp_of)
@@ -110,7 +111,10 @@ const PASS_THROUGH = ("Identity", "Dropout")
 # Dropout is built only if its second output, the mask, is read.
 operator(op -> (x -> (x, Elementwise(isequal)(x, x))), "Dropout"; any_output=true)
 
-"Element types by their number in ONNX's TensorProto.DataType, from 1; all floats are Float32, and `nothing` marks a type that is not supported."
+"""
+Element types by their number in ONNX's TensorProto.DataType, from 1; all floats are Float32, and `nothing` marks a
+type that is not supported.
+"""
 const TYPES = Any[Float32, UInt8, Int8, UInt16, Int16, Int32, Int64, nothing, Bool, Float32, Float32, UInt32, UInt64]
 
 operator("Cast") do op
@@ -119,7 +123,10 @@ operator("Cast") do op
     Elementwise(T === Float32 ? Float32 : T === Bool ? O.as_bool : ToInteger{T}())
 end
 
-"`along` on the node's axis. Before opset 13 it ran over all dimensions from the axis on, which the compiler marks with `coerce`."
+"""
+`along` on the node's axis. Before opset 13 it ran over all dimensions from the axis on, which the compiler marks with
+`coerce`.
+"""
 function normalising(along, op)
     # A matrix that is cut before the axis has the axis in its last dimension, ONNX's axis -1.
     int(op, "coerce", 0) == 0 ? AlongAxis(along, int(op, "axis")) : Coerced2D(AlongAxis(along, -1), int(op, "axis"))

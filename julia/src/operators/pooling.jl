@@ -2,14 +2,16 @@
 
 operator("MaxPool"; any_output=true) do op
     op.outputs > 1 && return MaxPoolWithIndices(general_pool(op, op.L.maxpool), int(op, "storage_order") == 1)
-    flux_layer_suffices(op) ? op.L.MaxPool(spatial(op, "kernel_shape"); window_options(op)...) : general_pool(op, op.L.maxpool)
+    flux_layer_suffices(op) ? op.L.MaxPool(spatial(op, "kernel_shape"); window_options(op)...) :
+        general_pool(op, op.L.maxpool)
 end
 
 operator("AveragePool") do op
     counts_pads = int(op, "count_include_pad") == 1
     counts_all = int(op, "ceil_mode") == 0 && (counts_pads || all(iszero, pads(op)))
     counts_all || return AveragePool(general_pool(op, op.L.meanpool), counts_pads)
-    flux_layer_suffices(op) ? op.L.MeanPool(spatial(op, "kernel_shape"); window_options(op)...) : general_pool(op, op.L.meanpool)
+    flux_layer_suffices(op) ? op.L.MeanPool(spatial(op, "kernel_shape"); window_options(op)...) :
+        general_pool(op, op.L.meanpool)
 end
 
 operator(op -> LpPool(general_pool(op, op.L.meanpool), int(op, "p")), "LpPool")

@@ -46,7 +46,8 @@ Computes 2^k * e^r with an integer k and |r| <= log(2) / 2. log(2) is split into
 few bits that its product with k is exact. e^r is a polynomial, fitted by weighted least squares.
 """
 @inline function fast_exp(x::Float32)
-    # The constant is 1.5 * 2^23. A Float32 of that size has no fraction bits, so the addition rounds and leaves k in the low bits.
+    # The constant is 1.5 * 2^23. A Float32 of that size has no fraction bits, so the addition rounds and leaves k in
+    # the low bits.
     whole = muladd(x, 1.442695f0, 1.2582912f7)
     k = whole - 1.2582912f7
     r = muladd(k, 2.1219444f-4, muladd(k, -0.693359375f0, x))

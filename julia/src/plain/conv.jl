@@ -60,7 +60,10 @@ struct OutputTile
     channels::UnitRange{Int}
 end
 
-"How many elements a tile reads and writes: few enough for the cache, and enough to repay what OpenBLAS copies for each product."
+"""
+How many elements a tile reads and writes: few enough for the cache, and enough to repay what OpenBLAS copies for each
+product.
+"""
 const TILE_ELEMENTS = 1 << 20
 
 """
@@ -186,7 +189,10 @@ function im2col!(buffer, x, x_offset, x_size, y_size, channels, rows, w::Window)
     return nothing
 end
 
-"The input row, counted from 0 through all slices, under the kernel's `row` and `slice` at output row `r`; -1 on the padding."
+"""
+The input row, counted from 0 through all slices, under the kernel's `row` and `slice` at output row `r`; -1 on the
+padding.
+"""
 @inline function input_row(r, (row, slice), x_size, y_size, w)
     z, y = y_size[3] == 1 ? (0, r) : divrem(r, y_size[2])
     i = y * w.stride[2] + row * w.dilation[2] - w.pad[3]
@@ -194,7 +200,10 @@ end
     return 0 <= i < x_size[2] && 0 <= k < x_size[3] ? k * x_size[2] + i : -1
 end
 
-"`copyto!` for arrays. Called from a precompiled package, `copyto!` boxes its numbers on Julia 1.5 (JuliaLang/julia#35972)."
+"""
+`copyto!` for arrays. Called from a precompiled package, `copyto!` boxes its numbers on Julia 1.5
+(JuliaLang/julia#35972).
+"""
 @inline copy_elements!(y, to, x, from, n) = GC.@preserve y x unsafe_copyto!(pointer(y, to), pointer(x, from), n)
 
 "`y[to+i] = x[from+i*stride]` for `i` in `columns`."

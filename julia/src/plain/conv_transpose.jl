@@ -35,7 +35,8 @@ function (c::ConvTranspose)(input::Array{Float32})
         "$c expects $(size(c.weight, 5)) channels, but got $(size(x, 4))"))
     y = Array{Float32,5}(undef, transposed_size(c, spatial_size(x))..., size(c.weight, 4) * c.groups, size(x, 5))
     for plane in 0:size(y, 4)*size(y, 5)-1
-        fill_range!(y, plane * prod(spatial_size(y)), prod(spatial_size(y)), c.bias === false ? 0.0f0 : c.bias[plane%size(y, 4)+1])
+        fill_range!(y, plane * prod(spatial_size(y)), prod(spatial_size(y)),
+                    c.bias === false ? 0.0f0 : c.bias[plane%size(y, 4)+1])
     end
     for n in 1:size(x, 5), g in 0:c.groups-1
         scatter_group!(y, x, c, n, g)

@@ -60,7 +60,10 @@ linear_index((column, row, slice), volume) = (slice * volume[2] + row) * volume[
 "How many taps are summed in one pass over the plane: all of a small kernel, or one row of a large one."
 taps_per_pass(w::Window) = prod(w.kernel) <= 25 ? prod(w.kernel) : w.kernel[1]
 
-"How many output numbers are computed before the activation is applied: several small planes, which are then still in the cache."
+"""
+How many output numbers are computed before the activation is applied: several small planes, which are then still in
+the cache.
+"""
 const ACTIVATION_BLOCK = 1 << 15
 
 "The convolution `c` of `x`, with bias and activation, to `y`. Arrays have five dimensions."

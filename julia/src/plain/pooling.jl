@@ -1,4 +1,5 @@
-# Pooling (Flux's src/layers/conv.jl and NNlib's src/pooling.jl). Padding is ignored by a maximum, and counts as zeros in a
+# Pooling (Flux's src/layers/conv.jl and NNlib's src/pooling.jl). Padding is ignored by a maximum, and counts as zeros
+# in a
 # mean, whose divisor is the window's size.
 
 """

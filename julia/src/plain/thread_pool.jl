@@ -1,4 +1,5 @@
-# The thread pool: it runs chunks of a layer's work on all of Julia's threads. OpenBLAS's own threads would share only the
+# The thread pool: it runs chunks of a layer's work on all of Julia's threads. OpenBLAS's own threads would share only
+# the
 # matrix products, and not im2col, bias and activation.
 
 "Limit OpenBLAS to one thread if Julia has several, so that only the thread pool divides work."
@@ -24,7 +25,10 @@ const CURRENT_JOB = Ref{Union{Job,Nothing}}(nothing)
 "The helper tasks. The task that calls [`parallel_for`](@ref) is task 1, and helper `i` is task `i + 1`."
 const HELPER_TASKS = Task[]
 
-"Chunks of a job for each thread: few, because each has a cost, but enough for all threads to finish at about the same time."
+"""
+Chunks of a job for each thread: few, because each has a cost, but enough for all threads to finish at about the same
+time.
+"""
 const CHUNKS_PER_THREAD = 4
 
 """
@@ -103,7 +107,10 @@ function helper_loop(task)
     end
 end
 
-"Iterations of [`backoff`](@ref) that spin, about 150 microseconds. Most jobs follow each other faster, and to wake a sleeping thread takes as long."
+"""
+Iterations of [`backoff`](@ref) that spin, about 150 microseconds. Most jobs follow each other faster, and to wake a
+sleeping thread takes as long.
+"""
 const SPIN_ITERATIONS = 6000
 
 "Iterations of [`backoff`](@ref) that sleep after that, about 5 milliseconds."

@@ -28,15 +28,21 @@ function window(kernel; stride, pad, dilation)
     n = length(kernel)
     1 <= n <= 3 || throw(ArgumentError("the plain layers have no windows of $n spatial dimensions"))
     sides = pad isa Integer || length(pad) == 2n ? pad : [pad[cld(i, 2)] for i in 1:2n]
-    return Window(n, expand_option(kernel, n, 1, Val(3)), expand_option(stride, n, 1, Val(3)), expand_option(sides, 2n, 0, Val(6)),
-                  expand_option(dilation, n, 1, Val(3)))
+    return Window(n, expand_option(kernel, n, 1, Val(3)), expand_option(stride, n, 1, Val(3)),
+                  expand_option(sides, 2n, 0, Val(6)), expand_option(dilation, n, 1, Val(3)))
 end
 
-"An option of `n` values, or one integer for all of them, as a tuple of length `places` that is filled up with `default`."
+"""
+An option of `n` values, or one integer for all of them, as a tuple of length `places` that is filled up with
+`default`.
+"""
 expand_option(option, n, default, places) =
     ntuple(i -> i > n ? default : option isa Integer ? Int(option) : Int(option[i]), places)
 
-"The spatial size of the output for an input of spatial size `volume`. Throws `DimensionMismatch` if the kernel does not fit."
+"""
+The spatial size of the output for an input of spatial size `volume`. Throws `DimensionMismatch` if the kernel does
+not fit.
+"""
 output_size(w::Window, volume) = ntuple(i -> output_length(w, volume, i), Val(3))
 
 "The length of the output in dimension `i`."
@@ -102,7 +108,10 @@ The adjoint of [`accumulate_tap!`](@ref): `x += y` at the input position under t
     return nothing
 end
 
-"The ranges of output positions whose `tap` is within the input, and the tap's position in the input at output position 0."
+"""
+The ranges of output positions whose `tap` is within the input, and the tap's position in the input at output position
+0.
+"""
 @inline function tap_range(y_size, x_size, w, tap)
     shift = (tap[1] * w.dilation[1] - w.pad[1], tap[2] * w.dilation[2] - w.pad[3], tap[3] * w.dilation[3] - w.pad[5])
     columns = valid_outputs(shift[1], w.stride[1], x_size[1], y_size[1])
@@ -118,7 +127,10 @@ end
     return max(0, first):min(outputs - 1, last)
 end
 
-"`fld(a, b)` for a positive `b`. Called from a precompiled package, Base's boxes its numbers on Julia 1.5 (JuliaLang/julia#35972)."
+"""
+`fld(a, b)` for a positive `b`. Called from a precompiled package, Base's boxes its numbers on Julia 1.5
+(JuliaLang/julia#35972).
+"""
 @inline floor_div(a, b) = a ÷ b - (a % b < 0)
 
 "The number of elements in a volume. Not `prod`, for the same reason as [`floor_div`](@ref)."
