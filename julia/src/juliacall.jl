@@ -1,6 +1,5 @@
-# The functions that the engine juliacall calls, in Python's process. Arguments are numbers and strings: arrays are
-# given
-# by their address. Python keeps an array alive and unchanged until the call returns.
+# The functions that the engine juliacall calls, in Python's process. Arguments are numbers and strings: an array is given
+# by its address. Python keeps it alive and unchanged until the call returns.
 
 """
     build_at_address(address, count, backend) -> Model

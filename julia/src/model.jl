@@ -49,7 +49,7 @@ function build(graph::Graph, backend::Backend)
     # Dict{String,Any}, because Julia's system image has compiled code for that type.
     slots = Dict{String,Any}(graph.input => 1)  # value => slot
     last_slot = 1
-    producers = Dict{String,Any}()  # value => the step that computes it last
+    producers = Dict{String,Any}()  # value => the step whose last layer computes it
     steps = Step[]
     for planned in plan
         layer = place_on_device(build_layer(planned, graph, slots, backend.layers), backend.device)

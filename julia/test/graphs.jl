@@ -36,7 +36,10 @@ run_node(line, x, constants...; shape=reverse(size(x))) =
 agrees(answers, expected; atol=1f-5) =
     all(y -> size(y) == size(expected) && isapprox(y, expected; atol=atol, rtol=1f-5), answers)
 
-"The message of the error of type `E` that `f` throws. Text that matches no test for no error, or one of another type."
+"""
+The message of the error of type `E` that `f` throws. If it throws none, `"no error"`; for another type, text that begins
+with `another error`.
+"""
 function message(f, E)
     try
         f()

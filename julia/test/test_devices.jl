@@ -53,7 +53,7 @@ F.PlainLayers.meanpool(x::DeviceArray, dims::F.PlainLayers.Window) = DeviceArray
 to_device(x::Array) = DeviceArray(x)
 to_device(x::DeviceArray) = x
 to_device(layer) = x -> x isa DeviceArray ? wrap(layer(x.data)) : error("the layer $layer gets an array in memory")
-const FAKE_GPU = F.Backend("plain", F.PlainLayers, "", F.Device("remote", to_device, to_host), "")
+const FAKE_GPU = F.Backend("plain", F.PlainLayers, "", F.Device("fake-gpu", to_device, to_host), "")
 
 @testset "operators give the same results on a device without access to elements" begin
     cpu_backends = copy(BACKENDS)
@@ -91,11 +91,11 @@ end
 
 @testset "HELLO names the device" begin
     _, _, hello = served(backend=FAKE_GPU)
-    @test occursin("device=remote\n", text(hello))
+    @test occursin("device=fake-gpu\n", text(hello))
 end
 
 @testset "a native model computes on the device" begin
-    device = F.Device("remote", x -> x isa Array ? DeviceArray(x) : x, to_host)
+    device = F.Device("fake-gpu", x -> x isa Array ? DeviceArray(x) : x, to_host)
     backend = F.Backend("flux", F.PlainLayers, "0", device, "")
     x = numbers(3, 2, 1, 4)
     with_native("build_model() = x -> (x isa Array && error(\"in memory\"); reshape(2 .* x, (6, 4)))") do path

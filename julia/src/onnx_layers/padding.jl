@@ -67,7 +67,7 @@ function pad_constant(x, before, after, value)
     return y
 end
 
-"Copy `x` into `y` from `offset` on, with the strides `b` of the loop."
+"Copy `x` into `y` from `offset` on, with the strides `b_strides` of the loop."
 function copy_at_strides!(y, x, w, offset)
     n, step = w.sizes[1], w.b_strides[1]
     foreach_run(w) do _, i, j

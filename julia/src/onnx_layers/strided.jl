@@ -97,8 +97,8 @@ end
 """
     copy_strided(x, sizes, strides, offset=0)
 
-A new array of `sizes`, whose element at an index is the element of `x` at that index's distance, by `strides`, from
-`offset` (from 0).
+A new array of `sizes`, read from `x`: its first element is at `offset`, from 0, and neighbours in dimension `d` are
+`strides[d]` elements apart.
 """
 function copy_strided(@nospecialize(x::Array), sizes::Vector{Int}, strides::Vector{Int}, offset::Int=0)
     y = Array{eltype(x)}(undef, Tuple(sizes))
@@ -106,7 +106,7 @@ function copy_strided(@nospecialize(x::Array), sizes::Vector{Int}, strides::Vect
     return y
 end
 
-"Copy `x`, from `offset` on and with the loop's first strides, to the contiguous `y`."
+"Copy `x`, from `offset` on and with the strides `a_strides`, to the contiguous `y`."
 function copy_strided!(y, x, w, offset)
     length(w.sizes) >= 2 && w.a_strides[2] == 1 && return copy_tiled!(y, x, w, offset)
     n, stride = w.sizes[1], w.a_strides[1]
@@ -122,6 +122,7 @@ function copy_strided!(y, x, w, offset)
     return nothing
 end
 
+"The rows and columns of a tile in [`copy_tiled!`](@ref)."
 const TILE_SIZE = 16
 
 """

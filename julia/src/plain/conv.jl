@@ -151,7 +151,8 @@ end
 """
 The elements of a matrix with one row or column, as a vector in the same memory.
 
-For gemv: OpenBLAS before 0.3.28 ran a gemm with a vector as a full matrix product (OpenMathLib/OpenBLAS#4708).
+Needed for gemv. OpenBLAS has no special case for a gemm with a vector (OpenMathLib/OpenBLAS#4580), except on some processors
+since 0.3.28 (#4951).
 """
 vector_view(x) = unsafe_wrap(Array, pointer(x), length(x))
 

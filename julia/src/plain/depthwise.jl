@@ -27,7 +27,7 @@ struct PhaseLayout
     tap_starts::Vector{Int}
 end
 
-"Loop lengths are multiples of this, so that the processor's vector instructions leave no rest."
+"Loop lengths are multiples of this, so that vector instructions leave no remainder."
 const VECTOR_MULTIPLE = 64
 
 "`n`, rounded up to a multiple of `VECTOR_MULTIPLE`."

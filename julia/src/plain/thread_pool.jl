@@ -1,5 +1,4 @@
-# The thread pool: it runs chunks of a layer's work on all of Julia's threads. OpenBLAS's own threads would share only
-# the
+# The thread pool: it runs chunks of a layer's work on all of Julia's threads. OpenBLAS's own threads would share only the
 # matrix products, and not im2col, bias and activation.
 
 "Limit OpenBLAS to one thread if Julia has several, so that only the thread pool divides work."
@@ -40,7 +39,7 @@ ended. If a call throws, throw its exception then.
 `task` is an index from 1 to the number of threads that no two concurrent calls share. Calls must not write to the same
 memory. `cost` is the number of multiplications of the whole job, roughly: small jobs run on one thread.
 
-A task that is free takes the next chunk. So a thread that the operating system has not scheduled delays nobody.
+A task that is free takes the next chunk. So a thread that the operating system has not scheduled does not delay the others.
 Call this from one task at a time.
 """
 function parallel_for(@nospecialize(f), n, cost)
@@ -91,8 +90,8 @@ end
 """
     helper_loop(task)
 
-The loop of a helper task: run chunks of one job after the other. It ends when there was no job for so long that starting
-a new task for the next picture costs nothing that counts.
+The loop of a helper task: run chunks of one job after the other. It ends when there was no job for so long that the cost
+of starting a new task for the next picture does not matter.
 """
 function helper_loop(task)
     iterations = 0

@@ -109,8 +109,8 @@ The adjoint of [`accumulate_tap!`](@ref): `x += y` at the input position under t
 end
 
 """
-The ranges of output positions whose `tap` is within the input, and the tap's position in the input at output position
-0.
+The ranges of output positions, from 0, whose `tap` is within the input. Also returns the tap's position in the input at
+output position 0.
 """
 @inline function tap_range(y_size, x_size, w, tap)
     shift = (tap[1] * w.dilation[1] - w.pad[1], tap[2] * w.dilation[2] - w.pad[3], tap[3] * w.dilation[3] - w.pad[5])
