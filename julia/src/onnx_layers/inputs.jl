@@ -2,8 +2,10 @@
 
 export Bound, Computed, COMPUTED
 
-"The type of `COMPUTED`, which marks an input that the graph computes in a list of a node's inputs."
+"The type of [`COMPUTED`](@ref)."
 struct Computed end
+
+"Marks an input that the graph computes, in a list of a node's inputs. The others are constants, or `nothing`."
 const COMPUTED = Computed()
 
 """
