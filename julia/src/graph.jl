@@ -7,7 +7,7 @@ const ALIGNMENT = 64
 
 """
 One node of the graph. `inputs` and `outputs` are names of values; `"-"` is an optional one that is absent. Attribute
-values are lists of strings, which [`ints`](@ref), [`int`](@ref), [`float`](@ref) and [`text`](@ref) parse.
+values are lists of strings, which [`ints`](@ref), `int`, `float` and `text` parse.
 """
 struct Node
     operator::String
