@@ -1,4 +1,4 @@
-# Times ResNet-18, written by hand as a Flux Chain with random weights: prints the median seconds of a call.
+# Time ResNet-18, written by hand as a Flux Chain with random weights. Print the median seconds of a call.
 #
 #     julia flux_chain.jl BATCH CALLS
 

@@ -1,9 +1,9 @@
-# Times `predict` without the pipe: prints the median seconds of a call, and by how many bytes the second half of
-# the calls raised the most memory that the process ever had.
+# Time `predict` without the pipe. Print the median seconds of a call, and the bytes by which the peak memory of the process
+# grew during the second half of the calls.
 #
 #     julia predict.jl MODEL.graph TENSOR.npy CALLS
 
-# As a worker loads it: code that Julia compiled ahead is not the same in all places.
+# Load the package as a worker does: precompiled code can be slower than code compiled now (JuliaLang/julia#35972).
 include(joinpath(@__DIR__, "..", "julia", "load.jl"))
 using .FluxdropWorker: build, choose_backend, predict, read_graph, read_npy
 

@@ -1,5 +1,5 @@
-# Loads the module FluxdropWorker for the scripts beside this file: as a package, which Julia compiles once and keeps in
-# its first depot, or from its source where nothing can be kept.
+# Load the module FluxdropWorker for worker.jl and flux_model.jl. Load it as a package, which Julia precompiles into its
+# first depot. If nothing can be written there, include the source instead and print a warning on stderr.
 
 push!(LOAD_PATH, @__DIR__)
 

@@ -1,14 +1,15 @@
 """
-The Julia side of fluxdrop: reads a graph file (what the daemon's compiler makes of an ONNX file),
-builds the model out of Flux's layers, or of [`PlainLayers`](@ref) where Flux cannot be loaded, and answers
-the frames of docs/protocol.md.
+The Julia side of fluxdrop. It reads a graph file, which the daemon compiles from an ONNX file, builds a model of Flux
+layers, or of [`PlainLayers`](@ref) where Flux cannot be loaded, and answers the requests of docs/protocol.md.
 
-    backend = choose_backend("auto")  # and its device, a GPU or the CPU
+    backend = choose_backend("auto")
     model = build(read_graph(read("model.graph")), backend)
-    predict(model, x)  # x and the answer are WHCN: (W, H, C, N), (labels, N)
+    y = predict(model, x)
 
-Flux is loaded while the program runs: call what comes after `choose_backend` from a new top-level
-statement, or it does not see Flux's methods.
+`x` is an `Array{Float32}` of (W, H, C, N), and `y` one of (labels, N).
+
+`choose_backend` loads Flux at run time. Call `build` and `predict` from a later top-level statement: code that was
+already running does not see Flux's methods (the Julia manual, "World age").
 
 Runs on Julia 1.5 and later.
 """
@@ -17,14 +18,15 @@ module FluxdropWorker
 using LinearAlgebra: rmul!
 using SHA: sha256
 
-# Most of this runs once a model: the two modules of layers alone are worth the time that optimising takes.
+# Most of this code runs once per model, so compile it without optimisation. PlainLayers and OnnxLayers set their own
+# level.
 Base.Experimental.@optlevel 0
 
 include("plain.jl")
 include("onnx_layers.jl")
 using .OnnxLayers
 include("errors.jl")
-include("shared.jl")
+include("shared_memory.jl")
 include("wire.jl")
 include("tensors.jl")
 include("graph.jl")
@@ -35,7 +37,7 @@ include("operators.jl")
 include("plan.jl")
 include("model.jl")
 include("native.jl")
-include("embedded.jl")
+include("juliacall.jl")
 include("options.jl")
 include("process.jl")
 include("serve.jl")

@@ -1,8 +1,8 @@
-# Where the layers come from: Flux, or PlainLayers, which has the same names.
+# The backend: the module that the layers come from, Flux or PlainLayers, and the device that they run on.
 
 """
-`layers` is the module whose layers the operators are built of; `flux` is Flux's version or empty;
-`note` says why Flux was not taken, where it was not.
+A backend. `name` is `"flux"` or `"plain"`; `layers` is the module with the layers; `flux` is Flux's version, or empty;
+`note` says why Flux is not used, and is empty if it is.
 """
 struct Backend
     name::String
@@ -15,8 +15,10 @@ end
 """
     choose_backend(name, device="auto") -> Backend
 
-`"flux"` throws [`BackendError`](@ref) where Flux cannot be loaded, `"plain"` does not try, `"auto"` takes Flux
-if it can. So does the device `"gpu"` where there is none that Flux can use; `"auto"` takes one if there is.
+Choose the backend `name` (`"auto"`, `"flux"` or `"plain"`) on a device (`"auto"`, `"cpu"` or `"gpu"`).
+
+`"auto"` takes Flux, or a GPU, if it can be loaded, and otherwise the plain layers, or the CPU. `"plain"` does not try to
+load Flux. Throws [`BackendError`](@ref) if `"flux"` or `"gpu"` cannot be had, [`UsageError`](@ref) for another name.
 """
 function choose_backend(name, device="auto")
     name in ("auto", "flux", "plain") || throw(UsageError("the backend is auto, flux or plain, not '$name'"))
@@ -33,11 +35,17 @@ function choose_backend(name, device="auto")
     return flux_backend(flux, gpu === nothing ? CPU : gpu)
 end
 
+"The backend that builds models of Flux's layers on `device`."
 flux_backend(flux, device=CPU) = Backend("flux", flux, version_of(flux), device, "")
 
+"The backend that builds models of the plain layers on the CPU. `note` says why Flux is not used."
 plain_backend(note) = Backend("plain", PlainLayers, "", CPU, note)
 
-"The module Flux and an empty note, or `nothing` and the reason."
+"""
+    load_flux() -> (flux, note)
+
+Load Flux from the active project. Return the module and `""`, or `nothing` and the reason. Does not throw.
+"""
 @noinline function load_flux()
     id = Base.identify_package("Flux")
     id === nothing && return nothing, "Flux is not installed in Julia's active project"
@@ -49,12 +57,17 @@ plain_backend(note) = Backend("plain", PlainLayers, "", CPU, note)
     end
 end
 
-"Load Flux by the package of julia/flux, which brings native code along, where Julia can keep that (since 1.9)."
+"""
+    load_compiled_flux() -> nothing
+
+Load the package in julia/flux, which loads Flux with precompiled native code. Does nothing before Julia 1.9, which
+cannot keep native code of packages. Prints a warning on stderr if that package cannot be loaded.
+"""
 function load_compiled_flux()
-    # That package is made for the module that is a package itself.
+    # FluxdropFlux imports the package FluxdropWorker. It is of no use to a copy of this module that was included.
     VERSION >= v"1.9" && parentmodule(FluxdropWorker) === FluxdropWorker || return nothing
     try
-        # Not before: with this folder on the path Flux would seem to be installed.
+        # load_flux must look for Flux before this: julia/flux on the load path makes Flux look installed.
         push!(LOAD_PATH, normpath(joinpath(@__DIR__, "..", "flux")))
         Base.require(Base.identify_package("FluxdropFlux"))
     catch e

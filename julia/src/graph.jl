@@ -1,13 +1,13 @@
-# The reader of graph files (docs/protocol.md). A file is not trusted: every count, offset and name
-# is checked before it is used.
+# The reader of graph files (docs/protocol.md). Files are not trusted: every count, offset and name is checked before
+# it is used.
 
 const GRAPH_MAGIC = "FLUXDROP"
 const GRAPH_VERSION = 1
 const ALIGNMENT = 64
 
 """
-One operator of the graph. `inputs` and `outputs` are names of values, `"-"` an optional input that is
-absent; attributes are lists of words, read with [`ints`](@ref) and its kin.
+One node of the graph. `inputs` and `outputs` are names of values; `"-"` is an optional one that is absent. Attribute
+values are lists of strings, which [`ints`](@ref), `int`, `float` and `text` parse.
 """
 struct Node
     operator::String
@@ -17,12 +17,13 @@ struct Node
     attributes::Dict{String,Vector{String}}
 end
 
-"How messages speak of a node."
+"The node's name and operator, as error messages have them. A node without a name has that of its first output."
 label(node::Node) = "node $(isempty(node.name) ? node.outputs[1] : node.name) ($(node.operator))"
 
 """
-A graph: `input` and its `shape` (outermost first, -1 is free), `constants` with reversed dimensions,
-`nodes` in order of execution, and the name of the `output`.
+A graph. `input` is the name of its input and `shape` that input's shape, outermost dimension first, with -1 for any
+size. `constants` are arrays with reversed dimensions, by name. `nodes` are in execution order. `output` is the name of
+the value that the graph computes.
 """
 struct Graph
     input::String
@@ -35,16 +36,16 @@ end
 """
     read_graph(bytes) -> Graph
 
-Read a graph file. Throws [`GraphError`](@ref), which names the line at fault. Constants are copied:
-`bytes` may be reused afterwards.
+Read a graph file. Constants are copied, so `bytes` may be reused afterwards. Throws [`GraphError`](@ref) with the number
+of the line at fault.
 """
 function read_graph(bytes::Vector{UInt8})
-    text, data = split_graph(bytes)
-    reader = GraphReader(bytes, data)
+    text, data_offset = split_graph(bytes)
+    reader = GraphReader(bytes, data_offset)
     for (number, line) in enumerate(split(text, '\n'))
         isempty(line) && continue
         try
-            statement!(reader, split(line, ' '))
+            read_statement!(reader, split(line, ' '))
         catch e
             e isa GraphError || rethrow()
             throw(GraphError("line $number: $(e.message)"))
@@ -55,27 +56,36 @@ function read_graph(bytes::Vector{UInt8})
     return Graph(reader.input, reader.shape, reader.constants, reader.nodes, reader.output)
 end
 
-"The header text of a graph file, and the offset at which its tensor data begin."
+"""
+    split_graph(bytes) -> (text, data_offset)
+
+Check the file's header. Return its text section and the offset, from 0, of its tensor data. Throws [`GraphError`](@ref).
+"""
 function split_graph(bytes)
     length(bytes) >= 24 || throw(GraphError("a graph file has at least 24 bytes, this one $(length(bytes))"))
     String(bytes[1:8]) == GRAPH_MAGIC || throw(GraphError("a graph file begins with FLUXDROP, this one does not"))
-    version = little(UInt32, bytes, 8)
+    version = little_endian(UInt32, bytes, 8)
     version == GRAPH_VERSION ||
         throw(GraphError("the graph file has version $version; this worker reads version $GRAPH_VERSION"))
-    little(UInt32, bytes, 12) == 0 || throw(GraphError("bytes 12 to 15 are not zero"))
-    text_bytes = little(UInt64, bytes, 16)
+    little_endian(UInt32, bytes, 12) == 0 || throw(GraphError("bytes 12 to 15 are not zero"))
+    text_bytes = little_endian(UInt64, bytes, 16)
     text_bytes <= length(bytes) - 24 || throw(GraphError("the header text goes past the end of the file"))
     text = String(bytes[25:24+Int(text_bytes)])
     isascii(text) || throw(GraphError("the header text has characters outside ASCII"))
-    return text, aligned(24 + Int(text_bytes))
+    return text, align_offset(24 + Int(text_bytes))
 end
 
-aligned(offset) = cld(offset, ALIGNMENT) * ALIGNMENT
+"The least multiple of `ALIGNMENT` that is not below `offset`."
+align_offset(offset) = cld(offset, ALIGNMENT) * ALIGNMENT
 
+"""
+The state of the reader. `data_offset` is where tensor data begins in `bytes`; `budget` is how many bytes the remaining
+tensors may have; `known` holds the names of all values defined so far.
+"""
 mutable struct GraphReader
     bytes::Vector{UInt8}
-    data::Int
-    budget::Int  # tensors may not add up to more than the file: a header of a line could ask for any memory
+    data_offset::Int
+    budget::Int  # tensors of more bytes than the file has would let a short header demand any amount of memory
     input::Union{String,Nothing}
     shape::Vector{Int}
     constants::Dict{String,Any}
@@ -84,65 +94,73 @@ mutable struct GraphReader
     known::Set{String}
 end
 
-GraphReader(bytes, data) = GraphReader(bytes, data, max(0, length(bytes) - data), nothing, Int[],
+GraphReader(bytes, data_offset) = GraphReader(bytes, data_offset, max(0, length(bytes) - data_offset), nothing, Int[],
                                        Dict{String,Any}(), Node[], nothing, Set{String}())
 
-function statement!(reader::GraphReader, fields)
-    verb = fields[1]
-    if verb == "node"
-        node!(reader, fields)
-    elseif verb == "tensor"
-        tensor!(reader, fields)
-    elseif verb == "input"
-        expect(fields, 4)
+"Read one statement of the text section, split at its spaces. Throws [`GraphError`](@ref), as do all functions below."
+function read_statement!(reader::GraphReader, fields)
+    keyword = fields[1]
+    if keyword == "node"
+        read_node!(reader, fields)
+    elseif keyword == "tensor"
+        read_tensor!(reader, fields)
+    elseif keyword == "input"
+        expect_fields(fields, 4)
         reader.input === nothing || throw(GraphError("a second input"))
         fields[3] == "float32" || throw(GraphError("the input has type $(fields[3]); only float32 is known"))
-        reader.shape = shape(fields[4], -1)
+        reader.shape = parse_shape(fields[4], -1)
         reader.input = define!(reader, fields[2])
-    elseif verb == "output"
-        expect(fields, 2)
+    elseif keyword == "output"
+        expect_fields(fields, 2)
         reader.output === nothing || throw(GraphError("a second output"))
-        reader.output = known(reader, decode(fields[2]))
+        reader.output = check_known(reader, percent_decode(fields[2]))
     else
-        throw(GraphError("unknown statement '$verb'"))
+        throw(GraphError("unknown statement '$keyword'"))
     end
     return nothing
 end
 
-expect(fields, count) = length(fields) == count ||
+"Check that a statement has `count` fields, its keyword included."
+expect_fields(fields, count) = length(fields) == count ||
     throw(GraphError("'$(fields[1])' takes $(count - 1) fields, this has $(length(fields) - 1)"))
 
+"Add a value, given by its encoded name, to the known ones. Return the decoded name."
 function define!(reader, field)
-    name = decode(field)
+    name = percent_decode(field)
     name in ("", "-") && throw(GraphError("'$name' is no name for a value"))
     name in reader.known && throw(GraphError("'$name' is defined twice"))
     push!(reader.known, name)
     return name
 end
 
-known(reader, name) = name in reader.known ? name : throw(GraphError("'$name' is used before it is defined"))
+"Return `name` if it is a known value's."
+check_known(reader, name) = name in reader.known ? name : throw(GraphError("'$name' is used before it is defined"))
 
-function shape(field, least)
+"""
+Parse a comma-separated shape, outermost dimension first. Each size is at least `minimum_size`; `-` is a scalar's
+shape.
+"""
+function parse_shape(field, minimum_size)
     field == "-" && return Int[]
-    sizes = map(number, split(field, ','))
+    sizes = map(parse_int, split(field, ','))
     length(sizes) <= MAXIMUM_RANK || throw(GraphError("a shape of $(length(sizes)) dimensions"))
-    all(n -> least <= n <= typemax(Int32), sizes) || throw(GraphError("the shape $field is impossible"))
+    all(n -> minimum_size <= n <= typemax(Int32), sizes) || throw(GraphError("the shape $field is impossible"))
     return sizes
 end
 
-function number(field)
+function parse_int(field)
     value = tryparse(Int, field)
     return value === nothing ? throw(GraphError("'$field' is no whole number")) : value
 end
 
-function tensor!(reader, fields)
-    expect(fields, 5)
-    sizes = shape(fields[4], 0)
-    offset = number(fields[5])
+function read_tensor!(reader, fields)
+    expect_fields(fields, 5)
+    sizes = parse_shape(fields[4], 0)
+    offset = parse_int(fields[5])
     T = fields[3] == "float32" ? Float32 : fields[3] == "int64" ? Int64 :
         throw(GraphError("the tensor has type $(fields[3]); float32 and int64 are known"))
     bytes = byte_count(sizes, sizeof(T))
-    space = length(reader.bytes) - reader.data
+    space = length(reader.bytes) - reader.data_offset
     offset >= 0 && offset % ALIGNMENT == 0 || throw(GraphError("the offset $offset is no multiple of $ALIGNMENT"))
     bytes !== nothing && bytes <= reader.budget && offset <= space - bytes ||
         throw(GraphError("the tensor goes past the end of the file"))
@@ -150,28 +168,29 @@ function tensor!(reader, fields)
     array = Array{T}(undef, Tuple(reverse(sizes)))
     source = reader.bytes
     bytes > 0 && GC.@preserve array source unsafe_copyto!(
-        Ptr{UInt8}(pointer(array)), pointer(source, reader.data + offset + 1), bytes)
+        Ptr{UInt8}(pointer(array)), pointer(source, reader.data_offset + offset + 1), bytes)
     reader.constants[define!(reader, fields[2])] = array
     return nothing
 end
 
-function node!(reader, fields)
+function read_node!(reader, fields)
     length(fields) >= 5 || throw(GraphError("'node' takes an operator, in, out and name"))
-    inputs = list(value_of(fields[3], "in"))
-    outputs = list(value_of(fields[4], "out"))
+    inputs = split_list(value_of(fields[3], "in"))
+    outputs = split_list(value_of(fields[4], "out"))
     isempty(outputs) && throw(GraphError("a node without outputs"))
     attributes = Dict{String,Vector{String}}()
     for field in fields[6:end]
         name, value = key_and_value(field)
         haskey(attributes, name) && throw(GraphError("the attribute '$name' is given twice"))
-        attributes[name] = list(value)
+        attributes[name] = split_list(value)
     end
-    foreach(name -> name == "-" || known(reader, name), inputs)
+    foreach(name -> name == "-" || check_known(reader, name), inputs)
     foreach(name -> name == "-" || define!(reader, name), split(value_of(fields[4], "out"), ','))
-    push!(reader.nodes, Node(decode(fields[2]), decode(value_of(fields[5], "name")), inputs, outputs, attributes))
+    push!(reader.nodes, Node(percent_decode(fields[2]), percent_decode(value_of(fields[5], "name")), inputs, outputs, attributes))
     return nothing
 end
 
+"Return the part after `=` of a field `key=value`, still encoded. The key has to be `key`."
 function value_of(field, key)
     name, value = key_and_value(field)
     name == key || throw(GraphError("'$key=' is expected where '$field' stands"))
@@ -181,15 +200,24 @@ end
 function key_and_value(field)
     equals = findfirst('=', field)
     equals === nothing && throw(GraphError("'$field' has no '='"))
-    return decode(SubString(field, 1, equals - 1)), SubString(field, equals + 1)
+    return percent_decode(SubString(field, 1, equals - 1)), SubString(field, equals + 1)
 end
 
-list(value) = isempty(value) ? String[] : String[decode(word) for word in split(value, ',')]
+"Split at commas and decode each item."
+split_list(value) = isempty(value) ? String[] : String[percent_decode(word) for word in split(value, ',')]
 
-decode(word) = '%' in word ? undo_percent(word) : String(word)
+"""
+    percent_decode(word) -> String
 
-"Undo percent-encoding. Few names have any, so this is compiled only where one does."
-@noinline function undo_percent(word)
+Decode percent-encoded UTF-8. Throws [`GraphError`](@ref).
+"""
+percent_decode(word) = '%' in word ? percent_decode_bytes(word) : String(word)
+
+"""
+The general case of [`percent_decode`](@ref). It is a function of its own, not inlined, so that Julia compiles it only
+if a name needs it.
+"""
+@noinline function percent_decode_bytes(word)
     raw = codeunits(word)
     decoded = UInt8[]
     i = 1

@@ -1,26 +1,32 @@
-# A graph becomes a model: a list of steps over slots that hold the values in flight.
+# Build a model from a graph and run it. A model is a list of steps that read and write numbered slots, each of which
+# holds one value.
 
-using .PlainLayers: COMPILED, keep_spares_for!, makes_new, spare!
+using .PlainLayers: WARMED_UP, reset_pool_for!, allocates_output, release!
 
 """
-A run of layers of which only the first may take several inputs, and only the last make several outputs (a
-tuple): `layers` is a Chain of the backend. `nodes` has the node of each layer, `outputs` the slots of what the
-last one makes (0 for what nothing reads); `release` are the slots that nothing reads after this step, `spares` those of
-them whose arrays can be used again. So can those that the layers `passing` make for the next one.
+A chain of layers that runs without storing values in between. Only the first layer may have several inputs, and only
+the last one several outputs.
+
+- `layers`: a `Chain` of the backend; `nodes`: the node of each layer, for error messages.
+- `inputs`: the slots that the first layer reads.
+- `outputs`: the slots that the last layer's outputs go to, with 0 for an output that nothing reads.
+- `dead_slots`: the slots that nothing reads after this step.
+- `recycled_slots`: those of them whose arrays go back to the buffer pool after this step.
+- `recycled_layers`: the layers whose output goes back to the pool when the next layer has read it.
 """
 struct Step
     layers
     nodes::Vector{Node}
     inputs::Vector{Int}
     outputs::Vector{Int}
-    release::Vector{Int}
-    spares::Vector{Int}
-    passing::Vector{Int}
+    dead_slots::Vector{Int}
+    recycled_slots::Vector{Int}
+    recycled_layers::Vector{Int}
 end
 
 """
-A model that is ready to run. `shape` is the input's, outermost first, with -1 where it is free; a value
-lives in one of `slots` slots of the `device`, the input in slot 1 and the answer in slot `output`.
+A model that is ready to run. `shape` is the input's shape, outermost dimension first, with -1 for any size. `slots` is
+the number of slots: the input is in slot 1 and the result in slot `output`. `nodes` is the number of nodes in the graph.
 """
 struct Model
     shape::Vector{Int}
@@ -34,100 +40,108 @@ end
 """
     build(graph, backend) -> Model
 
-Throws [`OperatorError`](@ref) for the first node that cannot be built.
+Build the model of a graph. Throws [`OperatorError`](@ref) for the first node that cannot be built, and
+[`GraphError`](@ref) if nothing computes the output.
 """
 function build(graph::Graph, backend::Backend)
-    plan, output = plan_of(graph)
+    plan, output = make_plan(graph)
     readers = count_readers(plan, output)
-    # Any, as Julia brings compiled code for such a dictionary along.
+    # Dict{String,Any}, because Julia's system image has compiled code for that type.
     slots = Dict{String,Any}(graph.input => 1)  # value => slot
     last_slot = 1
-    makers = Dict{String,Any}()  # value => the step that ends with it
+    producers = Dict{String,Any}()  # value => the step whose last layer computes it
     steps = Step[]
-    for item in plan
-        layer = placed(layer_of(item, graph, slots, backend.layers), backend.device)
-        computed = String[name for name in item.inputs if haskey(slots, name)]
-        if length(computed) == 1 && readers[computed[1]] == 1 && haskey(makers, computed[1])
-            step = makers[computed[1]]
+    for planned in plan
+        layer = place_on_device(build_layer(planned, graph, slots, backend.layers), backend.device)
+        computed = String[name for name in planned.inputs if haskey(slots, name)]
+        if length(computed) == 1 && readers[computed[1]] == 1 && haskey(producers, computed[1])
+            step = producers[computed[1]]
         else
             step = Step([], Node[], Int[slots[name] for name in computed], Int[], Int[], Int[], Int[])
             push!(steps, step)
         end
         push!(step.layers, layer)
-        push!(step.nodes, item.node)
+        push!(step.nodes, planned.node)
         empty!(step.outputs)
-        for name in item.outputs
+        for name in planned.outputs
             push!(step.outputs, name == "-" ? 0 : (slots[name] = last_slot += 1))
         end
-        length(item.outputs) == 1 && (makers[item.outputs[1]] = step)
+        length(planned.outputs) == 1 && (producers[planned.outputs[1]] = step)
     end
     haskey(slots, output) || throw(GraphError("the output '$output' is not computed"))
-    # Flux keeps its own house.
-    own = backend.layers === PlainLayers ? find_own!(steps) : Set{Int}()
+    # Only the plain layers take their output arrays from the buffer pool.
+    recyclable = backend.layers === PlainLayers ? find_recyclable!(steps) : Set{Int}()
     last_use = Dict{Int,Int}()
     for (i, step) in enumerate(steps), slot in step.inputs
         last_use[slot] = i
     end
     for (slot, i) in last_use
         slot == slots[output] && continue
-        push!(steps[i].release, slot)
-        slot in own && push!(steps[i].spares, slot)
+        push!(steps[i].dead_slots, slot)
+        slot in recyclable && push!(steps[i].recycled_slots, slot)
     end
-    chained = Step[Step(backend.layers.Chain(s.layers), s.nodes, s.inputs, s.outputs, s.release, s.spares, s.passing) for s in steps]
+    chained = Step[Step(backend.layers.Chain(s.layers), s.nodes, s.inputs, s.outputs, s.dead_slots, s.recycled_slots,
+                        s.recycled_layers) for s in steps]
     return Model(graph.shape, chained, last_slot, slots[output], length(graph.nodes), backend.device)
 end
 
-"The slots whose arrays are no part of any other value; such layers in a step are noted as `passing`."
-function find_own!(steps)
-    own = Set{Int}()
+"""
+    find_recyclable!(steps) -> Set{Int}
+
+Return the slots whose array comes from the buffer pool and shares its memory with no other value. Note the layers within
+a step for whose output the same holds in its `recycled_layers`.
+"""
+function find_recyclable!(steps)
+    recyclable = Set{Int}()
     for step in steps
         for i in 1:length(step.layers)-1
-            makes_new(step.layers[i]) && makes_new(step.layers[i+1]) && push!(step.passing, i)
+            allocates_output(step.layers[i]) && allocates_output(step.layers[i+1]) && push!(step.recycled_layers, i)
         end
-        makes_new(step.layers[1]) || setdiff!(own, step.inputs)
-        makes_new(step.layers[end]) && union!(own, step.outputs)
+        allocates_output(step.layers[1]) || setdiff!(recyclable, step.inputs)
+        allocates_output(step.layers[end]) && union!(recyclable, step.outputs)
     end
-    return own
+    return recyclable
 end
 
-"The layer of one item of the plan."
-function layer_of(item::Planned, graph, slots, L)
-    node = item.node
+"Build the layer of one planned node from the modules `L` and `OnnxLayers`. Throws [`OperatorError`](@ref)."
+function build_layer(planned::PlannedNode, graph, slots, L)
+    node = planned.node
     haskey(OPERATORS, node.operator) || refuse(node, "the worker has no operator $(node.operator)")
     operator = OPERATORS[node.operator]
-    inputs = inputs_of(item, graph, slots)
+    inputs = inputs_of(planned, graph, slots)
     any(input -> input === COMPUTED, inputs) ||
         refuse(node, "none of its inputs is computed: the compiler should have made it a constant")
-    outputs = length(item.outputs)
+    outputs = length(planned.outputs)
     outputs == 1 || operator.any_output || refuse(node, "output $outputs is read, and the worker computes only the first")
-    activation = item.activation === nothing ? nothing : activation_of(item.activation, graph, slots, L)
-    op = Operation(node, inputs, L, activation, outputs)
-    is_late = !operator.any_input && (inputs[1] !== COMPUTED || COMPUTED in inputs[2:end])
-    return is_late ? BuiltLate(op, operator.build) : attempt(operator.build, op)
+    activation = planned.activation === nothing ? nothing : activation_of(planned.activation, graph, slots, L)
+    op = NodeContext(node, inputs, L, activation, outputs)
+    is_dynamic = !operator.any_input && (inputs[1] !== COMPUTED || COMPUTED in inputs[2:end])
+    return is_dynamic ? DynamicWeights(op, operator.build) : build_or_refuse(operator.build, op)
 end
 
-"A layer whose weights are computed: it is built for each call."
-struct BuiltLate
-    op::Operation
+"A layer whose weights are computed by the graph. It builds the operator's layer anew in each call."
+struct DynamicWeights
+    op::NodeContext
     build::Function
 end
 
-(b::BuiltLate)(xs...) = Bound((inputs...) -> called(b, inputs), b.op.inputs)(xs...)
+(b::DynamicWeights)(xs...) = Bound((inputs...) -> call_with_weights(b, inputs), b.op.inputs)(xs...)
 
-function called(b, inputs)
+function call_with_weights(b, inputs)
     weights = Any[COMPUTED, inputs[2:end]...]
-    return b.build(Operation(b.op.node, weights, b.op.L, b.op.activation, b.op.outputs))(inputs[1])
+    return b.build(NodeContext(b.op.node, weights, b.op.L, b.op.activation, b.op.outputs))(inputs[1])
 end
 
-Base.show(io::IO, b::BuiltLate) = print(io, "BuiltLate(", b.op.node.operator, ")")
+Base.show(io::IO, b::DynamicWeights) = print(io, "DynamicWeights(", b.op.node.operator, ")")
 
-function activation_of(item::Planned, graph, slots, L)
-    inputs = pushfirst!(inputs_of(item, graph, slots, 2), COMPUTED)
-    return attempt(OPERATORS[item.node.operator].number, Operation(item.node, inputs, L, nothing, 1))
+"The scalar function of an activation node that is fused into the layer before it."
+function activation_of(planned::PlannedNode, graph, slots, L)
+    inputs = pushfirst!(inputs_of(planned, graph, slots, 2), COMPUTED)
+    return build_or_refuse(OPERATORS[planned.node.operator].scalar, NodeContext(planned.node, inputs, L, nothing, 1))
 end
 
-"`build(op)`; what it throws becomes the refusal of the node."
-function attempt(@nospecialize(build), op::Operation)
+"Return `build(op)`. Whatever it throws becomes an [`OperatorError`](@ref) with the node's name."
+function build_or_refuse(@nospecialize(build), op::NodeContext)
     try
         return build(op)
     catch e
@@ -136,8 +150,8 @@ function attempt(@nospecialize(build), op::Operation)
     end
 end
 
-"What a builder sees of the inputs from the `first` on."
-inputs_of(item, graph, slots, first=1) = Any[input_of(item.node, name, graph, slots) for name in item.inputs[first:end]]
+"The inputs of a node from number `first` on, as [`NodeContext`](@ref) has them."
+inputs_of(planned, graph, slots, first=1) = Any[input_of(planned.node, name, graph, slots) for name in planned.inputs[first:end]]
 
 function input_of(node, name, graph, slots)
     name == "-" && return nothing
@@ -149,14 +163,16 @@ end
 """
     predict(model, x::Array{Float32}) -> Array{Float32}
 
-`x` has the dimensions of the graph's input reversed, and so has the answer. Throws [`InputError`](@ref) where
-`x` does not fit and [`ComputeError`](@ref), with the node's name, where a layer fails.
+Run the forward pass. `x` has the graph input's dimensions reversed, (W, H, C, N) for a picture; so has the result.
+
+Throws [`InputError`](@ref) if the shape of `x` does not fit, and [`ComputeError`](@ref) with the node's name if a layer
+fails. One thread at a time may call this: the plain layers share their buffers.
 """
 function predict(model::Model, x::Array{Float32})
-    check(model, x)
-    keep_spares_for!(size(x))
+    check_input(model, x)
+    reset_pool_for!(size(x))
     values = Vector{Any}(nothing, model.slots)
-    values[1] = model.device.to(x)
+    values[1] = model.device.to_device(x)
     for step in model.steps
         y = run_step(step, [values[i] for i in step.inputs])
         if length(step.outputs) == 1
@@ -166,19 +182,20 @@ function predict(model::Model, x::Array{Float32})
                 slot == 0 || (values[slot] = value)
             end
         end
-        for slot in step.spares
-            spare!(values[slot])
+        for slot in step.recycled_slots
+            release!(values[slot])
         end
-        for slot in step.release
+        for slot in step.dead_slots
             values[slot] = nothing
         end
     end
-    # A package's cache cannot hold the tasks of other threads.
-    COMPILED[] = !precompiling()
-    y = model.device.back(values[model.output])
+    # Not while precompiling: a package's cache file cannot hold the helper tasks that the thread pool would start.
+    WARMED_UP[] = !precompiling()
+    y = model.device.to_cpu(values[model.output])
     return y isa Array{Float32} ? y : Array{Float32}(y)
 end
 
+"Run the layers of a step on its inputs. Throws [`ComputeError`](@ref) with the name of the node that failed."
 function run_step(step, inputs)
     i = 1
     try
@@ -186,7 +203,7 @@ function run_step(step, inputs)
         while i < length(step.layers)
             i += 1
             x, y = y, step.layers[i](y)
-            i - 1 in step.passing && spare!(x)
+            i - 1 in step.recycled_layers && release!(x)
         end
         return y
     catch e
@@ -195,20 +212,21 @@ function run_step(step, inputs)
     end
 end
 
-function check(model, x)
-    shape = outer_shape(x)
+"Throw [`InputError`](@ref) unless the model takes `x`."
+function check_input(model, x)
+    shape = row_major_shape(x)
     fits = length(shape) == length(model.shape) && all(i -> model.shape[i] in (-1, shape[i]), 1:length(shape))
-    fits || throw(InputError("the model takes a tensor of shape $(words(model.shape)) (-1 is free), not $(words(shape))"))
-    isempty(x) && !(0 in model.shape) && throw(InputError("the tensor of shape $(words(shape)) has no elements"))
+    fits || throw(InputError("the model takes a tensor of shape $(shape_text(model.shape)) (-1 is free), not $(shape_text(shape))"))
+    isempty(x) && !(0 in model.shape) && throw(InputError("the tensor of shape $(shape_text(shape)) has no elements"))
     return nothing
 end
 
-value(slot) = slot == 0 ? "-" : "v$slot"
+slot_name(slot) = slot == 0 ? "-" : "v$slot"
 
 function Base.show(io::IO, model::Model)
-    println(io, "Model of ", words(model.shape), " (-1 is free), v1, to v", model.output, ":")
+    println(io, "Model of ", shape_text(model.shape), " (-1 is free), v1, to v", model.output, ":")
     for step in model.steps
-        println(io, "  ", join(map(value, step.outputs), ", "), " = ", join(map(value, step.inputs), ", "))
+        println(io, "  ", join(map(slot_name, step.outputs), ", "), " = ", join(map(slot_name, step.inputs), ", "))
         for i in 1:length(step.layers)
             println(io, "    |> ", step.layers[i])
         end

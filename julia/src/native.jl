@@ -1,7 +1,8 @@
-# Native Flux models: a bundle's flux_model.jl, which is code that the owner of the machine installed.
+# Native Flux models: a bundle's flux_model.jl, which is Julia code that the owner of the machine installed.
 
 """
-What `build_model()` of the file returned, in test mode and on the device; `digest` is the file's SHA-256.
+The model that `build_model()` of `file` returned, in test mode and on the `device`. `digest` is the SHA-256 of the file
+in hex.
 """
 struct NativeModel
     file::String
@@ -13,8 +14,8 @@ end
 """
     load_native(file, backend) -> NativeModel
 
-Evaluate `file` in a module of its own and call its `build_model()`. Throws [`GraphError`](@ref) where it is not
-there, fails, or the backend is not Flux.
+Evaluate `file` in a new module and call its `build_model()`. Throws [`GraphError`](@ref) if the file does not exist or
+fails, or if the backend is not Flux.
 """
 function load_native(file, backend::Backend)
     backend.name == "flux" || throw(GraphError("$file needs Flux, which this worker does not have: $(backend.note)"))
@@ -23,7 +24,7 @@ function load_native(file, backend::Backend)
         digest = bytes2hex(sha256(read(file)))
         space = Core.eval(Module(:Bundle), :(module FluxModel end))
         Base.include(space, file)
-        # What the file defined and loaded is newer than this function.
+        # The file's methods, and those of packages it loaded, are newer than this function.
         return Base.invokelatest(native, space, file, digest, backend)
     catch e
         e isa InterruptException && rethrow()
@@ -31,21 +32,23 @@ function load_native(file, backend::Backend)
     end
 end
 
+"Call `build_model()` of the module `space`. Throws [`GraphError`](@ref) if it returns something that cannot be called."
 function native(space, file, digest, backend)
     isdefined(space, :build_model) || throw(GraphError("it does not define build_model()"))
     model = space.build_model()
     isempty(methods(model)) && throw(GraphError("build_model() returned $(summary(model)), which cannot be called"))
     backend.layers.testmode!(model)
-    return NativeModel(file, digest, backend.device.to(model), backend.device)
+    return NativeModel(file, digest, backend.device.to_device(model), backend.device)
 end
 
 """
     predict(native, x::Array{Float32}) -> Array{Float32}
 
-`x` is (W, H, C, N), the answer (labels, N).
+Run the forward pass on `x` of (W, H, C, N). The result is (labels, N). Throws [`InputError`](@ref) if `x` is empty, and
+[`ComputeError`](@ref) if the model fails or returns anything else.
 """
 function predict(native::NativeModel, x::Array{Float32})
-    isempty(x) && throw(InputError("the tensor of shape $(words(outer_shape(x))) has no elements"))
+    isempty(x) && throw(InputError("the tensor of shape $(shape_text(row_major_shape(x))) has no elements"))
     count = size(x, ndims(x))
     y = try
         Base.invokelatest(forward, native, x)
@@ -58,5 +61,5 @@ function predict(native::NativeModel, x::Array{Float32})
     return y isa Array{Float32} ? y : Array{Float32}(y)
 end
 
-# A copy: the model may keep what it gets or write to it, and `x` is the pipe's memory.
-forward(native, x) = native.device.back(native.model(native.device.to(copy(x))))
+# Copy x: the model may keep its input or write to it, and x is memory of the pipe, which the next request overwrites.
+forward(native, x) = native.device.to_cpu(native.model(native.device.to_device(copy(x))))

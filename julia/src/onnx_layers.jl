@@ -1,30 +1,30 @@
 """
-What ONNX has and Flux has no layer for. Both backends use these; where one needs a function of Flux's
-(`softmax`, `maxpool`), it holds the backend's.
+Layers for the ONNX operators that Flux has no layer for. Both backends use them. A layer that needs a function of the
+backend, as `softmax` or `maxpool`, holds it in a field.
 """
 module OnnxLayers
 
 Base.Experimental.@optlevel 2
 
 using LinearAlgebra: rmul!
-import ..PlainLayers: makes_new
-using ..PlainLayers: NUMBER_COST, blank, in_parts, mean_and_variance
+import ..PlainLayers: allocates_output
+using ..PlainLayers: ELEMENT_COST, acquire, parallel_for, mean_and_variance
 
-include("onnx_layers/walk.jl")
+include("onnx_layers/strided.jl")
 include("onnx_layers/inputs.jl")
-include("onnx_layers/functions.jl")
+include("onnx_layers/scalar_functions.jl")
 include("onnx_layers/elementwise.jl")
 include("onnx_layers/axes.jl")
 include("onnx_layers/shape.jl")
 include("onnx_layers/reductions.jl")
-include("onnx_layers/products.jl")
+include("onnx_layers/matmul.jl")
 include("onnx_layers/einsum.jl")
 include("onnx_layers/convolution.jl")
 include("onnx_layers/pooling.jl")
 include("onnx_layers/normalisation.jl")
 include("onnx_layers/resampling.jl")
 include("onnx_layers/padding.jl")
-include("onnx_layers/depth.jl")
-include("onnx_layers/anywhere.jl")
+include("onnx_layers/space_to_depth.jl")
+include("onnx_layers/device_arrays.jl")
 
 end

@@ -1,9 +1,10 @@
-# The command lines of the two scripts.
+# The command lines of worker.jl and flux_model.jl. The functions throw UsageError for a wrong one.
 
 """
     read_options(arguments, names) -> (positional, options)
 
-`--name value` or `--name=value` for the given names, in any order.
+Split a command line into positional arguments and a dictionary of options, given as `--name value` or `--name=value`
+in any order. Throws [`UsageError`](@ref) for a name that is not in `names`.
 """
 function read_options(arguments, names)
     positional, options = String[], Dict{String,String}()
@@ -22,7 +23,11 @@ function read_options(arguments, names)
     return positional, options
 end
 
-"The options of worker.jl: `(input, output, shared, backend, device)`, the first three being descriptors, `shared` perhaps none."
+"""
+    worker_options(arguments) -> (input, output, shared, backend, device)
+
+Parse the command line of worker.jl into a named tuple. The first three are file descriptors; `shared` may be `nothing`.
+"""
 function worker_options(arguments)
     positional, options = read_options(arguments, ("in", "out", "shared", "backend", "device"))
     isempty(positional) || throw(UsageError("unexpected argument '$(positional[1])'"))
@@ -35,7 +40,11 @@ function worker_options(arguments)
             backend=get(options, "backend", "auto"), device=get(options, "device", "auto"))
 end
 
-"The options of flux_model.jl: `(graph, image, backend, device)`, the first two being paths."
+"""
+    one_shot_options(arguments) -> (graph, image, backend, device)
+
+Parse the command line of flux_model.jl into a named tuple. The first two are paths.
+"""
 function one_shot_options(arguments)
     positional, options = read_options(arguments, ("backend", "device"))
     length(positional) == 2 || throw(UsageError("usage: flux_model.jl MODEL.graph IMAGE.npy [--backend auto|flux|plain] [--device auto|cpu|gpu]"))
@@ -46,7 +55,8 @@ end
 """
     print_predictions(io, options, backend)
 
-What flux_model.jl does: a line of numbers for each picture of the .npy file.
+Run the model on the .npy file and print a line of numbers for each picture. `options` are those of
+[`one_shot_options`](@ref). An array of three dimensions is a batch of one. Throws any [`WorkerError`](@ref).
 """
 function print_predictions(io, options, backend)
     model = build(read_graph(read(options.graph)), backend)

@@ -1,9 +1,9 @@
 """
-Layers with the names, constructors and semantics of Flux 0.16's, forward only, on `Array{Float32}`
-and Julia's standard library alone: what the worker computes with where Flux cannot be loaded.
+The worker's own layers, for machines where Flux cannot be loaded. They have the names, constructors and semantics of
+Flux 0.16, compute the forward pass only, and need nothing but Julia's standard library.
 
-Only the part of Flux's interface that the worker uses is here. Arrays are WHCN, as in Flux: width,
-height, channels, batch. The layers share their buffers, so one task at a time may use them.
+Only what the worker uses of Flux is here. Arrays are `Array{Float32}` of (W, H, C, N), as in Flux. The layers share
+buffers, so only one task at a time may call them.
 """
 module PlainLayers
 
@@ -12,14 +12,15 @@ using LinearAlgebra: BLAS
 Base.Experimental.@optlevel 2
 
 include("plain/activations.jl")
-include("plain/parts.jl")
-include("plain/spares.jl")
+include("plain/thread_pool.jl")
+include("plain/buffer_pool.jl")
 include("plain/window.jl")
 include("plain/conv.jl")
 include("plain/depthwise.jl")
 include("plain/conv_transpose.jl")
 include("plain/pooling.jl")
-include("plain/basic.jl")
+include("plain/chain.jl")
+include("plain/dense.jl")
 include("plain/normalisation.jl")
 
 end

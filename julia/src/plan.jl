@@ -1,44 +1,44 @@
-# The graph made simpler before it is built: nothing stays of operators that hand on what they get, and
-# an activation moves into the layer before it.
+# The plan: the nodes of a graph that have to be built. Nodes that only pass their input on, or whose output is not
+# used,
+# are removed, and activations are fused into the layer before them.
 
 """
-A node, the values it reads and makes once others are gone (up to the last that is read, `"-"` those that
-nothing reads), and the activation it takes in.
+A node to build. `inputs` and `outputs` are names of values, without removed nodes; `outputs` goes up to the last one that
+is read and has `"-"` for those that are not. `activation` is the activation node that is fused into it, or `nothing`.
 """
-mutable struct Planned
+mutable struct PlannedNode
     node::Node
     inputs::Vector{String}
     outputs::Vector{String}
-    activation::Union{Planned,Nothing}
+    activation::Union{PlannedNode,Nothing}
 end
 
 """
-    plan_of(graph) -> (plan, output)
+    make_plan(graph) -> (plan, output)
 
-The nodes to build, in order, and the name of the value that is the answer. Nodes that it does not depend
-on are left out.
+Return the [`PlannedNode`](@ref)s to build, in execution order, and the name of the value that is the graph's result.
 """
-function plan_of(graph::Graph)
+function make_plan(graph::Graph)
     readers = count_readers(graph.nodes, graph.output)
     renamed = Dict{String,String}()
     original(name) = get(renamed, name, name)
-    plan = Planned[]
+    plan = PlannedNode[]
     for node in graph.nodes
         last_read = findlast(name -> haskey(readers, name), node.outputs)
         last_read === nothing && continue
         inputs = map(original, node.inputs)
-        if node.operator in PASSES && last_read == 1 && !isempty(inputs)
+        if node.operator in PASS_THROUGH && last_read == 1 && !isempty(inputs)
             renamed[node.outputs[1]] = inputs[1]
         else
             outputs = String[haskey(readers, name) ? name : "-" for name in node.outputs[1:last_read]]
-            push!(plan, Planned(node, inputs, outputs, nothing))
+            push!(plan, PlannedNode(node, inputs, outputs, nothing))
         end
     end
     output = original(graph.output)
-    return fuse(plan, count_readers(plan, output), graph.constants), output
+    return fuse_activations(plan, count_readers(plan, output), graph.constants), output
 end
 
-"How often each value is read by what the answer depends on; to be the answer counts as one reading."
+"How many times each value is read by nodes that the output depends on. The output itself has one reading more."
 function count_readers(nodes, output)
     readers = Dict{String,Int}(output => 1)
     for node in Iterators.reverse(nodes)
@@ -51,30 +51,36 @@ function count_readers(nodes, output)
 end
 
 """
-Give each activation that is the only reader of a layer's output to this layer, which applies it in
-the pass that adds its bias: that saves a walk through memory.
+    fuse_activations(plan, readers, constants) -> plan
+
+Fuse each activation that is the only reader of a layer's output into that layer. The layer applies it in the pass that
+adds its bias, which saves one pass through memory.
 """
-function fuse(plan, readers, constants)
-    makers = Dict{String,Any}()
-    left = Planned[]
-    for item in plan
-        maker = pointwise_alone(item, constants) && readers[item.inputs[1]] == 1 ? get(makers, item.inputs[1], nothing) : nothing
-        if maker === nothing
-            push!(left, item)
-            fuses(item) && (makers[item.outputs[1]] = item)
+function fuse_activations(plan, readers, constants)
+    producers = Dict{String,Any}()
+    kept = PlannedNode[]
+    for planned in plan
+        producer = is_fusable_activation(planned, constants) && readers[planned.inputs[1]] == 1 ?
+            get(producers, planned.inputs[1], nothing) : nothing
+        if producer === nothing
+            push!(kept, planned)
+            accepts_activation(planned) && (producers[planned.outputs[1]] = planned)
         else
-            delete!(makers, item.inputs[1])
-            maker.activation = item
-            maker.outputs = item.outputs
+            delete!(producers, planned.inputs[1])
+            producer.activation = planned
+            producer.outputs = planned.outputs
         end
     end
-    return left
+    return kept
 end
 
-"Whether it is a function of each number of its first input, with nothing else that is computed."
-pointwise_alone(item, constants) = haskey(OPERATORS, item.node.operator) && OPERATORS[item.node.operator].number !== nothing &&
-    all(name -> number_or_absent(name, constants), item.inputs[2:end])
+"Whether a node is an activation with no computed input but the first."
+is_fusable_activation(planned, constants) =
+    haskey(OPERATORS, planned.node.operator) && OPERATORS[planned.node.operator].scalar !== nothing &&
+    all(name -> constant_or_absent(name, constants), planned.inputs[2:end])
 
-fuses(item) = haskey(OPERATORS, item.node.operator) && OPERATORS[item.node.operator].fuses && length(item.outputs) == 1
+"Whether an activation can be fused into the node's layer."
+accepts_activation(planned) =
+    haskey(OPERATORS, planned.node.operator) && OPERATORS[planned.node.operator].fuses && length(planned.outputs) == 1
 
-number_or_absent(name, constants) = name == "-" || get(constants, name, nothing) isa Array{Float32}
+constant_or_absent(name, constants) = name == "-" || get(constants, name, nothing) isa Array{Float32}

@@ -1,11 +1,10 @@
-# What makes a process a good worker: it ends with its parent and does not listen to Ctrl-C.
+# How the worker's process behaves: it ends with its parent and ignores Ctrl-C.
 
 """
     end_with_parent()
 
-Ask Linux to kill this process when the thread that started it ends; elsewhere end of file on the pipe
-does the same, though only once a forward pass is over. The parent may have died before the request,
-so it is looked at once more.
+Ask Linux to kill this process when the thread that started it ends. Exit with 0 if the parent died before that.
+Does nothing on other systems. There, the worker notices end of file on the pipe, but only after a running forward pass.
 """
 function end_with_parent()
     Sys.islinux() || return nothing
@@ -19,10 +18,12 @@ end
 """
     ignore_interrupts(f)
 
-Ctrl-C in the terminal is for the daemon, which then stops its worker in order. Julia takes SIGINT with
-`sigwait`, past the signal's disposition, so that ignoring it in the usual way does nothing: the worker
-leaves the terminal's process group instead, and defers what is sent to it directly. `f` has to end in
-`exit`: what was deferred would be thrown after it.
+Call `f` with SIGINT ignored, and leave the process group of the terminal. Ctrl-C then reaches the daemon alone, which
+stops its worker. `f` has to end the process with `exit`: a SIGINT that was sent to this process directly is deferred,
+and would be thrown after `f`.
+
+Setting SIGINT to `SIG_IGN` has no effect, because Julia blocks the signal and takes it with `sigwait` on a thread of its
+own (`signal_listener` in Julia's src/signals-unix.c).
 """
 function ignore_interrupts(f)
     Sys.isunix() && ccall(:setpgid, Cint, (Cint, Cint), 0, 0)

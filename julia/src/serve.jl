@@ -1,9 +1,10 @@
-# The loop of the worker: one frame at a time, in order.
+# The worker's loop: it answers one request at a time, in order.
 
 """
     serve(pipe, backend) -> exit code
 
-Answer frames until STOP or end of file (0), or until bytes that are not the protocol (1).
+Send HELLO, then answer requests until STOP or end of file (0), or until bytes that break the protocol (1). A request
+that fails is answered with FAILURE, and the model in use stays. Does not return for another error: it is thrown.
 """
 function serve(pipe::Pipe, backend::Backend)
     model = nothing
@@ -15,33 +16,37 @@ function serve(pipe::Pipe, backend::Backend)
             try
                 model = answer(pipe, kind, id, model, backend)
             catch e
-                broken(e) && rethrow()
+                pipe_failed(e) && rethrow()
                 send_failure(pipe, id, e)
             end
         end
     catch e
         e isa ProtocolError && return 1
-        # The other end is gone: there is nobody left to serve.
-        broken(e) && return 0
+        # The other end of the pipe is closed, so nobody waits for an answer.
+        pipe_failed(e) && return 0
         rethrow()
     end
 end
 
-"The pipe over the descriptors of the command line."
+"The [`Pipe`](@ref) on the descriptors of [`worker_options`](@ref)."
 function open_pipe(options)
-    shared = options.shared === nothing ? Shared() : Shared(fdio(options.shared, true))
+    shared = options.shared === nothing ? SharedMemory() : SharedMemory(fdio(options.shared, true))
     return Pipe(fdio(options.input, true), fdio(options.output, true), shared)
 end
 
-"Whether the pipe itself failed. What a model throws arrives as a `WorkerError`, so it is not mistaken for this."
-broken(e) = e isa Union{EOFError,SystemError}
+"Whether an error is one of the pipe. A model's errors are `WorkerError`s, so they are never mistaken for one."
+pipe_failed(e) = e isa Union{EOFError,SystemError}
 
-"The facts of HELLO."
+"The payload of HELLO."
 hello(backend) = facts(
     "protocol" => PROTOCOL, "julia" => VERSION, "flux" => backend.flux, "backend" => backend.name,
     "device" => backend.device.name, "threads" => Threads.nthreads(), "pid" => getpid(), "note" => backend.note)
 
-"Answer one request. Returns the model to go on with."
+"""
+    answer(pipe, kind, id, model, backend) -> model
+
+Answer the request whose payload is in `pipe`. Return the model to use from now on. Throws any [`WorkerError`](@ref).
+"""
 function answer(pipe, kind, id, model, backend)
     if kind == PING
         send(pipe, PONG, id, pipe.payload)

@@ -1,38 +1,40 @@
-# What a worker does between its start and its first answers, done once while the package is precompiled: Julia keeps
-# the code that it compiles for it.
+# The workload for precompilation: what a worker does from its start to its first answers. Julia keeps the code that it
+# compiles for it in the package's cache file.
 
-"Whether Julia is writing a package's cache file."
+"Whether this process is writing a package's cache file."
 precompiling() = ccall(:jl_generating_output, Cint, ()) == 1
 
 """
-    run_workload(backend) -> bytes
+    run_workload(backend) -> Vector{UInt8}
 
-Serve a model with the layers that image classifiers are made of; returns what the worker answers.
+Serve a small model with the layers that image classifiers consist of. Return the bytes of the worker's answers.
 """
 function run_workload(backend::Backend)
-    tagged() do
+    with_tagged_inference() do
         worker_options(["--in=3", "--out=4"])
         mktempdir() do folder
             requests, answers, shared = joinpath(folder, "requests"), joinpath(folder, "answers"), joinpath(folder, "shared")
             write(shared, zeros(Float32, 64))
             open(file -> write_requests(Pipe(devnull, file)), requests, "w")
-            # Files, as the descriptors of a worker are of the same type.
+            # Use files, because they are IOStreams as the descriptors of a worker are.
             open(requests) do input
                 open(shared, "r+") do memory
-                    open(output -> serve(Pipe(input, output, Shared(memory)), backend), answers, "w")
+                    open(output -> serve(Pipe(input, output, SharedMemory(memory)), backend), answers, "w")
                 end
             end
-            PlainLayers.forget_memory()
+            PlainLayers.empty_buffers!()
             return read(answers)
         end
     end
 end
 
 """
-Call `f`. What is compiled for it is kept even where it belongs to another package and is called through a table of
-methods, as layers are, which Julia can do since 1.9 (PrecompileTools.jl's src/workloads.jl).
+    with_tagged_inference(f) -> f()
+
+Call `f`. While precompiling on Julia 1.9 or later, keep all code that is compiled for it, even if it belongs to another
+package and is called by dynamic dispatch, as layers are. This is what PrecompileTools.jl does (its src/workloads.jl).
 """
-function tagged(f)
+function with_tagged_inference(f)
     precompiling() && VERSION >= v"1.9" || return f()
     ccall(:jl_tag_newly_inferred_enable, Cvoid, ())
     try
@@ -52,7 +54,7 @@ function write_requests(pipe)
     send(pipe, STOP, UInt64(6), UInt8[])
 end
 
-"A graph file of small layers of all common kinds, with zeros for weights."
+"The bytes of a graph file with small layers of all common kinds. All weights are zero."
 function workload_graph()
     window = "dilations=1,1 strides=1,1"
     text = """
@@ -80,6 +82,6 @@ function workload_graph()
         """
     file = IOBuffer()
     write(file, GRAPH_MAGIC, htol(UInt32(GRAPH_VERSION)), UInt32(0), htol(UInt64(sizeof(text))), text)
-    write(file, zeros(UInt8, aligned(24 + sizeof(text)) - 24 - sizeof(text) + 640))
+    write(file, zeros(UInt8, align_offset(24 + sizeof(text)) - 24 - sizeof(text) + 640))
     return take!(file)
 end

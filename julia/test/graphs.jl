@@ -1,12 +1,12 @@
-# A writer of graph files, independent of the reader under test.
+# Write graph files, independently of the reader under test.
 
-"A constant, given with Julia's (reversed) dimensions."
+"The `tensor` line of a constant, given as an array with reversed dimensions."
 tensor_line(name, offset, x) = string("tensor ", name, " ", eltype(x) == Int64 ? "int64" : "float32", " ",
                                       ndims(x) == 0 ? "-" : join(reverse(size(x)), ','), " ", offset)
 
 """
-The bytes of a graph file: an input `x` of `shape` (outermost first), the constants `name => array`, the
-lines of the nodes, and the output.
+The bytes of a graph file with an input `x` of `shape` (outermost dimension first), constants `name => array`, the lines
+of the nodes, and the name of the output.
 """
 function graph_file(shape, constants, nodes, output="y")
     lines, data = ["input x float32 $(join(shape, ','))"], UInt8[]
@@ -20,7 +20,7 @@ function graph_file(shape, constants, nodes, output="y")
     return raw_graph(join(lines, '\n') * '\n', data)
 end
 
-"A graph file of any header text and data."
+"The bytes of a graph file with any text section and tensor data."
 function raw_graph(text, data=UInt8[]; magic="FLUXDROP", version=1)
     io = IOBuffer()
     write(io, magic, UInt32(version), UInt32(0), UInt64(sizeof(text)), text)
@@ -28,15 +28,18 @@ function raw_graph(text, data=UInt8[]; magic="FLUXDROP", version=1)
     return take!(io)
 end
 
-"What each backend makes of `x`: the graph has the one `node` line, whose name is `n`."
+"The result of every backend for `x` and a graph with one `node` line. The node's name is `n`."
 run_node(line, x, constants...; shape=reverse(size(x))) =
     [F.predict(F.build(F.read_graph(graph_file(shape, constants, [line])), backend), x) for backend in BACKENDS]
 
-"Whether every backend answers `expected`, up to rounding."
+"Whether every backend's result is `expected`, up to rounding."
 agrees(answers, expected; atol=1f-5) =
     all(y -> size(y) == size(expected) && isapprox(y, expected; atol=atol, rtol=1f-5), answers)
 
-"The message of the error that `f` throws, which has to be of type `E`."
+"""
+The message of the error of type `E` that `f` throws. If it throws none, `"no error"`; for another type, text that begins
+with `another error`.
+"""
 function message(f, E)
     try
         f()

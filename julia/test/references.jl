@@ -1,6 +1,6 @@
-# ONNX's definitions as plain loops, with ONNX's order of attributes (height before width).
+# References for the tests: ONNX's definitions as plain loops. Attributes are in ONNX's order, height before width.
 
-"Cross-correlation: x is (W, H, C, N), w (kw, kh, C ÷ group, out)."
+"ONNX's Conv of `x`, (W, H, C, N), with the kernel `w`, (kw, kh, C ÷ group, out), and the bias `b`."
 function conv_reference(x, w, b; strides=(1, 1), pads=(0, 0, 0, 0), dilations=(1, 1), group=1)
     kw, kh, share, out = size(w)
     span(i, n, k) = (n + pads[i] + pads[i+2] - dilations[i] * (k - 1) - 1) ÷ strides[i] + 1
@@ -20,5 +20,5 @@ function conv_reference(x, w, b; strides=(1, 1), pads=(0, 0, 0, 0), dilations=(1
     return y
 end
 
-"Numbers between -1 and 1 that are the same in every run and every version of Julia."
+"An array of numbers between -1 and 1, the same ones in every run and every version of Julia."
 numbers(dims...) = reshape(Float32[sin(1.7 * i * i + 0.3 * i) for i in 1:prod(dims)], dims...)

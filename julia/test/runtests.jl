@@ -1,5 +1,5 @@
-# julia [--project=P] julia/test/runtests.jl: where Flux can be loaded in the active project, every model is
-# built of Flux's layers too, and has to agree.
+# Run with: julia [--project=P] julia/test/runtests.jl
+# If Flux can be loaded in the active project, every model is also built of Flux's layers and has to give the same result.
 
 using Test
 
@@ -16,7 +16,7 @@ include("references.jl")
 @testset "fluxdrop worker" begin
     include("test_wire.jl")
     include("test_graph.jl")
-    include("test_parts.jl")
+    include("test_thread_pool.jl")
     include("test_convolution.jl")
     include("test_pooling.jl")
     include("test_normalisation.jl")
@@ -25,12 +25,12 @@ include("references.jl")
     include("test_elementwise.jl")
     include("test_reductions.jl")
     include("test_shape.jl")
-    include("test_products.jl")
+    include("test_matmul.jl")
     include("test_model.jl")
     include("test_serve.jl")
     include("test_workload.jl")
     include("test_hostile.jl")
-    include("test_embedded.jl")
+    include("test_juliacall.jl")
     include("test_native.jl")
     include("test_devices.jl")
     include("test_npy.jl")

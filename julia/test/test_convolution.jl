@@ -25,7 +25,7 @@ end
     @test conv_agrees(numbers(2, 2, 4, 1), numbers(3, 3, 4, 2); pads=(3, 3, 3, 3))
 end
 
-@testset "Conv divides its channels into groups, down to one a channel" begin
+@testset "Conv supports groups, down to one input channel each" begin
     x = numbers(6, 5, 4, 2)
     @test conv_agrees(x, numbers(3, 3, 2, 6); group=2, pads=(1, 1, 1, 1))
     @test conv_agrees(x, numbers(1, 1, 2, 6); group=2)
@@ -33,35 +33,35 @@ end
     @test conv_agrees(x, numbers(3, 3, 1, 8); group=4, dilations=(2, 1), pads=(2, 1, 2, 1))
 end
 
-@testset "Conv is the same where its output is computed in pieces" begin
+@testset "Conv gives the same result if its output has several tiles" begin
     @test conv_agrees(numbers(60, 50, 30, 1), numbers(3, 3, 30, 2); pads=(1, 1, 1, 1))
     @test conv_agrees(numbers(50, 60, 60, 3), numbers(3, 1, 30, 4); group=2, strides=(1, 2))
     @test conv_agrees(numbers(6, 1, 8, 1), numbers(2, 1, 8, 7))
 end
 
-@testset "Conv is the same where its threads divide its channels, as there are more of them than pixels" begin
+@testset "Conv gives the same result if its tiles divide the channels, of which there are more than pixels" begin
     @test conv_agrees(numbers(7, 7, 96, 1), numbers(1, 1, 96, 121))
     @test conv_agrees(numbers(6, 5, 60, 3), numbers(3, 3, 30, 82); group=2, strides=(1, 2), pads=(1, 1, 1, 1))
 end
 
-@testset "Conv with a kernel a channel takes every stride, dilation and padding" begin
+@testset "depthwise Conv supports every stride, dilation and padding" begin
     for strides in ((1, 1), (2, 1), (1, 3), (4, 5)), dilations in ((1, 1), (2, 3)), pads in ((0, 0, 0, 0), (2, 0, 1, 3))
         @test conv_agrees(numbers(11, 9, 3, 2), numbers(3, 2, 1, 6); group=3, strides=strides, dilations=dilations, pads=pads)
     end
 end
 
-@testset "Conv with a kernel a channel takes kernels and planes of every size" begin
+@testset "depthwise Conv supports kernels and planes of every size" begin
     for kernel in ((1, 1), (3, 3), (5, 5), (7, 7), (2, 13)), plane in ((1, 1), (7, 7), (30, 17)), strides in ((1, 1), (2, 2))
         before, after = reverse(kernel) .÷ 2, (reverse(kernel) .- 1) .÷ 2
         @test conv_agrees(numbers(plane..., 5, 2), numbers(kernel..., 1, 5); group=5, strides=strides, pads=(before..., after...))
     end
 end
 
-@testset "Conv with a kernel a channel has many planes, one after the other in parts" begin
+@testset "depthwise Conv gives the same result for many planes in several chunks" begin
     @test conv_agrees(numbers(9, 8, 700, 3), numbers(3, 3, 1, 700); group=700, pads=(1, 1, 1, 1))
 end
 
-@testset "what is no number goes no farther than the windows that see it" begin
+@testset "NaN and Inf affect only the outputs whose window contains them" begin
     x = numbers(8, 7, 4, 2)
     x[1, 1, 1, 1], x[8, 7, 2, 1], x[8, 1, 4, 1] = NaN, Inf, -Inf
     for strides in ((1, 1), (2, 2)), (w, group) in ((numbers(3, 3, 1, 4), 4), (numbers(3, 3, 2, 2), 2))
@@ -71,7 +71,7 @@ end
     end
 end
 
-@testset "Conv in one dimension is Conv in two, of which one has size 1" begin
+@testset "one-dimensional Conv equals two-dimensional Conv with a dimension of size 1" begin
     x, w, b = numbers(9, 4, 2), numbers(3, 2, 6), numbers(6)
     expected = conv_reference(reshape(x, 9, 1, 4, 2), reshape(w, 3, 1, 2, 6), b;
                               strides=(1, 2), pads=(0, 1, 0, 2), dilations=(1, 2), group=2)
@@ -79,7 +79,7 @@ end
     @test agrees(run_node(line, x, "w" => w, "b" => b), reshape(expected, :, 6, 2))
 end
 
-"Conv's definition in any number of dimensions, without bias: `x` is (spatial..., C, N), options are in ONNX's order."
+"ONNX's Conv in any number of dimensions, without bias. `x` is (spatial..., C, N); options are in ONNX's order."
 function volume_conv_reference(x, w; strides, pads, dilations, group)
     n = ndims(x) - 2
     s, d, before, after = reverse(strides), reverse(dilations), reverse(pads[1:n]), reverse(pads[n+1:end])
@@ -94,7 +94,7 @@ function volume_conv_reference(x, w; strides, pads, dilations, group)
     return y
 end
 
-"ConvTranspose's definition: every number of `x` is given to all taps of its window. `w` is (spatial..., out ÷ group, C)."
+"ONNX's ConvTranspose: each number of `x` is added to all taps of its window. `w` is (spatial..., out ÷ group, C)."
 function transpose_reference(x, w, b; strides, pads, dilations, group, output_padding)
     n = ndims(x) - 2
     s, d, before, after = reverse(strides), reverse(dilations), reverse(pads[1:n]), reverse(pads[n+1:end])
@@ -109,7 +109,7 @@ function transpose_reference(x, w, b; strides, pads, dilations, group, output_pa
     return y
 end
 
-@testset "Conv takes one to three spatial dimensions" begin
+@testset "Conv supports one to three spatial dimensions" begin
     for (x, w, options) in (
         (numbers(7, 4, 2), numbers(3, 4, 5), (strides=(2,), pads=(2, 1), dilations=(2,), group=1)),
         (numbers(5, 6, 4, 4, 2), numbers(2, 3, 2, 4, 3), (strides=(1, 2, 1), pads=(1, 0, 1, 0, 2, 0), dilations=(2, 1, 1), group=1)),
@@ -122,7 +122,7 @@ end
                    message(() -> run_node(conv_line("x,w"), numbers(5, 4, 2), "w" => numbers(3, 3, 4, 2)), F.ComputeError))
 end
 
-@testset "ConvTranspose gives each number to all taps of its window" begin
+@testset "ConvTranspose adds each number to all taps of its window" begin
     one = (strides=(1, 1), pads=(0, 0, 0, 0), dilations=(1, 1), group=1, output_padding=(0, 0))
     for (x, w, options) in (
         (numbers(4, 3, 4, 2), numbers(3, 2, 5, 4), one),
@@ -143,7 +143,7 @@ end
     end
 end
 
-@testset "ConvTranspose applies the activation that follows it, also where it reaches beyond its windows" begin
+@testset "ConvTranspose applies a fused activation, also to the part that output padding adds" begin
     x, w, b = numbers(3, 2, 2, 1), numbers(2, 2, 3, 2), numbers(3)
     options = (strides=(1, 2), pads=(0, 0, 0, 0), dilations=(1, 1), group=1)
     for padding in ((0, 0), (1, 3))

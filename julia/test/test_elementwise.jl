@@ -1,7 +1,7 @@
-"Whether the node of one input, without constants, is `f` of each number."
+"Whether the node, with one input and no constants, applies `f` to each number."
 elementwise(line, x, f; atol=1f-6) = agrees(run_node(node(line...), x), Float32.(f.(Float64.(x))); atol=atol)
 
-"The error function by its series, in Float64."
+"The error function as its series, in Float64."
 function erf_reference(x)
     term = total = x
     for n in 1:200
@@ -11,7 +11,7 @@ function erf_reference(x)
     return 2 / sqrt(pi) * total
 end
 
-@testset "activations agree with their definitions, in all their range" begin
+@testset "activations follow their definitions over their whole range" begin
     x = collect(reshape(range(-6f0, 6f0, length=240), 12, 20))
     σ(v) = 1 / (1 + exp(-v))
     @test elementwise(("Sigmoid",), x, σ)
@@ -31,7 +31,7 @@ end
     @test elementwise(("Gelu", "approximate=tanh"), x, v -> v / 2 * (1 + tanh(sqrt(2 / pi) * (v + 0.044715 * v^3))))
 end
 
-@testset "activations of huge, infinite and missing numbers are their limits" begin
+@testset "activations of huge, infinite and NaN numbers are their limits" begin
     x = Float32[-Inf, -1f30, -200, -90, 0, 90, 200, 1f30, Inf, NaN]
     ends(line, low, high) = all(y -> y[1:3] == fill(low, 3) && y[7:9] == high && isnan(y[10]), run_node(node(line...), x))
     @test ends(("Sigmoid",), 0, [1, 1, 1])
@@ -41,7 +41,7 @@ end
     @test ends(("Elu", "alpha=1.0"), -1, [200f0, 1f30, Inf32])
 end
 
-@testset "the plain layers' exp is exact to a unit or two in the last place, and 0 or infinite where it is no ordinary number" begin
+@testset "fast_exp has a relative error below 2.5e-7, and is 0 or Inf where Float32 has no normal number" begin
     x = vcat(range(-87f0, 88f0, length=10001), numbers(1000) ./ 100)
     @test maximum(abs.(F.PlainLayers.fast_exp.(x) ./ exp.(Float64.(x)) .- 1)) < 2.5f-7
     @test F.PlainLayers.fast_exp.(Float32[88.8, 89, 1000, Inf]) == fill(Inf32, 4)
@@ -49,7 +49,7 @@ end
     @test isnan(F.PlainLayers.fast_exp(NaN32))
 end
 
-@testset "functions of numbers are Julia's" begin
+@testset "functions of one number give Julia's results" begin
     x = 3 .* numbers(5, 4)
     for (name, f) in ("Abs" => abs, "Neg" => -, "Reciprocal" => inv, "Exp" => exp, "Floor" => floor, "Ceil" => ceil, "Sign" => sign,
                       "Sin" => sin, "Cos" => cos, "Tan" => tan, "Atan" => atan, "Sinh" => sinh, "Cosh" => cosh, "Asinh" => asinh)
@@ -62,7 +62,7 @@ end
     @test run_node(node("Round"), Float32[-2.5, -1.5, -0.5, 0.5, 1.5, 2.4]) == [[-2, -2, 0, 0, 2, 2] for b in BACKENDS]
 end
 
-@testset "arrays of many numbers are computed in parts" begin
+@testset "large arrays are computed correctly in several chunks" begin
     x = numbers(64, 64, 81, 1)
     @test agrees(run_node(node("Neg"), x), .-x)
     for b in (numbers(64, 64, 81, 1), numbers(1, 1, 81, 1), numbers(64, 1, 81, 1), numbers(1, 64, 1, 1))
@@ -73,7 +73,7 @@ end
     @test agrees(run_node(mean, x, "axes" => Int64[2, 3]), sum(x; dims=(1, 2)) ./ 4096)
 end
 
-@testset "what is no real number is NaN" begin
+@testset "functions return NaN outside their domain" begin
     for (name, outside) in ("Sqrt" => -1, "Log" => -1, "Asin" => 2, "Acos" => -2, "Atanh" => 2, "Acosh" => 0.5, "Sin" => Inf)
         @test all(y -> all(isnan, y), run_node(node(name), Float32[outside, NaN]))
     end
@@ -81,7 +81,7 @@ end
     @test all(y -> isnan(y[1]) && y[2] == -8, run_node("node Pow in=x,p out=y name=n", Float32[-2, -2], "p" => Float32[0.5, 3]))
 end
 
-@testset "operators of two tensors broadcast, whichever is computed" begin
+@testset "operators of two tensors broadcast, with either one computed" begin
     x, c = numbers(4, 3, 2) .+ 2, numbers(4, 1) .+ 3
     for (name, f) in ("Pow" => ^, "Greater" => >, "Less" => <, "GreaterOrEqual" => >=, "LessOrEqual" => <=, "Equal" => ==,
                       "PRelu" => (a, b) -> a < 0 ? a * b : a)
@@ -98,7 +98,7 @@ end
     @test run_node("node Mod in=x,b out=y name=n fmod=1", a, "b" => b) == [[-1, 1, -1, 1] for k in BACKENDS]
 end
 
-@testset "broadcasting goes through every arrangement of sizes" begin
+@testset "broadcasting supports every combination of sizes" begin
     for sizes in Iterators.product(((5, 1, 4, 1), (1, 3, 4, 2), (5, 3, 1, 2), (1, 1, 1, 1), (5, 3, 4, 2)), ((5, 3, 4, 2), (1, 3, 1, 1), (5,), (5, 1, 1, 2), ()))
         a, b = numbers(sizes[1]...), numbers(sizes[2]...)
         line(inputs) = "node Sub in=$inputs out=y name=n"
@@ -108,7 +108,7 @@ end
     @test occursin(r"(cannot|could not) be broadcast", message(() -> run_node("node Add in=x,b out=y name=n", numbers(3, 2), "b" => numbers(2)), F.ComputeError))
 end
 
-@testset "operators of many tensors take them all" begin
+@testset "operators of several tensors use all of them" begin
     x, a, b = numbers(4, 3), 2 .* numbers(4), numbers(1, 3) .+ 0.5f0
     for (name, f) in ("Min" => (v...) -> min.(v...), "Max" => (v...) -> max.(v...), "Sum" => (v...) -> .+(v...), "Mean" => (v...) -> .+(v...) ./ length(v))
         @test agrees(run_node("node $name in=a,x,b out=y name=n", x, "a" => a, "b" => b), f(a, x, b))
@@ -119,7 +119,7 @@ end
     @test agrees(run_node(where, x, "c" => c, "a" => a), ifelse.(c .!= 0, x, a))
 end
 
-@testset "Clip takes bounds that are missing, crossed or computed" begin
+@testset "Clip accepts bounds that are absent, crossed or computed" begin
     x = numbers(5, 4)
     @test agrees(run_node("node Clip in=x,lo,hi out=y name=n", x, "lo" => fill(0.5f0), "hi" => fill(-0.5f0)), fill(-0.5f0, 5, 4))
     @test agrees(run_node("node Clip in=x out=y name=n", x), x)
@@ -127,7 +127,7 @@ end
     @test agrees(run_node("node Clip in=c,-,x out=y name=n", Float32[0.25], "c" => x), min.(x, 0.25f0))
 end
 
-@testset "truth goes through logic, masks and casts" begin
+@testset "logic operators, Where and Cast treat zero as false and all else as true" begin
     x = Float32[-1.7, 0, 0.4, 2.6]
     lines(nodes...) = [F.predict(F.build(F.read_graph(graph_file((4,), ["t" => Int64[1, 1, 0, 0], "three" => fill(Int64(3)), "half" => fill(0.5f0)], collect(nodes))), b), x) for b in BACKENDS]
     above = "node Greater in=x,half out=a name=a"
@@ -143,7 +143,7 @@ end
     @test all(==([-1, 0, 0, 2]), lines("node Cast in=x out=i name=i to=7", "node Mul in=i,three out=a name=a", "node Div in=a,three out=y name=n"))
 end
 
-@testset "an activation with parameters moves into the layer before it" begin
+@testset "an activation with parameters is fused into the layer before it" begin
     x = numbers(4, 4, 2, 1)
     conv = replace(conv_line("x,w"), "out=y name=n" => "out=a name=c")
     w = numbers(1, 1, 2, 2)

@@ -2,7 +2,7 @@ const RELU = "node Relu in=x out=y name=n"
 
 graph_error(text, data=UInt8[]) = message(() -> F.read_graph(raw_graph(text, data)), F.GraphError)
 
-@testset "a graph file is read with constants in reversed dimensions" begin
+@testset "constants of a graph file have reversed dimensions" begin
     w, s = numbers(4, 3), fill(Int64(5))
     graph = F.read_graph(graph_file((-1, 2), ["w" => w, "s" => s], ["node Foo in=x,w,-,s out=y name=%2Fa%20b k=1,2 f=1e-05 e="]))
     @test graph.input == "x" && graph.shape == [-1, 2] && graph.output == "y"
@@ -12,14 +12,14 @@ graph_error(text, data=UInt8[]) = message(() -> F.read_graph(raw_graph(text, dat
     @test node.attributes == Dict("k" => ["1", "2"], "f" => ["1e-05"], "e" => String[])
 end
 
-@testset "percent-encoding is undone, commas in names included" begin
-    @test F.decode("a%2C%C3%A9%25") == "a,é%"
-    @test occursin("percent", message(() -> F.decode("%4"), F.GraphError))
-    @test occursin("percent", message(() -> F.decode("%zz"), F.GraphError))
-    @test occursin("UTF-8", message(() -> F.decode("%ff"), F.GraphError))
+@testset "percent-encoded names are decoded, also those with commas" begin
+    @test F.percent_decode("a%2C%C3%A9%25") == "a,é%"
+    @test occursin("percent", message(() -> F.percent_decode("%4"), F.GraphError))
+    @test occursin("percent", message(() -> F.percent_decode("%zz"), F.GraphError))
+    @test occursin("UTF-8", message(() -> F.percent_decode("%ff"), F.GraphError))
 end
 
-@testset "a file cut off anywhere, or of another format, is a graph error" begin
+@testset "a truncated file, or one of another format, throws GraphError" begin
     good = graph_file((1, 3), ["w" => numbers(3)], ["node Add in=x,w out=y name=n"])
     for n in 0:length(good)-1
         @test_throws F.GraphError F.read_graph(good[1:n])
@@ -29,7 +29,7 @@ end
     @test occursin("past the end", message(() -> F.read_graph([good[1:16]; fill(0xff, 8); good[25:end]]), F.GraphError))
 end
 
-@testset "a bad statement is named by its line" begin
+@testset "the error for a bad statement has its line number" begin
     start = "input x float32 1,2\n"
     @test occursin("line 2: unknown statement", graph_error(start * "foo\n"))
     @test occursin("line 2: a second input", graph_error(start * "input z float32 1\n"))
@@ -46,7 +46,7 @@ end
     @test occursin("ASCII", graph_error("input ü float32 1\n"))
 end
 
-@testset "tensors have to lie within the file, and may not add up to more than it" begin
+@testset "tensors have to lie within the file and have no more bytes than it in total" begin
     start = "input x float32 1,2\n"
     @test occursin("past the end", graph_error(start * "tensor t float32 17 0\n", zeros(UInt8, 64)))
     @test occursin("past the end", graph_error(start * "tensor t float32 1 64\n", zeros(UInt8, 64)))

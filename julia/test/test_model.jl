@@ -1,4 +1,4 @@
-# A residual block: y = relu(x + conv(relu(conv(x)))), then a head that ends in probabilities.
+# A residual block, y = relu(x + conv(relu(conv(x)))), and a head that returns probabilities.
 const RESIDUAL = [
     conv_line("x,w1,b1"; pads=(1, 1, 1, 1)) |> line -> replace(line, "out=y name=n" => "out=a name=/one"),
     "node Relu in=a out=b name=/relu",
@@ -21,14 +21,14 @@ function residual_reference(x)
     return p ./ sum(p, dims=1)
 end
 
-@testset "a graph with a branch is computed, for any batch" begin
+@testset "a graph with a branch is computed, for any batch size" begin
     for backend in BACKENDS, batch in (1, 2, 5)
         x = numbers(5, 6, 3, batch)
         @test agrees([F.predict(F.build(F.read_graph(RESIDUAL_FILE), backend), x)], residual_reference(x))
     end
 end
 
-@testset "a picture's answer does not depend on its batch" begin
+@testset "the result for a picture does not depend on its batch" begin
     for backend in BACKENDS
         model = F.build(F.read_graph(RESIDUAL_FILE), backend)
         x = numbers(5, 6, 3, 4)
@@ -37,7 +37,7 @@ end
     end
 end
 
-@testset "an answer stays as it is while others are computed, for batches that come and go" begin
+@testset "a result does not change during later predictions, also with other batch sizes" begin
     lines = ["node Neg in=x out=a name=a", "node Flatten in=a out=b name=b axis=1", "node Abs in=a out=c name=c",
              "node Add in=c,a out=d name=d", "node Flatten in=d out=e name=e axis=1", "node Mul in=b,e out=f name=f",
              "node Sub in=f,b out=g name=g", "node Exp in=g out=y name=y"]
@@ -50,7 +50,7 @@ end
     end
 end
 
-@testset "runs of layers are chains, and an activation moves into the layer before it" begin
+@testset "consecutive layers become one chain, and an activation is fused into the layer before it" begin
     model = F.build(F.read_graph(RESIDUAL_FILE), BACKENDS[1])
     @test model.nodes == 9
     @test [length(step.layers) for step in model.steps] == [2, 4]
@@ -58,7 +58,7 @@ end
     @test occursin("Conv((3, 3), 3 => 4, relu, pad=1)", sprint(show, model))
 end
 
-@testset "an activation that something else reads too stays where it is" begin
+@testset "a layer's output that an activation and another node read is not replaced by the activation's" begin
     x = numbers(4, 4, 2, 1)
     lines = [replace(conv_line("x,w"), "out=y" => "out=a"), "node Relu in=a out=b name=r", "node Add in=a,b out=y name=s"]
     conv = conv_reference(x, numbers(1, 1, 2, 2), zeros(2))
@@ -68,14 +68,14 @@ end
     end
 end
 
-@testset "a graph may hand its input on" begin
+@testset "a graph may return its input" begin
     for backend in BACKENDS
         model = F.build(F.read_graph(graph_file((-1, 2), [], ["node Identity in=x out=y name=n"])), backend)
         @test F.predict(model, Float32[1 2; 3 4]) == Float32[1 2; 3 4]
     end
 end
 
-@testset "a tensor that the model does not take is an input error" begin
+@testset "a tensor of a shape that the model does not take throws InputError" begin
     model = F.build(F.read_graph(RESIDUAL_FILE), BACKENDS[1])
     wrong(dims...) = message(() -> F.predict(model, zeros(Float32, dims...)), F.InputError)
     @test occursin("-1×3×6×5", wrong(5, 6, 1, 1)) && occursin("1×1×6×5", wrong(5, 6, 1, 1))
@@ -83,7 +83,7 @@ end
     @test occursin("no elements", wrong(5, 6, 3, 0))
 end
 
-@testset "a layer that fails is named by its node" begin
+@testset "the error of a layer has its node's name" begin
     for backend in BACKENDS
         lines = ["node Relu in=x out=a name=/ok", "node Transpose in=a out=b name=/t perm=1,0",
                  "node Add in=b,x out=y name=/bad"]
@@ -92,7 +92,7 @@ end
     end
 end
 
-@testset "a second output is refused only where it is read" begin
+@testset "a second output is refused only if it is read" begin
     relu, x = "node Relu in=x out=y,z name=r", numbers(4, 4)
     @test agrees(run_node(relu, x), max.(x, 0))
     graph = F.read_graph(graph_file((4, 4), [], [relu, "node Abs in=z out=w name=a"], "w"))
@@ -100,7 +100,7 @@ end
           "node r (Relu): output 2 is read, and the worker computes only the first"
 end
 
-@testset "a node makes several values, of which some are read, more than once, and others are not" begin
+@testset "a node may have several outputs, each of them read once, several times or never" begin
     x = numbers(9, 2)
     parts = [x[1:2, :], x[3:5, :], x[6:9, :]]
     split = "node Split in=r,s out=a,b,c name=s axis=1"
@@ -117,17 +117,17 @@ end
     end
 end
 
-@testset "what the answer does not depend on is not built" begin
+@testset "nodes that the output does not depend on are not built" begin
     lines = ["node Foo in=x out=a name=f", "node Relu in=a out=b name=r", "node Abs in=x out=y name=a"]
     @test agrees([F.predict(F.build(F.read_graph(graph_file((2,), [], lines)), BACKENDS[1]), Float32[-1, 2])], Float32[1, 2])
 end
 
-@testset "a graph that takes an empty tensor gets one" begin
+@testset "a graph for an empty tensor takes one" begin
     x = zeros(Float32, 4, 0, 2)
     @test run_node("node ReduceSum in=x,a out=y name=n keepdims=1 noop_with_empty_axes=0", x, "a" => Int64[1]) == [zeros(Float32, 4, 1, 2) for b in BACKENDS]
 end
 
-@testset "a prediction allocates no more the hundredth time than the second" begin
+@testset "the hundredth prediction allocates no more than the second" begin
     model, x = F.build(F.read_graph(RESIDUAL_FILE), BACKENDS[1]), numbers(5, 6, 3, 2)
     F.predict(model, x)
     bytes = [@allocated(F.predict(model, x)) for i in 1:100]

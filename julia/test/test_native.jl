@@ -1,11 +1,11 @@
-# Native Flux models, which are files of Julia code. What is not Flux's own is shown without Flux too, by a backend
-# that calls itself flux and has the plain layers.
+# Native Flux models, which are files of Julia code. Most tests need no Flux: they use a backend that is named flux and has
+# the plain layers.
 
 using Serialization: Serialization
 
 const STAND_IN = F.Backend("flux", F.PlainLayers, "0", F.CPU, "")
 
-"Calls `f(path)` with a flux_model.jl of `code`."
+"Call `f(path)` with the path of a flux_model.jl that contains `code`."
 function with_native(f, code)
     mktempdir() do folder
         path = joinpath(folder, "flux_model.jl")
@@ -25,7 +25,7 @@ const SUMS = """
     build_model() = Sums(parse(Float32, readline(joinpath(@__DIR__, "weights.txt"))) + norm([0.0]) + OTHER)
     """
 
-@testset "a native model finds its files and packages, and answers (labels, N)" begin
+@testset "a native model can read files and packages, and returns (labels, N)" begin
     with_native(SUMS) do path
         write(joinpath(dirname(path), "weights.txt"), "2.5\n")
         write(joinpath(dirname(path), "other.jl"), "const OTHER = 1\n")
@@ -37,7 +37,7 @@ const SUMS = """
     end
 end
 
-@testset "what a native model defines stays in a module of its own" begin
+@testset "each native model has a module of its own" begin
     first = loads("const N = 1; build_model() = x -> fill(N, 1, size(x, 4))")
     second = loads("const N = 2; build_model() = x -> fill(N, 1, size(x, 4))")
     x = numbers(1, 1, 1, 1)
@@ -45,14 +45,14 @@ end
     @test !isdefined(Main, :build_model) && !isdefined(F, :build_model)
 end
 
-@testset "a native model may keep and change what it gets" begin
+@testset "a native model may keep and change its input" begin
     model = loads("const KEPT = []; build_model() = x -> (push!(KEPT, x); x .+= 1; reshape(x, :, size(x, 4)))")
     x = numbers(2, 2, 1, 3)
     expected = reshape(x, 4, 3) .+ 1
     @test F.predict(model, x) ≈ expected && F.predict(model, x) ≈ expected
 end
 
-@testset "a native model that cannot be loaded is refused in one line that says where" begin
+@testset "the error for a native model that cannot be loaded has one line with the place" begin
     @test refusal("build_model( = 1") |> startswith("FILE: ")
     @test refusal("\nerror(\"no weights\")") == "FILE: line 2: no weights"
     @test refusal("using NoSuchPackage") |> startswith("FILE: line 1: ArgumentError: Package NoSuchPackage not found")
@@ -63,7 +63,7 @@ end
     @test message(() -> F.load_native("/no/such/file.jl", STAND_IN), F.GraphError) == "there is no file /no/such/file.jl"
 end
 
-@testset "a native model that fails or answers no matrix of (labels, N) is a compute error" begin
+@testset "a native model that fails, or returns no matrix of (labels, N), throws ComputeError" begin
     for (body, words) in (("error(\"too large\")", "FILE: too large"), ("vec(x)", "not a matrix of (labels, 2)"),
                           ("ones(3, 1)", "not a matrix of (labels, 2)"), ("sum(x)", "not a matrix of (labels, 2)"),
                           ("fill(\"a\", 1, 2)", "not a matrix of (labels, 2)"))
@@ -76,7 +76,7 @@ end
     @test occursin("no elements", message(() -> F.predict(loads("build_model() = identity"), numbers(1, 1, 1, 0)), F.InputError))
 end
 
-@testset "LOAD_NATIVE is answered with the file's digest, and a refused one leaves the model in use" begin
+@testset "LOAD_NATIVE is answered with the file's digest; a refused one keeps the model in use" begin
     with_native("build_model() = x -> reshape(x, :, size(x, 4))") do path
         x = numbers(2, 1, 1, 2)
         code, answers, _ = served(
@@ -90,7 +90,7 @@ end
     end
 end
 
-@testset "plain layers refuse a native model, and say why Flux is not there" begin
+@testset "plain layers refuse a native model, and say why Flux is not used" begin
     with_native("error(\"this is not to be evaluated\")") do path
         code, answers, _ = served(frame(F.LOAD_NATIVE, 1, codeunits(path)), frame(F.PING, 2))
         @test code == 0 && failure("graph", answers[1]) && answers[2].kind == F.PONG
@@ -99,7 +99,7 @@ end
 end
 
 if FOUND.name == "flux"
-    @testset "Flux runs a native model, its weights loaded from its folder, in test mode" begin
+    @testset "Flux runs a native model in test mode, with weights from its folder" begin
         code = """
             using Flux, Serialization
             function build_model()

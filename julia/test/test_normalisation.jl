@@ -1,4 +1,4 @@
-@testset "BatchNormalization uses the statistics it is given" begin
+@testset "BatchNormalization uses the given statistics" begin
     γ, β, μ, v = numbers(4), numbers(4) .+ 1, numbers(4) ./ 2, abs.(numbers(4)) .+ 0.1f0
     line = "node BatchNormalization in=x,g,b,m,v out=y name=n epsilon=0.001 training_mode=0"
     constants = ("g" => γ, "b" => β, "m" => μ, "v" => v)
@@ -10,21 +10,21 @@
     @test agrees(run_node(line, flat, constants...), γ .* (flat .- μ) ./ sqrt.(v .+ 0.001f0) .+ β)
 end
 
-@testset "BatchNormalization may have statistics for every place, as before opset 9" begin
+@testset "BatchNormalization supports statistics for each position, as before opset 9" begin
     x = numbers(3, 2, 4, 2)
     γ, β, μ, v = numbers(3, 2, 4), numbers(3, 2, 4) .+ 1, numbers(3, 2, 4) ./ 2, abs.(numbers(3, 2, 4)) .+ 0.1f0
     @test agrees(run_node("node BatchNormalization in=x,g,b,m,v out=y name=n epsilon=0.001", x, "g" => γ, "b" => β, "m" => μ, "v" => v),
                  γ .* (x .- μ) ./ sqrt.(v .+ 0.001f0) .+ β)
 end
 
-"`x` less its mean over the dimensions `dims`, divided by its standard deviation."
+"`x` minus its mean over the dimensions `dims`, divided by its standard deviation."
 function standardised(x, dims, ϵ)
     n = prod(size(x, d) for d in dims)
     centred = x .- sum(x; dims=dims) ./ n
     return centred ./ sqrt.(sum(abs2, centred; dims=dims) ./ n .+ ϵ)
 end
 
-@testset "InstanceNormalization takes the statistics of each plane" begin
+@testset "InstanceNormalization uses the statistics of each plane" begin
     γ, β = numbers(4), numbers(4) .+ 1
     for x in (numbers(3, 5, 4, 2), numbers(6, 4, 2), numbers(3, 2, 2, 4, 2))
         channels(p) = reshape(p, ntuple(_ -> 1, ndims(x) - 2)..., 4, 1)
@@ -33,7 +33,7 @@ end
     end
 end
 
-@testset "GroupNormalization scales channels, or groups of them where the compiler says how many there are" begin
+@testset "GroupNormalization has a scale for each channel, or for each group if the node has `channels`" begin
     x = numbers(3, 5, 6, 2)
     for groups in (1, 2, 3, 6)
         normal = reshape(standardised(reshape(x, 3, 5, 6 ÷ groups, groups, 2), (1, 2, 3), 0.01f0), size(x))
@@ -46,7 +46,7 @@ end
     end
 end
 
-@testset "LayerNormalization takes the axis and all after it, with any scale that broadcasts" begin
+@testset "LayerNormalization covers the axis and all after it, with any scale that broadcasts" begin
     x = numbers(4, 3, 5, 2)
     for axis in 0:3
         dims = Tuple(1:4-axis)
@@ -74,7 +74,7 @@ end
     end
 end
 
-@testset "LayerNormalization gives means and inverse deviations too" begin
+@testset "LayerNormalization also returns means and inverse standard deviations" begin
     x = numbers(4, 3, 2)
     line(outputs) = "node LayerNormalization in=x,s out=$outputs name=n axis=1 epsilon=0.01"
     μ = sum(x; dims=(1, 2)) ./ 12
@@ -82,7 +82,7 @@ end
     @test agrees(run_node(line("-,-,y"), x, "s" => numbers(4, 3)), 1 ./ sqrt.(sum(abs2, x .- μ; dims=(1, 2)) ./ 12 .+ 0.01f0))
 end
 
-@testset "BatchNormalization in training mode takes the batch's statistics, and mixes them in" begin
+@testset "BatchNormalization in training mode uses the batch's statistics, and returns running ones" begin
     x = numbers(3, 2, 4, 2)
     γ, β, m, v = numbers(4), numbers(4) .+ 1, numbers(4) ./ 2, abs.(numbers(4)) .+ 0.1f0
     line(outputs) = "node BatchNormalization in=x,g,b,m,v out=$outputs name=n epsilon=0.01 momentum=0.7 training_mode=1"

@@ -6,7 +6,7 @@ function npy(shape, data; descr="<f4", fortran="False", version=1)
     return take!(io)
 end
 
-"What `f` makes of a file with these bytes."
+"The result of `f` for the path of a file with these bytes."
 function with_file(f, bytes)
     path, io = mktemp()
     write(io, bytes)
@@ -25,7 +25,7 @@ end
     @test with_file(F.read_npy, npy("24,", x)) == vec(x)
 end
 
-@testset "a .npy file that is no float32 picture is refused with a reason" begin
+@testset "a .npy file that is not a float32 array in C order is refused with a reason" begin
     x = numbers(4)
     refusal(bytes) = with_file(path -> message(() -> F.read_npy(path), F.UsageError), bytes)
     @test occursin("not a .npy", refusal(b"PNG"))

@@ -1,6 +1,6 @@
 node(operator, rest="") = "node $operator in=x out=y name=n $rest" |> rstrip
 
-@testset "activations are applied number by number" begin
+@testset "activations are applied to each number" begin
     x = 3 .* numbers(5, 4, 3)
     @test agrees(run_node(node("Relu"), x), max.(x, 0))
     @test agrees(run_node(node("Sigmoid"), x), 1 ./ (1 .+ exp.(-x)))
@@ -11,7 +11,7 @@ node(operator, rest="") = "node $operator in=x out=y name=n $rest" |> rstrip
     @test agrees(run_node("node Clip in=x,-,hi out=y name=n", x, "hi" => fill(1f0)), min.(x, 1f0))
 end
 
-@testset "arithmetic broadcasts as numpy does, constants on either side" begin
+@testset "arithmetic broadcasts as NumPy does, with a constant on either side" begin
     x = numbers(4, 3, 2) .+ 2
     for (name, f) in ("Add" => +, "Sub" => -, "Mul" => *, "Div" => /)
         for c in (numbers(4) .+ 3, numbers(4, 1) .+ 3, numbers(1, 3) .+ 3, numbers(4, 3, 2) .+ 3, fill(2f0), numbers(4, 3, 2, 2) .+ 3)
@@ -32,7 +32,7 @@ end
     @test agrees(run_node(node("Softmax", "axis=0"), Float32[1000, 1000]), Float32[0.5, 0.5])
 end
 
-@testset "Gemm folds its transpositions and factors" begin
+@testset "Gemm with constant weights applies its transpositions and factors" begin
     x = numbers(4, 3)  # (M, K) = (3, 4) in ONNX
     line(inputs, α, β, a, b) = "node Gemm in=$inputs out=y name=n alpha=$α beta=$β transA=$a transB=$b"
     w, wt = numbers(5, 4), numbers(4, 5)
@@ -46,7 +46,7 @@ end
     @test agrees(run_node(line("x,x", 1.0, 1.0, 0, 1), x), permutedims(x) * x)
 end
 
-@testset "MatMul is a product of matrices, over any batch where the second is constant" begin
+@testset "MatMul with a constant second input is a matrix product for any batch" begin
     x, w = numbers(4, 3), numbers(5, 4)
     @test agrees(run_node("node MatMul in=x,w out=y name=n", x, "w" => w), w * x)
     @test agrees(run_node("node MatMul in=w,x out=y name=n", x, "w" => numbers(3, 2)), x * numbers(3, 2))
@@ -54,7 +54,7 @@ end
     @test agrees(run_node("node MatMul in=x,w out=y name=n", batch, "w" => w), reshape(w * reshape(batch, 4, 6), 5, 3, 2))
 end
 
-@testset "Flatten, Reshape, Transpose and Concat move elements as row-major memory has them" begin
+@testset "Flatten, Reshape, Transpose and Concat treat tensors as row-major" begin
     x = numbers(5, 4, 3, 2)
     for (axis, shape) in ((0, (120, 1)), (1, (60, 2)), (2, (20, 6)), (4, (1, 120)), (-1, (5, 24)))
         @test agrees(run_node(node("Flatten", "axis=$axis"), x), reshape(x, shape))
@@ -69,14 +69,14 @@ end
     @test agrees(run_node("node Concat in=x,x out=y name=n axis=-1", x), cat(x, x, dims=1))
 end
 
-@testset "weights may be computed, and what they are for constant" begin
+@testset "computed weights give the result of constant ones" begin
     x, w = numbers(4, 3, 2, 1), numbers(4, 3, 2, 1) .+ 1
     @test agrees(run_node(conv_line("x,x"), x), fill(sum(abs2, x), 1, 1, 1, 1))
     @test agrees(run_node(conv_line("w,x"), x, "w" => w), fill(sum(w .* x), 1, 1, 1, 1))
     @test occursin("node n (Conv)", message(() -> run_node(conv_line("w,x"), x, "w" => numbers(2, 2, 2, 1)), F.ComputeError))
 end
 
-@testset "what cannot be built is refused with the node, the operator and the reason" begin
+@testset "a node that cannot be built is refused with its name, its operator and the reason" begin
     x = numbers(4, 4, 2, 1)
     refusal(line, constants...) = message(() -> run_node(line, x, constants...), F.OperatorError)
     pool = "kernel_shape=2,2 strides=1,1 pads=0,0,0,0 dilations=1,1 storage_order=0"

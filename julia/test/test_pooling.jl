@@ -1,6 +1,6 @@
 """
-Pooling by its definition, in any number of dimensions: `reduce` of the numbers of each window that lie in the
-input, and of how many places it has in the padded input. Options are in ONNX's order.
+ONNX's pooling in any number of dimensions: `reduce(numbers, places)` of each window's numbers within the input, and its
+number of positions within the padded input. Options are in ONNX's order.
 """
 function pool_reference(reduce, x; kernel_shape, strides, pads, dilations, ceil_mode)
     n = ndims(x) - 2
@@ -29,7 +29,7 @@ pool_line(operator, o, rest="") =
     "node $operator in=x out=y name=n kernel_shape=$(join(o.kernel_shape, ',')) strides=$(join(o.strides, ',')) " *
     "pads=$(join(o.pads, ',')) dilations=$(join(o.dilations, ',')) ceil_mode=$(o.ceil_mode)$rest"
 
-@testset "a pooling looks at every position that its window sees, with every option" begin
+@testset "poolings follow their definitions, with every option" begin
     plain = (kernel_shape=(2, 2), strides=(1, 1), pads=(0, 0, 0, 0), dilations=(1, 1), ceil_mode=0)
     plane, line, volume = numbers(9, 8, 3, 2), numbers(10, 3, 2), numbers(6, 5, 7, 2, 2)
     for (x, options) in (
@@ -60,13 +60,13 @@ pool_line(operator, o, rest="") =
     end
 end
 
-@testset "a maximum is the largest number, however small" begin
+@testset "MaxPool returns the largest number, however small it is" begin
     x = fill(-3f38, 4, 4, 1, 1)
     o = (kernel_shape=(3, 3), strides=(2, 2), pads=(1, 1, 1, 1), dilations=(1, 1), ceil_mode=0)
     @test run_node(pool_line("MaxPool", o), x)[1] == fill(-3f38, 2, 2, 1, 1)
 end
 
-@testset "global pooling leaves one number a channel" begin
+@testset "global pooling returns one number for each channel" begin
     for x in (numbers(5, 3, 4, 2), numbers(7, 4, 2), numbers(3, 2, 4, 3, 2))
         planes = Tuple(1:ndims(x)-2)
         @test agrees(run_node("node GlobalAveragePool in=x out=y name=n", x), sum(x; dims=planes) .* (size(x, ndims(x) - 1) * size(x, ndims(x)) / length(x)))
@@ -76,14 +76,14 @@ end
     end
 end
 
-@testset "MaxPool tells where in the whole tensor its maxima are, the first of equals" begin
+@testset "MaxPool returns the indices of its maxima in the whole tensor, the first of equal ones" begin
     o = (kernel_shape=(3, 2), strides=(2, 1), pads=(1, 0, 0, 1), dilations=(1, 2), ceil_mode=0)
     x = round.(3 .* numbers(6, 5, 3, 2))
     line(order) = replace(pool_line("MaxPool", o, " storage_order=$order"), "out=y" => "out=m,y")
     rows = reshape(0:length(x)-1, size(x))
     columns = permutedims(reshape(0:length(x)-1, 5, 6, 3, 2), (2, 1, 3, 4))
     for (order, places) in ((0, rows), (1, columns))
-        # The window's places in ONNX's order are those of Julia's memory.
+        # The window's positions in ONNX's order are those in Julia's memory.
         expected = similar(run_node(pool_line("MaxPool", o, " storage_order=0"), x)[1])
         for at in CartesianIndices(expected)
             seen = [(at[1] + 2i, 2at[2] - 2 + j) for i in 0:1, j in 0:2]

@@ -1,13 +1,13 @@
-# The scripts as processes of their own, over real pipes: two fifos that a shell opens as descriptors 3 and 4.
+# The scripts as processes, with named pipes that a shell opens as descriptors 3 and 4.
 
-# Processes do not inherit the active project, which may be what provides Flux.
+# A new process does not inherit the active project, which may be the one that has Flux.
 const PROJECT = Base.active_project() === nothing ? `` : `--project=$(dirname(Base.active_project()))`
 const JULIA = `$(Base.julia_cmd()) --startup-file=no $PROJECT`
 const SCRIPTS = normpath(joinpath(@__DIR__, ".."))
 
 """
-Run `f(process, to, from)` with a worker; returns what `f` returns and the worker's exit code. `before` is
-Julia code that the process runs before the worker.
+Run `f(process, to, from)` with a worker process. Return the result of `f`, and the worker's exit code, stdout and stderr.
+`before` is Julia code that the process runs before worker.jl.
 """
 function with_worker(f; backend="plain", before="")
     mktempdir() do folder
@@ -68,7 +68,7 @@ end
     @test code == 0
 end
 
-@testset "a worker ends with 1 after bytes that are not the protocol" begin
+@testset "a worker ends with 1 after bytes that break the protocol" begin
     answer, code, _, _ = with_worker() do process, to, from
         next_frame(from)
         write(to, header(F.PING, 3, 2^40))
@@ -78,7 +78,7 @@ end
     @test failure("protocol", answer) && code == 1
 end
 
-@testset "what a library prints does not reach the pipe" begin
+@testset "output of libraries does not reach the pipe" begin
     noise = "println(\"noise\"); @async (while true; println(\"more noise\"); println(stderr, \"trouble\"); sleep(0.01); end); sleep(0.05)"
     answer, code, printed, complaints = with_worker(before=noise) do process, to, from
         next_frame(from)
@@ -88,7 +88,7 @@ end
     @test occursin("noise\nmore noise", printed) && occursin("trouble", complaints)
 end
 
-"The exit code and the output of a script."
+"The exit code, stdout and stderr of a script."
 function run_script(arguments...)
     out, err = IOBuffer(), IOBuffer()
     process = run(pipeline(ignorestatus(`$JULIA $(collect(arguments))`), stdout=out, stderr=err))
@@ -113,7 +113,7 @@ end
     end
 end
 
-@testset "a bad command line or file is one line on stderr and exit code 2" begin
+@testset "a wrong command line or file gives one line on stderr and exit code 2" begin
     script, worker = joinpath(SCRIPTS, "flux_model.jl"), joinpath(SCRIPTS, "worker.jl")
     for arguments in ((script,), (script, "none.graph", "none.npy", "--backend=plain"), (script, "a", "b", "--backend=other"),
                       (script, "a", "b", "--foo", "1"), (script, script, script, "--backend=plain"), (worker, "--in", "x", "--out", "4"))
@@ -122,7 +122,7 @@ end
     end
 end
 
-FOUND.name == "flux" || @testset "the backend flux ends with 3 where Flux cannot be loaded" begin
+FOUND.name == "flux" || @testset "the backend flux exits with 3 if Flux cannot be loaded" begin
     code, out, err = run_script(joinpath(SCRIPTS, "worker.jl"), "--in", "3", "--out", "4", "--backend", "flux")
     @test code == 3 && out == "" && startswith(err, "fluxdrop: Flux is not installed") && count(==('\n'), err) == 1
 end

@@ -3,7 +3,7 @@ const REDUCTIONS = [
     "ReduceProd" => prod, "ReduceL1" => v -> sum(abs, v), "ReduceL2" => v -> sqrt(sum(abs2, v)), "ReduceSumSquare" => v -> sum(abs2, v),
     "ReduceLogSum" => v -> log(sum(v)), "ReduceLogSumExp" => v -> log(sum(exp, v))]
 
-"`f` of the numbers of `x` along the dimensions `dims`, which stay with size 1."
+"`f` of the numbers of `x` along the dimensions `dims`, which have size 1 in the result."
 function reduction_reference(f, x, dims)
     y = zeros(Float32, ntuple(d -> d in dims ? 1 : size(x, d), ndims(x)))
     for at in CartesianIndices(y)
@@ -12,7 +12,7 @@ function reduction_reference(f, x, dims)
     return y
 end
 
-@testset "reductions go over any axes, which they keep or not" begin
+@testset "reductions support any axes, kept or dropped" begin
     x = numbers(5, 4, 3, 2) .+ 1.5f0
     for (name, f) in REDUCTIONS, (axes, dims) in (([3], (1,)), ([-1], (1,)), ([1], (3,)), ([2, 3], (1, 2)), ([0, -2], (4, 2)), ([0, 1, 2, 3], (1, 2, 3, 4)))
         expected = reduction_reference(f, x, dims)
@@ -22,7 +22,7 @@ end
     end
 end
 
-@testset "without axes a reduction takes all, or none where it is told so" begin
+@testset "without axes a reduction covers all, or none with noop_with_empty_axes" begin
     x = numbers(4, 3) .+ 1.5f0
     for (name, f) in REDUCTIONS
         line(inputs, noop) = "node $name in=$inputs out=y name=n keepdims=1 noop_with_empty_axes=$noop"
@@ -34,7 +34,7 @@ end
     end
 end
 
-@testset "a reduction of nothing is what changes nothing" begin
+@testset "the reduction of no numbers is the neutral element" begin
     x = zeros(Float32, 4, 0, 2)
     for (name, value) in ("ReduceSum" => 0, "ReduceProd" => 1, "ReduceMax" => -Inf, "ReduceMin" => Inf, "ReduceL1" => 0, "ReduceL2" => 0,
                           "ReduceSumSquare" => 0, "ReduceLogSum" => -Inf, "ReduceLogSumExp" => -Inf)
@@ -48,7 +48,7 @@ end
     @test agrees(run_node(line, Float32[1000, 1000]), fill(1000 + log(2f0)))
 end
 
-@testset "ArgMax and ArgMin give the place of the first or the last of equals" begin
+@testset "ArgMax and ArgMin return the index of the first or the last of equal numbers" begin
     x = Float32[2 1 5; 7 1 5; 7 3 2; 0 3 5]
     line(name, axis, keep, last) = node(name, "axis=$axis keepdims=$keep select_last_index=$last")
     for (arguments, expected) in (("ArgMax", 1, 0, 0) => [1, 2, 0], ("ArgMax", -1, 0, 1) => [2, 3, 3],
@@ -58,7 +58,7 @@ end
     end
 end
 
-@testset "before opset 13, Softmax and its like ran over all axes from one on" begin
+@testset "before opset 13, Softmax and LogSoftmax cover all axes from one on" begin
     x = 5 .* numbers(4, 3, 2)
     whole = reshape(x, 12, 2)
     p = reshape(exp.(whole) ./ sum(exp.(whole), dims=1), 4, 3, 2)
@@ -67,7 +67,7 @@ end
     @test agrees(run_node(node("Softmax", "axis=0 coerce=1"), x), exp.(x) ./ sum(exp.(x)))
 end
 
-@testset "Hardmax marks the first of the largest" begin
+@testset "Hardmax marks the first of the largest numbers" begin
     x = Float32[1 3; 3 0; 3 3]
     @test run_node(node("Hardmax", "axis=-1 coerce=0"), x) == [Float32[0 1; 1 0; 0 0] for b in BACKENDS]
     @test run_node(node("Hardmax", "axis=0 coerce=0"), x) == [Float32[0 1; 1 0; 1 0] for b in BACKENDS]

@@ -4,7 +4,7 @@ resize_line(inputs; mode="linear", coordinates="half_pixel", nearest="round_pref
     "keep_aspect_ratio_policy=$policy antialias=$antialias exclude_outside=$exclude cubic_coeff_a=$a " *
     "extrapolation_value=$outside axes=$axes"
 
-"The places in a dimension of `n` that `m` places come from, by ONNX's formulas."
+"The coordinates in a dimension of length `n` for the positions of one of length `m`, by ONNX's formulas."
 origins(mode, n, m) =
     mode == "half_pixel" ? [(j + 0.5) * n / m - 0.5 for j in 0:m-1] :
     mode == "pytorch_half_pixel" ? [m > 1 ? (j + 0.5) * n / m - 0.5 : 0.0 for j in 0:m-1] :
@@ -16,7 +16,7 @@ function linear_at(x, at)
     return (1 - share) * nearest_to(x, left) + share * nearest_to(x, left + 1)
 end
 
-@testset "Resize interpolates between the places that its coordinates mean" begin
+@testset "Resize interpolates at the coordinates of its coordinate_transformation_mode" begin
     x = numbers(5, 7, 2, 2)
     for coordinates in ("half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric"), (w, h) in ((9, 4), (3, 14), (1, 7), (5, 1))
         rows = mapslices(row -> [linear_at(row, at) for at in origins(coordinates, 5, w)], x; dims=1)
@@ -28,7 +28,7 @@ end
     @test agrees(run_node(resize_line("x,r,e,s"), x, "r" => Float32[], "e" => Float32[], "s" => Int64[2, 2, 14, 10]), doubled[1])
 end
 
-@testset "Resize takes the nearest number as its mode rounds, in one to three dimensions" begin
+@testset "Resize selects the nearest number as its nearest_mode rounds, in one to three dimensions" begin
     roundings = ("round_prefer_floor" => at -> ceil(Int, at - 0.5), "round_prefer_ceil" => at -> floor(Int, at + 0.5),
                  "floor" => at -> floor(Int, at), "ceil" => at -> ceil(Int, at))
     for (mode, rounding) in roundings, coordinates in ("half_pixel", "asymmetric"), (n, m) in ((4, 8), (6, 3), (5, 4))
@@ -39,14 +39,14 @@ end
     end
 end
 
-@testset "Resize keeps the aspect ratio as its policy says" begin
+@testset "Resize follows its keep_aspect_ratio_policy" begin
     x = numbers(4, 2, 1, 1)
     small = run_node(resize_line("x,-,-,s"; mode="nearest", policy="not_larger", axes="2,3"), x, "s" => Int64[7, 8])
     large = run_node(resize_line("x,-,-,s"; mode="nearest", policy="not_smaller", axes="2,3"), x, "s" => Int64[7, 8])
     @test all(y -> size(y) == (8, 4, 1, 1), small) && all(y -> size(y) == (14, 7, 1, 1), large)
 end
 
-@testset "Resize does what ONNX's own examples show of its other modes" begin
+@testset "Resize agrees with ONNX's examples for its other modes" begin
     x = reshape(Float32.(1:16), 4, 4, 1, 1)
     answers(scale; options...) = run_node(resize_line("x,-,s"; options...), x, "s" => Float32[1, 1, scale, scale])
     square(values...) = reshape(collect(Float32, values), isqrt(length(values)), :, 1, 1)
@@ -64,7 +64,7 @@ end
                  reshape(Float32[1.6666667, 3.3333333], 2, 1, 1))
 end
 
-@testset "Upsample is Resize from the corner, with scales as an input or an attribute" begin
+@testset "Upsample is an asymmetric Resize, with scales as an input or an attribute" begin
     x = numbers(3, 2, 2, 1)
     for (mode, expected) in ("nearest" => x[[1, 1, 2, 2, 3, 3], [1, 1, 1, 2, 2, 2], :, :],
                              "linear" => run_node(resize_line("x,-,s"; coordinates="asymmetric"), x, "s" => Float32[1, 1, 3, 2])[1])
@@ -73,7 +73,7 @@ end
     end
 end
 
-@testset "Pad fills, reflects, repeats or wraps around, and crops where pads are negative" begin
+@testset "Pad fills, reflects, repeats or wraps, and crops with negative pads" begin
     x = numbers(4, 3, 2, 1)
     pad(mode, inputs, constants...) = run_node("node Pad in=$inputs out=y name=n mode=$mode", x, constants...)
     sources = ("reflect" => [2, 1, 2, 3, 4, 3, 2, 1], "edge" => [1, 1, 2, 3, 4, 4, 4, 4], "wrap" => [4, 1, 2, 3, 4, 1, 2, 3])
@@ -88,7 +88,7 @@ end
     @test occursin("take more away", message(() -> pad("edge", "x,p", "p" => Int64[0, 0, 0, -3, 0, 0, 0, -2]), F.ComputeError))
 end
 
-@testset "SpaceToDepth and DepthToSpace undo each other, in both orders of channels" begin
+@testset "SpaceToDepth and DepthToSpace are inverse, in both orders of channels" begin
     x = numbers(6, 4, 2, 2)
     line(operator, mode) = "node $operator in=x out=y name=n blocksize=2 mode=$mode"
     dcr = cat((x[i:2:end, j:2:end, :, :] for j in 1:2 for i in 1:2)...; dims=3)

@@ -1,4 +1,4 @@
-# The loop over streams in memory: what the daemon would send, and the frames that come back.
+# The worker's loop on streams in memory: requests in, frames out.
 
 header(kind, id, bytes; magic="FXDP", version=1) =
     (io = IOBuffer(); write(io, magic, UInt16(version), UInt16(kind), UInt64(id), UInt64(bytes)); take!(io))
@@ -10,9 +10,10 @@ function tensor_payload(x)
     return take!(io)
 end
 
-"The next frame of a stream: `(kind, id, payload)`."
+"Read the next frame of a stream: `(kind, id, payload)`."
 function next_frame(io)
-    bytes_of(n) = read!(io, Vector{UInt8}(undef, n))  # `read(io, n)` asks for the end of file after them, and waits
+    # Not read(io, n): it calls eof after the last byte (readbytes_all! in Julia's base/iostream.jl), which blocks on a pipe.
+    bytes_of(n) = read!(io, Vector{UInt8}(undef, n))
     bytes_of(4) == b"FXDP" && read(io, UInt16) == 1 || error("no frame")
     kind, id, bytes = read(io, UInt16), read(io, UInt64), read(io, UInt64)
     return (kind=kind, id=id, payload=bytes_of(Int(bytes)))
@@ -21,7 +22,7 @@ end
 text(frame) = String(copy(frame.payload))
 floats(frame) = reinterpret(Float32, frame.payload[5+4*frame.payload[2]:end])
 
-"Serve the given frames; returns the exit code and the answers after HELLO."
+"Serve the given frames. Return the exit code, the answers after HELLO, and HELLO."
 function served(frames...; backend=BACKENDS[1])
     output = IOBuffer()
     code = F.serve(F.Pipe(IOBuffer(vcat(UInt8[], frames...)), output), backend)
@@ -35,7 +36,7 @@ end
 
 failure(kind, answer) = answer.kind == F.FAILURE && startswith(text(answer), "kind=$kind\nmessage=")
 
-@testset "HELLO comes first, with the facts of the worker" begin
+@testset "HELLO comes first and describes the worker" begin
     for backend in BACKENDS
         code, answers, hello = served(backend=backend)
         @test code == 0 && isempty(answers) && hello.kind == F.HELLO && hello.id == 0
@@ -46,7 +47,7 @@ failure(kind, answer) = answer.kind == F.FAILURE && startswith(text(answer), "ki
     end
 end
 
-@testset "LOAD, PREDICT, PING and STOP are answered under the id of the request" begin
+@testset "LOAD, PREDICT and PING are answered with the request's id, and STOP ends the worker" begin
     for backend in BACKENDS
         x = numbers(5, 6, 3, 2)
         code, answers, _ = served(frame(F.LOAD, 11, RESIDUAL_FILE), frame(F.PREDICT, 12, tensor_payload(x)),
@@ -79,7 +80,7 @@ end
     @test answers[11].kind == F.PONG
 end
 
-@testset "bytes that are not the protocol are answered, and end the worker with 1" begin
+@testset "bytes that break the protocol are answered with FAILURE and end the worker with 1" begin
     for (bad, word) in ((header(F.PING, 7, 0; magic="FXDQ"), "FXDP"), (header(F.PING, 7, 0; version=2), "version 2"),
                         (header(99, 7, 0), "kind 99"), (header(F.HELLO, 7, 0), "kind 1"), (header(F.PING, 7, 2^30 + 1), "payload"),
                         (header(F.PING, 7, typemax(UInt64)), "payload"))
@@ -89,14 +90,14 @@ end
     end
 end
 
-@testset "the end of the stream ends the worker with 0, within a frame too" begin
+@testset "the end of the stream ends the worker with 0, in the middle of a frame too" begin
     whole = frame(F.PING, 1, b"abcdef")
     for n in (0, 1, 23, 24, 27)
         @test served(whole[1:n])[1:2] == (0, [])
     end
 end
 
-@testset "a shared tensor's elements are read from the memory, as far as it goes" begin
+@testset "a shared tensor is read from the memory, and refused if the memory is too small" begin
     x = numbers(5, 6, 3, 2)
     head = tensor_payload(x)[1:20]
     mktemp() do path, memory
@@ -104,7 +105,7 @@ end
             open(file -> write(file, elements), path, "w")
             requests = [frame(F.LOAD, 1, RESIDUAL_FILE); frame(F.PREDICT_SHARED, 2, payload)]
             output = IOBuffer()
-            @test F.serve(F.Pipe(IOBuffer(requests), output, F.Shared(memory)), BACKENDS[1]) == 0
+            @test F.serve(F.Pipe(IOBuffer(requests), output, F.SharedMemory(memory)), BACKENDS[1]) == 0
             seekstart(output)
             [next_frame(output) for _ in 1:3][3]
         end

@@ -1,8 +1,8 @@
-"What each backend makes of `x` by several lines, of which the last makes `y`."
+"The result of every backend for `x` and a graph with several lines, of which one computes `y`."
 run_lines(lines, x, constants...; shape=reverse(size(x))) =
     [F.predict(F.build(F.read_graph(graph_file(shape, constants, lines)), backend), x) for backend in BACKENDS]
 
-"Numbers that tell where they were."
+"An array whose elements are their own linear indices."
 places(dims...) = reshape(collect(Float32, 1:prod(dims)), dims...)
 
 @testset "Transpose permutes any number of axes" begin
@@ -14,7 +14,7 @@ places(dims...) = reshape(collect(Float32, 1:prod(dims)), dims...)
     end
 end
 
-@testset "Reshape keeps, infers and, where it is told so, takes zeros" begin
+@testset "Reshape keeps sizes at 0, infers -1, and takes 0 as a size with allowzero" begin
     x = places(4, 3, 2)
     reshaped(shape, zeros=0) = run_node("node Reshape in=x,s out=y name=n allowzero=$zeros", x, "s" => Int64.(shape))
     @test agrees(reshaped([0, -1]), reshape(x, 12, 2))
@@ -24,7 +24,7 @@ end
     @test occursin("cannot become", message(() -> reshaped([5, -1]), F.ComputeError))
 end
 
-@testset "Squeeze and Unsqueeze take and give axes of size 1, in any order" begin
+@testset "Squeeze and Unsqueeze remove and add axes of size 1, in any order" begin
     x = places(1, 4, 1, 3)
     squeezed(axes) = run_node("node Squeeze in=x,a out=y name=n", x, "a" => Int64.(axes))
     @test agrees(squeezed([1]), reshape(x, 1, 4, 3)) && agrees(squeezed([-1, 1]), reshape(x, 4, 3))
@@ -46,7 +46,7 @@ end
     @test occursin(r"cannot be joined|mismatch in dimension", message(() -> run_node("node Concat in=c,x out=y name=n axis=0", x, "c" => places(4, 2, 1)), F.ComputeError))
 end
 
-@testset "Split cuts into given, equal or nearly equal parts" begin
+@testset "Split cuts into given, equal or nearly equal pieces" begin
     x = places(3, 10, 2)
     for (i, columns) in enumerate((1:2, 3:3, 4:10))
         outputs = join([k == i ? "y" : "o$k" for k in 1:3], ',')
@@ -73,7 +73,7 @@ end
                  x[2:3:8, 4:-2:2])
 end
 
-@testset "Gather takes indices of any rank, from the end too" begin
+@testset "Gather takes indices of any rank, also negative ones" begin
     x = places(4, 3, 2)
     gathered(axis, i) = run_node("node Gather in=x,i out=y name=n axis=$axis", x, "i" => i)
     @test agrees(gathered(0, fill(Int64(1))), x[:, :, 2]) && agrees(gathered(1, Int64[2, 0, -1]), x[:, [3, 1, 3], :])
@@ -83,7 +83,7 @@ end
     @test message(() -> gathered(0, Int64[2]), F.ComputeError) != "no error"
 end
 
-@testset "GatherND takes places of several indices, from the end too, below axes in common" begin
+@testset "GatherND takes index tuples, also negative ones, after any number of batch axes" begin
     x = places(2, 3, 4)
     gathered(indices, batch) = run_node("node GatherND in=x,i out=y name=n batch_dims=$batch", x, "i" => Int64.(indices))
     @test agrees(gathered([[3, -1] [0, 1]], 0), [x[:, 3, 4] x[:, 2, 1]])
@@ -102,7 +102,7 @@ end
     @test agrees(run_node("node Tile in=x,r out=y name=n", x, "r" => Int64[3, 1, 2]), repeat(x, 2, 1, 3))
 end
 
-@testset "Shape and what is computed from it follow the batch" begin
+@testset "Shape, and what is computed from it, depends on the batch" begin
     for batch in (1, 3)
         x = places(4, 3, batch)
         free = (-1, 3, 4)
@@ -119,7 +119,7 @@ end
     end
 end
 
-@testset "Dropout passes what it gets, and a mask of ones if that is read" begin
+@testset "Dropout returns its input, and a mask of ones if that is read" begin
     x = places(3, 2)
     @test agrees(run_node(node("Dropout"), x), x)
     @test agrees(run_node("node Dropout in=x out=-,y name=n", x), ones(Float32, 3, 2))

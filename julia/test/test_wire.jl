@@ -6,7 +6,7 @@
     @test take!(output) == expected
 end
 
-@testset "facts escape backslashes and line feeds" begin
+@testset "backslashes and line feeds in facts are escaped" begin
     @test F.facts("a" => "x\\y\nz", "b" => 1) == "a=x\\\\y\\nz\nb=1\n"
 end
 
@@ -19,7 +19,7 @@ end
     end
 end
 
-@testset "a tensor that is sent can be read again" begin
+@testset "a sent tensor can be read again" begin
     output, x = IOBuffer(), numbers(4, 3, 2)
     F.send_tensor(F.Pipe(IOBuffer(), output), F.PREDICTION, UInt64(7), x)
     payload = take!(output)[25:end]
@@ -27,7 +27,7 @@ end
     @test reinterpret(UInt32, payload[5:16]) == [2, 3, 4]
 end
 
-@testset "a damaged tensor is an input error that says why" begin
+@testset "a damaged tensor throws InputError with the reason" begin
     good = [0x01; 0x01; 0x00; 0x00; reinterpret(UInt8, UInt32[1]); zeros(UInt8, 4)]
     wrong(bytes) = message(() -> F.tensor(bytes), F.InputError)
     @test occursin("head", wrong(good[1:3]))
@@ -38,19 +38,19 @@ end
     @test occursin("bytes", wrong([0x01; 0x08; 0x00; 0x00; fill(0xff, 32); zeros(UInt8, 4)]))
 end
 
-@testset "who waits awake sees what has come and that nothing will come any more, and takes none of it" begin
+@testset "spin_until_readable notices data and the end of the stream, and reads nothing" begin
     ends = zeros(Cint, 2)
     @test ccall(:pipe, Cint, (Ptr{Cint},), ends) == 0
     input, output = fdio(Int(ends[1]), true), fdio(Int(ends[2]), true)
-    @test !F.stay_awake(input)
+    @test !F.spin_until_readable(input)
     write(output, "ab")
     flush(output)
-    @test F.stay_awake(input)
+    @test F.spin_until_readable(input)
     @test read(input, Char) == 'a'
-    @test F.stay_awake(input)
+    @test F.spin_until_readable(input)
     @test read(input, Char) == 'b'
-    @test !F.stay_awake(input)
+    @test !F.spin_until_readable(input)
     close(output)
-    @test F.stay_awake(input) && eof(input)
+    @test F.spin_until_readable(input) && eof(input)
     close(input)
 end

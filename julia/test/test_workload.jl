@@ -1,4 +1,4 @@
-@testset "the workload that is compiled ahead is served to its end by every backend" begin
+@testset "every backend serves the precompilation workload to its end" begin
     for backend in BACKENDS
         answers = IOBuffer(F.run_workload(backend))
         kinds = UInt16[]
@@ -9,7 +9,7 @@
     end
 end
 
-@testset "the workload leaves no buffers behind, which would become part of the package" begin
+@testset "the workload leaves no workspaces behind, which would go into the package's cache file" begin
     F.run_workload(F.plain_backend(""))
-    @test isempty(F.PlainLayers.SCRATCH)
+    @test isempty(F.PlainLayers.WORKSPACES)
 end

@@ -162,7 +162,7 @@ class _Julia:
             model = self._worker.load_native(str(bundle.file), self._backend)
         else:
             data = np.frombuffer(graph, dtype=np.uint8)
-            model = self._worker.embedded_build(data.ctypes.data, data.size, self._backend)
+            model = self._worker.build_at_address(data.ctypes.data, data.size, self._backend)
         number = next(self._numbers)
         self._models[number] = model
         return number
@@ -174,7 +174,7 @@ class _Julia:
     def predict(self, model: int, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """The answer of *model*; Julia reads *batch* where it lies, and other Python threads run meanwhile."""
         tensor = np.ascontiguousarray(batch, dtype=np.float32)
-        answer = self._worker.embedded_predict._jl_call_nogil(
+        answer = self._worker.predict_at_address._jl_call_nogil(
             self._models[model], tensor.ctypes.data, *tensor.shape
         )
         # Julia's array has the dimensions reversed; a copy, because Julia's own is freed on this thread.

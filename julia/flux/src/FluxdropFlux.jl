@@ -1,6 +1,6 @@
 """
-Flux as the worker uses it: to load this package is to load Flux together with the native code that Julia made of its
-layers when the package was precompiled. Without it, a worker compiles them before its first answer.
+Load Flux together with native code for its layers. Precompiling this package runs the worker's workload on the Flux
+backend, so that a worker which loads it need not compile those layers before its first answer.
 """
 module FluxdropFlux
 

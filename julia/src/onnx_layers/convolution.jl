@@ -1,23 +1,25 @@
-# Transposed convolution beyond what Flux's layer does.
+# Transposed convolution with more output padding than Flux's layer supports.
 
-export Lengthened
+export ExtendedConvTranspose
 
 """
-A transposed `convolution` without bias, made longer at its end by `extra`, where no window reaches:
-Flux's layer takes no `outpad` of the stride or more. Then `σ` of the sum with the `bias`.
+A transposed `convolution` without bias whose output is extended by `extra` at its end; then the `bias` is added and `σ`
+applied.
+
+Flux's ConvTranspose throws `DimensionMismatch` if `outpad` is not less than the stride (FluxML/Flux.jl#2462).
 """
-struct Lengthened{C,F}
+struct ExtendedConvTranspose{C,F}
     convolution::C
     extra::Tuple
     bias::Vector{Float32}
     σ::F
 end
 
-function (l::Lengthened)(x)
+function (l::ExtendedConvTranspose)(x)
     y = l.convolution(x)
     longer = fill!(similar(y, size(y) .+ (l.extra..., 0, 0)), 0)
     longer[axes(y)...] = y
     return Elementwise(l.σ)(Elementwise(+)(longer, reshape(l.bias, map(one, l.extra)..., :)))
 end
 
-Base.show(io::IO, l::Lengthened) = print(io, "Lengthened(", l.convolution, ", ", l.extra, ")")
+Base.show(io::IO, l::ExtendedConvTranspose) = print(io, "ExtendedConvTranspose(", l.convolution, ", ", l.extra, ")")

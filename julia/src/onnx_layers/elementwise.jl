@@ -1,28 +1,34 @@
-# Functions of numbers, element by element.
+# Functions applied element by element.
 
 export Elementwise, Variadic, clip
 
 """
     Elementwise(f)
 
-`f` of numbers applied element by element, to any number of arrays. Numpy's broadcasting aligns shapes at
-the last dimension, which is Julia's first: where `broadcast` aligns them.
+Apply `f` to each element of one or more arrays. Shapes are broadcast as in NumPy: they are aligned at ONNX's last
+dimension, which is Julia's first, where Julia's `broadcast` aligns them too.
 """
 struct Elementwise{F}
     f::F
 end
 
-# What follows for arrays in memory is what `broadcast` does, and is compiled in less time (see walk.jl).
+# The methods for Array below return what broadcast returns. They take less time to compile (see strided.jl).
 (e::Elementwise)(xs...) = broadcast(e.f, xs...)
 
 function (e::Elementwise)(@nospecialize(x::Array))
-    y = unset(typeof(e.f(one(eltype(x)))), size(x))
-    combine!(vec(y), e.f, vec(x))
+    y = uninitialised(typeof(e.f(one(eltype(x)))), size(x))
+    map_into!(vec(y), e.f, vec(x))
     return y
 end
 
-function combine!(y, f::F, x) where {F}
-    in_parts(length(y), NUMBER_COST * length(y)) do _, items
+"""
+    map_into!(y, f, arrays...)
+
+Store `f` of each element of the `arrays`, which are vectors, in `y`. With a [`StridedLoop`](@ref) as the last argument,
+the two arrays are broadcast.
+"""
+function map_into!(y, f::F, x) where {F}
+    parallel_for(length(y), ELEMENT_COST * length(y)) do _, items
         @inbounds @simd for i in items
             y[i] = f(x[i])
         end
@@ -32,15 +38,16 @@ end
 
 function (e::Elementwise)(@nospecialize(a::Array), @nospecialize(b::Array))
     a_sizes, b_sizes = shape_of(a), shape_of(b)
-    sizes = common_size(a_sizes, b_sizes)
-    y = unset(typeof(e.f(one(eltype(a)), one(eltype(b)))), Tuple(sizes))
-    a_sizes == b_sizes ? combine!(vec(y), e.f, vec(a), vec(b)) :
-        combine!(vec(y), e.f, vec(a), vec(b), Walk(sizes, steps_of(a_sizes, sizes), steps_of(b_sizes, sizes)))
+    sizes = broadcast_sizes(a_sizes, b_sizes)
+    y = uninitialised(typeof(e.f(one(eltype(a)), one(eltype(b)))), Tuple(sizes))
+    a_sizes == b_sizes ? map_into!(vec(y), e.f, vec(a), vec(b)) :
+        map_into!(vec(y), e.f, vec(a), vec(b),
+                  StridedLoop(sizes, broadcast_strides(a_sizes, sizes), broadcast_strides(b_sizes, sizes)))
     return y
 end
 
-function combine!(y, f::F, a, b) where {F}
-    in_parts(length(y), NUMBER_COST * length(y)) do _, items
+function map_into!(y, f::F, a, b) where {F}
+    parallel_for(length(y), ELEMENT_COST * length(y)) do _, items
         @inbounds @simd for i in items
             y[i] = f(a[i], b[i])
         end
@@ -48,10 +55,10 @@ function combine!(y, f::F, a, b) where {F}
     return nothing
 end
 
-function combine!(y, f::F, a, b, w::Walk) where {F}
-    n, a_step, b_step = w.sizes[1], w.a[1], w.b[1]
-    in_parts(runs_of(w), NUMBER_COST * length(y)) do _, items
-        each_run(w, 1, items .- 1) do run, i, j
+function map_into!(y, f::F, a, b, w::StridedLoop) where {F}
+    n, a_step, b_step = w.sizes[1], w.a_strides[1], w.b_strides[1]
+    parallel_for(run_count(w), ELEMENT_COST * length(y)) do _, items
+        foreach_run(w, 1, items .- 1) do run, i, j
             k = run * n
             if a_step == b_step
                 @inbounds @simd for l in 1:n
@@ -74,27 +81,30 @@ function combine!(y, f::F, a, b, w::Walk) where {F}
 end
 
 function (e::Elementwise)(@nospecialize(a::Array), @nospecialize(b::Array), @nospecialize(c::Array))
-    sizes = common_size(common_size(shape_of(a), shape_of(b)), shape_of(c))
-    y = unset(typeof(e.f(one(eltype(a)), one(eltype(b)), one(eltype(c)))), Tuple(sizes))
-    combine!(vec(y), e.f, vec(broadcast_to(a, sizes)), vec(broadcast_to(b, sizes)), vec(broadcast_to(c, sizes)))
+    sizes = broadcast_sizes(broadcast_sizes(shape_of(a), shape_of(b)), shape_of(c))
+    y = uninitialised(typeof(e.f(one(eltype(a)), one(eltype(b)), one(eltype(c)))), Tuple(sizes))
+    map_into!(vec(y), e.f, vec(broadcast_to(a, sizes)), vec(broadcast_to(b, sizes)), vec(broadcast_to(c, sizes)))
     return y
 end
 
-function combine!(y, f::F, a, b, c) where {F}
+function map_into!(y, f::F, a, b, c) where {F}
     @inbounds @simd for i in eachindex(y, a, b, c)
         y[i] = f(a[i], b[i], c[i])
     end
     return nothing
 end
 
-unset(::Type{Float32}, sizes) = blank(sizes)
-unset(T, sizes) = Array{T}(undef, sizes)
+uninitialised(::Type{Float32}, sizes) = acquire(sizes)
+uninitialised(T, sizes) = Array{T}(undef, sizes)
 
-makes_new(::Elementwise) = true
+allocates_output(::Elementwise) = true
 
 Base.show(io::IO, e::Elementwise) = print(io, "Elementwise(", e.f, ")")
 
-"`f` of any number of arrays, taken two at a time, and divided by their number where `mean`."
+"""
+ONNX's Min, Max, Sum and Mean: `f` of any number of arrays, two at a time. With `mean`, the result is divided by their
+number.
+"""
 struct Variadic{F}
     f::F
     mean::Bool
@@ -105,7 +115,7 @@ function (v::Variadic)(xs...)
     return v.mean ? Elementwise(/)(y, fill(Float32(length(xs)))) : y
 end
 
-"ONNX's Clip with bounds that are arrays of one number, or `nothing`."
+"ONNX's Clip. The bounds are arrays of one number, or `nothing`."
 function clip(x, low=nothing, high=nothing)
     low === nothing || (x = Elementwise(max)(x, low))
     return high === nothing ? x : Elementwise(min)(x, high)

@@ -1,32 +1,17 @@
-# Axes and inputs as ONNX counts and lists them.
+# The inputs of a node: those that the graph computes, and constants.
 
 export Bound, Computed, COMPUTED
 
-"""
-The dimension that ONNX calls `axis` in a tensor of `rank` dimensions: Julia's run the other way. Negative
-axes count from the last.
-"""
-function dimension(rank::Int, axis)
-    d = Int(axis < 0 ? -axis : rank - axis)
-    1 <= d <= rank || throw(DimensionMismatch("there is no axis $axis in a tensor of $rank dimensions"))
-    return d
-end
-
-dimension(x::AbstractArray, axis) = dimension(ndims(x), axis)
-
-"`x` as (inner, size(x, d), outer)."
-function around(x, d)
-    return reshape(x, prod(size(x)[1:d-1]), size(x, d), prod(size(x)[d+1:end]))
-end
-
-"Stands for an input that is computed, where those of a node are listed; the others are constants."
+"The type of [`COMPUTED`](@ref)."
 struct Computed end
+
+"Marks an input that the graph computes, in a list of a node's inputs. The others are constants, or `nothing`."
 const COMPUTED = Computed()
 
 """
     Bound(f, inputs)
 
-`f` called with a node's `inputs`, of which those that are `COMPUTED` are the arguments.
+Call `f` with a node's `inputs`. The arguments of the call replace those that are [`COMPUTED`](@ref), in order.
 """
 struct Bound{F}
     f::F
@@ -41,6 +26,6 @@ function (b::Bound)(xs...)
     return b.f(arguments...)
 end
 
-makes_new(b::Bound) = makes_new(b.f)
+allocates_output(b::Bound) = allocates_output(b.f)
 
 Base.show(io::IO, b::Bound) = print(io, "Bound(", b.f, ")")

@@ -1,10 +1,10 @@
-# Normalisation beyond Flux's layers.
+# Normalisations that Flux has no layer for.
 
-export Affine, LayerNormalization, LocalResponse, TrainingNorm
+export Affine, LayerNormalization, LocalResponseNorm, TrainingBatchNorm
 
 """
-A BatchNormalization that knows a mean and a variance for every place of an image, not only for every
-channel (ONNX's `spatial=0`, before opset 9): both are in the `scale` and the `shift`.
+`σ(scale * x + shift)` with numbers for each position in the image: ONNX's BatchNormalization with `spatial=0`, which
+existed before opset 9.
 """
 struct Affine{N,F}
     scale::Array{Float32,N}
@@ -17,10 +17,10 @@ end
 Base.show(io::IO, a::Affine) = print(io, "Affine(", size(a.scale), ")")
 
 """
-A BatchNormalization in training mode: by the mean and the variance of the batch itself. It gives these too, mixed with
-those it is given, of which `momentum` is kept.
+ONNX's BatchNormalization in training mode: it uses the mean and variance of the batch. With more than one of its
+`outputs` read, it also returns the running mean and variance, of which the part `momentum` is the old value.
 """
-struct TrainingNorm{F}
+struct TrainingBatchNorm{F}
     γ::Vector{Float32}
     β::Vector{Float32}
     μ::Vector{Float32}
@@ -31,23 +31,24 @@ struct TrainingNorm{F}
     outputs::Int
 end
 
-function (t::TrainingNorm)(x)
-    planes = around(x, ndims(x) - 1)
+function (t::TrainingBatchNorm)(x)
+    planes = flatten_around(x, ndims(x) - 1)
     n = size(planes, 1) * size(planes, 3)
     μ = sum(planes; dims=(1, 3)) ./ n
     σ² = sum(abs2, planes .- μ; dims=(1, 3)) ./ n
     slope = reshape(t.γ, 1, :) ./ sqrt.(σ² .+ t.ϵ)
     y = reshape(t.λ.((planes .- μ) .* slope .+ reshape(t.β, 1, :)), size(x))
-    mixed(old, new) = old .* t.momentum .+ vec(new) .* (1 - t.momentum)
-    return t.outputs == 1 ? y : (y, mixed(t.μ, μ), mixed(t.σ², σ²))
+    running_average(old, new) = old .* t.momentum .+ vec(new) .* (1 - t.momentum)
+    return t.outputs == 1 ? y : (y, running_average(t.μ, μ), running_average(t.σ², σ²))
 end
 
-Base.show(io::IO, t::TrainingNorm) = print(io, "TrainingNorm(", length(t.γ), ")")
+Base.show(io::IO, t::TrainingBatchNorm) = print(io, "TrainingBatchNorm(", length(t.γ), ")")
 
 """
-ONNX's LayerNormalization of `axis` and all axes after it: (x, scale) or (x, scale, bias). Flux's LayerNorm
-adds the square of `ϵ` to the variance before version 0.16.11, ϵ itself since. With more `outputs` than one the means
-and the inverse deviations follow.
+ONNX's LayerNormalization over `axis` and all axes after it: (x, scale) or (x, scale, bias). With more than one of its
+`outputs` read, it also returns the means and the inverse standard deviations.
+
+Flux's LayerNorm is not used: before version 0.16.11 it adds the square of `ϵ` to the variance (FluxML/Flux.jl#2701).
 """
 struct LayerNormalization
     axis::Int
@@ -60,6 +61,7 @@ function (l::LayerNormalization)(x, scale, bias=nothing)
     return l.outputs == 1 ? y : (y, statistics(l, x)...)
 end
 
+"The means and inverse standard deviations, with size 1 in the normalised dimensions."
 function statistics(l, x)
     last = dimension(x, l.axis)
     n = prod(size(x)[1:last])
@@ -70,49 +72,52 @@ function statistics(l, x)
     return reshape(μ, sizes), reshape(slope, sizes)
 end
 
+"The first output. A scale or bias of another size than the normalised part is broadcast."
 function normalised(l, x, scale, bias)
     inner = size(x)[1:dimension(x, l.axis)]
     fits(p) = p === nothing || length(p) == prod(inner) && all(d -> size(p, d) == inner[d], 1:length(inner))
-    fits(scale) && fits(bias) && return normalise_lines(x, l.ϵ, prod(inner), scale, bias)
-    y = Elementwise(*)(normalise_lines(x, l.ϵ, prod(inner), nothing, nothing), scale)
+    fits(scale) && fits(bias) && return normalise_columns(x, l.ϵ, prod(inner), scale, bias)
+    y = Elementwise(*)(normalise_columns(x, l.ϵ, prod(inner), nothing, nothing), scale)
     return bias === nothing ? y : Elementwise(+)(y, bias)
 end
 
-"Each `n` numbers of `x` with the mean 0 and the variance 1, then multiplied by `scale` and added to `bias`."
-function normalise_lines(x::Array, ϵ, n, scale, bias)
+"""
+    normalise_columns(x, ϵ, n, scale, bias)
+
+Normalise each `n` consecutive numbers of `x` to mean 0 and variance 1, then apply the scale and the bias, which have `n`
+elements or are `nothing`.
+"""
+function normalise_columns(x::Array, ϵ, n, scale, bias)
     y = similar(x)
     for first in 0:n:length(x)-1
         μ, σ² = mean_and_variance(x, first, n)
         slope = inv(sqrt(σ² + ϵ))
         @inbounds @simd for i in 1:n
-            y[first+i] = weighed((x[first+i] - μ) * slope, scale, bias, i)
+            y[first+i] = scale_shift((x[first+i] - μ) * slope, scale, bias, i)
         end
     end
     return y
 end
 
-@inline weighed(z, ::Nothing, ::Nothing, i) = z
-@inline weighed(z, scale, ::Nothing, i) = @inbounds z * scale[i]
-@inline weighed(z, scale, bias, i) = @inbounds muladd(z, scale[i], bias[i])
+@inline scale_shift(z, ::Nothing, ::Nothing, i) = z
+@inline scale_shift(z, scale, ::Nothing, i) = @inbounds z * scale[i]
+@inline scale_shift(z, scale, bias, i) = @inbounds muladd(z, scale[i], bias[i])
 
-"""
-Local response normalisation over `size` neighbouring channels (ONNX's LRN):
-`x / (bias + α / size * Σ x²)^β`.
-"""
-struct LocalResponse
+"ONNX's LRN, over `size` neighbouring channels: `x / (bias + α / size * Σ x²)^β`."
+struct LocalResponseNorm
     size::Int
     α::Float32
     β::Float32
     bias::Float32
 end
 
-function (l::LocalResponse)(x)
+function (l::LocalResponseNorm)(x)
     y = similar(x)
-    respond!(around(y, ndims(x) - 1), around(x, ndims(x) - 1), l)
+    normalise_response!(flatten_around(y, ndims(x) - 1), flatten_around(x, ndims(x) - 1), l)
     return y
 end
 
-function respond!(y, z, l)
+function normalise_response!(y, z, l)
     pixels, channels, images = size(z)
     sums = Vector{Float32}(undef, pixels)
     for n in 1:images, c in 1:channels

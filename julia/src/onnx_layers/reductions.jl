@@ -5,9 +5,9 @@ export LogSumExp, Reduction
 """
     Reduction(each, combine, start, finish, keepdims, all_axes)
 
-`finish(total, count)` of the numbers along some axes, where `total` is `combine`d from `each` number,
-beginning with `start(T)` for elements of type `T`. Without axes it reduces all of them, or none unless
-`all_axes` (ONNX's noop_with_empty_axes).
+Reduce along axes: fold `each(number)` with `combine`, beginning with `start(T)` for elements of type `T`, to a total; the
+result is `finish(total, count)`. Called with (x) or (x, axes). Without axes, or with an empty list of them, it reduces
+all axes if `all_axes`, and none otherwise (ONNX's noop_with_empty_axes).
 """
 struct Reduction{E,C,S,F}
     each::E
@@ -18,43 +18,44 @@ struct Reduction{E,C,S,F}
     all_axes::Bool
 end
 
-total(total, count) = total
-mean(total, count) = quotient(total, count)
-logarithm(total, count) = log(total)
-root(total, count) = sqrt(total)
+keep_total(total, count) = total
+mean_of_total(total, count) = quotient(total, count)
+log_total(total, count) = log(total)
+sqrt_total(total, count) = sqrt(total)
 
-smallest(T) = typemin(T)
-largest(T) = typemax(T)
+lowest_value(T) = typemin(T)
+highest_value(T) = typemax(T)
 
 function (r::Reduction)(@nospecialize(x::Array), axes=nothing)
     sizes = shape_of(x)
-    dims = reduced(ndims(x), axes, r.all_axes)
+    dims = reduced_dims(ndims(x), axes, r.all_axes)
     kept = Int[d in dims ? 1 : sizes[d] for d in eachindex(sizes)]
     y = fill(r.start(eltype(x)), Tuple(kept))
     if sort(dims) == 1:length(dims)
         fold_runs!(vec(y), r.each, r.combine, vec(x), prod(sizes[dims]))
     else
-        fold!(vec(y), r.each, r.combine, vec(x), Walk(sizes, steps_of(sizes), steps_of(kept, sizes)))
+        fold!(vec(y), r.each, r.combine, vec(x),
+              StridedLoop(sizes, contiguous_strides(sizes), broadcast_strides(kept, sizes)))
     end
-    return without(Elementwise(Base.Fix2(r.finish, prod(sizes[dims])))(y), dims, r.keepdims)
+    return drop_dims(Elementwise(Base.Fix2(r.finish, prod(sizes[dims])))(y), dims, r.keepdims)
 end
 
-makes_new(::Reduction) = true
+allocates_output(::Reduction) = true
 
 "The dimensions to reduce."
-function reduced(rank, axes, all_axes)
+function reduced_dims(rank, axes, all_axes)
     axes === nothing || isempty(axes) || return Int[dimension(rank, axis) for axis in axes]
     return all_axes ? collect(1:rank) : Int[]
 end
 
-"`y` without the dimensions `dims`, unless they are kept."
-function without(@nospecialize(y), dims, keepdims)
+"`y` without the dimensions `dims`, which have size 1, or `y` itself with `keepdims`."
+function drop_dims(@nospecialize(y), dims, keepdims)
     return keepdims ? y : reshape(y, Tuple(Int[size(y, d) for d in 1:ndims(y) if !(d in dims)]))
 end
 
-"Each number of `y` is made of the `n` neighbours in `x` that are its own."
+"Fold `n` consecutive numbers of `x` into each number of `y`."
 function fold_runs!(y, each::E, combine::C, x, n) where {E,C}
-    in_parts(length(y), NUMBER_COST * length(x)) do _, items
+    parallel_for(length(y), ELEMENT_COST * length(x)) do _, items
         for i in items
             total = y[i]
             @inbounds @simd for j in (i-1)*n+1:i*n
@@ -66,9 +67,13 @@ function fold_runs!(y, each::E, combine::C, x, n) where {E,C}
     return nothing
 end
 
+"""
+Fold each number of `x` into the number of `y` at its position. The strides of `y` in the loop are 0 where it is
+reduced.
+"""
 function fold!(y, each::E, combine::C, x, w) where {E,C}
-    n, step = w.sizes[1], w.b[1]
-    each_run(w) do _, i, j
+    n, step = w.sizes[1], w.b_strides[1]
+    foreach_run(w) do _, i, j
         if step == 0
             total = y[j+1]
             @inbounds @simd for l in 1:n
@@ -86,15 +91,15 @@ end
 
 finite(x) = ifelse(isfinite(x), x, zero(x))
 
-"The logarithm of the sum of the exponentials, without overflow."
+"ONNX's ReduceLogSumExp: the logarithm of the sum of exponentials, computed without overflow."
 struct LogSumExp
     keepdims::Bool
     all_axes::Bool
 end
 
 function (l::LogSumExp)(x, axes=nothing)
-    top = Reduction(identity, max, smallest, total, true, l.all_axes)(x, axes)
+    top = Reduction(identity, max, lowest_value, keep_total, true, l.all_axes)(x, axes)
     shift = Elementwise(finite)(top)
-    sums = Reduction(exp, +, zero, total, true, l.all_axes)(Elementwise(-)(x, shift), axes)
-    return without(Elementwise(+)(Elementwise(log)(sums), shift), reduced(ndims(x), axes, l.all_axes), l.keepdims)
+    sums = Reduction(exp, +, zero, keep_total, true, l.all_axes)(Elementwise(-)(x, shift), axes)
+    return drop_dims(Elementwise(+)(Elementwise(log)(sums), shift), reduced_dims(ndims(x), axes, l.all_axes), l.keepdims)
 end

@@ -1,9 +1,9 @@
-# Moving elements about. Shapes and positions are vectors of whole numbers, outermost first, as ONNX has them.
+# Reordering, selecting and reshaping. Shapes and indices are vectors of integers in ONNX's order, outermost first.
 
-export Concat, EvenSplit, Expand, Filled, Flatten, Gather, GatherND, Reshape, ShapeOf, Slice, Split, Squeeze, Tile, Transpose, Unsqueeze,
-    size_of
+export Concat, ConstantOfShape, EvenSplit, Expand, Flatten, Gather, GatherND, Reshape, ShapeOf, Slice, Split, Squeeze, Tile, Transpose, Unsqueeze,
+    element_count
 
-"Any tensor as a matrix, cut before `axis`: (inner..., outer...) to (inner, outer)."
+"ONNX's Flatten: reshape to a matrix, cut before `axis`. (inner..., outer...) becomes (inner, outer)."
 struct Flatten
     axis::Int
 end
@@ -14,6 +14,7 @@ function (f::Flatten)(x)
     return reshape(x, size_of_axes(x, 1:inner), size_of_axes(x, inner+1:ndims(x)))
 end
 
+"The product of the sizes of `x` in the dimensions `axes`."
 function size_of_axes(x, axes)
     total = 1
     for axis in axes
@@ -22,7 +23,10 @@ function size_of_axes(x, axes)
     return total
 end
 
-"ONNX's Reshape: in `shape`, 0 keeps the input's dimension unless `zeros`, -1 is what is left."
+"""
+ONNX's Reshape: (x, shape). In `shape`, -1 is inferred, and 0 keeps the input's size unless `zeros` (ONNX's allowzero).
+Throws `DimensionMismatch` if the sizes do not fit.
+"""
 struct Reshape
     zeros::Bool
 end
@@ -39,6 +43,7 @@ function (r::Reshape)(x, shape)
     return reshape(x, Tuple(reverse(wanted)))
 end
 
+"ONNX's Squeeze: (x) or (x, axes). Throws `DimensionMismatch` if an axis has another size than 1."
 struct Squeeze end
 
 (s::Squeeze)(x, axes=nothing) = squeezed(x, axes === nothing ? findall(isone, shape_of(x)) : [dimension(x, a) for a in axes])
@@ -46,9 +51,10 @@ struct Squeeze end
 function squeezed(x, dims)
     all(d -> size(x, d) == 1, dims) ||
         throw(DimensionMismatch("a tensor of shape $(reverse(size(x))) has other sizes than 1 on the axes to squeeze"))
-    return without(x, dims, false)
+    return drop_dims(x, dims, false)
 end
 
+"ONNX's Unsqueeze: (x, axes). Throws `DimensionMismatch` if an axis is named twice."
 struct Unsqueeze end
 
 function (u::Unsqueeze)(x, axes)
@@ -59,6 +65,7 @@ function (u::Unsqueeze)(x, axes)
     return reshape(x, Tuple(Int[d in new ? 1 : popfirst!(sizes) for d in 1:rank]))
 end
 
+"ONNX's Concat of any number of tensors along `axis`. Throws `DimensionMismatch` if their shapes differ otherwise."
 struct Concat
     axis::Int
 end
@@ -77,14 +84,14 @@ function (c::Concat)(@nospecialize(xs::Array...))
     inner, outer, start = prod(sizes[1:d-1]), prod(sizes[d+1:end]), 0
     for x in xs
         part = inner * size(x, d)
-        blocks!(vec(y), start, inner * whole, vec(x), 0, part, part, outer)
+        copy_blocks!(vec(y), start, inner * whole, vec(x), 0, part, part, outer)
         start += part
     end
     return y
 end
 
-"Copy `count` blocks of `n` elements, from offsets (from 0) that are a step apart."
-function blocks!(y, at, y_step, x, from, x_step, n, count)
+"Copy `count` blocks of `n` elements. Offsets count from 0 and advance by their step from block to block."
+function copy_blocks!(y, at, y_step, x, from, x_step, n, count)
     for k in 0:count-1
         copyto!(y, at + k * y_step + 1, x, from + k * x_step + 1, n)
     end
@@ -96,7 +103,8 @@ end
 """
     Split(axis, parts)
 
-The pieces of `sizes` along an axis, as a tuple of which only the first `parts` are made (one alone is no tuple).
+ONNX's Split: (x, sizes) to the tuple of its first `parts` pieces, or to the piece itself if `parts` is 1. Throws
+`DimensionMismatch` if `sizes` do not add up.
 """
 struct Split
     axis::Int
@@ -106,16 +114,16 @@ end
 function (s::Split)(x, sizes)
     whole, d = shape_of(x), dimension(x, s.axis)
     sum(sizes) == whole[d] || throw(DimensionMismatch("$(whole[d]) elements cannot be split into $(Tuple(sizes))"))
-    pieces, steps, start = Any[], steps_of(whole), 0
+    pieces, steps, start = Any[], contiguous_strides(whole), 0
     for i in 1:s.parts
         piece = Int[k == d ? sizes[i] : whole[k] for k in eachindex(whole)]
-        push!(pieces, strided(x, piece, steps, start * steps[d]))
+        push!(pieces, copy_strided(x, piece, steps, start * steps[d]))
         start += sizes[i]
     end
     return s.parts == 1 ? pieces[1] : Tuple(pieces)
 end
 
-"Into `count` pieces of one size, of which the last may be smaller."
+"[`Split`](@ref) into `count` pieces of equal size, of which the last may be smaller."
 struct EvenSplit
     axis::Int
     parts::Int
@@ -128,7 +136,7 @@ function (s::EvenSplit)(x)
     return Split(s.axis, s.parts)(x, Int[clamp(n - share * i, 0, share) for i in 0:s.count-1])
 end
 
-"`order` has for each dimension of the answer, in Julia's order, the one that it was."
+"ONNX's Transpose. `order` has for each dimension of the result the input's dimension, both in Julia's order."
 struct Transpose
     order::Vector{Int}
 end
@@ -137,17 +145,20 @@ function (t::Transpose)(@nospecialize(x::Array))
     length(t.order) == ndims(x) ||
         throw(DimensionMismatch("a permutation of $(length(t.order)) axes and a tensor of $(ndims(x)) dimensions"))
     sizes = shape_of(x)
-    return strided(x, sizes[t.order], steps_of(sizes)[t.order])
+    return copy_strided(x, sizes[t.order], contiguous_strides(sizes)[t.order])
 end
 
 (t::Transpose)(x) = permutedims(x, t.order)
 
-"ONNX's Slice: like Python's, for each of `axes` (all, where there are none)."
+"""
+ONNX's Slice: (x, starts, ends), and optionally axes and steps. It clamps as Python's slices do, and slices the first axes
+if none are given. Throws `ArgumentError` for a step of 0.
+"""
 struct Slice end
 
 function (s::Slice)(@nospecialize(x), starts, ends, axes=nothing, steps=nothing)
     sizes = shape_of(x)
-    strides, offset = steps_of(sizes), 0
+    strides, offset = contiguous_strides(sizes), 0
     for i in eachindex(starts)
         d = dimension(x, axes === nothing ? i - 1 : axes[i])
         n, step = size(x, d), steps === nothing ? 1 : steps[i]
@@ -159,10 +170,13 @@ function (s::Slice)(@nospecialize(x), starts, ends, axes=nothing, steps=nothing)
         offset += start * strides[d]
         strides[d] *= step
     end
-    return strided(x, sizes, strides, offset)
+    return copy_strided(x, sizes, strides, offset)
 end
 
-"The elements of `x` at `indices` along an axis; those take its place, and the dimensions of `indices`."
+"""
+ONNX's Gather: (x, indices). The elements at `indices` along `axis`, whose dimension is replaced by those of `indices`.
+Negative indices count from the end. Throws `DimensionMismatch` if an index is out of range.
+"""
 struct Gather
     axis::Int
 end
@@ -173,12 +187,15 @@ function (g::Gather)(@nospecialize(x), @nospecialize(indices))
     y = similar(x, Tuple([sizes[1:d-1]; shape_of(indices); sizes[d+1:end]]))
     for (k, i) in enumerate(vec(indices))
         -n <= i < n || throw(DimensionMismatch("there is no element $i among $n"))
-        blocks!(vec(y), (k - 1) * inner, length(indices) * inner, vec(x), mod(i, n) * inner, n * inner, inner, outer)
+        copy_blocks!(vec(y), (k - 1) * inner, length(indices) * inner, vec(x), mod(i, n) * inner, n * inner, inner, outer)
     end
     return y
 end
 
-"The blocks of `x` at the places that the tuples along the last axis of `indices` name, after `batches` axes in common."
+"""
+ONNX's GatherND: (x, indices). The last axis of `indices` has index tuples; each selects a block of `x`. The first `batches`
+axes of both are batches. Throws `DimensionMismatch` if shapes do not fit or an index is out of range.
+"""
 struct GatherND
     batches::Int
 end
@@ -191,11 +208,12 @@ function (g::GatherND)(@nospecialize(x), @nospecialize(indices))
         throw(DimensionMismatch("indices of shape $(reverse(places)) do not fit a tensor of shape $(reverse(sizes))"))
     y = similar(x, Tuple([sizes[1:rest]; places[2:end]]))
     blocks = prod(sizes[named+1:end])
-    picks!(vec(y), vec(x), reshape(indices, tuple, :, blocks), reverse(sizes[rest+1:named]), prod(sizes[1:rest]))
+    gather_nd!(vec(y), vec(x), reshape(indices, tuple, :, blocks), reverse(sizes[rest+1:named]), prod(sizes[1:rest]))
     return y
 end
 
-function picks!(y, x, indices, named, inner)
+"Copy the block of `inner` elements for each index tuple. `named` are the sizes of the indexed axes, outermost first."
+function gather_nd!(y, x, indices, named, inner)
     to = 1
     for block in axes(indices, 3), pick in axes(indices, 2)
         from = block - 1
@@ -210,10 +228,12 @@ function picks!(y, x, indices, named, inner)
     return nothing
 end
 
+"ONNX's Expand: (x, shape) broadcast to the common shape."
 struct Expand end
 
-(e::Expand)(x, shape) = broadcast_to(x, common_size(shape_of(x), Int[n for n in reverse(shape)]))
+(e::Expand)(x, shape) = broadcast_to(x, broadcast_sizes(shape_of(x), Int[n for n in reverse(shape)]))
 
+"ONNX's Tile: (x, repeats)."
 struct Tile end
 
 function (t::Tile)(x, repeats)
@@ -222,17 +242,17 @@ function (t::Tile)(x, repeats)
     times = reverse(repeats)
     sizes = Int[isodd(k) ? size(x, cld(k, 2)) : times[k÷2] for k in 1:2ndims(x)]
     steps = Int[isodd(k) ? stride(x, cld(k, 2)) : 0 for k in 1:2ndims(x)]
-    return reshape(strided(x, sizes, steps), Tuple(Int[size(x, d) * times[d] for d in 1:ndims(x)]))
+    return reshape(copy_strided(x, sizes, steps), Tuple(Int[size(x, d) * times[d] for d in 1:ndims(x)]))
 end
 
-"A tensor of a shape, filled with one number."
-struct Filled{T}
+"ONNX's ConstantOfShape: (shape) to an array filled with `value`."
+struct ConstantOfShape{T}
     value::T
 end
 
-(f::Filled)(shape) = fill(f.value, Tuple(Int[n for n in reverse(shape)]))
+(f::ConstantOfShape)(shape) = fill(f.value, Tuple(Int[n for n in reverse(shape)]))
 
-"The sizes of the axes from `start` up to before `stop`, which Python's slices count."
+"ONNX's Shape: the sizes of the axes from `start` to before `stop`, which may be negative as in Python's slices."
 struct ShapeOf
     start::Int
     stop::Int
@@ -240,10 +260,11 @@ end
 
 (s::ShapeOf)(x) = Slice()(Int64[n for n in reverse(shape_of(x))], [s.start], [s.stop])
 
-size_of(x) = fill(Int64(length(x)))
+"ONNX's Size."
+element_count(x) = fill(Int64(length(x)))
 
-"ONNX's Range: from `start`, `delta` apart, up to before `limit`; all three hold one number."
-function counted(start, limit, delta)
+"ONNX's Range: numbers from `start` to before `limit` in steps of `delta`. All three are arrays of one number."
+function onnx_range(start, limit, delta)
     from, step = first(start), first(delta)
     count = max(0, ceil(Int, (first(limit) - from) / step))
     return [from + i * step for i in 0:count-1]

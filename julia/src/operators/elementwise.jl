@@ -1,8 +1,8 @@
-# Activations and arithmetic. Semantics: the ONNX operator reference.
+# Activations and arithmetic. Semantics are those of ONNX's operator reference.
 
 const O = OnnxLayers
 
-# Statements instead of loops over tables: Julia compiles a loop, which takes longer than it runs.
+# One statement an operator: a loop over a table takes longer to compile than it runs.
 from_backend(f::Symbol, name) = pointwise(op -> getfield(op.L, f), name)
 from_backend(:relu, "Relu")
 from_backend(:sigmoid, "Sigmoid")
@@ -22,106 +22,114 @@ pointwise(op -> HardSigmoid(float(op, "alpha"), float(op, "beta")), "HardSigmoid
 pointwise(op -> ThresholdedRelu(float(op, "alpha")), "ThresholdedRelu")
 pointwise(op -> Swish(op.L.sigmoid, float(op, "alpha")), "Swish")
 pointwise("Gelu") do op
-    word(op, "approximate") == "tanh" ? op.L.gelu :
-        word(op, "approximate") == "none" ? O.gelu_erf : refuse(op, "'approximate' is tanh or none")
+    text(op, "approximate") == "tanh" ? op.L.gelu :
+        text(op, "approximate") == "none" ? O.gelu_erf : refuse(op, "'approximate' is tanh or none")
 end
 
-of_number(@nospecialize(f), name) = pointwise(op -> f, name)
-of_number(abs, "Abs")
-of_number(-, "Neg")
-of_number(inv, "Reciprocal")
-of_number(exp, "Exp")
-of_number(O.square_root, "Sqrt")
-of_number(O.erf, "Erf")
-of_number(floor, "Floor")
-of_number(ceil, "Ceil")
-of_number(round, "Round")
-of_number(sign, "Sign")
-of_number(O.negation, "Not")
-of_number(isnan, "IsNaN")
-of_number(sinh, "Sinh")
-of_number(cosh, "Cosh")
-of_number(atan, "Atan")
-of_number(asinh, "Asinh")
+unary(@nospecialize(f), name) = pointwise(op -> f, name)
+unary(abs, "Abs")
+unary(-, "Neg")
+unary(inv, "Reciprocal")
+unary(exp, "Exp")
+unary(O.square_root, "Sqrt")
+unary(O.erf, "Erf")
+unary(floor, "Floor")
+unary(ceil, "Ceil")
+unary(round, "Round")
+unary(sign, "Sign")
+unary(O.logical_not, "Not")
+unary(isnan, "IsNaN")
+unary(sinh, "Sinh")
+unary(cosh, "Cosh")
+unary(atan, "Atan")
+unary(asinh, "Asinh")
 
 not_negative(x) = x >= 0
 from_one(x) = x >= 1
 in_unit(x) = abs(x) <= 1
-where_real(@nospecialize(f), @nospecialize(real), name) = pointwise(op -> Partial(f, real), name)
-where_real(log, not_negative, "Log")
-where_real(sin, isfinite, "Sin")
-where_real(cos, isfinite, "Cos")
-where_real(tan, isfinite, "Tan")
-where_real(asin, in_unit, "Asin")
-where_real(acos, in_unit, "Acos")
-where_real(atanh, in_unit, "Atanh")
-where_real(acosh, from_one, "Acosh")
+unary_on_domain(@nospecialize(f), @nospecialize(domain), name) = pointwise(op -> NaNOutside(f, domain), name)
+unary_on_domain(log, not_negative, "Log")
+unary_on_domain(sin, isfinite, "Sin")
+unary_on_domain(cos, isfinite, "Cos")
+unary_on_domain(tan, isfinite, "Tan")
+unary_on_domain(asin, in_unit, "Asin")
+unary_on_domain(acos, in_unit, "Acos")
+unary_on_domain(atanh, in_unit, "Atanh")
+unary_on_domain(acosh, from_one, "Acosh")
 
 function clamp_of(op)
-    low, high = optional(op, 2), optional(op, 3)
+    low, high = optional_constant(op, 2), optional_constant(op, 3)
     all(v -> v === nothing || length(v) == 1, (low, high)) || refuse(op, "min and max have to be numbers")
     return Clamp(low === nothing ? -Inf32 : first(low), high === nothing ? Inf32 : first(high))
 end
 
-"`clip` is for bounds that are computed, or integers."
+"The builder of Clip: an activation if the bounds are Float32 constants, and else a call of `clip`."
 function clip_of(op)
-    return all(i -> i === nothing || i isa Array{Float32}, op.inputs[2:end]) ? Elementwise(clamp_of(op)) : bind(op, clip)
+    return all(i -> i === nothing || i isa Array{Float32}, op.inputs[2:end]) ? Elementwise(clamp_of(op)) :
+        bind_constants(op, clip)
 end
 
 OPERATORS["Clip"] = Operator(clip_of, true, false, false, clamp_of)
 
 function broadcasting(@nospecialize(f), name)
     fused(op) = op.activation === nothing ? f : op.activation ∘ f
-    operator(op -> bind(op, Elementwise(fused(op))), name; any_input=true, fuses=true)
+    operator(op -> bind_constants(op, Elementwise(fused(op))), name; any_input=true, fuses=true)
 end
 broadcasting(+, "Add")
 broadcasting(-, "Sub")
 broadcasting(*, "Mul")
 broadcasting(O.quotient, "Div")
 broadcasting(O.prelu, "PRelu")
-broadcasting(O.both, "And")
-broadcasting(O.either, "Or")
-broadcasting(O.one_of, "Xor")
+broadcasting(O.logical_and, "And")
+broadcasting(O.logical_or, "Or")
+broadcasting(O.logical_xor, "Xor")
 broadcasting(==, "Equal")
 broadcasting(>, "Greater")
 broadcasting(<, "Less")
 broadcasting(>=, "GreaterOrEqual")
 broadcasting(<=, "LessOrEqual")
-broadcasting(O.choice, "Where")
+broadcasting(O.select, "Where")
 
-operator(op -> bind(op, Elementwise(int(op, "fmod") == 0 ? mod : rem)), "Mod"; any_input=true)
+operator(op -> bind_constants(op, Elementwise(int(op, "fmod") == 0 ? mod : rem)), "Mod"; any_input=true)
 
 operator("Pow"; any_input=true) do op
     exponent = op.inputs[2]
-    exponent isa Array{Float32,0} || return bind(op, Elementwise(O.power))
+    exponent isa Array{Float32,0} || return bind_constants(op, Elementwise(O.power))
     Elementwise(exponent[] == 2 ? abs2 : exponent[] == 3 ? O.cube : exponent[] == 0.5 ? O.square_root :
                 Base.Fix2(O.power, exponent[]))
 end
 
-variadic(@nospecialize(f), mean, name) = operator(op -> bind(op, Variadic(f, mean)), name; any_input=true)
+variadic(@nospecialize(f), mean, name) = operator(op -> bind_constants(op, Variadic(f, mean)), name; any_input=true)
 variadic(min, false, "Min")
 variadic(max, false, "Max")
 variadic(+, false, "Sum")
 variadic(+, true, "Mean")
 
-"Operators that hand on what they get, at inference; they leave no layer behind."
-const PASSES = ("Identity", "Dropout")
+"Operators that return their input at inference. No layer is built for them."
+const PASS_THROUGH = ("Identity", "Dropout")
 
-# Only where its mask is read.
+# Dropout is built only if its second output, the mask, is read.
 operator(op -> (x -> (x, Elementwise(isequal)(x, x))), "Dropout"; any_output=true)
 
-"By the numbers of ONNX's TensorProto.DataType."
+"""
+Element types by their number in ONNX's TensorProto.DataType, from 1; all floats are Float32, and `nothing` marks a
+type that is not supported.
+"""
 const TYPES = Any[Float32, UInt8, Int8, UInt16, Int16, Int32, Int64, nothing, Bool, Float32, Float32, UInt32, UInt64]
 
 operator("Cast") do op
     T = get(TYPES, int(op, "to"), nothing)
     T === nothing && refuse(op, "the type $(int(op, "to")) is not supported")
-    Elementwise(T === Float32 ? Float32 : T === Bool ? O.truth : ToInteger{T}())
+    Elementwise(T === Float32 ? Float32 : T === Bool ? O.as_bool : ToInteger{T}())
 end
 
+"""
+`along` on the node's axis. Before opset 13 it ran over all dimensions from the axis on, which the compiler marks with
+`coerce`.
+"""
 function normalising(along, op)
-    # What is cut before the axis has it as its last axis.
-    int(op, "coerce", 0) == 0 ? AlongAxis(along, int(op, "axis")) : Coerced(AlongAxis(along, -1), int(op, "axis"))
+    # A matrix that is cut before the axis has the axis in its last dimension, ONNX's axis -1.
+    int(op, "coerce", 0) == 0 ? AlongAxis(along, int(op, "axis")) : Coerced2D(AlongAxis(along, -1), int(op, "axis"))
 end
 
 operator(op -> normalising(op.L.softmax, op), "Softmax")

@@ -1,4 +1,4 @@
-# Operators that move elements about. Shapes, axes and positions may be computed too.
+# Operators that reorder, select and reshape. Shapes, axes and indices may be computed.
 
 operator(op -> Flatten(int(op, "axis")), "Flatten")
 
@@ -9,23 +9,23 @@ operator("Reshape"; any_input=true) do op
         all(>=(-1), shape) && count(==(-1), shape) <= 1 && length(shape) <= MAXIMUM_RANK ||
             refuse(op, "the shape $shape is impossible")
     end
-    bind(op, Reshape(int(op, "allowzero") != 0))
+    bind_constants(op, Reshape(int(op, "allowzero") != 0))
 end
 
-operator(op -> bind(op, Squeeze()), "Squeeze"; any_input=true)
-operator(op -> bind(op, Unsqueeze()), "Unsqueeze"; any_input=true)
-operator(op -> bind(op, Concat(int(op, "axis"))), "Concat"; any_input=true)
-operator(op -> bind(op, Slice()), "Slice"; any_input=true)
-operator(op -> bind(op, Gather(int(op, "axis"))), "Gather"; any_input=true)
-operator(op -> bind(op, GatherND(int(op, "batch_dims"))), "GatherND"; any_input=true)
-operator(op -> bind(op, Expand()), "Expand"; any_input=true)
-operator(op -> bind(op, Tile()), "Tile"; any_input=true)
+operator(op -> bind_constants(op, Squeeze()), "Squeeze"; any_input=true)
+operator(op -> bind_constants(op, Unsqueeze()), "Unsqueeze"; any_input=true)
+operator(op -> bind_constants(op, Concat(int(op, "axis"))), "Concat"; any_input=true)
+operator(op -> bind_constants(op, Slice()), "Slice"; any_input=true)
+operator(op -> bind_constants(op, Gather(int(op, "axis"))), "Gather"; any_input=true)
+operator(op -> bind_constants(op, GatherND(int(op, "batch_dims"))), "GatherND"; any_input=true)
+operator(op -> bind_constants(op, Expand()), "Expand"; any_input=true)
+operator(op -> bind_constants(op, Tile()), "Tile"; any_input=true)
 operator(op -> ShapeOf(int(op, "start"), int(op, "end")), "Shape")
-operator(op -> O.size_of, "Size")
-operator(op -> bind(op, O.counted), "Range"; any_input=true)
+operator(op -> O.element_count, "Size")
+operator(op -> bind_constants(op, O.onnx_range), "Range"; any_input=true)
 
 operator("Split"; any_input=true, any_output=true) do op
-    length(op.inputs) >= 2 && op.inputs[2] !== nothing && return bind(op, Split(int(op, "axis"), op.outputs))
+    length(op.inputs) >= 2 && op.inputs[2] !== nothing && return bind_constants(op, Split(int(op, "axis"), op.outputs))
     EvenSplit(int(op, "axis"), op.outputs, int(op, "num_outputs", length(op.node.outputs)))
 end
 
@@ -37,7 +37,7 @@ operator("Transpose") do op
 end
 
 operator("ConstantOfShape") do op
-    value = word(op, "value")
+    value = text(op, "value")
     integer = tryparse(Int64, value)
-    Filled(integer === nothing ? float(op, "value") : integer)
+    ConstantOfShape(integer === nothing ? float(op, "value") : integer)
 end

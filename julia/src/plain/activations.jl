@@ -1,6 +1,6 @@
-# Activations of one number, by NNlib's names (NNlib's src/activations.jl), and softmax.
+# Activation functions of one number, under NNlib's names (its src/activations.jl), and softmax.
 
-"`σ` of the `n` numbers of `y` after `offset`, in their place."
+"Apply `σ` in place to the `n` numbers of `y` after `offset`."
 function activate!(y, σ::F, offset, n) where {F}
     σ === identity && return nothing
     @inbounds @simd for i in offset+1:offset+n
@@ -25,8 +25,9 @@ softsign(x) = x / (1 + abs(x))
 """
     tanh_fast(x)
 
-`tanh` to within 4e-7 of its value, without branches: a rational function fitted to it by weighted least
-squares for |x| < 9, beyond which it is ±1 in Float32.
+`tanh(x)` with a relative error of at most 4e-7. Has no branches, so that loops over it are vectorised.
+
+A rational function, fitted by weighted least squares, for |x| < 9; beyond that, tanh is ±1 in Float32.
 """
 @inline function tanh_fast(x::Float32)
     z = min(x * x, 81.0f0)
@@ -38,12 +39,15 @@ end
 """
     fast_exp(x)
 
-`exp` without branches, so that loops over it become few vector instructions: 2^k * e^r, where k is a whole number
-and |r| <= log(2) / 2; 0 below -87.3 and Inf above 88.3, where 2^k is no ordinary Float32. The larger half of log(2) has
-few bits, so that k times it is exact; the polynomial is fitted to e^r by weighted least squares.
+`exp(x)` with a relative error of at most 2.5e-7: 0 below -87.3 and `Inf` above 88.3, where the result is not a normal
+Float32. Has no branches, so that loops over it are vectorised.
+
+Computes 2^k * e^r with an integer k and |r| <= log(2) / 2. log(2) is split into two numbers, of which the larger has so
+few bits that its product with k is exact. e^r is a polynomial, fitted by weighted least squares.
 """
 @inline function fast_exp(x::Float32)
-    # So large a number has no bits for a fraction: k lies in its lowest bits.
+    # The constant is 1.5 * 2^23. A Float32 of that size has no fraction bits, so the addition rounds and leaves k in
+    # the low bits.
     whole = muladd(x, 1.442695f0, 1.2582912f7)
     k = whole - 1.2582912f7
     r = muladd(k, 2.1219444f-4, muladd(k, -0.693359375f0, x))
@@ -55,13 +59,13 @@ end
 """
     softmax(x; dims = 1)
 
-`exp.(x) ./ sum(exp.(x), dims = dims)` along one dimension, without overflow.
+`exp.(x) ./ sum(exp.(x), dims = dims)` along one dimension, computed without overflow.
 """
 function softmax(x::Array{Float32}; dims=1)
     y = similar(x)
-    each_line(x, dims) do line
-        top = largest(x, line)
-        total = exponentials!(y, x, line, top)
+    foreach_line(x, dims) do line
+        top = line_maximum(x, line)
+        total = store_exp!(y, x, line, top)
         @inbounds @simd for i in line
             y[i] /= total
         end
@@ -72,13 +76,13 @@ end
 """
     logsoftmax(x; dims = 1)
 
-`log.(softmax(x; dims = dims))`, exact for small probabilities too.
+`log.(softmax(x; dims = dims))`, computed so that small probabilities stay accurate.
 """
 function logsoftmax(x::Array{Float32}; dims=1)
     y = similar(x)
-    each_line(x, dims) do line
-        top = largest(x, line)
-        shift = log(exponentials!(y, x, line, top))
+    foreach_line(x, dims) do line
+        top = line_maximum(x, line)
+        shift = log(store_exp!(y, x, line, top))
         @inbounds @simd for i in line
             y[i] = x[i] - top - shift
         end
@@ -86,7 +90,8 @@ function logsoftmax(x::Array{Float32}; dims=1)
     return y
 end
 
-function largest(x, line)
+"The largest number of `x` at the indices `line`."
+function line_maximum(x, line)
     top = -Inf32
     @inbounds @simd for i in line
         top = ifelse(x[i] > top, x[i], top)
@@ -94,8 +99,8 @@ function largest(x, line)
     return top
 end
 
-"Writes `exp(x - top)` of a line to `y` and returns the sum."
-function exponentials!(y, x, line, top)
+"Store `exp(x - top)` at the indices `line` of `y`. Return the sum of these numbers."
+function store_exp!(y, x, line, top)
     total = 0.0f0
     @inbounds @simd for i in line
         e = fast_exp(x[i] - top)
@@ -105,8 +110,13 @@ function exponentials!(y, x, line, top)
     return total
 end
 
-"Calls `f` with the indices of each line of `x` along dimension `d`: a range without steps where they are neighbours."
-function each_line(f::F, x, d) where {F}
+"""
+    foreach_line(f, x, d)
+
+Call `f` with the linear indices of each line of `x` along dimension `d`. They are a `UnitRange` if the elements are
+contiguous, and a `StepRange` otherwise, so that Julia compiles a loop without strides for the former.
+"""
+function foreach_line(f::F, x, d) where {F}
     n, step = size(x, d), stride(x, d)
     for block in 0:step*n:length(x)-1, first in block+1:block+step
         step == 1 ? f(first:first+n-1) : f(first:step:first+step*(n-1))

@@ -1,11 +1,12 @@
 """
     ConvTranspose(weight, bias, σ = identity; stride = 1, pad = 0, outpad = 0, dilation = 1, groups = 1)
 
-Transposed convolution as Flux's `ConvTranspose` (Flux's src/layers/conv.jl), the gradient of [`Conv`](@ref)
-with respect to its input: `weight` is (kw, kh, out ÷ groups, in), with one to three spatial dimensions;
-`bias` is a vector of length `out`, or `false`. `pad` crops the result, `outpad` lengthens it at its end.
+Transposed convolution, as Flux's `ConvTranspose` (its src/layers/conv.jl): (W, H, in, N) to (W', H', out, N), for one to
+three spatial dimensions, with W' = (W - 1) * stride + dilation * (kw - 1) + 1 - pads + outpad.
 
-(W, H, in, N) becomes (W', H', out, N), with W' = (W - 1) * stride + dilation * (kw - 1) + 1 - pads + outpad.
+It is the gradient of [`Conv`](@ref) with respect to its input. `weight` is (kw, kh, out ÷ groups, in); `bias` is a vector
+of length `out`, or `false`. `pad` crops the output, and `outpad` extends it at its end. Throws `DimensionMismatch` if
+sizes do not fit.
 """
 struct ConvTranspose
     σ::Any
@@ -25,24 +26,26 @@ function ConvTranspose(weight::Array{Float32,N}, bias, σ=identity;
     bias === false || length(bias) == out ||
         throw(DimensionMismatch("$(length(bias)) biases for $out output channels"))
     return ConvTranspose(σ, reshape(weight, shape.kernel..., size(weight, N - 1), size(weight, N)), bias, shape,
-                         filled(outpad, N - 2, 0, Val(3)), groups)
+                         expand_option(outpad, N - 2, 0, Val(3)), groups)
 end
 
 function (c::ConvTranspose)(input::Array{Float32})
-    x = volumes(input, c.window)
+    x = as_volumes(input, c.window)
     size(x, 4) == size(c.weight, 5) || throw(DimensionMismatch(
         "$c expects $(size(c.weight, 5)) channels, but got $(size(x, 4))"))
-    y = Array{Float32,5}(undef, transposed_size(c, extent(x))..., size(c.weight, 4) * c.groups, size(x, 5))
+    y = Array{Float32,5}(undef, transposed_size(c, spatial_size(x))..., size(c.weight, 4) * c.groups, size(x, 5))
     for plane in 0:size(y, 4)*size(y, 5)-1
-        fill_range!(y, plane * prod(extent(y)), prod(extent(y)), c.bias === false ? 0.0f0 : c.bias[plane%size(y, 4)+1])
+        fill_range!(y, plane * prod(spatial_size(y)), prod(spatial_size(y)),
+                    c.bias === false ? 0.0f0 : c.bias[plane%size(y, 4)+1])
     end
     for n in 1:size(x, 5), g in 0:c.groups-1
         scatter_group!(y, x, c, n, g)
     end
     activate!(y, c.σ, 0, length(y))
-    return like(y, input)
+    return restore_rank(y, input)
 end
 
+"The spatial size of the output for an input of spatial size `volume`."
 function transposed_size(c, volume)
     w = c.window
     y_size = ntuple(Val(3)) do i
@@ -53,24 +56,26 @@ function transposed_size(c, volume)
 end
 
 """
-Add group `g` of image `n`: the product of (W * H, in) and (in, taps * out) is what each pixel gives to
-each tap of its window, which is then added up where the windows overlap.
+    scatter_group!(y, x, c, n, g)
+
+Add group `g`, from 0, of image `n`, from 1, to `y`. The product of the (W * H, in) input and the (in, taps * out) weights
+is what each input pixel adds to each tap of its window. Windows overlap, so these are summed into `y`.
 """
 function scatter_group!(y, x, c::ConvTranspose, n, g)
     kw, kh, kd = c.window.kernel
-    x_size, y_size = extent(x), extent(y)
+    x_size, y_size = spatial_size(x), spatial_size(y)
     pixels, depth, share = prod(x_size), size(x, 4) ÷ c.groups, size(c.weight, 4)
     taps = kw * kh * kd
-    given = scratch(1, pixels * taps * share)
+    contributions = workspace(1, pixels * taps * share)
     GC.@preserve x c BLAS.gemm!('N', 'T', 1.0f0,
-        matrix(x, pixels * (size(x, 4) * (n - 1) + g * depth), pixels, depth),
-        matrix(c.weight, taps * share * g * depth, taps * share, depth),
-        0.0f0, matrix(given, 0, pixels, taps * share))
+        matrix_view(x, pixels * (size(x, 4) * (n - 1) + g * depth), pixels, depth),
+        matrix_view(c.weight, taps * share * g * depth, taps * share, depth),
+        0.0f0, matrix_view(contributions, 0, pixels, taps * share))
     offset = 0
     for o in 0:share-1
         y_offset = prod(y_size) * (size(y, 4) * (n - 1) + g * share + o)
-        for slice in kd-1:-1:0, row in kh-1:-1:0, column in kw-1:-1:0  # downwards: this is the flip of the kernel
-            scatter!(y, y_offset, y_size, given, offset, x_size, c.window, (column, row, slice))
+        for slice in kd-1:-1:0, row in kh-1:-1:0, column in kw-1:-1:0  # downwards, which flips the kernel
+            scatter_tap!(y, y_offset, y_size, contributions, offset, x_size, c.window, (column, row, slice))
             offset += pixels
         end
     end

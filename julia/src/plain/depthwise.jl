@@ -1,67 +1,80 @@
-# Convolution with one kernel a channel: too little work for a product of matrices, so the taps are added up.
+# Depthwise convolution, with one kernel for each output channel. There is too little work for a matrix product, so the
+# taps are summed by loops.
 
 """
-How a plane lies in a part's buffer with its padding, so that no tap is a special case: with strides, as a plane of `size`
-for each phase, so that what neighbouring outputs see lies side by side. Of each phase along the rows there are `numbers`.
+    PhaseLayout(x_size, y_size, w)
 
-The buffer has the phases, then from `sums` on the output in a `run`: all its rows at once, with numbers between them that
-nobody wants, as rows of small planes are short. With a stride along the rows there follows a `stage`, for whole rows
-before they are dealt out. `rows` tells where each row of the input goes, `starts` where what each tap sees begins.
+How a task's workspace holds one padded input plane, so that the loop over a tap reads contiguous numbers.
+
+A convolution with strides splits the plane into phases (a polyphase decomposition): each phase has every `stride`th
+position of each dimension. Without strides there is one phase, the plane itself.
+
+- `stride`: the stride along the rows; `phase_size`: the size of a phase in three dimensions.
+- `phase_length`: the number of elements of all phases with the same position along the rows.
+- `sums_length`, `sums_offset`: where the output is summed. It has the phase's row length, so that all rows are summed by
+  one loop: rows of small planes are short. The numbers between the rows are not used.
+- `staging_offset`: where whole input rows are stored before they are split into phases; 0 with a stride of 1.
+- `row_starts`: the offset that each input row is copied to. `tap_starts`: the offset that each tap begins to read at.
 """
-struct Phases
+struct PhaseLayout
     stride::Int
-    size::NTuple{3,Int}
-    numbers::Int
-    run::Int
-    sums::Int
-    stage::Int
-    rows::Vector{Int}
-    starts::Vector{Int}
+    phase_size::NTuple{3,Int}
+    phase_length::Int
+    sums_length::Int
+    sums_offset::Int
+    staging_offset::Int
+    row_starts::Vector{Int}
+    tap_starts::Vector{Int}
 end
 
-"A processor with vectors takes so many numbers at once: a loop over a multiple of it leaves none to be taken one by one."
-const ROUND = 64
+"Loop lengths are multiples of this, so that vector instructions leave no remainder."
+const VECTOR_MULTIPLE = 64
 
-whole_rounds(n) = cld(n, ROUND) * ROUND
+"`n`, rounded up to a multiple of `VECTOR_MULTIPLE`."
+round_up(n) = cld(n, VECTOR_MULTIPLE) * VECTOR_MULTIPLE
 
-function Phases(x_size, y_size, w::Window)
+function PhaseLayout(x_size, y_size, w::Window)
     size = ntuple(i -> cld(x_size[i] + w.pad[2i-1] + w.pad[2i], w.stride[i]), Val(3))
     numbers = prod(size) * w.stride[2] * w.stride[3]
-    run = whole_rounds(place((y_size[1], y_size[2] - 1, y_size[3] - 1), size))
-    sums = whole_rounds(numbers * w.stride[1]) + ROUND
+    run = round_up(linear_index((y_size[1], y_size[2] - 1, y_size[3] - 1), size))
+    sums = round_up(numbers * w.stride[1]) + VECTOR_MULTIPLE
     stage = w.stride[1] == 1 ? 0 : sums + run
     rows, starts = Int[], Int[]
     for slice in 0:x_size[3]-1, row in 0:x_size[2]-1
-        line = phase_place((0, row + w.pad[3], slice + w.pad[5]), w.stride, size)
+        line = phase_index((0, row + w.pad[3], slice + w.pad[5]), w.stride, size)
         push!(rows, stage + line * w.stride[1] + w.pad[1])
     end
     for slice in 0:w.kernel[3]-1, row in 0:w.kernel[2]-1, column in 0:w.kernel[1]-1
-        push!(starts, phase_place((column, row, slice) .* w.dilation, w.stride, size))
+        push!(starts, phase_index((column, row, slice) .* w.dilation, w.stride, size))
     end
-    return Phases(w.stride[1], size, numbers, run, sums, stage, rows, starts)
+    return PhaseLayout(w.stride[1], size, numbers, run, sums, stage, rows, starts)
 end
 
-"Where a position of the padded plane lies in the planes of the phases."
-phase_place(position, stride, size) =
-    prod(size) * place(reverse(position .% stride), reverse(stride)) + place(position .÷ stride, size)
+"The index, from 0, at which the phases hold a `position`, from 0, of the padded plane."
+phase_index(position, stride, size) =
+    prod(size) * linear_index(reverse(position .% stride), reverse(stride)) + linear_index(position .÷ stride, size)
 
-"Where (column, row, slice) lies in a volume, all from 0."
-place((column, row, slice), volume) = (slice * volume[2] + row) * volume[1] + column
+"The linear index of (column, row, slice) in a volume of size `volume`, all counted from 0."
+linear_index((column, row, slice), volume) = (slice * volume[2] + row) * volume[1] + column
 
-"How many taps are added up in one pass: all of a small kernel, or a row of it."
-taps_a_pass(w::Window) = prod(w.kernel) <= 25 ? prod(w.kernel) : w.kernel[1]
+"How many taps are summed in one pass over the plane: all of a small kernel, or one row of a large one."
+taps_per_pass(w::Window) = prod(w.kernel) <= 25 ? prod(w.kernel) : w.kernel[1]
 
-"How many numbers of an output are made before their activation: small planes make short runs, and these stay in the cache."
-const ACTIVATED_AT_ONCE = 1 << 15
+"""
+How many output numbers are computed before the activation is applied: several small planes, which are then still in
+the cache.
+"""
+const ACTIVATION_BLOCK = 1 << 15
 
+"The convolution `c` of `x`, with bias and activation, to `y`. Arrays have five dimensions."
 function depthwise!(y, x, c::Conv)
-    phases, pass = Phases(extent(x), extent(y), c.window), Val(taps_a_pass(c.window))
-    planes, pixels = size(y, 4) * size(y, 5), prod(extent(y))
-    in_parts(planes, length(y) * (depth_of(c.weight) + NUMBER_COST)) do part, items
-        needed = phases.sums + phases.run + phases.stage
-        buffer = scratch(part, needed)
+    phases, pass = PhaseLayout(spatial_size(x), spatial_size(y), c.window), Val(taps_per_pass(c.window))
+    planes, pixels = size(y, 4) * size(y, 5), prod(spatial_size(y))
+    parallel_for(planes, length(y) * (inner_length(c.weight) + ELEMENT_COST)) do task, items
+        needed = phases.sums_offset + phases.sums_length + phases.staging_offset
+        buffer = workspace(task, needed)
         fill_range!(buffer, 0, needed)
-        together = max(1, ACTIVATED_AT_ONCE ÷ pixels)
+        together = max(1, ACTIVATION_BLOCK ÷ pixels)
         for first in items[1]-1:together:items[end]-1
             last = min(first + together, items[end]) - 1
             sum_planes!(y, x, c, first:last, buffer, phases, pass)
@@ -71,25 +84,26 @@ function depthwise!(y, x, c::Conv)
     return nothing
 end
 
+"The convolution of the planes `planes`, counted from 0, with bias but without activation. A pass sums `P` taps."
 function sum_planes!(y, x, c, planes, buffer, phases, pass_size::Val{P}) where {P}
-    taps, share = length(phases.starts), size(y, 4) ÷ c.groups
+    taps, share = length(phases.tap_starts), size(y, 4) ÷ c.groups
     for plane in planes
         n, o = plane ÷ size(y, 4), plane % size(y, 4)
-        copy_rows!(buffer, phases.rows, x, size(x, 4) * n + o ÷ share)
-        phases.stage == 0 || deal!(buffer, phases)
-        fill_range!(buffer, phases.sums, phases.run, c.bias === false ? 0.0f0 : c.bias[o+1])
+        copy_rows!(buffer, phases.row_starts, x, size(x, 4) * n + o ÷ share)
+        phases.staging_offset == 0 || deinterleave!(buffer, phases)
+        fill_range!(buffer, phases.sums_offset, phases.sums_length, c.bias === false ? 0.0f0 : c.bias[o+1])
         for pass in 0:P:taps-1
-            starts = taken(phases.starts, pass + 1, 1, pass_size)
-            # Backwards: this is the flip of the kernel.
-            add_taps!(buffer, phases, starts, taken(c.weight, (o + 1) * taps - pass, -1, pass_size))
+            starts = load_strided(phases.tap_starts, pass + 1, 1, pass_size)
+            # Backwards, which flips the kernel.
+            add_taps!(buffer, phases, starts, load_strided(c.weight, (o + 1) * taps - pass, -1, pass_size))
         end
         copy_sums!(y, plane, buffer, phases)
     end
     return nothing
 end
 
-"The numbers of `x` at `place` and on, `step` apart, as a tuple of `P`."
-@generated function taken(x, place, step, ::Val{P}) where {P}
+"The `P` numbers of `x` that begin at `place` and are `step` apart, as a tuple."
+@generated function load_strided(x, place, step, ::Val{P}) where {P}
     numbers = Expr(:tuple)
     for i in 0:P-1
         push!(numbers.args, :(@inbounds x[place+$i*step]))
@@ -97,18 +111,19 @@ end
     return numbers
 end
 
+"Copy the rows of input plane `plane`, from 0, to their places in the workspace."
 function copy_rows!(buffer, rows, x, plane)
-    from = plane * volume(extent(x)) + 1
+    from = plane * element_count(spatial_size(x)) + 1
     for row in rows
-        copy_numbers!(buffer, row + 1, x, from, size(x, 1))
+        copy_elements!(buffer, row + 1, x, from, size(x, 1))
         from += size(x, 1)
     end
     return nothing
 end
 
-"Deal the numbers of the stage out to the phases along the rows."
-function deal!(buffer, phases)
-    stride, n, stage = phases.stride, phases.numbers, phases.stage
+"Split the staged rows into the phases along the rows."
+function deinterleave!(buffer, phases)
+    stride, n, stage = phases.stride, phases.phase_length, phases.staging_offset
     if stride == 2
         @inbounds @simd ivdep for i in 1:n
             buffer[i] = buffer[stage+2i-1]
@@ -116,29 +131,30 @@ function deal!(buffer, phases)
         end
     else
         for phase in 0:stride-1
-            copy_row!(buffer, phase * n + 1, buffer, stage + phase + 1, stride, 0:n-1)
+            copy_row_strided!(buffer, phase * n + 1, buffer, stage + phase + 1, stride, 0:n-1)
         end
     end
     return nothing
 end
 
+"Add the products of the `taps` and the numbers under them to the sums."
 function add_taps!(buffer, phases, starts, taps)
-    sums = phases.sums
-    @inbounds @simd ivdep for i in 1:phases.run
-        buffer[sums+i] = tapped(buffer[sums+i], buffer, i, starts, taps)
+    sums = phases.sums_offset
+    @inbounds @simd ivdep for i in 1:phases.sums_length
+        buffer[sums+i] = add_tap_products(buffer[sums+i], buffer, i, starts, taps)
     end
     return nothing
 end
 
-@inline tapped(sum, x, i, ::Tuple{}, ::Tuple{}) = sum
-@inline tapped(sum, x, i, starts::Tuple, taps::Tuple) =
-    @inbounds tapped(muladd(taps[1], x[starts[1]+i], sum), x, i, Base.tail(starts), Base.tail(taps))
+@inline add_tap_products(sum, x, i, ::Tuple{}, ::Tuple{}) = sum
+@inline add_tap_products(sum, x, i, starts::Tuple, taps::Tuple) =
+    @inbounds add_tap_products(muladd(taps[1], x[starts[1]+i], sum), x, i, Base.tail(starts), Base.tail(taps))
 
-"The sums that are wanted, to a plane of `y`."
+"Copy the sums to plane `plane`, from 0, of `y`, without the unused numbers between rows."
 function copy_sums!(y, plane, buffer, phases)
-    to = plane * volume(extent(y)) + 1
+    to = plane * element_count(spatial_size(y)) + 1
     for slice in 0:size(y, 3)-1, row in 0:size(y, 2)-1
-        copy_numbers!(y, to, buffer, phases.sums + place((0, row, slice), phases.size) + 1, size(y, 1))
+        copy_elements!(y, to, buffer, phases.sums_offset + linear_index((0, row, slice), phases.phase_size) + 1, size(y, 1))
         to += size(y, 1)
     end
     return nothing

@@ -1,10 +1,62 @@
-# Normalisation by what is normalised itself (Flux's src/layers/normalise.jl).
+# Normalisation layers (Flux's src/layers/normalise.jl), as they are in test mode.
+
+"""
+    BatchNorm(channels, λ = identity; initβ, initγ, eps = 1f-5)
+
+`λ.(γ .* (x .- μ) ./ sqrt.(σ² .+ ϵ) .+ β)` with stored γ, β, μ and σ² for each channel, as Flux's layer in test mode.
+
+`initβ(channels)` and `initγ(channels)` return β and γ. μ is zeros and σ² is ones, to be written over, as in Flux.
+"""
+struct BatchNorm{F}
+    λ::F
+    β::Vector{Float32}
+    γ::Vector{Float32}
+    μ::Vector{Float32}
+    σ²::Vector{Float32}
+    ϵ::Float32
+end
+
+BatchNorm(channels::Int, λ=identity; initβ=n -> zeros(Float32, n), initγ=n -> ones(Float32, n), eps=1.0f-5) =
+    BatchNorm(λ, initβ(channels), initγ(channels), zeros(Float32, channels), ones(Float32, channels), eps)
+
+"Return the layer. The plain layers have only test mode."
+testmode!(layer) = layer
+
+function (b::BatchNorm)(x::Array{Float32})
+    channels = length(b.γ)
+    ndims(x) >= 2 && size(x, ndims(x) - 1) == channels ||
+        throw(DimensionMismatch("$b expects $channels channels, but got $(size(x))"))
+    y = similar(x)
+    pixels = prod(size(x)[1:ndims(x)-2])
+    normalise!(y, x, b, b.λ, pixels)
+    return y
+end
+
+function normalise!(y, x, b, λ::F, pixels) where {F}
+    channels = length(b.γ)
+    for plane in 0:channels*size(x, ndims(x))-1
+        c = plane % channels + 1
+        scale = b.γ[c] / sqrt(b.σ²[c] + b.ϵ)
+        shift = b.β[c] - b.μ[c] * scale
+        @inbounds @simd for i in plane*pixels+1:plane*pixels+pixels
+            y[i] = λ(muladd(x[i], scale, shift))
+        end
+    end
+    return nothing
+end
+
+function Base.show(io::IO, b::BatchNorm)
+    print(io, "BatchNorm(", length(b.γ))
+    b.λ === identity || print(io, ", ", b.λ)
+    print(io, ")")
+end
 
 """
     GroupNorm(channels, G, λ = identity; initβ, initγ, eps = 1f-5)
 
-`λ.(γ .* (x .- μ) ./ sqrt.(σ² .+ ϵ) .+ β)` with the mean and the variance of each image's `G` groups of
-channels, and a channel's own γ and β, which `initγ(channels)` and `initβ(channels)` give.
+`λ.(γ .* (x .- μ) ./ sqrt.(σ² .+ ϵ) .+ β)` with the mean and variance of each of an image's `G` groups of channels.
+
+`initβ(channels)` and `initγ(channels)` return β and γ, one number for each channel.
 """
 struct GroupNorm{F}
     G::Int
@@ -22,9 +74,9 @@ function GroupNorm(channels::Int, G::Int, λ=identity;
 end
 
 """
-    InstanceNorm(channels, λ = identity; initβ, initγ, affine, eps = 1f-5)
+    InstanceNorm(channels, λ = identity; initβ, initγ, affine = false, eps = 1f-5)
 
-A [`GroupNorm`](@ref) of as many groups as channels; without `affine` γ is 1 and β is 0.
+A [`GroupNorm`](@ref) with one channel in each group. Without `affine`, γ is ones and β zeros.
 """
 InstanceNorm(channels::Int, λ=identity; initβ=n -> zeros(Float32, n), initγ=n -> ones(Float32, n), affine=false, eps=1.0f-5) =
     affine ? GroupNorm(channels, channels, λ; initβ=initβ, initγ=initγ, eps=eps) :
@@ -57,7 +109,7 @@ function normalise_groups!(y, x, g, λ::F, pixels) where {F}
     return nothing
 end
 
-"Of the `n` numbers of `x` after `offset`: summed up in double precision, for planes can be large."
+"The mean and variance of the `n` numbers of `x` after `offset`. The sums are Float64, because planes can be large."
 function mean_and_variance(x::Array{Float32}, offset, n)
     total, squares = 0.0, 0.0
     @inbounds @simd for i in offset+1:offset+n

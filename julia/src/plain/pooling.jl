@@ -1,47 +1,49 @@
-# Pooling (Flux's src/layers/conv.jl, NNlib's src/pooling.jl): padding counts as nothing in a
-# maximum and as zeros in a mean, whose divisor is always the window's size.
+# Pooling (Flux's src/layers/conv.jl and NNlib's src/pooling.jl). Padding is ignored by a maximum, and counts as zeros
+# in a
+# mean, whose divisor is the window's size.
 
 """
     PoolDims(x, kernel; stride = kernel, padding = 0, dilation = 1)
 
-NNlib's description of a pooling of `x`: what [`maxpool`](@ref) and [`meanpool`](@ref) take. Flux's layers
-have no dilation, NNlib's pooling has.
+The window of a pooling of `x`, as [`maxpool`](@ref) and [`meanpool`](@ref) take it. Unlike Flux's layers, NNlib's
+pooling functions support dilation.
 """
 PoolDims(x, kernel; stride=kernel, padding=0, dilation=1) =
     window(kernel; stride=stride, pad=padding, dilation=dilation)
 
-"(W, H, C, N) to (W', H', C, N): the largest of each window."
+"The largest number in each window: (W, H, C, N) to (W', H', C, N)."
 maxpool(x, w::Window) = pool((a, b) -> ifelse(b > a, b, a), -Inf32, x, w)
 
-"(W, H, C, N) to (W', H', C, N): the mean of each window."
+"The mean of each window: (W, H, C, N) to (W', H', C, N)."
 function meanpool(x, w::Window)
     y = pool(+, 0.0f0, x, w)
     y ./= prod(w.kernel)
     return y
 end
 
+"Reduce each window of `input` with `f`, beginning with `start`."
 function pool(f::F, start, input, w::Window) where {F}
-    x = volumes(input, w)
-    x_size = extent(x)
+    x = as_volumes(input, w)
+    x_size = spatial_size(x)
     y_size = output_size(w, x_size)
-    all(isone, y_size) && all(iszero, w.pad) && w.kernel == x_size && return like(global_pool(f, start, x, 1), input)
-    y = blank((y_size..., size(x, 4), size(x, 5)))
-    in_parts(size(x, 4) * size(x, 5), length(y) * prod(w.kernel)) do _, planes
+    all(isone, y_size) && all(iszero, w.pad) && w.kernel == x_size && return restore_rank(global_pool(f, start, x, 1), input)
+    y = acquire((y_size..., size(x, 4), size(x, 5)))
+    parallel_for(size(x, 4) * size(x, 5), length(y) * prod(w.kernel)) do _, planes
         for i in planes .- 1
             offset = i * prod(y_size)
             fill_range!(y, offset, prod(y_size), start)
             for slice in 0:w.kernel[3]-1, row in 0:w.kernel[2]-1, column in 0:w.kernel[1]-1
-                sweep!(f, y, offset, y_size, x, i * prod(x_size), x_size, w, (column, row, slice))
+                accumulate_tap!(f, y, offset, y_size, x, i * prod(x_size), x_size, w, (column, row, slice))
             end
         end
     end
-    return like(y, input)
+    return restore_rank(y, input)
 end
 
 """
     MaxPool(window::NTuple; pad = 0, stride = window)
 
-The largest value of each window; `pad` as in [`Conv`](@ref).
+The largest number in each window. `pad` is as in [`Conv`](@ref).
 """
 struct MaxPool
     window::Window
@@ -53,7 +55,7 @@ MaxPool(k::Tuple; pad=0, stride=k) = MaxPool(window(k; stride=stride, pad=pad, d
 """
     MeanPool(window::NTuple; pad = 0, stride = window)
 
-The mean of each window, padding counted as zeros.
+The mean of each window, with padding counted as zeros.
 """
 struct MeanPool
     window::Window
@@ -71,7 +73,7 @@ function Base.show(io::IO, m::Union{MaxPool,MeanPool})
     print(io, ")")
 end
 
-"The largest value of each plane: (W, H, C, N) to (1, 1, C, N)."
+"The largest number of each plane: (W, H, C, N) to (1, 1, C, N)."
 struct GlobalMaxPool end
 
 "The mean of each plane: (W, H, C, N) to (1, 1, C, N)."
@@ -80,10 +82,11 @@ struct GlobalMeanPool end
 (::GlobalMaxPool)(x) = global_pool((a, b) -> ifelse(b > a, b, a), -Inf32, x, 1)
 (::GlobalMeanPool)(x) = global_pool(+, 0.0f0, x, prod(size(x)[1:end-2]))
 
+"Reduce each plane of `x` with `f`, beginning with `start`, and divide the result."
 function global_pool(f::F, start, x::Array{Float32,N}, divisor) where {F,N}
     pixels = prod(size(x)[1:N-2])
-    y = blank(ntuple(i -> i <= N - 2 ? 1 : size(x, i), Val(N)))
-    in_parts(length(y), 2 * length(x)) do _, items
+    y = acquire(ntuple(i -> i <= N - 2 ? 1 : size(x, i), Val(N)))
+    parallel_for(length(y), 2 * length(x)) do _, items
         for i in items
             value = start
             @inbounds @simd for j in (i-1)*pixels+1:i*pixels
@@ -95,7 +98,7 @@ function global_pool(f::F, start, x::Array{Float32,N}, divisor) where {F,N}
     return y
 end
 
-makes_new(::Union{MaxPool,MeanPool,GlobalMaxPool,GlobalMeanPool}) = true
+allocates_output(::Union{MaxPool,MeanPool,GlobalMaxPool,GlobalMeanPool}) = true
 
 Base.show(io::IO, ::GlobalMaxPool) = print(io, "GlobalMaxPool()")
 Base.show(io::IO, ::GlobalMeanPool) = print(io, "GlobalMeanPool()")

@@ -1,24 +1,24 @@
-# What the engine juliacall calls, with addresses in place of numpy's arrays.
+# The functions that the engine juliacall calls, with addresses of Julia arrays in place of NumPy's.
 
 address(x) = Int(UInt(pointer(x)))
 
-@testset "a graph and tensors are read where they lie, and the answer is the model's" begin
+@testset "a graph is copied from its address, a tensor is read at its address, and the result is the model's" begin
     for backend in BACKENDS
         bytes, x = copy(RESIDUAL_FILE), numbers(5, 6, 3, 2)
-        model = GC.@preserve bytes F.embedded_build(address(bytes), length(bytes), backend)
+        model = GC.@preserve bytes F.build_at_address(address(bytes), length(bytes), backend)
         fill!(bytes, 0x00)
-        y = GC.@preserve x F.embedded_predict(model, address(x), reverse(size(x))...)
+        y = GC.@preserve x F.predict_at_address(model, address(x), reverse(size(x))...)
         @test y isa Matrix{Float32} && y ≈ residual_reference(x)
     end
 end
 
-@testset "what fails has a kind and one line" begin
+@testset "errors have a kind and a message of one line" begin
     bytes, x = Vector{UInt8}("rubbish"), numbers(2, 2)
     told(f) = try f() catch e F.kind(e), F.one_line(e) end
-    @test told(() -> GC.@preserve bytes F.embedded_build(address(bytes), 7, BACKENDS[1])) ==
+    @test told(() -> GC.@preserve bytes F.build_at_address(address(bytes), 7, BACKENDS[1])) ==
         ("graph", "a graph file has at least 24 bytes, this one 7")
     model = F.build(F.read_graph(RESIDUAL_FILE), BACKENDS[1])
-    @test told(() -> GC.@preserve x F.embedded_predict(model, address(x), 2, 2))[1] == "input"
+    @test told(() -> GC.@preserve x F.predict_at_address(model, address(x), 2, 2))[1] == "input"
     @test told(() -> F.choose_backend("plain", "gpu")) ==
         ("julia", "a GPU is demanded, and only Flux can use one: the plain layers were asked for")
     @test told(() -> F.choose_backend("plain", "tpu"))[2] == "the device is auto, cpu or gpu, not 'tpu'"

@@ -1,10 +1,10 @@
-# Between space and depth: blocks of `b` by `b` pixels become channels, and back.
+# SpaceToDepth and DepthToSpace: blocks of `b` by `b` pixels become channels, and channels become blocks.
 
 export DepthToSpace, SpaceToDepth
 
 """
-(W, H, C, N) to (W / b, H / b, C * b^2, N). `crd` tells that of the places of a new channel (row and column
-in the block, old channel) the old channel is the outermost; otherwise it is the innermost.
+ONNX's SpaceToDepth: (W, H, C, N) to (W / b, H / b, C * b^2, N). In the index of a new channel the old channel is outermost
+with `crd` (mode CRD), and innermost without (DCR). Throws `DimensionMismatch` if the size does not divide by `b`.
 """
 struct SpaceToDepth
     b::Int
@@ -18,7 +18,7 @@ function (s::SpaceToDepth)(x)
     return reshape(Transpose(s.crd ? [2, 4, 1, 3, 5, 6] : [2, 4, 5, 1, 3, 6])(parts), w ÷ s.b, h ÷ s.b, c * s.b^2, n)
 end
 
-"[`SpaceToDepth`](@ref) undone."
+"ONNX's DepthToSpace, the inverse of [`SpaceToDepth`](@ref)."
 struct DepthToSpace
     b::Int
     crd::Bool

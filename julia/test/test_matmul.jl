@@ -1,4 +1,4 @@
-"Numpy's matmul of tensors of two or more dimensions, in Julia's order, by plain loops."
+"NumPy's matmul of tensors of two or more dimensions, in Julia's order, as plain loops."
 function matmul_reference(a, b)
     batch = Base.Broadcast.broadcast_shape(size(a)[3:end], size(b)[3:end])
     y = zeros(Float32, size(b, 1), size(a, 2), batch...)
@@ -9,7 +9,7 @@ function matmul_reference(a, b)
     return y
 end
 
-@testset "MatMul broadcasts its batches, whichever side is computed" begin
+@testset "MatMul broadcasts batch dimensions, with either side computed" begin
     for (a_batch, b_batch) in (((), ()), ((6,), (6,)), ((6,), ()), ((), (6,)), ((6, 2), (6, 2)), ((6, 2), (1, 2)), ((1, 2), (6, 1)), ((6, 2), (6,)), ((1,), (6, 2)))
         a, b = numbers(4, 3, a_batch...), numbers(5, 4, b_batch...)
         expected = matmul_reference(a, b)
@@ -20,14 +20,14 @@ end
     @test agrees(run_node("node MatMul in=x,x out=y name=n", x), matmul_reference(x, x))
 end
 
-@testset "MatMul takes vectors, which leave no axis behind" begin
+@testset "MatMul with a vector has no axis for it in the result" begin
     a, b, v = numbers(4, 3, 2), numbers(5, 4, 2), numbers(4)
     @test agrees(run_node("node MatMul in=x,v out=y name=n", a, "v" => v), reshape(matmul_reference(a, reshape(v, 1, 4)), 3, 2))
     @test agrees(run_node("node MatMul in=v,x out=y name=n", b, "v" => v), reshape(matmul_reference(reshape(v, 4, 1), b), 5, 2))
     @test agrees(run_node("node MatMul in=x,x out=y name=n", v), fill(sum(abs2, v)))
 end
 
-@testset "an activation after a product is applied by it" begin
+@testset "MatMul applies a fused activation" begin
     a, b = numbers(4, 3, 2), numbers(5, 4, 2)
     lines = ["node MatMul in=x,c out=p name=m", "node Relu in=p out=y name=r"]
     for backend in BACKENDS
@@ -36,13 +36,13 @@ end
     end
 end
 
-@testset "matrices that do not fit are an error of the node" begin
+@testset "matrices of sizes that do not fit are an error with the node's name" begin
     wrong(a, b) = message(() -> run_node("node MatMul in=x,c out=y name=n", a, "c" => b), F.ComputeError)
     @test startswith(wrong(numbers(4, 3, 2), numbers(5, 3, 2)), "node n (MatMul): DimensionMismatch")
     @test startswith(wrong(numbers(4, 3, 2), numbers(5, 4, 3)), "node n (MatMul): DimensionMismatch")
 end
 
-@testset "Einsum sums over what its equation leaves out" begin
+@testset "Einsum sums over the labels that its result does not have" begin
     a, b = numbers(4, 3, 2), numbers(5, 4, 2)
     einsum(equation, x, constants...; inputs="x") = run_node("node Einsum in=$inputs out=y name=n equation=$(replace(equation, ',' => "%2C"))", x, constants...)
     pair(equation, x, c) = einsum(equation, x, "c" => c; inputs="x,c")
@@ -64,7 +64,7 @@ end
     @test occursin("do not fit", message(() -> einsum("ij->ji", a), F.ComputeError))
 end
 
-@testset "Gemm of two computed matrices turns, scales and adds" begin
+@testset "Gemm of two computed matrices transposes, scales and adds" begin
     x, c = numbers(3, 3), numbers(3)
     line(α, β, a, b) = "node Gemm in=x,x,c out=y name=n alpha=$α beta=$β transA=$a transB=$b"
     for a in (0, 1), b in (0, 1)
