@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import psutil
@@ -11,6 +12,8 @@ import pytest
 
 from fluxdrop.files.layout import Root
 from support.daemons import SAMPLES
+
+SYSTEM = Path(__file__).parent / "system"
 
 pytest_plugins = [
     "support.desk",
@@ -20,6 +23,25 @@ pytest_plugins = [
     "support.station",
     "support.used_root",
 ]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of whole systems: they start daemons, browsers, systemd, or cut the power."""
+    for item in items:
+        if item.path.is_relative_to(SYSTEM):
+            item.add_marker("system")
+            item.add_marker("slow")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Print beside each failure which promise is broken: what the test's docstring states."""
+    report = yield
+    if report.failed and isinstance(item, pytest.Function) and item.function.__doc__:
+        report.sections.append(("broken promise", inspect.cleandoc(item.function.__doc__)))
+    return report
 
 
 @pytest.fixture
