@@ -58,7 +58,7 @@ coverage: setup
 
 # Into site/; a link or a reference that leads nowhere fails it.
 docs: $(INSTALLED)
-	$(BIN)/mkdocs build --strict
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs site
 
 # `make release VERSION=1.2.3` checks and builds dist/ and installs both files anew; it uploads nothing.
 release: $(INSTALLED)
@@ -66,4 +66,4 @@ release: $(INSTALLED)
 	$(BIN)/python -m tools.release '$(VERSION)'
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis dist site
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis dist site docs/reference

@@ -74,7 +74,7 @@ def check_install(package: Path, constraints: Path, version: str) -> None:
     with tempfile.TemporaryDirectory(prefix="fluxdrop-release-") as folder:
         _run(sys.executable, "-m", "venv", folder)
         programs = Path(folder, "bin")
-        pip = [programs / "python", "-m", "pip", "install", "--disable-pip-version-check"]
+        pip = (programs / "python", "-m", "pip", "install", "--disable-pip-version-check")
         _run(*pip, "--quiet", "--constraint", constraints, package)
         # In its folder, so that nothing of the checkout can be imported.
         said = subprocess.run(
