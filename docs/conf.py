@@ -1,7 +1,7 @@
 """The docs site's settings; `make docs` builds it into site/.
 
-Sphinx with MyST takes the Markdown of this folder as it is, and is maintained: MkDocs has had no release since
-2024, and Material for MkDocs ends in 2027.
+Sphinx with MyST takes the Markdown of this folder as it is, and is maintained (docs/dependencies.md has the other
+choice).
 """
 
 from __future__ import annotations
