@@ -10,7 +10,7 @@ KILLS ?= 2000
 endif
 ATTACK ?= 60
 
-.PHONY: setup demo run test torture attack lint bench coverage clean
+.PHONY: setup demo run test torture attack lint bench coverage docs release clean
 
 setup: $(INSTALLED)
 	$(BIN)/fluxdrop setup
@@ -19,7 +19,7 @@ setup: $(INSTALLED)
 # Compiled here, as a container's PYTHONDONTWRITEBYTECODE would have each of hundreds of processes do it anew.
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[generate,dev]'
+	$(BIN)/pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[generate,dev,docs]'
 	$(BIN)/python -m compileall -q daemon
 	touch $@
 
@@ -56,5 +56,14 @@ coverage: setup
 	notes=$$(mktemp) && FLUXDROP_COVERAGE=$$notes $(BIN)/pytest tests/predict/test_onnx_nodes.py; failed=$$?; \
 	PYTHONPATH=tests $(BIN)/python -m support.write_coverage $$notes docs/onnx-coverage.md && rm $$notes && exit $$failed
 
+# Into site/; a link or a reference that leads nowhere fails it.
+docs: $(INSTALLED)
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs site
+
+# `make release VERSION=1.2.3` checks and builds dist/ and installs both files anew; it uploads nothing.
+release: $(INSTALLED)
+	$(BIN)/pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[release]'
+	$(BIN)/python -m tools.release '$(VERSION)'
+
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis dist site docs/reference
