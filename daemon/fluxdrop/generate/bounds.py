@@ -31,5 +31,6 @@ def check_bounds(request: GenerationRequest, settings: Settings) -> None:
 
 
 def _limit_error(message: str, setting: str) -> FluxdropError:
+    """Return the error for a value over the limit *setting*."""
     hint = f"Ask for less, or have {setting} in fluxdrop.toml raised."
     return FluxdropError(message, hint=hint, kind="prompt")

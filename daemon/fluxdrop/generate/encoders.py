@@ -39,6 +39,7 @@ def truncation_warnings(pipe: Any, call: Mapping[str, Any], what: str, text: str
 
 
 def _token_limit(tokenizer: Any, call: Mapping[str, Any]) -> int:
+    """Return the number of tokens at which the pipeline truncates the text."""
     limit = int(tokenizer.model_max_length)
     # FLUX and SD3 pass their T5 encoder the limit of the pipeline.
     if "T5" in type(tokenizer).__name__ and "max_sequence_length" in call:

@@ -152,6 +152,7 @@ class Generator:
         ]
 
     def _unpack(self, child: Child, answer: Frame, count: int) -> list[GeneratedPicture]:
+        """Unpack the pictures of *answer*; end the child if they are not *count* well-formed ones."""
         try:
             made = unpack_images(answer.payload)
             if len(made) != count:

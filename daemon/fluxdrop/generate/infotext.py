@@ -223,6 +223,7 @@ _READERS: dict[str, Callable[[str], dict[str, Any]]] = {
 
 
 def _invalid_value(field: str, value: str, what: str) -> FluxdropError:
+    """Return the error for a *value* that is not *what*."""
     allowed = RANGES[field]
     return FluxdropError(f"{allowed.key} is {value!r}, not {what}: {allowed}.", kind="prompt")
 
@@ -238,6 +239,7 @@ def quote(text: str) -> str:
 
 
 def _unquote(text: str) -> str:
+    """Undo `quote`."""
     if len(text) < 2 or not (text.startswith('"') and text.endswith('"')):
         return text
     try:

@@ -67,6 +67,7 @@ def _files(folder: str) -> dict[str, Path]:
 
 
 def _weight(tag: re.Match[str]) -> float:
+    """Return the weight in *tag*, 1 if it has none; raise if it is invalid."""
     try:
         weight = float(tag["weight"] or 1)
     except ValueError:

@@ -217,6 +217,7 @@ class Pipeline:
     def _warnings(
         self, prompt: str, negative: str, image: Image.Image, nsfw: bool | None
     ) -> list[str]:
+        """Return the warnings about one picture that was made."""
         warnings = truncation_warnings(self._pipe, self._call, "prompt", prompt)
         warnings += truncation_warnings(self._pipe, self._call, "negative prompt", negative)
         if nsfw:
@@ -224,6 +225,7 @@ class Pipeline:
         return warnings + self._size_warnings(image)
 
     def _size_warnings(self, image: Image.Image) -> list[str]:
+        """Warn about a size that the model was not made for."""
         made_for = (self._defaults.width, self._defaults.height)
         if not self._defaults.fixed_size or image.size == made_for:
             return []

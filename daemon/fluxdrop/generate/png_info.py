@@ -78,6 +78,8 @@ class _InvokeAIModel(msgspec.Struct):
 
 
 class _InvokeAI(msgspec.Struct):
+    """The part of InvokeAI's metadata that infotext can express."""
+
     positive_prompt: str = ""
     negative_prompt: str | None = None
     steps: int | None = None
@@ -113,6 +115,7 @@ def _from_invokeai(path: Path, metadata: str) -> str:
 
 
 def _sampler_name(scheduler: str | None) -> str | None:
+    """Translate an InvokeAI scheduler to a sampler name."""
     if scheduler is None:
         return None
     is_karras = scheduler.endswith("_k")

@@ -118,6 +118,7 @@ class Run:
         return None
 
     def _call(self, first: int, end: int) -> RunOutput:
+        """Make the pictures *first* to *end*, the end excluded, in one call of the pipeline."""
         arguments = dict(self.arguments)
         steps = arguments["num_inference_steps"]
 

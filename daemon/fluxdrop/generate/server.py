@@ -67,6 +67,7 @@ class Server:
             self._pipe.send(kind, frame.request, payload)
 
     def _answer(self, frame: Frame) -> tuple[FrameKind, bytes]:
+        """Return the kind and payload of the answer to *frame*."""
         match frame.kind:
             case FrameKind.PING:
                 return FrameKind.PONG, bytes(frame.payload)
@@ -80,6 +81,7 @@ class Server:
                 raise wire.WireError(f"the generator cannot answer {frame.kind.name}")
 
     def _load(self, load: Load) -> Pipeline:
+        """Return the pipeline that *load* describes, and load it unless it is in memory."""
         if self._pipeline is None or self._loaded != load:
             # Free the old pipeline first: two may not fit into the memory.
             self._pipeline = self._loaded = None
@@ -91,10 +93,12 @@ class Server:
         return self._pipeline
 
     def _generate(self, order: Generate, request_id: int) -> bytes:
+        """Make the pictures of *order*, sending PROGRESS after each step; return the payload of IMAGE."""
         if self._pipeline is None:
             raise FluxdropError("No pipeline is loaded.", kind="generator")
 
         def on_step(step: int, steps: int) -> None:
+            """Report the step; raise when all pictures of the order are cancelled."""
             progress = msgspec.json.encode(StepProgress(step, steps))
             self._pipe.send(FrameKind.PROGRESS, request_id, progress)
             marks = [picture.cancelled for picture in order.pictures]

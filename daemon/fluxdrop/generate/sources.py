@@ -83,6 +83,7 @@ def find(name: str, revision: str | None = None, config: str | None = None) -> P
 
 
 def _from_file(path: Path, config: str | None) -> PipelineSource:
+    """Return the pipeline in the single file *path*."""
     if path.suffix in _PICKLES:
         _check_pickles(str(path), [path.name], set())
     if path.suffix != ".safetensors":
@@ -98,6 +99,7 @@ def _from_file(path: Path, config: str | None) -> PipelineSource:
 
 
 def _from_folder(folder: Path) -> PipelineSource:
+    """Return the pipeline in the diffusers folder *folder*."""
     try:
         index = json.loads((folder / INDEX).read_bytes())
         components = {key for key in index if not key.startswith("_")}
@@ -116,6 +118,7 @@ def _from_folder(folder: Path) -> PipelineSource:
 
 
 def _read_defaults(folder: Path) -> Defaults:
+    """Return the folder's pipeline.toml, or no defaults if there is none."""
     path = folder / DEFAULTS
     try:
         return msgspec.toml.decode(path.read_bytes(), type=Defaults)
@@ -126,6 +129,7 @@ def _read_defaults(folder: Path) -> Defaults:
 
 
 def _from_hub(repository: str, revision: str | None) -> PipelineSource:
+    """Return the pipeline *repository* of the hub, or of its local cache when the hub cannot be reached."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import (
         GatedRepoError,

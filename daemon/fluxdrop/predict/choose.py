@@ -85,6 +85,7 @@ def _open_julia(
     graph: bytes | None,
     wait_hook: Callable[[], None] | None,
 ) -> Engine:
+    """Open the engine juliacall if the settings name it, else the engine julia."""
     if settings.engine == "juliacall":
         from fluxdrop.predict.juliacall_engine import JuliacallEngine
 

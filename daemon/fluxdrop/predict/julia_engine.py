@@ -141,6 +141,8 @@ class JuliaEngine:
     def _forward(
         self, worker: Worker, batch: NDArray[np.float32], timeout: float
     ) -> NDArray[np.float32]:
+        """Run *batch* on *worker*; end the worker if it returns another number of outputs."""
+
         def run(piece: NDArray[np.float32]) -> NDArray[np.float32]:
             result = worker.predict(piece, timeout)
             if result.shape[:1] != piece.shape[:1]:
@@ -169,6 +171,7 @@ class JuliaEngine:
         return worker
 
     def _load(self, worker: Worker, limit: float) -> None:
+        """Load the model into *worker*, verify that it is the right one, and run it once."""
         hello = worker.hello
         try:
             if self._graph is not None:

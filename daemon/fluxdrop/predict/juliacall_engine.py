@@ -217,6 +217,7 @@ class _Julia:
             del future, call, result, failure
 
     def _to_fluxdrop_error(self, error: BaseException) -> FluxdropError:
+        """Convert *error* to a FluxdropError that refers to no Julia value."""
         if isinstance(error, FluxdropError):
             return FluxdropError(error.message, hint=error.hint, kind=error.kind)
         if self._worker is not None and isinstance(error, self._juliacall.JuliaError):
@@ -229,6 +230,7 @@ class _Julia:
         return FluxdropError(f"juliacall: {lines[0] or type(error).__name__}", kind="julia")
 
     def _start(self) -> None:
+        """Start Julia and include the worker's code."""
         import juliacall
 
         self._juliacall = juliacall

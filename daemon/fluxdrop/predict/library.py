@@ -99,6 +99,7 @@ def add_model(
 
 
 def _check_name(name: str, root: Root) -> str:
+    """Return *name*; raise if it is not a valid bundle name or is taken."""
     if not _NAME.fullmatch(name):
         raise FluxdropError(
             f"{name!r} cannot be a model's name",
@@ -148,6 +149,7 @@ def _copy_files(source: Path, copy: Path) -> None:
 
 
 def _read_onnx(onnx: Path) -> bytes:
+    """Return the ONNX file with its external tensors embedded."""
     from fluxdrop.predict.compiler.source import ExternalDataError, embed_external_data
 
     try:
@@ -275,6 +277,7 @@ def _run_samples(bundle: Bundle, settings: Settings) -> SampleOutput:
 
 
 def _toml(top: dict[str, Any], table: dict[str, Any]) -> str:
+    """Return the text of model.toml."""
     # Strings, numbers and lists of them are written the same way in JSON and TOML. No valid key has another type.
     lines = [f"{key} = {json.dumps(value, default=str)}" for key, value in top.items()]
     lines += ["", "[input]"]

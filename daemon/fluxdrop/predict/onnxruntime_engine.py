@@ -93,6 +93,7 @@ class OnnxruntimeEngine:
         return run_in_batches(self._batch, self._run_once, batch)
 
     def _run_once(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Run one batch of a size that the model takes."""
         pictures = batch.astype(self._dtype, copy=False)
         if self._reshape is not None:
             pictures = pictures.reshape(len(batch), *self._reshape)
@@ -111,6 +112,7 @@ def _shape(declared: Any) -> Shape:
 
 
 def _label_output(session: Any, bundle: Bundle) -> str:
+    """Return the name of the output with one number per label; see `label_output`."""
     shapes: dict[str, Shape | None] = {}
     for item in session.get_outputs():
         is_table = item.type.startswith("seq(map(")

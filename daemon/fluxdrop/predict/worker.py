@@ -87,6 +87,7 @@ class Worker(Child):
     def _request(
         self, batch: NDArray[np.float32]
     ) -> tuple[FrameKind, *tuple[bytes | memoryview, ...]]:
+        """Return the frame's kind and payload for *batch*, whose numbers are put into shared memory if possible."""
         if self._memory is not None and batch.nbytes >= _MIN_SHARED_BYTES:
             with contextlib.suppress(OSError):
                 self._memory.put(batch)

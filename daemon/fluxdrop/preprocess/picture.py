@@ -87,6 +87,7 @@ def open_picture(
 
 
 def _decode(name: str, file: IO[bytes], max_pixels: int) -> tuple[Image.Image, str]:
+    """Decode *file* if its header is within the limits; return the picture and its format."""
     with Image.open(file, formats=FORMATS) as image:
         if image.width * image.height > max_pixels:
             raise FluxdropError(
@@ -108,6 +109,7 @@ def _decode(name: str, file: IO[bytes], max_pixels: int) -> tuple[Image.Image, s
 
 
 def _check_size(name: str, file: IO[bytes], max_file_bytes: int) -> None:
+    """Refuse a file that is too large."""
     size = os.fstat(file.fileno()).st_size
     if size > max_file_bytes:
         raise FluxdropError(
@@ -118,6 +120,7 @@ def _check_size(name: str, file: IO[bytes], max_file_bytes: int) -> None:
 
 
 def _to_eight_bit(image: Image.Image) -> Image.Image:
+    """Convert *image* to mode L, LA, RGB or RGBA."""
     if image.mode.startswith("I"):
         # Pillow's own conversion clips to 255 instead of taking the high byte.
         values = np.asarray(image).astype(np.uint32)

@@ -50,6 +50,7 @@ def npy(tensor: NDArray[np.float32]) -> bytes:
 
 @cache
 def _npy_header(shape: tuple[int, ...]) -> bytes:
+    """Return the header of a .npy file."""
     header = BytesIO()
     description = {"descr": "<f4", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(header, description)
@@ -71,6 +72,7 @@ def to_preview(tensor: NDArray[np.float32], spec: InputSpec) -> Image.Image:
 
 
 def _remove_alpha(image: Image.Image, spec: InputSpec) -> Image.Image:
+    """Put *image* on the background colour, and convert it to mode L or RGB."""
     mode = "L" if spec.mode == "L" else "RGB"
     if image.mode in ("LA", "RGBA"):
         canvas = Image.new("RGBA", image.size, spec.background)
@@ -79,6 +81,7 @@ def _remove_alpha(image: Image.Image, spec: InputSpec) -> Image.Image:
 
 
 def _resize(image: Image.Image, spec: InputSpec) -> Image.Image:
+    """Resize *image* in the way that *spec* names."""
     size = (spec.size[0], spec.size[1])
     resample = Image.Resampling[spec.filter.upper()]
     if image.size == size:
@@ -115,6 +118,7 @@ def _center_crop(
 def _letterbox(
     image: Image.Image, size: tuple[int, int], resample: Image.Resampling, background: str
 ) -> Image.Image:
+    """Scale *image* to fit into *size*, and centre it on the background colour."""
     scale = min(size[0] / image.width, size[1] / image.height)
     # Keep at least one pixel of the thinnest line.
     width, height = (max(1, round(side * scale)) for side in image.size)

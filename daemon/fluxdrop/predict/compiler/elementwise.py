@@ -1,6 +1,6 @@
 """Element-wise operators, reductions and matrix products: the attributes that the worker needs.
 
-Semantics: the ONNX operator reference (https://onnx.ai/onnx/operators/).
+Semantics: the operator's page in the ONNX documentation, https://onnx.ai/onnx/operators/onnx__NAME.html.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from fluxdrop.predict.compiler.shaping import resolve_axis_if_known
 @operator("Equal", "Greater", "Less", "GreaterOrEqual", "LessOrEqual")
 @operator("Not", "And", "Or", "Xor", "Where", "IsNaN", "Identity")
 def _no_attributes(node: NodeView) -> dict[str, Attribute]:
+    """Return nothing: these operators have no attributes."""
     return {}
 
 
@@ -125,6 +126,7 @@ _INTEGERS = (
 
 @operator("Cast")
 def _cast(node: NodeView) -> dict[str, Attribute]:
+    """Return the target type; all float types become float32."""
     to = int(node.attributes["to"])
     if to in _FLOATS:
         return {"to": int(TensorProto.FLOAT)}

@@ -48,6 +48,7 @@ def unusable_error(bundle: Bundle, reason: str, hint: str = "") -> FluxdropError
 
 
 def _check_not_training(model: ModelProto, bundle: Bundle) -> None:
+    """Refuse a model with a node in training mode."""
     for node in model.graph.node:
         if any(item.name == "training_mode" and item.i for item in node.attribute):
             raise unusable_error(
@@ -59,6 +60,7 @@ def _check_not_training(model: ModelProto, bundle: Bundle) -> None:
 
 
 def _fit_input(model: ModelProto, bundle: Bundle) -> None:
+    """Declare the model's input in the shape of the pictures, with a Reshape where the model wants another shape."""
     given = _only_input(model, bundle)
     declared = value_shape(given)
     wanted = bundle.spec.input.shape[1:]
@@ -102,6 +104,7 @@ def _only_input(model: ModelProto, bundle: Bundle) -> ValueInfoProto:
 
 
 def _fit_output(model: ModelProto, bundle: Bundle) -> None:
+    """Keep only the output with one number per label, and the nodes that it depends on."""
     graph = model.graph
     # scikit-learn's models end in a ZipMap, which turns each row of a tensor into a dictionary by label. The
     # tensor itself is used.
@@ -154,6 +157,7 @@ def _names_read(node: NodeProto) -> set[str]:
 
 
 def _format_shape(shape: Shape | None) -> str:
+    """Format *shape* for an error message."""
     if shape is None:
         return "(unknown)"
     return "[" + ", ".join("N" if size < 0 else str(size) for size in shape) + "]"

@@ -72,6 +72,7 @@ def fixed_batch(graph_file: bytes) -> int | None:
 
 
 def _format_node(node: Node) -> str:
+    """Return the line of *node* in the header."""
     fields = [
         "node",
         _quote(node.operator),

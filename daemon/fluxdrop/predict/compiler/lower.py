@@ -56,6 +56,7 @@ def _node(
     shapes: dict[str, tuple[int, ...] | None],
     constants: dict[str, NDArray[Any]],
 ) -> Node:
+    """Return the graph's node for *proto*; raise UnsupportedError if its operator is not registered."""
     build = OPERATORS.get(proto.op_type)
     if build is None or proto.domain not in ("", "ai.onnx"):
         raise UnsupportedError("this operator is not supported")

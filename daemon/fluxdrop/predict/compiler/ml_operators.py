@@ -1,6 +1,6 @@
 """Rewrite the linear operators of ai.onnx.ml, which skl2onnx exports, with ONNX's standard operators.
 
-Semantics: the reference of ONNX-ML (https://onnx.ai/onnx/operators/).
+Semantics: the operator's page in the ONNX documentation, https://onnx.ai/onnx/operators/onnx_aionnxml_NAME.html.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ def _rewrite(node: NodeProto, opset: int) -> list[NodeProto]:
 
 
 def _scaler(node: NodeProto, attributes: dict[str, Any]) -> list[NodeProto]:
+    """Return nodes for ``(x - offset) * scale``."""
     (y,) = node.output
     return [
         _constant(f"{y}/offset", attributes.get("offset", [0.0])),
@@ -56,6 +57,7 @@ def _scaler(node: NodeProto, attributes: dict[str, Any]) -> list[NodeProto]:
 
 
 def _linear_classifier(node: NodeProto, attributes: dict[str, Any]) -> list[NodeProto]:
+    """Return nodes for the scores: a Gemm, and the function that ``post_transform`` names."""
     # The first output, the label with the best score, is not used.
     scores = node.output[1]
     labels = attributes.get("classlabels_ints") or attributes.get("classlabels_strings") or []
@@ -79,6 +81,7 @@ def _linear_classifier(node: NodeProto, attributes: dict[str, Any]) -> list[Node
 
 
 def _normalizer(node: NodeProto, attributes: dict[str, Any], opset: int) -> list[NodeProto]:
+    """Return nodes that divide each row by its L1 or L2 norm."""
     (y,) = node.output
     operator = _NORMS.get(attributes.get("norm", b"MAX"))
     if operator is None:

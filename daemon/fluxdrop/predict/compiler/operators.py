@@ -1,7 +1,7 @@
 """The registry of supported ONNX operators.
 
 For each operator one small function returns all attributes of a node as the graph file has them, with
-ONNX's defaults filled in. Semantics: the ONNX operator reference (https://onnx.ai/onnx/operators/).
+ONNX's defaults filled in: see `elementwise`, `shaping` and `windows`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Operators that move elements or return shapes: the attributes that the worker needs.
 
-Semantics: the ONNX operator reference (https://onnx.ai/onnx/operators/).
+Semantics: the operator's page in the ONNX documentation, https://onnx.ai/onnx/operators/onnx__NAME.html.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ def resolve_axis_if_known(node: NodeView, default: int) -> int:
 
 @operator("Squeeze", "Unsqueeze", "Slice", "Expand", "Tile", "Size", "Range")
 def _no_attributes(node: NodeView) -> dict[str, Attribute]:
+    """Return nothing: these operators have no attributes, or get them as inputs."""
     return {}
 
 

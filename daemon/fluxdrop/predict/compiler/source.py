@@ -84,11 +84,13 @@ def embed_external_data(path: Path) -> bytes:
 
 
 def _check_no_external_data(model: ModelProto) -> None:
+    """Raise ExternalDataError if *model* has external tensors."""
     for tensor in _external_tensors(model):
         raise ExternalDataError(f"its tensor {tensor.name} lies outside the file")
 
 
 def _external_tensors(model: ModelProto) -> list[TensorProto]:
+    """Return the tensors whose data is in other files."""
     attributes = [item for node in model.graph.node for item in node.attribute]
     tensors = (*model.graph.initializer, *(item.t for item in attributes))
     return [tensor for tensor in tensors if tensor.data_location == TensorProto.EXTERNAL]
@@ -140,6 +142,7 @@ def _as_float32(model: ModelProto) -> ModelProto:
 
 
 def _float32_tensor(tensor: TensorProto) -> None:
+    """Convert *tensor* to float32 in place, if it holds other floats."""
     if tensor.data_type in _OTHER_FLOATS:
         array = numpy_helper.to_array(tensor).astype(np.float32)
         tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))

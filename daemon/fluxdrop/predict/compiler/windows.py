@@ -1,6 +1,6 @@
 """Convolution, pooling, normalisation, resizing and padding: the attributes that the worker needs.
 
-Semantics: the ONNX operator reference (https://onnx.ai/onnx/operators/).
+Semantics: the operator's page in the ONNX documentation, https://onnx.ai/onnx/operators/onnx__NAME.html.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ def _conv(node: NodeView) -> dict[str, Attribute]:
 
 @operator("ConvTranspose")
 def _conv_transpose(node: NodeView) -> dict[str, Attribute]:
+    """Return the attributes; ``auto_pad`` and ``output_shape`` are resolved to explicit padding."""
     kernel = _kernel_sizes(node)
     strides = node.ints("strides", [1] * len(kernel))
     dilations = node.ints("dilations", [1] * len(kernel))
@@ -195,6 +196,7 @@ def _kernel_sizes(node: NodeView) -> tuple[int, ...]:
 
 
 def _window(node: NodeView, kernel: Sequence[int]) -> dict[str, list[int]]:
+    """Return strides, dilations and explicit padding of a convolution or pooling."""
     strides = node.ints("strides", [1] * len(kernel))
     dilations = node.ints("dilations", [1] * len(kernel))
     return {
@@ -225,6 +227,7 @@ def _pads(
 
 
 def _spatial_sizes(node: NodeView, dimensions: int) -> tuple[int, ...]:
+    """Return the spatial sizes of the input; raise UnsupportedError if they are not known."""
     sizes = (node.shapes.get(node.inputs[0]) or ())[2:]
     if len(sizes) != dimensions or any(size < 1 for size in sizes):
         raise UnsupportedError("the size of its output needs an input of known size")
@@ -232,4 +235,5 @@ def _spatial_sizes(node: NodeView, dimensions: int) -> tuple[int, ...]:
 
 
 def _split_pads(pads: list[int]) -> tuple[list[int], list[int]]:
+    """Split *pads* into the beginnings and the ends."""
     return pads[: len(pads) // 2], pads[len(pads) // 2 :]
