@@ -88,7 +88,7 @@ def test_external_data(tmp_path: Path, as_node: bool) -> None:
 @pytest.mark.parametrize("data", [b"", b"\0" * 100, b"<html>", b"\x08"])
 def test_no_model(tmp_path: Path, data: bytes) -> None:
     """A file that is no ONNX model is refused."""
-    assert "is not a sound ONNX model" in refusal(bundle_of(tmp_path, data)).message
+    assert "is not a valid ONNX model" in refusal(bundle_of(tmp_path, data)).message
 
 
 def test_damaged_anyhow(tmp_path: Path) -> None:

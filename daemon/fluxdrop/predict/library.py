@@ -203,13 +203,13 @@ def _write_spec(
 
 def _derive_input(onnx_file: Path) -> dict[str, Any]:
     """Derive size, mode and layout from the model's declared input, as far as that is possible."""
-    from fluxdrop.predict.compiler.source import UnsoundError, parse, value_shape
+    from fluxdrop.predict.compiler.source import InvalidModelError, parse, value_shape
 
     try:
         model = parse(onnx_file.read_bytes())
-    except UnsoundError as error:
+    except InvalidModelError as error:
         raise FluxdropError(
-            f"{onnx_file} is not a sound ONNX model: {error}", kind="model"
+            f"{onnx_file} is not a valid ONNX model: {error}", kind="model"
         ) from error
     constants = {item.name for item in model.graph.initializer}
     for item in model.graph.input:
@@ -233,7 +233,7 @@ def _complete_spec(
     """Run the model to find what *top* leaves open, and write the complete model.toml."""
     if "size" not in table:
         raise FluxdropError(
-            "The model does not tell the size of its pictures",
+            "The model does not declare the size of its pictures",
             hint="Give --size WIDTHxHEIGHT.",
             kind="model",
         )

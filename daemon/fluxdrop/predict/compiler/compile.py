@@ -18,7 +18,12 @@ from fluxdrop.predict.compiler.fusion import fuse
 from fluxdrop.predict.compiler.graph_file import VERSION
 from fluxdrop.predict.compiler.lower import lower
 from fluxdrop.predict.compiler.operators import UnsupportedError
-from fluxdrop.predict.compiler.source import ExternalDataError, UnsoundError, normal_form, parse
+from fluxdrop.predict.compiler.source import (
+    ExternalDataError,
+    InvalidModelError,
+    normal_form,
+    parse,
+)
 
 COMPILER_VERSION = 5
 """Increased whenever the compiler's output changes, so that no outdated cache entry is used."""
@@ -73,7 +78,7 @@ def normal_model(bundle: Bundle) -> ModelProto:
     """Return the model of *bundle* in the form that `lower` takes.
 
     Raises:
-        FluxdropError, UnsoundError, ExternalDataError: As `fitting_model` does.
+        FluxdropError, InvalidModelError, ExternalDataError: As `fitting_model` does.
     """
     return with_dynamic_batch(normal_form(fitting_model(bundle)))
 
@@ -84,7 +89,7 @@ def fitting_model(bundle: Bundle) -> ModelProto:
     Raises:
         FluxdropError: Kind ``model``, when they do not fit, for a native Flux model, and when the file
             changed since the bundle was loaded.
-        UnsoundError: When the model is damaged.
+        InvalidModelError: When the model is damaged.
         ExternalDataError: When the model keeps tensors in other files.
     """
     if bundle.kind == "flux":
@@ -112,11 +117,11 @@ def translate_errors(bundle: Bundle) -> Iterator[None]:
         ) from error
     except UnsupportedError as error:
         raise unusable_error(bundle, str(error)) from error
-    except (UnsoundError, LookupError, ValueError) as error:
+    except (InvalidModelError, LookupError, ValueError) as error:
         # onnx's checker does not find all damage; the rest raises when the model is used.
         reason = str(error).strip().split("\n")[0].rstrip(".")
         raise FluxdropError(
-            f"{bundle.onnx} is not a sound ONNX model: {reason}",
+            f"{bundle.onnx} is not a valid ONNX model: {reason}",
             hint="Export it again.",
             kind="model",
         ) from error

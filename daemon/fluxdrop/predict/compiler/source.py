@@ -30,7 +30,7 @@ FLOATS = {TensorProto.FLOAT, *_OTHER_FLOATS}
 """The element types that the normal form has as float32."""
 
 
-class UnsoundError(Exception):
+class InvalidModelError(Exception):
     """The model is damaged or invalid; the message is the reason."""
 
 
@@ -42,7 +42,7 @@ def parse(data: bytes) -> ModelProto:
     """Return the model in *data*, checked, with its shapes with_inferred_shapes.
 
     Raises:
-        UnsoundError: When it is damaged or invalid.
+        InvalidModelError: When it is damaged or invalid.
         ExternalDataError: When it keeps tensors in other files: a model must not choose which files
             are read.
     """
@@ -53,7 +53,7 @@ def parse(data: bytes) -> ModelProto:
         onnx.checker.check_model(model)
         return shape_inference.infer_shapes(model)
     except (DecodeError, ValueError, CheckError, InferenceError) as error:
-        raise UnsoundError(str(error)) from error
+        raise InvalidModelError(str(error)) from error
 
 
 def embed_external_data(path: Path) -> bytes:
