@@ -72,7 +72,7 @@ _FLOW_SAMPLERS: _Samplers = {
 # With a model that was trained down to nearly no signal (sigma 20,000), these samplers and schedules
 # make wrong colours: the first step of a second-order sampler multiplies its error by the ratio of
 # the two sigmas, and a schedule over sigma wastes its steps at large sigmas. They work when they
-# begin at a sigma where hardly any signal is left, too (SD 1.5 begins at 14.6).
+# begin at a smaller sigma, at which there is hardly any signal either (SD 1.5 begins at 14.6).
 _FINITE_SIGMA_SAMPLERS = ("Heun", "DPM2", "DPM2 a")
 _FINITE_SIGMA_SCHEDULES = ("Karras", "Exponential", "Beta")
 _MAX_SIGMA = 20.0

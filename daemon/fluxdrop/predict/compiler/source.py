@@ -39,7 +39,7 @@ class ExternalDataError(Exception):
 
 
 def parse(data: bytes) -> ModelProto:
-    """Return the model in *data*, checked, with its shapes with_inferred_shapes.
+    """Return the model in *data*, checked, with its shapes inferred.
 
     Raises:
         InvalidModelError: When it is damaged or invalid.
@@ -103,7 +103,7 @@ def opset_of(model: ModelProto) -> int:
 
 
 def normal_form(model: ModelProto) -> ModelProto:
-    """Return *model* with all floats as float32, constants folded, a recent opset and with_inferred_shapes shapes.
+    """Return *model* with all floats as float32, constants folded, a recent opset and inferred shapes.
 
     A step that fails leaves the model as it is: `lower` then reports the node that is not supported.
     """
