@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from benchmarks.table import Row, seconds, without_flux
 from benchmarks.worker import has_flux, predict, script, worker
+from fluxdrop.predict.compiler.fusion import fuse
 from fluxdrop.predict.compiler.lower import lower
-from fluxdrop.predict.compiler.merge import merged
 from fluxdrop.predict.compiler.source import normal_form, parse
 from fluxdrop.predict.ort import ort
 
@@ -109,7 +109,7 @@ def _pictures(batch: int) -> NDArray[np.float32]:
 
 
 def _compiled(onnx: bytes) -> bytes:
-    return merged(lower(normal_form(parse(onnx)))).to_bytes()
+    return fuse(lower(normal_form(parse(onnx)))).to_bytes()
 
 
 @cache

@@ -175,7 +175,7 @@ def test_output_name(root: Root, tmp_path: Path, engine: str) -> None:
         (classifier(), ["--name", "../up"], "cannot be a model's name"),
         (classifier(), ["--name", "round-or-angular"], "There is a model round-or-angular already"),
         (classifier(), ["--mean", "1,2"], "input.mean has 2 values"),
-        (b"no model", [], "is not a sound ONNX model"),
+        (b"no model", [], "is not a valid ONNX model"),
         (None, [], "There is no file"),
     ],
 )

@@ -29,12 +29,12 @@ def of_another_host(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str]
         import json, sys
         from pathlib import Path
         from fluxdrop.config import Settings
-        from fluxdrop.generate.generator import Generator, Order
+        from fluxdrop.generate.generator import GenerationOrder, Generator
         from fluxdrop.generate.request import GenerationRequest
 
         generator = Generator(Settings())
         request = GenerationRequest(prompt={REQUEST.prompt!r}, seed={REQUEST.seed})
-        ((png, _generated),) = generator.generate([Order(request)])
+        ((png, _generated),) = generator.generate([GenerationOrder(request)])
         Path(sys.argv[1]).write_bytes(png)
         generator.close()
         print(json.dumps(sorted({{"torch", "diffusers", "transformers"}} & sys.modules.keys())))

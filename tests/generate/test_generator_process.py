@@ -83,13 +83,13 @@ def test_child_ends_with_its_parent(tmp_path: Path) -> None:
     code = textwrap.dedent(
         """
         from fluxdrop.config import Settings
-        from fluxdrop.generate.generator import Generator, Order
+        from fluxdrop.generate.generator import GenerationOrder, Generator
         from fluxdrop.generate.request import GenerationRequest
 
         generator = Generator(Settings())
         request = GenerationRequest(prompt="a ring", steps=1000)
         tell = lambda step, steps: print(generator.pid, flush=True)
-        generator.generate([Order(request)], tell)
+        generator.generate([GenerationOrder(request)], tell)
         """
     )
     with subprocess.Popen(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fluxdrop.errors import FluxdropError
-from fluxdrop.generate.prompt_file import MOST_PICTURES, is_divided, read_prompts
+from fluxdrop.generate.prompt_file import MAX_PICTURES, is_divided, read_prompts
 
 STEPS = "Steps: 8, Seed: 42"
 
@@ -51,7 +51,7 @@ def test_drawn_seeds_of_a_batch() -> None:
         ("a cat\n---\na dog\nSteps: 0", "Prompt 2 of 2: Steps is 0; possible is 1 to 1000."),
         (
             "\n---\n".join(["a cat\nSteps: 8, Batch size: 100"] * 11),
-            f"The file asks for 1,100 pictures or more; possible here are {MOST_PICTURES:,}.",
+            f"The file asks for 1,100 pictures or more; possible here are {MAX_PICTURES:,}.",
         ),
     ],
 )

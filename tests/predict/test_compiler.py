@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from fluxdrop.predict.bundle import load_bundle
-from fluxdrop.predict.compiler.compile import compile_bundle, compiled
+from fluxdrop.predict.compiler.compile import compile_bundle, compile_cached
 from fluxdrop.predict.ort import ort
 from support.graph_files import attributes, bundle_of, compile_model, model_of, node, parse
 
@@ -296,19 +296,19 @@ def test_cache(tmp_path: Path) -> None:
     cache = tmp_path / "graphs"
     cache.mkdir()
     bundle = bundle_of(tmp_path, model_of(node("Relu")))
-    first = compiled(bundle, cache)
+    first = compile_cached(bundle, cache)
     (kept,) = cache.iterdir()
     kept.write_bytes(b"kept")
 
-    again = compiled(bundle, cache)
-    changed = compiled(bundle_of(tmp_path, model_of(node("Tanh"))), cache)
+    again = compile_cached(bundle, cache)
+    changed = compile_cached(bundle_of(tmp_path, model_of(node("Tanh"))), cache)
 
     assert (b"kept", "Tanh", 2) == (
         again,
         parse(changed).nodes[0]["operator"],
         len(list(cache.iterdir())),
     )
-    assert first == compiled(bundle_of(tmp_path, model_of(node("Relu"))), None)
+    assert first == compile_cached(bundle_of(tmp_path, model_of(node("Relu"))), None)
     assert bundle.sha256 in kept.name
 
 
@@ -316,7 +316,7 @@ def test_cache_that_cannot_be_written(tmp_path: Path) -> None:
     """Without a place to keep it the model is compiled all the same."""
     bundle = bundle_of(tmp_path, model_of(node("Relu")))
 
-    assert compile_bundle(bundle) == compiled(bundle, tmp_path / "nowhere")
+    assert compile_bundle(bundle) == compile_cached(bundle, tmp_path / "nowhere")
 
 
 def test_same_model_same_bytes() -> None:

@@ -14,7 +14,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.predict.compiler.compile import compile_bundle
-from fluxdrop.predict.compiler.source import ExternalDataError, one_file
+from fluxdrop.predict.compiler.source import ExternalDataError, embed_external_data
 from support.graph_files import bundle_of, model_of, node, parse, refusal
 
 
@@ -88,7 +88,7 @@ def test_external_data(tmp_path: Path, as_node: bool) -> None:
 @pytest.mark.parametrize("data", [b"", b"\0" * 100, b"<html>", b"\x08"])
 def test_no_model(tmp_path: Path, data: bytes) -> None:
     """A file that is no ONNX model is refused."""
-    assert "is not a sound ONNX model" in refusal(bundle_of(tmp_path, data)).message
+    assert "is not a valid ONNX model" in refusal(bundle_of(tmp_path, data)).message
 
 
 def test_damaged_anyhow(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_data_beside_the_model(tmp_path: Path) -> None:
     path = with_data_in(tmp_path / "model", "model.onnx.data")
     (path.parent / "model.onnx.data").write_bytes(np.full(8, 5, np.float32).tobytes())
 
-    (path.parent / "whole.onnx").write_bytes(one_file(path))
+    (path.parent / "whole.onnx").write_bytes(embed_external_data(path))
 
     assert [5.0] * 8 == numpy_helper.to_array(
         onnx.load(path.parent / "whole.onnx", load_external_data=False).graph.initializer[0]
@@ -165,7 +165,7 @@ def test_data_outside_of_the_folder(tmp_path: Path, location: str) -> None:
     (path.parent / "link").symlink_to("../secret")
 
     with pytest.raises(ExternalDataError):
-        one_file(path)
+        embed_external_data(path)
 
 
 def test_one_file_is_left_alone(tmp_path: Path) -> None:
@@ -174,4 +174,4 @@ def test_one_file_is_left_alone(tmp_path: Path) -> None:
     for data in (model_of(node("Relu")).SerializeToString(), b"no model"):
         path.write_bytes(data)
 
-        assert data == one_file(path)
+        assert data == embed_external_data(path)

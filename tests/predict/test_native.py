@@ -340,7 +340,7 @@ def test_add_from_options(root: Root, tmp_path: Path) -> None:
     source = native(tmp_path / "sums")
     (source / "model.toml").unlink()
 
-    with pytest.raises(FluxdropError, match="does not tell the size") as caught:
+    with pytest.raises(FluxdropError, match="does not declare the size") as caught:
         add_model(root, source, config.Settings(), name=None, labels=None, options={})
     options = {"size": [4, 2]}
     added = add_model(root, source, config.Settings(), name=None, labels=None, options=options)

@@ -1,1 +1,1 @@
-"""From a prompt to a picture: infotext, the generator process, and the host's side of it."""
+"""Make pictures from prompts: infotext, the generator process, and the daemon's side of it."""

@@ -1,4 +1,4 @@
-"""What a station allows one prompt file to ask for."""
+"""Check a prompt file's request against the limits in the settings."""
 
 from __future__ import annotations
 
@@ -8,24 +8,29 @@ from fluxdrop.generate.request import GenerationRequest
 
 
 def check_bounds(request: GenerationRequest, settings: Settings) -> None:
-    """Refuse a *request* that asks for more than *settings* allow, with FluxdropError of kind
-    ``prompt``. What it leaves to the pipeline is the station's own choice.
+    """Check that *request* does not exceed the limits in *settings*.
+
+    Values that the request leaves open are not checked: they come from the station's own settings.
+
+    Raises:
+        FluxdropError: Kind ``prompt``, when a value exceeds its limit.
     """
     if request.steps is not None and request.steps > settings.max_steps:
-        raise _beyond(
+        raise _limit_error(
             f"Steps is {request.steps}; possible here are {settings.max_steps}", "max_steps"
         )
     width, height = request.width, request.height
     if width is None or height is None:
         return
     if width * height > settings.max_generated_pixels:
-        raise _beyond(
+        raise _limit_error(
             f"Size is {width}x{height}, which is {width * height:,} pixels; possible here are"
             f" {settings.max_generated_pixels:,}",
             "max_generated_pixels",
         )
 
 
-def _beyond(message: str, setting: str) -> FluxdropError:
+def _limit_error(message: str, setting: str) -> FluxdropError:
+    """Return the error for a value over the limit *setting*."""
     hint = f"Ask for less, or have {setting} in fluxdrop.toml raised."
     return FluxdropError(message, hint=hint, kind="prompt")

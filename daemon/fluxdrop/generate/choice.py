@@ -1,4 +1,4 @@
-"""Which pipeline of a station a prompt file means."""
+"""Choose the pipeline that a prompt file names, among those that the station has."""
 
 from __future__ import annotations
 
@@ -8,28 +8,31 @@ from fluxdrop.resources import expanded
 
 
 def choose(settings: Settings, asked: str | None) -> tuple[str, PipelineTable, list[str]]:
-    """The pipeline's name here, what is configured of it, and warnings.
+    """Choose the pipeline for a prompt file whose ``Model`` is *asked*.
 
-    *asked* is the ``Model`` of a prompt file. Anyone may drop a file, so it chooses among what this
-    station has, never a folder or hub id of its own.
+    Anyone may drop a file, so *asked* selects only among the pipelines that this station has; a
+    folder or hub id that is not configured is never used.
+
+    Returns:
+        The pipeline's name on this station, its configuration, and warnings.
     """
     default = settings.pipeline
     if default not in settings.pipelines:
-        default = _short(default)
-    stations = {name: PipelineTable(source=name) for name in sources.embedded()}
-    stations |= {default: PipelineTable(source=settings.pipeline)} | settings.pipelines
-    # A picture that another station made of the same source names the source.
-    names = {_short(table.source): name for name, table in stations.items()}
-    names |= {settings.pipeline: default} | {name: name for name in stations}
+        default = _short_name(default)
+    pipelines = {name: PipelineTable(source=name) for name in sources.embedded()}
+    pipelines |= {default: PipelineTable(source=settings.pipeline)} | settings.pipelines
+    # A picture that another station made with the same source has the source's name.
+    names = {_short_name(table.source): name for name, table in pipelines.items()}
+    names |= {settings.pipeline: default} | {name: name for name in pipelines}
     if asked is None or asked in names:
         name = default if asked is None else names[asked]
-        return name, stations[name], []
+        return name, pipelines[name], []
     warning = f"Model {asked} is not a pipeline of this station; {default} was used."
-    return default, stations[default], [warning]
+    return default, pipelines[default], [warning]
 
 
-def _short(source: str) -> str:
-    """A folder's or file's name; a hub id without its revision; an embedded name as it is."""
+def _short_name(source: str) -> str:
+    """Return the name of a folder or file, a hub id without its revision, or an embedded name."""
     path = expanded(source)
     if path.is_dir():
         return path.resolve().name

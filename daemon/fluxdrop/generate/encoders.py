@@ -1,18 +1,22 @@
-"""What a pipeline's text encoders do not read of a prompt."""
+"""Warn when a pipeline's text encoders truncate a prompt."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-# A tokenizer that knows no limit has a number without meaning here.
-_NO_LIMIT = 100_000
+# A tokenizer without a limit has a huge, meaningless model_max_length.
+_UNLIMITED_TOKENS = 100_000
 
 
-def cut_warnings(pipe: Any, call: Mapping[str, Any], what: str, text: str) -> list[str]:
-    """A warning for each tokenizer of *pipe* that *text* is too long for, with the part it cuts.
+def truncation_warnings(pipe: Any, call: Mapping[str, Any], what: str, text: str) -> list[str]:
+    """Return a warning for each tokenizer of a pipeline that truncates *text*, with the part that is cut.
 
-    *call* are the parameters of the pipeline's call; *what* is the text's name in the warning.
+    Args:
+        pipe: The diffusers pipeline.
+        call: The parameters of the pipeline's ``__call__``, as `inspect.signature` returns them.
+        what: What the warning calls the text.
+        text: The text to be encoded.
     """
     tokenizers = {
         name: tokenizer
@@ -21,22 +25,23 @@ def cut_warnings(pipe: Any, call: Mapping[str, Any], what: str, text: str) -> li
     }
     warnings: dict[str, None] = {}
     for name, tokenizer in tokenizers.items():
-        most = _most_tokens(tokenizer, call)
+        limit = _token_limit(tokenizer, call)
         ids = tokenizer(text, truncation=False, verbose=False).input_ids
-        if most >= _NO_LIMIT or len(ids) <= most:
+        if limit >= _UNLIMITED_TOKENS or len(ids) <= limit:
             continue
-        # As the pipelines cut it: an end token takes the last place.
-        cut = tokenizer.decode(ids[most - 1 : -1], skip_special_tokens=True).strip()
+        # The pipelines truncate in this way: the last token that is read is the end token.
+        cut = tokenizer.decode(ids[limit - 1 : -1], skip_special_tokens=True).strip()
         by = f" by the {name}" if len(tokenizers) > 1 else ""
-        warnings[f"The {what} has {len(ids)} tokens, of which {most} are read{by}; cut: {cut}"] = (
+        warnings[f"The {what} has {len(ids)} tokens, of which {limit} are read{by}; cut: {cut}"] = (
             None
         )
     return list(warnings)
 
 
-def _most_tokens(tokenizer: Any, call: Mapping[str, Any]) -> int:
-    most = int(tokenizer.model_max_length)
-    # FLUX and SD3 give their T5 encoder a limit of the pipeline's own.
+def _token_limit(tokenizer: Any, call: Mapping[str, Any]) -> int:
+    """Return the number of tokens at which the pipeline truncates the text."""
+    limit = int(tokenizer.model_max_length)
+    # FLUX and SD3 pass their T5 encoder the limit of the pipeline.
     if "T5" in type(tokenizer).__name__ and "max_sequence_length" in call:
         return int(call["max_sequence_length"].default)
-    return most
+    return limit

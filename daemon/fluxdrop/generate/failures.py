@@ -1,4 +1,7 @@
-"""What went wrong in the generator process, as a FAILURE frame's facts: never a traceback."""
+"""Classify errors in the generator process, and convert them to the facts of a FAILURE frame.
+
+A traceback is never sent.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,8 @@ from fluxdrop.errors import FluxdropError
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether *error* says that the machine's or the accelerator's memory ran out."""
-    # torch has a class of its own for accelerators, but a plain RuntimeError for the CPU.
+    """Return whether *error* means that the machine's or the accelerator's memory ran out."""
+    # torch raises OutOfMemoryError for accelerators, but a plain RuntimeError for the CPU.
     names = {cls.__name__ for cls in type(error).__mro__}
     return bool(names & {"MemoryError", "OutOfMemoryError"}) or (
         isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
@@ -15,25 +18,25 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def cancelled() -> FluxdropError:
-    """What ends a picture that is not wanted any more."""
+    """Return the error, kind ``cancelled``, for a picture whose job was cancelled."""
     return FluxdropError(
         "It was cancelled.", hint="Drop it once more to have it done.", kind="cancelled"
     )
 
 
 def device_lost(error: BaseException) -> bool:
-    """Whether *error* left the accelerator unusable for this process, as CUDA's own errors do."""
+    """Return whether *error* left the accelerator unusable for this process, as CUDA errors do."""
     return type(error).__name__ == "AcceleratorError"
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what *error* says, or its class where it says nothing."""
+    """Return the first line of *error*'s message, or the name of its class if that is empty."""
     lines = str(error).strip().splitlines()
     return lines[0].strip() if lines else type(error).__name__
 
 
 def facts(error: Exception) -> dict[str, str]:
-    """The facts of the FAILURE frame that answers a request with *error*."""
+    """Return the facts of the FAILURE frame for *error*: ``kind``, ``message`` and ``hint``."""
     if isinstance(error, FluxdropError):
         return {"kind": error.kind, "message": error.message, "hint": error.hint}
     if out_of_memory(error):

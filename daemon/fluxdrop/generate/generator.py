@@ -1,7 +1,7 @@
-"""The host's side of image generation: a process with torch, started when it is first needed.
+"""The daemon's side of image generation, which runs in a child process with torch.
 
-So torch never enters the daemon, a crash of it harms nothing else, and `Generator.close` really
-frees its memory.
+The child is started when it is first needed. Because torch is in a process of its own, it is never
+imported by the daemon, a crash affects nothing else, and `Generator.close` frees all its memory.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from fluxdrop.generate.choice import choose
 from fluxdrop.generate.lora import split_tags
 from fluxdrop.generate.messages import (
     Generate,
+    GeneratedPicture,
     Load,
-    Made,
     PictureOrder,
     StepProgress,
     unpack_images,
@@ -38,69 +38,82 @@ _PACKAGES = ("torch", "diffusers", "transformers")
 
 _PING_SECONDS = 15.0
 
-# The child's environment, where the daemon's own names nothing else.
+# Defaults for the child's environment; variables of the daemon's environment take precedence.
 _ENVIRONMENT = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "DIFFUSERS_VERBOSITY": "error",
     "TRANSFORMERS_VERBOSITY": "error",
     "TOKENIZERS_PARALLELISM": "false",
-    # Without a workspace of fixed size cuBLAS may compute the same product differently next time.
+    # Without a workspace of fixed size the results of cuBLAS are not reproducible.
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-    # Threads of OpenMP spin while they wait for each other; beside a busy process like the worker
-    # that makes a picture on the CPU take ten times as long.
+    # OpenMP threads spin while they wait for each other. Beside a busy process, as the worker, a
+    # picture on the CPU then takes ten times as long.
     "OMP_WAIT_POLICY": "PASSIVE",
-    # torch makes this folder at its import, in which it would keep what it compiles, which here is nothing; one that
-    # is there already is left as it is.
+    # torch creates this folder at import, for compiled code, of which there is none here. An existing folder is
+    # not changed.
     "TORCHINDUCTOR_CACHE_DIR": tempfile.gettempdir(),
     "PYTHONUNBUFFERED": "1",
 }
 
 
 class GenerationOrder(NamedTuple):
-    """A picture to be made, unless the file *cancelled* is there before it is done."""
+    """A picture to be made."""
 
     request: GenerationRequest
     cancelled: Path | None = None
+    """A file that cancels the picture as soon as it exists."""
 
 
 class Generator:
     """Makes pictures in a child process.
 
-    One thread uses it, and must outlive it: on Linux the child ends with the thread that started
-    it. *wait_hook* is called several times a second while a picture is awaited; what it raises ends
-    the wait and the child.
+    Only one thread may use it, and that thread must outlive it: on Linux the child ends with the
+    thread that started it.
+
+    Args:
+        settings: The pipelines, the folder of LoRAs, and the child's limits of time and memory.
+        wait_hook: Called several times a second while a picture is awaited; what it raises ends the
+            wait and the child.
     """
 
     def __init__(self, settings: Settings, wait_hook: Callable[[], None] | None = None) -> None:
         self._settings = settings
         self._wait_hook = wait_hook
         self._child: Child | None = None
-        self._used = 0.0
+        self._last_used = 0.0
 
     @property
     def pid(self) -> int | None:
-        """The child's process id; None while there is none."""
+        """The child's process id; None while there is no child."""
         return self._child.pid if self._child and self._child.alive() else None
 
     def generate(
         self,
         orders: Sequence[GenerationOrder],
         on_progress: Callable[[int, int], None] | None = None,
-    ) -> list[Made]:
-        """Make the pictures of *orders*, which share their `batch_key`, in one run.
+    ) -> list[GeneratedPicture]:
+        """Make the pictures of *orders* in one run.
 
-        *on_progress* gets the steps done and all steps. Raises FluxdropError for what cannot be
-        made, with the kind ``prompt``, ``pipeline``, ``memory``, ``compute``, ``cancelled`` or
-        ``generator``, and ChildDied when the child is lost; the next call starts another.
+        Args:
+            orders: At least one order; all have the same `batch_key`.
+            on_progress: Called with the number of finished steps and of all steps.
+
+        Returns:
+            The pictures, in the order of *orders*.
+
+        Raises:
+            FluxdropError: Kind ``prompt``, ``pipeline``, ``memory``, ``compute``, ``cancelled`` or
+                ``generator``, when a picture cannot be made.
+            ChildDied: When the child ends or does not answer in time. The next call starts another.
         """
         for order in orders:
             check(order.request)
         name, table, warnings = choose(self._settings, orders[0].request.pipeline)
-        tagged = [split_tags(order.request.prompt, self._settings.loras) for order in orders]
+        parsed = [split_tags(order.request.prompt, self._settings.loras) for order in orders]
         child = self._start()
-        self._used = time.monotonic()
+        self._last_used = time.monotonic()
 
-        def progressed(frame: Frame) -> None:
+        def report_progress(frame: Frame) -> None:
             progress = msgspec.json.decode(frame.payload, type=StepProgress)
             if on_progress is not None:
                 on_progress(progress.step, progress.steps)
@@ -117,26 +130,29 @@ class Generator:
                 prompt=prompt,
                 cancelled=str(order.cancelled.absolute()) if order.cancelled else None,
             )
-            for order, (prompt, _loras, _warnings) in zip(orders, tagged, strict=True)
+            for order, (prompt, _loras, _warnings) in zip(orders, parsed, strict=True)
         ]
-        loras = [(str(lora.file), lora.weight) for lora in tagged[0][1]]
+        loras = [(str(lora.file), lora.weight) for lora in parsed[0][1]]
         answer = child.call(
             FrameKind.GENERATE,
             msgspec.json.encode(Generate(pictures=pictures, loras=loras)),
             expect=FrameKind.IMAGE,
             timeout=self._settings.generator_step_seconds,
-            on_progress=progressed,
+            on_progress=report_progress,
         )
-        self._used = time.monotonic()
-        made = self._unpacked(child, answer, len(orders))
+        self._last_used = time.monotonic()
+        made = self._unpack(child, answer, len(orders))
         if child.outgrown(self._settings.generator_max_bytes):
             self.close()
         return [
-            Made(png, msgspec.structs.replace(one, warnings=warnings + more + one.warnings))
-            for (png, one), (_prompt, _loras, more) in zip(made, tagged, strict=True)
+            GeneratedPicture(
+                png, msgspec.structs.replace(one, warnings=warnings + more + one.warnings)
+            )
+            for (png, one), (_prompt, _loras, more) in zip(made, parsed, strict=True)
         ]
 
-    def _unpacked(self, child: Child, answer: Frame, count: int) -> list[Made]:
+    def _unpack(self, child: Child, answer: Frame, count: int) -> list[GeneratedPicture]:
+        """Unpack the pictures of *answer*; end the child if they are not *count* well-formed ones."""
         try:
             made = unpack_images(answer.payload)
             if len(made) != count:
@@ -146,7 +162,11 @@ class Generator:
         return made
 
     def batch_key(self, request: GenerationRequest) -> Hashable:
-        """Equal for requests that one run of a pipeline can answer; raises as `generate` does."""
+        """Return a key that is equal for requests that one run of a pipeline can answer.
+
+        Raises:
+            FluxdropError: Kind ``prompt`` or ``pipeline``, when the picture cannot be made.
+        """
         check(request)
         name, _table, _warnings = choose(self._settings, request.pipeline)
         _prompt, loras, _warnings = split_tags(request.prompt, self._settings.loras)
@@ -156,29 +176,30 @@ class Generator:
         return name, tuple(loras), msgspec.structs.astuple(rest)
 
     def tend(self) -> None:
-        """Look after the child, now and then while no picture is made.
+        """Check the child; called regularly while no picture is made.
 
-        One that was idle for long gives its memory back; one that died, hangs or was stopped is
-        ended. The next picture starts another.
+        A child that was idle for ``generator_idle_seconds`` is stopped to free its memory. One that
+        died, hangs or was stopped is ended. The next picture starts another.
         """
         if self._child is None:
             return
         if not self._child.alive():
             self._child.reap()
             self._child = None
-        elif time.monotonic() - self._used > self._settings.generator_idle_seconds:
+        elif time.monotonic() - self._last_used > self._settings.generator_idle_seconds:
             self.close()
         else:
             with contextlib.suppress(ChildDied):
                 self._child.ping(_PING_SECONDS)
 
     def close(self) -> None:
-        """End the child and free what it holds; a later call starts another."""
+        """Stop the child and free its memory; a later call starts another."""
         child, self._child = self._child, None
         if child is not None:
             child.stop()
 
     def _start(self) -> Child:
+        """Return the live child, or start another."""
         if self._child is not None and self._child.alive():
             return self._child
         missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
@@ -191,7 +212,7 @@ class Generator:
             )
         if self._child is not None:
             self._child.reap()
-        # -P: no torch.py is imported from the working folder, into which anyone may drop files.
+        # -P keeps the working folder, into which anyone may drop a torch.py, off the import path.
         self._child = Child(
             "generator",
             [sys.executable, "-P", "-m", "fluxdrop.generate.server", "--parent", str(os.getpid())],

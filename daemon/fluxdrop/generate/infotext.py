@@ -1,9 +1,9 @@
 """Infotext: the text that AUTOMATIC1111's stable-diffusion-webui writes into a picture's metadata.
 
-Prompt lines, then ``Negative prompt: ...``, then one line ``Steps: 20, Sampler: Euler a,
-CFG scale: 7, Seed: 42, Size: 512x512``. The format has no specification; it is what
+It has the prompt's lines, then ``Negative prompt: ...``, then one line ``Steps: 20, Sampler: Euler a,
+CFG scale: 7, Seed: 42, Size: 512x512``. The format has no specification. It is defined by what
 stable-diffusion-webui's ``modules/infotext_utils.py`` reads (``parse_generation_parameters``,
-``quote``) and its ``modules/processing.py`` writes.
+``quote``) and what its ``modules/processing.py`` writes.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from fluxdrop.generate.request import (
 )
 
 _NEGATIVE = "Negative prompt:"
-_PAIRS_OF_PARAMETERS = 3
-# Schedule types that stand for a sampler's own.
-_OWN_SCHEDULES = ("", "automatic", "uniform", "default")
+_MIN_PARAMETER_PAIRS = 3
+# Schedule types that mean the sampler's default schedule.
+_DEFAULT_SCHEDULES = ("", "automatic", "uniform", "default")
 
-# A key stands at the beginning of the line or after a comma, so that the weights of a prompt such
-# as "(red hair:1.2), (smile:0.8)" are none, and a long line is read in linear time.
+# A key has to follow the beginning of the line or a comma. So the weights in a prompt such as
+# "(red hair:1.2), (smile:0.8)" do not match, and a long line takes linear time.
 _PAIR = re.compile(
     r"""(?: ^ | (?<=,) ) \s* (?P<key> \w[\w /-]+ ) :
         \s* (?P<value> "(?: [^"\\] | \\. )+" | [^,]* ) (?: , | $ )""",
@@ -38,7 +38,7 @@ _SIZE = re.compile(r"(\d{1,9})\s*[xX]\s*(\d{1,9})", re.ASCII)
 
 
 class PromptBatch(NamedTuple):
-    """What an infotext asks for: *size* pictures, the first of them as in *request*."""
+    """What an infotext asks for: *size* pictures, of which *request* is the first."""
 
     request: GenerationRequest
     size: int
@@ -46,48 +46,57 @@ class PromptBatch(NamedTuple):
 
 
 def parse_infotext(text: str) -> tuple[GenerationRequest, list[str]]:
-    """Read the infotext of one picture, whatever the size of its batch was; see `parse_batch`."""
+    """Parse the infotext of one picture, and ignore the batch size.
+
+    Returns:
+        The request and the warnings of `parse_batch`.
+
+    Raises:
+        FluxdropError: As `parse_batch` does.
+    """
     request, _size, warnings = parse_batch(text)
     return request, warnings
 
 
 def parse_batch(text: str) -> PromptBatch:
-    """Read an infotext; its warnings name every key that is not used.
+    """Parse an infotext; the warnings name every key that is not used.
 
-    The last line holds parameters when it has at least three ``key: value`` pairs, as in
-    stable-diffusion-webui, or begins with ``Steps:``; else, and when it begins with ``Negative
-    prompt:``, it belongs to the prompts. White space around each line is not part of it. Raises
-    FluxdropError of kind ``prompt`` for an empty prompt and for a value that cannot be.
+    The last line holds the parameters when it has at least three ``key: value`` pairs, as in
+    stable-diffusion-webui, or begins with ``Steps:``. Otherwise, and when it begins with ``Negative
+    prompt:``, it belongs to the prompts. White space around each line is removed.
+
+    Raises:
+        FluxdropError: Kind ``prompt``, when the prompt is empty or a value is invalid.
     """
     *lines, last = [line.strip() for line in text.removeprefix("\ufeff").strip().split("\n")]
     pairs = list(_PAIR.finditer(last))
-    few = len(pairs) < _PAIRS_OF_PARAMETERS and not last.startswith("Steps:")
+    few = len(pairs) < _MIN_PARAMETER_PAIRS and not last.startswith("Steps:")
     if few or last.startswith(_NEGATIVE):
         lines.append(last)
         last, pairs = "", []
     prompt, negative = _split_prompts(lines)
     values, unused = _read_values(pairs)
     size = values.pop("batch_size", 1)
-    # A picture that was one of a batch has its own seed.
+    # The infotext of one picture of a batch has that picture's own seed.
     if values.pop("batch_position", None) is not None:
         size = 1
     request = GenerationRequest(prompt=prompt, negative_prompt=negative, **values)
     check(request)
-    unused += _between(last, pairs)
+    unused += _unparsed(last, pairs)
     warnings = [f"Not used of the parameters: {', '.join(unused)}."] if unused else []
     return PromptBatch(request, size, warnings)
 
 
 def format_infotext(parameters: GenerationParameters, model: str = "") -> str:
-    """Write *parameters* as infotext, with *model* under ``Model`` where one is given.
+    """Format *parameters* as infotext, with *model*, unless it is empty, as ``Model``.
 
-    `parse_infotext` reads the same values back, with two limits that the format has: white space
-    around a line is lost, and a prompt is divided at a line that begins with ``Negative prompt:``.
+    `parse_infotext` reads the same values back, within two limits of the format: white space around
+    a line is lost, and a prompt is split at a line that begins with ``Negative prompt:``.
     """
     pairs: list[tuple[str, object]] = [
         ("Steps", parameters.steps),
         ("Sampler", parameters.sampler),
-        ("CFG scale", _number(parameters.guidance_scale)),
+        ("CFG scale", _format_number(parameters.guidance_scale)),
         ("Seed", parameters.seed),
         ("Size", f"{parameters.width}x{parameters.height}"),
         ("Model", model or None),
@@ -100,6 +109,7 @@ def format_infotext(parameters: GenerationParameters, model: str = "") -> str:
 
 
 def _split_prompts(lines: list[str]) -> tuple[str, str]:
+    """Return the prompt and the negative prompt."""
     prompts: tuple[list[str], list[str]] = [], []
     current = prompts[0]
     for line in lines:
@@ -111,6 +121,7 @@ def _split_prompts(lines: list[str]) -> tuple[str, str]:
 
 
 def _read_values(pairs: list[re.Match[str]]) -> tuple[dict[str, Any], list[str]]:
+    """Return the request's fields, and the pairs that are not used, as text."""
     values: dict[str, Any] = {}
     unused = []
     schedule = ""
@@ -126,13 +137,13 @@ def _read_values(pairs: list[re.Match[str]]) -> tuple[dict[str, Any], list[str]]
             values |= reader(value)
         else:
             unused.append(f"{key}: {value}")
-    # Forge writes so for FLUX, whose only guidance is the distilled one; its CFG scale is then 1.
+    # Forge writes this for FLUX, which has only distilled guidance; the CFG scale is 1 then.
     if distilled is not None:
         scale = values.get("guidance_scale", 1)
-        unused += [f"CFG scale: {_number(scale)}"] if scale != 1 else []
+        unused += [f"CFG scale: {_format_number(scale)}"] if scale != 1 else []
         values["guidance_scale"] = distilled
-    # stable-diffusion-webui 1.9 divided "DPM++ 2M Karras" into a sampler and a schedule type.
-    if schedule.casefold() not in _OWN_SCHEDULES:
+    # Since stable-diffusion-webui 1.9 "DPM++ 2M Karras" is split into a sampler and a schedule type.
+    if schedule.casefold() not in _DEFAULT_SCHEDULES:
         if values.get("sampler"):
             values["sampler"] += f" {schedule}"
         else:
@@ -140,33 +151,35 @@ def _read_values(pairs: list[re.Match[str]]) -> tuple[dict[str, Any], list[str]]
     return values, unused
 
 
-def _between(line: str, pairs: list[re.Match[str]]) -> list[str]:
-    """What of *line* is in none of its *pairs*."""
+def _unparsed(line: str, pairs: list[re.Match[str]]) -> list[str]:
+    """Return the parts of *line* that belong to none of its *pairs*."""
     ends = [0, *(pair.end() for pair in pairs)]
     starts = [*(pair.start() for pair in pairs), len(line)]
     gaps = (line[end:start].strip(" ,") for end, start in zip(ends, starts, strict=True))
     return [gap for gap in gaps if gap]
 
 
-def _whole(field: str) -> Callable[[str], dict[str, Any]]:
+def _integer_reader(field: str) -> Callable[[str], dict[str, Any]]:
+    """Return a reader of a whole number for the request's *field*."""
+
     def read(value: str) -> dict[str, Any]:
         try:
             return {field: int(value)}
         except ValueError:
-            raise _not_a(field, value, "a whole number") from None
+            raise _invalid_value(field, value, "a whole number") from None
 
     return read
 
 
 def _seed(value: str) -> dict[str, Any]:
-    return {"seed": None} if value == "-1" else _whole("seed")(value)
+    return {"seed": None} if value == "-1" else _integer_reader("seed")(value)
 
 
 def _guidance_scale(value: str) -> dict[str, Any]:
     try:
         return {"guidance_scale": float(value)}
     except ValueError:
-        raise _not_a("guidance_scale", value, "a number") from None
+        raise _invalid_value("guidance_scale", value, "a number") from None
 
 
 def _size(value: str) -> dict[str, Any]:
@@ -188,42 +201,45 @@ def _batch_size(value: str) -> dict[str, Any]:
 
 
 def _sampler(value: str) -> dict[str, Any]:
-    # What SD.Next calls Default is the pipeline's own.
+    # SD.Next calls the pipeline's own sampler Default.
     return {"sampler": None if value.casefold() in ("", "default") else value}
 
 
-def _name(field: str) -> Callable[[str], dict[str, Any]]:
+def _name_reader(field: str) -> Callable[[str], dict[str, Any]]:
+    """Return a reader of a name for the request's *field*."""
     return lambda value: {field: value or None}
 
 
 _READERS: dict[str, Callable[[str], dict[str, Any]]] = {
-    "steps": _whole("steps"),
+    "steps": _integer_reader("steps"),
     "sampler": _sampler,
     "cfg scale": _guidance_scale,
     "seed": _seed,
     "size": _size,
     "batch size": _batch_size,
     "batch pos": lambda value: {"batch_position": value},
-    "model": _name("pipeline"),
+    "model": _name_reader("pipeline"),
 }
 
 
-def _not_a(field: str, value: str, what: str) -> FluxdropError:
+def _invalid_value(field: str, value: str, what: str) -> FluxdropError:
+    """Return the error for a *value* that is not *what*."""
     allowed = RANGES[field]
     return FluxdropError(f"{allowed.key} is {value!r}, not {what}: {allowed}.", kind="prompt")
 
 
-def _number(value: float | None) -> str | None:
+def _format_number(value: float | None) -> str | None:
     return None if value is None else repr(float(value)).removesuffix(".0")
 
 
 def quote(text: str) -> str:
-    """*text* as a value: in quotes where it could be taken for more than one."""
+    """Return *text* as an infotext value, in quotes if it could be read as several values."""
     plain = not re.search(r"[,:\n]", text) and not text.startswith('"') and text == text.strip()
     return text if plain else json.dumps(text, ensure_ascii=False)
 
 
 def _unquote(text: str) -> str:
+    """Undo `quote`."""
     if len(text) < 2 or not (text.startswith('"') and text.endswith('"')):
         return text
     try:

@@ -1,4 +1,4 @@
-"""A diffusers pipeline from its source into memory: its class, device, dtype and thrift.
+"""Load a diffusers pipeline: choose its class, device, dtype and memory-saving options.
 
 This module imports torch; only the generator process imports it.
 """
@@ -21,7 +21,7 @@ from fluxdrop.generate.sources import PipelineSource
 
 
 class Loaded(NamedTuple):
-    """A pipeline on its device."""
+    """A loaded pipeline, its device and its dtype."""
 
     pipe: Any
     device: str
@@ -29,7 +29,17 @@ class Loaded(NamedTuple):
 
 
 def load(name: str, table: PipelineTable, source: PipelineSource) -> Loaded:
-    """Load the pipeline that is called *name*. Raises FluxdropError of kind ``pipeline``."""
+    """Load a pipeline, and make torch use deterministic algorithms.
+
+    Args:
+        name: The pipeline's name, for errors.
+        table: Its configuration.
+        source: Where its weights are.
+
+    Raises:
+        FluxdropError: Kind ``pipeline``, when it cannot be loaded.
+        Exception: What torch raises when the memory does not suffice; see `failures.out_of_memory`.
+    """
     for library in (diffusers, transformers):
         logging: Any = library.utils.logging
         logging.disable_progress_bar()
@@ -40,10 +50,12 @@ def load(name: str, table: PipelineTable, source: PipelineSource) -> Loaded:
             pipe, dtype = _from_single_file(source, table, device)
         else:
             auto: Any = diffusers.AutoPipelineForText2Image
-            where = {"revision": source.revision, "local_files_only": source.local_files_only}
-            dtype = _dtype(table.dtype, device, auto.load_config(source.location, **where))
-            pipe = auto.from_pretrained(source.location, use_safetensors=True, dtype=dtype, **where)
-        _place(pipe, table, device)
+            options = {"revision": source.revision, "local_files_only": source.local_files_only}
+            dtype = _dtype(table.dtype, device, auto.load_config(source.location, **options))
+            pipe = auto.from_pretrained(
+                source.location, use_safetensors=True, dtype=dtype, **options
+            )
+        _move_to_device(pipe, table, device)
     except FluxdropError:
         raise
     except Exception as error:
@@ -60,8 +72,11 @@ def load(name: str, table: PipelineTable, source: PipelineSource) -> Loaded:
     return Loaded(pipe, device, dtype)
 
 
-def be_thrifty(pipe: Any, *, attention_slicing: bool, vae_tiling: bool) -> None:
-    """Have *pipe* take less memory and more time, or not, where it can."""
+def set_memory_saving(pipe: Any, *, attention_slicing: bool, vae_tiling: bool) -> None:
+    """Turn the options of *pipe* that save memory, and cost time, on or off, as far as it has them.
+
+    *vae_tiling* also turns VAE slicing on or off.
+    """
     if attention_slicing:
         pipe.enable_attention_slicing()
     else:
@@ -74,7 +89,7 @@ def be_thrifty(pipe: Any, *, attention_slicing: bool, vae_tiling: bool) -> None:
 
 
 def free_memory() -> None:
-    """Give back what torch keeps of an accelerator's memory for later."""
+    """Release the accelerator's memory that torch caches."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     elif torch.backends.mps.is_available():
@@ -82,14 +97,15 @@ def free_memory() -> None:
 
 
 def _device(name: str, wanted: str) -> str:
-    there = {
+    """Return the device to use; raise if the *wanted* one is not available."""
+    available = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
     if wanted == "auto":
-        return next(device for device, is_there in there.items() if is_there)
-    if not there[wanted]:
+        return next(device for device, is_available in available.items() if is_available)
+    if not available[wanted]:
         raise FluxdropError(
             f"The pipeline {name} is to run on {wanted}, which torch does not find here.",
             hint='Install a torch for it, or set device = "auto" for the pipeline.',
@@ -99,10 +115,9 @@ def _device(name: str, wanted: str) -> str:
 
 
 def _dtype(wanted: str, device: str, config: dict[str, Any]) -> torch.dtype:
-    """The dtype to compute in.
+    """Return the dtype to compute in: the configured one, else float32, or on CUDA a half precision.
 
-    On CUDA it is a half: float16, or, for the big transformers, whose activations overflow it,
-    bfloat16.
+    On CUDA that is float16, or bfloat16 for large transformers, whose activations overflow float16.
     """
     if wanted != "auto":
         dtype: torch.dtype = getattr(torch, wanted)
@@ -116,25 +131,30 @@ def _dtype(wanted: str, device: str, config: dict[str, Any]) -> torch.dtype:
 def _from_single_file(
     source: PipelineSource, table: PipelineTable, device: str
 ) -> tuple[Any, torch.dtype]:
+    """Load a single .safetensors file; return the pipeline and its dtype."""
     config_source = source.config or _inferred_config(source)
-    where = {
+    options = {
         "revision": config_source.revision,
         "local_files_only": config_source.local_files_only,
     }
     base: Any = diffusers.DiffusionPipeline
-    config = base.load_config(config_source.location, **where)
+    config = base.load_config(config_source.location, **options)
     classes = {cls.__name__: cls for cls in AUTO_TEXT2IMAGE_PIPELINES_MAPPING.values()}
     pipeline_class = classes.get(config["_class_name"])
     if pipeline_class is None:
         raise _no_text_to_image(source.model)
     dtype = _dtype(table.dtype, device, config)
     return pipeline_class.from_single_file(
-        source.location, config=config_source.location, dtype=dtype, **where
+        source.location, config=config_source.location, dtype=dtype, **options
     ), dtype
 
 
 def _inferred_config(source: PipelineSource) -> PipelineSource:
-    """The hub's repository of the configuration that the file's weights are known to have."""
+    """Return the source of the configuration that diffusers infers from the file's weights.
+
+    Raises:
+        FluxdropError: Kind ``pipeline``, when that repository is not available.
+    """
     utils: Any = single_file_utils
     weights = utils.load_single_file_checkpoint(source.location, local_files_only=True)
     repository: str = utils.fetch_diffusers_config(weights)["pretrained_model_name_or_path"]
@@ -149,14 +169,15 @@ def _inferred_config(source: PipelineSource) -> PipelineSource:
         ) from error
 
 
-def _place(pipe: Any, table: PipelineTable, device: str) -> None:
+def _move_to_device(pipe: Any, table: PipelineTable, device: str) -> None:
+    """Move *pipe* to *device*, or turn offloading on, and set the memory-saving options."""
     if table.offload == "none" or device == "cpu":
         pipe.to(device)
     elif table.offload == "model":
         pipe.enable_model_cpu_offload(device=device)
     else:
         pipe.enable_sequential_cpu_offload(device=device)
-    be_thrifty(pipe, attention_slicing=table.attention_slicing, vae_tiling=table.vae_tiling)
+    set_memory_saving(pipe, attention_slicing=table.attention_slicing, vae_tiling=table.vae_tiling)
 
 
 def _no_text_to_image(name: str) -> FluxdropError:

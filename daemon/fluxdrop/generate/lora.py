@@ -1,4 +1,4 @@
-"""LoRA files, which a prompt asks for by ``<lora:NAME:WEIGHT>`` as in stable-diffusion-webui."""
+"""LoRA files, which a prompt selects with ``<lora:NAME:WEIGHT>``, as in stable-diffusion-webui."""
 
 from __future__ import annotations
 
@@ -10,21 +10,31 @@ from fluxdrop.errors import FluxdropError
 from fluxdrop.resources import expanded
 
 _TAG = re.compile(r"<lora:(?P<name>[^:<>]+)(?::(?P<weight>[^<>]*))?>")
-_MOST = 10.0
+_MAX_WEIGHT = 10.0
 
 
 class Lora(NamedTuple):
-    """A file of low-rank weights, and how much of it is added."""
+    """A file of low-rank weights, and the factor with which it is applied."""
 
     file: Path
     weight: float
 
 
 def split_tags(prompt: str, folder: str) -> tuple[str, list[Lora], list[str]]:
-    """*prompt* without its tags, the LoRAs that they mean in *folder*, and warnings.
+    """Split the LoRA tags off a prompt.
 
-    A NAME is a file's without its suffix, in *folder* or below. Raises FluxdropError of kind
-    ``prompt`` for a weight that cannot be, and ``pipeline`` for one that is there as pickle only.
+    A NAME is that of a .safetensors file in *folder* or below, without its suffix.
+
+    Args:
+        prompt: The prompt with its tags.
+        folder: The folder of LoRAs; an empty string if there is none.
+
+    Returns:
+        The prompt without its tags, the LoRAs, and a warning for each that is not in *folder*.
+
+    Raises:
+        FluxdropError: Kind ``prompt`` for an invalid weight, and kind ``pipeline`` for a LoRA that
+            exists as pickle only.
     """
     tags = list(_TAG.finditer(prompt))
     if not tags:
@@ -50,18 +60,21 @@ def split_tags(prompt: str, folder: str) -> tuple[str, list[Lora], list[str]]:
 
 
 def _files(folder: str) -> dict[str, Path]:
+    """Return the files in *folder* and below by name; of equal names the first in sorted order."""
     if not folder:
         return {}
     return {path.name: path for path in sorted(expanded(folder).rglob("*"), reverse=True)}
 
 
 def _weight(tag: re.Match[str]) -> float:
+    """Return the weight in *tag*, 1 if it has none; raise if it is invalid."""
     try:
         weight = float(tag["weight"] or 1)
     except ValueError:
-        weight = _MOST + 1
-    if not -_MOST <= weight <= _MOST:
+        weight = _MAX_WEIGHT + 1
+    if not -_MAX_WEIGHT <= weight <= _MAX_WEIGHT:
         raise FluxdropError(
-            f"The weight in {tag[0]} is no number from {-_MOST:g} to {_MOST:g}", kind="prompt"
+            f"The weight in {tag[0]} is no number from {-_MAX_WEIGHT:g} to {_MAX_WEIGHT:g}",
+            kind="prompt",
         )
     return weight

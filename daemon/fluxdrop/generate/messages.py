@@ -1,14 +1,14 @@
 """The JSON payloads between the daemon and the generator process.
 
 =========  =================  ================================
-question   payload            answer
+request    payload            answer
 =========  =================  ================================
 LOAD       `Load`             LOADED, a `GeneratorInfo`
 GENERATE   `Generate`         PROGRESS, any number of `StepProgress`, then IMAGE, of `pack_images`
 =========  =================  ================================
 
-HELLO (``protocol``, ``pid``) and FAILURE (``kind``, ``message``, ``hint``) are facts, as everywhere on
-these pipes.
+The payloads of HELLO (``protocol``, ``pid``) and FAILURE (``kind``, ``message``, ``hint``) are facts, as on
+all these pipes; see docs/protocol.md.
 """
 
 from __future__ import annotations
@@ -26,71 +26,80 @@ from fluxdrop.processes.wire import WireError
 _LENGTH = struct.Struct("<I")
 
 
-class Made(NamedTuple):
-    """A picture that was made: the whole *png*, with its infotext, and how."""
+class GeneratedPicture(NamedTuple):
+    """A picture that was made."""
 
     png: bytes
+    """The PNG file, with the infotext in it."""
     generated: Generated
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
-    """Have this pipeline in memory, called *name* here; the one that was there before goes."""
+    """Load a pipeline, and free the one that was loaded before. *name* is its name on this station."""
 
     name: str
     table: PipelineTable
 
 
 class PictureOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """One picture to be made; it is not wanted any more when the path *cancelled* is there. *prompt* is
-    the request's without the tags of its LoRAs."""
+    """One picture to be made."""
 
     request: GenerationRequest
     prompt: str
+    """The request's prompt without its LoRA tags."""
     cancelled: str | None
+    """The path of a file that cancels the picture as soon as it exists."""
 
 
 class Generate(msgspec.Struct, frozen=True, kw_only=True):
-    """Make pictures with the pipeline that was loaded last, in one run: all but prompt and seed is
-    the same for all. *loras* are files with their weights."""
+    """Make pictures with the pipeline that was loaded last, in one run.
+
+    The requests differ in their prompts and seeds only.
+    """
 
     pictures: list[PictureOrder]
     loras: list[tuple[str, float]]
+    """Files with their weights."""
 
 
 class StepProgress(msgspec.Struct, frozen=True):
-    """*step* of *steps* is done."""
+    """*step* of *steps* steps are finished."""
 
     step: int
     steps: int
 
 
-class _Images(msgspec.Struct, frozen=True):
-    """The head of an IMAGE frame: how each picture was made, and how many bytes its PNG has."""
+class _ImageHead(msgspec.Struct, frozen=True):
+    """The head of an IMAGE frame: how each picture was made, and the length of its PNG in bytes."""
 
     generated: list[Generated]
     lengths: list[int]
 
 
-def pack_images(made: Sequence[Made]) -> bytes:
-    """*made* as the payload of an IMAGE frame: the length of the head, the head, the PNGs in a row."""
+def pack_images(made: Sequence[GeneratedPicture]) -> bytes:
+    """Return *made* as the payload of an IMAGE frame: the head's length, the head, and the PNGs one after another."""
     head = msgspec.json.encode(
-        _Images([one.generated for one in made], [len(one.png) for one in made])
+        _ImageHead([one.generated for one in made], [len(one.png) for one in made])
     )
     return b"".join([_LENGTH.pack(len(head)), head, *(one.png for one in made)])
 
 
-def unpack_images(payload: bytes | bytearray) -> list[Made]:
-    """What `pack_images` packed. Raises WireError for anything else."""
+def unpack_images(payload: bytes | bytearray) -> list[GeneratedPicture]:
+    """Return the pictures in *payload*, which `pack_images` made.
+
+    Raises:
+        WireError: When the payload is malformed.
+    """
     try:
         (length,) = _LENGTH.unpack_from(payload)
         start = _LENGTH.size + length
-        head = msgspec.json.decode(payload[_LENGTH.size : start], type=_Images)
+        head = msgspec.json.decode(payload[_LENGTH.size : start], type=_ImageHead)
     except (struct.error, msgspec.DecodeError) as error:
         raise WireError(f"an IMAGE frame without a head: {error}") from error
     if len(head.lengths) != len(head.generated) or start + sum(head.lengths) != len(payload):
         raise WireError("an IMAGE frame whose pictures are not as long as it says")
     made = []
     for generated, size in zip(head.generated, head.lengths, strict=True):
-        made.append(Made(bytes(payload[start : start + size]), generated))
+        made.append(GeneratedPicture(bytes(payload[start : start + size]), generated))
         start += size
     return made

@@ -1,4 +1,4 @@
-"""A diffusers pipeline in memory, and pictures from it.
+"""A loaded diffusers pipeline, which makes pictures.
 
 This module imports torch; only the generator process imports it.
 """
@@ -18,7 +18,7 @@ from PIL import Image
 from fluxdrop.config import PipelineTable
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate import failures, loading, samplers
-from fluxdrop.generate.encoders import cut_warnings
+from fluxdrop.generate.encoders import truncation_warnings
 from fluxdrop.generate.request import (
     Generated,
     GenerationParameters,
@@ -33,16 +33,23 @@ _SEED_BITS = 32
 
 
 class PictureRequest(NamedTuple):
-    """One picture to be made; *prompt* is what the pipeline reads of the request's."""
+    """One picture to be made."""
 
     request: GenerationRequest
     prompt: str
+    """The request's prompt without its LoRA tags."""
 
 
 class Pipeline:
-    """The pipeline that is called *name*, loaded from *source* as *table* says.
+    """A pipeline in memory.
 
-    Raises FluxdropError of kind ``pipeline`` where it cannot be.
+    Args:
+        name: Its name on this station.
+        table: Its configuration.
+        source: Where it is loaded from.
+
+    Raises:
+        FluxdropError: Kind ``pipeline``, when it cannot be loaded.
     """
 
     def __init__(self, name: str, table: PipelineTable, source: PipelineSource) -> None:
@@ -68,19 +75,31 @@ class Pipeline:
         loras: list[tuple[str, float]],
         on_step: Callable[[int, int], None],
     ) -> list[tuple[Image.Image, Generated]]:
-        """Make the pictures of one run; all but prompt and seed of them is the same.
+        """Make several pictures in one run.
 
-        *loras* are files with their weights. *on_step* gets the steps done and all steps after
-        each; what it raises ends the run. The same request with a seed gives the same picture on
-        the same machine, alone at least. Raises FluxdropError of kind ``prompt``, ``pipeline`` or
-        ``compute``, and what torch raises where the memory does not suffice.
+        On the same machine the same request with a seed gives the same picture; in a batch with
+        others that is not guaranteed.
+
+        Args:
+            wanted: At least one request; they differ in their prompts and seeds only.
+            loras: Files with their weights.
+            on_step: Called after each step with the number of finished steps and of all steps; what
+                it raises ends the run.
+
+        Returns:
+            The pictures in the order of *wanted*, and how each was made.
+
+        Raises:
+            FluxdropError: Kind ``prompt``, ``pipeline`` or ``compute``.
+            Exception: What torch raises when the memory does not suffice; see
+                `failures.out_of_memory`.
         """
         first = wanted[0].request
         for item in wanted:
             check(item.request)
         sampler, self._pipe.scheduler = samplers.choose(first.sampler, self._own_scheduler)
         warnings = samplers.warnings(sampler, self._own_scheduler)
-        self._use_loras(loras)
+        self._set_loras(loras)
         negatives = self._negatives([item.request for item in wanted], warnings)
         run = Run(
             self._pipe,
@@ -124,7 +143,8 @@ class Pipeline:
             pictures.append((image, generated))
         return pictures
 
-    def _use_loras(self, loras: list[tuple[str, float]]) -> None:
+    def _set_loras(self, loras: list[tuple[str, float]]) -> None:
+        """Load the *loras* and unload all others."""
         if loras == self._loras:
             return
         if self._loras:
@@ -155,8 +175,10 @@ class Pipeline:
         self._loras = loras
 
     def _arguments(self, request: GenerationRequest, warnings: list[str]) -> dict[str, Any]:
-        """The pipeline's arguments: the request's values, else the station's, else the model's,
-        else the pipeline's own.
+        """Return the arguments of the pipeline's call, and add a warning for each that it does not take.
+
+        A value comes from the request, else from the station's configuration, else from the model's
+        pipeline.toml, else from the pipeline's own default.
         """
         arguments: dict[str, Any] = {}
         for argument, asked, configured, recommended in (
@@ -182,9 +204,10 @@ class Pipeline:
         return arguments
 
     def _negatives(self, requests: list[GenerationRequest], warnings: list[str]) -> list[str]:
+        """Return the negative prompts; empty ones, with a warning, if the pipeline does not use any."""
         negatives = [request.negative_prompt for request in requests]
-        # With a true_cfg_scale, as FLUX has it, a negative prompt counts for nothing until that is
-        # raised, for which prompt files have no word.
+        # Pipelines with a true_cfg_scale, as FLUX, ignore the negative prompt unless that is raised, which
+        # a prompt file cannot ask for.
         if "negative_prompt" in self._call and "true_cfg_scale" not in self._call:
             return negatives
         if any(negatives):
@@ -194,13 +217,15 @@ class Pipeline:
     def _warnings(
         self, prompt: str, negative: str, image: Image.Image, nsfw: bool | None
     ) -> list[str]:
-        warnings = cut_warnings(self._pipe, self._call, "prompt", prompt)
-        warnings += cut_warnings(self._pipe, self._call, "negative prompt", negative)
+        """Return the warnings about one picture that was made."""
+        warnings = truncation_warnings(self._pipe, self._call, "prompt", prompt)
+        warnings += truncation_warnings(self._pipe, self._call, "negative prompt", negative)
         if nsfw:
             warnings.append("The pipeline's safety checker took the picture for unsafe.")
         return warnings + self._size_warnings(image)
 
     def _size_warnings(self, image: Image.Image) -> list[str]:
+        """Warn about a size that the model was not made for."""
         made_for = (self._defaults.width, self._defaults.height)
         if not self._defaults.fixed_size or image.size == made_for:
             return []

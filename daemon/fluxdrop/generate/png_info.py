@@ -1,4 +1,4 @@
-"""The infotext of a PNG, as Stable Diffusion programs write it into text chunks."""
+"""Read the infotext that Stable Diffusion programs write into a PNG's text chunks."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from fluxdrop.files.durable import NotRegularError
 from fluxdrop.files.regular import open_given
 from fluxdrop.generate.infotext import quote
 
-MOST_BYTES = 64 * 1024
-"""Of an infotext; a compressed chunk may hold far more than its size on the disk."""
+MAX_INFOTEXT_BYTES = 64 * 1024
+"""The largest infotext that is read. A compressed chunk may unpack to far more than its size on the disk."""
 
-# InvokeAI's names of schedulers (invokeai/backend/stable_diffusion/schedulers) for the usual ones;
-# "_k" at their end stands for Karras.
+# From InvokeAI's scheduler names (invokeai/backend/stable_diffusion/schedulers) to the usual sampler
+# names. A trailing "_k" means Karras.
 _INVOKEAI_SAMPLERS = {
     "ddim": "DDIM",
     "ddpm": "DDPM",
@@ -37,32 +37,37 @@ _INVOKEAI_SAMPLERS = {
 
 
 def read_infotext(path: Path) -> str:
-    """The infotext in the PNG *path*: the chunk ``parameters``, as fluxdrop, AUTOMATIC1111, Forge
-    and SD.Next write it, or what InvokeAI has in ``invokeai_metadata``.
+    """Return the infotext in the PNG *path*.
 
-    Raises FluxdropError of kind ``png-info`` where there is none that can be read.
+    That is the text chunk ``parameters``, which fluxdrop, AUTOMATIC1111, Forge and SD.Next write, or
+    else it is made from InvokeAI's chunk ``invokeai_metadata``.
+
+    Raises:
+        FluxdropError: Kind ``png-info``, when the file or its infotext cannot be read.
     """
     from PIL import Image, UnidentifiedImageError
 
     try:
-        # Opening reads the chunks before the pixels, and Pillow bounds what they unpack to.
+        # Opening reads the chunks before the pixels, and Pillow limits what they unpack to.
         with open_given(path) as file, Image.open(file, formats=["PNG"]) as image:
             texts = {str(key): value for key, value in image.info.items()}
     except FileNotFoundError:
-        raise _refusal(f"There is no file {path}") from None
+        raise _png_info_error(f"There is no file {path}") from None
     except UnidentifiedImageError:
-        raise _refusal(f"{path} is not a PNG picture, or not a whole one") from None
+        raise _png_info_error(f"{path} is not a PNG picture, or not a whole one") from None
     except NotRegularError as error:
-        raise _refusal(f"{path} cannot be read: {error.strerror}") from error
+        raise _png_info_error(f"{path} cannot be read: {error.strerror}") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise _refusal(f"{path} cannot be read: {error}") from error
+        raise _png_info_error(f"{path} cannot be read: {error}") from error
     if isinstance(infotext := texts.get("parameters"), str):
-        if len(infotext.encode("utf-8", "replace")) > MOST_BYTES:
-            raise _refusal(f"{path} has more than {MOST_BYTES:,} bytes of parameters")
+        if len(infotext.encode("utf-8", "replace")) > MAX_INFOTEXT_BYTES:
+            raise _png_info_error(
+                f"{path} has more than {MAX_INFOTEXT_BYTES:,} bytes of parameters"
+            )
         return infotext
     if isinstance(metadata := texts.get("invokeai_metadata"), str):
         return _from_invokeai(path, metadata)
-    raise _refusal(
+    raise _png_info_error(
         f"{path} does not say how it was generated: it has no text chunk 'parameters'",
         "ComfyUI writes its workflow instead, which is no infotext.",
     )
@@ -73,6 +78,8 @@ class _InvokeAIModel(msgspec.Struct):
 
 
 class _InvokeAI(msgspec.Struct):
+    """The part of InvokeAI's metadata that infotext can express."""
+
     positive_prompt: str = ""
     negative_prompt: str | None = None
     steps: int | None = None
@@ -85,15 +92,16 @@ class _InvokeAI(msgspec.Struct):
 
 
 def _from_invokeai(path: Path, metadata: str) -> str:
+    """Convert InvokeAI's JSON *metadata* to infotext."""
     try:
-        if len(metadata) > MOST_BYTES:
-            raise ValueError(f"it has more than {MOST_BYTES:,} characters")
+        if len(metadata) > MAX_INFOTEXT_BYTES:
+            raise ValueError(f"it has more than {MAX_INFOTEXT_BYTES:,} characters")
         found = msgspec.json.decode(metadata.encode(), type=_InvokeAI)
     except ValueError as error:
-        raise _refusal(f"What InvokeAI wrote into {path} cannot be read: {error}") from error
+        raise _png_info_error(f"What InvokeAI wrote into {path} cannot be read: {error}") from error
     pairs: list[tuple[str, object]] = [
         ("Steps", found.steps),
-        ("Sampler", _sampler(found.scheduler)),
+        ("Sampler", _sampler_name(found.scheduler)),
         ("CFG scale", found.cfg_scale),
         ("Seed", found.seed),
         ("Size", f"{found.width}x{found.height}" if found.width and found.height else None),
@@ -106,7 +114,8 @@ def _from_invokeai(path: Path, metadata: str) -> str:
     return "\n".join(lines)
 
 
-def _sampler(scheduler: str | None) -> str | None:
+def _sampler_name(scheduler: str | None) -> str | None:
+    """Translate an InvokeAI scheduler to a sampler name."""
     if scheduler is None:
         return None
     is_karras = scheduler.endswith("_k")
@@ -114,5 +123,5 @@ def _sampler(scheduler: str | None) -> str | None:
     return f"{name} Karras" if is_karras else name
 
 
-def _refusal(message: str, hint: str = "") -> FluxdropError:
+def _png_info_error(message: str, hint: str = "") -> FluxdropError:
     return FluxdropError(message, hint=hint, kind="png-info")

@@ -1,4 +1,4 @@
-"""A prompt file: one infotext, or several between lines of dashes, each for one picture or more."""
+"""Prompt files: one infotext or several, separated by lines of dashes, each for one or more pictures."""
 
 from __future__ import annotations
 
@@ -14,34 +14,41 @@ from fluxdrop.files.regular import open_regular
 from fluxdrop.generate.infotext import PromptBatch, parse_batch
 from fluxdrop.generate.request import RANGES, GenerationRequest
 
-MOST_PICTURES = 1000
-"""What one file may ask for, whatever a station allows."""
+MAX_PICTURES = 1000
+"""The largest number of pictures that a file may ask for, whatever the settings allow."""
 
-_DIVIDER = re.compile(r"^[ \t]*---[ \t]*\r?$", re.MULTILINE)
+_SEPARATOR = re.compile(r"^[ \t]*---[ \t]*\r?$", re.MULTILINE)
 _WEIGHT = re.compile(r"\([^()]*:\s*\d+(?:\.\d+)?\s*\)")
-_DRAWN_BITS = 32
+_SEED_BITS = 32
 
 
 class PromptPicture(NamedTuple):
-    """One picture that a file asks for, and what is to be said of it."""
+    """One picture that a file asks for, with its warnings."""
 
     request: GenerationRequest
     warnings: list[str]
 
 
 def is_divided(text: str) -> bool:
-    """Whether *text* has a line of three dashes, which divides prompts."""
-    return _DIVIDER.search(text) is not None
+    """Return whether *text* has a line of three dashes, which separates prompts."""
+    return _SEPARATOR.search(text) is not None
 
 
-def read_prompts(text: str, most: int = MOST_PICTURES) -> list[PromptPicture]:
-    """The pictures that a prompt file with *text* asks for, in its order; *most* are possible.
+def read_prompts(text: str, limit: int = MAX_PICTURES) -> list[PromptPicture]:
+    """Return the pictures that a prompt file asks for, in the file's order.
 
-    Prompts are divided by lines of three dashes; what is blank between them counts for nothing. The
-    pictures of a batch have seeds that count on from the first, as in stable-diffusion-webui. Raises
-    FluxdropError of kind ``prompt``, for the whole file, when one of the prompts cannot be.
+    Prompts are separated by lines of three dashes; blank ones are ignored. The seeds of a batch are
+    consecutive, as in stable-diffusion-webui.
+
+    Args:
+        text: The contents of the file.
+        limit: The largest number of pictures.
+
+    Raises:
+        FluxdropError: Kind ``prompt``, when any of the prompts is invalid or there are too many
+            pictures.
     """
-    texts = [part for part in _DIVIDER.split(text) if part.strip("\ufeff \t\r\n")] or [""]
+    texts = [part for part in _SEPARATOR.split(text) if part.strip("\ufeff \t\r\n")] or [""]
     wanted: list[PromptPicture] = []
     for number, part in enumerate(texts, 1):
         try:
@@ -54,9 +61,9 @@ def read_prompts(text: str, most: int = MOST_PICTURES) -> list[PromptPicture]:
                 hint=error.hint,
                 kind=error.kind,
             ) from error
-        if len(wanted) > most:
+        if len(wanted) > limit:
             raise FluxdropError(
-                f"The file asks for {len(wanted):,} pictures or more; possible here are {most:,}.",
+                f"The file asks for {len(wanted):,} pictures or more; possible here are {limit:,}.",
                 hint="Divide it into several files, or have max_pictures_per_prompt in"
                 " fluxdrop.toml raised, which can be 1,000.",
                 kind="prompt",
@@ -65,20 +72,27 @@ def read_prompts(text: str, most: int = MOST_PICTURES) -> list[PromptPicture]:
 
 
 def _pictures(batch: PromptBatch) -> list[PromptPicture]:
+    """Return the pictures of a batch, each with its seed."""
     request, size, warnings = batch
     if _WEIGHT.search(request.prompt) or _WEIGHT.search(request.negative_prompt):
         warnings = [*warnings, "Weights such as (word:1.2) are read as plain words."]
     if size == 1:
         return [PromptPicture(request, warnings)]
-    first = secrets.randbits(_DRAWN_BITS) if request.seed is None else request.seed
+    first = secrets.randbits(_SEED_BITS) if request.seed is None else request.seed
     seeds = [(first + number) % (int(RANGES["seed"].high) + 1) for number in range(size)]
     return [PromptPicture(msgspec.structs.replace(request, seed=seed), warnings) for seed in seeds]
 
 
 def read_prompt(path: Path, max_bytes: int, name: str = "") -> str:
-    """The text of the prompt file *path*, which errors call *name*.
+    """Read a prompt file.
 
-    Raises FluxdropError, kind ``prompt``, when it cannot be read, is too large or is not UTF-8.
+    Args:
+        path: The file.
+        max_bytes: The largest file that is read.
+        name: What errors call the file; the last part of *path* if empty.
+
+    Raises:
+        FluxdropError: Kind ``prompt``, when it cannot be read, is too large or is not UTF-8.
     """
     with open_regular(path, "prompt", name) as file:
         data = file.read(max_bytes + 1)

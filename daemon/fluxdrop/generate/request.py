@@ -1,4 +1,4 @@
-"""What a picture is asked with, what it was made with, and which values are possible."""
+"""The values that a picture is requested with and made with, and their valid ranges."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fluxdrop.errors import FluxdropError
 
 
 class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One picture to be made; None is the pipeline's own value, or a seed to be drawn."""
+    """One picture to be made; None stands for the pipeline's own value, or for a random seed."""
 
     prompt: str
     negative_prompt: str = ""
@@ -25,15 +25,13 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GenerationParameters(msgspec.Struct, frozen=True, kw_only=True):
-    """What a picture was made with, all resolved: the same parameters make the same picture.
-
-    ``guidance_scale`` is None where the pipeline has none.
-    """
+    """The resolved values that a picture was made with; the same values make the same picture."""
 
     prompt: str
     negative_prompt: str
     steps: int
     guidance_scale: float | None
+    """None where the pipeline has none."""
     seed: int
     width: int
     height: int
@@ -41,28 +39,24 @@ class GenerationParameters(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What made a picture.
-
-    ``name`` is what a prompt file's ``Model`` calls it here; ``pipeline`` is the diffusers class;
-    ``model`` is the embedded name, the folder's or file's name or the hub id; ``revision`` is the
-    commit on the hub, and None for what is local; ``batch`` is how many pictures were made in one
-    run.
-    """
+    """The pipeline that made a picture."""
 
     name: str
+    """Its name on this station, by which a prompt file's ``Model`` selects it."""
     pipeline: str
+    """The diffusers class."""
     model: str
+    """The embedded name, the name of the folder or file, or the hub id."""
     revision: str | None
+    """The commit on the hub; None for a local pipeline."""
     device: str
     dtype: str
     batch: int = 1
+    """The number of pictures that were made in one run."""
 
 
 class Generated(msgspec.Struct, frozen=True, kw_only=True):
-    """A finished picture's facts.
-
-    ``nsfw`` is the word of the pipeline's own safety checker, None where it has none.
-    """
+    """How a picture was made, and what came out."""
 
     parameters: GenerationParameters
     generator: GeneratorInfo
@@ -70,12 +64,14 @@ class Generated(msgspec.Struct, frozen=True, kw_only=True):
     width: int
     height: int
     nsfw: bool | None
+    """Whether the pipeline's safety checker flagged the picture; None where it has no checker."""
 
 
 class Range(NamedTuple):
-    """The values that a parameter may have, under the key that infotext has for it."""
+    """The valid values of a parameter: *low* to *high*, both included, in multiples of *multiple*."""
 
     key: str
+    """The parameter's key in infotext."""
     low: float
     high: float
     multiple: int = 1
@@ -96,9 +92,11 @@ BATCH_SIZES = Range("Batch size", 1, 100)
 
 
 def check(request: GenerationRequest | GenerationParameters) -> None:
-    """Refuse an impossible request with FluxdropError of kind ``prompt``.
+    """Check the prompts for emptiness and NUL, and the numbers against their `RANGES`.
 
-    It names the key, the value and what is possible.
+    Raises:
+        FluxdropError: Kind ``prompt``, when a value is invalid. The message names the key, the value
+            and the valid range.
     """
     if not request.prompt.strip():
         raise FluxdropError(

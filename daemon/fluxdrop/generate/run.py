@@ -1,4 +1,4 @@
-"""One run of a pipeline, which gets by with the memory and the dtype that there are.
+"""One run of a pipeline, repeated with less memory or a wider dtype where necessary.
 
 This module imports torch; only the generator process imports it.
 """
@@ -19,48 +19,53 @@ from fluxdrop.errors import FluxdropError
 from fluxdrop.generate import failures, loading
 
 
-class Made(NamedTuple):
-    """*pixels* are NHWC, 0 to 1; *flagged* is the safety checker's word, None where there is none."""
+class RunOutput(NamedTuple):
+    """The pictures of a run."""
 
     pixels: NDArray[np.float32]
+    """NHWC, 0 to 1."""
     flagged: list[bool] | None
+    """What the safety checker flagged; None where there is no checker."""
 
 
 @dataclass(slots=True)
 class Run:
-    """Makes a picture of each of *prompts* with its seed and negative prompt; *arguments* are the
-    same for all. *on_step* gets the steps done and all steps after each; what it raises ends the
-    run. What had to be done otherwise than asked is in *warnings*.
-    """
+    """Makes one picture for each prompt, with the seed and negative prompt at the same index."""
 
     pipe: Any
     name: str
+    """The pipeline's name, for errors."""
     table: PipelineTable
     dtype: torch.dtype
     prompts: list[str]
     negatives: list[str]
     seeds: list[int]
     arguments: Mapping[str, Any]
+    """The other arguments of the pipeline's call, the same for all pictures."""
     on_step: Callable[[int, int], None]
+    """Called after each step with the number of finished steps and of all steps; what it raises ends the run."""
     warnings: list[str] = field(default_factory=list)
+    """What was done in another way than asked."""
 
-    def make(self) -> Made:
-        """The pictures, made again in float32 where the dtype was too narrow for one.
+    def make(self) -> RunOutput:
+        """Make the pictures; make them again in float32 if one overflowed the dtype.
 
-        Raises FluxdropError of kind ``prompt`` or ``compute``, and what torch raises where the
-        memory does not suffice.
+        Raises:
+            FluxdropError: Kind ``prompt`` or ``compute``.
+            Exception: What torch raises when the memory does not suffice; see
+                `failures.out_of_memory`.
         """
-        made = self._within_memory(0, len(self.prompts))
+        made = self._make_within_memory(0, len(self.prompts))
         if not _is_broken(made):
             return made
         if self.dtype is not torch.float32 and self.table.offload == "none":
             self.pipe.to(torch.float32)
             try:
-                made = self._within_memory(0, len(self.prompts))
+                made = self._make_within_memory(0, len(self.prompts))
             finally:
                 self.pipe.to(self.dtype)
-            narrow = str(self.dtype).removeprefix("torch.")
-            self.warnings.append(f"Black in {narrow}, so it was made again in float32.")
+            dtype_name = str(self.dtype).removeprefix("torch.")
+            self.warnings.append(f"Black in {dtype_name}, so it was made again in float32.")
         if np.isnan(made.pixels).any():
             raise FluxdropError(
                 f"The pipeline {self.name} computes no numbers (NaN), only a black picture.",
@@ -69,78 +74,84 @@ class Run:
             )
         return made
 
-    def _within_memory(self, first: int, end: int) -> Made:
-        """The pictures from *first* to *end*, made fewer at once, and at last one with tiling and
-        slicing, where the memory demands it.
+    def _make_within_memory(self, first: int, end: int) -> RunOutput:
+        """Make the pictures *first* to *end*, the end excluded, with less memory if necessary.
+
+        When the memory does not suffice, the batch is halved; a single picture is made with VAE
+        tiling, then also with attention slicing.
         """
-        if (made := self._unless_out_of_memory(first, end)) is not None:
+        if (made := self._try_call(first, end)) is not None:
             return made
         if end - first > 1:
             self.warnings.append(f"The memory did not suffice for {end - first} pictures at once.")
             middle = (first + end) // 2
-            return _joined(self._within_memory(first, middle), self._within_memory(middle, end))
+            return _concatenate(
+                self._make_within_memory(first, middle), self._make_within_memory(middle, end)
+            )
         try:
             # Slicing comes last: torch's own attention takes less memory, where it has one.
-            loading.be_thrifty(
+            loading.set_memory_saving(
                 self.pipe, attention_slicing=self.table.attention_slicing, vae_tiling=True
             )
             self.warnings.append("The memory did not suffice without VAE tiling.")
-            if (made := self._unless_out_of_memory(first, end)) is not None:
+            if (made := self._try_call(first, end)) is not None:
                 return made
-            loading.be_thrifty(self.pipe, attention_slicing=True, vae_tiling=True)
+            loading.set_memory_saving(self.pipe, attention_slicing=True, vae_tiling=True)
             self.warnings.append("The memory did not suffice without attention slicing.")
             return self._call(first, end)
         finally:
-            loading.be_thrifty(
+            loading.set_memory_saving(
                 self.pipe,
                 attention_slicing=self.table.attention_slicing,
                 vae_tiling=self.table.vae_tiling,
             )
 
-    def _unless_out_of_memory(self, first: int, end: int) -> Made | None:
+    def _try_call(self, first: int, end: int) -> RunOutput | None:
+        """Make the pictures; return None, and free memory, when it does not suffice."""
         try:
             return self._call(first, end)
         except Exception as error:
             if not failures.out_of_memory(error):
                 raise
-        # Only here, behind the handler, does the traceback hold no tensors any more.
+        # Only outside of the handler does no traceback refer to the tensors any more.
         loading.free_memory()
         return None
 
-    def _call(self, first: int, end: int) -> Made:
+    def _call(self, first: int, end: int) -> RunOutput:
+        """Make the pictures *first* to *end*, the end excluded, in one call of the pipeline."""
         arguments = dict(self.arguments)
         steps = arguments["num_inference_steps"]
 
-        def step_ended(
+        def on_step_end(
             pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]
         ) -> Mapping[str, Any]:
-            # A second-order sampler calls the model more often than it has steps.
+            # A second-order sampler calls the model more than once per step.
             self.on_step(step + 1, getattr(pipe, "num_timesteps", steps))
             return tensors
 
         if "callback_on_step_end" in inspect.signature(self.pipe.__call__).parameters:
-            arguments["callback_on_step_end"] = step_ended
+            arguments["callback_on_step_end"] = on_step_end
         if any(self.negatives):
             arguments["negative_prompt"] = self.negatives[first:end]
         try:
             output = self.pipe(
                 prompt=self.prompts[first:end],
-                # A generator on the CPU gives the same noise on every device.
+                # A generator on the CPU yields the same noise for every device.
                 generator=[torch.Generator("cpu").manual_seed(s) for s in self.seeds[first:end]],
                 output_type="np",
                 **arguments,
             )
         except ValueError as error:
-            # What a pipeline says about arguments that it cannot take, such as a size.
+            # A pipeline raises this for invalid arguments, such as a size.
             raise FluxdropError(
                 f"The pipeline {self.name} refuses this prompt file: {failures.first_line(error)}",
                 kind="prompt",
             ) from error
-        return Made(output.images, getattr(output, "nsfw_content_detected", None))
+        return RunOutput(output.images, getattr(output, "nsfw_content_detected", None))
 
 
-def _is_broken(made: Made) -> bool:
-    """Whether a picture has no numbers or is black all over, by no safety checker's doing."""
+def _is_broken(made: RunOutput) -> bool:
+    """Return whether a picture contains NaN or is all black, without being flagged by the safety checker."""
     flagged = made.flagged or [False] * len(made.pixels)
     return any(
         not is_flagged and (np.isnan(pixels).any() or not pixels.any())
@@ -148,6 +159,6 @@ def _is_broken(made: Made) -> bool:
     )
 
 
-def _joined(one: Made, other: Made) -> Made:
+def _concatenate(one: RunOutput, other: RunOutput) -> RunOutput:
     flagged = None if one.flagged is None else [*one.flagged, *(other.flagged or [])]
-    return Made(np.concatenate([one.pixels, other.pixels]), flagged)
+    return RunOutput(np.concatenate([one.pixels, other.pixels]), flagged)

@@ -1,7 +1,7 @@
-"""The samplers that Stable Diffusion users name, as diffusers schedulers.
+"""Map the sampler names that Stable Diffusion users know to diffusers schedulers.
 
-The names are stable-diffusion-webui's (``modules/sd_samplers_kdiffusion.py``); which scheduler
-stands for which is from the table in diffusers' documentation, "Schedulers".
+The names are stable-diffusion-webui's (``modules/sd_samplers_kdiffusion.py``). The mapping is the
+table in diffusers' documentation, "Schedulers".
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 from fluxdrop.errors import FluxdropError
 
 _Samplers = dict[str, tuple[str, dict[str, Any]]]
+"""By name: the class of the scheduler, and options of its configuration."""
 
 SAMPLERS: _Samplers = {
     "Euler": ("EulerDiscreteScheduler", {}),
@@ -46,33 +47,37 @@ SAMPLERS: _Samplers = {
     "DEIS": ("DEISMultistepScheduler", {}),
 }
 
-_PLAIN = {"use_karras_sigmas": False, "use_exponential_sigmas": False, "use_beta_sigmas": False}
-
-# A schedule follows a sampler's name: "DPM++ 2M Karras".
-SCHEDULES: dict[str, dict[str, Any]] = {
-    "": _PLAIN,
-    "Karras": {**_PLAIN, "use_karras_sigmas": True},
-    "Exponential": {**_PLAIN, "use_exponential_sigmas": True},
-    "Beta": {**_PLAIN, "use_beta_sigmas": True},
-    "SGM Uniform": {**_PLAIN, "timestep_spacing": "trailing"},
-    "Simple": {**_PLAIN, "timestep_spacing": "trailing"},
+_NO_SIGMA_SCHEDULE = {
+    "use_karras_sigmas": False,
+    "use_exponential_sigmas": False,
+    "use_beta_sigmas": False,
 }
 
-# For models of flow matching, such as SD3 and FLUX.
+# The name of a schedule follows that of the sampler: "DPM++ 2M Karras".
+SCHEDULES: dict[str, dict[str, Any]] = {
+    "": _NO_SIGMA_SCHEDULE,
+    "Karras": {**_NO_SIGMA_SCHEDULE, "use_karras_sigmas": True},
+    "Exponential": {**_NO_SIGMA_SCHEDULE, "use_exponential_sigmas": True},
+    "Beta": {**_NO_SIGMA_SCHEDULE, "use_beta_sigmas": True},
+    "SGM Uniform": {**_NO_SIGMA_SCHEDULE, "timestep_spacing": "trailing"},
+    "Simple": {**_NO_SIGMA_SCHEDULE, "timestep_spacing": "trailing"},
+}
+
+# For flow-matching models, such as SD3 and FLUX.
 _FLOW_SAMPLERS: _Samplers = {
     "Euler": ("FlowMatchEulerDiscreteScheduler", {}),
     "Heun": ("FlowMatchHeunDiscreteScheduler", {}),
 }
 
-# What these make of a model that was trained down to nearly no signal is wrong in its colours: a
-# step of second order from there (sigma 20,000) magnifies its error by the ratio of the two sigmas,
-# and schedules over sigma waste their steps up there. Begun at a sigma where the signal is as good
-# as drowned (SD 1.5 begins at 14.6) they come out right.
-_FROM_A_FINITE_SIGMA = ("Heun", "DPM2", "DPM2 a")
-_OVER_SIGMA = ("Karras", "Exponential", "Beta")
-_LARGEST_SIGMA = 20.0
-# Seen to draw wrong with such a model all the same.
-_UNSTEADY = ("DPM++ 2M SDE Beta", "DPM++ 2M SDE Heun Beta", "DPM++ 3M SDE Beta")
+# With a model that was trained down to nearly no signal (sigma 20,000), these samplers and schedules
+# make wrong colours: the first step of a second-order sampler multiplies its error by the ratio of
+# the two sigmas, and a schedule over sigma wastes its steps at large sigmas. They work when they
+# begin at a smaller sigma, at which there is hardly any signal either (SD 1.5 begins at 14.6).
+_FINITE_SIGMA_SAMPLERS = ("Heun", "DPM2", "DPM2 a")
+_FINITE_SIGMA_SCHEDULES = ("Karras", "Exponential", "Beta")
+_MAX_SIGMA = 20.0
+# Observed to make wrong colours with such a model even so.
+_WRONG_COLOURS = ("DPM++ 2M SDE Beta", "DPM++ 2M SDE Heun Beta", "DPM++ 3M SDE Beta")
 
 _NAMES = {
     f"{sampler} {schedule}".strip().casefold(): (sampler, schedule)
@@ -82,16 +87,24 @@ _NAMES = {
 
 
 def choose(name: str | None, own: Any) -> tuple[str, Any]:
-    """The name and a new scheduler for *name*; None stands for the pipeline's *own* scheduler.
+    """Make the scheduler for a sampler name.
 
-    The name that is returned chooses the same scheduler again. Raises FluxdropError of kind
-    ``prompt`` for a name that is not known or does not fit the pipeline.
+    Args:
+        name: The sampler, perhaps with a schedule, or the class of *own*; None for the pipeline's own.
+        own: The pipeline's own scheduler.
+
+    Returns:
+        The full name, which chooses the same scheduler again, and a new scheduler.
+
+    Raises:
+        FluxdropError: Kind ``prompt``, when the name is unknown or does not fit the pipeline; kind
+            ``generator``, when the scheduler needs a package that is not installed.
     """
     import diffusers
 
-    name = _name_of(own) if name is None else name
+    name = _sampler_name(own) if name is None else name
     if name.casefold() == type(own).__name__.casefold():
-        return type(own).__name__, _from_the_top(type(own).from_config(own.config))
+        return type(own).__name__, _begin_at_first_step(type(own).from_config(own.config))
     if name.casefold() not in _NAMES:
         raise FluxdropError(
             f"Sampler {name!r} is not known.",
@@ -104,7 +117,7 @@ def choose(name: str | None, own: Any) -> tuple[str, Any]:
     samplers = _samplers_for(own)
     scheduler_class = getattr(diffusers, samplers[sampler][0]) if sampler in samplers else None
     fits = samplers is _FLOW_SAMPLERS or scheduler_class in (type(own), *own.compatibles)
-    # diffusers has LCM in no list, and yet it is made of another's configuration as a rule.
+    # diffusers lists LCM as compatible with no scheduler, but it is usually made from another's configuration.
     fits |= sampler == "LCM" and hasattr(own, "alphas_cumprod")
     if scheduler_class is None or not fits:
         raise FluxdropError(
@@ -114,7 +127,7 @@ def choose(name: str | None, own: Any) -> tuple[str, Any]:
         )
     try:
         options = _options(sampler, schedule, samplers, scheduler_class)
-        if sampler in _FROM_A_FINITE_SIGMA or schedule in _OVER_SIGMA:
+        if sampler in _FINITE_SIGMA_SAMPLERS or schedule in _FINITE_SIGMA_SCHEDULES:
             options |= _finite_betas(own)
         scheduler = scheduler_class.from_config(own.config, **options)
     except ImportError as error:
@@ -122,26 +135,28 @@ def choose(name: str | None, own: Any) -> tuple[str, Any]:
             f"Sampler {full!r} needs a package that is not installed: {error.name or 'scipy'}.",
             kind="generator",
         ) from error
-    return full, _from_the_top(scheduler)
+    return full, _begin_at_first_step(scheduler)
 
 
 def warnings(name: str, own: Any) -> list[str]:
-    """What is to be said of the sampler *name*, as `choose` returns it, with the pipeline's *own*."""
-    if name not in _UNSTEADY or not _finite_betas(own):
+    """Return warnings about the sampler *name*, as `choose` returned it, with the pipeline's scheduler *own*."""
+    if name not in _WRONG_COLOURS or not _finite_betas(own):
         return []
     return [f"Sampler {name} is known to draw wrong colours with this pipeline; others do not."]
 
 
 def _samplers_for(own: Any) -> _Samplers:
+    """Return the samplers for pipelines with the scheduler *own*."""
     return _FLOW_SAMPLERS if type(own).__name__.startswith("FlowMatch") else SAMPLERS
 
 
 def _options(
     sampler: str, schedule: str, samplers: _Samplers, scheduler_class: Any
 ) -> dict[str, Any]:
+    """Return the options of the sampler and schedule; raise if the class does not take one that is set."""
     wanted = samplers[sampler][1] | SCHEDULES[schedule]
     if samplers is _FLOW_SAMPLERS:
-        # Its steps are spaced so by themselves.
+        # The schedulers for flow matching space their timesteps in this way already.
         wanted.pop("timestep_spacing", None)
     accepted = inspect.signature(scheduler_class.__init__).parameters
     if any(value and key not in accepted for key, value in wanted.items()):
@@ -150,22 +165,22 @@ def _options(
 
 
 def _finite_betas(own: Any) -> dict[str, Any]:
-    """The betas of *own* for a noise that begins at `_LARGEST_SIGMA`, where it begins above."""
+    """Return an option with the betas of *own* limited to `_MAX_SIGMA`; empty if they do not exceed it."""
     if not hasattr(own, "alphas_cumprod"):
         return {}
     kept = own.alphas_cumprod.double()
-    least = 1 / (1 + _LARGEST_SIGMA**2)
+    least = 1 / (1 + _MAX_SIGMA**2)
     if kept[-1] >= least:
         return {}
     kept = kept.clamp(min=least).tolist()
     return {"trained_betas": [1 - b / a for a, b in zip([1.0, *kept], kept, strict=False)]}
 
 
-def _from_the_top(scheduler: Any) -> Any:
-    """Have *scheduler* begin with its first step, which is where a picture from a prompt begins.
+def _begin_at_first_step(scheduler: Any) -> Any:
+    """Make *scheduler* begin with its first step, where a picture from a prompt begins, and return it.
 
-    It would look its place up by the first timestep, and where several timesteps are the same, as
-    with Karras sigmas for a model that was trained down to nearly no signal, take the second.
+    By itself it searches for the first timestep. Where several timesteps are equal, as with Karras
+    sigmas for a model that was trained down to nearly no signal, it would begin with the second.
     """
     set_timesteps = scheduler.set_timesteps
 
@@ -179,8 +194,8 @@ def _from_the_top(scheduler: Any) -> Any:
     return scheduler
 
 
-def _name_of(own: Any) -> str:
-    """The name for *own*: its class where no name stands for exactly its options."""
+def _sampler_name(own: Any) -> str:
+    """Return the sampler name of the scheduler *own*; its class when no name means exactly its options."""
     samplers = _samplers_for(own)
     for sampler, schedule in _NAMES.values():
         if sampler not in samplers:

@@ -1,8 +1,7 @@
 """The generator process: ``python -m fluxdrop.generate.server --in FD --out FD --parent PID``.
 
-It says HELLO at once and imports torch with the first pipeline. It keeps the pipeline that was used
-last, answers whatever goes wrong with FAILURE, and ends on STOP, at end of file and with its
-parent.
+It sends HELLO at once, and imports torch with the first pipeline. It keeps the last pipeline in
+memory, answers errors with FAILURE, and ends on STOP, at end of file, and when its parent dies.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from fluxdrop.errors import FluxdropError
 from fluxdrop.generate import failures, sources
 from fluxdrop.generate.failures import cancelled
 from fluxdrop.generate.infotext import format_infotext
-from fluxdrop.generate.messages import Generate, Load, Made, StepProgress, pack_images
+from fluxdrop.generate.messages import Generate, GeneratedPicture, Load, StepProgress, pack_images
 from fluxdrop.processes import wire
 from fluxdrop.processes.wire import Frame, FrameKind, Pipe
 
@@ -38,7 +37,7 @@ _NICENESS = 19
 
 
 class Server:
-    """Answers the frames of one *pipe*, one at a time."""
+    """Answers the frames of *pipe*, one at a time."""
 
     def __init__(self, pipe: Pipe) -> None:
         self._pipe = pipe
@@ -46,7 +45,12 @@ class Server:
         self._loaded: Load | None = None
 
     def run(self) -> None:
-        """Serve until STOP or the loss of the device; raises PipeClosed at end of file."""
+        """Serve until a STOP frame, or until the device is lost.
+
+        Raises:
+            PipeClosed: At end of file.
+            WireError: When a frame is malformed, or of a kind that the generator cannot answer.
+        """
         facts = {"protocol": wire.VERSION, "pid": os.getpid()}
         self._pipe.send(FrameKind.HELLO, 0, wire.pack_facts(facts))
         usable = True
@@ -63,6 +67,7 @@ class Server:
             self._pipe.send(kind, frame.request, payload)
 
     def _answer(self, frame: Frame) -> tuple[FrameKind, bytes]:
+        """Return the kind and payload of the answer to *frame*."""
         match frame.kind:
             case FrameKind.PING:
                 return FrameKind.PONG, bytes(frame.payload)
@@ -76,8 +81,9 @@ class Server:
                 raise wire.WireError(f"the generator cannot answer {frame.kind.name}")
 
     def _load(self, load: Load) -> Pipeline:
+        """Return the pipeline that *load* describes, and load it unless it is in memory."""
         if self._pipeline is None or self._loaded != load:
-            # The old one goes first: two may not fit into the memory.
+            # Free the old pipeline first: two may not fit into the memory.
             self._pipeline = self._loaded = None
             table = load.table
             source = sources.find(table.source, table.revision, table.config)
@@ -87,10 +93,12 @@ class Server:
         return self._pipeline
 
     def _generate(self, order: Generate, request_id: int) -> bytes:
+        """Make the pictures of *order*, sending PROGRESS after each step; return the payload of IMAGE."""
         if self._pipeline is None:
             raise FluxdropError("No pipeline is loaded.", kind="generator")
 
         def on_step(step: int, steps: int) -> None:
+            """Report the step; raise when all pictures of the order are cancelled."""
             progress = msgspec.json.encode(StepProgress(step, steps))
             self._pipe.send(FrameKind.PROGRESS, request_id, progress)
             marks = [picture.cancelled for picture in order.pictures]
@@ -103,14 +111,16 @@ class Server:
         made = self._pipeline.generate(wanted, order.loras, on_step)
         return pack_images(
             [
-                Made(png(image, format_infotext(one.parameters, model=one.generator.name)), one)
+                GeneratedPicture(
+                    png(image, format_infotext(one.parameters, model=one.generator.name)), one
+                )
                 for image, one in made
             ]
         )
 
 
 def png(image: Image, infotext: str) -> bytes:
-    """*image* as a PNG with *infotext* in its ``parameters`` chunk."""
+    """Return *image* as a PNG file with *infotext* in its ``parameters`` chunk."""
     from PIL.PngImagePlugin import PngInfo
 
     info = PngInfo()
@@ -121,36 +131,42 @@ def png(image: Image, infotext: str) -> bytes:
 
 
 def main() -> None:
-    """Run the process."""
+    """Parse the arguments, set up the process, serve, and exit."""
     parser = argparse.ArgumentParser(prog="fluxdrop.generate.server")
     parser.add_argument("--in", dest="read_fd", type=int, required=True)
     parser.add_argument("--out", dest="write_fd", type=int, required=True)
     parser.add_argument("--parent", type=int, required=True)
     arguments = parser.parse_args()
-    # Ctrl-C in a terminal reaches the whole process group; the parent decides when this one ends.
+    # Ctrl-C in a terminal reaches the whole process group, but the parent decides when this process ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _end_with(arguments.parent)
-    _give_way()
+    _die_with_parent(arguments.parent)
+    _lower_priority()
     for fd in (arguments.read_fd, arguments.write_fd):
         os.set_inheritable(fd, False)
     with contextlib.suppress(wire.PipeClosed):
         Server(Pipe(arguments.read_fd, arguments.write_fd)).run()
-    # Every file is closed; taking torch apart would only keep the daemon waiting for a second.
+    # All files are closed. An ordinary exit would unload torch, and keep the daemon waiting for a second.
     sys.stdout.flush()
     os._exit(0)
 
 
-def _give_way() -> None:
-    """Let everything else on this machine go first: a picture takes seconds anyhow, and those that
-    were dropped beside it wait for milliseconds of the same cores."""
+def _lower_priority() -> None:
+    """Lower this process's priority below all others on the machine.
+
+    Generating takes seconds anyway, while dropped pictures need milliseconds of the same cores.
+    """
     os.nice(_NICENESS)
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
-def _end_with(parent: int) -> None:
-    """Have Linux kill this process when its parent dies, also in the middle of a step; prctl(2)."""
+def _die_with_parent(parent: int) -> None:
+    """Make Linux kill this process when its parent dies, even during a step; see prctl(2).
+
+    Raises:
+        SystemExit: When the parent is gone already.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:

@@ -1,1 +1,1 @@
-"""Running the model: bundles, the compiler, and the engines that run what it makes."""
+"""Model bundles, the compiler from ONNX to graph files, and the engines that run models."""

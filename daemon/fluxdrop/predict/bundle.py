@@ -1,4 +1,4 @@
-"""Model bundles: a folder with model.onnx or flux_model.jl, and model.toml that says how to use it."""
+"""Model bundles: folders with model.onnx or flux_model.jl, and a model.toml that says how to use it."""
 
 from __future__ import annotations
 
@@ -24,44 +24,44 @@ class BundleSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """The contents of model.toml."""
 
     labels: Annotated[list[str], Meta(min_length=1)]
-    """What the outputs are called, in their order."""
+    """The names of the classes, in the order of the model's output."""
     output: Literal["probabilities", "logits"] = "probabilities"
-    """logits: the model ends before its softmax, which is then done here."""
+    """What the model returns; of logits, fluxdrop computes the softmax."""
     output_name: str | None = None
-    """Which output of model.onnx has the labels' numbers; None where there is but one that can."""
+    """The output of model.onnx with one number per label; None when only one output can be it."""
     input: InputSpec
 
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A bundle whose model.toml was read and found right in itself."""
+    """A bundle whose model.toml was read and validated; whether the model fits it is not checked yet."""
 
     name: str
     folder: Path
     spec: BundleSpec
     sha256: str
-    """Of model.onnx; of a native Flux model, what `native_digest` makes of its files."""
+    """The digest of model.onnx; for a native Flux model, `native_digest` of its folder."""
     kind: Literal["onnx", "flux"] = "onnx"
-    """flux: a native Flux model, which is Julia code that the station's owner installed."""
+    """``flux`` is a native Flux model: Julia code that the station's owner installed."""
 
     @property
     def onnx(self) -> Path:
-        """The file of an ONNX model."""
+        """The path of model.onnx, whether or not the bundle has one."""
         return self.folder / "model.onnx"
 
     @property
     def file(self) -> Path:
-        """The model's file, of either kind."""
+        """The path of the model's main file: model.onnx or flux_model.jl."""
         return self.folder / NATIVE if self.kind == "flux" else self.onnx
 
 
 def native_files(folder: Path) -> list[Path]:
-    """What a native Flux model is made of: flux_model.jl and all Julia and weight files beside it, by name."""
+    """Return the files of a native Flux model, sorted: flux_model.jl and the Julia and weight files beside it."""
     return sorted(path for path in folder.iterdir() if path.suffix in _WEIGHTS)
 
 
 def native_digest(folder: Path) -> str:
-    """SHA-256 of what ``sha256sum`` prints of the `native_files`."""
+    """Return the SHA-256, in hex, of what ``sha256sum`` prints for the `native_files` of *folder*."""
     lines = []
     for path in native_files(folder):
         with path.open("rb") as file:
@@ -69,8 +69,14 @@ def native_digest(folder: Path) -> str:
     return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 
-def needs_flux(bundle: Bundle, reason: str, hint: str = "") -> FluxdropError:
-    """What to raise where the native Flux model *bundle* cannot be run."""
+def flux_required_error(bundle: Bundle, reason: str, hint: str = "") -> FluxdropError:
+    """Return the error, kind ``model``, for a native Flux model that cannot be run here.
+
+    Args:
+        bundle: The model.
+        reason: Why it cannot be run, as the end of the message.
+        hint: What to do about it; if empty, how to get Flux.
+    """
     return FluxdropError(
         f"The model {bundle.name} is a native Flux model, which needs the engine julia with Flux: {reason}",
         hint=hint
@@ -81,7 +87,10 @@ def needs_flux(bundle: Bundle, reason: str, hint: str = "") -> FluxdropError:
 
 
 def known_bundles(own: Path | None = None) -> dict[str, Path]:
-    """The bundles that have a name: the embedded ones, and those in the folder *own*."""
+    """Return the folders of all installed bundles by name: the embedded ones, and those in *own*.
+
+    A bundle in *own* is hidden by an embedded one of the same name.
+    """
     folders = [models_folder()] + ([own] if own is not None else [])
     return {
         path.parent.name: path.parent
@@ -91,9 +100,10 @@ def known_bundles(own: Path | None = None) -> dict[str, Path]:
 
 
 def installed_folder(name: str, own: Path | None = None) -> Path:
-    """The folder of the bundle *name*, embedded or in the folder *own*; a path is no such name.
+    """Return the folder of the bundle *name*, which is embedded or in the folder *own*.
 
-    Raises FluxdropError, kind ``model``, when there is none.
+    Raises:
+        FluxdropError: Kind ``model``, when there is no such bundle. A path is not a name.
     """
     known = known_bundles(own)
     if name not in known:
@@ -107,15 +117,21 @@ def installed_folder(name: str, own: Path | None = None) -> Path:
 
 
 def load_installed(name: str, own: Path | None = None) -> Bundle:
-    """`load_bundle` for a name that anybody may have given: no path is taken."""
+    """Load the bundle *name*, which may come from anybody; unlike in `load_bundle`, a path is refused.
+
+    Raises:
+        FluxdropError: As `load_bundle` does.
+    """
     return load_bundle(str(installed_folder(name, own)), own)
 
 
 def load_bundle(model: str, own: Path | None = None) -> Bundle:
-    """Read the bundle *model*: a name, embedded or in the folder *own*, else a folder.
+    """Read the bundle *model*: the name of one that is embedded or in the folder *own*, else a path.
 
-    Raises FluxdropError, kind ``model``, for a bundle that is not there or not whole, that lies where
-    people drop files or find results, or that is code which others than this process's user can change.
+    Raises:
+        FluxdropError: Kind ``model``, when the bundle is missing or incomplete, when it lies in a
+            shared folder of a root, or when it is code that users other than root and this
+            process's can change.
     """
     known = known_bundles(own)
     folder = known.get(model) or expanded(model)
@@ -126,7 +142,7 @@ def load_bundle(model: str, own: Path | None = None) -> Bundle:
             kind="model",
         )
     folder = folder.resolve()
-    _refuse_shared(folder, own)
+    _check_not_shared(folder, own)
     kind: Literal["onnx", "flux"] = "flux" if (folder / NATIVE).is_file() else "onnx"
     if kind == "flux" and (folder / "model.onnx").exists():
         raise FluxdropError(
@@ -135,7 +151,7 @@ def load_bundle(model: str, own: Path | None = None) -> Bundle:
             kind="model",
         )
     if kind == "flux":
-        refuse_others_code(folder)
+        check_code_ownership(folder)
     try:
         spec = msgspec.toml.decode((folder / "model.toml").read_bytes(), type=BundleSpec)
         if kind == "flux":
@@ -166,9 +182,14 @@ def load_bundle(model: str, own: Path | None = None) -> Bundle:
     return Bundle(folder.name, folder, spec, digest, kind)
 
 
-def _refuse_shared(folder: Path, own: Path | None) -> None:
-    """Refuse a *folder* that lies where others may write: in a shared folder of the root whose bundles
-    are in *own*, however it is mounted or linked, or of any other root.
+def _check_not_shared(folder: Path, own: Path | None) -> None:
+    """Check that *folder* does not lie where others may write.
+
+    That is in a shared folder of any root above it, or of the root whose bundles are in *own*. The
+    folders are compared by device and inode, so that neither a mount nor a link hides one.
+
+    Raises:
+        FluxdropError: Kind ``model``, when it does.
     """
     shared: list[Path] = []
     for parent in (folder, *folder.parents):
@@ -187,9 +208,11 @@ def _refuse_shared(folder: Path, own: Path | None) -> None:
                 )
 
 
-def refuse_others_code(folder: Path) -> None:
-    """Raise FluxdropError, kind ``model``, where anybody but root and this process's user can change the
-    native model in *folder*.
+def check_code_ownership(folder: Path) -> None:
+    """Check that only root and this process's user can change the native model in *folder*.
+
+    Raises:
+        FluxdropError: Kind ``model``, when others can.
     """
     fault = next(of_code(folder), None)
     if fault is not None:

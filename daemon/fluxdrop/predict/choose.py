@@ -1,4 +1,4 @@
-"""Which engine runs: the one that the settings name, or with ``auto`` the first that works."""
+"""Open the engine that the settings name; with ``auto``, the first that works."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
 from fluxdrop.logs import get_logger
-from fluxdrop.predict.bundle import Bundle, needs_flux
+from fluxdrop.predict.bundle import Bundle, flux_required_error
 from fluxdrop.predict.engine import Engine
 from fluxdrop.predict.onnxruntime_engine import OnnxruntimeEngine
 from fluxdrop.provision import JuliaInstall, find_julia
@@ -23,11 +23,19 @@ def open_engine(
     cache: Path | None = None,
     wait_hook: Callable[[], None] | None = None,
 ) -> Engine:
-    """Load *bundle* into the engine that *settings* choose; *cache* keeps compiled models.
+    """Load *bundle* into the engine that *settings* choose.
 
-    With ``auto``, what is not there or does not start is passed over, and the engine's info says
-    why; not so for a native Flux model or a demanded GPU, which have no other engine. Raises
-    FluxdropError when the named engine, or the last one, does not work either.
+    With ``auto``, onnxruntime is used when Julia is missing or does not start, and the engine's info
+    says why. A native Flux model, or ``device = "gpu"``, has no fallback.
+
+    Args:
+        settings: The engine, backend and device to use, and the limits of the worker.
+        bundle: The model.
+        cache: The folder that keeps compiled models; None to compile each time.
+        wait_hook: Called repeatedly while Julia starts; what it raises ends the wait.
+
+    Raises:
+        FluxdropError: When the named engine, or with ``auto`` the last one, cannot run the model.
     """
     if settings.engine == "onnxruntime":
         if settings.device == "gpu":
@@ -46,11 +54,13 @@ def open_engine(
                 kind="julia",
             )
         if bundle.kind == "flux" and settings.julia_backend == "plain":
-            raise needs_flux(bundle, "julia_backend is plain", "Set julia_backend to auto.")
+            raise flux_required_error(
+                bundle, "julia_backend is plain", "Set julia_backend to auto."
+            )
         return _open_julia(settings, install, bundle, _graph(bundle, cache), wait_hook)
     except FluxdropError as error:
         if bundle.kind == "flux" and error.kind == "julia" and settings.engine != "juliacall":
-            raise needs_flux(bundle, error.message, error.hint) from error
+            raise flux_required_error(bundle, error.message, error.hint) from error
         if settings.engine != "auto" or settings.device == "gpu" or bundle.kind == "flux":
             raise
         note = f"Julia is not used: {error.message.removesuffix('.')}"
@@ -59,12 +69,13 @@ def open_engine(
 
 
 def _graph(bundle: Bundle, cache: Path | None) -> bytes | None:
+    """Return the compiled graph file of *bundle*; None for a native Flux model."""
     if bundle.kind == "flux":
         return None
-    # The compiler comes with onnx, which onnxruntime can do without.
-    from fluxdrop.predict.compiler.compile import compiled
+    # The compiler imports onnx, which the engine onnxruntime does not need.
+    from fluxdrop.predict.compiler.compile import compile_cached
 
-    return compiled(bundle, cache)
+    return compile_cached(bundle, cache)
 
 
 def _open_julia(
@@ -74,6 +85,7 @@ def _open_julia(
     graph: bytes | None,
     wait_hook: Callable[[], None] | None,
 ) -> Engine:
+    """Open the engine juliacall if the settings name it, else the engine julia."""
     if settings.engine == "juliacall":
         from fluxdrop.predict.juliacall_engine import JuliacallEngine
 

@@ -1,4 +1,4 @@
-"""From a model's raw output to labels with probabilities."""
+"""Convert a model's raw output to a probability per label."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from numpy.typing import NDArray
 from fluxdrop.errors import FluxdropError
 from fluxdrop.predict.bundle import Bundle
 
-_ROUNDING = 1e-4
+_ROUNDING_TOLERANCE = 1e-4
 
 
 def label_probabilities(raw: NDArray[np.float32], bundle: Bundle) -> dict[str, float]:
-    """The probability of each label, in the model's order, out of one picture's output *raw* [K].
+    """Return the probability of each label, in the model's order, from *raw* [K], one picture's output.
 
-    Raises FluxdropError, kind ``model``, when the output does not fit the bundle's labels, is not
-    finite, or is no probability where model.toml says so.
+    Raises:
+        FluxdropError: Kind ``model``, when the output does not have one number per label, is not
+            finite, or is not a probability although model.toml says so.
     """
     labels = bundle.spec.labels
     if raw.shape != (len(labels),):
@@ -34,12 +35,12 @@ def label_probabilities(raw: NDArray[np.float32], bundle: Bundle) -> dict[str, f
     if bundle.spec.output == "logits":
         values = np.exp(values - values.max())
         values /= values.sum()
-    elif values.min() < -_ROUNDING or values.max() > 1 + _ROUNDING:
+    elif values.min() < -_ROUNDING_TOLERANCE or values.max() > 1 + _ROUNDING_TOLERANCE:
         raise FluxdropError(
             f"The model {bundle.name} gives {values.min():g} to {values.max():g}, no probabilities",
             hint='Where it ends before its softmax: --output logits, or output = "logits" in model.toml.',
             kind="model",
         )
-    # A softmax in float32 can end a rounding error beyond 1.
+    # A softmax in float32 can exceed 1 by a rounding error.
     values = np.clip(values, 0.0, 1.0)
     return {label: float(np.float32(p)) for label, p in zip(labels, values, strict=True)}

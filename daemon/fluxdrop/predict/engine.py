@@ -1,4 +1,4 @@
-"""What every engine is: something that turns a batch of tensors into a batch of probabilities."""
+"""The interface of all engines, which turn a batch of tensors into a batch of the model's outputs."""
 
 from __future__ import annotations
 
@@ -13,70 +13,85 @@ from fluxdrop.errors import Outage
 
 
 class EngineDown(Outage):
-    """The engine's process cannot be started at the moment, whatever the pictures are."""
+    """The engine's process cannot be started at the moment; the pictures are not the cause."""
 
 
 class EngineInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
-    """Which engine runs the model, as results and ``status`` tell it."""
+    """Which engine runs the model, as results and ``status`` report it."""
 
     engine: str
     """``julia``, ``juliacall`` or ``onnxruntime``."""
     backend: str
     """``flux``, ``plain`` or ``onnxruntime``."""
     version: str
-    """Of Julia, or of onnxruntime."""
+    """The version of Julia, or of onnxruntime."""
     flux: str | None = None
+    """The version of Flux, where it is used."""
     device: str = "cpu"
     """``cpu``, or the GPU's kind: ``cuda``, ``amdgpu``, ``metal``."""
     pid: int | None = None
-    """Of the worker process, where there is one."""
+    """The process id of the worker, where there is one."""
     note: str | None = None
-    """Why this engine or backend runs and not the one before it in the order of preference."""
+    """Why the preferred engine or backend is not used; None where it is."""
 
 
 class Engine(Protocol):
-    """A loaded model. One thread owns an engine."""
+    """A loaded model. Only one thread may call its methods; others may read `info` and `trouble`."""
 
     @property
     def info(self) -> EngineInfo:
-        """What runs now; it changes when a worker is restarted."""
+        """What runs the model now. It changes when a worker is restarted."""
 
     def prepare(self) -> None:
-        """See that an engine is there before the first batch, as far as that is left to the batch. Raises
-        what opening one raises."""
+        """Open the model where the constructor left that to the first batch; else do nothing.
+
+        Raises:
+            FluxdropError: When it cannot be opened.
+        """
 
     def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Probabilities [N, K] of the tensors [N, ...] in *batch*, float32.
+        """Return the model's float32 outputs [N, K] for the tensors [N, ...] in *batch*.
 
-        Raises ChildDied when the engine's process ended over this batch, which the next call
-        mends; EngineDown when it cannot be mended at the moment; FluxdropError for anything that
-        would happen again.
+        Raises:
+            ChildDied: When the engine's process ended during this batch. The next call starts
+                another.
+            EngineDown: When no other process can be started at the moment.
+            FluxdropError: For any failure that would happen again.
         """
 
     @property
     def trouble(self) -> str:
-        """Why it cannot predict at the moment; empty when it can."""
+        """Why the engine cannot predict at the moment; empty when it can."""
 
     def tend(self) -> None:
-        """Called now and then while no pictures come: see that the next one finds an engine that
-        works. Raises EngineDown."""
+        """Check the engine's process and replace a broken one; called regularly while no pictures come.
+
+        Raises:
+            EngineDown: When no process can be started at the moment.
+        """
 
     def close(self) -> None:
-        """End the engine and its process."""
+        """Free the model and end the engine's process."""
 
 
-def in_batches_of(
+def run_in_batches(
     size: int | None,
     run: Callable[[NDArray[np.float32]], NDArray[np.float32]],
     batch: NDArray[np.float32],
 ) -> NDArray[np.float32]:
-    """`run` of *batch* [N, ...] for a model that was exported for batches of *size* only.
+    """Run *batch* in pieces of *size*, for a model that was exported for that batch size only.
 
-    The last piece is filled up with zeros, whose results are dropped. None: any size will do.
+    Args:
+        size: The batch size of the model; None when it takes any.
+        run: Computes the outputs of one piece.
+        batch: Tensors [N, ...].
+
+    Returns:
+        The N outputs. The last piece is padded with zeros, whose outputs are dropped.
     """
     if size is None or size == len(batch):
         return run(batch)
-    missing = -len(batch) % size
-    filled = np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), dtype=batch.dtype)])
-    pieces = [run(filled[start : start + size]) for start in range(0, len(filled), size)]
+    padding = -len(batch) % size
+    padded = np.concatenate([batch, np.zeros((padding, *batch.shape[1:]), dtype=batch.dtype)])
+    pieces = [run(padded[start : start + size]) for start in range(0, len(padded), size)]
     return np.concatenate(pieces)[: len(batch)]

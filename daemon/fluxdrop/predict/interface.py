@@ -1,4 +1,4 @@
-"""What a model's declared inputs and outputs are for: one rule for every engine."""
+"""Match a model's declared inputs and outputs with its model.toml, by one rule for all engines."""
 
 from __future__ import annotations
 
@@ -8,14 +8,19 @@ from collections.abc import Mapping
 from fluxdrop.preprocess.spec import InputSpec
 
 Shape = tuple[int, ...]
-"""-1 is a free dimension."""
+"""The sizes of a tensor's dimensions; -1 is a dynamic one."""
 
 
 def picture_shape(declared: Shape | None, spec: InputSpec) -> Shape | None:
-    """The shape in which a model with an input *declared* so takes one picture of *spec*.
+    """Return the shape in which a model takes one picture, without the batch dimension.
 
-    That is the picture's own, or all its numbers in a row, as scikit-learn's models have it, or for one channel
-    (height, width). None where *declared* is none of these. The batch comes before it.
+    Args:
+        declared: The shape of the model's input, batch first; None when it declares none.
+        spec: How the pictures are made.
+
+    Returns:
+        The shape of the picture itself, or one dimension with all its numbers, as in scikit-learn's
+        models, or for one channel (height, width); None when *declared* is none of these.
     """
     whole = spec.shape[1:]
     shapes: list[Shape] = [whole, (math.prod(whole),)]
@@ -29,11 +34,18 @@ def picture_shape(declared: Shape | None, spec: InputSpec) -> Shape | None:
 
 
 def label_output(outputs: Mapping[str, Shape | None], labels: int, name: str | None) -> str:
-    """Which of a model's *outputs* has a number for each of *labels*: the one called *name*, if that is not None.
+    """Return the name of the output that has one number per label.
 
-    Else that is the only output, or the only [N, K] of floats, or the only one of these with as many as there are
-    labels. A shape of None stands for an output that is no tensor of floats. Raises ValueError, with the names, where
-    there is no such output.
+    That is the output *name*, if given; else the only output, else the only output [N, K], else the
+    only [N, K] whose K is the number of labels or dynamic.
+
+    Args:
+        outputs: The shapes of the model's outputs by name; None for one that is not a float tensor.
+        labels: The number of labels.
+        name: The output that model.toml names, or None.
+
+    Raises:
+        ValueError: When there is no such output, or more than one. The message lists the names.
     """
     names = ", ".join(outputs)
     if name is not None:

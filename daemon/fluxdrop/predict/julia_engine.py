@@ -1,4 +1,4 @@
-"""The engine ``julia``: a persistent Julia worker behind the pipe, restarted when it dies."""
+"""The engine ``julia``: a Julia worker process that stays between batches and is restarted when it dies."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
-from fluxdrop.predict.bundle import Bundle, native_digest, needs_flux, refuse_others_code
+from fluxdrop.predict.bundle import Bundle, check_code_ownership, flux_required_error, native_digest
 from fluxdrop.predict.compiler.graph_file import fixed_batch
-from fluxdrop.predict.engine import EngineDown, EngineInfo, in_batches_of
+from fluxdrop.predict.engine import EngineDown, EngineInfo, run_in_batches
 from fluxdrop.predict.worker import Worker
 from fluxdrop.processes.child import CallFailed, ChildDied
 from fluxdrop.processes.wire import FrameKind, WireError, unpack_facts
 from fluxdrop.provision import JuliaInstall
 
-_FIRST_PAUSE = 0.2
-_LONGEST_PAUSE = 30.0
+_FIRST_BACKOFF_SECONDS = 0.2
+_MAX_BACKOFF_SECONDS = 30.0
 _PING_SECONDS = 15.0
 
 
@@ -30,9 +30,10 @@ _PING_SECONDS = 15.0
 def run_graphs(
     settings: Settings, install: JuliaInstall
 ) -> Iterator[Callable[[bytes, NDArray[np.float32]], NDArray[np.float32]]]:
-    """A function that runs any graph file on a batch, in one worker.
+    """Start a worker, and yield a function that runs any graph file on a batch in it.
 
-    It raises CallFailed for what the worker cannot build or run.
+    The function raises CallFailed when the worker cannot build or run the graph. The worker is
+    stopped at the end of the context.
     """
     worker = Worker(settings, install)
     limit = settings.worker_start_seconds
@@ -48,10 +49,22 @@ def run_graphs(
 
 
 class JuliaEngine:
-    """Runs a compiled model, or with no *graph* the bundle's native one, in a Julia process of its own.
+    """Runs a model in a Julia process of its own.
 
-    The worker is started, given the model and warmed up at construction. After it died, the next
-    call starts another, the later the more often it died in a row.
+    The constructor starts the worker, loads the model and warms it up. When the worker dies, the
+    next call starts another, after a pause that doubles with each death in a row.
+
+    Args:
+        settings: The backend and device of the worker, its time limits and its memory limit.
+        install: The Julia to run.
+        bundle: The model.
+        graph: The compiled model; None to load the bundle's native Flux model.
+        wait_hook: Called repeatedly while a worker starts; what it raises ends the wait.
+
+    Raises:
+        ChildDied: When the worker dies, or does not answer in time, during the start.
+        FluxdropError: When Julia cannot run the model.
+        EngineDown: When the code of a native Flux model changed or can be changed by others.
     """
 
     def __init__(
@@ -69,16 +82,16 @@ class JuliaEngine:
         self._graph = graph
         self._batch = fixed_batch(graph) if graph is not None else None
         self._wait_hook = wait_hook
-        self._pause = 0.0
-        self._not_before = 0.0
+        self._backoff = 0.0
+        self._retry_at = 0.0
         self._trouble = ""
         self._worker: Worker | None = None
         self._info: EngineInfo | None = None
-        self._ensure()
+        self._ensure_worker()
 
     @property
     def info(self) -> EngineInfo:
-        """What runs, or ran until the worker died."""
+        """What runs the model, or ran it until the worker died."""
         assert self._info is not None
         return self._info
 
@@ -88,45 +101,48 @@ class JuliaEngine:
         return self._trouble
 
     def prepare(self) -> None:
-        """Nothing to prepare: it is open since it was made."""
+        """Do nothing: the constructor opened the model."""
 
     def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `Engine.predict`."""
-        worker = self._up()
+        worker = self._require_worker()
         try:
             result = self._forward(worker, batch, self._settings.worker_call_seconds)
         except ChildDied as error:
-            self._lost(error)
+            self._record_death(error)
             raise
-        self._pause = 0.0
+        self._backoff = 0.0
         if worker.outgrown(self._settings.worker_max_bytes):
             self.close()
             self._trouble = "the worker needed too much memory and is replaced"
         return result
 
     def tend(self) -> None:
-        """See `Engine.tend`: a worker that died, hangs or was stopped is replaced."""
+        """Replace a worker that died, hangs or was stopped; see `Engine.tend`."""
         try:
-            self._up().ping(min(_PING_SECONDS, self._settings.worker_call_seconds))
+            self._require_worker().ping(min(_PING_SECONDS, self._settings.worker_call_seconds))
         except ChildDied as error:
-            self._lost(error)
-            self._up()
+            self._record_death(error)
+            self._require_worker()
 
     def close(self) -> None:
-        """End the worker; a later call starts another."""
+        """Stop the worker; a later call starts another."""
         if self._worker is not None:
             self._worker.stop()
             self._worker = None
 
-    def _up(self) -> Worker:
+    def _require_worker(self) -> Worker:
+        """Return a live worker. Raises EngineDown when none can be started."""
         try:
-            return self._ensure()
+            return self._ensure_worker()
         except ChildDied as error:
             raise EngineDown(error.message, hint=error.hint, kind="worker") from error
 
     def _forward(
         self, worker: Worker, batch: NDArray[np.float32], timeout: float
     ) -> NDArray[np.float32]:
+        """Run *batch* on *worker*; end the worker if it returns another number of outputs."""
+
         def run(piece: NDArray[np.float32]) -> NDArray[np.float32]:
             result = worker.predict(piece, timeout)
             if result.shape[:1] != piece.shape[:1]:
@@ -134,36 +150,38 @@ class JuliaEngine:
                 raise worker.give_up(WireError(what))
             return result
 
-        return in_batches_of(self._batch, run, batch)
+        return run_in_batches(self._batch, run, batch)
 
-    def _ensure(self) -> Worker:
+    def _ensure_worker(self) -> Worker:
+        """Return the live worker, or start another. Raises ChildDied when that one dies during its start."""
         if self._worker is not None:
             if self._worker.alive():
                 return self._worker
-            self._lost(self._worker.reap())
-        self._wait_for_turn()
+            self._record_death(self._worker.reap())
+        self._wait_for_backoff()
         limit = self._settings.worker_start_seconds
         try:
             worker = Worker(self._settings, self._install, self._wait_hook)
             self._load(worker, limit)
         except ChildDied as error:
-            self._lost(error)
+            self._record_death(error)
             raise
         self._worker = worker
         self._trouble = ""
         return worker
 
     def _load(self, worker: Worker, limit: float) -> None:
+        """Load the model into *worker*, verify that it is the right one, and run it once."""
         hello = worker.hello
         try:
             if self._graph is not None:
                 given, kind, payload = self._graph, FrameKind.LOAD, self._graph
             else:
-                given, kind, payload = self._native(worker)
+                given, kind, payload = self._native_request(worker)
             loaded = worker.call(kind, payload, expect=FrameKind.LOADED, timeout=limit)
             if unpack_facts(loaded.payload).get("digest") != hashlib.sha256(given).hexdigest():
                 raise worker.give_up(WireError("another model was loaded than was given"))
-            # The first forward pass compiles; better now than while somebody waits for a picture.
+            # The first forward pass compiles: run it now and not with the first picture.
             shape = self._bundle.spec.input.shape
             self._forward(worker, np.zeros(shape, dtype=np.float32), limit)
             worker.outgrown(self._settings.worker_max_bytes)
@@ -182,15 +200,15 @@ class JuliaEngine:
             note=hello.get("note") or None,
         )
 
-    def _native(self, worker: Worker) -> tuple[bytes, FrameKind, bytes]:
-        """The code of the native model, and the request to load it."""
+    def _native_request(self, worker: Worker) -> tuple[bytes, FrameKind, bytes]:
+        """Check the native model; return its code, and the kind and payload of the request to load it."""
         bundle = self._bundle
         if worker.hello["backend"] != "flux":
             worker.stop()
-            raise needs_flux(bundle, worker.hello.get("note", ""))
+            raise flux_required_error(bundle, worker.hello.get("note", ""))
         try:
-            # Long after the bundle was read, when the worker is another one.
-            refuse_others_code(bundle.folder)
+            # A worker may be restarted long after the bundle was read.
+            check_code_ownership(bundle.folder)
         except FluxdropError as error:
             worker.stop()
             raise EngineDown(error.message, hint=error.hint, kind=error.kind) from error
@@ -203,14 +221,16 @@ class JuliaEngine:
             )
         return bundle.file.read_bytes(), FrameKind.LOAD_NATIVE, os.fsencode(bundle.file)
 
-    def _wait_for_turn(self) -> None:
-        while (left := self._not_before - time.monotonic()) > 0:
+    def _wait_for_backoff(self) -> None:
+        """Sleep until a worker may be started, calling the wait hook."""
+        while (left := self._retry_at - time.monotonic()) > 0:
             if self._wait_hook is not None:
                 self._wait_hook()
             time.sleep(min(left, 0.25))
 
-    def _lost(self, error: ChildDied) -> None:
+    def _record_death(self, error: ChildDied) -> None:
+        """Forget the worker that died, and set the earliest time to start the next."""
         self._worker = None
         self._trouble = f"the worker is restarted: {error.message}"
-        self._pause = min(_LONGEST_PAUSE, self._pause * 2 or _FIRST_PAUSE)
-        self._not_before = time.monotonic() + self._pause
+        self._backoff = min(_MAX_BACKOFF_SECONDS, self._backoff * 2 or _FIRST_BACKOFF_SECONDS)
+        self._retry_at = time.monotonic() + self._backoff

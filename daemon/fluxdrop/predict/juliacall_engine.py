@@ -1,8 +1,8 @@
 """The engine ``juliacall``: the worker's Julia code inside this process.
 
 Julia's garbage collector waits for every thread that ever ran Julia code, even while such a thread is busy with Python
-(PythonCall.jl's issue 578). So one thread, which stays for as long as the process does, makes every call into Julia:
-it starts it, frees what Python holds of it, and ends it.
+(PythonCall.jl's issue 578). So a single thread, which lives as long as the process, makes all calls into Julia: it
+starts Julia, frees the Julia values that Python holds, and ends Julia.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
-from fluxdrop.predict.bundle import Bundle, needs_flux
+from fluxdrop.predict.bundle import Bundle, flux_required_error
 from fluxdrop.predict.compiler.graph_file import fixed_batch
-from fluxdrop.predict.engine import EngineInfo, in_batches_of
+from fluxdrop.predict.engine import EngineInfo, run_in_batches
 from fluxdrop.provision import JuliaInstall, data_dir
 from fluxdrop.provision.find import depot_path, release
 from fluxdrop.provision.juliapkg_setup import OLDEST_WITH_FLUX, juliapkg_project
@@ -35,12 +35,12 @@ from fluxdrop.provision.script import answer_of
 from fluxdrop.resources import julia_folder
 
 _CHECK_SECONDS = 120.0
-_END_SECONDS = 10.0
+_EXIT_SECONDS = 10.0
 _WAIT_SLICE = 0.25
 
 T = TypeVar("T")
 
-# The version of the PythonCall.jl that the project has, without loading it.
+# Prints the version of PythonCall.jl in the project, without loading it.
 _VERSION_SCRIPT = """
 using TOML
 id = Base.identify_package("PythonCall")
@@ -51,9 +51,19 @@ println("fluxdrop-pythoncall|", version)
 
 
 class JuliacallEngine:
-    """Runs a compiled model, or with no *graph* the bundle's native one, by juliacall.
+    """Runs a model with juliacall, in this process.
 
-    A forward pass has no deadline and nothing to restart: whatever ends Julia ends this process.
+    A forward pass has no deadline, and nothing can be restarted: what ends Julia ends this process.
+
+    Args:
+        settings: The backend and device to use.
+        install: The Julia to run; the first engine of the process decides.
+        bundle: The model.
+        graph: The compiled model; None to load the bundle's native Flux model.
+        wait_hook: Called repeatedly while Julia loads the model; what it raises ends the wait.
+
+    Raises:
+        FluxdropError: When juliacall cannot be used, or Julia cannot run the model.
     """
 
     def __init__(
@@ -66,14 +76,14 @@ class JuliacallEngine:
         wait_hook: Callable[[], None] | None = None,
     ) -> None:
         self._bundle = bundle
-        self._julia = julia = _julia_of(install)
+        self._julia = julia = _shared_julia(install)
         self._batch = fixed_batch(graph) if graph is not None else None
-        self._info = julia.run(lambda: julia.choose(settings), wait_hook)
+        self._info = julia.run(lambda: julia.choose_backend(settings), wait_hook)
         if graph is None and self._info.backend != "flux":
-            raise needs_flux(bundle, self._info.note or "")
+            raise flux_required_error(bundle, self._info.note or "")
         try:
             self._model = julia.run(lambda: julia.load(bundle, graph), wait_hook)
-            # The first forward pass compiles; better now than while somebody waits for a picture.
+            # The first forward pass compiles: run it now and not with the first picture.
             self.predict(np.zeros(bundle.spec.input.shape, dtype=np.float32))
         except FluxdropError as error:
             raise FluxdropError(
@@ -82,27 +92,27 @@ class JuliacallEngine:
 
     @property
     def info(self) -> EngineInfo:
-        """What runs."""
+        """What runs the model."""
         return self._info
 
     def prepare(self) -> None:
-        """Nothing to prepare: it is open since it was made."""
+        """Do nothing: the constructor opened the model."""
 
     def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `Engine.predict`."""
-        return in_batches_of(self._batch, self._run, batch)
+        return run_in_batches(self._batch, self._run, batch)
 
     @property
     def trouble(self) -> str:
-        """None: there is no process that could be away."""
+        """Always empty: there is no process that could be missing."""
         return ""
 
     def tend(self) -> None:
-        """Nothing to look after."""
+        """Do nothing: there is no process to check."""
 
     def close(self) -> None:
-        """Let go of the model; Julia stays."""
-        self._julia.run(lambda: self._julia.forget(self._model))
+        """Free the model; Julia keeps running."""
+        self._julia.run(lambda: self._julia.unload(self._model))
 
     def _run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         result = self._julia.run(lambda: self._julia.predict(self._model, batch))
@@ -116,9 +126,10 @@ class JuliacallEngine:
 
 
 class _Julia:
-    """Julia in this process, and its thread.
+    """Julia in this process, and the thread that runs it.
 
-    All methods but `run` are for that thread, and no value of Julia's leaves it: models are told by numbers.
+    Only that thread may call the methods other than `run`. No Julia value leaves it: the engines refer to
+    models by number.
     """
 
     def __init__(self, install: JuliaInstall) -> None:
@@ -133,7 +144,13 @@ class _Julia:
         self.run(self._start)
 
     def run(self, call: Callable[[], T], wait_hook: Callable[[], None] | None = None) -> T:
-        """What *call* returns on Julia's thread. Raises FluxdropError for what it raises."""
+        """Run *call* on Julia's thread and return its result; any thread may do so.
+
+        *wait_hook* is called four times a second meanwhile; what it raises ends the wait, not the call.
+
+        Raises:
+            FluxdropError: When *call* raises anything.
+        """
         future: Future[T] = Future()
         self._calls.put((future, call))
         while True:
@@ -143,8 +160,8 @@ class _Julia:
                 if wait_hook is not None:
                     wait_hook()
 
-    def choose(self, settings: Settings) -> EngineInfo:
-        """Take the backend that *settings* ask for; what it is."""
+    def choose_backend(self, settings: Settings) -> EngineInfo:
+        """Select the backend and device that *settings* ask for, and return what they are."""
         backend = self._worker.choose_backend(settings.julia_backend, settings.device)
         self._backend = backend
         return EngineInfo(
@@ -157,7 +174,7 @@ class _Julia:
         )
 
     def load(self, bundle: Bundle, graph: bytes | None) -> int:
-        """Build the model in the backend that was chosen; its number."""
+        """Build the model in the selected backend and return its number."""
         if graph is None:
             model = self._worker.load_native(str(bundle.file), self._backend)
         else:
@@ -167,83 +184,95 @@ class _Julia:
         self._models[number] = model
         return number
 
-    def forget(self, model: int) -> None:
-        """Let go of *model*."""
+    def unload(self, model: int) -> None:
+        """Free the model with the number *model*, if there is one."""
         self._models.pop(model, None)
 
     def predict(self, model: int, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The answer of *model*; Julia reads *batch* where it lies, and other Python threads run meanwhile."""
+        """Return the output of *model* for *batch*.
+
+        Julia reads *batch* without a copy, and other Python threads run meanwhile.
+        """
         tensor = np.ascontiguousarray(batch, dtype=np.float32)
         answer = self._worker.predict_at_address._jl_call_nogil(
             self._models[model], tensor.ctypes.data, *tensor.shape
         )
-        # Julia's array has the dimensions reversed; a copy, because Julia's own is freed on this thread.
+        # Julia's array has the dimensions reversed. It is copied because only this thread may free it.
         return np.array(answer, dtype=np.float32, order="F", copy=True).T
 
     def _serve(self) -> None:
+        """Run the calls one by one, for as long as the process lives."""
         while True:
             future, call = self._calls.get()
             result, failure = None, None
             try:
                 result = call()
             except BaseException as error:
-                # The exception and its traceback hold on to values of Julia's, which are to be freed here.
-                failure = self._in_words(error)
+                # The exception and its traceback refer to Julia values, which this thread has to free.
+                failure = self._to_fluxdrop_error(error)
             if failure is None:
                 future.set_result(result)
             else:
                 future.set_exception(failure)
             del future, call, result, failure
 
-    def _in_words(self, error: BaseException) -> FluxdropError:
+    def _to_fluxdrop_error(self, error: BaseException) -> FluxdropError:
+        """Convert *error* to a FluxdropError that refers to no Julia value."""
         if isinstance(error, FluxdropError):
             return FluxdropError(error.message, hint=error.hint, kind=error.kind)
         if self._worker is not None and isinstance(error, self._juliacall.JuliaError):
-            words, kind = self._worker.one_line(error.exception), self._worker.kind(error.exception)
-            return FluxdropError(str(words), kind=str(kind))
+            message, kind = (
+                self._worker.one_line(error.exception),
+                self._worker.kind(error.exception),
+            )
+            return FluxdropError(str(message), kind=str(kind))
         lines = str(error).strip().split("\n")
         return FluxdropError(f"juliacall: {lines[0] or type(error).__name__}", kind="julia")
 
     def _start(self) -> None:
+        """Start Julia and include the worker's code."""
         import juliacall
 
         self._juliacall = juliacall
-        self._end_here()
-        space = juliacall.newmodule("fluxdrop")
-        space.include(str(julia_folder() / "src" / "FluxdropWorker.jl"))
-        self._worker = space.FluxdropWorker
+        self._exit_on_this_thread()
+        module = juliacall.newmodule("fluxdrop")
+        module.include(str(julia_folder() / "src" / "FluxdropWorker.jl"))
+        self._worker = module.FluxdropWorker
 
-    def _end_here(self) -> None:
-        """Have Julia end on this thread: juliacall would end it on the one that ends Python."""
+    def _exit_on_this_thread(self) -> None:
+        """Make Julia's exit hook run on this thread; juliacall would run it on the thread that ends Python."""
         library = self._juliacall.CONFIG["lib"]
         end = library.jl_atexit_hook
 
-        def end_here(code: int) -> None:
+        def exit_on_this_thread(code: int) -> None:
             future: Future[None] = Future()
             self._calls.put((future, lambda: end(code)))
             with contextlib.suppress(TimeoutError, FluxdropError):
-                future.result(_END_SECONDS)
+                future.result(_EXIT_SECONDS)
 
-        library.jl_atexit_hook = end_here
+        library.jl_atexit_hook = exit_on_this_thread
 
 
 _lock = threading.Lock()
-_only: list[_Julia] = []
+_started: list[_Julia] = []
 
 
-def _julia_of(install: JuliaInstall) -> _Julia:
-    """The Julia of this process, started at the first call."""
+def _shared_julia(install: JuliaInstall) -> _Julia:
+    """Return the Julia of this process, and start it at the first call."""
     with _lock:
-        if not _only:
-            _prepare(install)
-            _only.append(_Julia(install))
-        return _only[0]
+        if not _started:
+            _check_and_configure(install)
+            _started.append(_Julia(install))
+        return _started[0]
 
 
-def _prepare(install: JuliaInstall) -> None:
-    """Have juliacall take *install* and nothing from the network; raise where that cannot work.
+def _check_and_configure(install: JuliaInstall) -> None:
+    """Check that juliacall can run *install*, and set the environment that makes it do so offline.
 
-    What fails only after Julia was started leaves the process unfit for another try.
+    Everything is checked before Julia starts: after a failed start the process cannot try again.
+
+    Raises:
+        FluxdropError: Kind ``julia``, when a package is missing or a version does not fit.
     """
     if importlib.util.find_spec("juliacall") is None:
         raise FluxdropError(
@@ -264,7 +293,7 @@ def _prepare(install: JuliaInstall) -> None:
             hint="Run `fluxdrop setup --force` where Julia's servers can be reached.",
             kind="julia",
         )
-    wanted, found = importlib.metadata.version("juliacall"), _pythoncall(install, project)
+    wanted, found = importlib.metadata.version("juliacall"), _pythoncall_version(install, project)
     if found != wanted:
         raise FluxdropError(
             f"juliacall {wanted} needs PythonCall.jl {wanted}, and the Julia project {project} has"
@@ -276,12 +305,12 @@ def _prepare(install: JuliaInstall) -> None:
     os.environ["PYTHON_JULIACALL_EXE"] = str(install.executable)
     os.environ["PYTHON_JULIACALL_PROJECT"] = str(project)
     os.environ["PYTHON_JULIACALL_STARTUP_FILE"] = "no"
-    # Ctrl-C and SIGTERM are the daemon's; Julia can do without its own handlers with one thread only.
+    # The daemon handles Ctrl-C and SIGTERM. Julia works without its own handlers only with one thread.
     os.environ["PYTHON_JULIACALL_HANDLE_SIGNALS"] = "no"
     os.environ["PYTHON_JULIACALL_THREADS"] = "1"
 
 
-def _pythoncall(install: JuliaInstall, project: Path) -> str:
-    """The version of PythonCall.jl in *project*, or an empty string."""
-    there = replace(install, project=project)
-    return answer_of(there, _VERSION_SCRIPT, "fluxdrop-pythoncall", _CHECK_SECONDS)
+def _pythoncall_version(install: JuliaInstall, project: Path) -> str:
+    """Return the version of PythonCall.jl in *project*, or an empty string."""
+    in_project = replace(install, project=project)
+    return answer_of(in_project, _VERSION_SCRIPT, "fluxdrop-pythoncall", _CHECK_SECONDS)

@@ -1,4 +1,4 @@
-"""Adding models: from an ONNX file, or a folder, to a bundle that is proven to run."""
+"""Add models: turn an ONNX file, or a folder, into a bundle that was run and verified."""
 
 from __future__ import annotations
 
@@ -26,28 +26,27 @@ from fluxdrop.predict.classify import label_probabilities
 from fluxdrop.predict.compiler.compile import check_fit, compile_bundle
 from fluxdrop.predict.engine import EngineInfo
 from fluxdrop.predict.onnxruntime_engine import OnnxruntimeEngine
-from fluxdrop.predict.parity import TOLERANCE, relative, samples
+from fluxdrop.predict.parity import TOLERANCE, relative_difference, samples
 from fluxdrop.provision import find_julia
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_TOP = ("output", "output_name")
+_TOP_LEVEL_KEYS = ("output", "output_name")
 
 
-class Answer(NamedTuple):
-    """What a model gives for the samples; of a native Flux model with what ran it."""
+class SampleOutput(NamedTuple):
+    """A model's output for the samples, and, for a native Flux model, the engine that computed it."""
 
     raw: NDArray[np.float32]
     engine: EngineInfo | None
 
 
-class Added(NamedTuple):
-    """A bundle that was added, what ran it, and how far it was off onnxruntime: a native Flux model has nothing that
-    it could be compared with.
-    """
+class AddedModel(NamedTuple):
+    """A bundle that was added, and the engine that ran it."""
 
     bundle: Bundle
     engine: EngineInfo
     difference: float | None
+    """The `relative_difference` from onnxruntime; None for a native Flux model, which has no reference."""
 
 
 def add_model(
@@ -58,30 +57,40 @@ def add_model(
     name: str | None,
     labels: list[str] | None,
     options: dict[str, Any],
-) -> Added:
-    """Make a bundle of *source*, an ONNX file or a bundle's folder, and add it to *root*.
+) -> AddedModel:
+    """Make a bundle from *source* and add it to *root*.
 
-    *options* are keys of model.toml's ``[input]`` table, ``output`` and ``output_name``; what is
-    None is taken from the folder's model.toml or from the model. The bundle is run first, and one
-    of ONNX compiled and compared with onnxruntime. Raises FluxdropError, with nothing changed, when
-    any of that fails.
+    The bundle is run first; an ONNX model is also compiled and compared with onnxruntime.
+
+    Args:
+        root: The root whose models folder gets the bundle.
+        source: An ONNX file, or a folder with a model and perhaps a model.toml and samples/.
+        settings: The engine that runs the bundle, and its limits.
+        name: The bundle's name; None for the name of *source*.
+        labels: The names of the classes, in the model's order; None to take them from the folder's
+            model.toml, or to number them.
+        options: Keys of model.toml's ``[input]`` table, ``output`` and ``output_name``. A value of
+            None is taken from the folder's model.toml, or else from the model.
+
+    Raises:
+        FluxdropError: When any step fails; *root* is unchanged then.
     """
     folder = source if source.is_dir() else None
-    name = _new_name(name or (source.name if folder else source.stem), root)
-    with _staged(root.models) as staging:
+    name = _check_name(name or (source.name if folder else source.stem), root)
+    with _staging_folder(root.models) as staging:
         copy = staging / name
         copy.mkdir()
         try:
-            _copy(source, copy)
-            answer = _write_spec(source, copy, settings, labels, options)
-            added = _proven(load_bundle(str(copy)), settings, answer)
+            _copy_files(source, copy)
+            output = _write_spec(source, copy, settings, labels, options)
+            added = _verify(load_bundle(str(copy)), settings, output)
         except FluxdropError as error:
-            # It speaks of the copy, which is about to go.
-            error.message = _of_original(error.message, copy, source)
-            error.hint = _of_original(error.hint, copy, source)
+            # The error names the copy, which is about to be removed.
+            error.message = _name_source(error.message, copy, source)
+            error.hint = _name_source(error.hint, copy, source)
             raise
         if added.engine.note is not None:
-            note = _of_original(added.engine.note, copy, source)
+            note = _name_source(added.engine.note, copy, source)
             added = added._replace(engine=msgspec.structs.replace(added.engine, note=note))
         durable.sync_all([path for path in copy.iterdir() if path.is_file()], [copy])
         copy.rename(root.models / name)
@@ -89,7 +98,8 @@ def add_model(
     return added._replace(bundle=load_bundle(name, root.models))
 
 
-def _new_name(name: str, root: Root) -> str:
+def _check_name(name: str, root: Root) -> str:
+    """Return *name*; raise if it is not a valid bundle name or is taken."""
     if not _NAME.fullmatch(name):
         raise FluxdropError(
             f"{name!r} cannot be a model's name",
@@ -103,16 +113,17 @@ def _new_name(name: str, root: Root) -> str:
     return name
 
 
-def _of_original(words: str, copy: Path, source: Path) -> str:
+def _name_source(text: str, copy: Path, source: Path) -> str:
+    """Replace the paths of the copy in *text* by those of the *source*."""
     if source.is_file():
-        words = words.replace(str(copy / "model.onnx"), str(source))
+        text = text.replace(str(copy / "model.onnx"), str(source))
     if not (source / "model.toml").is_file():
-        words = words.replace(str(copy / "model.toml"), "What the options say")
-    return words.replace(str(copy), str(source))
+        text = text.replace(str(copy / "model.toml"), "What the options say")
+    return text.replace(str(copy), str(source))
 
 
-def _copy(source: Path, copy: Path) -> None:
-    """The files of the model *source* into the bundle's folder *copy*, without a model.toml."""
+def _copy_files(source: Path, copy: Path) -> None:
+    """Copy the model's files and samples from *source* to the folder *copy*, but no model.toml."""
     native, onnx = source / NATIVE, source / "model.onnx" if source.is_dir() else source
     if native.is_file():
         if onnx.exists():
@@ -124,7 +135,7 @@ def _copy(source: Path, copy: Path) -> None:
         for path in native_files(source):
             shutil.copyfile(path, copy / path.name)
     elif onnx.is_file():
-        (copy / "model.onnx").write_bytes(_whole(onnx))
+        (copy / "model.onnx").write_bytes(_read_onnx(onnx))
     elif source.is_dir():
         raise FluxdropError(
             f"{source} has neither model.onnx nor {NATIVE}",
@@ -137,17 +148,19 @@ def _copy(source: Path, copy: Path) -> None:
         shutil.copytree(source / "samples", copy / "samples")
 
 
-def _whole(onnx: Path) -> bytes:
-    from fluxdrop.predict.compiler.source import ExternalDataError, one_file
+def _read_onnx(onnx: Path) -> bytes:
+    """Return the ONNX file with its external tensors embedded."""
+    from fluxdrop.predict.compiler.source import ExternalDataError, embed_external_data
 
     try:
-        return one_file(onnx)
+        return embed_external_data(onnx)
     except ExternalDataError as error:
         raise FluxdropError(f"{onnx} cannot be used: {error}", kind="model") from error
 
 
 @contextmanager
-def _staged(models: Path) -> Iterator[Path]:
+def _staging_folder(models: Path) -> Iterator[Path]:
+    """Make a temporary folder in *models*, which is removed with what is left in it."""
     models.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=".adding-", dir=models))
     try:
@@ -163,9 +176,13 @@ def _write_spec(
     settings: Settings,
     labels: list[str] | None,
     options: dict[str, Any],
-) -> Answer:
+) -> SampleOutput:
+    """Write the bundle's model.toml, and return the model's output for the samples.
+
+    The options take precedence over the source's model.toml, and that over what the model declares.
+    """
     given = {key: value for key, value in options.items() if value is not None}
-    table = _from_model(bundle / "model.onnx") if (bundle / "model.onnx").exists() else {}
+    table = _derive_input(bundle / "model.onnx") if (bundle / "model.onnx").exists() else {}
     top: dict[str, Any] = {}
     described = source / "model.toml"
     if described.is_file():
@@ -177,22 +194,22 @@ def _write_spec(
         if not isinstance(own, dict):
             raise FluxdropError(f"{described} is wrong: its input is no table", kind="model")
         table |= own
-    top |= {key: given.pop(key) for key in _TOP if key in given}
+    top |= {key: given.pop(key) for key in _TOP_LEVEL_KEYS if key in given}
     table |= given
     if labels is not None:
         top["labels"] = labels
-    return _complete(bundle, settings, top, table)
+    return _complete_spec(bundle, settings, top, table)
 
 
-def _from_model(onnx_file: Path) -> dict[str, Any]:
-    """Size, mode and layout as the model's own input has them, as far as it tells."""
-    from fluxdrop.predict.compiler.source import UnsoundError, parse, value_shape
+def _derive_input(onnx_file: Path) -> dict[str, Any]:
+    """Derive size, mode and layout from the model's declared input, as far as that is possible."""
+    from fluxdrop.predict.compiler.source import InvalidModelError, parse, value_shape
 
     try:
         model = parse(onnx_file.read_bytes())
-    except UnsoundError as error:
+    except InvalidModelError as error:
         raise FluxdropError(
-            f"{onnx_file} is not a sound ONNX model: {error}", kind="model"
+            f"{onnx_file} is not a valid ONNX model: {error}", kind="model"
         ) from error
     constants = {item.name for item in model.graph.initializer}
     for item in model.graph.input:
@@ -210,19 +227,20 @@ def _from_model(onnx_file: Path) -> dict[str, Any]:
     return {}
 
 
-def _complete(
+def _complete_spec(
     bundle: Path, settings: Settings, top: dict[str, Any], table: dict[str, Any]
-) -> Answer:
+) -> SampleOutput:
+    """Run the model to find what *top* leaves open, and write the complete model.toml."""
     if "size" not in table:
         raise FluxdropError(
-            "The model does not tell the size of its pictures",
+            "The model does not declare the size of its pictures",
             hint="Give --size WIDTHxHEIGHT.",
             kind="model",
         )
     guessed = {"labels": ["?"], "output": "logits"} | top
     (bundle / "model.toml").write_text(_toml(guessed, table), encoding="utf-8")
-    answer = _first_answer(load_bundle(str(bundle)), settings)
-    raw = answer.raw
+    output = _run_samples(load_bundle(str(bundle)), settings)
+    raw = output.raw
     if raw.ndim != 2:
         raise FluxdropError(
             f"The model gives an output of shape {list(raw.shape[1:])} a picture, not one number a label",
@@ -239,48 +257,50 @@ def _complete(
     sums_to_one = bool(np.allclose(raw.sum(axis=1), 1, atol=1e-3) and raw.min() >= 0)
     top.setdefault("output", "probabilities" if sums_to_one else "logits")
     (bundle / "model.toml").write_text(_toml(top, table), encoding="utf-8")
-    return answer
+    return output
 
 
-def _first_answer(bundle: Bundle, settings: Settings) -> Answer:
-    """What the model gives before it is known to have as many numbers as there are labels."""
+def _run_samples(bundle: Bundle, settings: Settings) -> SampleOutput:
+    """Run the model on the samples, without a check that it has one number per label."""
     batch = samples(bundle, settings)
     if bundle.kind == "flux":
         with closing(open_engine(settings, bundle)) as engine:
-            return Answer(engine.predict(batch), engine.info)
+            return SampleOutput(engine.predict(batch), engine.info)
     check_fit(bundle)
     try:
-        return Answer(OnnxruntimeEngine(bundle).predict(batch), None)
+        return SampleOutput(OnnxruntimeEngine(bundle).predict(batch), None)
     except FluxdropError:
         if settings.engine != "onnxruntime":
-            # It names the node where there is an operator that neither knows.
+            # Where onnxruntime does not know an operator either, this error names the node.
             compile_bundle(bundle)
         raise
 
 
 def _toml(top: dict[str, Any], table: dict[str, Any]) -> str:
-    # A JSON string or list of numbers and strings is also one of TOML; there are no other keys that are right.
+    """Return the text of model.toml."""
+    # Strings, numbers and lists of them are written the same way in JSON and TOML. No valid key has another type.
     lines = [f"{key} = {json.dumps(value, default=str)}" for key, value in top.items()]
     lines += ["", "[input]"]
     lines += [f"{key} = {json.dumps(value, default=str)}" for key, value in table.items()]
     return "\n".join(lines) + "\n"
 
 
-def _proven(bundle: Bundle, settings: Settings, answer: Answer) -> Added:
-    for row in answer.raw:
+def _verify(bundle: Bundle, settings: Settings, output: SampleOutput) -> AddedModel:
+    """Check the labels' probabilities, and run an ONNX model on the chosen engine to compare the outputs."""
+    for row in output.raw:
         label_probabilities(row, bundle)
-    if answer.engine is not None:
-        return Added(bundle, answer.engine, None)
+    if output.engine is not None:
+        return AddedModel(bundle, output.engine, None)
     if settings.engine == "auto" and find_julia() is not None:
-        # Running on Flux is the point; who wants onnxruntime for it says so with --engine.
+        # The purpose is to run on Flux, so a fallback to onnxruntime is an error; --engine onnxruntime allows it.
         settings = msgspec.structs.replace(settings, engine="julia")
     with closing(open_engine(settings, bundle)) as engine:
-        off = relative(answer.raw, engine.predict(samples(bundle, settings)))
-        if off > TOLERANCE:
+        difference = relative_difference(output.raw, engine.predict(samples(bundle, settings)))
+        if difference > TOLERANCE:
             raise FluxdropError(
                 f"{bundle.onnx.name} gives other numbers on {engine.info.backend} than on onnxruntime:"
-                f" off by {off:.2g} of the largest",
+                f" off by {difference:.2g} of the largest",
                 hint="This is a defect of fluxdrop; please report it with the model.",
                 kind="model",
             )
-        return Added(bundle, engine.info, off)
+        return AddedModel(bundle, engine.info, difference)

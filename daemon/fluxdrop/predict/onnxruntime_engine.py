@@ -1,4 +1,4 @@
-"""The engine ``onnxruntime``: the reference, and the last resort where there is no Julia."""
+"""The engine ``onnxruntime``: the reference for the others, and the fallback without Julia."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluxdrop.errors import FluxdropError
-from fluxdrop.predict.bundle import Bundle, needs_flux
-from fluxdrop.predict.engine import EngineInfo, in_batches_of
+from fluxdrop.predict.bundle import Bundle, flux_required_error
+from fluxdrop.predict.engine import EngineInfo, run_in_batches
 from fluxdrop.predict.interface import Shape, label_output, picture_shape
 
 _DTYPES: dict[str, type[np.floating[Any]]] = {
@@ -20,16 +20,24 @@ _DTYPES: dict[str, type[np.floating[Any]]] = {
 
 
 class OnnxruntimeEngine:
-    """Runs a bundle's model.onnx as it is, on the CPU, in this process."""
+    """Runs a bundle's model.onnx as it is, on the CPU, in this process.
+
+    Args:
+        bundle: The model; a native Flux model is refused.
+        note: Why this engine runs and not the preferred one.
+
+    Raises:
+        FluxdropError: Kind ``model``, when onnxruntime cannot run the model.
+    """
 
     def __init__(self, bundle: Bundle, note: str | None = None) -> None:
         if bundle.kind == "flux":
-            raise needs_flux(bundle, "onnxruntime has no Flux")
+            raise flux_required_error(bundle, "onnxruntime has no Flux")
         from fluxdrop.predict.ort import ort
 
         options = ort.SessionOptions()
         options.log_severity_level = 3
-        # Between pictures, threads that spin would take a core from those that prepare the next.
+        # Spinning threads would take a core from the stages that prepare the next pictures.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = ort.InferenceSession(
@@ -40,10 +48,10 @@ class OnnxruntimeEngine:
             self._dtype = _DTYPES.get(declared.type, np.float32)
             shape = _shape(declared)
             self._batch = shape[0] if shape and shape[0] >= 0 else None
-            taken = picture_shape(shape, bundle.spec.input)
-            self._reshape = taken if taken != bundle.spec.input.shape[1:] else None
+            accepted = picture_shape(shape, bundle.spec.input)
+            self._reshape = accepted if accepted != bundle.spec.input.shape[1:] else None
             self._output = _label_output(self._session, bundle)
-            # What does not fit model.toml shows here and not with each picture.
+            # A model that does not fit model.toml fails here, and not with each picture.
             self._run(np.zeros(bundle.spec.input.shape, dtype=np.float32))
         except Exception as error:  # onnxruntime's exceptions share no class below Exception
             raise FluxdropError(
@@ -55,11 +63,11 @@ class OnnxruntimeEngine:
 
     @property
     def info(self) -> EngineInfo:
-        """What runs."""
+        """What runs the model."""
         return self._info
 
     def prepare(self) -> None:
-        """Nothing to prepare: it is open since it was made."""
+        """Do nothing: the constructor opened the model."""
 
     def predict(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `Engine.predict`."""
@@ -72,25 +80,26 @@ class OnnxruntimeEngine:
 
     @property
     def trouble(self) -> str:
-        """None: there is no process that could be away."""
+        """Always empty: there is no process that could be missing."""
         return ""
 
     def tend(self) -> None:
-        """Nothing to look after."""
+        """Do nothing: there is no process to check."""
 
     def close(self) -> None:
-        """Nothing to end: the session goes with this object."""
+        """Do nothing: the session is freed with this object."""
 
     def _run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        return in_batches_of(self._batch, self._run_once, batch)
+        return run_in_batches(self._batch, self._run_once, batch)
 
     def _run_once(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Run one batch of a size that the model takes."""
         pictures = batch.astype(self._dtype, copy=False)
         if self._reshape is not None:
             pictures = pictures.reshape(len(batch), *self._reshape)
         (output,) = self._session.run([self._output], {self._input: pictures})
         if isinstance(output, list):
-            # scikit-learn's models give a dictionary a picture, with the labels in their order.
+            # scikit-learn's models return a dictionary per picture, with the labels in order.
             output = [list(row.values()) for row in output]
         result = np.asarray(output, dtype=np.float32)
         if result.shape[:1] != batch.shape[:1]:
@@ -103,6 +112,7 @@ def _shape(declared: Any) -> Shape:
 
 
 def _label_output(session: Any, bundle: Bundle) -> str:
+    """Return the name of the output with one number per label; see `label_output`."""
     shapes: dict[str, Shape | None] = {}
     for item in session.get_outputs():
         is_table = item.type.startswith("seq(map(")

@@ -1,6 +1,6 @@
-"""onnxruntime, for all who use it.
+"""The only import of onnxruntime; other modules import ``ort`` from here.
 
-Nobody else imports it: it reports to its maker unless `fluxdrop.telemetry` was imported first, as it is by the package.
+onnxruntime sends telemetry unless `fluxdrop.telemetry` was imported first, which the package does.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Does the worker compute what onnxruntime computes? For a whole model, and node by node."""
+"""Compare what the worker computes with onnxruntime: for a whole model, and node by node."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fluxdrop.preprocess.tensor import to_tensor
 from fluxdrop.processes.child import CallFailed
 
 TOLERANCE = 1e-4
-"""The largest difference, relative to the largest number of an output, that counts as the same."""
+"""The largest `relative_difference` at which two outputs count as equal."""
 
 _SEED = 20
 _NOISE_PICTURES = 3
@@ -27,15 +27,20 @@ _TINY = float(np.finfo(np.float32).tiny)
 
 
 class Difference(NamedTuple):
-    """How far a node's output is off: *relative* to the largest number in it."""
+    """How much a node's output differs from onnxruntime's."""
 
     node: str
     operator: str
     relative: float
+    """The `relative_difference` of the two."""
 
 
 def samples(bundle: Bundle, settings: Settings) -> NDArray[np.float32]:
-    """What to compare with: the pictures in the bundle's samples/, else seeded noise."""
+    """Return the tensors to compare with: the pictures in the bundle's samples/, else seeded noise.
+
+    Raises:
+        FluxdropError: Kind ``picture``, when a file in samples/ cannot be decoded.
+    """
     spec = bundle.spec.input
     pictures = sorted(path for path in Path(bundle.folder, "samples").glob("*") if path.is_file())
     if not pictures:
@@ -50,8 +55,11 @@ def samples(bundle: Bundle, settings: Settings) -> NDArray[np.float32]:
     return np.concatenate(tensors)
 
 
-def relative(expected: NDArray[np.float32], found: NDArray[np.float32]) -> float:
-    """The largest difference, divided by the largest absolute number expected; inf for another shape."""
+def relative_difference(expected: NDArray[np.float32], found: NDArray[np.float32]) -> float:
+    """Return the largest absolute difference divided by the largest absolute value of *expected*.
+
+    It is inf when the shapes differ or *found* is not finite.
+    """
     if expected.shape != found.shape:
         return float("inf")
     if not expected.size:
@@ -66,19 +74,27 @@ def by_node(
     batch: NDArray[np.float32],
     run: Callable[[bytes, NDArray[np.float32]], NDArray[np.float32]],
 ) -> Iterator[Difference]:
-    """How far each output of each node is off, in order; *run* is given a graph file and a batch.
+    """Yield the difference of each output of each node, in order of execution.
 
-    Each node's graph is the model up to it, so a difference is that of all nodes before it, too:
-    the first one that is too large names the culprit.
+    Each node is run with all nodes before it, so differences accumulate: the first node whose
+    difference is too large is the cause.
+
+    Args:
+        bundle: The model; it has to be of ONNX.
+        batch: Tensors [N, ...] to run it on.
+        run: Runs a graph file on a batch and returns the output.
+
+    Raises:
+        FluxdropError: Kind ``model``, when the model cannot be compiled or run.
     """
     import onnx
 
-    from fluxdrop.predict.compiler.compile import normal_model, refusing
+    from fluxdrop.predict.compiler.compile import normal_model, translate_errors
     from fluxdrop.predict.compiler.graph_file import fixed_batch
     from fluxdrop.predict.compiler.lower import lower
     from fluxdrop.predict.ort import ort
 
-    with refusing(bundle):
+    with translate_errors(bundle):
         model = normal_model(bundle)
         graph = lower(model)
     size = fixed_batch(graph.to_bytes())
@@ -96,13 +112,16 @@ def by_node(
     expected: list[NDArray[Any]] = session.run(None, {graph.input: batch})
     for (node, name), wanted in zip(outputs, expected, strict=True):
         try:
-            found = run(_up_to(graph, name).to_bytes(), batch)
+            found = run(_subgraph(graph, name).to_bytes(), batch)
         except CallFailed as error:
             raise FluxdropError(f"{bundle.onnx}: {error.message}", kind="model") from error
-        yield Difference(node.name, node.operator, relative(wanted.astype(np.float32), found))
+        yield Difference(
+            node.name, node.operator, relative_difference(wanted.astype(np.float32), found)
+        )
 
 
-def _up_to(graph: Graph, output: str) -> Graph:
+def _subgraph(graph: Graph, output: str) -> Graph:
+    """Return the part of *graph* that computes *output*."""
     wanted = {output}
     nodes: list[Node] = []
     for node in reversed(graph.nodes):

@@ -1,4 +1,4 @@
-"""The Julia worker: a child process that runs whatever model it is given."""
+"""The Julia worker: a child process that loads a model and runs it."""
 
 from __future__ import annotations
 
@@ -15,15 +15,23 @@ from fluxdrop.processes.wire import FrameKind, WireError, pack_head, pack_tensor
 from fluxdrop.provision import JuliaInstall, julia_command
 from fluxdrop.resources import julia_folder
 
-# What takes less is as fast through the pipe.
-_SHARED_BYTES = 1 << 16
+# Smaller tensors are as fast through the pipe.
+_MIN_SHARED_BYTES = 1 << 16
 
 
 class Worker(Child):
-    """A worker without a model; LOAD or LOAD_NATIVE gives it one. It ends with the thread that starts it.
+    """A worker process. It has no model until a LOAD or LOAD_NATIVE frame gives it one.
 
-    Large tensors go to it through memory that both processes have, where the system can do that;
-    the pipe takes them elsewhere.
+    The thread that starts it must outlive it: on Linux the worker ends with that thread. Large
+    tensors go to the worker through shared memory, or through the pipe where the system has none.
+
+    Args:
+        settings: The backend, the device and the time limit for the start.
+        install: The Julia to run.
+        wait_hook: Called repeatedly while an answer is awaited; what it raises ends the wait.
+
+    Raises:
+        ChildDied: When the process ends, or says nothing in time, during its start.
     """
 
     def __init__(
@@ -50,13 +58,15 @@ class Worker(Child):
                 lent=lent,
             )
         except BaseException:
-            self._let_go()
+            self._close_memory()
             raise
 
     def predict(self, batch: NDArray[np.float32], timeout: float) -> NDArray[np.float32]:
-        """What the model makes of *batch*: any shape, batch first.
+        """Return the model's output for *batch*, both batch first and of any other dimensions.
 
-        Raises CallFailed where the model refuses it, ChildDied as `Child.call` does.
+        Raises:
+            CallFailed: When the worker cannot run the model on *batch*.
+            ChildDied: When the worker ends, or does not answer within *timeout* seconds.
         """
         frame = self.call(*self._request(batch), expect=FrameKind.PREDICTION, timeout=timeout)
         try:
@@ -67,22 +77,23 @@ class Worker(Child):
     def stop(self, grace: float = 2.0) -> None:
         """See `Child.stop`."""
         super().stop(grace)
-        self._let_go()
+        self._close_memory()
 
     def kill(self) -> None:
         """See `Child.kill`."""
         super().kill()
-        self._let_go()
+        self._close_memory()
 
     def _request(
         self, batch: NDArray[np.float32]
     ) -> tuple[FrameKind, *tuple[bytes | memoryview, ...]]:
-        if self._memory is not None and batch.nbytes >= _SHARED_BYTES:
+        """Return the frame's kind and payload for *batch*, whose numbers are put into shared memory if possible."""
+        if self._memory is not None and batch.nbytes >= _MIN_SHARED_BYTES:
             with contextlib.suppress(OSError):
                 self._memory.put(batch)
                 return FrameKind.PREDICT_SHARED, pack_head(batch)
         return FrameKind.PREDICT, *pack_tensor(batch)
 
-    def _let_go(self) -> None:
+    def _close_memory(self) -> None:
         if self._memory is not None:
             self._memory.close()

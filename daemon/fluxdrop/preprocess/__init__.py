@@ -1,1 +1,1 @@
-"""From a picture file to the tensor that a model wants."""
+"""Decode picture files and turn them into a model's input tensors."""

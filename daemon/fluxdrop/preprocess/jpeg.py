@@ -1,4 +1,4 @@
-"""How often does a JPEG go over its pixels? Its markers are walked, without decoding it.
+"""Count the scans of a JPEG by walking its markers, without decoding it.
 
 Format: ITU-T T.81, annex B (https://www.w3.org/Graphics/JPEG/itu-t81.pdf).
 """
@@ -9,42 +9,47 @@ import re
 from typing import IO
 
 SIGNATURE = b"\xff\xd8"
-_PIECE = 1 << 16
+_CHUNK_BYTES = 1 << 16
 _START_OF_SCAN = 0xDA
 _END_OF_IMAGE = 0xD9
-_WITHOUT_LENGTH = frozenset({0x01, 0xD8})
+_STANDALONE_MARKERS = frozenset({0x01, 0xD8})
 
-# Fill bytes may stand before a marker; in a scan's data, FF00 is a byte and FFD0 to FFD7 go with it.
+# Fill bytes (FF) may precede a marker. Within a scan's data FF00 is an escaped byte and FFD0 to FFD7
+# are restart markers: both are part of the scan.
 _MARKER = re.compile(rb"\xff+[\x01-\xcf\xd8-\xfe]")
 
 
-def count_scans(file: IO[bytes], most: int) -> int:
-    """How many scans the JPEG in *file* has, counted to a little over *most* at the most.
+def count_scans(file: IO[bytes], limit: int) -> int:
+    """Return the number of scans in the JPEG *file*; counting stops just above *limit*.
 
-    A file of very many other segments counts as one of too many scans.
+    A file with a very large number of other segments counts as one with too many scans.
     """
-    place = len(SIGNATURE)
+    offset = len(SIGNATURE)
     scans = 0
-    for _ in range(100 * most):
-        place, marker = _next_marker(file, place)
-        if marker in (None, _END_OF_IMAGE) or scans > most:
+    for _ in range(100 * limit):
+        offset, marker = _next_marker(file, offset)
+        if marker in (None, _END_OF_IMAGE) or scans > limit:
             return scans
         scans += marker == _START_OF_SCAN
-        if marker not in _WITHOUT_LENGTH:
-            file.seek(place)
-            place += max(2, int.from_bytes(file.read(2), "big"))
-    return most + 1
+        if marker not in _STANDALONE_MARKERS:
+            file.seek(offset)
+            offset += max(2, int.from_bytes(file.read(2), "big"))
+    return limit + 1
 
 
-def _next_marker(file: IO[bytes], place: int) -> tuple[int, int | None]:
-    """The first marker at or after *place*: where what follows it begins, and its code."""
-    file.seek(place)
+def _next_marker(file: IO[bytes], offset: int) -> tuple[int, int | None]:
+    """Find the first marker at or after *offset*.
+
+    Returns:
+        The offset just behind the marker, and the marker's code; at the end of the file, None.
+    """
+    file.seek(offset)
     data = b""
-    while piece := file.read(_PIECE):
-        # A marker may have its two bytes in two pieces.
-        data = data[-1:] + piece
-        place += len(piece)
+    while chunk := file.read(_CHUNK_BYTES):
+        # The two bytes of a marker may be in two chunks.
+        data = data[-1:] + chunk
+        offset += len(chunk)
         found = _MARKER.search(data)
         if found:
-            return place - len(data) + found.end(), data[found.end() - 1]
-    return place, None
+            return offset - len(data) + found.end(), data[found.end() - 1]
+    return offset, None

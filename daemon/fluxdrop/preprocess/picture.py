@@ -1,4 +1,4 @@
-"""Opening a picture that nobody vouches for: bounded before it is decoded, upright, in 8 bits."""
+"""Decode untrusted picture files: check the bounds first, apply the orientation, convert to 8 bits."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from fluxdrop.preprocess import jpeg
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 
-# The bound is max_pixels, checked below on the header alone; Pillow's own would only warn, and at
-# another size.
+# The limit is max_pixels, which `_decode` checks with the header alone. Pillow's own limit would only
+# warn, and at another size.
 Image.MAX_IMAGE_PIXELS = None
 ImageFile.LOAD_TRUNCATED_IMAGES = False
 
-# Each goes over all pixels for as few bytes as the file likes; programs write about ten.
-_MOST_SCANS = 100
+# Each scan costs a pass over all pixels, however few bytes it has. Programs write about ten.
+_MAX_SCANS = 100
 
 
 def open_picture(
@@ -34,22 +34,32 @@ def open_picture(
     name: str = "",
     folder: int | None = None,
 ) -> tuple[Image.Image, str]:
-    """Decode the picture *path*, relative to the open *folder* if one is given, upright; return it
-    and its format: ``PNG``, ``JPEG`` or ``WEBP``.
-    Errors call it *name*.
+    """Decode a picture file, with its EXIF orientation applied.
 
-    The picture has 8 bits a channel and mode L, LA, RGB or RGBA. Raises FluxdropError, kind
-    ``picture``, for a file that is no picture, is damaged, or is over a bound.
+    Args:
+        path: The file; relative to *folder* if one is given.
+        max_file_bytes: The largest file that is read.
+        max_pixels: The largest picture that is decoded.
+        name: What errors call the file; the last part of *path* if empty.
+        folder: The descriptor of an open folder.
+
+    Returns:
+        The picture, with 8 bits per channel and mode L, LA, RGB or RGBA; and its format: ``PNG``,
+        ``JPEG`` or ``WEBP``.
+
+    Raises:
+        FluxdropError: Kind ``picture``, when the file is not a picture, is damaged, or exceeds a
+            limit.
     """
     name = name or Path(path).name
     with open_regular(path, "picture", name, folder) as file:
-        _check_bytes(name, file, max_file_bytes)
+        _check_size(name, file, max_file_bytes)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 return _decode(name, file, max_pixels)
         except (FluxdropError, MemoryError):
-            # Too little memory says nothing of the file.
+            # Running out of memory is not the file's fault.
             raise
         except UnidentifiedImageError:
             raise FluxdropError(
@@ -58,8 +68,8 @@ def open_picture(
                 kind="picture",
             ) from None
         except Exception as error:
-            # Pillow's decoders let anything through for files that are damaged in an odd enough
-            # way. An OSError with a number is the filesystem's, but for a seek that they got wrong.
+            # Pillow's decoders may raise any exception for a damaged file. An OSError with a number
+            # comes from the filesystem, except EINVAL: a decoder's seek to a wrong offset.
             if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
                 raise
             reason = str(error).strip().rstrip(".") or type(error).__name__
@@ -77,6 +87,7 @@ def open_picture(
 
 
 def _decode(name: str, file: IO[bytes], max_pixels: int) -> tuple[Image.Image, str]:
+    """Decode *file* if its header is within the limits; return the picture and its format."""
     with Image.open(file, formats=FORMATS) as image:
         if image.width * image.height > max_pixels:
             raise FluxdropError(
@@ -85,19 +96,20 @@ def _decode(name: str, file: IO[bytes], max_pixels: int) -> tuple[Image.Image, s
                 hint="Make it smaller, or raise max_pixels in fluxdrop.toml.",
                 kind="picture",
             )
-        # A camera's JPEG may hold more pictures than one, which Pillow calls MPO.
+        # A camera's JPEG may contain several pictures; Pillow calls that format MPO.
         file_format = "JPEG" if image.format == "MPO" else str(image.format)
-        if file_format == "JPEG" and jpeg.count_scans(file, _MOST_SCANS) > _MOST_SCANS:
+        if file_format == "JPEG" and jpeg.count_scans(file, _MAX_SCANS) > _MAX_SCANS:
             raise FluxdropError(
-                f"{name} goes over its pixels more than {_MOST_SCANS} times",
+                f"{name} is a JPEG with more than {_MAX_SCANS} scans",
                 hint="Save it again, as PNG or as an ordinary JPEG, and drop it once more.",
                 kind="picture",
             )
         image.load()
-        return _eight_bit(ImageOps.exif_transpose(image)), file_format
+        return _to_eight_bit(ImageOps.exif_transpose(image)), file_format
 
 
-def _check_bytes(name: str, file: IO[bytes], max_file_bytes: int) -> None:
+def _check_size(name: str, file: IO[bytes], max_file_bytes: int) -> None:
+    """Refuse a file that is too large."""
     size = os.fstat(file.fileno()).st_size
     if size > max_file_bytes:
         raise FluxdropError(
@@ -107,9 +119,10 @@ def _check_bytes(name: str, file: IO[bytes], max_file_bytes: int) -> None:
         )
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
+def _to_eight_bit(image: Image.Image) -> Image.Image:
+    """Convert *image* to mode L, LA, RGB or RGBA."""
     if image.mode.startswith("I"):
-        # Pillow's own conversion clips to 255 where the high byte is meant.
+        # Pillow's own conversion clips to 255 instead of taking the high byte.
         values = np.asarray(image).astype(np.uint32)
         return Image.fromarray((np.minimum(values, 65535) >> 8).astype(np.uint8))
     if "transparency" in image.info:
@@ -117,6 +130,6 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     if image.mode in ("L", "LA", "RGB", "RGBA"):
         return image
     converted = image.convert("L" if image.mode == "1" else "RGB")
-    # A profile of CMYK says nothing about the colours it was converted to.
+    # A CMYK profile does not describe the converted colours.
     converted.info.pop("icc_profile", None)
     return converted

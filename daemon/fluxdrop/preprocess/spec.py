@@ -1,4 +1,4 @@
-"""How a picture becomes a model's input: the ``[input]`` table of a bundle's model.toml."""
+"""The ``[input]`` table of a bundle's model.toml: how a picture becomes the model's input."""
 
 from __future__ import annotations
 
@@ -9,41 +9,47 @@ import msgspec
 from msgspec import Meta
 
 Size = Annotated[int, Meta(ge=1, le=8192)]
-Deviation = Annotated[float, Meta(gt=0)]
+PositiveFloat = Annotated[float, Meta(gt=0)]
 
 
 class InputSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A pixel p of 0 to 255 becomes ``(p / scale - mean) / std``, channel by channel."""
+    """How a picture is resized and normalised.
+
+    Per channel, a pixel value p of 0 to 255 becomes ``(p / scale - mean) / std``.
+    """
 
     size: tuple[Size, Size]
     """Width and height."""
     mode: Literal["L", "RGB", "BGR"] = "RGB"
     resize: Literal["stretch", "crop", "letterbox"] = "stretch"
-    """stretch to the size; crop: the shorter side to the size, then the centre; letterbox: all of
-    it, on the background."""
+    """How the picture is made to fit *size*.
+
+    ``stretch`` ignores the aspect ratio. ``crop`` scales the shorter side to the size and keeps the
+    centre. ``letterbox`` keeps the whole picture and fills the rest with *background*.
+    """
     filter: Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"] = "bilinear"
-    scale: Deviation = 255.0
+    scale: PositiveFloat = 255.0
     mean: tuple[float, ...] = (0.0,)
-    std: tuple[Deviation, ...] = (1.0,)
+    std: tuple[PositiveFloat, ...] = (1.0,)
     layout: Literal["NCHW", "NHWC"] = "NCHW"
     background: Annotated[str, Meta(pattern="^#[0-9a-fA-F]{6}$")] = "#ffffff"
-    """What shows through transparent pixels and around a letterboxed picture."""
+    """The colour behind transparent pixels and around a letterboxed picture."""
 
     @property
     def channels(self) -> int:
-        """How many numbers a pixel has."""
+        """The number of channels: 1 or 3."""
         return 1 if self.mode == "L" else 3
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """The shape of one picture's tensor, a batch of one."""
+        """The shape of one picture's tensor: a batch of one, in *layout*."""
         width, height = self.size
         if self.layout == "NCHW":
             return (1, self.channels, height, width)
         return (1, height, width, self.channels)
 
     def problem(self) -> str:
-        """What is wrong with the spec in itself, as a sentence; empty if nothing is."""
+        """Check the values against each other; return what is wrong, as a sentence, or an empty string."""
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in (1, self.channels):
                 needed = "1" if self.channels == 1 else f"1 or {self.channels}"

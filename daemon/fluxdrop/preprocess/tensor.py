@@ -1,4 +1,4 @@
-"""Pictures into tensors, and back to look at."""
+"""Convert pictures to tensors, and tensors back to pictures for display."""
 
 from __future__ import annotations
 
@@ -12,21 +12,24 @@ from PIL import Image
 
 from fluxdrop.preprocess.spec import InputSpec
 
-_MOST_CROPPED = 8
+_MAX_UNCROPPED_RATIO = 8
 
 
 def to_tensor(image: Image.Image, spec: InputSpec) -> NDArray[np.float32]:
-    """The tensor that a model with *spec* sees of *image*: float32, a batch of one."""
+    """Resize and normalise *image* as *spec* says; return float32, a batch of one in the spec's layout."""
     return normalise([fit(image, spec)], spec)
 
 
 def fit(image: Image.Image, spec: InputSpec) -> Image.Image:
-    """*image* in the size of *spec*, mode L or RGB: what a model sees before the numbers are normalised."""
-    return _resized(_opaque(image, spec), spec)
+    """Return *image* without transparency, in the size of *spec*, in mode L or RGB.
+
+    This is the model's input before it is normalised.
+    """
+    return _resize(_remove_alpha(image, spec), spec)
 
 
 def normalise(images: Sequence[Image.Image], spec: InputSpec) -> NDArray[np.float32]:
-    """The tensor of what `fit` made of each picture: a batch of them all."""
+    """Stack the *images*, which `fit` returned, into one normalised float32 batch in the spec's layout."""
     pixels = np.stack([np.asarray(image) for image in images]).astype(np.float32)
     if spec.mode == "L":
         pixels = pixels[..., np.newaxis]
@@ -41,20 +44,21 @@ def normalise(images: Sequence[Image.Image], spec: InputSpec) -> NDArray[np.floa
 
 
 def npy(tensor: NDArray[np.float32]) -> bytes:
-    """The bytes of *tensor*'s .npy file."""
-    return _npy_head(tensor.shape) + tensor.tobytes()
+    """Return *tensor* in the .npy format."""
+    return _npy_header(tensor.shape) + tensor.tobytes()
 
 
 @cache
-def _npy_head(shape: tuple[int, ...]) -> bytes:
-    head = BytesIO()
+def _npy_header(shape: tuple[int, ...]) -> bytes:
+    """Return the header of a .npy file."""
+    header = BytesIO()
     description = {"descr": "<f4", "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(head, description)
-    return head.getvalue()
+    np.lib.format.write_array_header_1_0(header, description)
+    return header.getvalue()
 
 
 def to_preview(tensor: NDArray[np.float32], spec: InputSpec) -> Image.Image:
-    """The picture in *tensor* (a batch of one): what the model saw, for a person to look at."""
+    """Return the picture that the model saw: the inverse of `normalise` for *tensor*, a batch of one."""
     values = tensor[0]
     if spec.layout == "NCHW":
         values = values.transpose(1, 2, 0)
@@ -67,15 +71,17 @@ def to_preview(tensor: NDArray[np.float32], spec: InputSpec) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(pixels))
 
 
-def _opaque(image: Image.Image, spec: InputSpec) -> Image.Image:
+def _remove_alpha(image: Image.Image, spec: InputSpec) -> Image.Image:
+    """Put *image* on the background colour, and convert it to mode L or RGB."""
     mode = "L" if spec.mode == "L" else "RGB"
     if image.mode in ("LA", "RGBA"):
-        ground = Image.new("RGBA", image.size, spec.background)
-        image = Image.alpha_composite(ground, image.convert("RGBA"))
+        canvas = Image.new("RGBA", image.size, spec.background)
+        image = Image.alpha_composite(canvas, image.convert("RGBA"))
     return image if image.mode == mode else image.convert(mode)
 
 
-def _resized(image: Image.Image, spec: InputSpec) -> Image.Image:
+def _resize(image: Image.Image, spec: InputSpec) -> Image.Image:
+    """Resize *image* in the way that *spec* names."""
     size = (spec.size[0], spec.size[1])
     resample = Image.Resampling[spec.filter.upper()]
     if image.size == size:
@@ -83,33 +89,40 @@ def _resized(image: Image.Image, spec: InputSpec) -> Image.Image:
     if spec.resize == "stretch":
         return image.resize(size, resample)
     if spec.resize == "crop":
-        return _cropped(image, size, resample)
-    return _letterboxed(image, size, resample, spec.background)
+        return _center_crop(image, size, resample)
+    return _letterbox(image, size, resample, spec.background)
 
 
-def _cropped(image: Image.Image, size: tuple[int, int], resample: Image.Resampling) -> Image.Image:
-    """The centre of *image* with its shorter side resized, in whole pixels as torchvision and transformers do it."""
+def _center_crop(
+    image: Image.Image, size: tuple[int, int], resample: Image.Resampling
+) -> Image.Image:
+    """Scale the shorter side of *image* to *size* and return the centre.
+
+    Offsets and lengths are rounded down to whole pixels as torchvision and transformers do.
+    """
     width, height = size
     if width * image.height > image.width * height:
-        whole = (width, image.height * width // image.width)
+        scaled = (width, image.height * width // image.width)
     else:
-        whole = (image.width * height // image.height, height)
-    left, top = (whole[0] - width) // 2, (whole[1] - height) // 2
+        scaled = (image.width * height // image.height, height)
+    left, top = (scaled[0] - width) // 2, (scaled[1] - height) // 2
     box = (left, top, left + width, top + height)
-    if whole[0] * whole[1] <= _MOST_CROPPED * width * height:
-        return image.resize(whole, resample).crop(box)
-    # The whole of a line of pixels would not fit into memory; its part is off by a rounding error.
-    x, y = image.width / whole[0], image.height / whole[1]
+    if scaled[0] * scaled[1] <= _MAX_UNCROPPED_RATIO * width * height:
+        return image.resize(scaled, resample).crop(box)
+    # Scaling all of a picture that is a thin line would take too much memory. Scaling only the part that
+    # is kept differs by a rounding error.
+    x, y = image.width / scaled[0], image.height / scaled[1]
     return image.resize(size, resample, box=(box[0] * x, box[1] * y, box[2] * x, box[3] * y))
 
 
-def _letterboxed(
+def _letterbox(
     image: Image.Image, size: tuple[int, int], resample: Image.Resampling, background: str
 ) -> Image.Image:
+    """Scale *image* to fit into *size*, and centre it on the background colour."""
     scale = min(size[0] / image.width, size[1] / image.height)
-    # Even of the thinnest line something is left.
+    # Keep at least one pixel of the thinnest line.
     width, height = (max(1, round(side * scale)) for side in image.size)
-    ground = Image.new(image.mode, size, background)
-    place = ((size[0] - width) // 2, (size[1] - height) // 2)
-    ground.paste(image.resize((width, height), resample), place)
-    return ground
+    canvas = Image.new(image.mode, size, background)
+    position = ((size[0] - width) // 2, (size[1] - height) // 2)
+    canvas.paste(image.resize((width, height), resample), position)
+    return canvas

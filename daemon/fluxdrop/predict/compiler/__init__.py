@@ -1,1 +1,1 @@
-"""From an ONNX file to the graph file that the Julia worker reads."""
+"""The compiler from an ONNX file to the graph file that the Julia worker reads."""

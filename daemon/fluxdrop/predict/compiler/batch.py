@@ -1,4 +1,4 @@
-"""Models that were exported for batches of one size, as many exporters do, made to take any."""
+"""Make models that were exported for a fixed batch size, as many exporters do, take any batch size."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
-from fluxdrop.predict.compiler.source import inferred, value_shape
-from fluxdrop.predict.engine import in_batches_of
+from fluxdrop.predict.compiler.source import value_shape, with_inferred_shapes
+from fluxdrop.predict.engine import run_in_batches
 
 _PICTURES = 3
 _SEED = 20
-_CLOSE = 1e-5
-_BATCH = "fluxdrop/batch"
+_TOLERANCE = 1e-5
+_BATCH_SHAPE = "fluxdrop/batch"
 
 
-def with_free_batch(model: ModelProto) -> ModelProto:
-    """*model*, which has one input and is in its normal form, for batches of any size.
+def with_dynamic_batch(model: ModelProto) -> ModelProto:
+    """Return *model* for batches of any size, if that is possible.
 
-    That is *model* itself where it takes any already, and where onnxruntime's answer to three
-    pictures of noise at once is another than in batches of the size that *model* was exported for.
+    *model* has one input and is in its normal form. It is returned unchanged when its batch
+    dimension is dynamic already, and when the changed model would differ: when onnxruntime's output
+    for three noise pictures in one batch is not what *model* returns in batches of its own size.
     """
     constants = {item.name for item in model.graph.initializer}
     (declared,) = [item for item in model.graph.input if item.name not in constants]
@@ -31,24 +32,24 @@ def with_free_batch(model: ModelProto) -> ModelProto:
         return model
     noise = np.random.default_rng(_SEED).standard_normal((_PICTURES, *picture))
     try:
-        freed = _freed(model, declared.name, size)
-        expected = in_batches_of(size, _runner(model, declared.name), noise.astype(np.float32))
-        found = _runner(freed, declared.name)(noise.astype(np.float32))
+        changed = _free_batch(model, declared.name, size)
+        expected = run_in_batches(size, _runner(model, declared.name), noise.astype(np.float32))
+        found = _runner(changed, declared.name)(noise.astype(np.float32))
     except Exception:  # onnxruntime's exceptions share no class below Exception
         return model
-    off = _CLOSE * float(np.abs(expected).max(initial=0.0))
-    same = expected.shape == found.shape and np.allclose(expected, found, rtol=0, atol=off)
-    return freed if same else model
+    tolerance = _TOLERANCE * float(np.abs(expected).max(initial=0.0))
+    same = expected.shape == found.shape and np.allclose(expected, found, rtol=0, atol=tolerance)
+    return changed if same else model
 
 
-def _freed(model: ModelProto, name: str, size: int) -> ModelProto:
-    """*model* with a free first dimension of its input *name*, and of the shapes made of that."""
+def _free_batch(model: ModelProto, name: str, size: int) -> ModelProto:
+    """Return a copy of *model* whose input *name*, and what is computed from it, has a dynamic first dimension."""
     changed = ModelProto()
     changed.CopyFrom(model)
     graph = changed.graph
     shapes = {item.name: value_shape(item) for item in (*graph.value_info, *graph.output)}
     constants = {item.name: item for item in graph.initializer}
-    # These speak of the one size, and are inferred again.
+    # These state the fixed size; `with_inferred_shapes` infers them again.
     del graph.value_info[:]
     for output in graph.output:
         output.type.tensor_type.ClearField("shape")
@@ -60,41 +61,49 @@ def _freed(model: ModelProto, name: str, size: int) -> ModelProto:
     for node in graph.node:
         shape = shapes.get(node.output[0])
         if node.op_type in ("Reshape", "Expand") and shape and min(shape) > 0:
-            # What is left over; and for Expand, as much as there is. Both are what it was at the one size.
+            # The first dimension: Reshape infers it from the rest (-1), Expand keeps it (1). At the fixed batch
+            # size both return what they did before.
             first = -1 if node.op_type == "Reshape" else 1
             sizes = np.array([first, *shape[1:]])
-            node.input[1] = _constant(graph, f"{_BATCH}/{node.output[0]}", sizes)
+            node.input[1] = _constant(graph, f"{_BATCH_SHAPE}/{node.output[0]}", sizes)
         elif node.op_type == "Concat":
             for index, part in enumerate(node.input):
                 if part in constants and list(constants[part].dims[:1]) == [size]:
-                    made = f"{_BATCH}/{node.output[0]}/{index}"
-                    nodes += _repeated(graph, numpy_helper.to_array(constants[part]), made)
-                    node.input[index] = made
+                    result = f"{_BATCH_SHAPE}/{node.output[0]}/{index}"
+                    nodes += _repeat_per_picture(
+                        graph, numpy_helper.to_array(constants[part]), result
+                    )
+                    node.input[index] = result
                     repeats = True
         nodes.append(node)
     del graph.node[:]
     if repeats:
-        graph.node.append(helper.make_node("Shape", [name], [_BATCH], start=0, end=1))
+        graph.node.append(helper.make_node("Shape", [name], [_BATCH_SHAPE], start=0, end=1))
     graph.node.extend(nodes)
-    return inferred(changed)
+    return with_inferred_shapes(changed)
 
 
-def _repeated(graph: GraphProto, part: NDArray[Any], made: str) -> list[NodeProto]:
-    """Nodes that make *made* of the constant *part*, which has the same for each picture, as a class token."""
-    one = _constant(graph, f"{made}/one", part[:1])
-    rest = _constant(graph, f"{made}/rest", np.array(part.shape[1:]))
+def _repeat_per_picture(graph: GraphProto, part: NDArray[Any], result: str) -> list[NodeProto]:
+    """Return nodes that compute *result*: the first row of the constant *part*, repeated for each picture.
+
+    Such a constant is the same for all pictures, for example a class token.
+    """
+    one = _constant(graph, f"{result}/one", part[:1])
+    rest = _constant(graph, f"{result}/rest", np.array(part.shape[1:]))
     return [
-        helper.make_node("Concat", [_BATCH, rest], [f"{made}/shape"], axis=0),
-        helper.make_node("Expand", [one, f"{made}/shape"], [made]),
+        helper.make_node("Concat", [_BATCH_SHAPE, rest], [f"{result}/shape"], axis=0),
+        helper.make_node("Expand", [one, f"{result}/shape"], [result]),
     ]
 
 
 def _constant(graph: GraphProto, name: str, value: NDArray[Any]) -> str:
+    """Add the initializer *name* to *graph* and return its name."""
     graph.initializer.append(numpy_helper.from_array(value, name))
     return name
 
 
 def _runner(model: ModelProto, name: str) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    """Return a function that runs *model*, whose input is called *name*, with onnxruntime."""
     from fluxdrop.predict.ort import ort
 
     options = ort.SessionOptions()

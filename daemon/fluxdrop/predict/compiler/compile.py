@@ -1,4 +1,4 @@
-"""Compile a bundle's ONNX model to the worker's graph file."""
+"""Compile a bundle's ONNX model to the worker's graph file, with a cache."""
 
 from __future__ import annotations
 
@@ -12,23 +12,32 @@ from onnx import ModelProto
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files.durable import write
 from fluxdrop.predict.bundle import Bundle
-from fluxdrop.predict.compiler.batch import with_free_batch
-from fluxdrop.predict.compiler.fit import fitted, refused
+from fluxdrop.predict.compiler.batch import with_dynamic_batch
+from fluxdrop.predict.compiler.fit import fit_to_spec, unusable_error
+from fluxdrop.predict.compiler.fusion import fuse
 from fluxdrop.predict.compiler.graph_file import VERSION
 from fluxdrop.predict.compiler.lower import lower
-from fluxdrop.predict.compiler.merge import merged
 from fluxdrop.predict.compiler.operators import UnsupportedError
-from fluxdrop.predict.compiler.source import ExternalDataError, UnsoundError, normal_form, parse
+from fluxdrop.predict.compiler.source import (
+    ExternalDataError,
+    InvalidModelError,
+    normal_form,
+    parse,
+)
 
 COMPILER_VERSION = 5
-"""Raised whenever the same model compiles to something else, so that no old compilation is taken."""
+"""Increased whenever the compiler's output changes, so that no outdated cache entry is used."""
 
 
-def compiled(bundle: Bundle, cache: Path | None) -> bytes:
-    """The graph file of *bundle*, out of the folder *cache* where it was compiled before."""
+def compile_cached(bundle: Bundle, cache: Path | None) -> bytes:
+    """Return the graph file of *bundle*, read from the folder *cache* if it was compiled before.
+
+    Raises:
+        FluxdropError: As `compile_bundle` does.
+    """
     if cache is None:
         return compile_bundle(bundle)
-    # What `fitted` takes from model.toml makes another graph of the same model.
+    # What `fit_to_spec` reads from model.toml changes the graph, so it is part of the cache's key.
     spec = bundle.spec
     fit = repr((spec.input.shape, len(spec.labels), spec.output_name)).encode()
     digest = hashlib.sha256(fit).hexdigest()[:16]
@@ -37,7 +46,7 @@ def compiled(bundle: Bundle, cache: Path | None) -> bytes:
         return path.read_bytes()
     except FileNotFoundError:
         graph = compile_bundle(bundle)
-        # Without room for a copy the next start compiles again.
+        # When the disk is full the next start compiles again.
         with contextlib.suppress(OSError):
             write(path, graph)
         return graph
@@ -46,28 +55,42 @@ def compiled(bundle: Bundle, cache: Path | None) -> bytes:
 def compile_bundle(bundle: Bundle) -> bytes:
     """Compile *bundle* to a graph file.
 
-    Raises FluxdropError, kind ``model``, that names the file, and the node with its operator where it is one node's
-    doing, when the model is damaged, does not fit its model.toml, or needs something that the worker cannot do.
+    Raises:
+        FluxdropError: Kind ``model``, when the model is damaged, does not fit its model.toml, or needs
+            something that the worker cannot do. The message names the file, and where one node is
+            the cause, the node and its operator.
     """
-    with refusing(bundle):
-        return merged(lower(normal_model(bundle))).to_bytes()
+    with translate_errors(bundle):
+        return fuse(lower(normal_model(bundle))).to_bytes()
 
 
 def check_fit(bundle: Bundle) -> None:
-    """Raise FluxdropError when *bundle*'s model is damaged or does not fit its model.toml."""
-    with refusing(bundle):
+    """Check *bundle*'s model without compiling it.
+
+    Raises:
+        FluxdropError: Kind ``model``, when the model is damaged or does not fit its model.toml.
+    """
+    with translate_errors(bundle):
         fitting_model(bundle)
 
 
 def normal_model(bundle: Bundle) -> ModelProto:
-    """The model of *bundle* in the form that is lowered, with the errors of `fitting_model`."""
-    return with_free_batch(normal_form(fitting_model(bundle)))
+    """Return the model of *bundle* in the form that `lower` takes.
+
+    Raises:
+        FluxdropError, InvalidModelError, ExternalDataError: As `fitting_model` does.
+    """
+    return with_dynamic_batch(normal_form(fitting_model(bundle)))
 
 
 def fitting_model(bundle: Bundle) -> ModelProto:
-    """The model of *bundle*, which takes what its model.toml makes and gives a number a label.
+    """Return the model of *bundle*, whose input and output fit its model.toml.
 
-    Raises FluxdropError where it does not, and the errors of `parse`.
+    Raises:
+        FluxdropError: Kind ``model``, when they do not fit, for a native Flux model, and when the file
+            changed since the bundle was loaded.
+        InvalidModelError: When the model is damaged.
+        ExternalDataError: When the model keeps tensors in other files.
     """
     if bundle.kind == "flux":
         raise FluxdropError(
@@ -77,13 +100,13 @@ def fitting_model(bundle: Bundle) -> ModelProto:
         )
     data = bundle.onnx.read_bytes()
     if hashlib.sha256(data).hexdigest() != bundle.sha256:
-        raise refused(bundle, "it changed while it was being read")
-    return fitted(parse(data), bundle)
+        raise unusable_error(bundle, "it changed while it was being read")
+    return fit_to_spec(parse(data), bundle)
 
 
 @contextlib.contextmanager
-def refusing(bundle: Bundle) -> Iterator[None]:
-    """Turn what goes wrong with *bundle*'s model into a FluxdropError that names its file."""
+def translate_errors(bundle: Bundle) -> Iterator[None]:
+    """Convert the compiler's exceptions to a FluxdropError, kind ``model``, that names *bundle*'s file."""
     try:
         yield
     except ExternalDataError as error:
@@ -93,12 +116,12 @@ def refusing(bundle: Bundle) -> Iterator[None]:
             kind="model",
         ) from error
     except UnsupportedError as error:
-        raise refused(bundle, str(error)) from error
-    except (UnsoundError, LookupError, ValueError) as error:
-        # What the checker lets pass of a damaged model shows when it is used.
+        raise unusable_error(bundle, str(error)) from error
+    except (InvalidModelError, LookupError, ValueError) as error:
+        # onnx's checker does not find all damage; the rest raises when the model is used.
         reason = str(error).strip().split("\n")[0].rstrip(".")
         raise FluxdropError(
-            f"{bundle.onnx} is not a sound ONNX model: {reason}",
+            f"{bundle.onnx} is not a valid ONNX model: {reason}",
             hint="Export it again.",
             kind="model",
         ) from error

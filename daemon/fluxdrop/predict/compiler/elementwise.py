@@ -1,6 +1,6 @@
-"""Operators that go number by number, or along axes: arithmetic, activations, reductions, products.
+"""Element-wise operators, reductions and matrix products: the attributes that the worker needs.
 
-Semantics: the ONNX operator reference (https://onnx.ai/onnx/operators/).
+Semantics: the operator's page in the ONNX documentation, https://onnx.ai/onnx/operators/onnx__NAME.html.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from onnx import TensorProto
 
 from fluxdrop.predict.compiler.graph_file import Attribute
 from fluxdrop.predict.compiler.operators import NodeView, UnsupportedError, operator
-from fluxdrop.predict.compiler.shaping import place
+from fluxdrop.predict.compiler.shaping import resolve_axis_if_known
 
 
 @operator("Relu", "Sigmoid", "Tanh", "Softplus", "Softsign", "Mish", "HardSwish", "Erf", "PRelu")
@@ -19,7 +19,8 @@ from fluxdrop.predict.compiler.shaping import place
 @operator("Add", "Sub", "Mul", "Div", "Pow", "Min", "Max", "Sum", "Mean", "Clip", "MatMul")
 @operator("Equal", "Greater", "Less", "GreaterOrEqual", "LessOrEqual")
 @operator("Not", "And", "Or", "Xor", "Where", "IsNaN", "Identity")
-def _plain(node: NodeView) -> dict[str, Attribute]:
+def _no_attributes(node: NodeView) -> dict[str, Attribute]:
+    """Return nothing: these operators have no attributes."""
     return {}
 
 
@@ -29,7 +30,7 @@ def _leaky_relu(node: NodeView) -> dict[str, Attribute]:
 
 
 @operator("Elu", "Celu", "ThresholdedRelu", "Swish")
-def _alpha(node: NodeView) -> dict[str, Attribute]:
+def _alpha_activation(node: NodeView) -> dict[str, Attribute]:
     return {"alpha": _float(node, "alpha", 1.0)}
 
 
@@ -58,9 +59,10 @@ def _mod(node: NodeView) -> dict[str, Attribute]:
 
 @operator("Softmax", "LogSoftmax", "Hardmax")
 def _softmax(node: NodeView) -> dict[str, Attribute]:
-    # Before opset 13 all dimensions from the axis on were one; the same thing where the axis is the last one.
+    # Before opset 13 the dimensions from the axis on were flattened into one ("coerce"). That makes no
+    # difference when the axis is the last one.
     shape = node.shapes.get(node.inputs[0])
-    value = place(node, -1 if node.opset >= 13 else 1)
+    value = resolve_axis_if_known(node, -1 if node.opset >= 13 else 1)
     is_last = value == -1 or (shape is not None and value == len(shape) - 1)
     return {"axis": value, "coerce": int(node.opset < 13 and not is_last)}
 
@@ -75,9 +77,9 @@ def _reduce(node: NodeView) -> dict[str, Attribute]:
 
 
 @operator("ArgMax", "ArgMin")
-def _arg_extreme(node: NodeView) -> dict[str, Attribute]:
+def _arg_max_min(node: NodeView) -> dict[str, Attribute]:
     return {
-        "axis": place(node, 0),
+        "axis": resolve_axis_if_known(node, 0),
         "keepdims": int(node.attributes.get("keepdims", 1)),
         "select_last_index": int(node.attributes.get("select_last_index", 0)),
     }
@@ -100,7 +102,8 @@ def _einsum(node: NodeView) -> dict[str, Attribute]:
 
 @operator("Dropout")
 def _dropout(node: NodeView) -> dict[str, Attribute]:
-    # Only training drops anything: with the third input true, and a ratio, the second, above zero.
+    # Dropout does something in training mode only: the third input is true and the ratio, the second
+    # input, is above zero.
     if len(node.inputs) > 2 and node.inputs[2] and node.constant(2).any():
         ratio = node.constant(1).max() if node.inputs[1] else 0.5
         if ratio > 0:
@@ -123,6 +126,7 @@ _INTEGERS = (
 
 @operator("Cast")
 def _cast(node: NodeView) -> dict[str, Attribute]:
+    """Return the target type; all float types become float32."""
     to = int(node.attributes["to"])
     if to in _FLOATS:
         return {"to": int(TensorProto.FLOAT)}

@@ -1,4 +1,4 @@
-"""Does a model fit its model.toml? And the model such that it takes what every engine is given."""
+"""Check that a model fits its model.toml, and adapt its input and output to what every engine takes."""
 
 from __future__ import annotations
 
@@ -17,10 +17,15 @@ NAME_THE_OUTPUT = "Name it with --output-name, which is output_name in model.tom
 _PICTURES = "fluxdrop/pictures"
 
 
-def fitted(model: ModelProto, bundle: Bundle) -> ModelProto:
-    """*model* with one input of the shape that *bundle*'s model.toml makes, and one output.
+def fit_to_spec(model: ModelProto, bundle: Bundle) -> ModelProto:
+    """Return *model* with one input, of the shape of *bundle*'s pictures, and with one output.
 
-    Raises FluxdropError, kind ``model``, where the two do not fit.
+    A Reshape is added where the model takes the pictures in another shape; nodes that the output
+    does not depend on are removed.
+
+    Raises:
+        FluxdropError: Kind ``model``, when the model does not fit model.toml, is in training mode, or
+            has an unsupported opset.
     """
     opset = opset_of(model)
     if opset < OLDEST_OPSET:
@@ -29,7 +34,7 @@ def fitted(model: ModelProto, bundle: Bundle) -> ModelProto:
             hint="Export it again, with a newer opset.",
             kind="model",
         )
-    _refuse_training(model, bundle)
+    _check_not_training(model, bundle)
     changed = ModelProto()
     changed.CopyFrom(model)
     _fit_input(changed, bundle)
@@ -37,15 +42,16 @@ def fitted(model: ModelProto, bundle: Bundle) -> ModelProto:
     return changed
 
 
-def refused(bundle: Bundle, reason: str, hint: str = "") -> FluxdropError:
-    """That *bundle*'s model cannot be used, to be raised."""
+def unusable_error(bundle: Bundle, reason: str, hint: str = "") -> FluxdropError:
+    """Return the error, kind ``model``, for a model that cannot be used."""
     return FluxdropError(f"{bundle.onnx} cannot be used: {reason}", hint=hint, kind="model")
 
 
-def _refuse_training(model: ModelProto, bundle: Bundle) -> None:
+def _check_not_training(model: ModelProto, bundle: Bundle) -> None:
+    """Refuse a model with a node in training mode."""
     for node in model.graph.node:
         if any(item.name == "training_mode" and item.i for item in node.attribute):
-            raise refused(
+            raise unusable_error(
                 bundle,
                 f"node {node.name or node.output[0]} ({node.op_type}) is in training mode, in which"
                 " a picture's answer depends on the pictures beside it",
@@ -54,19 +60,20 @@ def _refuse_training(model: ModelProto, bundle: Bundle) -> None:
 
 
 def _fit_input(model: ModelProto, bundle: Bundle) -> None:
+    """Declare the model's input in the shape of the pictures, with a Reshape where the model wants another shape."""
     given = _only_input(model, bundle)
     declared = value_shape(given)
     wanted = bundle.spec.input.shape[1:]
     shape = picture_shape(declared, bundle.spec.input)
     if shape is None:
-        raise refused(
+        raise unusable_error(
             bundle,
-            f"its input {given.name} has shape {_readable(declared)},"
-            f" and its model.toml makes {_readable((-1, *wanted))}",
+            f"its input {given.name} has shape {_format_shape(declared)},"
+            f" and its model.toml makes {_format_shape((-1, *wanted))}",
         )
     if given.type.tensor_type.elem_type not in FLOATS:
         kind = TensorProto.DataType.Name(given.type.tensor_type.elem_type).lower()
-        raise refused(bundle, f"its input {given.name} holds {kind}, not float32")
+        raise unusable_error(bundle, f"its input {given.name} holds {kind}, not float32")
     pictures = ValueInfoProto()
     pictures.CopyFrom(given)
     dims = pictures.type.tensor_type.shape.dim
@@ -85,67 +92,72 @@ def _fit_input(model: ModelProto, bundle: Bundle) -> None:
 
 
 def _only_input(model: ModelProto, bundle: Bundle) -> ValueInfoProto:
-    initialised = {item.name for item in model.graph.initializer}
+    """Return the model's only input that is not an initializer; raise if there is not exactly one."""
+    constants = {item.name for item in model.graph.initializer}
     inputs: list[ValueInfoProto] = [
-        item for item in model.graph.input if item.name not in initialised
+        item for item in model.graph.input if item.name not in constants
     ]
     if len(inputs) != 1:
         names = ", ".join(item.name for item in inputs)
-        raise refused(bundle, f"it has {len(inputs)} inputs ({names}), not one")
+        raise unusable_error(bundle, f"it has {len(inputs)} inputs ({names}), not one")
     return inputs[0]
 
 
 def _fit_output(model: ModelProto, bundle: Bundle) -> None:
+    """Keep only the output with one number per label, and the nodes that it depends on."""
     graph = model.graph
-    # scikit-learn's models end in one dictionary a picture, of the labels and a row of this tensor.
-    tables = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "ZipMap"}
+    # scikit-learn's models end in a ZipMap, which turns each row of a tensor into a dictionary by label. The
+    # tensor itself is used.
+    zip_maps = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "ZipMap"}
     labels = len(bundle.spec.labels)
     outputs = {item.name: item for item in graph.output}
     shapes = {
-        name: (-1, -1) if name in tables else _float_shape(item) for name, item in outputs.items()
+        name: (-1, -1) if name in zip_maps else _float_shape(item) for name, item in outputs.items()
     }
     try:
         chosen = label_output(shapes, labels, bundle.spec.output_name)
     except ValueError as error:
-        raise refused(bundle, str(error), hint=NAME_THE_OUTPUT) from error
+        raise unusable_error(bundle, str(error), hint=NAME_THE_OUTPUT) from error
     if shapes[chosen] is None:
         kind = TensorProto.DataType.Name(outputs[chosen].type.tensor_type.elem_type).lower()
-        raise refused(bundle, f"its output {chosen} holds {kind}, not float32")
+        raise unusable_error(bundle, f"its output {chosen} holds {kind}, not float32")
     output = ValueInfoProto()
     output.CopyFrom(outputs[chosen])
-    if output.name in tables:
-        output = helper.make_tensor_value_info(tables[output.name], TensorProto.FLOAT, None)
+    if output.name in zip_maps:
+        output = helper.make_tensor_value_info(zip_maps[output.name], TensorProto.FLOAT, None)
     del graph.output[:]
     graph.output.append(output)
-    nodes = _needed(graph.node, output.name)
+    nodes = _dependencies(graph.node, output.name)
     del graph.node[:]
     graph.node.extend(nodes)
 
 
 def _float_shape(item: ValueInfoProto) -> Shape | None:
+    """Return the shape of *item*, [-1, -1] if unknown; None when it is not a float tensor."""
     if item.type.tensor_type.elem_type not in FLOATS:
         return None
     return value_shape(item) or (-1, -1)
 
 
-def _needed(nodes: Iterable[NodeProto], output: str) -> list[NodeProto]:
-    """Those of *nodes* that *output* depends on."""
-    read = {output}
-    needed = []
+def _dependencies(nodes: Iterable[NodeProto], output: str) -> list[NodeProto]:
+    """Return those of *nodes* that *output* depends on."""
+    names = {output}
+    kept = []
     for node in reversed(list(nodes)):
-        if read.intersection(node.output):
-            read |= _read(node)
-            needed.append(node)
-    return needed[::-1]
+        if names.intersection(node.output):
+            names |= _names_read(node)
+            kept.append(node)
+    return kept[::-1]
 
 
-def _read(node: NodeProto) -> set[str]:
-    """What *node* reads, and what the graphs do that it holds."""
+def _names_read(node: NodeProto) -> set[str]:
+    """Return the names that *node* reads, including those in its subgraphs."""
     graphs = [graph for item in node.attribute for graph in (item.g, *item.graphs)]
-    return set(node.input).union(*(_read(inner) for graph in graphs for inner in graph.node))
+    return set(node.input).union(*(_names_read(inner) for graph in graphs for inner in graph.node))
 
 
-def _readable(shape: Shape | None) -> str:
+def _format_shape(shape: Shape | None) -> str:
+    """Format *shape* for an error message."""
     if shape is None:
         return "(unknown)"
     return "[" + ", ".join("N" if size < 0 else str(size) for size in shape) + "]"

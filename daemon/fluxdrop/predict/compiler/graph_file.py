@@ -1,4 +1,4 @@
-"""Graph files: the model as the Julia worker reads it (docs/protocol.md, "Graph files")."""
+"""Graph files, the format in which the Julia worker reads a model; see docs/protocol.md, "Graph files"."""
 
 from __future__ import annotations
 
@@ -21,36 +21,41 @@ Attribute = int | float | str | Sequence[int] | Sequence[float]
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One operator; an absent optional input or output is an empty string."""
+    """One node of the graph."""
 
     operator: str
     inputs: Sequence[str]
+    """Names of values; an empty string for an optional input that is absent."""
     outputs: Sequence[str]
+    """Names of values; an empty string for an optional output that is absent."""
     name: str
     attributes: dict[str, Attribute] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class Graph:
-    """A whole model: one input, one output, constants, and nodes in order of execution."""
+    """A whole model, with one input and one output."""
 
     input: str
     input_shape: Sequence[int]
+    """Batch first; -1 is a dynamic dimension."""
     output: str
     nodes: list[Node] = field(default_factory=list)
+    """In order of execution."""
     tensors: dict[str, NDArray[Any]] = field(default_factory=dict)
+    """The constants by name: float32 or int64."""
 
     def to_bytes(self) -> bytes:
-        """The graph file."""
-        lines = [f"input {_quote(self.input)} float32 {_shape(self.input_shape)}"]
+        """Return the graph file."""
+        lines = [f"input {_quote(self.input)} float32 {_format_shape(self.input_shape)}"]
         blob = bytearray()
         for name, tensor in self.tensors.items():
             array = np.ascontiguousarray(tensor)
-            shape = _shape(tensor.shape)
+            shape = _format_shape(tensor.shape)
             lines.append(f"tensor {_quote(name)} {_TYPES[array.dtype]} {shape} {len(blob)}")
             blob += array.tobytes()
             blob += bytes(-len(blob) % _ALIGNMENT)
-        lines += [_statement(node) for node in self.nodes]
+        lines += [_format_node(node) for node in self.nodes]
         lines.append(f"output {_quote(self.output)}")
         header = "".join(f"{line}\n" for line in lines).encode()
         start = _HEAD.size + len(header)
@@ -59,14 +64,15 @@ class Graph:
 
 
 def fixed_batch(graph_file: bytes) -> int | None:
-    """The one batch size that the model in *graph_file* takes; None where any will do."""
+    """Return the only batch size that the model in *graph_file* takes; None when it takes any."""
     *_, length = _HEAD.unpack_from(graph_file)
     statement = graph_file[_HEAD.size : _HEAD.size + length].split(b"\n", 1)[0]
     size = statement.rsplit(b" ", 1)[1].split(b",")[0]
     return int(size) if size.isdigit() else None
 
 
-def _statement(node: Node) -> str:
+def _format_node(node: Node) -> str:
+    """Return the line of *node* in the header."""
     fields = [
         "node",
         _quote(node.operator),
@@ -74,11 +80,11 @@ def _statement(node: Node) -> str:
         "out=" + ",".join(_quote(name) or "-" for name in node.outputs),
         "name=" + _quote(node.name),
     ]
-    fields += [f"{key}={_value(value)}" for key, value in sorted(node.attributes.items())]
+    fields += [f"{key}={_format_value(value)}" for key, value in sorted(node.attributes.items())]
     return " ".join(fields)
 
 
-def _value(value: Attribute) -> str:
+def _format_value(value: Attribute) -> str:
     if isinstance(value, str):
         return _quote(value)
     if isinstance(value, int | float):
@@ -86,7 +92,7 @@ def _value(value: Attribute) -> str:
     return _join(value)
 
 
-def _shape(shape: Sequence[int]) -> str:
+def _format_shape(shape: Sequence[int]) -> str:
     return _join(shape) or "-"
 
 
@@ -95,6 +101,7 @@ def _join(values: Sequence[int] | Sequence[float]) -> str:
 
 
 def _quote(text: str) -> str:
+    """Percent-encode the bytes of *text* that are not printable ASCII, or that separate fields."""
     return "".join(
         chr(byte) if 0x21 <= byte <= 0x7E and chr(byte) not in "%=," else f"%{byte:02X}"
         for byte in text.encode()

@@ -1,4 +1,4 @@
-"""From an ONNX graph in its normal form to the worker's graph, node by node."""
+"""Lower an ONNX graph in its normal form to the worker's graph, node by node."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-# Imported for what they register.
+# Imported because they register operators.
 from fluxdrop.predict.compiler import elementwise, shaping, windows  # noqa: F401
 from fluxdrop.predict.compiler.graph_file import Graph, Node
 from fluxdrop.predict.compiler.operators import OPERATORS, NodeView, UnsupportedError
@@ -16,9 +16,11 @@ from fluxdrop.predict.compiler.source import opset_of, value_shape
 
 
 def lower(model: ModelProto) -> Graph:
-    """The worker's graph of *model*, which has one input and one output.
+    """Return the worker's graph for *model*, which has one input and one output.
 
-    Raises UnsupportedError that names the node, its operator and the reason.
+    Raises:
+        UnsupportedError: When the worker cannot run a node. The message names the node, its operator
+            and the reason.
     """
     graph = model.graph
     constants = {item.name: _constant(item) for item in graph.initializer}
@@ -54,6 +56,7 @@ def _node(
     shapes: dict[str, tuple[int, ...] | None],
     constants: dict[str, NDArray[Any]],
 ) -> Node:
+    """Return the graph's node for *proto*; raise UnsupportedError if its operator is not registered."""
     build = OPERATORS.get(proto.op_type)
     if build is None or proto.domain not in ("", "ai.onnx"):
         raise UnsupportedError("this operator is not supported")
@@ -63,6 +66,7 @@ def _node(
 
 
 def _constant(tensor: TensorProto) -> NDArray[Any]:
+    """Return *tensor* as float32 or int64, little-endian."""
     array = numpy_helper.to_array(tensor)
     if array.dtype.kind in "iub":
         return array.astype("<i8")
@@ -72,6 +76,7 @@ def _constant(tensor: TensorProto) -> NDArray[Any]:
 
 
 def _constant_node(proto: NodeProto) -> NDArray[Any]:
+    """Return the value of a Constant node."""
     for attribute in proto.attribute:
         value = helper.get_attribute_value(attribute)
         if attribute.name == "value":

@@ -1,6 +1,6 @@
-"""The linear operators of ai.onnx.ml, which skl2onnx writes, in terms of ONNX's own.
+"""Rewrite the linear operators of ai.onnx.ml, which skl2onnx exports, with ONNX's standard operators.
 
-Semantics: the reference of ONNX-ML (https://onnx.ai/onnx/operators/).
+Semantics: the operator's page in the ONNX documentation, https://onnx.ai/onnx/operators/onnx_aionnxml_NAME.html.
 """
 
 from __future__ import annotations
@@ -15,20 +15,24 @@ _TRANSFORMS = {b"NONE": "Identity", b"SOFTMAX": "Softmax", b"LOGISTIC": "Sigmoid
 _NORMS = {b"L1": "ReduceL1", b"L2": "ReduceL2"}
 
 
-def in_onnx(model: ModelProto, opset: int) -> ModelProto:
-    """*model*, which has *opset*, without those operators of ai.onnx.ml; other ones stay."""
+def rewrite_ml_operators(model: ModelProto, opset: int) -> ModelProto:
+    """Return *model*, of version *opset*, with Scaler, LinearClassifier and Normalizer replaced.
+
+    Other operators of ai.onnx.ml, and variants that cannot be rewritten, are kept.
+    """
     changed = ModelProto()
     changed.CopyFrom(model)
     del changed.graph.node[:]
     for node in model.graph.node:
-        made = _rewritten(node, opset) if node.domain == "ai.onnx.ml" else []
-        for index, item in enumerate(made):
+        replacement = _rewrite(node, opset) if node.domain == "ai.onnx.ml" else []
+        for index, item in enumerate(replacement):
             item.name = f"{node.name or node.op_type}/{index}"
-        changed.graph.node.extend(made or [node])
+        changed.graph.node.extend(replacement or [node])
     return changed
 
 
-def _rewritten(node: NodeProto, opset: int) -> list[NodeProto]:
+def _rewrite(node: NodeProto, opset: int) -> list[NodeProto]:
+    """Return the nodes that replace *node*; an empty list when it cannot be rewritten."""
     attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
     match node.op_type:
         case "Scaler":
@@ -42,6 +46,7 @@ def _rewritten(node: NodeProto, opset: int) -> list[NodeProto]:
 
 
 def _scaler(node: NodeProto, attributes: dict[str, Any]) -> list[NodeProto]:
+    """Return nodes for ``(x - offset) * scale``."""
     (y,) = node.output
     return [
         _constant(f"{y}/offset", attributes.get("offset", [0.0])),
@@ -52,12 +57,13 @@ def _scaler(node: NodeProto, attributes: dict[str, Any]) -> list[NodeProto]:
 
 
 def _linear_classifier(node: NodeProto, attributes: dict[str, Any]) -> list[NodeProto]:
-    # The first output, the label of the best score, is nothing that a picture's result is made of.
+    """Return nodes for the scores: a Gemm, and the function that ``post_transform`` names."""
+    # The first output, the label with the best score, is not used.
     scores = node.output[1]
     labels = attributes.get("classlabels_ints") or attributes.get("classlabels_strings") or []
     transform = _TRANSFORMS.get(attributes.get("post_transform", b"NONE"))
     weights = np.array(attributes["coefficients"])
-    # Of two labels one alone may have scores: then onnxruntime makes up the other's.
+    # With two labels there may be scores for one only, of which onnxruntime derives the other's.
     intercepts = attributes.get("intercepts") or [0.0] * len(labels)
     if transform is None or len(intercepts) != len(labels) or len(weights) % len(labels):
         return []
@@ -75,6 +81,7 @@ def _linear_classifier(node: NodeProto, attributes: dict[str, Any]) -> list[Node
 
 
 def _normalizer(node: NodeProto, attributes: dict[str, Any], opset: int) -> list[NodeProto]:
+    """Return nodes that divide each row by its L1 or L2 norm."""
     (y,) = node.output
     operator = _NORMS.get(attributes.get("norm", b"MAX"))
     if operator is None:
@@ -87,7 +94,7 @@ def _normalizer(node: NodeProto, attributes: dict[str, Any], opset: int) -> list
     return [
         _constant(f"{y}/axes", np.array([1])),
         reduce,
-        # What is all zeros stays so.
+        # A row of zeros stays zero, instead of a division by zero.
         _constant(f"{y}/least", [smallest]),
         helper.make_node("Max", [f"{y}/norm", f"{y}/least"], [f"{y}/divisor"]),
         helper.make_node("Div", [node.input[0], f"{y}/divisor"], [y]),
@@ -95,6 +102,7 @@ def _normalizer(node: NodeProto, attributes: dict[str, Any], opset: int) -> list
 
 
 def _constant(name: str, values: ArrayLike) -> NodeProto:
+    """Return a Constant node; floats become float32."""
     array = np.asarray(values)
     if array.dtype.kind == "f":
         array = array.astype(np.float32)

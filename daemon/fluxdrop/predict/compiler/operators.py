@@ -1,6 +1,7 @@
-"""What the worker can build: for each ONNX operator its attributes, complete, as the graph file wants them.
+"""The registry of supported ONNX operators.
 
-One small function an operator. Semantics: the ONNX operator reference (https://onnx.ai/onnx/operators/).
+For each operator one small function returns all attributes of a node as the graph file has them, with
+ONNX's defaults filled in: see `elementwise`, `shaping` and `windows`.
 """
 
 from __future__ import annotations
@@ -15,33 +16,44 @@ from fluxdrop.predict.compiler.graph_file import Attribute
 
 
 class UnsupportedError(Exception):
-    """The worker cannot do this node; the message is the reason."""
+    """The worker cannot run this node; the message is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class NodeView:
-    """One ONNX node with what is known about its inputs."""
+    """One ONNX node, with what is known about its inputs."""
 
     operator: str
     inputs: Sequence[str]
     attributes: dict[str, Any]
+    """The attributes that the node has, without ONNX's defaults."""
     opset: int
     shapes: dict[str, tuple[int, ...] | None]
+    """The shapes of the graph's values by name: -1 is a dynamic dimension, None an unknown shape."""
     constants: dict[str, NDArray[Any]]
+    """The graph's constants by name."""
 
     def rank(self, index: int = 0) -> int:
-        """The number of dimensions of input *index*. Raises UnsupportedError when it is not known."""
+        """Return the number of dimensions of input *index*.
+
+        Raises:
+            UnsupportedError: When it is not known.
+        """
         shape = self.shapes.get(self.inputs[index])
         if shape is None:
             raise UnsupportedError("the number of dimensions of its input is not known")
         return len(shape)
 
     def ints(self, name: str, default: Sequence[int]) -> list[int]:
-        """The attribute *name*, a list of integers."""
+        """Return the attribute *name*, a list of integers; *default* if the node does not have it."""
         return [int(value) for value in self.attributes.get(name, default)]
 
     def constant(self, index: int) -> NDArray[Any]:
-        """The value of input *index*. Raises UnsupportedError when it is computed."""
+        """Return the value of input *index*.
+
+        Raises:
+            UnsupportedError: When the input is not a constant.
+        """
         name = self.inputs[index] if index < len(self.inputs) else ""
         value = self.constants.get(name)
         if value is None:
@@ -49,22 +61,29 @@ class NodeView:
         return value
 
 
-Build = Callable[[NodeView], dict[str, Attribute]]
-OPERATORS: dict[str, Build] = {}
+AttributeBuilder = Callable[[NodeView], dict[str, Attribute]]
+"""Returns the attributes of a node; raises UnsupportedError when the worker cannot run it."""
+
+OPERATORS: dict[str, AttributeBuilder] = {}
+"""The functions by operator; `operator` fills it when the modules with the functions are imported."""
 
 
-def operator(*names: str) -> Callable[[Build], Build]:
-    """Register a function that makes the attributes of the operators *names*."""
+def operator(*names: str) -> Callable[[AttributeBuilder], AttributeBuilder]:
+    """Register the decorated function for the operators *names*."""
 
-    def register(build: Build) -> Build:
+    def register(build: AttributeBuilder) -> AttributeBuilder:
         OPERATORS.update(dict.fromkeys(names, build))
         return build
 
     return register
 
 
-def axis(node: NodeView, default: int) -> int:
-    """The attribute ``axis``, counted from the front."""
+def resolve_axis(node: NodeView, default: int) -> int:
+    """Return the attribute ``axis``, made non-negative.
+
+    Raises:
+        UnsupportedError: When the axis does not exist, or the number of dimensions is not known.
+    """
     rank = node.rank()
     value = int(node.attributes.get("axis", default))
     if not -rank <= value <= rank:

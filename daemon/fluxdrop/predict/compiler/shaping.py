@@ -1,6 +1,6 @@
-"""Operators that move elements about, or ask for shapes.
+"""Operators that move elements or return shapes: the attributes that the worker needs.
 
-Semantics: the ONNX operator reference (https://onnx.ai/onnx/operators/).
+Semantics: the operator's page in the ONNX documentation, https://onnx.ai/onnx/operators/onnx__NAME.html.
 """
 
 from __future__ import annotations
@@ -8,26 +8,31 @@ from __future__ import annotations
 from onnx import numpy_helper
 
 from fluxdrop.predict.compiler.graph_file import Attribute
-from fluxdrop.predict.compiler.operators import NodeView, UnsupportedError, axis, operator
+from fluxdrop.predict.compiler.operators import NodeView, UnsupportedError, operator, resolve_axis
 
-_MOST = 2**63 - 1
+_MAX_INT64 = 2**63 - 1
 
 
-def place(node: NodeView, default: int) -> int:
-    """The attribute ``axis``, counted from the front where the number of dimensions is known; else as it is given."""
+def resolve_axis_if_known(node: NodeView, default: int) -> int:
+    """Return the attribute ``axis``: non-negative if the number of dimensions is known, else unchanged.
+
+    Raises:
+        UnsupportedError: When the axis does not exist.
+    """
     if node.shapes.get(node.inputs[0]) is None:
         return int(node.attributes.get("axis", default))
-    return axis(node, default)
+    return resolve_axis(node, default)
 
 
 @operator("Squeeze", "Unsqueeze", "Slice", "Expand", "Tile", "Size", "Range")
-def _plain(node: NodeView) -> dict[str, Attribute]:
+def _no_attributes(node: NodeView) -> dict[str, Attribute]:
+    """Return nothing: these operators have no attributes, or get them as inputs."""
     return {}
 
 
 @operator("Flatten")
 def _flatten(node: NodeView) -> dict[str, Attribute]:
-    return {"axis": place(node, 1)}
+    return {"axis": resolve_axis_if_known(node, 1)}
 
 
 @operator("Reshape")
@@ -44,12 +49,12 @@ def _transpose(node: NodeView) -> dict[str, Attribute]:
 
 @operator("Concat")
 def _concat(node: NodeView) -> dict[str, Attribute]:
-    return {"axis": place(node, 1)}
+    return {"axis": resolve_axis_if_known(node, 1)}
 
 
 @operator("Gather")
 def _gather(node: NodeView) -> dict[str, Attribute]:
-    return {"axis": place(node, 0)}
+    return {"axis": resolve_axis_if_known(node, 0)}
 
 
 @operator("GatherND")
@@ -59,7 +64,7 @@ def _gather_nd(node: NodeView) -> dict[str, Attribute]:
 
 @operator("Split")
 def _split(node: NodeView) -> dict[str, Attribute]:
-    attributes: dict[str, Attribute] = {"axis": place(node, 0)}
+    attributes: dict[str, Attribute] = {"axis": resolve_axis_if_known(node, 0)}
     if "num_outputs" in node.attributes:
         attributes["num_outputs"] = int(node.attributes["num_outputs"])
     return attributes
@@ -69,7 +74,7 @@ def _split(node: NodeView) -> dict[str, Attribute]:
 def _shape(node: NodeView) -> dict[str, Attribute]:
     return {
         "start": int(node.attributes.get("start", 0)),
-        "end": int(node.attributes.get("end", _MOST)),
+        "end": int(node.attributes.get("end", _MAX_INT64)),
     }
 
 
@@ -80,5 +85,5 @@ def _constant_of_shape(node: NodeView) -> dict[str, Attribute]:
     value = numpy_helper.to_array(node.attributes["value"]).reshape(-1)
     if len(value) != 1 or value.dtype.kind not in "fiub":
         raise UnsupportedError("its value is not one number")
-    # The worker tells floats from integers by how they are written.
+    # In a graph file a float has a decimal point or exponent, and the worker takes the type from that.
     return {"value": float(value[0]) if value.dtype.kind == "f" else int(value[0])}

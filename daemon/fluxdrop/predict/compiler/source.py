@@ -1,7 +1,7 @@
-"""Reading an ONNX file that nobody vouches for, and bringing it to one form.
+"""Read an untrusted ONNX file, and convert it to a normal form.
 
-After this a model has float32 and integer tensors only, no constant subgraphs, and a new opset, so
-that the mapping of operators knows one version of each.
+In its normal form a model has only float32 and integer tensors, no constant subgraphs, and a recent
+opset, so that the compiler has to know only one version of each operator.
 """
 
 from __future__ import annotations
@@ -17,55 +17,62 @@ from onnx.checker import ValidationError as CheckError
 from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_model
 from onnx.shape_inference import InferenceError
 
-from fluxdrop.predict.compiler.ml_operators import in_onnx
+from fluxdrop.predict.compiler.ml_operators import rewrite_ml_operators
 
 OLDEST_OPSET = 7
-"""Before it, operators took attributes for what is now broadcasting; onnxruntime takes none older."""
+"""The oldest opset supported: older ones have no broadcasting, and onnxruntime does not run them."""
 
-_NEWEST_OPSET = 26
-"""What models are brought to: the newest opset that onnxruntime supports, too."""
+_TARGET_OPSET = 26
+"""The opset of the normal form: the newest that onnxruntime supports, too."""
 
 _OTHER_FLOATS = {TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16}
 FLOATS = {TensorProto.FLOAT, *_OTHER_FLOATS}
-"""The types that become float32."""
+"""The element types that the normal form has as float32."""
 
 
-class UnsoundError(Exception):
-    """The model is damaged, or breaks the rules of ONNX; the message is the reason."""
+class InvalidModelError(Exception):
+    """The model is damaged or invalid; the message is the reason."""
 
 
 class ExternalDataError(Exception):
-    """The model keeps tensors in other files; the message names one."""
+    """The model keeps tensors in other files; the message names one of the tensors."""
 
 
 def parse(data: bytes) -> ModelProto:
-    """The model in *data*, checked. Raises UnsoundError, and ExternalDataError where it has parts
-    in other files: a file beside the model is nothing that the model may choose.
+    """Return the model in *data*, checked, with its shapes inferred.
+
+    Raises:
+        InvalidModelError: When it is damaged or invalid.
+        ExternalDataError: When it keeps tensors in other files: a model must not choose which files
+            are read.
     """
     try:
         model = ModelProto.FromString(data)
-        # Before the checker, which looks for external data in the working folder.
-        _refuse_external(model)
+        # The checker would look for external data in the working folder, so this comes first.
+        _check_no_external_data(model)
         onnx.checker.check_model(model)
         return shape_inference.infer_shapes(model)
     except (DecodeError, ValueError, CheckError, InferenceError) as error:
-        raise UnsoundError(str(error)) from error
+        raise InvalidModelError(str(error)) from error
 
 
-def one_file(path: Path) -> bytes:
-    """The model in the file *path*, together with what PyTorch puts into a file beside it.
+def embed_external_data(path: Path) -> bytes:
+    """Return the model in the file *path*, with its external tensors, as PyTorch exports them, embedded.
 
-    Raises ExternalDataError where that is not there, or outside of the folder.
+    A model without external tensors, or one that cannot be read, is returned as it is.
+
+    Raises:
+        ExternalDataError: When a file with tensors is missing, or lies outside the model's folder.
     """
     data = path.read_bytes()
     try:
         model = ModelProto.FromString(data)
     except DecodeError:
-        # `parse` says what is wrong.
+        # `parse` reports what is wrong.
         return data
-    outside = _external(model)
+    external = _external_tensors(model)
     folder = path.parent.resolve()
-    for tensor in outside:
+    for tensor in external:
         location = ExternalDataInfo(tensor).location
         if not (folder / location).resolve().is_relative_to(folder):
             raise ExternalDataError(f"its tensor {tensor.name} lies outside its folder: {location}")
@@ -73,38 +80,40 @@ def one_file(path: Path) -> bytes:
         load_external_data_for_model(model, str(folder))
     except (CheckError, OSError, ValueError) as error:
         raise ExternalDataError(f"a part of it cannot be read: {error}") from error
-    return model.SerializeToString() if outside else data
+    return model.SerializeToString() if external else data
 
 
-def _refuse_external(model: ModelProto) -> None:
-    for tensor in _external(model):
+def _check_no_external_data(model: ModelProto) -> None:
+    """Raise ExternalDataError if *model* has external tensors."""
+    for tensor in _external_tensors(model):
         raise ExternalDataError(f"its tensor {tensor.name} lies outside the file")
 
 
-def _external(model: ModelProto) -> list[TensorProto]:
+def _external_tensors(model: ModelProto) -> list[TensorProto]:
+    """Return the tensors whose data is in other files."""
     attributes = [item for node in model.graph.node for item in node.attribute]
     tensors = (*model.graph.initializer, *(item.t for item in attributes))
     return [tensor for tensor in tensors if tensor.data_location == TensorProto.EXTERNAL]
 
 
 def opset_of(model: ModelProto) -> int:
-    """The version of ONNX's own operators that *model* uses; 0 if it names none."""
+    """Return the version of ONNX's standard operators that *model* uses; 0 if it states none."""
     versions = (item.version for item in model.opset_import if item.domain in ("", "ai.onnx"))
     return max(versions, default=0)
 
 
 def normal_form(model: ModelProto) -> ModelProto:
-    """*model* with float32 for every float, constants folded, in a new opset, shapes inferred.
+    """Return *model* with all floats as float32, constants folded, a recent opset and inferred shapes.
 
-    What a step cannot do stays as it is: the mapping of operators then says which node it is.
+    A step that fails leaves the model as it is: `lower` then reports the node that is not supported.
     """
-    model = in_onnx(_as_float32(model), opset_of(model))
-    # Twice, as what an operator was expanded into is folded only when it is met again.
-    return inferred(_newest(_folded(_folded(model))))
+    model = rewrite_ml_operators(_as_float32(model), opset_of(model))
+    # Fold twice: the nodes that an operator is expanded into are folded only by the next run.
+    return with_inferred_shapes(_convert_opset(_fold_constants(_fold_constants(model))))
 
 
-def inferred(model: ModelProto) -> ModelProto:
-    """*model* with the shapes that can be inferred."""
+def with_inferred_shapes(model: ModelProto) -> ModelProto:
+    """Return *model* with all shapes that onnx can infer."""
     try:
         return shape_inference.infer_shapes(model, data_prop=True)
     except (InferenceError, ValueError):
@@ -112,6 +121,7 @@ def inferred(model: ModelProto) -> ModelProto:
 
 
 def _as_float32(model: ModelProto) -> ModelProto:
+    """Return a copy of *model* in which all float tensors, inputs, outputs and casts are float32."""
     changed = ModelProto()
     changed.CopyFrom(model)
     graph = changed.graph
@@ -120,7 +130,7 @@ def _as_float32(model: ModelProto) -> ModelProto:
     for item in (*graph.input, *graph.output):
         if item.type.tensor_type.elem_type in _OTHER_FLOATS:
             item.type.tensor_type.elem_type = TensorProto.FLOAT
-    # They are inferred again; what stood there speaks of the other types.
+    # These state the original types, and are inferred again.
     del graph.value_info[:]
     for node in graph.node:
         for attribute in node.attribute:
@@ -132,14 +142,17 @@ def _as_float32(model: ModelProto) -> ModelProto:
 
 
 def _float32_tensor(tensor: TensorProto) -> None:
+    """Convert *tensor* to float32 in place, if it holds other floats."""
     if tensor.data_type in _OTHER_FLOATS:
         array = numpy_helper.to_array(tensor).astype(np.float32)
         tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
 
 
-def _folded(model: ModelProto) -> ModelProto:
-    """onnxruntime's offline optimiser at its basic level: it folds constants with the very kernels
-    that are the reference, folds batch norms into convolutions, and adds no operators of its own.
+def _fold_constants(model: ModelProto) -> ModelProto:
+    """Run onnxruntime's offline optimiser at its basic level.
+
+    It folds constants with the kernels that are the reference, folds batch norms into convolutions,
+    and adds no operators of its own.
     """
     from fluxdrop.predict.ort import ort
 
@@ -158,22 +171,23 @@ def _folded(model: ModelProto) -> ModelProto:
             return model
 
 
-def _newest(model: ModelProto) -> ModelProto:
-    if opset_of(model) >= _NEWEST_OPSET:
+def _convert_opset(model: ModelProto) -> ModelProto:
+    """Convert *model* to `_TARGET_OPSET`, if onnx can."""
+    if opset_of(model) >= _TARGET_OPSET:
         return model
-    # The optimiser names domains of its own, which no node uses.
+    # The optimiser adds imports of its own domains, which no node uses.
     used = {node.domain or "" for node in model.graph.node}
     imports = [item for item in model.opset_import if (item.domain or "") in used | {""}]
     del model.opset_import[:]
     model.opset_import.extend(imports)
     try:
-        return version_converter.convert_version(model, _NEWEST_OPSET)
+        return version_converter.convert_version(model, _TARGET_OPSET)
     except (RuntimeError, ValueError, CheckError, version_converter.ConvertError):
         return model
 
 
 def value_shape(item: onnx.ValueInfoProto) -> tuple[int, ...] | None:
-    """The shape that *item* tells, -1 where it is free; None when it tells none."""
+    """Return the shape of *item*: -1 is a dynamic dimension; None when it declares no shape."""
     tensor = item.type.tensor_type
     if not tensor.HasField("shape"):
         return None

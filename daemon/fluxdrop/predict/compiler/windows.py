@@ -1,6 +1,6 @@
-"""The operators that look at neighbours: convolution, pooling, normalisation, resizing and padding.
+"""Convolution, pooling, normalisation, resizing and padding: the attributes that the worker needs.
 
-Semantics: the ONNX operator reference (https://onnx.ai/onnx/operators/).
+Semantics: the operator's page in the ONNX documentation, https://onnx.ai/onnx/operators/onnx__NAME.html.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fluxdrop.predict.compiler.graph_file import Attribute
-from fluxdrop.predict.compiler.operators import NodeView, UnsupportedError, axis, operator
+from fluxdrop.predict.compiler.operators import NodeView, UnsupportedError, operator, resolve_axis
 
 _EPSILON = 1e-5
 
@@ -25,26 +25,27 @@ def _global_lp_pool(node: NodeView) -> dict[str, Attribute]:
 
 @operator("Conv")
 def _conv(node: NodeView) -> dict[str, Attribute]:
-    return {**_window(node, _kernel(node)), "group": _int(node, "group", 1)}
+    return {**_window(node, _kernel_sizes(node)), "group": _int(node, "group", 1)}
 
 
 @operator("ConvTranspose")
 def _conv_transpose(node: NodeView) -> dict[str, Attribute]:
-    kernel = _kernel(node)
+    """Return the attributes; ``auto_pad`` and ``output_shape`` are resolved to explicit padding."""
+    kernel = _kernel_sizes(node)
     strides = node.ints("strides", [1] * len(kernel))
     dilations = node.ints("dilations", [1] * len(kernel))
     padding = node.ints("output_padding", [0] * len(kernel))
     mode = _text(node, "auto_pad", "NOTSET")
-    begin, end = _halves(node.ints("pads", [0] * (2 * len(kernel))))
+    begin, end = _split_pads(node.ints("pads", [0] * (2 * len(kernel))))
     if mode != "NOTSET":
         begin, end = [0] * len(kernel), [0] * len(kernel)
     if mode.startswith("SAME") or "output_shape" in node.attributes:
         sizes = _spatial_sizes(node, len(kernel))
         outputs = node.ints("output_shape", [s * n for s, n in zip(strides, sizes, strict=True)])
         for i, output in enumerate(outputs[-len(kernel) :]):
-            reach = strides[i] * (sizes[i] - 1) + dilations[i] * (kernel[i] - 1) + 1
-            total = reach + padding[i] - output
-            # Less than nothing cannot be cut off: then the output goes on after its end.
+            extent = strides[i] * (sizes[i] - 1) + dilations[i] * (kernel[i] - 1) + 1
+            total = extent + padding[i] - output
+            # Padding cannot be negative; the rest is added at the end of the output instead.
             padding[i] += max(0, -total)
             small, large = max(0, total) // 2, -(-max(0, total) // 2)
             begin[i], end[i] = (small, large) if mode == "SAME_UPPER" else (large, small)
@@ -88,7 +89,7 @@ def _instance_normalization(node: NodeView) -> dict[str, Attribute]:
 
 @operator("LayerNormalization")
 def _layer_normalization(node: NodeView) -> dict[str, Attribute]:
-    return {"axis": axis(node, -1), "epsilon": _float(node, "epsilon", _EPSILON)}
+    return {"axis": resolve_axis(node, -1), "epsilon": _float(node, "epsilon", _EPSILON)}
 
 
 @operator("GroupNormalization")
@@ -98,7 +99,7 @@ def _group_normalization(node: NodeView) -> dict[str, Attribute]:
         "epsilon": _float(node, "epsilon", _EPSILON),
     }
     if node.opset < 21:
-        # Scale and bias belong to groups there: the worker has to be told how many channels share them.
+        # Before opset 21 scale and bias are per group, so the worker needs the number of channels.
         shape = node.shapes.get(node.inputs[0]) or ()
         if len(shape) < 2 or shape[1] < 1:
             raise UnsupportedError("the number of channels of its input is not known")
@@ -125,7 +126,7 @@ def _resize(node: NodeView) -> dict[str, Attribute]:
         "coordinate_transformation_mode": _text(
             node, "coordinate_transformation_mode", "asymmetric" if old else "half_pixel"
         ),
-        # Opset 10 had no such attribute; what it meant is neither of the later modes.
+        # Opset 10 has no such attribute, and rounds in a way that no later mode has.
         "nearest_mode": _text(node, "nearest_mode", "simple" if old else "round_prefer_floor"),
         "keep_aspect_ratio_policy": _text(node, "keep_aspect_ratio_policy", "stretch"),
         "antialias": _int(node, "antialias", 0),
@@ -150,7 +151,7 @@ def _pad(node: NodeView) -> dict[str, Attribute]:
 
 
 @operator("DepthToSpace", "SpaceToDepth")
-def _blocks(node: NodeView) -> dict[str, Attribute]:
+def _depth_space(node: NodeView) -> dict[str, Attribute]:
     return {"blocksize": _int(node, "blocksize", 1), "mode": _text(node, "mode", "DCR")}
 
 
@@ -168,24 +169,26 @@ def _text(node: NodeView, name: str, default: str) -> str:
 
 
 def _pool(node: NodeView) -> dict[str, Attribute]:
+    """Return the attributes of a pooling window; ``ceil_mode`` only where it changes the output."""
     kernel = node.ints("kernel_shape", ())
     window = _window(node, kernel)
-    ceils = _int(node, "ceil_mode", 0)
+    ceil_mode = _int(node, "ceil_mode", 0)
     sizes = (node.shapes.get(node.inputs[0]) or ())[2:]
-    if ceils and len(sizes) == len(kernel) and all(size > 0 for size in sizes):
-        begin, end = _halves(window["pads"])
-        ceils = 0
+    if ceil_mode and len(sizes) == len(kernel) and all(size > 0 for size in sizes):
+        begin, end = _split_pads(window["pads"])
+        ceil_mode = 0
         for i, size in enumerate(sizes):
-            room = size + begin[i] + end[i]
+            padded = size + begin[i] + end[i]
             if window["dilations"][i] == 1:
-                # EfficientNet's last window is a thousand wide over a few pixels: all else it never sees.
-                kernel[i] = min(kernel[i], room)
-            reach = window["dilations"][i] * (kernel[i] - 1) + 1
-            ceils |= int((room - reach) % window["strides"][i] != 0)
-    return {**window, "kernel_shape": kernel, "ceil_mode": ceils}
+                # EfficientNet's last window is a thousand wide, over a few pixels: limit it to the input.
+                kernel[i] = min(kernel[i], padded)
+            extent = window["dilations"][i] * (kernel[i] - 1) + 1
+            ceil_mode |= int((padded - extent) % window["strides"][i] != 0)
+    return {**window, "kernel_shape": kernel, "ceil_mode": ceil_mode}
 
 
-def _kernel(node: NodeView) -> tuple[int, ...]:
+def _kernel_sizes(node: NodeView) -> tuple[int, ...]:
+    """Return the spatial sizes of a convolution's weights."""
     sizes = (node.shapes.get(node.inputs[1]) or ())[2:]
     if not sizes or any(size < 1 for size in sizes):
         raise UnsupportedError("the size of its weights is not known")
@@ -193,6 +196,7 @@ def _kernel(node: NodeView) -> tuple[int, ...]:
 
 
 def _window(node: NodeView, kernel: Sequence[int]) -> dict[str, list[int]]:
+    """Return strides, dilations and explicit padding of a convolution or pooling."""
     strides = node.ints("strides", [1] * len(kernel))
     dilations = node.ints("dilations", [1] * len(kernel))
     return {
@@ -205,6 +209,7 @@ def _window(node: NodeView, kernel: Sequence[int]) -> dict[str, list[int]]:
 def _pads(
     node: NodeView, kernel: Sequence[int], strides: list[int], dilations: list[int]
 ) -> list[int]:
+    """Return the explicit padding: all beginnings, then all ends; ``auto_pad`` is resolved."""
     mode = _text(node, "auto_pad", "NOTSET")
     if mode == "NOTSET":
         return node.ints("pads", [0] * (2 * len(kernel)))
@@ -213,8 +218,8 @@ def _pads(
     begin, end = [], []
     sizes = _spatial_sizes(node, len(kernel))
     for size, width, stride, dilation in zip(sizes, kernel, strides, dilations, strict=True):
-        reach = (-(-size // stride) - 1) * stride + (width - 1) * dilation + 1
-        total = max(0, reach - size)
+        extent = (-(-size // stride) - 1) * stride + (width - 1) * dilation + 1
+        total = max(0, extent - size)
         small, large = total // 2, total - total // 2
         begin.append(large if mode == "SAME_LOWER" else small)
         end.append(small if mode == "SAME_LOWER" else large)
@@ -222,11 +227,13 @@ def _pads(
 
 
 def _spatial_sizes(node: NodeView, dimensions: int) -> tuple[int, ...]:
+    """Return the spatial sizes of the input; raise UnsupportedError if they are not known."""
     sizes = (node.shapes.get(node.inputs[0]) or ())[2:]
     if len(sizes) != dimensions or any(size < 1 for size in sizes):
         raise UnsupportedError("the size of its output needs an input of known size")
     return sizes
 
 
-def _halves(pads: list[int]) -> tuple[list[int], list[int]]:
+def _split_pads(pads: list[int]) -> tuple[list[int], list[int]]:
+    """Split *pads* into the beginnings and the ends."""
     return pads[: len(pads) // 2], pads[len(pads) // 2 :]

@@ -17,8 +17,8 @@ from fluxdrop.files import durable
 from fluxdrop.generate.bounds import check_bounds
 from fluxdrop.generate.failures import cancelled
 from fluxdrop.generate.generator import GenerationOrder, Generator
-from fluxdrop.generate.messages import Made
-from fluxdrop.generate.prompt_file import MOST_PICTURES, read_prompt, read_prompts
+from fluxdrop.generate.messages import GeneratedPicture
+from fluxdrop.generate.prompt_file import MAX_PICTURES, read_prompt, read_prompts
 from fluxdrop.generate.request import Generated, GenerationRequest
 from fluxdrop.jobs.job import Job, file_sha256
 from fluxdrop.jobs.parts import divide
@@ -80,7 +80,7 @@ class Generating(Handler[Prompt]):
         """The ids of the jobs in hand whose attempt was counted."""
         self._parts: dict[str, list[Path]] = {}
         """The new jobs that were not announced yet, by the ids of those whose files they are of."""
-        self._made: dict[str, Made] = {}
+        self._made: dict[str, GeneratedPicture] = {}
         """Pictures that wait for room on the disk, by the ids of their jobs."""
 
     @property
@@ -165,7 +165,7 @@ class Generating(Handler[Prompt]):
         part = job.request.part
         asked = job.request.generation
         is_whole_file = part is None and asked is None
-        most = self._settings.max_pictures_per_prompt if is_whole_file else MOST_PICTURES
+        most = self._settings.max_pictures_per_prompt if is_whole_file else MAX_PICTURES
         prompts = read_prompts(text, most)
         for wanted in [asked] if asked else [prompt.request for prompt in prompts]:
             check_bounds(wanted, self._settings)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from fluxdrop.predict.compiler.fusion import fuse
 from fluxdrop.predict.compiler.graph_file import Graph, Node
-from fluxdrop.predict.compiler.merge import merged
 
 
 def graph(*nodes: Node, output: str = "y") -> Graph:
@@ -16,7 +16,7 @@ def graph(*nodes: Node, output: str = "y") -> Graph:
 @pytest.mark.parametrize("factors", [("x", "s"), ("s", "x")])
 def test_silu(factors: tuple[str, str]) -> None:
     """A value times its own sigmoid is one Swish, in either order, with the product's name."""
-    found = merged(
+    found = fuse(
         graph(Node("Sigmoid", ["x"], ["s"], "gate"), Node("Mul", factors, ["y"], "product"))
     )
 
@@ -42,7 +42,7 @@ def test_silu(factors: tuple[str, str]) -> None:
 )
 def test_no_silu(nodes: list[Node]) -> None:
     """A sigmoid stays that multiplies something else, or that is read elsewhere, too."""
-    found = merged(graph(*nodes))
+    found = fuse(graph(*nodes))
 
     assert nodes == found.nodes
 
@@ -51,4 +51,4 @@ def test_sigmoid_is_the_answer() -> None:
     """A sigmoid that is the graph's output stays."""
     nodes = [Node("Sigmoid", ["x"], ["s"], "a"), Node("Mul", ["x", "s"], ["y"], "b")]
 
-    assert nodes == merged(graph(*nodes, output="s")).nodes
+    assert nodes == fuse(graph(*nodes, output="s")).nodes
