@@ -14,7 +14,7 @@ from typing import NamedTuple
 from fluxdrop import failpoints
 from fluxdrop.files import durable
 from fluxdrop.files.folders import Folders, open_folder, rename_new
-from fluxdrop.files.regular import is_its_own
+from fluxdrop.files.regular import is_file_error
 from fluxdrop.files.transient import is_transient
 from fluxdrop.jobs.job_id import new_job_id
 from fluxdrop.logs import get_logger
@@ -192,7 +192,7 @@ def _source(job: Path, name: str, others: frozenset[str]) -> PurePosixPath | Non
     try:
         source = durable.read_own(job / SOURCE, _LONGEST_SOURCE)
     except OSError as error:
-        if is_transient(error) and not is_its_own(error):
+        if is_transient(error) and not is_file_error(error):
             raise
         return None
     if name != _digest(source) or b"\0" in source:
