@@ -131,7 +131,7 @@ class JuliaEngine:
             result = worker.predict(piece, timeout)
             if result.shape[:1] != piece.shape[:1]:
                 what = f"an answer of shape {result.shape} to a batch of {len(piece)}"
-                raise worker.give_up(WireError(what))
+                raise worker.reject_reply(WireError(what))
             return result
 
         return in_batches_of(self._batch, run, batch)
@@ -162,7 +162,7 @@ class JuliaEngine:
                 given, kind, payload = self._native(worker)
             loaded = worker.call(kind, payload, expect=FrameKind.LOADED, timeout=limit)
             if unpack_facts(loaded.payload).get("digest") != hashlib.sha256(given).hexdigest():
-                raise worker.give_up(WireError("another model was loaded than was given"))
+                raise worker.reject_reply(WireError("another model was loaded than was given"))
             # The first forward pass compiles; better now than while somebody waits for a picture.
             shape = self._bundle.spec.input.shape
             self._forward(worker, np.zeros(shape, dtype=np.float32), limit)
