@@ -1,4 +1,4 @@
-"""``fluxdrop`` on the command line."""
+"""The program ``fluxdrop``."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from fluxdrop.cli import app
 
 
 def main() -> None:
-    """Run the command.
+    """Run the command on the command line.
 
-    What a person can act on, and whatever a disk has in its way, is one sentence on stderr and exit code 2; with --json
-    it is also an object on stdout.
+    An error that a person can act on, or any error of the filesystem, becomes one sentence on stderr and
+    exit code 2; with --json it is also an object on stdout.
     """
     try:
         app()

@@ -1,4 +1,4 @@
-"""Settings: fluxdrop.toml in the root, then FLUXDROP_ variables, then flags; the later one wins.
+"""Settings, from fluxdrop.toml in the root, FLUXDROP_ variables and flags; the later one overrides.
 
 The model that ``fluxdrop model use`` chose comes between the file and the variables.
 """
@@ -32,19 +32,19 @@ OTHER_VARIABLES = (
     "FLUXDROP_FAULT",
     "FLUXDROP_SNAPSHOTS",
 )
-"""The variables that are no settings; the last three are for tests."""
+"""The variables that are not settings. The last three are for tests."""
 
-# poll(2) waits for 24 days at the most.
+# poll(2) can wait for 24 days at most.
 Seconds = Annotated[float, Meta(gt=0, le=1_000_000)]
 Count = Annotated[int, Meta(ge=1)]
 
 
 class PipelineTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A table ``[pipelines.NAME]``: a diffusers pipeline that prompt files ask for by ``Model: NAME``.
+    """A table ``[pipelines.NAME]``: a diffusers pipeline that prompt files select with ``Model: NAME``.
 
     *source* is an embedded pipeline's name, a diffusers folder, a single .safetensors file or a hub
-    id; *config* is the folder or hub id that has the configuration of a single file. The last four
-    are taken where a prompt file names nothing.
+    id; *config* is the folder or hub id with the configuration for a single file. The last four are
+    the defaults for prompt files.
     """
 
     source: str
@@ -62,8 +62,9 @@ class PipelineTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a station can choose. Every field is a key of fluxdrop.toml and, in capitals, a
-    FLUXDROP_ variable.
+    """All settings.
+
+    Each field is a key of fluxdrop.toml and, in capitals, a FLUXDROP_ variable.
     """
 
     engine: Annotated[
@@ -109,7 +110,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = 30.0
     max_file_bytes: Annotated[Count, Meta(description="largest picture file")] = 256 * 1024**2
     max_pixels: Annotated[Count, Meta(description="most pixels a picture may have")] = 100_000_000
-    # A result tells the prompt twice, and is not read when it is larger than 4 MiB.
+    # A result contains the prompt twice, and is not read if it is larger than 4 MiB.
     max_prompt_bytes: Annotated[
         int, Meta(ge=1, le=256 * 1024, description="largest prompt file")
     ] = 64 * 1024
@@ -178,17 +179,22 @@ def load(
     flags: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> Settings:
-    """Gather the settings for *root* (without one: variables and *flags* only); flags that are None
-    are not set.
+    """Return the settings for *root*.
 
-    Raises FluxdropError for an unknown key or variable, with the nearest right one, and for a value
-    of the wrong type or range.
+    Args:
+        root: The root; without one, only variables and flags are used.
+        flags: Values of flags by setting; those that are None are ignored.
+        environ: The environment.
+
+    Raises:
+        FluxdropError: A key or variable is unknown (the hint names the nearest known one), a value has
+            the wrong type or range, or a file cannot be read; kind ``config``.
     """
     return Settings(**{key: found.value for key, found in sources(root, flags, environ).items()})
 
 
 class Found(NamedTuple):
-    """A setting that is not the default's, and the *place* that says so."""
+    """A setting that is not at its default, and the *place* that sets it."""
 
     value: Any
     place: str
@@ -199,7 +205,10 @@ def sources(
     flags: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> dict[str, Found]:
-    """The settings that are made somewhere, with the strongest place of each; otherwise as `load`."""
+    """Return the settings that are not at their defaults, each with the place that decides it.
+
+    Arguments and errors are those of `load`.
+    """
     found: dict[str, Found] = {}
     if root is not None:
         file, model = root / FILE, Root(root).model_in_use
@@ -213,7 +222,7 @@ def sources(
 
 
 def choose_model(root: Root, model: str) -> None:
-    """Have *model* used from the next start of *root*'s daemon on. Raises OSError."""
+    """Store *model* as the one that *root*'s daemon uses from its next start. Raise OSError."""
     durable.write(root.model_in_use, f"{model}\n".encode())
 
 

@@ -1,14 +1,15 @@
-"""What fluxdrop raises: one class, so that a caller needs to know one, and one below it for what passes."""
+"""The base class of fluxdrop's errors, and its subclass for errors that pass by themselves."""
 
 from __future__ import annotations
 
 
 class FluxdropError(Exception):
-    """Something a person can act on.
+    """An error that a person can act on.
 
-    *message* names the file or setting and says what is wrong; a missing full stop is added.
-    *hint* says what to do about it, a sentence or a command. *kind* is a short, stable word for
-    programs (it becomes ``error.kind`` in an error JSON).
+    Args:
+        message: Names the file or setting and says what is wrong; a missing full stop is added.
+        hint: What to do about it, a sentence or a command.
+        kind: A short, stable word for programs; it is ``error.kind`` in an error JSON.
     """
 
     def __init__(self, message: str, *, hint: str = "", kind: str = "error") -> None:
@@ -22,12 +23,14 @@ class FluxdropError(Exception):
 
 
 class Outage(FluxdropError):
-    """Something that the work in hand needs is away, through no fault of that work: it waits."""
+    """Something that the current work needs is not available. The work is not at fault, and waits."""
 
 
 def internal(error: BaseException, over: str) -> FluxdropError:
-    """What a person is told of the exception *error*, which nobody foresaw and which ended the work *over*
-    something (a file's name)."""
+    """Return the FluxdropError, kind ``internal``, for an unexpected exception.
+
+    *error* ended the work on *over*, a file's name.
+    """
     if isinstance(error, MemoryError):
         return FluxdropError(
             f"The memory did not suffice for {over}",

@@ -1,7 +1,7 @@
-"""Named moments at which a test can end the daemon from outside, as a power cut would.
+"""Fail points: named places in the code at which a test can kill the daemon.
 
-``FLUXDROP_FAULT=NAME`` in the environment is SIGKILL to the own process at the first passing of the fail
-point NAME, ``NAME:N`` at the N-th. Without the variable a fail point does nothing.
+With ``FLUXDROP_FAULT=NAME`` in the environment, the process sends itself SIGKILL when it reaches the fail
+point NAME for the first time; with ``NAME:N``, for the N-th time. Without it a fail point does nothing.
 """
 
 from __future__ import annotations
@@ -54,22 +54,23 @@ Point = Literal[
     "order-answered",
     "stopping",
 ]
-"""Every fail point, in the order in which a job passes them."""
+"""Every fail point, in the order in which a job reaches them."""
 
 POINTS: tuple[Point, ...] = get_args(Point)
+"""The names of all fail points."""
 
 _name, _, _number = os.environ.get("FLUXDROP_FAULT", "").partition(":")
-_passings = itertools.count(1)
+_times_reached = itertools.count(1)
 
 
 def _kill(name: Point) -> None:
-    if name == _name and next(_passings) == int(_number or 1):
+    if name == _name and next(_times_reached) == int(_number or 1):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _pass(name: Point) -> None:
+def _ignore(name: Point) -> None:
     pass
 
 
-reach = _kill if _name else _pass
-"""Mark the moment *name*."""
+reach = _kill if _name else _ignore
+"""Mark a place in the code as the fail point *name*."""

@@ -1,6 +1,4 @@
-"""Structured logs: coloured on a terminal, one JSON object a line otherwise, and a rotating copy in
-the root.
-"""
+"""Structured logs: in colour on a terminal, else one JSON object per line; a rotating copy in the root."""
 
 from __future__ import annotations
 
@@ -42,34 +40,35 @@ structlog.configure(
 
 
 def get_logger(name: str) -> Any:
-    """A structlog logger; what it logs before `configure` goes through the standard library's
-    defaults.
-    """
+    """Return a structlog logger. Before `configure`, the standard library's defaults handle its lines."""
     return structlog.stdlib.get_logger(name)
 
 
 def file_trouble() -> str:
-    """Why lines do not reach the file at the moment; empty when they do."""
+    """Return why the last line did not reach the log file; empty if it did."""
     return next(
         (
             handler.trouble
             for handler in logging.getLogger("fluxdrop").handlers
-            if isinstance(handler, _WholeLines)
+            if isinstance(handler, _LogFile)
         ),
         "",
     )
 
 
-class _Survivor(logging.Handler):
-    """Does without the lines that a full disk or a closed pipe does not take."""
+class _LossyHandler(logging.Handler):
+    """A handler that drops the lines that a full disk or a closed pipe does not take."""
 
     trouble = ""
+    """Why the last line was dropped; empty if it was written."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Write *record* and set `trouble`."""
         self.trouble = ""
         super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Record an OSError in `trouble`; treat other exceptions as `logging` does."""
         error = sys.exc_info()[1]
         if isinstance(error, OSError):
             self.trouble = error.strerror or str(error)
@@ -77,22 +76,26 @@ class _Survivor(logging.Handler):
             super().handleError(record)
 
 
-class _Stderr(_Survivor, logging.StreamHandler[TextIO]):
-    """stderr, which may be a file on a full disk."""
+class _Stderr(_LossyHandler, logging.StreamHandler[TextIO]):
+    """Standard error, which may be a file on a full disk."""
 
 
-class _WholeLines(_Survivor, logging.handlers.RotatingFileHandler):
-    """A log file without half lines, opened with the first one."""
+class _LogFile(_LossyHandler, logging.handlers.RotatingFileHandler):
+    """A rotating log file that contains complete lines only. The first line opens it."""
 
-    _raw: _WholeWrites | None = None
+    _raw: _AtomicWriteFile | None = None
 
     def _open(self) -> io.TextIOWrapper:
-        # At each line until it can be opened: the disk may be away.
-        self._raw = _WholeWrites(self.baseFilename, "ab", opener=_open)
+        # Each line tries it until it succeeds: the disk may not be there.
+        self._raw = _AtomicWriteFile(self.baseFilename, "ab", opener=_open)
         return io.TextIOWrapper(self._raw, "utf-8", write_through=True)
 
     def shouldRollover(self, record: logging.LogRecord) -> bool:  # noqa: N802 - logging's name
-        """See `RotatingFileHandler.shouldRollover`, which asks the filesystem twice for each line."""
+        """Return whether to rotate the file before *record*.
+
+        The method of the base class makes two system calls for each line, so it is asked only if the
+        file has more than half its maximum size.
+        """
         if self._raw is None or self._raw.closed:
             return bool(super().shouldRollover(record))
         return self._raw.tell() > self.maxBytes // 2 and bool(super().shouldRollover(record))
@@ -102,10 +105,11 @@ def _open(path: str, flags: int) -> int:
     return durable.open_own(Path(path), flags)
 
 
-class _WholeWrites(io.FileIO):
-    """A file that is not left with half of a write."""
+class _AtomicWriteFile(io.FileIO):
+    """A file opened to append, of which a `write` adds all of its argument or nothing."""
 
     def write(self, data: Any) -> int:
+        """Append *data*. Raise OSError, with the file as it was before, if a part does not fit."""
         written = super().write(data)
         if written < len(data):
             self.truncate(self.seek(0, io.SEEK_END) - written)
@@ -114,14 +118,17 @@ class _WholeWrites(io.FileIO):
 
 
 def configure(level: str = "info", folder: Path | None = None) -> None:
-    """Send log lines to stderr, and as JSON lines to *folder*/fluxdrop.log where a folder is given."""
+    """Send log lines to stderr and, as JSON, to fluxdrop.log in *folder* if one is given.
+
+    *level* is the lowest level for stderr; the file gets all levels.
+    """
     terminal = sys.stderr.isatty()
     stderr = _Stderr(sys.stderr)
     stderr.setFormatter(_console_formatter() if terminal else _json_formatter())
     stderr.setLevel(level.upper())
     handlers: list[logging.Handler] = [stderr]
     if folder is not None:
-        file = _WholeLines(
+        file = _LogFile(
             folder / "fluxdrop.log",
             maxBytes=_FILE_BYTES,
             backupCount=_FILES,
@@ -130,8 +137,7 @@ def configure(level: str = "info", folder: Path | None = None) -> None:
         )
         file.setFormatter(_json_formatter())
         handlers.append(file)
-    # The file keeps what helps after the fact, the worker's own output among it, whatever stderr
-    # shows.
+    # The file also gets what helps to find a cause later, such as the output of the worker.
     _route("fluxdrop", handlers, logging.DEBUG if folder is not None else level.upper())
     _route("watchdog", handlers, logging.WARNING)
 
@@ -155,18 +161,18 @@ def _console_formatter() -> logging.Formatter:
     )
 
 
-class _OnceFormatter(structlog.stdlib.ProcessorFormatter):
-    """Renders each record once, however many handlers ask for it: a rotating file asks twice."""
+class _CachingFormatter(structlog.stdlib.ProcessorFormatter):
+    """A formatter that renders each record once: a rotating file asks for the text twice."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """See `logging.Formatter.format`."""
+        """Return the text of *record*."""
         if "rendered" not in record.__dict__:
             record.__dict__["rendered"] = super().format(record)
         return str(record.__dict__["rendered"])
 
 
 def _json_formatter() -> logging.Formatter:
-    return _OnceFormatter(
+    return _CachingFormatter(
         foreign_pre_chain=_SHARED,
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,

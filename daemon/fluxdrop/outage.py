@@ -1,4 +1,4 @@
-"""What holds up a part of the daemon until it passes: a full disk, a share that is gone."""
+"""Outages that hold up a part of the daemon until they pass: a full disk, a share that is gone."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ log = get_logger("fluxdrop.daemon")
 
 
 class OutageTracker:
-    """The trouble of one *part*: logged when it begins and when it ends, shown by ``status`` meanwhile.
+    """The current outage of one *part* of the daemon, if there is one.
 
-    One thread begins and ends it; any may look.
+    An outage is logged once when it begins and once when it ends; ``status`` shows it meanwhile.
+    One thread calls `begin`, `end` and `attempt`; any thread may read.
     """
 
     def __init__(self, part: str) -> None:
@@ -22,30 +23,46 @@ class OutageTracker:
         self._reason = ""
         self._where = ""
 
-    def __bool__(self) -> bool:
+    @property
+    def ongoing(self) -> bool:
+        """Whether there is an outage now."""
         return bool(self._reason)
 
     def __str__(self) -> str:
         where = f" ({self._where})" if self._where else ""
-        return f"{self._part}: {self._reason}{where}" if self._reason else ""
+        return f"{self._part}: {self._reason}{where}" if self.ongoing else ""
 
     def begin(self, reason: str, where: str = "") -> None:
-        """It is so, now or still, because of *reason*; *where* it shows may change meanwhile."""
+        """Record that the part is held up, for the first time or still.
+
+        Args:
+            reason: Why. Another reason than the current one is logged as a new outage.
+            where: The path that shows it; a change of it alone is not logged.
+        """
         if reason != self._reason:
             log.error("trouble begins", part=self._part, reason=reason, where=where)
         self._reason, self._where = reason, where
 
     def end(self) -> None:
-        """It is over, if it was."""
-        if self._reason:
+        """Record that the outage is over; do nothing if there is none."""
+        if self.ongoing:
             log.info("trouble ended", part=self._part, reason=self._reason)
             self._reason = self._where = ""
 
     def attempt(
         self, work: Callable[[], object], passes: Callable[[BaseException], bool] = is_transient
     ) -> bool:
-        """Do *work*, which must bear to be done again; False when an OSError or Outage that *passes* kept it
-        from that.
+        """Call *work*; begin an outage if it fails for a reason that passes, else end the outage.
+
+        Args:
+            work: What to do. It must be safe to repeat.
+            passes: Whether an OSError or Outage passes by itself.
+
+        Returns:
+            Whether *work* succeeded.
+
+        Raises:
+            OSError: *work* raised it, and it does not pass; so with Outage.
         """
         try:
             work()

@@ -1,5 +1,6 @@
-"""Who may change what the daemon acts on: its settings, its state and native models belong to its own
-user or to root, and nobody else may write them.
+"""Check who may change what the daemon acts on: its settings, its state and native models.
+
+They must belong to the daemon's user or to root, and nobody else may be able to write them.
 """
 
 from __future__ import annotations
@@ -20,34 +21,42 @@ from fluxdrop.errors import FluxdropError
 from fluxdrop.files.filesystem import filesystem_of
 from fluxdrop.files.layout import Root
 
-_OTHERS = stat.S_IWGRP | stat.S_IWOTH
-_MOST_NAMED = 3
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+_MAX_COMMANDS = 3
 _DEFAULT_ACL = "system.posix_acl_default"
-# acl(5) as the kernel keeps it: whom an entry is for, and the bit that lets them write.
+# The kernel's form of acl(5): an entry's tag, permissions and id, and the permission to write.
 _ACL_ENTRY = struct.Struct("<HHI")
 _ACL_USER, _ACL_GROUP_OBJ, _ACL_GROUP, _ACL_MASK, _ACL_OTHER = 0x02, 0x04, 0x08, 0x10, 0x20
 _ACL_WRITE = 0x02
-# All that is on them belongs to whoever mounted it, with modes that the mount's options say.
+# On these, everything belongs to whoever mounted it, with modes from the mount's options.
 _WITHOUT_OWNERS = frozenset(
     {"vfat", "msdos", "exfat", "ntfs", "ntfs3", "cifs", "smb3", "9p", "vboxsf"}
 )
 
 
 class OwnershipFault(NamedTuple):
-    """What is wrong with *path*: a predicate, and the command that mends it."""
+    """A reason not to trust *path*."""
 
     path: Path
     says: str
+    """What is wrong, as a predicate of which *path* is the subject."""
     remedy: str
+    """The command that corrects it."""
 
 
 def load_trusted(root: Root, flags: Mapping[str, Any]) -> Settings:
-    """The settings of *root*, if nobody but this process's user and root can change them, and what
-    else the daemon acts on there.
+    """Return the settings of *root* after checking that no other user can change what the daemon acts on.
 
-    `shared_root` does without; a fluxdrop.toml that others can change may not say so. Raises
-    FluxdropError, kind ``root``, with the command that mends the first fault, and what `config.load`
-    raises.
+    The setting `shared_root` switches the check off, but not if it comes from a fluxdrop.toml that others
+    can change.
+
+    Args:
+        root: The root.
+        flags: Values of flags, as for `config.load`.
+
+    Raises:
+        FluxdropError: Of kind ``root`` if another user than this process's and root can change something;
+            the hint has the commands that correct it. Otherwise as `config.load`.
     """
     if not config.load(None, flags).shared_root:
         refuse(root, _before_settings(root))
@@ -58,7 +67,10 @@ def load_trusted(root: Root, flags: Mapping[str, Any]) -> Settings:
 
 
 def _before_settings(root: Root) -> Iterator[OwnershipFault]:
-    """What keeps the settings from being believed; with it all else that is wrong, to be mended at once."""
+    """Yield why the settings cannot be trusted and, if there is a reason, all other faults too.
+
+    So one error names everything that has to be corrected.
+    """
     faults = list(of_settings(root))
     yield from faults
     if faults:
@@ -66,15 +78,20 @@ def _before_settings(root: Root) -> Iterator[OwnershipFault]:
 
 
 def narrow_umask() -> None:
-    """Have nothing that this process makes be written by anybody but its user."""
-    os.umask(os.umask(0o077) | _OTHERS)
+    """Set a umask with which only this process's user can write the files it creates."""
+    os.umask(os.umask(0o077) | _OTHERS_WRITE)
 
 
 def open_to_group(root: Root, user: str | None, group: str) -> None:
-    """Let *group* read *root*, drop files into its inbox and leave requests, and do nothing else there;
-    all folders belong to *user*, this process's by default.
+    """Let a group read *root*, drop files into its inbox and leave requests, and nothing else.
 
-    Raises FluxdropError where one is not known, or this process may not do that.
+    Args:
+        root: The root.
+        user: The owner of all folders; this process's user by default.
+        group: The group.
+
+    Raises:
+        FluxdropError: User or group is unknown, or this process may not make the change.
     """
     try:
         uid = os.geteuid() if user is None else pwd.getpwnam(user).pw_uid
@@ -84,7 +101,7 @@ def open_to_group(root: Root, user: str | None, group: str) -> None:
     modes = dict.fromkeys(
         [root.path, *root.shared, root.failed, root.state, *_folders(root.state)], 0o2750
     )
-    # Into requests/ anybody of the group may put a file, see no other's and take none away.
+    # A member of the group may put a file into requests/, but neither list nor remove others' files.
     modes |= {root.inbox: 0o2770, root.requests: 0o3730}
     try:
         for folder, mode in modes.items():
@@ -107,7 +124,7 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def refuse(root: Root, faults: Iterable[OwnershipFault]) -> None:
-    """Raise FluxdropError for *faults* in *root*, if there are any."""
+    """Raise FluxdropError, kind ``root``, if there are any *faults* in *root*."""
     try:
         found = list(faults)
     except OSError as error:
@@ -126,30 +143,31 @@ def refuse(root: Root, faults: Iterable[OwnershipFault]) -> None:
 
 
 def faults_of(root: Root, user: int) -> Iterator[OwnershipFault]:
-    """What *user* would refuse when it serves *root*."""
+    """Yield the faults for which a daemon of *user* would refuse to serve *root*."""
     yield from of_settings(root, user)
     yield from of_state(root, user)
 
 
 def of_settings(root: Root, user: int | None = None) -> Iterator[OwnershipFault]:
-    """What is wrong with the folder *root* and fluxdrop.toml; *user* serves, this process's by
-    default. Raises OSError.
+    """Yield the faults of the folder *root* and of fluxdrop.toml.
+
+    *user* is the daemon's; this process's by default. Raises OSError.
     """
     status = root.path.stat()
-    # In a folder with the sticky bit nobody can take another's file away.
+    # In a folder with the sticky bit, nobody can rename or remove another user's file.
     sticky = bool(status.st_mode & stat.S_ISVTX)
-    yield from _faults(root.path, user, allowed=_OTHERS if sticky else 0)
+    yield from _faults(root.path, user, allowed=_OTHERS_WRITE if sticky else 0)
     yield from _faults(root.path / config.FILE, user)
 
 
 def of_state(root: Root, user: int | None = None) -> Iterator[OwnershipFault]:
-    """What is wrong with .fluxdrop/ and what lies in it, as in `of_settings`.
+    """Yield the faults of .fluxdrop/ and its contents; *user* is as in `of_settings`.
 
-    Not looked at is what lies in a job's folder: an input belongs to whoever dropped it.
+    The contents of jobs' folders are not checked: an input belongs to whoever dropped it.
     """
     yield from _faults(root.state, user)
     for path in _entries(root.state):
-        # The group may leave requests, where the owner lets it.
+        # The owner may let the group leave requests.
         yield from _faults(path, user, allowed=stat.S_IWGRP if path == root.requests else 0)
         if path == root.models:
             yield from _faults_below(path, user)
@@ -159,8 +177,10 @@ def of_state(root: Root, user: int | None = None) -> Iterator[OwnershipFault]:
 
 
 def of_code(folder: Path) -> Iterator[OwnershipFault]:
-    """What lets anybody but root and this process's user change the code in *folder*: there, or by
-    putting another folder in the place of it or of one of its parents. Raises OSError.
+    """Yield what lets any user but root and this process's change the code in *folder*.
+
+    That is write access to it, to its contents or to one of its parents, in which another folder could
+    be put in its place. Raises OSError.
     """
     seen: set[Path] = set()
     left = [folder]
@@ -172,7 +192,7 @@ def of_code(folder: Path) -> Iterator[OwnershipFault]:
             seen.add(parent)
             status = parent.stat()
             sticky = parent != path and bool(status.st_mode & stat.S_ISVTX)
-            yield from _faults(parent, None, allowed=_OTHERS if sticky else 0)
+            yield from _faults(parent, None, allowed=_OTHERS_WRITE if sticky else 0)
         for below in _tree(path):
             if below.is_symlink():
                 left.append(below)
@@ -185,7 +205,7 @@ def _entries(folder: Path) -> list[Path]:
     try:
         return sorted(folder.iterdir())
     except PermissionError:
-        # Another's, which was said of it already.
+        # The folder is another user's, which is already a fault.
         return []
 
 
@@ -200,8 +220,9 @@ def _faults_below(folder: Path, user: int | None) -> Iterator[OwnershipFault]:
 
 
 def _faults(path: Path, user: int | None, allowed: int = 0) -> Iterator[OwnershipFault]:
-    """What is wrong with *path* itself, and with what it leads to if it is a symlink; *allowed* are
-    mode bits that are no fault. Nothing is with one that is not there.
+    """Yield the faults of *path* and, if it is a symlink, of its target; none if it does not exist.
+
+    *allowed* are write bits of the mode that are no fault.
     """
     user = os.geteuid() if user is None else user
     try:
@@ -213,8 +234,8 @@ def _faults(path: Path, user: int | None, allowed: int = 0) -> Iterator[Ownershi
         return
     yield from _owned_by_another(path, status, user)
     quoted = shlex.quote(str(path))
-    # With an ACL the group's bits are its mask: the most that anybody whom it names may do.
-    if status.st_mode & _OTHERS & ~allowed:
+    # With an ACL, the group's bits are its mask: the most that any user or group in it may do.
+    if status.st_mode & _OTHERS_WRITE & ~allowed:
         who = "everybody" if status.st_mode & stat.S_IWOTH & ~allowed else _group(status.st_gid)
         yield OwnershipFault(
             path,
@@ -248,7 +269,7 @@ def _gives_write(folder: Path) -> bool:
 
 def _remedy(root: Root, faults: list[OwnershipFault]) -> str:
     filesystem = filesystem_of(root.path)
-    # What FUSE holds keeps owners only where it is told to (ntfs-3g(8), permissions), mostly.
+    # Most FUSE filesystems keep owners only with an option (ntfs-3g(8): permissions).
     if filesystem in _WITHOUT_OWNERS or filesystem.startswith("fuse"):
         return (
             f"This filesystem ({filesystem}) keeps no owners: mount it with"
@@ -257,10 +278,10 @@ def _remedy(root: Root, faults: list[OwnershipFault]) -> str:
         )
     state = str(root.state)
     commands = [fault.remedy for fault in faults]
-    if len(commands) > _MOST_NAMED:
+    if len(commands) > _MAX_COMMANDS:
         owner = f"chown -R --no-dereference {_user(os.geteuid())}"
         inside = [fault for fault in faults if str(fault.path).startswith(state)]
-        commands = [fault.remedy for fault in faults if fault not in inside][:_MOST_NAMED]
+        commands = [fault.remedy for fault in faults if fault not in inside][:_MAX_COMMANDS]
         whole = {"chown": owner, "chmod": "chmod -R go-w", "setfacl": "setfacl -R --remove-default"}
         used = {fault.remedy.split()[0] for fault in inside}
         commands += [f"{whole[name]} {shlex.quote(state)}" for name in whole if name in used]

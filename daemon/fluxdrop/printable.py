@@ -1,19 +1,19 @@
-"""Names that strangers chose, as JSON, SQLite and a terminal can show them."""
+"""Make names from untrusted users safe for JSON, SQLite and a terminal."""
 
 from __future__ import annotations
 
 import unicodedata
 
 _UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
-# They make the text around them be shown in another order, as in "exe.gnp".
-_TURNING = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+# These change the order in which the text around them is shown, as in "exe.gnp".
+_DIRECTION_CONTROLS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 
 
 def printable(name: str) -> str:
-    """*name* as JSON, SQLite and a terminal can show it.
+    """Return *name* with every unsafe character replaced by U+FFFD.
 
-    Undecodable bytes, control characters, line separators and what turns the direction of text are
-    replaced.
+    These are undecodable bytes (surrogates of `os.fsdecode`), control characters, line separators, and
+    characters that change the direction of text.
     """
     if name.isascii() and name.isprintable():
         return name
@@ -24,5 +24,5 @@ def printable(name: str) -> str:
 def _is_plain(letter: str) -> bool:
     return (
         unicodedata.category(letter) not in _UNPRINTABLE
-        and unicodedata.bidirectional(letter) not in _TURNING
+        and unicodedata.bidirectional(letter) not in _DIRECTION_CONTROLS
     )

@@ -1,7 +1,8 @@
-"""No library that fluxdrop uses reports to anybody: set before the first of them is imported.
+"""Switch off the telemetry of the libraries that fluxdrop uses, by environment variables.
 
-The package imports this before any of its modules, and children inherit it. onnxruntime, from its import on, would keep
-a device id and a database below ~/.cache and look up its maker's host; the variable that ends that is read once.
+The package imports this module before any other, so that the variables are set before a library is
+imported; child processes inherit them. Without its variable, onnxruntime, once imported, would keep a
+device id and a database below ~/.cache and resolve its maker's host. It reads the variable only once.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Moments as text: in RFC 3339 for files and the index, and as people write and read them."""
+"""Times as text: RFC 3339 for files and the index, and the forms that people write and read."""
 
 from __future__ import annotations
 
@@ -11,21 +11,26 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks
 
 
 def now() -> str:
-    """This moment in RFC 3339, UTC, with milliseconds."""
+    """Return the current time in RFC 3339, UTC, with milliseconds."""
     return rfc3339(datetime.now(UTC))
 
 
 def rfc3339(moment: datetime) -> str:
-    """*moment*, which has a time zone, in RFC 3339, UTC, with milliseconds."""
+    """Return *moment*, which must have a time zone, in RFC 3339, UTC, with milliseconds."""
     text = moment.astimezone(UTC).isoformat(timespec="milliseconds")
     return text.removesuffix("+00:00") + "Z"
 
 
 def parse_since(text: str, moment: datetime | None = None) -> datetime:
-    """What ``--since`` means at *moment* (now): ``30s``, ``90m``, ``6h``, ``7d``, ``2w`` ago, or a
-    date with or without a time, in local time if it names no zone.
+    """Parse the value of ``--since``.
 
-    Raises FluxdropError for anything else.
+    Args:
+        text: A time before *moment* such as ``30s``, ``90m``, ``6h``, ``7d`` or ``2w``, or a date with or
+            without a time; it is local if it has no zone.
+        moment: The current time by default.
+
+    Raises:
+        FluxdropError: *text* is neither.
     """
     ago = re.fullmatch(r"(\d{1,6})\s*([smhdw])", text.strip().lower())
     if ago:
@@ -40,7 +45,7 @@ def parse_since(text: str, moment: datetime | None = None) -> datetime:
 
 
 def local(text: str) -> str:
-    """The RFC 3339 *text* as people here read it: the local date and time, to the second."""
+    """Convert the RFC 3339 *text* to the local date and time, to the second; return other text as it is."""
     try:
         return f"{datetime.fromisoformat(text).astimezone():%Y-%m-%d %H:%M:%S}"
     except ValueError:
@@ -48,7 +53,10 @@ def local(text: str) -> str:
 
 
 def ago(text: str, moment: datetime | None = None) -> str:
-    """How long before *moment* (now) the RFC 3339 *text* was, in its two largest units."""
+    """Return how long before *moment* (now) the RFC 3339 *text* was, in the two largest units.
+
+    Text that is not RFC 3339 is returned as it is.
+    """
     try:
         past = datetime.fromisoformat(text)
     except ValueError:

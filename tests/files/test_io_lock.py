@@ -18,7 +18,7 @@ from support.stages import Number, Numbers
 @pytest.fixture
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """However busy the machine is, nobody goes on without a turn."""
-    monkeypatch.setattr(io_lock, "_LONGEST_WAIT_SECONDS", 60.0)
+    monkeypatch.setattr(io_lock, "_ACQUIRE_TIMEOUT_SECONDS", 60.0)
 
 
 @contextmanager

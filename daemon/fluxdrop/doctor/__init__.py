@@ -1,1 +1,1 @@
-"""What a support question would ask: the machine, the folders of a root, and what lies in them."""
+"""The checks of ``fluxdrop doctor``: the machine, a root's folders, and their contents."""

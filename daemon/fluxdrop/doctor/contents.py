@@ -1,4 +1,4 @@
-"""What lies in a root: the daemon's lock, the index against the folders, what was left behind."""
+"""Checks of a root's contents: its daemon, waiting files, leftovers, and the index against outputs/."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from fluxdrop.jobs.input_names import scan
 from fluxdrop.jobs.overview import overview
 from fluxdrop.jobs.store import JobFilter, Store
 
-_OLD_SECONDS = 3600.0
+_LEFTOVER_SECONDS = 3600.0
+"""The age from which a temporary file counts as left behind."""
 
 
 def daemon(root: Root) -> Iterator[Finding]:
-    """Whether a daemon serves the root, and what it says of itself."""
-    seen = overview(root)
-    if seen.verdict == "not running":
+    """Check whether a daemon serves the root, and report what holds it up."""
+    status = overview(root)
+    if status.verdict == "not running":
         yield Finding("daemon", "note", "not running", f"Run: fluxdrop run --root {root.path}")
     else:
-        yield Finding("daemon", "ok", f"{seen.verdict}, pid {seen.facts['pid']}")
-    for reason in seen.facts["degraded"]:
+        yield Finding("daemon", "ok", f"{status.verdict}, pid {status.facts['pid']}")
+    for reason in status.facts["degraded"]:
         yield Finding("daemon", "broken", reason, "docs/troubleshooting.md has what to do.")
 
 
 def waiting(root: Root, settings: Settings) -> Iterator[Finding]:
-    """What waits for longer than it should, or for a daemon."""
+    """Report files that wait longer than they should, and claimed jobs that wait for a daemon."""
     served = holder(root) is not None
     claimed = sum(path.is_dir() for path in root.work.iterdir()) if root.work.is_dir() else 0
     if claimed and not served:
@@ -40,8 +41,8 @@ def waiting(root: Root, settings: Settings) -> Iterator[Finding]:
             f"jobs that wait in {root.work}: {claimed}",
             "The next start does them.",
         )
-    longest = max(settings.incomplete_seconds, settings.scan_seconds) + 60
-    stale = [path for path in scan(root.inbox) if _age(root.inbox / path) > longest]
+    max_seconds = max(settings.incomplete_seconds, settings.scan_seconds) + 60
+    stale = [path for path in scan(root.inbox) if _age(root.inbox / path) > max_seconds]
     if stale and served:
         yield Finding(
             "inbox",
@@ -54,13 +55,13 @@ def waiting(root: Root, settings: Settings) -> Iterator[Finding]:
 
 
 def left_behind(root: Root) -> Iterator[Finding]:
-    """Temporary files that a crash left."""
+    """Report temporary files that a crash left behind."""
     places = (root.outputs, root.generated, root.preprocessed, root.requests, root.models)
     old = [
         path
         for folder in places
         for path in _files(folder)
-        if path.name.startswith(".") and path.suffix == ".tmp" and _age(path) > _OLD_SECONDS
+        if path.name.startswith(".") and path.suffix == ".tmp" and _age(path) > _LEFTOVER_SECONDS
     ]
     if old:
         yield Finding(
@@ -74,7 +75,7 @@ def left_behind(root: Root) -> Iterator[Finding]:
 
 
 def index(root: Root) -> Iterator[Finding]:
-    """Whether the index and outputs/ tell the same."""
+    """Check that index and outputs/ have the same records, and that each result has a picture."""
     with closing(Store(root.database, read_only=True)) as store:
         known = {row.record for row in store.select(JobFilter()) if row.record is not None}
     there = {

@@ -1,4 +1,4 @@
-"""What a check finds."""
+"""The findings of checks."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ Severity = Literal["ok", "note", "broken"]
 
 
 class Finding(NamedTuple):
-    """One line: what was looked at, how it is, and what to do about it.
-
-    ``note`` is something to know that keeps nothing from working.
-    """
+    """One line of the report."""
 
     check: str
+    """What was checked."""
     verdict: Severity
+    """How it is. A ``note`` is worth knowing and keeps nothing from working."""
     says: str
+    """What was found."""
     remedy: str = ""
+    """What to do about it."""
 
 
 Check = Callable[[], Iterable[Finding]]
 
 
 def run(name: str, check: Check) -> Iterator[Finding]:
-    """What *check* finds; where it cannot even look, that is a finding as well."""
+    """Yield the findings of *check*; a FluxdropError or OSError that it raises becomes a finding *name*."""
     try:
         yield from check()
     except FluxdropError as error:

@@ -1,4 +1,4 @@
-"""A root's folders: whether fluxdrop can do with them what it has to."""
+"""Checks of a root's folders: whether fluxdrop can use them as it needs to."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from fluxdrop.files.layout import Root
 from fluxdrop.ownership import faults_of
 
 _SPACE_BROKEN = 100 * 1000**2
+"""Fewer free bytes than this are reported as broken, fewer than `_SPACE_NOTE` as a note."""
 _SPACE_NOTE = 2 * 1000**3
-_MOST_SHOWN = 3
-_CLOCK_SECONDS = 2.0
+_MAX_SHOWN = 3
+_MAX_CLOCK_OFFSET_SECONDS = 2.0
 _WATCHES = Path("/proc/sys/fs/inotify/max_user_watches")
 _INSTANCES = Path("/proc/sys/fs/inotify/max_user_instances")
 
 
 def permissions(root: Root) -> Iterator[Finding]:
-    """Whether the folders are there, and may be read and written."""
+    """Check that the folders exist, and may be read and written."""
     folders = (root.inbox, root.generated, root.preprocessed, root.failed, root.state)
     missing = [path for path in folders if not path.is_dir()]
     closed = [path for path in folders if path.is_dir() and not os.access(path, 7)]
@@ -43,32 +44,32 @@ def permissions(root: Root) -> Iterator[Finding]:
 
 
 def ownership(settings: Settings, root: Root) -> Iterator[Finding]:
-    """Whether nobody else can change what the daemon acts on."""
-    # Root looks for the user that serves.
+    """Check that nobody else can change what the daemon acts on."""
+    # If root runs this, the owner of the root folder is taken as the daemon's user.
     user = os.geteuid() or root.path.stat().st_uid
     found = list(faults_of(root, user))
-    for fault in found[:_MOST_SHOWN]:
+    for fault in found[:_MAX_SHOWN]:
         yield Finding(
             "ownership",
             "note" if settings.shared_root else "broken",
             f"{fault.path} {fault.says}",
             f"Run: {fault.remedy}",
         )
-    if len(found) > _MOST_SHOWN:
-        yield Finding("ownership", "note", f"the same of {len(found) - _MOST_SHOWN} more")
+    if len(found) > _MAX_SHOWN:
+        yield Finding("ownership", "note", f"the same of {len(found) - _MAX_SHOWN} more")
     if not found:
         yield Finding("ownership", "ok", "settings and state can be changed by their owner alone")
 
 
 def claims(root: Root) -> Iterator[Finding]:
-    """Whether a file can be claimed by one rename."""
+    """Check that a file can be claimed by one rename."""
     if root.work.is_dir():
         root.check()
         yield Finding("one filesystem", "ok", "a dropped file is claimed by one rename")
 
 
 def filesystem(root: Root) -> Iterator[Finding]:
-    """What holds the root, and how files are found on it."""
+    """Report the filesystem of the inbox, and how files are found on it."""
     found = filesystem_of(root.inbox)
     if needs_polling(found):
         yield Finding(
@@ -82,7 +83,7 @@ def filesystem(root: Root) -> Iterator[Finding]:
 
 
 def links(root: Root) -> Iterator[Finding]:
-    """Whether one picture can have two names."""
+    """Check that hard links work, so that a picture's two names share its space."""
     probe = root.state / f".doctor-{secrets.token_hex(4)}.tmp"
     target = root.outputs / probe.name
     try:
@@ -103,7 +104,7 @@ def links(root: Root) -> Iterator[Finding]:
 
 
 def space(root: Root) -> Iterator[Finding]:
-    """How much room is left."""
+    """Check how much space is free, in bytes and inodes."""
     free = shutil.disk_usage(root.path).free
     inodes = os.statvfs(root.path)
     says = f"{free / 1000**3:,.1f} GB free"
@@ -120,7 +121,7 @@ def space(root: Root) -> Iterator[Finding]:
 
 
 def inotify(root: Root) -> Iterator[Finding]:
-    """Whether the kernel watches as many folders as the inbox has."""
+    """Check that the kernel's limits allow it to watch all folders of the inbox."""
     try:
         watches, instances = (int(path.read_text()) for path in (_WATCHES, _INSTANCES))
     except (OSError, ValueError):
@@ -141,7 +142,7 @@ def inotify(root: Root) -> Iterator[Finding]:
 
 
 def clock(root: Root) -> Iterator[Finding]:
-    """Whether this machine and the one whose disk it is agree on the time."""
+    """Check that the clock of this machine and that of the disk's machine agree."""
     probe = root.state / f".doctor-{secrets.token_hex(4)}.tmp"
     before = time.time()
     try:
@@ -149,12 +150,12 @@ def clock(root: Root) -> Iterator[Finding]:
         stamped = probe.stat().st_mtime
     finally:
         probe.unlink(missing_ok=True)
-    off = max(before - stamped, stamped - time.time(), 0.0)
-    if off > _CLOCK_SECONDS:
+    offset = max(before - stamped, stamped - time.time(), 0.0)
+    if offset > _MAX_CLOCK_OFFSET_SECONDS:
         yield Finding(
             "clock",
             "note",
-            f"the disk's machine is {off:.0f} s off this one's time",
+            f"the disk's machine is {offset:.0f} s off this one's time",
             "Let both machines set their clocks by NTP.",
         )
     else:

@@ -1,4 +1,4 @@
-"""The machine: versions, Julia, the engine, the generator."""
+"""Checks of the machine: versions, Julia, the engine, the generator, the GPU and the service."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _GPU_DEVICES = ("nvidia0", "kfd")
 
 
 def versions() -> Iterator[Finding]:
-    """What runs here."""
+    """Report the versions of fluxdrop, Python, the system and the packages."""
     python = f"Python {platform.python_version()}, {platform.system()} {platform.release()}"
     yield Finding("fluxdrop", "ok", f"{__version__}, {python}, {platform.machine()}")
     yield Finding("packages", "ok", ", ".join(f"{name} {_version(name)}" for name in _PACKAGES))
 
 
 def julia(settings: Settings, *, deep: bool) -> Iterator[Finding]:
-    """Which Julia is found, and whether Flux is there for it."""
+    """Check which Julia is found, and whether it has Flux; with *deep*, by running it."""
     from fluxdrop.provision import find_julia
     from fluxdrop.provision.check import check_julia
 
@@ -61,7 +61,7 @@ def julia(settings: Settings, *, deep: bool) -> Iterator[Finding]:
 
 
 def engine(settings: Settings, root: Root | None) -> Iterator[Finding]:
-    """Whether the model loads, and the engine starts and answers."""
+    """Check that the model loads, and that the engine starts and answers."""
     from fluxdrop.predict.bundle import load_bundle
     from fluxdrop.predict.choose import open_engine
     from fluxdrop.predict.classify import label_probabilities
@@ -87,7 +87,7 @@ def engine(settings: Settings, root: Root | None) -> Iterator[Finding]:
 
 
 def generator(settings: Settings, *, deep: bool) -> Iterator[Finding]:
-    """Whether prompts can become pictures; with *deep*, by making one."""
+    """Check that prompts can become pictures; with *deep*, by generating one."""
     missing = [name for name in _GENERATION if find_spec(name) is None]
     if missing:
         yield Finding(
@@ -99,10 +99,10 @@ def generator(settings: Settings, *, deep: bool) -> Iterator[Finding]:
         return
     packages = ", ".join(f"{name} {_version(name)}" for name in _GENERATION)
     yield Finding("generator", "ok", packages)
-    yield from _made(settings) if deep else _found(settings)
+    yield from _generate_picture(settings) if deep else _locate_pipeline(settings)
 
 
-def _found(settings: Settings) -> Iterator[Finding]:
+def _locate_pipeline(settings: Settings) -> Iterator[Finding]:
     from fluxdrop.generate import sources
 
     if settings.pipeline in sources.embedded() or expanded(settings.pipeline).is_dir():
@@ -117,7 +117,7 @@ def _found(settings: Settings) -> Iterator[Finding]:
         )
 
 
-def _made(settings: Settings) -> Iterator[Finding]:
+def _generate_picture(settings: Settings) -> Iterator[Finding]:
     from fluxdrop.generate.generator import GenerationOrder, Generator
     from fluxdrop.generate.request import GenerationRequest
 
@@ -133,7 +133,7 @@ def _made(settings: Settings) -> Iterator[Finding]:
 
 
 def gpu(settings: Settings) -> Iterator[Finding]:
-    """Whether there is a GPU that Flux or torch could use."""
+    """Check whether there is a GPU that Flux or torch could use."""
     found = [name for name in _GPU_DEVICES if Path("/dev", name).exists()]
     if found:
         yield Finding("gpu", "ok", f"/dev/{found[0]}")
@@ -147,7 +147,7 @@ def gpu(settings: Settings) -> Iterator[Finding]:
 
 
 def unit() -> Iterator[Finding]:
-    """Whether a systemd unit of ours is installed, where there is a systemd."""
+    """Check whether a systemd unit of fluxdrop is installed, if the machine runs systemd."""
     folders = ("/etc/systemd/system", "/usr/lib/systemd/system", "/usr/local/lib/systemd/system")
     own = Path.home() / ".config/systemd/user"
     units = [path for folder in (*folders, own) for path in Path(folder).glob("fluxdrop*.service")]

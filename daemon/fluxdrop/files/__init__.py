@@ -1,1 +1,1 @@
-"""Files and folders: opening and writing them safely, and where a root has what."""
+"""Files and folders: open and write them safely, and know the layout of a root."""

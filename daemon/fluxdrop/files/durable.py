@@ -1,9 +1,9 @@
-"""Files that survive a power cut and never replace another: write, fsync, link or rename, fsync the
-folder.
+"""Write files so that they survive a power cut and never replace another user's file.
 
-All that is written goes through here, and no link leads it elsewhere: what is new gets a name that
-nobody can guess and that nothing had, what has a fixed name is opened without following one, and
-names are given relative to the descriptor of an open folder (`fluxdrop.files.folders`).
+A file is written, synced and renamed (or linked), and then its folder is synced. All writes go
+through this module, and no symlink can redirect them: a new file gets a random, unused name; a file
+with a fixed name is opened without following links; and names are given relative to the descriptor
+of an open folder (`fluxdrop.files.folders`).
 """
 
 from __future__ import annotations
@@ -23,28 +23,29 @@ from fluxdrop import failpoints
 from fluxdrop.files.folders import Folders, opened, set_aside
 from fluxdrop.files.io_lock import release_io_lock
 
-_MANY = 24
+_MIN_FILES_FOR_SYNCFS = 24
 NOT_REGULAR = {errno.ENOENT, errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EINVAL}
-"""What `open_own` says of a file that is gone, or of what took its place and is none."""
-_CHUNK = 1 << 20
-_TREE_OPEN = 16
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+"""The errors of `open_own` when the file is gone or is not a regular file."""
+_CHUNK_BYTES = 1 << 20
+_MAX_OPEN_FOLDERS = 16
+_CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.fluxdrop\.tmp")
 
 
 class NotRegularError(OSError):
-    """What was to be a file is a folder, a FIFO or another thing that is none."""
+    """A path that should be a regular file is a folder, a FIFO or something else."""
 
 
 def write(path: Path, data: bytes, *, sync: bool = True) -> None:
-    """Make *path* hold *data*, whole or not at all; *path* is ours, so an older version of it is
-    replaced.
+    """Write *data* to *path* atomically, replacing an older version.
+
+    *path* must be a file of ours. With *sync*, contents and name are on the disk on return.
     """
     try:
         with opened(path.parent) as folder:
             write_in(folder, path.name, data, sync=sync)
     except OSError as error:
-        # Its name is relative to the folder, and random while it is in the making.
+        # The error names a file relative to the folder, perhaps the temporary one.
         error.filename = str(path)
         raise
 
@@ -52,8 +53,14 @@ def write(path: Path, data: bytes, *, sync: bool = True) -> None:
 def write_in(
     folder: int, name: str, data: bytes, *, sync: bool = True, target: int | None = None
 ) -> None:
-    """`write` the file *name* in the open *folder*; or in the open folder *target* on the same
-    filesystem, with what is not whole yet in *folder*. A folder of that name is moved aside.
+    """Write a file atomically in an open folder, as `write` does. Move a folder of its name aside.
+
+    Args:
+        folder: The descriptor of the folder that holds the temporary file.
+        name: The file's name.
+        data: The contents.
+        sync: Whether to wait until contents and name are on the disk.
+        target: The descriptor of the folder for the file, on the same filesystem; *folder* by default.
     """
     target = folder if target is None else target
     with temporary(folder) as (file, unfinished):
@@ -73,10 +80,12 @@ def write_in(
 
 @contextmanager
 def temporary(folder: int) -> Iterator[tuple[FileIO, str]]:
-    """A new file in the open *folder*, and the name that it has while the body runs, if the body does
-    not give it another; `sweep` removes what a kill leaves of it."""
+    """Yield a new file in the open *folder* and its name; remove it at the end, unless it was renamed.
+
+    `sweep` removes the file if this process is killed first.
+    """
     name = f".{secrets.token_hex(8)}.fluxdrop.tmp"
-    with _Whole(os.open(name, _NEW, 0o666, dir_fd=folder), "wb") as file:
+    with _CompleteWriteFile(os.open(name, _CREATE_FLAGS, 0o666, dir_fd=folder), "wb") as file:
         try:
             yield file, name
         finally:
@@ -85,8 +94,10 @@ def temporary(folder: int) -> Iterator[tuple[FileIO, str]]:
 
 
 def sweep(folder: int) -> None:
-    """Remove the temporaries that a killed process of this user left in the open *folder*, in which
-    no other is writing. Raises OSError."""
+    """Remove the temporary files that a killed process of this user left in the open *folder*.
+
+    No other process may be writing there.
+    """
     for name in os.listdir(folder):
         if _TEMPORARY.fullmatch(name):
             with suppress(FileNotFoundError):
@@ -95,10 +106,11 @@ def sweep(folder: int) -> None:
                     os.unlink(name, dir_fd=folder)
 
 
-class _Whole(FileIO):
-    """A file of which `write` writes all that it is given, or raises OSError."""
+class _CompleteWriteFile(FileIO):
+    """A file whose `write` writes all of its argument or raises OSError."""
 
     def write(self, data: bytes | bytearray | memoryview) -> int:  # type: ignore[override]
+        """Write all of *data*; return its length."""
         left = memoryview(data)
         while left:
             left = left[super().write(left) :]
@@ -106,8 +118,10 @@ class _Whole(FileIO):
 
 
 def put(path: Path, data: bytes | memoryview) -> None:
-    """Write *data* to *path*, of which an OSError may leave a part; with half the system calls of a
-    Python file, in each of which another thread may take the interpreter's lock.
+    """Write *data* to the new file *path*, neither atomically nor synced.
+
+    An OSError may leave a part of the file. This takes half the system calls of a Python file;
+    in each of them another thread could take the interpreter's lock.
     """
     fd = create(path)
     try:
@@ -119,55 +133,71 @@ def put(path: Path, data: bytes | memoryview) -> None:
 
 
 def create(path: Path) -> int:
-    """Open the new file *path* to write it; another file or a link that has the name goes. Raises
-    OSError."""
+    """Create the file *path* and return a descriptor to write it; remove a file or link of that name."""
     try:
-        return os.open(path, _NEW, 0o666)
+        return os.open(path, _CREATE_FLAGS, 0o666)
     except FileExistsError:
         path.unlink()
-    return os.open(path, _NEW, 0o666)
+    return os.open(path, _CREATE_FLAGS, 0o666)
 
 
 def open_own(path: Path, flags: int) -> int:
-    """Open the file *path*, which is ours and keeps its name, and which is no link.
+    """Open the regular file *path*, which is ours, without following links; return its descriptor.
 
-    Raises NotRegularError for what is no file, else OSError.
+    Raises:
+        NotRegularError: *path* is not a regular file.
+        OSError: It cannot be opened, or is a symlink.
     """
     try:
         with opened(path.parent) as folder:
             return open_regular_fd(path.name, flags, folder)
     except OSError as error:
-        # Its name is relative to the folder.
+        # The error names a file relative to the folder.
         error.filename = str(path)
         raise
 
 
 def open_private(path: Path) -> int:
-    """Open the file *path*, made where it is missing, as `open_own` does to read and write it, and let nobody else
-    open it: whoever can open a file can lock it."""
+    """Open *path* as `open_own` does, to read and write; create it if it is missing; set mode 0600.
+
+    The mode keeps other users from opening the file: whoever can open it can lock it.
+    """
     fd = open_own(path, os.O_RDWR | os.O_CREAT)
     os.fchmod(fd, 0o600)
     return fd
 
 
 def renew_own(path: Path, data: bytes) -> None:
-    """Make *path* hold *data*, as `write` does; what has the name is moved aside. Raises OSError."""
+    """Write *data* to *path* as `write` does, but move what has the name aside instead of replacing it."""
     with opened(path.parent) as folder:
         with suppress(FileNotFoundError):
             set_aside(path.name, folder)
         write_in(folder, path.name, data)
 
 
-def read_own(path: Path, most: int = 1 << 26) -> bytes:
-    """The contents of the file *path* as `open_own` opens it; raises OSError, also when they have more
-    than *most* bytes."""
+def read_own(path: Path, max_bytes: int = 1 << 26) -> bytes:
+    """Return the contents of *path*, opened as `open_own` does.
+
+    Raises:
+        NotRegularError: *path* is not a regular file.
+        OSError: It cannot be read, or has more than *max_bytes* bytes (EFBIG).
+    """
     with FileIO(open_own(path, os.O_RDONLY)) as file:
-        return read_at_most(file, most)
+        return read_at_most(file, max_bytes)
 
 
 def open_regular_fd(name: str | Path, flags: int, folder: int | None = None) -> int:
-    """Open the regular file *name*, a path or in the open *folder*; no symlink is followed, and
-    nothing is waited for. Raises as `open_own`."""
+    """Open a regular file and return its descriptor. Follow no symlink as its last part; never block.
+
+    Args:
+        name: A path, or a name in *folder*.
+        flags: Flags of open(2).
+        folder: The descriptor of an open folder.
+
+    Raises:
+        NotRegularError: It is not a regular file.
+        OSError: It cannot be opened, or is a symlink.
+    """
     flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     fd = os.open(name, flags, 0o666, dir_fd=folder)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
@@ -176,11 +206,11 @@ def open_regular_fd(name: str | Path, flags: int, folder: int | None = None) -> 
     return fd
 
 
-def read_at_most(file: FileIO, most: int) -> bytes:
-    """What is left of *file*. Raises OSError when that is more than *most* bytes."""
+def read_at_most(file: FileIO, max_bytes: int) -> bytes:
+    """Read *file* to its end. Raise OSError (EFBIG) if that is more than *max_bytes* bytes."""
     parts = []
-    left = most + 1
-    while left and (part := file.read(min(left, _CHUNK))):
+    left = max_bytes + 1
+    while left and (part := file.read(min(left, _CHUNK_BYTES))):
         parts.append(part)
         left -= len(part)
     if not left:
@@ -225,18 +255,24 @@ def sync_open_folder(folder: int) -> None:
 def sync_all(
     files: Collection[Path],
     folders: Sequence[Path] = (),
-    is_meant: Callable[[Path], bool] = lambda _path: True,
+    needs_sync: Callable[[Path], bool] = lambda _path: True,
 ) -> bool:
-    """Wait until the contents of those of *files* that are *meant*, and the names in *folders*, are
-    on the disk; whether all of the filesystem is.
+    """Wait until the contents of *files* and the names in *folders* are on the disk.
 
-    Many files are waited for together, by one sync of the filesystem, which they and the folders
-    then have to share.
+    24 files or more are synced by one syncfs(2); then all files and folders must be on one filesystem.
+
+    Args:
+        files: The files.
+        folders: The folders whose names are synced.
+        needs_sync: Which of the files have to be synced where each is synced alone.
+
+    Returns:
+        Whether the whole filesystem was synced.
     """
     with release_io_lock():
-        if len(files) >= _MANY and _sync_filesystem(next(iter(files)).parent):
+        if len(files) >= _MIN_FILES_FOR_SYNCFS and _sync_filesystem(next(iter(files)).parent):
             return True
-        for path in filter(is_meant, files):
+        for path in filter(needs_sync, files):
             sync_file(path)
         for path in folders:
             sync_folder(path)
@@ -244,8 +280,10 @@ def sync_all(
 
 
 def sync_inputs(paths: Iterable[Path]) -> None:
-    """Wait until the contents of those of *paths* that can be read, and are files, are on the disk: their owners may
-    close them at any time."""
+    """Wait until the contents of *paths* are on the disk; skip what is gone, unreadable or no regular file.
+
+    The files belong to whoever dropped them, who may take away the right to read at any time.
+    """
     for path in paths:
         try:
             fd = open_regular_fd(path, os.O_RDONLY)
@@ -260,7 +298,7 @@ def sync_inputs(paths: Iterable[Path]) -> None:
 
 
 def _sync_filesystem(path: Path) -> bool:
-    """syncfs(2) on the filesystem of *path*; False where the C library has no such call."""
+    """Call syncfs(2) for the filesystem of *path*; return False if the C library has no such call."""
     libc = ctypes.CDLL(None, use_errno=True)
     if not hasattr(libc, "syncfs"):
         return False
@@ -275,17 +313,19 @@ def _sync_filesystem(path: Path) -> bool:
 
 
 def remove_tree(folder: Path) -> None:
-    """Remove *folder* and all in it, following no symlink; what is gone already is fine."""
+    """Remove *folder* and all in it, following no symlink. Ignore what is already gone."""
     empty_tree(folder)
     with suppress(FileNotFoundError):
         folder.rmdir()
 
 
 def empty_tree(folder: Path) -> None:
-    """Remove all that is in *folder*, following no symlink; what is gone already is fine. Raises
-    NotADirectoryError where *folder* itself is one.
+    """Remove all that is in *folder*, following no symlink. Ignore what is already gone.
+
+    Raises:
+        NotADirectoryError: *folder* itself is a symlink.
     """
-    tree = Folders(folder.parent, _TREE_OPEN)
+    tree = Folders(folder.parent, _MAX_OPEN_FOLDERS)
     try:
         _empty(tree, folder.name)
     finally:
@@ -305,7 +345,7 @@ def _empty(tree: Folders, top: str) -> None:
                 except FileNotFoundError:
                     pass
                 except (IsADirectoryError, PermissionError):
-                    # POSIX has the second for a folder.
+                    # Linux raises IsADirectoryError for a folder, POSIX has PermissionError.
                     if not stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
                         raise
                     pending.append(f"{current}/{name}")

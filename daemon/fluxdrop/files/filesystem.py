@@ -1,11 +1,11 @@
-"""Which filesystem holds a folder: events can be trusted on a local one only."""
+"""Tell which filesystem holds a folder. File events are reliable on a local one only."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-# Shares of a server, of a host that a virtual machine runs on, and disks that several machines mount.
+# Shares of a server or of a virtual machine's host, and disks that several machines mount.
 _NETWORK = frozenset(
     [
         "nfs",
@@ -34,10 +34,9 @@ _ESCAPE = re.compile(r"\\(\d{3})")
 
 
 def filesystem_of(path: Path, mountinfo: Path = Path("/proc/self/mountinfo")) -> str:
-    """The type of the filesystem that holds *path*, such as ``ext4``; empty where it cannot be
-    told.
+    """Return the type of the filesystem that holds *path*, such as ``ext4``; empty if it is unknown.
 
-    Format: proc_pid_mountinfo(5).
+    *mountinfo* has the format of proc_pid_mountinfo(5).
     """
     try:
         lines = mountinfo.read_text(errors="surrogateescape").splitlines()
@@ -49,7 +48,7 @@ def filesystem_of(path: Path, mountinfo: Path = Path("/proc/self/mountinfo")) ->
     for line in lines:
         before, _, after = line.partition(" - ")
         point = _ESCAPE.sub(lambda match: chr(int(match[1], 8)), before.split()[4])
-        # Of several mounts on one point the last hides the others.
+        # Of several mounts on one point, the last hides the others.
         if path.is_relative_to(point) and len(point) >= longest:
             longest = len(point)
             found = after.split()[0]
@@ -57,5 +56,5 @@ def filesystem_of(path: Path, mountinfo: Path = Path("/proc/self/mountinfo")) ->
 
 
 def needs_polling(filesystem: str) -> bool:
-    """Whether changes made by another machine can go unnoticed by inotify on *filesystem*."""
+    """Return whether inotify can miss changes that another machine makes on *filesystem*."""
     return filesystem in _NETWORK or filesystem.startswith("fuse")

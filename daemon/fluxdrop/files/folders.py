@@ -1,7 +1,7 @@
-"""Folders that others can write to, opened step by step, so that no part of the way is a symlink.
+"""Open folders that others can write to, one level at a time, so that no part of a path is a symlink.
 
-What is done relative to a folder's descriptor is done in that folder, whatever takes its name or a
-name above it meanwhile.
+An operation relative to a folder's descriptor acts in that folder, even if something else takes its
+name, or the name of a parent, meanwhile.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 STATE = ".fluxdrop"
-"""No way that leads through a folder of this name leads over a symlink from there on."""
+"""The state folder's name. `opened` follows no symlink at or below a folder of this name."""
 
 MOST_LEVELS = 100
-"""Folders that lie deeper are not read: no person makes them, and a way costs a step for each level."""
+"""Deeper folders are not read: no person makes them, and opening one costs a call for each level."""
 
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_BELOW = _FLAGS | os.O_NOFOLLOW
-_TRIES = 20
-# PATH_MAX, less a file's name and what the path of its result adds.
-_LONGEST_PATH = 4096 - 512
+_NOFOLLOW_FLAGS = _FLAGS | os.O_NOFOLLOW
+_MAX_TRIES = 20
+# PATH_MAX, less room for a file's name and for what the path of its result adds.
+_MAX_PATH_BYTES = 4096 - 512
 
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
@@ -34,13 +34,18 @@ _NO_RENAMEAT2 = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}
 
 
 class Folders:
-    """The folders below *top*, which may itself be reached by a symlink. The last *most* that were
-    asked for stay open until `close`, as files come from the same few in rows; not for long, as
-    they may be moved elsewhere meanwhile.
+    """A cache of open folders below *top*, which is the only part of a path that may be a symlink.
 
-    *is_ours* says of a path below *top* that this folder is the daemon's own: what else has its name
-    when it is to be made, or a closed folder of somebody else's, is moved aside, which *on_aside* is
-    told with both paths.
+    The cache saves calls, since consecutive files mostly lie in the same few folders. Keep it for a
+    short time only: a folder that is open may have been moved elsewhere.
+
+    Args:
+        top: The folder above all others.
+        most: How many folders stay open until `close`; the least recently used one is closed first.
+        is_ours: Whether the folder at a path below *top* is the daemon's own. If something else has
+            the name when `fd` has to make such a folder, or another user's folder that the daemon
+            cannot open, it is moved aside.
+        on_aside: Called with the old and the new path of what was moved aside.
     """
 
     def __init__(
@@ -57,10 +62,13 @@ class Folders:
         self._open: dict[str, int] = {}
 
     def fd(self, folder: str, *, make: bool = False) -> int:
-        """The open *folder*, a path below the top, until the next call; what of it is missing is made
-        if it is to *make* it.
+        """Return the descriptor of *folder*, a path below the top. It is valid until the next call.
 
-        Raises NotADirectoryError where a part of the way is a symlink or no folder, else OSError.
+        With *make*, missing parts of the path are created.
+
+        Raises:
+            NotADirectoryError: A part of the path is a symlink or is not a folder.
+            OSError: It cannot be opened or created.
         """
         fd = self._open.pop(folder, None)
         if fd is not None:
@@ -79,7 +87,7 @@ class Folders:
         return fd
 
     def forget(self) -> None:
-        """Open all folders anew from now on, as one of them may be gone."""
+        """Close all folders, so that later calls open them again: one of them may be gone."""
         for fd in self._open.values():
             os.close(fd)
         self._open.clear()
@@ -95,9 +103,9 @@ class Folders:
     def _enter(self, parent: int, path: str, name: str, make: bool) -> int:
         if name in ("", ".", ".."):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
-        for _ in range(_TRIES if make else 0):
+        for _ in range(_MAX_TRIES if make else 0):
             try:
-                return os.open(name, _BELOW, dir_fd=parent)
+                return os.open(name, _NOFOLLOW_FLAGS, dir_fd=parent)
             except FileNotFoundError:
                 with suppress(FileExistsError):
                     os.mkdir(name, 0o755, dir_fd=parent)
@@ -105,10 +113,10 @@ class Folders:
                 is_closed = isinstance(error, PermissionError)
                 if not self._is_ours(path) or (is_closed and _is_own(name, parent)):
                     raise
-                # Whoever else can write here may be about to do it again.
+                # Another user who can write here may do it again, so this is tried several times.
                 with suppress(FileNotFoundError):
                     self._on_aside(path, path[: -len(name)] + set_aside(name, parent))
-        return os.open(name, _BELOW, dir_fd=parent)
+        return os.open(name, _NOFOLLOW_FLAGS, dir_fd=parent)
 
 
 def _is_own(name: str, folder: int) -> bool:
@@ -116,24 +124,25 @@ def _is_own(name: str, folder: int) -> bool:
 
 
 def open_folder(top: Path, folder: str) -> int:
-    """Open the *folder* below *top* step by step, so that no part of the way is a symlink. Raises
-    OSError.
+    """Open *folder*, a path below *top*, and return its descriptor.
+
+    Each level is opened by itself, so that no part of the path below *top* is a symlink.
     """
     fd = os.open(top, _FLAGS)
     for part in folder.split("/") if folder else ():
         try:
-            below = os.open(part, _BELOW, dir_fd=fd)
+            child = os.open(part, _NOFOLLOW_FLAGS, dir_fd=fd)
         finally:
             os.close(fd)
-        fd = below
+        fd = child
     return fd
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[int]:
-    """The open folder *path*, for as long as the body runs. Raises OSError.
+    """Yield the descriptor of the folder *path*; close it at the end.
 
-    A path through a folder called .fluxdrop leads over no symlink from there on.
+    In a path that contains .fluxdrop, neither that nor any later part may be a symlink.
     """
     parts = path.parts
     start = parts.index(STATE) if STATE in parts else len(parts)
@@ -145,12 +154,15 @@ def opened(path: Path) -> Iterator[int]:
 
 
 class _Listing(NamedTuple):
-    """A folder whose entries are being read, below the top, and its own descriptor."""
+    """A folder whose entries are being read."""
 
     folder: str
+    """The path below the top."""
     fd: int
     entries: AbstractContextManager[Iterator[os.DirEntry[str]]]
+    """What `os.scandir` returned, to be closed."""
     left: Iterator[os.DirEntry[str]]
+    """The entries that were not read yet."""
 
 
 def files_below(
@@ -159,21 +171,26 @@ def files_below(
     skip: Callable[[str], bool] = lambda _name: False,
     on_error: Callable[[str, OSError], None] = lambda _folder, _error: None,
 ) -> Generator[str, None, None]:
-    """The files in *top*, or in its subfolder *below*, as paths relative to *top*, without the files
-    and folders whose names are to be *skipped*; no symlink is followed.
+    """Yield the files in *top* and its subfolders as paths relative to *top*; follow no symlink.
 
-    *on_error* is told each folder that cannot be read, lies too deep or has too long a path, and why; one that
-    vanishes is passed over. Of each folder on the way only the next entry is kept: the memory that it takes does
-    not grow with their number.
+    A folder that vanishes is passed over. Entries are read one at a time, so the memory used does not
+    grow with their number.
+
+    Args:
+        top: The folder above all others.
+        below: A path below *top*; only files there are yielded. Empty for all.
+        skip: Whether to leave out the files and folders with a name.
+        on_error: Called with each folder that cannot be read, lies too deep or has too long a path,
+            and the reason.
     """
     listings: list[_Listing] = []
-    longest = _LONGEST_PATH - len(os.fsencode(top))
+    max_bytes = _MAX_PATH_BYTES - len(os.fsencode(top))
 
     def enter(folder: str, open_it: Callable[[], int]) -> None:
         try:
             if folder.count("/") >= MOST_LEVELS:
                 raise OSError(errno.ENAMETOOLONG, "it lies too deep", folder)
-            if len(os.fsencode(folder)) > longest:
+            if len(os.fsencode(folder)) > max_bytes:
                 raise OSError(errno.ENAMETOOLONG, "its path is too long", folder)
             fd = open_it()
             try:
@@ -209,7 +226,7 @@ def files_below(
                 continue
             path = f"{folder}/{entry.name}" if folder else entry.name
             if is_folder:
-                enter(path, partial(os.open, entry.name, _BELOW, dir_fd=fd))
+                enter(path, partial(os.open, entry.name, _NOFOLLOW_FLAGS, dir_fd=fd))
             else:
                 yield path
     finally:
@@ -218,18 +235,29 @@ def files_below(
 
 
 def set_aside(name: str, folder: int) -> str:
-    """Give what has the *name* in the open *folder* another one, and return that. Raises OSError."""
+    """Rename *name* in the open *folder* to an unused NAME-not-ours-NUMBER; return the new name."""
     for number in itertools.count(1):
-        other = f"{name}-not-ours-{number}"
+        new_name = f"{name}-not-ours-{number}"
         with suppress(FileExistsError):
-            rename_new(name, other, folder, folder)
-            return other
+            rename_new(name, new_name, folder, folder)
+            return new_name
     raise AssertionError("unreachable: the numbers do not end")
 
 
 def rename_new(source: str, target: str, source_folder: int | None, folder: int) -> None:
-    """Rename *source*, in the open *source_folder* or a path, to *target* in the open *folder*. Raises
-    FileExistsError when something has that name, else OSError.
+    """Rename a file without replacing another.
+
+    Where the kernel or filesystem has no such rename, this looks first and then renames.
+
+    Args:
+        source: A name in *source_folder*, or a path.
+        target: The new name, in *folder*.
+        source_folder: The descriptor of an open folder; None if *source* is a path.
+        folder: The descriptor of an open folder.
+
+    Raises:
+        FileExistsError: Something has the name *target*.
+        OSError: The rename failed.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     if hasattr(libc, "renameat2"):
@@ -246,7 +274,7 @@ def rename_new(source: str, target: str, source_folder: int | None, folder: int)
 
 
 def has_name(name: str, folder: int) -> bool:
-    """Whether anything, be it a symlink to nothing, has the *name* in the open *folder*."""
+    """Return whether anything in the open *folder* has the *name*, a dangling symlink included."""
     try:
         os.stat(name, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:

@@ -1,9 +1,9 @@
-"""Turns of the threads that work through many small files.
+"""A process-wide lock that the threads hold while they work through many small files.
 
-CPython's lock passes to another thread at nearly every system call. Threads that all have work then wake
-each other dozens of times a picture, which costs more than what they do meanwhile. So one of them at a
-time has the turn; nobody waits for it long, as on a slow share it is the files that are waited for, and
-those can be waited for side by side.
+CPython's interpreter lock passes to another thread at nearly every system call. Threads that all have
+work then wake each other dozens of times for each picture, which costs more than the work itself. So
+only one of them works at a time. No thread waits longer than 50 ms for the lock: on a slow share the
+time goes into waiting for files, which several threads can do at once.
 """
 
 from __future__ import annotations
@@ -13,74 +13,77 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_LONGEST_WAIT_SECONDS = 0.05
+_ACQUIRE_TIMEOUT_SECONDS = 0.05
 
 
-class _Queue:
-    """A lock that threads get in the order in which they asked for it: of Python's own, a thread that
-    always has work would get hold again before any other wakes up."""
+class _FairLock:
+    """A lock that threads get in the order in which they asked for it.
+
+    A `threading.Lock` is not fair: a thread that always has work would get it again before another
+    wakes up.
+    """
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
-        self._taken = False
-        self._calls: deque[threading.Lock] = deque()
-        """What wakes each thread that waits."""
+        self._locked = False
+        self._waiters: deque[threading.Lock] = deque()
+        """A lock for each waiting thread; releasing it wakes the thread."""
 
     def acquire(self) -> bool:
-        """Whether it was this thread's turn before long."""
+        """Acquire the lock; return False after 50 ms."""
         with self._guard:
-            if not self._taken:
-                self._taken = True
+            if not self._locked:
+                self._locked = True
                 return True
-            call = threading.Lock()
-            call.acquire()
-            self._calls.append(call)
-        if call.acquire(timeout=_LONGEST_WAIT_SECONDS):
+            waiter = threading.Lock()
+            waiter.acquire()
+            self._waiters.append(waiter)
+        if waiter.acquire(timeout=_ACQUIRE_TIMEOUT_SECONDS):
             return True
         with self._guard:
-            if call not in self._calls:
+            if waiter not in self._waiters:
                 return True
-            self._calls.remove(call)
+            self._waiters.remove(waiter)
             return False
 
     def release(self) -> None:
-        """Let the next one have it."""
+        """Hand the lock to the thread that has waited longest, or unlock it."""
         with self._guard:
-            if self._calls:
-                self._calls.popleft().release()
+            if self._waiters:
+                self._waiters.popleft().release()
             else:
-                self._taken = False
+                self._locked = False
 
 
-_queue = _Queue()
-_here = threading.local()
+_io_lock = _FairLock()
+_thread = threading.local()
 
 
 @contextmanager
 def hold_io_lock() -> Iterator[None]:
-    """Work in this thread's turn, or without it where that does not come soon. Not to be nested."""
-    _here.has_it = _queue.acquire()
+    """Hold the lock for the body; run the body without it after 50 ms. Must not be nested."""
+    _thread.holds_lock = _io_lock.acquire()
     try:
         yield
     finally:
-        _give_up()
+        _release()
 
 
 @contextmanager
 def release_io_lock() -> Iterator[None]:
-    """Let others have the turn, if this thread has it, while it waits for a disk or for them."""
-    had_it = _give_up()
+    """Release the lock, if this thread holds it, for a body that waits for a disk or for other threads."""
+    held = _release()
     try:
         yield
     finally:
-        if had_it:
-            _here.has_it = _queue.acquire()
+        if held:
+            _thread.holds_lock = _io_lock.acquire()
 
 
-def _give_up() -> bool:
-    """Give up the turn; whether this thread had it."""
-    had_it = getattr(_here, "has_it", False)
-    _here.has_it = False
-    if had_it:
-        _queue.release()
-    return had_it
+def _release() -> bool:
+    """Release the lock if this thread holds it; return whether it did."""
+    held = getattr(_thread, "holds_lock", False)
+    _thread.holds_lock = False
+    if held:
+        _io_lock.release()
+    return held

@@ -1,4 +1,4 @@
-"""The folders of a root, and how a root is found, made and checked."""
+"""The layout of a root: its folders and files; find, create, check and lock a root."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from fluxdrop.files.folders import STATE, Folders, opened
 from fluxdrop.files.transient import AWAY, FULL, is_full, is_transient, remedy_of
 
 FAILED = "failed"
+"""The folder in outputs/ for failed jobs."""
 GALLERY = ".gallery"
-"""Hidden, as results mirror the inbox's subfolders and no hidden one is ever taken from there."""
+"""The gallery's folder in outputs/. Hidden folders of the inbox are ignored, so no result gets its name."""
 
 _DATABASE = "jobs.sqlite3"
 _FILES: tuple[str, ...] = (
@@ -34,73 +35,73 @@ _FILES: tuple[str, ...] = (
 )
 _FILES += (_DATABASE, *(f"{_DATABASE}-{kind}" for kind in ("wal", "shm", "journal")))
 _LOCK_TRIES = 10
-_LOCK_PAUSE_SECONDS = 0.02
+_LOCK_RETRY_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
 class Root:
-    """One shared folder that a daemon serves; the paths below it, none of them opened."""
+    """The folder that a daemon serves, and the paths below it. No property touches the disk."""
 
     path: Path
 
     @cached_property
     def inbox(self) -> Path:
-        """What people drop."""
+        """Where people drop files."""
         return self.path / "inbox"
 
     @cached_property
     def generated(self) -> Path:
-        """Every picture, generated or taken in."""
+        """Every picture, generated or dropped."""
         return self.path / "generated_images"
 
     @cached_property
     def preprocessed(self) -> Path:
-        """The tensors the model saw, and pictures of them."""
+        """The tensors that the model got, and pictures of them."""
         return self.path / "preprocessed_images"
 
     @cached_property
     def outputs(self) -> Path:
-        """The results, mirroring the inbox's subfolders."""
+        """The results, in the inbox's subfolders."""
         return self.path / "outputs"
 
     @cached_property
     def shared(self) -> tuple[Path, ...]:
-        """The folders that people share; all else is the owner's."""
+        """The folders that people share. Everything else is the owner's."""
         return self.inbox, self.outputs, self.generated, self.preprocessed
 
     @cached_property
     def failed(self) -> Path:
-        """The untouched inputs that could not be done, each with its error JSON."""
+        """The inputs of failed jobs, untouched, each with its error JSON."""
         return self.outputs / FAILED
 
     @cached_property
     def state(self) -> Path:
-        """What only fluxdrop reads: index, claimed inputs, lock, logs."""
+        """Fluxdrop's own files: index, claimed inputs, lock, logs."""
         return self.path / STATE
 
     @cached_property
     def work(self) -> Path:
-        """Claimed inputs, one folder a job."""
+        """Claimed inputs, one folder for each job."""
         return self.state / "work"
 
     @cached_property
     def plans(self) -> Path:
-        """The names that were decided on for jobs in work/."""
+        """The names that were chosen for the results of jobs in work/."""
         return self.state / "plans.jsonl"
 
     @cached_property
     def spares(self) -> Path:
-        """What an older fluxdrop kept of folders of jobs that are done."""
+        """Emptied folders of ended jobs, to be used again (`fluxdrop.jobs.folder_pool`)."""
         return self.state / "spares"
 
     @cached_property
     def requests(self) -> Path:
-        """What commands ask of the daemon, one file each, moved in whole."""
+        """Requests of commands to the daemon, one file each, moved in when complete."""
         return self.state / "requests"
 
     @cached_property
     def refused(self) -> Path:
-        """What lay in requests/ and is no request, and jobs' folders whose input is no file."""
+        """Files from requests/ that are no request, and folders of jobs whose input is no file."""
         return self.state / "refused"
 
     @cached_property
@@ -110,7 +111,7 @@ class Root:
 
     @cached_property
     def graphs(self) -> Path:
-        """Compiled models, by the digest of their source."""
+        """Compiled models, named by the digest of their source."""
         return self.state / "graphs"
 
     @cached_property
@@ -120,12 +121,12 @@ class Root:
 
     @cached_property
     def model_in_use(self) -> Path:
-        """The name that ``fluxdrop model use`` chose."""
+        """The file with the name that ``fluxdrop model use`` chose."""
         return self.state / "model"
 
     @cached_property
     def answers(self) -> Path:
-        """What the daemon answers to commands, one file each."""
+        """The daemon's answers to commands, one file each."""
         return self.state / "answers"
 
     @cached_property
@@ -135,16 +136,16 @@ class Root:
 
     @cached_property
     def lock(self) -> Path:
-        """Held with flock by the one daemon that serves this root; names its pid."""
+        """The file that the daemon of this root locks with flock(2); it contains the daemon's pid."""
         return self.state / "lock"
 
     @cached_property
     def heartbeat(self) -> Path:
-        """What the running daemon says of itself."""
+        """The state of the running daemon as JSON."""
         return self.state / "daemon.json"
 
     def create(self) -> None:
-        """Make the folders that are missing. Raises FluxdropError when that cannot be."""
+        """Create the folders that are missing. Raise FluxdropError if that is not possible."""
         folders = (
             self.path,
             self.state,
@@ -161,9 +162,9 @@ class Root:
         try:
             self._refuse_links()
             for folder in folders:
-                # Whatever the umask, nobody else may write there: else it would not be served.
+                # With any umask, nobody else may write there: the daemon would refuse such a root.
                 folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-            # Whether anybody else may leave requests is the owner's to say (`fluxdrop init --group`).
+            # The owner decides whether others may leave requests (`fluxdrop init --group`).
             self.requests.mkdir(mode=0o700, exist_ok=True)
             with closing(self.open_outputs()) as below_outputs:
                 below_outputs.fd(FAILED, make=True)
@@ -177,7 +178,7 @@ class Root:
             ) from error
 
     def _refuse_links(self) -> None:
-        """Nothing below .fluxdrop/ leads elsewhere. Raises FluxdropError."""
+        """Raise FluxdropError if a file or folder in .fluxdrop/ is a symlink or of another type."""
         folders = [self.state, self.work, self.spares, self.requests, self.logs, self.graphs]
         folders += [self.models, self.answers, self.refused]
         files = [self.state / name for name in _FILES]
@@ -195,13 +196,16 @@ class Root:
                     )
 
     def open_outputs(self, most: int = 16) -> Folders:
-        """The folders below outputs/, to be opened without following a symlink; what is not ours and
-        has the name of failed/ or of the gallery's folders is moved aside, which the log tells."""
+        """Return a cache of at most *most* open folders below outputs/, which follows no symlink.
+
+        What has the name of failed/ or of the gallery's folders and is not the daemon's own is moved
+        aside and logged.
+        """
         return Folders(self.outputs, most, _is_ours, partial(_log_aside, self.outputs))
 
     def check(self) -> None:
-        """Refuse a root whose claims could not be one rename. Raises FluxdropError."""
-        # Tried rather than told from device numbers: two mounts of one filesystem share theirs.
+        """Raise FluxdropError if no file can be renamed from inbox/ to work/, which a claim does."""
+        # Device numbers do not tell: two mounts of one filesystem have the same, so this tries.
         try:
             with (
                 opened(self.inbox) as inbox,
@@ -224,7 +228,7 @@ class Root:
             ) from error
 
     def sweep(self) -> None:
-        """Remove what a killed daemon left half written in .fluxdrop/. Raises OSError."""
+        """Remove the temporary files that a killed daemon left in .fluxdrop/. Raise OSError."""
         for path in (self.state, self.answers):
             with opened(path) as folder:
                 durable.sweep(folder)
@@ -235,7 +239,7 @@ def _is_ours(folder: str) -> bool:
 
 
 def _log_aside(outputs: Path, old: str, new: str) -> None:
-    # Loading it takes long, for those who log nothing.
+    # Imported here because it is slow, and most commands log nothing.
     import structlog
 
     log = structlog.stdlib.get_logger("fluxdrop.outputs")
@@ -243,10 +247,14 @@ def _log_aside(outputs: Path, old: str, new: str) -> None:
 
 
 def find_root(given: Path | None, *, without_inbox: bool = False) -> Root:
-    """The root that a command means: *given*, else FLUXDROP_ROOT, else the working folder if it is
-    a root. With *without_inbox*, one whose inbox is away is one still.
+    """Return the root of a command: *given*, else FLUXDROP_ROOT, else the working folder.
 
-    Raises FluxdropError when there is none.
+    Args:
+        given: The folder of ``--root``.
+        without_inbox: Accept a root whose inbox is missing.
+
+    Raises:
+        FluxdropError: The folder is not a root.
     """
     if given is None and os.environ.get("FLUXDROP_ROOT"):
         given = Path(os.environ["FLUXDROP_ROOT"])
@@ -262,7 +270,11 @@ def find_root(given: Path | None, *, without_inbox: bool = False) -> Root:
 
 
 class RootLock:
-    """The right to serve a root; held until closed or until the process ends, however it ends."""
+    """The exclusive lock on a root, held until `close` or until the process ends in any way.
+
+    Raises FluxdropError at construction: of kind ``locked`` if another daemon holds it, of kind
+    ``root`` if the file cannot be locked.
+    """
 
     def __init__(self, root: Root) -> None:
         self._path = root.lock
@@ -272,7 +284,7 @@ class RootLock:
             raise _not_locked(root, error) from error
         try:
             self._lock()
-            self._name_holder()
+            self._write_pid()
         except BlockingIOError as error:
             self._file.close()
             pid = holder(root) or "unknown"
@@ -285,38 +297,39 @@ class RootLock:
             self._file.close()
             raise _not_locked(root, error) from error
 
-    def _name_holder(self) -> None:
+    def _write_pid(self) -> None:
         os.ftruncate(self._file.fileno(), 0)
         try:
             os.write(self._file.fileno(), f"{os.getpid()}\n".encode())
         except OSError as error:
-            # The lock is as good on a full disk, where it cannot name its holder.
+            # On a full disk the lock works without the pid.
             if not is_full(error):
                 raise
 
     def holds(self) -> bool:
-        """Whether the lock file is still in its place, and not away or another daemon's."""
+        """Return whether the locked file is still at its path, neither gone nor replaced."""
         try:
             return os.path.samestat(os.fstat(self._file.fileno()), self._path.lstat())
         except OSError:
             return False
 
     def close(self) -> None:
-        """Give the root up."""
+        """Release the lock."""
         self._file.close()
 
     def _lock(self) -> None:
         for _ in range(_LOCK_TRIES - 1):
             with contextlib.suppress(BlockingIOError):
                 return fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # `holder` takes the lock for an instant to see whether anybody has it.
-            time.sleep(_LOCK_PAUSE_SECONDS)
+            # `holder` takes the lock for a moment, to see whether it is free.
+            time.sleep(_LOCK_RETRY_SECONDS)
         return fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def holder(root: Root) -> int | None:
-    """The pid of the daemon that serves *root* now, or None; 0 where it cannot be told. Whoever may not open the
-    lock goes by the daemon's last word, and by whether there is such a process.
+    """Return the pid of the daemon that serves *root*: None if there is none, 0 if the pid is unknown.
+
+    A user who may not open the lock file gets the pid of the last heartbeat if such a process exists.
     """
     try:
         with os.fdopen(durable.open_own(root.lock, os.O_RDONLY)) as file:
@@ -326,13 +339,13 @@ def holder(root: Root) -> int | None:
                 text = file.read().strip()
                 return int(text) if text.isdigit() else 0
     except PermissionError:
-        return _told_holder(root)
+        return _pid_of_heartbeat(root)
     except OSError:
         pass
     return None
 
 
-def _told_holder(root: Root) -> int | None:
+def _pid_of_heartbeat(root: Root) -> int | None:
     try:
         pid = int(json.loads(durable.read_own(root.heartbeat))["pid"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -342,7 +355,7 @@ def _told_holder(root: Root) -> int | None:
     except ProcessLookupError:
         return None
     except PermissionError:
-        # There is such a process, of another user's.
+        # The process exists and is another user's.
         pass
     return pid
 

@@ -1,4 +1,4 @@
-"""Opening a file that nobody vouches for."""
+"""Open and read files that come from untrusted users."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ ALLOW = (
     "Give the user that runs the daemon the right to read it (chmod a+r, or chmod g+r where they share"
     " a group), then drop it again."
 )
-"""What is to be done about a file that may not be read."""
+"""The hint for a file that the daemon may not read."""
 
-_BUFFER = 1 << 16
+_BUFFER_BYTES = 1 << 16
 _FORBIDDEN = (errno.EACCES, errno.EPERM)
-# What is wrong with the one file; any other reason is the filesystem's and may pass.
-_ITS_OWN = {
+# Errors about the one file; any other is about the filesystem and may pass.
+_FILE_ERRORS = {
     errno.ENOENT,
     errno.ENOTDIR,
     errno.EACCES,
@@ -33,13 +33,13 @@ _ITS_OWN = {
 }
 
 
-def is_its_own(error: OSError) -> bool:
-    """Whether *error* is about the one file that was to be opened, and not about its filesystem."""
-    return error.errno in _ITS_OWN
+def is_file_error(error: OSError) -> bool:
+    """Return whether *error* is about the one file that was opened, and not about its filesystem."""
+    return error.errno in _FILE_ERRORS
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is a regular file *path* or a link to one, as far as this user may see."""
+    """Return whether *path* is a regular file or a link to one; False if this user may not look."""
     try:
         return path.is_file()
     except OSError:
@@ -47,12 +47,16 @@ def is_file(path: Path) -> bool:
 
 
 def open_given(path: Path) -> BufferedReader:
-    """Open the regular file *path* that a person named, which may be a link to one, to read it; nothing is waited
-    for. Raises OSError."""
+    """Open the regular file *path*, which a person named, to read it. Follow links; never block.
+
+    Raises:
+        NotRegularError: It is not a regular file.
+        OSError: It cannot be opened.
+    """
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     mode = os.fstat(fd).st_mode
     if stat.S_ISREG(mode):
-        return BufferedReader(FileIO(fd), _BUFFER)
+        return BufferedReader(FileIO(fd), _BUFFER_BYTES)
     os.close(fd)
     if stat.S_ISDIR(mode):
         raise NotRegularError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
@@ -60,8 +64,18 @@ def open_given(path: Path) -> BufferedReader:
 
 
 def open_in_root(root: Path, path: Path, kind: str) -> BufferedReader:
-    """`open_regular` the file *path*; of one in a folder of *root*, no part of the way below that
-    folder may be a symlink."""
+    """Open the regular file *path* to read it, as `open_regular` does.
+
+    Args:
+        root: The root. The folders directly in it may be symlinks, no part of a path below them.
+        path: The file; one that is not below *root* is opened by `open_regular` alone.
+        kind: The kind of the errors.
+
+    Raises:
+        FluxdropError: Of *kind* if there is no such regular file or a folder above it is gone or is a
+            symlink, of kind ``unreadable`` if it may not be read.
+        OSError: The filesystem failed.
+    """
     parts = path.relative_to(root).parts if path.is_relative_to(root) else ()
     if len(parts) < 2:
         return open_regular(path, kind)
@@ -69,7 +83,7 @@ def open_in_root(root: Path, path: Path, kind: str) -> BufferedReader:
     try:
         folder = open_folder(root / top, "/".join(folders))
     except OSError as error:
-        if not is_its_own(error):
+        if not is_file_error(error):
             raise
         raise FluxdropError(
             f"{path} cannot be read: a folder on the way is gone or is a symlink", kind=kind
@@ -80,15 +94,24 @@ def open_in_root(root: Path, path: Path, kind: str) -> BufferedReader:
         os.close(folder)
 
 
-def chunks(file: BufferedReader, most: int, name: str, size: int) -> Iterator[bytes]:
-    """What is left of the open *file*, which an error calls *name*, in pieces of at most *size* bytes. Raises
-    FluxdropError, kind ``unreadable``, when that is more than *most* bytes."""
-    left = most
+def chunks(file: BufferedReader, max_bytes: int, name: str, size: int) -> Iterator[bytes]:
+    """Yield the rest of a file in pieces.
+
+    Args:
+        file: The open file.
+        max_bytes: The most bytes that there may be.
+        name: What an error calls the file.
+        size: The most bytes of a piece.
+
+    Raises:
+        FluxdropError: There are more than *max_bytes* bytes; kind ``unreadable``.
+    """
+    left = max_bytes
     while chunk := file.read(size):
         left -= len(chunk)
         if left < 0:
             raise FluxdropError(
-                f"{name} grew over the limit of {most:,} bytes while it was being read",
+                f"{name} grew over the limit of {max_bytes:,} bytes while it was being read",
                 hint="Drop a copy of it to which nothing writes any more.",
                 kind="unreadable",
             )
@@ -98,11 +121,18 @@ def chunks(file: BufferedReader, most: int, name: str, size: int) -> Iterator[by
 def open_regular(
     path: Path | str, kind: str, name: str = "", folder: int | None = None
 ) -> BufferedReader:
-    """Open the regular file *path*, relative to the open *folder* if one is given, to read it; no
-    symlink is followed, and nothing is waited for. Errors call it *name*.
+    """Open a regular file to read it. Do not follow it if it is a symlink; never block.
 
-    Raises FluxdropError of *kind* for what is no such file, of the kind ``unreadable`` for what may
-    not be read, OSError for a filesystem in trouble.
+    Args:
+        path: The file, relative to *folder* if one is given.
+        kind: The kind of the errors.
+        name: What errors call the file; its own name by default.
+        folder: The descriptor of an open folder.
+
+    Raises:
+        FluxdropError: Of *kind* if there is no such regular file, of kind ``unreadable`` if it may
+            not be read.
+        OSError: The filesystem failed.
     """
     name = name or Path(path).name
     hint = "Drop a copy of it that is a regular file."
@@ -111,11 +141,11 @@ def open_regular(
     except NotRegularError as error:
         raise FluxdropError(f"{name} is not a regular file", hint=hint, kind=kind) from error
     except OSError as error:
-        if not is_its_own(error):
+        if not is_file_error(error):
             raise
         reason = "it is a symlink" if error.errno == errno.ELOOP else error.strerror
         if error.errno in _FORBIDDEN:
             kind, hint = "unreadable", ALLOW
         raise FluxdropError(f"{name} cannot be read: {reason}", hint=hint, kind=kind) from error
-    # `os.fdopen` would ask whether this is a terminal.
-    return BufferedReader(FileIO(fd), _BUFFER)
+    # `os.fdopen` would make another system call, to see whether this is a terminal.
+    return BufferedReader(FileIO(fd), _BUFFER_BYTES)

@@ -1,4 +1,4 @@
-"""Which errors of the filesystem pass by themselves, or when somebody mends what is wrong."""
+"""Classify errors of the filesystem: which ones pass by themselves or once somebody fixes the cause."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from fluxdrop.errors import FluxdropError, Outage
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""A disk is full, or a quota is used up."""
 AWAY = frozenset(
     {
         errno.EROFS,
@@ -22,8 +23,9 @@ AWAY = frozenset(
         errno.ETIMEDOUT,
     }
 )
+"""A disk or share is read-only, failing or cannot be reached."""
 PASSING = FULL | AWAY | {errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE}
-"""What passes when somebody makes room, mounts a share again or mends permissions."""
+"""What passes once somebody makes room, mounts a share again or fixes permissions."""
 _SQLITE_AWAY = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR}
 
 _REMEDIES = {
@@ -42,13 +44,16 @@ _REMEDIES = {
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether *error* is of a kind that passes."""
+    """Return whether *error* is an Outage or an OSError in `PASSING`."""
     return isinstance(error, Outage) or (isinstance(error, OSError) and error.errno in PASSING)
 
 
 def is_full_or_away(error: BaseException) -> bool:
-    """Whether *error*, or what a FluxdropError was made of, is a disk that is full, read-only, failing or away: what a
-    start waits for. A permission that is missing then is somebody's mistake rather."""
+    """Return whether *error*, or the cause of a FluxdropError, is a full, read-only, failing or absent disk.
+
+    The daemon's start waits for these. A missing permission is not among them: at the start it is
+    more likely a mistake.
+    """
     cause = error.__cause__ if isinstance(error, FluxdropError) else error
     if isinstance(cause, sqlite3.Error):
         return getattr(cause, "sqlite_errorcode", 0) & 0xFF in _SQLITE_AWAY
@@ -56,7 +61,7 @@ def is_full_or_away(error: BaseException) -> bool:
 
 
 def is_full(error: BaseException | None) -> bool:
-    """Whether *error*, or what a FluxdropError was made of, is a full disk."""
+    """Return whether *error*, or the cause of a FluxdropError, is a full disk."""
     if isinstance(error, FluxdropError):
         error = error.__cause__
     if isinstance(error, sqlite3.Error):
@@ -65,8 +70,10 @@ def is_full(error: BaseException | None) -> bool:
 
 
 def reason_of(error: OSError | FluxdropError) -> str:
-    """What *error*, or what a FluxdropError was made of, says, without the file; the same of a full disk whoever met
-    it."""
+    """Return the text of *error*, or of the cause of a FluxdropError, without the file's name.
+
+    A full disk always gives the same text, whichever library reported it.
+    """
     if isinstance(error, FluxdropError):
         if is_full(error):
             return os.strerror(errno.ENOSPC)
@@ -77,13 +84,13 @@ def reason_of(error: OSError | FluxdropError) -> str:
 
 
 def remedy_of(error: OSError) -> str:
-    """What a person does about *error*, in a sentence; nothing where that depends."""
+    """Return a sentence that says what a person can do about *error*; empty if there is no general advice."""
     return _REMEDIES.get(error.errno or 0, "")
 
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Have an OSError that names no file, as those of open files, name *path*."""
+    """Set *path* as the filename of an OSError that has none; operations on open files raise such errors."""
     try:
         yield
     except OSError as error:

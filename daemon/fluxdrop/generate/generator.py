@@ -158,7 +158,7 @@ class Generator:
             if len(made) != count:
                 raise WireError(f"{len(made)} pictures for {count} orders")
         except WireError as error:
-            raise child.give_up(error) from error
+            raise child.reject_reply(error) from error
         return made
 
     def batch_key(self, request: GenerationRequest) -> Hashable:

@@ -131,7 +131,10 @@ class Intake:
             self._watch_trouble,
             self._crowd_trouble,
         )
-        return [*map(str, filter(None, held)), *self._left.summary(str(self._root.inbox))]
+        return [
+            *(str(part) for part in held if part.ongoing),
+            *self._left.summary(str(self._root.inbox)),
+        ]
 
     @property
     def watching(self) -> bool:

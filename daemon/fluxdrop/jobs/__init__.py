@@ -1,1 +1,1 @@
-"""Jobs: what is being done to one input, and the index of all that was."""
+"""Jobs: the work on one input each, and the index of all jobs."""

@@ -1,4 +1,4 @@
-"""Claiming: one rename from the inbox into the job's own folder."""
+"""Claim a file: one rename from the inbox into a folder of the job's own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import NamedTuple
 from fluxdrop import failpoints
 from fluxdrop.files import durable
 from fluxdrop.files.folders import Folders, open_folder, rename_new
-from fluxdrop.files.regular import is_its_own
+from fluxdrop.files.regular import is_file_error
 from fluxdrop.files.transient import is_transient
 from fluxdrop.jobs.job_id import new_job_id
 from fluxdrop.logs import get_logger
@@ -22,27 +22,29 @@ from fluxdrop.logs import get_logger
 log = get_logger("fluxdrop.intake")
 
 FAULT = "fault"
+"""The file that says why the job has to fail (`fluxdrop.jobs.fault`)."""
 SOURCE = "source"
-"""The path below the inbox of an input that has no room for it in its name."""
+"""The file with the input's path below the inbox, where that is too long for the input's name."""
 _INPUT = "input"
-_FLAT = f"{_INPUT}="
-_TOLD = re.compile(r"input(?:@(\d{8}T\d{6}-[0-9a-f]{8}))?=(.*)", re.DOTALL)
-"""The job that the name of an input tells, and the input's path or the digest of that."""
-_LONGEST_NAME = 255
-_LONGEST_SOURCE = 1 << 16
+_INPUT_PREFIX = f"{_INPUT}="
+_INPUT_NAME = re.compile(r"input(?:@(\d{8}T\d{6}-[0-9a-f]{8}))?=(.*)", re.DOTALL)
+"""An input's name: optionally the job's id, then the input's escaped path or the path's digest."""
+_MAX_NAME_BYTES = 255
+_MAX_SOURCE_BYTES = 1 << 16
 
 
 class Claim(NamedTuple):
-    """What a job's folder holds: *source* is the path that its *input* had below the inbox, *others*
-    are the names of what else lies there."""
+    """What a job's folder holds."""
 
     source: PurePosixPath
+    """The path that the input had below the inbox."""
     input: Path
     others: frozenset[str]
+    """The names of the other files in the folder."""
 
 
 class NewJob(NamedTuple):
-    """A job's *folder*, and what it holds where that is known already and needs not be read from there."""
+    """A job's folder, and its claim if that is known and need not be read from the folder."""
 
     folder: Path
     claim: Claim | None = None
@@ -56,12 +58,25 @@ def claim(
     fault: str = "",
     give: Callable[[Path], bool] = lambda _folder: False,
 ) -> NewJob | None:
-    """Move *source* (relative to *inbox*) into a new folder of its own in *work* and return that job. A *fault*, why
-    it has to fail, is noted there before. The folder is one that was used before, if *give* can make it of one.
+    """Move a file from the inbox into a new job's folder in *work*.
 
-    None when the file is gone or, by its status, not the one that is meant. The job is known by its
-    folder and its source by the input's path inside it, so that the one rename says all, whatever
-    happens next.
+    The folder's name is the job's id, and the input's name in it gives its path below the inbox. So the
+    one rename is all that has to be on the disk, whatever happens next.
+
+    Args:
+        inbox: The folders of the inbox.
+        work: The folder of the jobs' folders.
+        source: The file's path below the inbox.
+        is_same: Whether the file with a status is the one to claim.
+        fault: Why the job has to fail; written to the folder before the rename. Empty for no fault.
+        give: Rename an emptied folder to the new path (`FolderPool.give`); False if there is none,
+            and a new folder is made. Not used for a job with a fault.
+
+    Returns:
+        The job; None if the file is gone or another file has its name.
+
+    Raises:
+        OSError: The file cannot be moved.
     """
     folder, _, name = source.rpartition("/")
     job = work / new_job_id()
@@ -70,7 +85,7 @@ def claim(
         target = _used_place(job, source, give) if not fault else None
         target = target or make_place(job, source)
         if fault:
-            # On the disk before the input: a power cut must not keep that alone, as what is not whole would be done.
+            # On the disk before the input: if a power cut kept the input alone, an incomplete file would be done.
             durable.write(job / FAULT, fault.encode())
         if not is_same(os.stat(name, dir_fd=folder_fd, follow_symlinks=False)):
             durable.remove_tree(job)
@@ -80,12 +95,12 @@ def claim(
         failpoints.reach("claim-renamed")
         status = target.lstat()
         if not stat.S_ISREG(status.st_mode):
-            # It is no claim, and is set aside as that.
+            # This is no claim; `discard_unclaimed` moves it aside.
             return NewJob(job)
-        if not is_same(status) and _is_given_back(target, name, folder_fd):
+        if not is_same(status) and _give_back(target, name, folder_fd):
             return None
         others = {FAULT} if fault else set()
-        if target.name == _digest(os.fsencode(source)):
+        if target.name == _digest_name(os.fsencode(source)):
             others.add(SOURCE)
         return NewJob(job, Claim(PurePosixPath(source), target, frozenset(others)))
     except FileNotFoundError:
@@ -96,74 +111,78 @@ def claim(
         raise
 
 
-def _is_given_back(target: Path, name: str, folder: int) -> bool:
-    """Whether the file that was claimed as *target* could be given its *name* in the open *folder* back: another one
-    took it just before the rename."""
+def _give_back(target: Path, name: str, folder: int) -> bool:
+    """Rename *target* back to *name* in the open *folder*; return whether that was possible.
+
+    It is the wrong file: it took the name just before the rename.
+    """
     try:
         rename_new(str(target), name, None, folder)
     except OSError:
-        # A third one has the name, or the folder is gone. It can only be done as it is.
+        # A third file has the name, or the folder is gone. The claimed file is done as it is.
         return False
     durable.remove_tree(target.parent)
     return True
 
 
 def _used_place(job: Path, source: str, give: Callable[[Path], bool]) -> Path | None:
-    """`make_place` in a folder that was used before; None where there is none. A power cut may keep the input's rename
-    into that and lose the folder's own, so the input tells its job."""
+    """Do what `make_place` does with a used folder; return None if there is none or the name is too long.
+
+    The input's name contains the job's id here: a power cut may keep the rename of the input into the
+    folder and lose the rename of the folder itself.
+    """
     name = f"{_INPUT}@{job.name}={_escaped(source)}"
-    return job / name if len(os.fsencode(name)) <= _LONGEST_NAME and give(job) else None
+    return job / name if len(os.fsencode(name)) <= _MAX_NAME_BYTES and give(job) else None
 
 
 def make_place(job: Path, source: str) -> Path:
-    """Make the new folder *job*, and return where in it the input is to lie that had the path *source* below
-    the inbox. Raises OSError."""
+    """Create the folder *job* and return the path for its input, which has the path *source* in the inbox."""
     job.mkdir()
     target = place(job, source)
-    if target.name != _flat(source):
-        # On the disk before the input, like its fault.
+    if target.name != _escaped_name(source):
+        # On the disk before the input, like the fault.
         durable.write(job / SOURCE, os.fsencode(source))
     return target
 
 
 def place(job: Path, source: str) -> Path:
-    """Where in the folder *job* the input lies that had the path *source* below the inbox.
+    """Return the path in the folder *job* of the input that has the path *source* below the inbox.
 
-    Right in the folder, so that no way to it leads through a folder that may be another's.
+    The input lies directly in the folder, so that no folder of another user can be on the way to it.
     """
-    name = _flat(source)
-    if len(os.fsencode(name)) > _LONGEST_NAME:
-        name = _digest(os.fsencode(source))
+    name = _escaped_name(source)
+    if len(os.fsencode(name)) > _MAX_NAME_BYTES:
+        name = _digest_name(os.fsencode(source))
     return job / name
 
 
-def _flat(source: str) -> str:
-    return _FLAT + _escaped(source)
+def _escaped_name(source: str) -> str:
+    return _INPUT_PREFIX + _escaped(source)
 
 
 def _escaped(source: str) -> str:
     return source.replace("%", "%25").replace("/", "%2F")
 
 
-def _digest(source: bytes) -> str:
-    return _FLAT + hashlib.sha256(source).hexdigest()
+def _digest_name(source: bytes) -> str:
+    return _INPUT_PREFIX + hashlib.sha256(source).hexdigest()
 
 
 def read_claim(job: Path) -> Claim | None:
-    """What the folder *job* holds; None when there is no input in it, or anything but one regular file as that.
+    """Read what the folder *job* holds; return None unless exactly one regular file is its input.
 
-    Nothing below it is looked at: what was claimed may be a folder that took the file's name just then.
+    If the input is a folder, which took the file's name just before the claim, it is not opened.
     """
     try:
         others = frozenset(os.listdir(job))  # noqa: PTH208 - hot path
     except (FileNotFoundError, NotADirectoryError):
         return None
     inputs = [name for name in others if is_input(name)]
-    if len(inputs) != 1 or not _TOLD.fullmatch(inputs[0]):
+    if len(inputs) != 1 or not _INPUT_NAME.fullmatch(inputs[0]):
         return None
     (name,) = inputs
     source = _source(job, name, others)
-    # Whoever made the folder, no result's path leads out of the root.
+    # Whoever made the folder: the path of a result must not lead out of the root.
     if source is None or not source.name or source.is_absolute() or ".." in source.parts:
         return None
     try:
@@ -175,33 +194,37 @@ def read_claim(job: Path) -> Claim | None:
 
 
 def is_input(name: str) -> bool:
-    """Whether what has the *name* in a job's folder is its input, or was in an earlier fluxdrop."""
-    return name == _INPUT or name.startswith((_FLAT, f"{_INPUT}@"))
+    """Return whether *name* in a job's folder is that of an input, of an earlier fluxdrop's included."""
+    return name == _INPUT or name.startswith((_INPUT_PREFIX, f"{_INPUT}@"))
 
 
 def job_of(claim: Claim) -> str | None:
-    """The job id that the name of the input of *claim* tells, in a folder that was used before; else None."""
-    told = _TOLD.fullmatch(claim.input.name)
-    return told[1] if told else None
+    """Return the job id in the input's name; None if the folder was not used before and there is none."""
+    match = _INPUT_NAME.fullmatch(claim.input.name)
+    return match[1] if match else None
 
 
 def _source(job: Path, name: str, others: frozenset[str]) -> PurePosixPath | None:
     if SOURCE not in others:
-        told = _TOLD.fullmatch(name)
-        return PurePosixPath(told[2].replace("%2F", "/").replace("%25", "%")) if told else None
+        match = _INPUT_NAME.fullmatch(name)
+        return PurePosixPath(match[2].replace("%2F", "/").replace("%25", "%")) if match else None
     try:
-        source = durable.read_own(job / SOURCE, _LONGEST_SOURCE)
+        source = durable.read_own(job / SOURCE, _MAX_SOURCE_BYTES)
     except OSError as error:
-        if is_transient(error) and not is_its_own(error):
+        if is_transient(error) and not is_file_error(error):
             raise
         return None
-    if name != _digest(source) or b"\0" in source:
+    if name != _digest_name(source) or b"\0" in source:
         return None
     return PurePosixPath(os.fsdecode(source))
 
 
 def without_unclaimed(folders: Sequence[Path], refused: Path) -> list[Path]:
-    """Those of *folders* that hold an input; the others are discarded, as `discard_unclaimed` does."""
+    """Return those of *folders* that hold an input; discard the others with `discard_unclaimed`.
+
+    Raises:
+        OSError: The disk failed in a way that passes. Any other failure is logged.
+    """
     left = []
     for folder in folders:
         if read_claim(folder) is not None:
@@ -217,8 +240,11 @@ def without_unclaimed(folders: Sequence[Path], refused: Path) -> list[Path]:
 
 
 def finish_rename(inbox: Path, job: Path) -> None:
-    """Take the name in *inbox* from a file that is claimed in *job*: a power cut can keep both names of a rename, on
-    filesystems that log them apart, and the file would be claimed once more. Raises OSError."""
+    """Remove the name in *inbox* of a file that is claimed in *job*.
+
+    A filesystem that logs the two names of a rename apart can keep both after a power cut. The file
+    would then be claimed again.
+    """
     claim = read_claim(job)
     if claim is None:
         return
@@ -226,23 +252,24 @@ def finish_rename(inbox: Path, job: Path) -> None:
     try:
         fd = open_folder(inbox, "" if folder == PurePosixPath() else str(folder))
     except (FileNotFoundError, NotADirectoryError, PermissionError):
-        # A folder that its owner closed must not keep the daemon from starting; nothing is claimed there either.
+        # The owner may have closed the folder. The daemon must start nevertheless; it claims nothing there.
         return
     try:
         with contextlib.suppress(FileNotFoundError, PermissionError):
-            twin = os.stat(name, dir_fd=fd, follow_symlinks=False)
-            # Nobody else can give this very file this very name: its other one is in .fluxdrop/.
-            if os.path.samestat(twin, claim.input.lstat()):
+            found = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            # Nobody else can link this file to this name, because its other name is in .fluxdrop/.
+            if os.path.samestat(found, claim.input.lstat()):
                 os.unlink(name, dir_fd=fd)
     finally:
         os.close(fd)
 
 
 def discard_unclaimed(job: Path, refused: Path) -> None:
-    """Remove the folder *job*, in which no claim can be read: one that never came to be. What has anything in
-    the place of an input is moved whole into the folder *refused*, with a line in the log.
+    """Remove the folder *job*, whose claim cannot be read because it was never finished.
 
-    What was made of the input may be there: a power cut can keep that, and lose the claim. Raises OSError.
+    If anything in it has the name of an input, the whole folder is moved to *refused* instead, and
+    logged. The folder may contain files made from the input: a power cut can keep them and lose the
+    claim.
     """
     try:
         names = os.listdir(job)  # noqa: PTH208 - hot path
@@ -259,7 +286,7 @@ def discard_unclaimed(job: Path, refused: Path) -> None:
 
 
 def _remove_unclaimed(job: Path) -> None:
-    """Remove the folder *job* unless anything has the place of an input in it."""
+    """Remove the folder *job* unless it contains something with the name of an input."""
     with contextlib.suppress(FileNotFoundError):
         if not any(map(is_input, os.listdir(job))):  # noqa: PTH208 - hot path
             durable.remove_tree(job)

@@ -1,13 +1,14 @@
-"""Which jobs the daemon itself may have died over.
+"""Record which jobs may have crashed the daemon.
 
-Pictures are decoded in the daemon and, by some engines, predicted there: a library that crashes, or
-a system short of memory, then ends all of it. So each stage's file names the jobs in hand for as
-long as that can happen. Whom it still names at the next start, the daemon died over, which a mark in
-the job's folder counts. Other deaths, as long as a job waits or is published or a worker has it, are
-not counted against it.
+Pictures are decoded in the daemon and, with some engines, predicted there. A library that crashes, or
+a lack of memory, then ends the whole daemon. So each of these stages has a file that names the jobs in
+hand while that can happen. The jobs that it still names at the next start are the suspects; a file in
+each one's folder, its mark, counts such deaths. A death of the daemon while a job waits, is published
+or is with a worker does not count against the job.
 
-The file begins with a name of the daemon's own life, and a mark has the names of the lives that ended
-over its job, a line each: so a count that is broken off and made again counts each death once.
+The stage's file begins with a random id of this run of the daemon. A mark has a line for each run that
+ended over the job, with that id. So each death is counted once, even if counting is interrupted and
+done again.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from fluxdrop.files.layout import Root
 from fluxdrop.jobs.job import Job
 
 MOST_DEATHS = 3
+"""A job over which the daemon died this often in a row fails."""
 
 SuspectStage = Literal["preprocess", "predict"]
 
@@ -37,7 +39,7 @@ class Died(NamedTuple):
     deaths: int
 
     def error(self, job: Job) -> FluxdropError:
-        """Why *job* is not tried once more."""
+        """Return the error with which *job* fails."""
         return FluxdropError(
             f"{job.name} was in hand each time when the daemon died, {self.deaths} times in a row",
             hint="It may need more memory than there is, or break a library that reads it; look at"
@@ -47,77 +49,82 @@ class Died(NamedTuple):
 
 
 class CrashSuspects:
-    """Which jobs *stage* has in hand in the daemon of *root*. One thread owns it, and closes it."""
+    """The file that names the jobs that *stage* has in hand. One thread owns it."""
 
     def __init__(self, root: Root, stage: SuspectStage) -> None:
         self._stage = stage
-        self._life = secrets.token_hex(8)
+        self._run_id = secrets.token_hex(8)
         self._fd = durable.open_own(_file(root, stage), os.O_RDWR | os.O_CREAT)
-        self._named = 0
-        """How many bytes of names may lie in the file."""
+        self._used_bytes = 0
+        """How many bytes at the file's beginning may have to be overwritten."""
 
     @contextmanager
     def over(self, jobs: Sequence[Job]) -> Iterator[None]:
-        """Say that the daemon would die over *jobs* if it died while the body runs."""
+        """Name *jobs* in the file while the body runs: if the daemon dies in it, they are the suspects."""
         if not jobs:
             yield
             return
-        # It outlives the process without a sync, if not a power cut. A file for each job would cost
-        # more than decoding a small picture does.
-        lines = "".join(f"{line}\n" for line in (self._life, *(job.id for job in jobs))).encode()
-        os.pwrite(self._fd, lines.ljust(self._named, b"\n"), 0)
-        self._named = len(lines)
+        # Without a sync this survives the process, though not a power cut. A file for each job would
+        # cost more time than decoding a small picture.
+        lines = "".join(f"{line}\n" for line in (self._run_id, *(job.id for job in jobs))).encode()
+        os.pwrite(self._fd, lines.ljust(self._used_bytes, b"\n"), 0)
+        self._used_bytes = len(lines)
         try:
             yield
         finally:
-            # Some filesystems take five times as long to cut a file off, and to give it a block anew.
+            # Truncating takes some filesystems five times as long, since they allocate the block again.
             os.pwrite(self._fd, b"\n" * len(lines), 0)
-            self._named = 0
+            self._used_bytes = 0
             for job in jobs:
                 if job.suspect:
                     _mark(job.folder, self._stage).unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         os.close(self._fd)
 
 
 def count_deaths(root: Root) -> None:
-    """Count one more death over each job that an earlier daemon of *root* had in hand at its end.
+    """Count one more death against each job that the previous daemon of *root* had in hand when it died.
 
-    Raises OSError when the disk is in the way; calling it again is harmless.
+    Repeating the call is harmless.
+
+    Raises:
+        OSError: The disk failed.
     """
     for stage in get_args(SuspectStage):
         file = _file(root, stage)
         with suppress(FileNotFoundError):
-            # Whatever a power cut left in the file, it only names what is there.
-            life, *in_hand = _read(file).split() or [b""]
+            # A power cut may leave anything in the file, so only names of existing jobs count.
+            run_id, *in_hand = _read(file).split() or [b""]
             for folder in root.work.iterdir():
                 if os.fsencode(folder.name) in in_hand and not folder.is_symlink():
-                    _count(_mark(folder, stage), life)
+                    _count(_mark(folder, stage), run_id)
             os.close(durable.open_own(file, os.O_WRONLY | os.O_TRUNC))
 
 
-def _count(mark: Path, life: bytes) -> None:
-    lives = _lives(mark)
-    if life in lives:
+def _count(mark: Path, run_id: bytes) -> None:
+    run_ids = _run_ids(mark)
+    if run_id in run_ids:
         return
     try:
         fd = durable.open_own(mark, os.O_RDWR | os.O_CREAT | os.O_APPEND)
     except OSError as error:
         if error.errno not in durable.NOT_REGULAR:
             raise
-        durable.renew_own(mark, life + b"\n")
+        durable.renew_own(mark, run_id + b"\n")
         return
     with os.fdopen(fd, "ab") as file:
-        # Behind the last whole line may lie what an earlier try could not end.
-        file.truncate(sum(len(one) + 1 for one in lives))
-        file.write(life + b"\n")
+        # After the last complete line there may be part of one, from a write that failed.
+        file.truncate(sum(len(one) + 1 for one in run_ids))
+        file.write(run_id + b"\n")
 
 
-def _lives(mark: Path) -> list[bytes]:
-    """The lives in whole lines of the file *mark*; none where it is not there, or something else is: a folder that
-    was restored may hold anything."""
+def _run_ids(mark: Path) -> list[bytes]:
+    """Return the complete lines of the file *mark*; none if there is no such regular file.
+
+    A job's folder that was restored from a backup may hold anything.
+    """
     return _read(mark).split(b"\n")[:-1]
 
 
@@ -131,11 +138,11 @@ def _read(file: Path) -> bytes:
 
 
 def deaths(folder: Path) -> Died | None:
-    """How the daemon died over the job in *folder*; None when it did not."""
+    """Return how the daemon died over the job in *folder*; None if it did not."""
     for stage in get_args(SuspectStage):
-        lives = _lives(_mark(folder, stage))
-        if lives:
-            return Died(stage, len(lives))
+        run_ids = _run_ids(_mark(folder, stage))
+        if run_ids:
+            return Died(stage, len(run_ids))
     return None
 
 

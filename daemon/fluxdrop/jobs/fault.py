@@ -1,4 +1,4 @@
-"""Why the intake says that a claimed file has to fail: a kind for programs and a reason for people."""
+"""Why the intake found that a claimed file has to fail: a kind for programs, a reason for people."""
 
 from __future__ import annotations
 
@@ -8,19 +8,23 @@ FaultKind = Literal["incomplete", "unknown", "unreadable"]
 
 
 class Fault(NamedTuple):
-    """What is wrong with a file of this *kind*, as the end of a sentence; in a job's folder it is its `text`."""
+    """What is wrong with a file. The job's folder has its `text` in the file ``fault``."""
 
     kind: FaultKind
     reason: str
+    """The end of a sentence."""
 
     @property
     def text(self) -> str:
-        """As one line; `read_fault` reads it."""
+        """The fault as one line, which `read_fault` reads."""
         return f"{self.kind}: {self.reason}"
 
 
 def read_fault(text: str) -> Fault:
-    """The fault that *text* tells; of an earlier fluxdrop, which wrote the reason alone, an incomplete file's."""
+    """Parse the *text* of a fault.
+
+    An earlier fluxdrop wrote the reason alone; then the kind is ``incomplete``.
+    """
     kind, _, reason = text.partition(": ")
     for known in get_args(FaultKind):
         if kind == known:

@@ -1,8 +1,9 @@
-"""Folders of ended jobs, emptied, which new jobs get: renaming one costs a fraction of making and removing one.
+"""A pool of emptied folders of ended jobs, for new jobs to use.
 
-Only where the filesystem keeps renames in their order: of two, a power cut on btrfs can keep the later one alone. An
-input that lies in the folder of an ended job after all, in spares/, tells its job (`fluxdrop.jobs.claim`), and the
-next start takes it back from there.
+Renaming a folder costs a third of creating and removing one. Folders are kept only on filesystems that
+keep the order of renames: on btrfs, a power cut can keep only the later of two. If an input nevertheless
+ends up in a folder in spares/, its name contains its job's id (`fluxdrop.jobs.claim`), and the next start
+moves it back.
 """
 
 from __future__ import annotations
@@ -19,39 +20,42 @@ from fluxdrop.logs import get_logger
 
 log = get_logger("fluxdrop.daemon")
 
-_MOST = 256
-_ORDERED = ("ext4", "xfs")
+_MAX_SPARES = 256
+_ORDERED_FILESYSTEMS = ("ext4", "xfs")
 
 
 def most_spares(folder: Path) -> int:
-    """How many folders may be kept in *folder*."""
-    return _MOST if filesystem_of(folder) in _ORDERED else 0
+    """Return how many folders may be kept on the filesystem of *folder*."""
+    return _MAX_SPARES if filesystem_of(folder) in _ORDERED_FILESYSTEMS else 0
 
 
 class FolderPool:
-    """Empty folders in *folder*, at *most* so many. One thread discards and settles; `give` may be called from any."""
+    """At most *most* empty folders in *folder*.
+
+    One thread calls `discard` and `settle`; any thread may call `give`.
+    """
 
     def __init__(self, folder: Path, most: int) -> None:
         self._folder = folder
         self._most = most
         self._free: deque[Path] = deque()
         self._emptied: list[Path] = []
-        """What a power cut could fill again with the files of the job before."""
+        """Folders whose emptying is not synced: after a power cut they could hold their old files."""
 
     def give(self, folder: Path) -> bool:
-        """Make one of these the new *folder*; False where there is none. Raises OSError."""
+        """Rename one of the folders to *folder*; return False if there is none. Raise OSError."""
         with suppress(IndexError, FileNotFoundError):
             self._free.pop().rename(folder)
             return True
         return False
 
     def discard(self, folder: Path) -> None:
-        """Empty *folder* and take it away. Raises OSError."""
+        """Empty *folder* and move it to the pool, or remove it if the pool is full. Raise OSError."""
         try:
             for name in os.listdir(folder):  # noqa: PTH208 - hot path
                 os.unlink(f"{folder}/{name}")  # noqa: PTH108
         except (IsADirectoryError, PermissionError):
-            # POSIX has the second for a folder, too.
+            # There is a folder in it: Linux raises IsADirectoryError, POSIX has PermissionError.
             durable.remove_tree(folder)
             return
         failpoints.reach("job-emptied")
@@ -64,6 +68,6 @@ class FolderPool:
             folder.rmdir()
 
     def settle(self) -> None:
-        """All that was discarded is so on the disk too."""
+        """Let `give` use the folders discarded so far. Call it once their emptying is on the disk."""
         self._free.extend(self._emptied)
         self._emptied.clear()

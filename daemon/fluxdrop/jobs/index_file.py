@@ -1,4 +1,4 @@
-"""The index's file, before SQLite opens it and when it holds another's tables."""
+"""Checks on the index's file: before SQLite opens it, and when it is another program's database."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fluxdrop.files.folders import opened, set_aside
 
 
 def refuse_other(path: Path) -> None:
-    """SQLite follows a symlink to its file, and writes to what is there. Raises FluxdropError."""
+    """Raise FluxdropError if *path* is not a regular file: SQLite would follow a symlink and write there."""
     with contextlib.suppress(OSError):
         if not stat.S_ISREG(path.lstat().st_mode):
             raise FluxdropError(
@@ -23,13 +23,13 @@ def refuse_other(path: Path) -> None:
 
 
 def is_other(error: sqlite3.Error) -> bool:
-    """Whether *error* says that a file which SQLite can read has not the tables of an index."""
+    """Return whether *error* means that the file is a database without the tables of an index."""
     return getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_ERROR
 
 
 def move_aside(path: Path) -> None:
-    """Give the file *path*, which nobody has open, another name, and say so. Raises OSError."""
-    # Loading it takes longer than all that `status` does.
+    """Rename the file *path*, which no process has open, and log it. Raise OSError."""
+    # Imported here because it takes longer than everything that `fluxdrop status` does.
     from fluxdrop.logs import get_logger
 
     with opened(path.parent) as folder:

@@ -1,6 +1,4 @@
-"""What a file's name says: a prompt, a picture, a file in the making, or nothing that fluxdrop
-takes.
-"""
+"""Classify files by name: a prompt, a picture, an unfinished file, or one that fluxdrop does not take."""
 
 from __future__ import annotations
 
@@ -15,9 +13,9 @@ InputKind = Literal["prompt", "picture"]
 PROMPT_SUFFIXES = frozenset({".txt"})
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 
-# Browsers, rsync, Syncthing, FTP clients and editors write under such names and rename when they
-# are done.
-_IN_THE_MAKING_SUFFIXES = (
+# Browsers, rsync, Syncthing, FTP clients and editors write under such names and rename the file when it
+# is complete.
+_UNFINISHED_SUFFIXES = (
     "~",
     ".part",
     ".partial",
@@ -31,7 +29,7 @@ _IN_THE_MAKING_SUFFIXES = (
     ".swp",
     ".swx",
 )
-_IN_THE_MAKING_PREFIXES = (".", "~", "#")
+_UNFINISHED_PREFIXES = (".", "~", "#")
 _SYSTEM_FILES = frozenset(
     {
         "thumbs.db",
@@ -47,19 +45,17 @@ _SYSTEM_FILES = frozenset(
 
 
 def is_ignored(name: str) -> bool:
-    """Whether a file or folder called *name* is left alone: hidden, in the making, or a system's
-    own.
-    """
+    """Return whether a file or folder is ignored: hidden, unfinished, or the operating system's own."""
     lower = name.lower()
     return (
-        lower.startswith(_IN_THE_MAKING_PREFIXES)
-        or lower.endswith(_IN_THE_MAKING_SUFFIXES)
+        lower.startswith(_UNFINISHED_PREFIXES)
+        or lower.endswith(_UNFINISHED_SUFFIXES)
         or lower in _SYSTEM_FILES
     )
 
 
 def kind_of(name: str) -> InputKind | None:
-    """What a file called *name* holds, by its suffix; None for what fluxdrop does not take."""
+    """Return the kind of input that *name*'s suffix stands for; None if fluxdrop does not take it."""
     stem, _, end = name.rpartition("/")[2].rpartition(".")
     suffix = f".{end.lower()}" if stem else ""
     if suffix in PROMPT_SUFFIXES:
@@ -74,6 +70,11 @@ def scan(
     below: str = "",
     on_error: Callable[[str, OSError], None] = lambda _folder, _error: None,
 ) -> Iterator[str]:
-    """The files in *inbox*, or in its subfolder *below*, as `files_below` finds them, without those
-    whose names are ignored."""
+    """Yield the files in the inbox, as `files_below` does, except those that `is_ignored`.
+
+    Args:
+        inbox: The inbox.
+        below: A path below it; only files there are yielded. Empty for all.
+        on_error: Called with each folder that cannot be read, and the reason.
+    """
     return files_below(inbox, below, is_ignored, on_error)

@@ -1,4 +1,4 @@
-"""One job: a claimed input on its way to a result, and the folder that holds all of it."""
+"""A job, which turns one claimed input into a result, and the job's folder."""
 
 from __future__ import annotations
 
@@ -31,15 +31,17 @@ RECORD = "record.json"
 CANCELLED = "cancelled"
 TENSOR = "tensor.npy"
 
-_CHUNK = 1 << 16
-_LONGEST_FAULT = 4096
+_CHUNK_BYTES = 1 << 16
+_MAX_FAULT_BYTES = 4096
 
 StageName = Literal["intake", "generate", "preprocess", "predict", "publish"]
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which of the pictures that one file asks for a job makes, counted from 1; *first* is the id
-    of the job that makes the first of them."""
+    """Which of the pictures that one file asks for a job makes.
+
+    *number* counts from 1 up to *of*; *first* is the id of the job that makes the first picture.
+    """
 
     number: int
     of: int
@@ -47,15 +49,15 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class JobRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a command asks beyond the input itself; request.json in the job's folder."""
+    """What a command asks for besides the input itself: request.json in the job's folder."""
 
     replay_of: str | None = None
     generation: GenerationRequest | None = None
-    """Wins over what the prompt file says."""
+    """Overrides the prompt file."""
     model: str | None = None
-    """The bundle that is to judge the picture, a name or a folder, instead of the one in use."""
+    """The model bundle to use instead of the one in use, a name or a folder."""
     has_tensor: bool = False
-    """Whether the tensor lies in the job's folder already, and is not to be made of the picture."""
+    """Whether the job's folder already has the tensor, so that preprocessing is skipped."""
     part: Part | None = None
 
 
@@ -63,27 +65,31 @@ _DECODER: msgspec.json.Decoder[JobRequest] = decoder(JobRequest)
 
 
 def decode_request(data: bytes) -> JobRequest:
-    """The request in *data*. Raises msgspec.DecodeError or its subclass ValidationError."""
+    """Decode a request.
+
+    Raises:
+        msgspec.DecodeError: *data* is no JSON, or, as its subclass ValidationError, no request.
+    """
     return _DECODER.decode(data)
 
 
 @dataclass(slots=True)
 class Job:
-    """A job in hand. Its folder is the truth of it; the rest is derived or gathered on the way."""
+    """An unfinished job. Its folder is authoritative; the attributes are derived or collected from it."""
 
     id: str
     folder: Path
     source: str
-    """The input's path below inbox/, with undecodable bytes and control characters replaced."""
+    """The input's path below inbox/, made printable."""
     input: Path
     kind: InputKind | Literal["unknown"]
     request: JobRequest
     created: str
     attempts: int = 0
     fault: Fault | None = None
-    """Why the intake says that it has to fail."""
+    """Why the intake found that the job has to fail."""
     suspect: bool = False
-    """Whether the daemon died over it before."""
+    """Whether an earlier daemon died while it had this job in hand."""
     sha256: str | None = None
     prompt: str | None = None
     warnings: list[str] = field(default_factory=list)
@@ -96,22 +102,22 @@ class Job:
 
     @property
     def image(self) -> Path:
-        """The picture that the job is about: generated, or converted from one that is no PNG."""
+        """The picture: generated, or converted from an input that is not a PNG."""
         return self.folder / "image.png"
 
     @property
     def generation(self) -> Path:
-        """How the picture was generated; there only after the picture is whole."""
+        """How the picture was generated. The file appears only after the picture is complete."""
         return self.folder / "generation.json"
 
     @property
     def tensor(self) -> Path:
-        """What the model sees."""
+        """The tensor that the model gets."""
         return self.folder / TENSOR
 
     @property
     def preview(self) -> Path:
-        """What the model sees, to look at."""
+        """The tensor as a picture for people."""
         return self.folder / "preview.png"
 
     @property
@@ -121,12 +127,12 @@ class Job:
 
     @property
     def cancelled(self) -> Path:
-        """There when the job is not wanted any more."""
+        """A file that exists if the job is cancelled."""
         return self.folder / CANCELLED
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Take the time that the body takes as *stage*'s, in milliseconds."""
+        """Record the milliseconds that the body takes in `timings_ms` under *stage*."""
         started = time.perf_counter()
         try:
             yield
@@ -135,9 +141,12 @@ class Job:
 
 
 def open_job(folder: Path, claim: Claim | None = None) -> Job | None:
-    """The job whose *claim*, read from there if it is not given, is in *folder*; None when that holds no input.
+    """Open the job in *folder*; return None if there is no input in it.
 
-    Raises FluxdropError for a request.json that cannot be read.
+    *claim* is read from the folder unless it is given.
+
+    Raises:
+        FluxdropError: The job's request.json is wrong, or is no readable regular file.
     """
     claim = claim or read_claim(folder)
     if claim is None:
@@ -163,11 +172,11 @@ def open_job(folder: Path, claim: Claim | None = None) -> Job | None:
 
 def _fault(path: Path) -> Fault:
     with open_regular(path, "request") as file:
-        return read_fault(printable(os.fsdecode(file.read(_LONGEST_FAULT))))
+        return read_fault(printable(os.fsdecode(file.read(_MAX_FAULT_BYTES))))
 
 
 def claimed_row(job: Job) -> Row:
-    """What the index has of *job* while it is in hand."""
+    """Return the index's row for *job* while it is unfinished."""
     try:
         inode = job.input.lstat().st_ino
     except OSError:
@@ -183,30 +192,41 @@ def claimed_row(job: Job) -> Row:
     )
 
 
-def input_sha256(job: Job, most: int) -> str | None:
-    """The SHA-256 of the untouched input of *job*, for one that failed; None where it is not to be read: of a
-    kind that is not taken, larger than *most* bytes, or not readable."""
+def input_sha256(job: Job, max_bytes: int) -> str | None:
+    """Return the SHA-256 of the untouched input of a failed job, in hex.
+
+    It is None for an input that is not read: of unknown kind, larger than *max_bytes* or unreadable.
+    """
     if job.kind == "unknown":
         return None
     try:
-        return file_sha256(job.input, most) if job.input.lstat().st_size <= most else None
+        return file_sha256(job.input, max_bytes) if job.input.lstat().st_size <= max_bytes else None
     except (OSError, FluxdropError):
         return None
 
 
-def file_sha256(path: Path, most: int = sys.maxsize, name: str = "") -> str:
-    """The SHA-256 of the file *path*, which errors call *name*, in hex. Raises what `open_regular` raises, and
-    FluxdropError when it has more than *most* bytes: whoever dropped it may still write to it."""
+def file_sha256(path: Path, max_bytes: int = sys.maxsize, name: str = "") -> str:
+    """Return the SHA-256 of a file, in hex.
+
+    Args:
+        path: The file.
+        max_bytes: The most bytes that it may have. Whoever dropped it may still write to it.
+        name: What errors call it; its own name by default.
+
+    Raises:
+        FluxdropError: It is no readable regular file, or is too large; kind ``unreadable``.
+        OSError: The filesystem failed.
+    """
     digest = hashlib.sha256()
     with open_regular(path, "unreadable", name) as file:
-        # `hashlib.file_digest` makes a buffer that takes longer than a small file.
-        for chunk in chunks(file, most, name or path.name, _CHUNK):
+        # The buffer of `hashlib.file_digest` takes longer to make than a small file takes to read.
+        for chunk in chunks(file, max_bytes, name or path.name, _CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
 
 
 def _created(folder: Path) -> str:
-    # The folder is named at the claim, so it knows this also after a restart without its index.
+    # The folder's name has the time of the claim, so this needs no index.
     try:
         moment = datetime.fromisoformat(folder.name.partition("-")[0]).replace(tzinfo=UTC)
     except ValueError:

@@ -10,10 +10,10 @@ _JOB_ID = re.compile(r"[0-9A-Za-z-]{1,64}")
 
 
 def new_job_id() -> str:
-    """A job id that sorts by time and cannot be met twice."""
+    """Return a new, unique job id, which sorts by time."""
     return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
 
 
 def is_job_id(text: str) -> bool:
-    """Whether *text* can be a job's id; then it is also a harmless name of a file."""
+    """Return whether *text* can be a job's id. If so, it is also safe as a file name."""
     return _JOB_ID.fullmatch(text) is not None

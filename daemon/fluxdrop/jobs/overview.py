@@ -1,7 +1,7 @@
-"""What ``fluxdrop status`` tells: the state of a root, with a daemon or without.
+"""The state of a root, with or without a daemon, for ``fluxdrop status``.
 
-This imports little, as people call it often and monitoring calls it every minute: neither msgspec,
-numpy nor rich.
+People call it often and monitoring every minute, so this imports little: neither msgspec, numpy nor
+rich.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from fluxdrop.jobs.store import State, Store
 ServiceState = Literal["running", "starting", "degraded", "not running"]
 
 _LATEST = 5
-# As `fluxdrop.requests.messages.SUFFIX`, whose module loads msgspec.
-_REQUEST = ".request.json"
-_WINDOWS = (1, 5, 15)
-"""Minutes over which the jobs that ended are counted."""
+# The same as `fluxdrop.requests.messages.SUFFIX`; that module would load msgspec.
+_REQUEST_SUFFIX = ".request.json"
+_WINDOWS_MINUTES = (1, 5, 15)
+"""The periods over which ended jobs are counted."""
 _READ_TRIES = 3
-_READ_PAUSE_SECONDS = 0.02
-_LONGEST_SILENCE = 30.0
-"""Seconds, three times what a daemon that has nothing to do lets pass between two heartbeats."""
+_READ_RETRY_SECONDS = 0.02
+_MAX_SILENCE_SECONDS = 30.0
+"""Three times the longest pause between two heartbeats of an idle daemon."""
 
 
 class Overview(NamedTuple):
@@ -41,15 +41,15 @@ class Overview(NamedTuple):
 
 
 def overview(root: Root) -> Overview:
-    """Look at *root*: the lock, the last heartbeat, the inbox and the index."""
+    """Return the state of *root*, from its lock, the last heartbeat, the inbox and the index."""
     pid = holder(root)
     beat = _beat(root, pid) if pid is not None else None
     degraded = list(beat["trouble"]) if beat else []
     silence = _silence(root) if beat else 0.0
-    if silence > _LONGEST_SILENCE:
+    if silence > _MAX_SILENCE_SECONDS:
         degraded.append(f"daemon: it has said nothing for {silence:.0f} seconds")
     if pid is not None and beat is None and os.statvfs(root.path).f_bavail == 0:
-        # A daemon that waits for room may have none for a heartbeat.
+        # A daemon that waits for room on the disk may have none for a heartbeat either.
         degraded.append(f"disk: {root.path} is full")
     facts: dict[str, Any] = {
         "root": str(root.path),
@@ -60,7 +60,7 @@ def overview(root: Root) -> Overview:
         "inbox": sum(kind_of(path.rpartition("/")[2]) is not None for path in scan(root.inbox)),
         "requests": _requests(root),
         "jobs": {"claimed": 0, "done": 0, "failed": 0},
-        "per_minute": {str(minutes): {"done": 0.0, "failed": 0.0} for minutes in _WINDOWS},
+        "per_minute": {str(minutes): {"done": 0.0, "failed": 0.0} for minutes in _WINDOWS_MINUTES},
         "latest_done": [],
         "latest_failed": [],
     }
@@ -78,17 +78,17 @@ def overview(root: Root) -> Overview:
 
 
 def _beat(root: Root, pid: int) -> dict[str, Any] | None:
-    """The last heartbeat of the daemon *pid*; None before its first."""
+    """Return the last heartbeat of the daemon *pid*; None before its first."""
     for _ in range(_READ_TRIES):
         try:
             beat: dict[str, Any] = json.loads(durable.read_own(root.heartbeat))
         except OSError:
             return None
         except ValueError:
-            # On a full disk it is written over in place.
-            time.sleep(_READ_PAUSE_SECONDS)
+            # On a full disk the daemon overwrites the file in place, so this may have read a part.
+            time.sleep(_READ_RETRY_SECONDS)
             continue
-        # One that was killed leaves its last one behind. A lock on a full disk names nobody.
+        # A killed daemon leaves its last heartbeat behind. On a full disk the lock may have no pid.
         return beat if pid in (0, beat["pid"]) else None
     return None
 
@@ -103,7 +103,7 @@ def _silence(root: Root) -> float:
 def _requests(root: Root) -> int:
     try:
         with os.scandir(root.requests) as entries:
-            return sum(entry.name.endswith(_REQUEST) for entry in entries)
+            return sum(entry.name.endswith(_REQUEST_SUFFIX) for entry in entries)
     except OSError:
         return 0
 
@@ -123,12 +123,12 @@ def _from_index(root: Root) -> dict[str, Any]:
 def _rates(
     store: Store, states: tuple[State, ...], moment: datetime
 ) -> dict[str, dict[State, float]]:
-    """How many jobs ended a minute, over each of the windows before *moment*, by state."""
+    """Return how many jobs ended per minute, over each window before *moment*, by state."""
     counts = dict.fromkeys(states, 0)
     rates = {}
-    # A moment ahead, for what ended while this was asked; each job is counted once.
+    # The first window goes beyond *moment*, for jobs that end during these queries.
     end = moment + timedelta(minutes=1)
-    for minutes in _WINDOWS:
+    for minutes in _WINDOWS_MINUTES:
         start = moment - timedelta(minutes=minutes)
         for state in states:
             counts[state] += store.ended_between(state, start, end)

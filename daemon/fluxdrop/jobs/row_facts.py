@@ -1,4 +1,4 @@
-"""What commands tell of a job in the index."""
+"""What commands show of a job in the index."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from fluxdrop.files.regular import is_file
 from fluxdrop.jobs.store import Row
 
 GONE = "gone"
-"""What is said of a job that was done and whose result is no longer there."""
+"""The state that is shown for a job that is done and whose result no longer exists."""
 
 
 def is_there(root: Root, row: Row) -> bool:
-    """Whether the record of *row* still is, and the picture beside a result."""
+    """Return whether the record of *row* exists and, for a result, the picture beside it."""
     if row.record is None:
         return False
     record = root.path / row.record
@@ -22,7 +22,7 @@ def is_there(root: Root, row: Row) -> bool:
 
 
 def row_as_dict(root: Root, row: Row) -> dict[str, Any]:
-    """*row* for JSON; ``there`` says whether its files still are."""
+    """Return *row* for JSON; ``there`` is whether its files exist (`is_there`)."""
     facts = row._asdict()
     del facts["inode"]
     facts["there"] = is_there(root, row)
@@ -30,5 +30,5 @@ def row_as_dict(root: Root, row: Row) -> dict[str, Any]:
 
 
 def state_of(root: Root, row: Row) -> str:
-    """What is to be said of *row*: never done of a result that is gone."""
+    """Return the state to show for *row*: ``gone`` instead of ``done`` if its result no longer exists."""
     return GONE if row.state == "done" and not is_there(root, row) else row.state

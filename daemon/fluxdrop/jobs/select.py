@@ -1,4 +1,4 @@
-"""Which job a person means: by id, by how its id begins, by its result's NAME, or by a path."""
+"""Find the job that a person means: by its id or a prefix of it, by its result's NAME, or by a path."""
 
 from __future__ import annotations
 
@@ -12,10 +12,16 @@ _SUFFIXES = (".error.json", ".json", ".png", ".npy", ".txt", ".jpg", ".webp")
 
 
 def find_job(root: Root, store: Store, job: str) -> Row:
-    """The one job that *job* means: its id, the beginning of its id, its result's NAME, or the path
-    of one of its files (absolute, or from the root or the working folder).
+    """Return the one job that *job* means.
 
-    Raises FluxdropError where there is none, or more than one.
+    Args:
+        root: The root.
+        store: Its index.
+        job: A job's id, a prefix of it, its result's NAME, or the path of one of its files, absolute
+            or relative to the root or the working folder.
+
+    Raises:
+        FluxdropError: There is no such job, or more than one; kind ``no-job``.
     """
     name = _name_of_path(root, job)
     found = store.find(job) or (store.find(name) if name else [])
@@ -30,12 +36,12 @@ def find_job(root: Root, store: Store, job: str) -> Row:
 
 
 def is_glob(text: str) -> bool:
-    """Whether *text* has a character that stands for others."""
+    """Return whether *text* contains a wildcard."""
     return any(letter in text for letter in "*?[")
 
 
 def _name_of_path(root: Root, text: str) -> str | None:
-    """The NAME of the job to whose files *text* belongs, if it is such a path."""
+    """Return the NAME of the job whose file has the path *text*; None if it is no such path."""
     given = Path(text)
     if given.is_absolute() or given.exists():
         try:

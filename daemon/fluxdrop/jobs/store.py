@@ -1,7 +1,7 @@
-"""The index of jobs in SQLite: quick answers to questions that the folders could answer slowly.
+"""The index of jobs, an SQLite database: it answers quickly what the folders could answer slowly.
 
-The daemon that holds the root's lock is the only writer. Losing the index loses no result: it is
-built again from outputs/ when it is missing.
+The daemon that holds the root's lock is the only writer. Losing the index loses no result: a missing
+one is rebuilt from outputs/.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ State = Literal["claimed", "done", "failed"]
 
 
 class Row(NamedTuple):
-    """One job as the index has it; *record* is its JSON's path below the root."""
+    """A job's row in the index; *record* is the path of its JSON below the root."""
 
     id: str
     state: State
@@ -51,7 +51,7 @@ _TYPES: dict[str, type] = {"inode": int, "attempts": int, "probability": float}
 
 @cache
 def _is_row(types: tuple[type, ...]) -> bool:
-    """Whether a row with values of *types* can be a job's; SQLite keeps any value in any column."""
+    """Return whether values of *types* can be a job's row: SQLite stores any type in any column."""
     return all(
         found is _TYPES.get(name, str)
         or (found is NoneType and Row._field_defaults.get(name, "") is None)
@@ -60,20 +60,20 @@ def _is_row(types: tuple[type, ...]) -> bool:
 
 
 class JobFilter(NamedTuple):
-    """Which jobs are meant: those that are all of this; None means any."""
+    """Which jobs to select: those that match every field; None matches any."""
 
     state: State | None = None
     since: datetime | None = None
-    """When they were claimed at the earliest."""
+    """The earliest time of the claim."""
     name: str | None = None
-    """A glob for the input's path below inbox/, or for the result's NAME; ``*`` matches slashes too."""
+    """A glob for the input's path below inbox/ or the result's NAME; ``*`` also matches slashes."""
     label: str | None = None
     model: str | None = None
     replays: bool = True
-    """Whether replays of other jobs count."""
+    """Whether to include replays of other jobs."""
 
     def includes(self, job_id: str) -> bool:
-        """Whether the job *job_id* was claimed late enough."""
+        """Return whether the job *job_id* was claimed at `since` or later."""
         return self.since is None or job_id >= self._first_id
 
     @property
@@ -83,7 +83,7 @@ class JobFilter(NamedTuple):
         return f"{self.since.astimezone(UTC):%Y%m%dT%H%M%S}"
 
     def condition(self) -> tuple[str, list[str]]:
-        """This in SQL, with its values."""
+        """Return the filter as an SQL expression, and the values for its placeholders."""
         terms: list[tuple[str, list[str]]] = []
         if self.since is not None:
             terms.append(("id >= ?", [self._first_id]))
@@ -96,7 +96,7 @@ class JobFilter(NamedTuple):
         for column in ("state", "label", "model"):
             value = getattr(self, column)
             if value is not None:
-                # Most jobs are done: walking back by id meets some sooner than sorting all does.
+                # Most jobs are done: going back by id (`+` disables the index) finds some sooner than sorting.
                 name = f"+{column}" if value == "done" else column
                 terms.append((f"{name} = ?", [value]))
         if not self.replays:
@@ -106,7 +106,7 @@ class JobFilter(NamedTuple):
 
 
 def _records(name: str) -> tuple[str, str]:
-    """Where a NAME's record lies when its job is done, and when it failed."""
+    """Return the path of the record for *name* if the job is done, and if it failed."""
     return f"outputs/{name}.json", f"outputs/{FAILED}/{name}.error.json"
 
 
@@ -121,11 +121,11 @@ _UPSERT = (
     " probability = excluded.probability, error = excluded.error, model = excluded.model"
 )
 
-# What is said of values that no column takes.
-_NO_ROW = (OverflowError, UnicodeEncodeError, sqlite3.DataError, sqlite3.IntegrityError)
+# Raised for values that SQLite cannot store.
+_VALUE_ERRORS = (OverflowError, UnicodeEncodeError, sqlite3.DataError, sqlite3.IntegrityError)
 
-# What SQLite says of the disk, in the words that a stage waits for to pass.
-_DISK = {
+# SQLite's errors about the disk, as the errno for which a stage waits until it passes.
+_DISK_ERRORS = {
     sqlite3.SQLITE_FULL: errno.ENOSPC,
     sqlite3.SQLITE_IOERR: errno.EIO,
     sqlite3.SQLITE_READONLY: errno.EROFS,
@@ -134,15 +134,15 @@ _DISK = {
 
 
 def _code(error: BaseException) -> int:
-    """SQLite's primary result code of *error*; 0 of another's."""
+    """Return SQLite's primary result code of *error*; 0 if it has none."""
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
 class Store:
-    """The index; may be used from several threads.
+    """The index. Any thread may use it.
 
-    For a reader, an index that is not there yet is empty. A write raises OSError when the disk is
-    in the way.
+    With *read_only*, a missing index is empty. The constructor and the reads of a read-only index raise
+    FluxdropError, kind ``index``, for a file that cannot be used. A write raises OSError if the disk fails.
     """
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
@@ -157,8 +157,8 @@ class Store:
             try:
                 self._open(uri, read_only)
             except sqlite3.Error as error:
-                if read_only and self._is_all(error):
-                    # SQLite reads it so where it may write nothing beside it.
+                if read_only and self._is_complete_file(error):
+                    # So SQLite can read it where it may not create files beside it.
                     self._open(f"{uri}&immutable=1", read_only)
                 elif not read_only and is_other(error):
                     move_aside(path)
@@ -171,7 +171,7 @@ class Store:
     def _unusable(self, error: sqlite3.Error) -> FluxdropError:
         hint = (
             "See whether the disk is full or mounted read-only."
-            if _code(error) in _DISK
+            if _code(error) in _DISK_ERRORS
             else _DAMAGED
         )
         return FluxdropError(f"{self._path} cannot be used: {error}", hint=hint, kind="index")
@@ -180,7 +180,7 @@ class Store:
         self._db = sqlite3.connect(
             uri, uri=True, isolation_level=None, check_same_thread=False, timeout=10
         )
-        # What undoes one statement of a transaction: SQLite writes it to a file, a page at a time, for each row.
+        # Else SQLite writes the journal of each statement in a transaction to a file, page by page.
         self._db.execute("PRAGMA temp_store = MEMORY")
         try:
             self._prepare(read_only)
@@ -188,11 +188,10 @@ class Store:
             self._db.close()
             raise
 
-    def _is_all(self, error: sqlite3.Error) -> bool:
-        """Whether, after *error*, the one file is all of the index: it lies on a disk that takes no other, and no
-        daemon left changes beside it."""
-        changes = self._path.with_name(f"{self._path.name}-wal")
-        return _code(error) in _DISK and not (changes.exists() and changes.stat().st_size)
+    def _is_complete_file(self, error: sqlite3.Error) -> bool:
+        """Return whether *error* is about the disk, and the file is the whole index, without changes in a WAL."""
+        wal = self._path.with_name(f"{self._path.name}-wal")
+        return _code(error) in _DISK_ERRORS and not (wal.exists() and wal.stat().st_size)
 
     def _prepare(self, read_only: bool) -> None:
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
@@ -224,41 +223,41 @@ class Store:
 
     @property
     def fresh(self) -> bool:
-        """Whether outputs/ has to be read into the index by `fill`: it is new, or of an older
-        fluxdrop that did not enter all that this one does.
-        """
+        """Whether `fill` has to enter outputs/: the index is new, or an older fluxdrop entered less."""
         with self._lock:
             return bool(self._db.execute("PRAGMA user_version").fetchone()[0] != SCHEMA_VERSION)
 
     def fill(self, rows: Iterable[Row]) -> list[Row]:
-        """Enter *rows*, which are all of outputs/, all of them or, after a kill, none. Return those that SQLite
-        does not take, as anybody may have made their records; they are passed over."""
+        """Enter *rows*, those of all records in outputs/, in one transaction.
+
+        Return the rows that SQLite cannot store; they are skipped. Anybody may have made their records.
+        """
         refused = []
         with self._transaction() as db:
             for row in rows:
                 try:
                     db.execute(_UPSERT, row)
-                except _NO_ROW:
+                except _VALUE_ERRORS:
                     refused.append(row)
             db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         return refused
 
     def claimed(self, rows: Iterable[Row]) -> None:
-        """Enter new jobs; one that is there already keeps what is known of it."""
+        """Enter new jobs; a row that exists stays as it is."""
         with self._transaction() as db:
             db.executemany(f"INSERT OR IGNORE {_INSERT}", rows)
 
     def finished(self, rows: Iterable[Row]) -> None:
-        """Enter how jobs ended, whether or not they are there; it is on the disk after that."""
-        # Their folders go next, and with them all that tells a power cut's survivor of the jobs.
+        """Enter how jobs ended, whether or not they have a row. On return this is on the disk."""
+        # The jobs' folders are removed next; after a power cut only the index would know of the jobs.
         with self._transaction("FULL") as db:
             db.executemany(_UPSERT, rows)
 
     def keep_claims(self, job_ids: Iterable[str]) -> int:
-        """Forget the claimed jobs that are not among *job_ids*; return how many that were.
+        """Remove the claimed jobs that are not among *job_ids*; return how many there were.
 
-        After a power cut the index may know of a claim that the folders do not: the input lies in
-        the inbox again, and is to be another job's.
+        A power cut can keep a claim in the index and undo it on the disk. Then the input is in the inbox
+        again, and will be another job's.
         """
         with self._transaction() as db:
             claimed = db.execute("SELECT id FROM jobs WHERE state = 'claimed'").fetchall()
@@ -267,7 +266,7 @@ class Store:
         return len(lost)
 
     def begin_attempt(self, job_ids: Sequence[str]) -> dict[str, int]:
-        """Count one more attempt at each of *job_ids*; return how many each has had now."""
+        """Count one more attempt at each of *job_ids*; return the number of attempts by id."""
         marks = ", ".join("?" * len(job_ids))
         with self._transaction() as db:
             counted = db.execute(
@@ -278,11 +277,11 @@ class Store:
             return dict.fromkeys(job_ids, 1) | dict(counted.fetchall())
 
     def get(self, job_id: str) -> Row | None:
-        """The job *job_id*."""
+        """Return the job *job_id*; None if there is none."""
         return next(iter(self._rows("WHERE id = ?", (job_id,))), None)
 
     def find(self, job: str) -> list[Row]:
-        """The jobs that *job* can mean: an id, else a result's NAME, else how ids begin (10 at most)."""
+        """Return the jobs that *job* can mean: an id, else a result's NAME, else a prefix of ids (10 at most)."""
         return (
             self._rows("WHERE id = ?", (job,))
             or self._rows("WHERE record IN (?, ?)", _records(job))
@@ -290,12 +289,11 @@ class Store:
         )
 
     def parts(self, job_id: str) -> list[Row]:
-        """The jobs of the other pictures that the file of *job_id* asked for."""
+        """Return the jobs for the other pictures that the input of *job_id* asked for."""
         return self._rows("WHERE id >= ? AND id < ? ORDER BY id", (f"{job_id}-", f"{job_id}."))
 
     def in_hand(self, job: str) -> list[Row]:
-        """The unfinished jobs that *job* means: an id, the path of a file below inbox/, or how ids
-        begin."""
+        """Return the unfinished jobs that *job* means: an id, a path below inbox/, or a prefix of ids."""
         for where, values in (
             ("id = ?", (job,)),
             ("source = ?", (job,)),
@@ -307,18 +305,18 @@ class Store:
         return []
 
     def by_inode(self, inode: int, since: str) -> Row | None:
-        """The newest job whose input was the file with *inode*, created at *since* or later."""
+        """Return the newest job whose input had *inode*, created at *since* (RFC 3339) or later; else None."""
         found = self._rows(
             "WHERE inode = ? AND created >= ? ORDER BY created DESC LIMIT 1", (inode, since)
         )
         return found[0] if found else None
 
     def latest(self, state: State, most: int) -> list[Row]:
-        """The *most* jobs in *state* that finished last, newest first."""
+        """Return the *most* jobs in *state* that finished last, newest first."""
         return self._rows("WHERE state = ? ORDER BY finished DESC LIMIT ?", (state, most))
 
     def ended(self) -> list[tuple[str, str]]:
-        """The id of each job that has ended and its record's path, oldest end first."""
+        """Return id and record path of each job that has ended, in the order of their ends."""
         with self._reading() as db:
             return db.execute(
                 "SELECT id, record FROM jobs WHERE state != 'claimed' AND record IS NOT NULL"
@@ -326,16 +324,16 @@ class Store:
             ).fetchall()
 
     def select(self, wanted: JobFilter, most: int = -1) -> list[Row]:
-        """The jobs that are *wanted*, newest first; at most *most* of them if that is not -1."""
+        """Return the jobs that match *wanted*, newest first: at most *most*, or all for -1."""
         where, values = wanted.condition()
         return self._rows(f"WHERE {where} ORDER BY id DESC LIMIT ?", (*values, most))
 
     def replays_of(self, job_id: str) -> list[Row]:
-        """The jobs that did *job_id* again, oldest first."""
+        """Return the replays of *job_id*, oldest first."""
         return self._rows("WHERE replay_of = ? ORDER BY id", (job_id,))
 
     def ended_between(self, state: State, start: datetime, end: datetime) -> int:
-        """How many jobs ended in *state* at *start* or later, and before *end*."""
+        """Return how many jobs ended in *state* at *start* or later and before *end*."""
         with self._reading() as db:
             (count,) = db.execute(
                 "SELECT count(*) FROM jobs WHERE state = ? AND finished >= ? AND finished < ?",
@@ -344,7 +342,7 @@ class Store:
         return int(count)
 
     def counts(self) -> dict[str, int]:
-        """How many jobs are in each state."""
+        """Return the number of jobs by state."""
         with self._reading() as db:
             return dict(db.execute("SELECT state, jobs FROM counts").fetchall())
 
@@ -362,7 +360,7 @@ class Store:
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
-        # The daemon tells by SQLite's error what passes.
+        # The daemon needs SQLite's own error, to know whether it passes.
         with self._lock:
             try:
                 yield self._db
@@ -373,7 +371,7 @@ class Store:
 
     @contextlib.contextmanager
     def _transaction(self, synchronous: str = "NORMAL") -> Iterator[sqlite3.Connection]:
-        # The folders are the truth, so the index need not be synced at each commit.
+        # The folders are authoritative, so the index need not be synced at each commit.
         with self._lock:
             try:
                 self._db.execute(f"PRAGMA synchronous = {synchronous}")
@@ -383,10 +381,10 @@ class Store:
                 self._db.execute("COMMIT")
                 failpoints.reach("index-committed")
             except BaseException as error:
-                # SQLite has rolled back already when the disk is full.
+                # On a full disk SQLite has rolled back already.
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
-                number = _DISK.get(_code(error))
+                number = _DISK_ERRORS.get(_code(error))
                 if number is not None:
                     raise OSError(number, str(error), str(self._path)) from error
                 raise

@@ -1,12 +1,12 @@
-"""The tables of the index, as the versions of fluxdrop made them."""
+"""The tables of the index, and the versions of its schema."""
 
 from __future__ import annotations
 
 SCHEMA_VERSION = 3
 UNFILLED = 2
-"""Of an index with this version's tables, into which outputs/ was not read yet."""
+"""The version while the tables are current and outputs/ was not read into them yet."""
 WITHOUT_MODEL = 1
-"""Of an index as fluxdrop made it before jobs had a model."""
+"""The version before jobs had a model."""
 
 LATER_INDEXES = """
 CREATE INDEX jobs_by_label ON jobs (label);

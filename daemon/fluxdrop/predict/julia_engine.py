@@ -147,7 +147,7 @@ class JuliaEngine:
             result = worker.predict(piece, timeout)
             if result.shape[:1] != piece.shape[:1]:
                 what = f"an answer of shape {result.shape} to a batch of {len(piece)}"
-                raise worker.give_up(WireError(what))
+                raise worker.reject_reply(WireError(what))
             return result
 
         return run_in_batches(self._batch, run, batch)
@@ -180,7 +180,7 @@ class JuliaEngine:
                 given, kind, payload = self._native_request(worker)
             loaded = worker.call(kind, payload, expect=FrameKind.LOADED, timeout=limit)
             if unpack_facts(loaded.payload).get("digest") != hashlib.sha256(given).hexdigest():
-                raise worker.give_up(WireError("another model was loaded than was given"))
+                raise worker.reject_reply(WireError("another model was loaded than was given"))
             # The first forward pass compiles: run it now and not with the first picture.
             shape = self._bundle.spec.input.shape
             self._forward(worker, np.zeros(shape, dtype=np.float32), limit)

@@ -72,7 +72,7 @@ class Worker(Child):
         try:
             return unpack_tensor(frame.payload)
         except WireError as error:
-            raise self.give_up(error) from error
+            raise self.reject_reply(error) from error
 
     def stop(self, grace: float = 2.0) -> None:
         """See `Child.stop`."""

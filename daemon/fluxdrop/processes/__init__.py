@@ -1,1 +1,1 @@
-"""Child processes: the frames of the pipe, the supervised child, and memory shared with one."""
+"""Child processes: the frames on the pipe, the supervised child, and memory shared with it."""

@@ -1,8 +1,7 @@
-"""A supervised child process that speaks frames: start, call with a deadline, end, reap.
+"""A supervised child process: start it, call it with a deadline, stop and reap it.
 
-Both helpers of the daemon are such children, the Julia worker and the image generator. The frames
-travel on two dedicated descriptors; whatever the child or its libraries print goes to a thread that
-drains it into the log.
+The Julia worker and the image generator are such children. Frames (`fluxdrop.processes.wire`) travel
+on two descriptors of their own. A thread copies what the child and its libraries print to the log.
 """
 
 from __future__ import annotations
@@ -33,10 +32,10 @@ from fluxdrop.processes.wire import (
 )
 
 _TAIL_LINES = 40
-_LINE_LIMIT = 2000
-# Of a flood of output the log gets as much a second, and how much it did not get.
-_LINES_A_SECOND = 200
-# As much as anybody may ask for (pipe(7)): a whole batch of small pictures.
+_MAX_LINE_BYTES = 2000
+# Lines above this rate are not logged, only counted.
+_MAX_LINES_PER_SECOND = 200
+# The most that any user may set (pipe(7)); it holds a whole batch of small pictures.
 _PIPE_BYTES = 1 << 20
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -44,12 +43,13 @@ T = TypeVar("T")
 
 
 starts: Counter[str] = Counter()
-"""How many children of each name this process has started, for the metrics."""
+"""The number of children that this process has started, by name, for the metrics."""
 
 
 class ChildDied(FluxdropError):
-    """The child ended, hung past its deadline or broke the protocol; it is dead and reaped when
-    this is raised.
+    """The child ended, missed a deadline or broke the protocol.
+
+    The child is dead and reaped when this is raised. *tail* is the end of its output.
     """
 
     def __init__(self, message: str, *, hint: str = "", tail: str = "") -> None:
@@ -58,15 +58,25 @@ class ChildDied(FluxdropError):
 
 
 class CallFailed(FluxdropError):
-    """The child refused or failed one request and lives on; *kind* is its word for the failure."""
+    """The child refused or failed one request and goes on running; it chose the *kind*."""
 
 
 class Child:
-    """One child process, started at construction.
+    """One child process, started at construction. Not thread-safe: one thread owns it.
 
-    *argv* is given ``--in FD --out FD``, the two descriptors as the child sees them. The
-    constructor waits up to *start_timeout* seconds for HELLO; its facts are ``hello``. It inherits
-    the descriptors *lent*, too. Calls are not thread-safe: one thread owns a child.
+    The constructor waits for the frame HELLO, whose facts are then in `hello`.
+
+    Args:
+        name: The name for messages, the log and the metrics.
+        argv: The command line; ``--in FD --out FD`` is appended, with the child's two descriptors.
+        env: The whole environment.
+        start_timeout: Seconds until HELLO has to be there.
+        wait_hook: Called while a call waits (`Pipe`); what it raises kills the child.
+        lent: More descriptors for the child to inherit.
+
+    Raises:
+        ChildDied: The child could not be started, or died before HELLO.
+        CallFailed: The child answered with FAILURE instead of HELLO; it is dead then.
     """
 
     def __init__(
@@ -84,10 +94,10 @@ class Child:
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._requests = itertools.count(1)
         self._wait_hook = wait_hook
-        self._settled = 0
+        self._baseline_bytes = 0
         self._death: ChildDied | None = None
-        child_in, our_out = _roomy_pipe()
-        our_in, child_out = _roomy_pipe()
+        child_in, our_out = _large_pipe()
+        our_in, child_out = _large_pipe()
         self._pipe = Pipe(our_in, our_out)
         started = time.monotonic()
         try:
@@ -116,7 +126,7 @@ class Child:
         )
         self._drain.start()
         try:
-            self.hello = self._or_dead(
+            self.hello = self._kill_on_failure(
                 start_timeout,
                 lambda: unpack_facts(self._answer(FrameKind.HELLO, 0, start_timeout, None).payload),
             )
@@ -144,10 +154,18 @@ class Child:
         timeout: float,
         on_progress: Callable[[Frame], None] | None = None,
     ) -> Frame:
-        """Send one request and wait for its answer of kind *expect*.
+        """Send one request, wait for the answer and return it.
 
-        *timeout* (seconds) is counted anew after each PROGRESS frame. Raises CallFailed when the
-        child answers with FAILURE, and ChildDied when it dies, hangs or breaks the protocol.
+        Args:
+            kind: The kind of the request.
+            *parts: The payload, in parts.
+            expect: The kind of the answer.
+            timeout: Seconds until the answer; they start again after each PROGRESS frame.
+            on_progress: Called with each PROGRESS frame.
+
+        Raises:
+            CallFailed: The child answered with FAILURE.
+            ChildDied: The child died, missed the deadline or broke the protocol.
         """
         request = next(self._requests)
 
@@ -155,11 +173,12 @@ class Child:
             self._pipe.send(kind, request, *parts, timeout=timeout, wait_hook=self._wait_hook)
             return self._answer(expect, request, timeout, on_progress)
 
-        return self._or_dead(timeout, exchange)
+        return self._kill_on_failure(timeout, exchange)
 
     def stop(self, grace: float = 2.0) -> None:
-        """End the child: STOP and end of file, then SIGTERM, then SIGKILL, *grace* seconds apart;
-        reap it.
+        """Stop and reap the child: send STOP and close the pipe, then send SIGTERM, then SIGKILL.
+
+        Each step gives the child *grace* seconds to end.
         """
         if self._process.poll() is None:
             with contextlib.suppress(WireError):
@@ -176,30 +195,29 @@ class Child:
         self._finish_output()
 
     def kill(self) -> None:
-        """End the child at once and reap it."""
+        """Kill the child with SIGKILL and reap it."""
         self._process.kill()
         self._process.wait()
         self._pipe.close()
         self._finish_output()
 
     def ping(self, timeout: float) -> None:
-        """Have the child prove, by a round trip, that it would work. Raises ChildDied."""
+        """Send PING and wait *timeout* seconds for PONG. Raise ChildDied if it does not come."""
         self.call(FrameKind.PING, expect=FrameKind.PONG, timeout=timeout)
 
     def reap(self) -> ChildDied:
-        """Take leave of a child that ended while nobody called it; how it did. Of one that died in
-        a call the log has it already.
-        """
-        return self._death or self._dead(PipeClosed("the pipe is closed"), 0.0)
+        """Reap a child that ended by itself; return how it ended.
 
-    def give_up(self, error: WireError) -> ChildDied:
-        """Take leave of a child of whose answer only the caller can tell that it is rubbish."""
-        return self._dead(error, 0.0)
+        The death is logged, unless it was during a call, which has logged it already.
+        """
+        return self._death or self._kill_and_log(PipeClosed("the pipe is closed"), 0.0)
+
+    def reject_reply(self, error: WireError) -> ChildDied:
+        """Kill a child whose reply failed the caller's validation; return the error to raise."""
+        return self._kill_and_log(error, 0.0)
 
     def resident(self) -> int:
-        """How many bytes of memory the child has; 0 where the system does not tell. Of
-        proc_pid_statm(5).
-        """
+        """Return the child's resident memory in bytes (proc_pid_statm(5)); 0 if it is unknown."""
         try:
             fields = Path(f"/proc/{self.pid}/statm").read_text().split()
         except OSError:
@@ -207,12 +225,14 @@ class Child:
         return int(fields[1]) * _PAGE_BYTES
 
     def outgrown(self, limit: int) -> bool:
-        """Whether the child has more than *limit* bytes of memory, and more than twice of what it
-        had when this was first asked: one that needs so much by itself is not replaced for it.
+        """Return whether the child's memory has grown above a limit; log it if so.
+
+        The limit is *limit* bytes, or twice the memory at the first call if that is more: a child that
+        needs so much from the start would not get smaller by being replaced.
         """
         resident = self.resident()
-        self._settled = self._settled or resident
-        if resident <= max(limit, 2 * self._settled):
+        self._baseline_bytes = self._baseline_bytes or resident
+        if resident <= max(limit, 2 * self._baseline_bytes):
             return False
         self._log.warning(
             "worker outgrown and replaced",
@@ -223,7 +243,7 @@ class Child:
         return True
 
     def alive(self) -> bool:
-        """Whether the process still runs."""
+        """Return whether the process is still running."""
         return self._process.poll() is None
 
     def _answer(
@@ -251,20 +271,21 @@ class Child:
             else:
                 raise WireError(f"an answer of kind {frame.kind.name}, not {expect.name}")
 
-    def _or_dead(self, timeout: float, exchange: Callable[[], T]) -> T:
-        """End the child when *exchange* with it breaks off without an answer."""
+    def _kill_on_failure(self, timeout: float, exchange: Callable[[], T]) -> T:
+        """Return what *exchange* returns; kill the child if it raises anything but CallFailed."""
         try:
             return exchange()
         except CallFailed:
             raise
         except WireError as error:
-            raise self._dead(error, timeout) from error
+            raise self._kill_and_log(error, timeout) from error
         except BaseException:
-            # The answer may still come and must not be taken for the next request's.
+            # The answer may still come, and must not be taken for the answer to the next request.
             self.kill()
             raise
 
-    def _dead(self, error: WireError, timeout: float) -> ChildDied:
+    def _kill_and_log(self, error: WireError, timeout: float) -> ChildDied:
+        """Kill and reap the child, log why, and return the error to raise."""
         if isinstance(error, PipeClosed):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(1.0)
@@ -287,26 +308,26 @@ class Child:
     def _drain_output(self, stream: IO[bytes]) -> None:
         second, lines = 0.0, 0
         with stream:
-            for raw in iter(lambda: stream.readline(_LINE_LIMIT), b""):
+            for raw in iter(lambda: stream.readline(_MAX_LINE_BYTES), b""):
                 line = raw.decode(errors="replace").rstrip()
                 if not line:
                     continue
                 self._tail.append(line)
                 if time.monotonic() - second > 1.0:
-                    self._own_up(lines - _LINES_A_SECOND)
+                    self._log_dropped(lines - _MAX_LINES_PER_SECOND)
                     second, lines = time.monotonic(), 0
                 lines += 1
-                if lines <= _LINES_A_SECOND:
+                if lines <= _MAX_LINES_PER_SECOND:
                     self._log.debug("worker output", pid=self.pid, line=line)
-            self._own_up(lines - _LINES_A_SECOND)
+            self._log_dropped(lines - _MAX_LINES_PER_SECOND)
 
-    def _own_up(self, left_out: int) -> None:
+    def _log_dropped(self, left_out: int) -> None:
         if left_out > 0:
             self._log.warning("worker prints more than is logged", pid=self.pid, left_out=left_out)
 
     def _finish_output(self) -> None:
-        # A grandchild may hold the other end open; the thread is a daemon thread, so it is not
-        # waited for longer.
+        # A process that the child started may keep the pipe open. The thread is a daemon thread, so it
+        # can be left behind.
         self._drain.join(1.0)
 
 
@@ -318,10 +339,10 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _roomy_pipe() -> tuple[int, int]:
-    """A pipe's ends to read and to write; it takes many pictures before its writer has to wait."""
+def _large_pipe() -> tuple[int, int]:
+    """Return the read end and the write end of a pipe that holds many pictures."""
     read_fd, write_fd = os.pipe()
     with contextlib.suppress(OSError):
-        # Who has many pipes may have no more room in them.
+        # The kernel limits the memory of all pipes of a user; then the default size has to do.
         fcntl.fcntl(write_fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
     return read_fd, write_fd

@@ -1,4 +1,4 @@
-"""Memory that a child process shares with this one, for what is too large to be copied through a pipe."""
+"""Memory shared with a child process, for data that is too large to copy through a pipe."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 class SharedMemory:
-    """An anonymous file (memfd_create(2)) that both processes map; *descriptor* is for the child to inherit.
+    """An anonymous file (memfd_create(2)) that both processes map. The child inherits `descriptor`.
 
-    Raises OSError at construction where the system has no such files.
+    Raises OSError at construction if the system has no such files.
     """
 
     def __init__(self) -> None:
@@ -24,22 +24,23 @@ class SharedMemory:
         self._mapped: mmap.mmap | None = None
 
     def put(self, array: NDArray[np.float32]) -> None:
-        """Write the elements of *array*, float32, row-major, at the beginning; the memory grows to hold them.
+        """Write the elements of *array*, as float32 and row-major, at the beginning; grow if necessary.
 
-        Raises OSError when there is no more memory.
+        Raises:
+            OSError: There is not enough memory.
         """
         import numpy as np
 
         if self._mapped is None or len(self._mapped) < array.nbytes:
             self._unmap()
-            # A page that is not there at its first writing, as memory is short, would be the end of this process.
+            # Without this, a write to a page for which there is no memory would kill this process.
             os.posix_fallocate(self.descriptor, 0, array.nbytes)
             self._mapped = mmap.mmap(self.descriptor, array.nbytes)
         elements = np.frombuffer(self._mapped, "<f4", array.size)
         np.copyto(elements.reshape(array.shape), array)
 
     def close(self) -> None:
-        """Let go of the memory; a second call does nothing."""
+        """Unmap the memory and close the descriptor. A second call does nothing."""
         self._unmap()
         if self.descriptor >= 0:
             os.close(self.descriptor)

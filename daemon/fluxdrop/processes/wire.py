@@ -1,4 +1,4 @@
-"""Frames on a pipe: what the daemon and its worker processes say to each other.
+"""Frames on a pipe, by which the daemon and its child processes exchange messages.
 
 ``docs/protocol.md`` is the specification; the Julia side is ``julia/src/wire.jl``.
 """
@@ -22,20 +22,23 @@ if TYPE_CHECKING:
 MAGIC = b"FXDP"
 VERSION = 1
 MAX_PAYLOAD = 1 << 30
+"""The most bytes of a frame's payload."""
 MAX_DIMENSIONS = 8
+"""The most dimensions of a tensor."""
 FLOAT32 = 1
-# What a pipe of Linux holds (pipe(7)), so that one reading takes all that is there. A length is believed no further
-# than this: one that lies costs no memory.
-_PIECE = 1 << 16
-# Until one write has ended, nobody can read of it.
-_PIECES_AT_ONCE = 3
+"""The element type of tensors."""
+# The default capacity of a pipe on Linux (pipe(7)): one read takes all that is there. Memory for a payload
+# is allocated in pieces of this size as they arrive, so a false length costs no memory.
+_PIECE_BYTES = 1 << 16
+# Few, because the other side cannot read a piece before the write that contains it has ended.
+_PIECES_PER_WRITE = 3
 
 _HEADER = struct.Struct("<4sHHQQ")
 _TENSOR_HEAD = struct.Struct("<BBH")
 
 
 class FrameKind(IntEnum):
-    """What a frame is; 1 to 11 with the Julia worker, 20 and up with the generator."""
+    """The kinds of frames: 1 to 11 are for the Julia worker, 20 and up for the generator."""
 
     HELLO = 1
     LOAD = 2
@@ -61,7 +64,7 @@ class WireError(Exception):
 
 
 class PipeClosed(WireError):
-    """The other side closed the pipe, as it does when it ends."""
+    """The pipe is closed, usually because the other side ended."""
 
 
 class DeadlineExceeded(WireError):
@@ -73,17 +76,19 @@ class Frame(NamedTuple):
 
     kind: FrameKind
     request: int
+    """The number of the request that this is, or that it answers; 0 for none."""
     payload: bytes | bytearray
 
 
 class Pipe:
-    """Frames over a descriptor to read and one to write, both owned by this object.
+    """Frames over two descriptors, one to read and one to write, which this object owns and closes.
 
-    *wait_hook* is called about every *wait_slice* seconds while the other side is awaited; what it
-    raises ends the wait (that is how a stop request reaches a caller in the middle of a call).
+    The methods take a *wait_hook*, which is called every `wait_slice` seconds while they wait. What it
+    raises ends the wait: so a request to stop reaches a caller in the middle of a call.
     """
 
     wait_slice = 0.25
+    """Seconds between two calls of a *wait_hook*."""
 
     def __init__(self, read_fd: int, write_fd: int) -> None:
         self._read_fd = read_fd
@@ -92,8 +97,8 @@ class Pipe:
         os.set_blocking(write_fd, False)
         self._readable = _poll(read_fd, select.POLLIN)
         self._writable = _poll(write_fd, select.POLLOUT)
-        # What was read and is not yet part of a frame: header and payload of most come in one reading.
-        self._ahead = bytearray()
+        # Bytes that were read and not yet returned. Mostly one read gets both header and payload.
+        self._buffer = bytearray()
 
     def send(
         self,
@@ -103,25 +108,34 @@ class Pipe:
         timeout: float | None = None,
         wait_hook: Callable[[], None] | None = None,
     ) -> None:
-        """Write one frame whose payload is the *parts* in a row.
+        """Write one frame.
 
-        Raises PipeClosed when the other side is gone and DeadlineExceeded when it takes no more for
-        *timeout* seconds.
+        Args:
+            kind: The frame's kind.
+            request: The number of the request.
+            *parts: The payload, in parts that are written one after the other.
+            timeout: Seconds until the frame has to be written; None for no limit.
+            wait_hook: Called while this waits.
+
+        Raises:
+            PipeClosed: The other side is gone, or this side is closed.
+            DeadlineExceeded: The other side did not read the frame in time.
+            WireError: The payload is too large.
         """
         length = sum(map(len, parts))
         if length > MAX_PAYLOAD:
             raise WireError(f"a payload of {length} bytes is over the limit of {MAX_PAYLOAD}")
-        self._refuse_closed()
+        self._check_open()
         deadline = _deadline(timeout)
         pending = [_HEADER.pack(MAGIC, VERSION, kind, request, length), *parts]
-        if length > _PIECE:
+        if length > _PIECE_BYTES:
             pending = [piece for part in pending for piece in _pieces(part)]
         left = _HEADER.size + length
         while left:
             try:
-                written = os.writev(self._write_fd, pending[:_PIECES_AT_ONCE])
+                written = os.writev(self._write_fd, pending[:_PIECES_PER_WRITE])
             except BlockingIOError:
-                self._await(self._writable, deadline, wait_hook)
+                self._wait_for(self._writable, deadline, wait_hook)
                 continue
             except BrokenPipeError as error:
                 raise PipeClosed("the pipe is closed") from error
@@ -136,13 +150,19 @@ class Pipe:
     ) -> Frame:
         """Read one frame.
 
-        Raises PipeClosed at end of file, DeadlineExceeded after *timeout* seconds, WireError for
-        anything that is not a frame of this protocol.
+        Args:
+            timeout: Seconds until the frame has to be read; None for no limit.
+            wait_hook: Called while this waits.
+
+        Raises:
+            PipeClosed: The pipe is at its end, or this side is closed.
+            DeadlineExceeded: The frame was not complete in time.
+            WireError: The bytes are no frame of this protocol.
         """
-        self._refuse_closed()
+        self._check_open()
         deadline = _deadline(timeout)
         self._fill(_HEADER.size, deadline, wait_hook)
-        magic, version, kind, request, length = _HEADER.unpack_from(self._ahead)
+        magic, version, kind, request, length = _HEADER.unpack_from(self._buffer)
         if magic != MAGIC:
             raise WireError(f"a frame begins with {magic!r}, not {MAGIC!r}")
         if version != VERSION:
@@ -153,37 +173,37 @@ class Pipe:
         if known is None:
             raise WireError(f"a frame has the unknown kind {kind}")
         self._fill(_HEADER.size + length, deadline, wait_hook)
-        del self._ahead[: _HEADER.size]
-        payload, self._ahead = self._ahead, self._ahead[length:]
+        del self._buffer[: _HEADER.size]
+        payload, self._buffer = self._buffer, self._buffer[length:]
         del payload[length:]
         return Frame(known, request, payload)
 
     def close(self) -> None:
-        """Close both descriptors; a second call does nothing."""
+        """Close both descriptors. A second call does nothing."""
         for fd in {self._read_fd, self._write_fd} - {-1}:
             os.close(fd)
         self._read_fd = self._write_fd = -1
 
-    def _refuse_closed(self) -> None:
+    def _check_open(self) -> None:
         if self._read_fd < 0:
             raise PipeClosed("the pipe was closed on this side")
 
     def _fill(
         self, size: int, deadline: float | None, wait_hook: Callable[[], None] | None
     ) -> None:
-        """Read on until *size* bytes are there."""
-        while len(self._ahead) < size:
-            self._await(self._readable, deadline, wait_hook)
+        """Read until the buffer holds *size* bytes."""
+        while len(self._buffer) < size:
+            self._wait_for(self._readable, deadline, wait_hook)
             try:
-                piece = os.read(self._read_fd, _PIECE)
+                piece = os.read(self._read_fd, _PIECE_BYTES)
             except BlockingIOError:
                 continue
             if not piece:
-                torn = "was closed in the middle of a frame" if self._ahead else "is closed"
-                raise PipeClosed(f"the pipe {torn}")
-            self._ahead += piece
+                state = "was closed in the middle of a frame" if self._buffer else "is closed"
+                raise PipeClosed(f"the pipe {state}")
+            self._buffer += piece
 
-    def _await(
+    def _wait_for(
         self,
         poll: select.poll,
         deadline: float | None,
@@ -203,7 +223,7 @@ class Pipe:
 
 
 def pack_facts(facts: Mapping[str, object]) -> bytes:
-    """Encode *facts* as lines ``key=value``, with backslashes and line feeds of a value escaped."""
+    """Encode *facts* as lines ``key=value``; escape backslashes and line feeds in the values."""
     lines = []
     for key, value in facts.items():
         text = str(value).replace("\\", "\\\\").replace("\n", "\\n")
@@ -213,8 +233,10 @@ def pack_facts(facts: Mapping[str, object]) -> bytes:
 
 
 def unpack_facts(payload: bytes | bytearray) -> dict[str, str]:
-    """Decode what `pack_facts` encodes. Raises WireError for a line without ``=`` and for bytes
-    that are not UTF-8.
+    """Decode what `pack_facts` encodes.
+
+    Raises:
+        WireError: A line has no ``=``, or the bytes are not UTF-8.
     """
     try:
         text = payload.decode()
@@ -233,8 +255,8 @@ def unpack_facts(payload: bytes | bytearray) -> dict[str, str]:
 
 def _pieces(part: bytes | memoryview) -> Iterator[memoryview]:
     view = memoryview(part)
-    for start in range(0, len(view), _PIECE):
-        yield view[start : start + _PIECE]
+    for start in range(0, len(view), _PIECE_BYTES):
+        yield view[start : start + _PIECE_BYTES]
 
 
 @cache
@@ -243,24 +265,27 @@ def _tensor_head(dimensions: int) -> struct.Struct:
 
 
 def pack_head(array: NDArray[np.float32]) -> bytes:
-    """The head of *array* as a tensor: what comes before its elements."""
+    """Return the head of *array* as a tensor: the bytes before its elements."""
     return _tensor_head(array.ndim).pack(FLOAT32, array.ndim, 0, *array.shape)
 
 
 def pack_tensor(array: NDArray[np.float32]) -> tuple[bytes, memoryview]:
-    """Encode *array* (any shape of up to 8 dimensions, float32, row-major) as head and elements,
-    without a copy.
+    """Encode *array*, of up to 8 dimensions, as head and elements.
+
+    An array that is float32 and row-major is not copied.
     """
     import numpy as np
 
     array = np.asarray(array, dtype="<f4", order="C")
-    # A view of nothing cannot be cast.
+    # An empty memoryview cannot be cast.
     return pack_head(array), array.data.cast("B") if array.size else memoryview(b"")
 
 
 def unpack_tensor(payload: bytes | bytearray) -> NDArray[Any]:
-    """Decode a tensor as a float32 array that shares *payload*'s memory. Raises WireError for
-    anything else.
+    """Decode a tensor as a float32 array that shares *payload*'s memory.
+
+    Raises:
+        WireError: *payload* is no tensor.
     """
     import numpy as np
 

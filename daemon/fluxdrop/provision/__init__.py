@@ -1,7 +1,7 @@
-"""Where Julia comes from: finding it at the daemon's start, providing it at ``fluxdrop setup``.
+"""Find Julia at the daemon's start, and provide it with ``fluxdrop setup``.
 
-The daemon needs ``find_julia`` and ``julia_command`` alone, so only they are imported here;
-everything that downloads lives in modules that ``fluxdrop setup`` imports when it runs.
+Only what the daemon needs is imported here. ``fluxdrop setup`` imports the modules that download when
+it runs.
 """
 
 from fluxdrop.provision.find import data_dir, find_julia, julia_command

@@ -1,4 +1,4 @@
-"""Run a Julia once to see that it works, whether Flux loads in it, and to have it compile the worker."""
+"""Run a Julia once: check that it works and whether Flux loads in it, and let it compile the worker."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fluxdrop.provision.install import JuliaInstall
 from fluxdrop.provision.script import answer_of
 from fluxdrop.resources import julia_folder
 
-# A product of matrices needs BLAS, the library that a half-provided Julia most often lacks.
+# A matrix product needs BLAS, the library that an incomplete installation of Julia most often lacks.
 _SCRIPT = """
 using LinearAlgebra
 [1.0 2; 3 4] * [1.0 2; 3 4] == [7.0 10; 15 22] || error("a product of matrices came out wrong")
@@ -34,7 +34,7 @@ println("fluxdrop-check|", VERSION, "|", flux, "|", trouble)
 
 
 class Check(NamedTuple):
-    """What a Julia said of itself."""
+    """What a check of a Julia found."""
 
     version: str
     flux: str
@@ -44,10 +44,13 @@ class Check(NamedTuple):
 
 
 def check_julia(install: JuliaInstall, timeout: float = 600.0) -> Check:
-    """Have ``install`` run; an error where it does not.
+    """Run *install* and return what it has.
 
-    What it compiles of Flux and of the worker it keeps, for workers to start sooner; hence the long
-    default for ``timeout``.
+    It compiles Flux and the worker and keeps the result, so that workers start sooner. This is why the
+    default *timeout*, in seconds, is long.
+
+    Raises:
+        FluxdropError: It does not run, or takes too long; kind ``julia``.
     """
     load = json.dumps(str(julia_folder() / "load.jl")).replace("$", "\\$")
     script = f"const LOAD = {load}\n{_SCRIPT}"

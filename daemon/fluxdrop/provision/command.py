@@ -16,19 +16,19 @@ from fluxdrop.provision.provide import SetupReport, provision
 
 
 class Spinner:
-    """SetupProgress on a terminal: one moving line, with the noise of a step behind it."""
+    """Progress on a terminal: one line that changes, with the details of a step after its name."""
 
     def __init__(self, status: Status) -> None:
         self._status = status
         self._step = ""
 
     def step(self, text: str) -> None:
-        """Show ``text`` as what is going on."""
+        """Show *text* as the current step."""
         self._step = text
         self._show("")
 
     def detail(self, text: str) -> None:
-        """Show ``text`` dimmed behind the step, cut to the line."""
+        """Show *text* dimmed after the step, cut to the line."""
         self._show(text)
 
     def _show(self, detail: str) -> None:
@@ -37,17 +37,17 @@ class Spinner:
 
 
 class Lines:
-    """SetupProgress in a pipe: a line a step, without the noise."""
+    """Progress in a pipe: one line for each step, without details."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
 
     def step(self, text: str) -> None:
-        """Print ``text``."""
+        """Print *text*."""
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def detail(self, text: str) -> None:
-        """Leave the noise to the log."""
+        """Do nothing: the log has the details."""
 
 
 def setup(
@@ -70,24 +70,24 @@ def setup(
     layers then come with fluxdrop. Without any Julia, onnxruntime does the work. Nothing needs
     root, and nothing that is installed is changed.
     """
-    noise, answer = Console(stderr=True), Console()
+    stderr, stdout = Console(stderr=True), Console()
     if json_output:
-        report = _provided(Silent(), force)
-    elif noise.is_terminal:
-        with noise.status("Looking for Julia") as status:
-            report = _provided(Spinner(status), force)
+        report = _provide(Silent(), force)
+    elif stderr.is_terminal:
+        with stderr.status("Looking for Julia") as status:
+            report = _provide(Spinner(status), force)
     else:
-        report = _provided(Lines(noise), force)
+        report = _provide(Lines(stderr), force)
     if json_output:
         typer.echo(json.dumps(report.as_dict(), indent=2))
     else:
-        _print(report, answer)
+        _print(report, stdout)
 
 
-def _provided(progress: SetupProgress, force: bool) -> SetupReport:
+def _provide(progress: SetupProgress, force: bool) -> SetupReport:
     report = provision(progress, force=force)
     if report.install is not None and report.steps[-1].name == "earlier setup":
-        # The worker may be newer than what was compiled of it, and a service may not write where that is kept.
+        # The worker may be newer than its compiled code, which a service may not be able to write.
         progress.step(f"Running {report.install.executable}")
         check_julia(report.install)
     return report

@@ -1,10 +1,10 @@
 """Fetch the Debian archive's Julia into a private prefix, without root.
 
-Where Julia's servers cannot be reached, a Debian mirror often can: the machine was installed
-from it. Julia 1.5.3 was last part of Debian 11 (bullseye); its libraries come along, the C
-library does not, so this works on bullseye and everything newer. apt checks the archive's
-signature and every package's hash as for a normal install; its lists, cache and idea of what is
-installed are folders of our own, so that the system's package state stays as it is.
+Where Julia's servers cannot be reached, a Debian mirror often can, as the machine was installed from it.
+Debian 11 (bullseye) is the last release with Julia, 1.5.3. Its libraries are fetched too, except the C
+library, so this works on bullseye and anything newer. apt checks the archive's signature and the
+packages' hashes as in a normal installation. Its lists, cache and status are in folders of our own, so
+that the system's package state does not change.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 SUITE = "bullseye"
 ARCHIVE = "http://deb.debian.org/debian"
 OLD_RELEASES = "http://archive.debian.org/debian"
-"""Where Debian's mirrors send a release when its support has ended."""
+"""Where Debian moves a release after the end of its support."""
 
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _TOOLS = ("apt-get", "dpkg-deb")
-_SPACE = 600_000_000
+_MIN_FREE_BYTES = 600_000_000
 _UNUSED = ("doc", "man", "locale", "lintian", "bash-completion")
 
-# What the running system must bring itself (the C library has to match its loader), and what
-# only Debian's package scripts need, which are not run.
+# Packages that the running system must have itself (the C library has to match its loader), and packages
+# that only Debian's package scripts need, which are not run.
 _NOT_FETCHED = {
     "libc6",
     "libcrypt1",
@@ -48,8 +48,8 @@ _NOT_FETCHED = {
     "cdebconf",
 }
 
-# Update hooks are cleared because the system's would act on the system: Docker images empty
-# /var/cache/apt in one, PackageKit is woken by another.
+# The system's update hooks are cleared because they would act on the system: one in Docker images empties
+# /var/cache/apt, another starts PackageKit.
 _APT_CONF = """\
 #clear APT::Update;
 #clear DPkg;
@@ -80,15 +80,18 @@ exec "$prefix/usr/bin/julia" "$@"
 
 
 def why_not() -> str | None:
-    """Why this system cannot fetch from Debian, or ``None`` where it can."""
+    """Return why this system cannot fetch from Debian; None if it can."""
     missing = [tool for tool in _TOOLS if shutil.which(tool) is None]
     return f"there is no {missing[0]} here, so this is not Debian or its kin" if missing else None
 
 
 def provide_debian(data: Path, progress: SetupProgress) -> JuliaInstall:
-    """Fetch Debian's Julia into ``data`` and see it run.
+    """Fetch Debian's Julia into the folder *data* and check that it runs.
 
-    A prefix that an earlier setup left and that runs is kept: Debian's does not change.
+    A prefix of an earlier setup that runs is kept, since Debian's Julia does not change.
+
+    Raises:
+        FluxdropError: This is not Debian, a step failed, or there is not enough space.
     """
     if reason := why_not():
         raise FluxdropError(reason, kind="debian")
@@ -103,14 +106,14 @@ def provide_debian(data: Path, progress: SetupProgress) -> JuliaInstall:
             return _install(prefix, _version(prefix))
         except FluxdropError:
             shutil.rmtree(prefix)
-    if shutil.disk_usage(home).free < _SPACE:
-        raise FluxdropError(f"{home} has less than {_SPACE // 10**6} MB free", kind="disk")
+    if shutil.disk_usage(home).free < _MIN_FREE_BYTES:
+        raise FluxdropError(f"{home} has less than {_MIN_FREE_BYTES // 10**6} MB free", kind="disk")
     staging = Path(tempfile.mkdtemp(prefix=".staging-", dir=home))
     try:
         _fill(staging, progress)
         progress.step("Running Julia once")
         version = _version(staging / "prefix")
-        # The rename is what says "whole"; after it no file may be lost to a power cut.
+        # The rename marks the prefix as complete, so its files must be on the disk before.
         os.sync()
         (staging / "prefix").rename(prefix)
     finally:
@@ -119,7 +122,7 @@ def provide_debian(data: Path, progress: SetupProgress) -> JuliaInstall:
 
 
 def mirrors() -> list[str]:
-    """Where to look for bullseye: apt's configured Debian mirror, then Debian's own places."""
+    """Return the mirrors to try for bullseye: apt's configured ones, or Debian's, then the archive."""
     configured = _configured_mirrors() or [ARCHIVE]
     return [*dict.fromkeys([*configured, OLD_RELEASES])]
 
@@ -138,7 +141,7 @@ def _configured_mirrors() -> list[str]:
     rows = [line.split("|", 2) for line in described.splitlines() if line.count("|") >= 2]
     found = [uri for origin, label, uri in rows if (origin, label) == ("Debian", "Debian")]
     if not found:
-        # Before the first `apt-get update`, as in a fresh container, apt knows addresses only.
+        # Before the first `apt-get update`, as in a new container, apt knows only the addresses.
         with tempfile.TemporaryDirectory() as lists:
             addresses = _run(
                 ["apt-get", "-o", f"Dir::State::lists={lists}", "update", "--print-uris"], 20
@@ -148,7 +151,7 @@ def _configured_mirrors() -> list[str]:
 
 
 def _fill(staging: Path, progress: SetupProgress) -> None:
-    """Put a whole prefix into ``staging``/prefix."""
+    """Create a complete prefix in the folder ``prefix`` of *staging*."""
     work, debs, prefix = staging / "apt", staging / "debs", staging / "prefix"
     for folder in (
         work / "lists" / "partial",
@@ -188,7 +191,11 @@ def _fill(staging: Path, progress: SetupProgress) -> None:
 
 
 def _choose_mirror(work: Path, apt: list[str], progress: SetupProgress) -> None:
-    """Leave in ``work`` the lists of the first mirror that has bullseye."""
+    """Download the package lists of the first mirror that has bullseye into *work*.
+
+    Raises:
+        FluxdropError: None has it; kind ``unreachable``. The message is about the first mirror.
+    """
     options = f"[signed-by={_KEYRING}] " if _KEYRING.exists() else ""
     failures = []
     for mirror in mirrors():
@@ -217,12 +224,12 @@ def _install(prefix: Path, version: str) -> JuliaInstall:
 
 
 def _version(prefix: Path) -> str:
-    """What Julia in ``prefix`` says of itself once it was seen to run."""
+    """Run the Julia in *prefix* and return its version."""
     return check_julia(_install(prefix, ""), timeout=120).version
 
 
 def _run(command: list[str], seconds: float, cwd: Path | None = None) -> str:
-    """The standard output of ``command``; a failure becomes a sentence."""
+    """Run *command* and return its standard output. Raise FluxdropError if it fails or takes too long."""
     try:
         run = subprocess.run(
             command,

@@ -1,4 +1,4 @@
-"""Find the Julia that workers run on, without starting more processes than the answer needs."""
+"""Find the Julia that workers run on, with as few processes as possible."""
 
 from __future__ import annotations
 
@@ -19,20 +19,23 @@ _VERSION = re.compile(r"(\d+)\.(\d+)(?:\.\d+)?\S*")
 
 
 def data_dir() -> Path:
-    """The folder for everything that fluxdrop provides for itself, private to one user."""
+    """Return the folder for everything that fluxdrop installs for itself, private to one user."""
     if own := os.environ.get("FLUXDROP_DATA_DIR"):
         return Path(own).absolute()
     shared = Path(os.environ.get("XDG_DATA_HOME", ""))
-    # The XDG specification has relative paths ignored.
+    # The XDG specification says to ignore relative paths.
     return (shared if shared.is_absolute() else Path.home() / ".local" / "share") / "fluxdrop"
 
 
 def find_julia(data: Path | None = None) -> JuliaInstall | None:
-    """The Julia to start workers with, or ``None`` where there is none.
+    """Return the Julia to start workers with; None if there is none.
 
-    Looks at ``FLUXDROP_JULIA`` and ``FLUXDROP_JULIA_PROJECT``, at what ``fluxdrop setup``
-    recorded in the data folder, at ``PATH``, in this order. An override that cannot be used is
-    an error and never a reason to take another Julia; so is a Julia older than 1.5.
+    The first of these is used: the one in ``FLUXDROP_JULIA``, the one that ``fluxdrop setup`` recorded in
+    the data folder, the one on ``PATH``. ``FLUXDROP_JULIA_PROJECT`` overrides its project.
+
+    Raises:
+        FluxdropError: An override cannot be used, or the Julia is older than 1.5; kind ``julia``. Another
+            Julia is never used instead.
     """
     from fluxdrop.provision.state import read_install
 
@@ -44,7 +47,11 @@ def find_julia(data: Path | None = None) -> JuliaInstall | None:
 
 
 def executable_override() -> JuliaInstall | None:
-    """The Julia that ``FLUXDROP_JULIA`` names, or ``None`` where it is not set."""
+    """Return the Julia that ``FLUXDROP_JULIA`` names; None if it is not set.
+
+    Raises:
+        FluxdropError: It does not run as Julia, or is older than 1.5; kind ``julia``.
+    """
     named = os.environ.get(EXECUTABLE_VARIABLE)
     if not named:
         return None
@@ -65,7 +72,11 @@ def executable_override() -> JuliaInstall | None:
 
 
 def julia_on_path() -> JuliaInstall | None:
-    """The ``julia`` on ``PATH``, or ``None`` where there is none that runs."""
+    """Return the ``julia`` on ``PATH``; None if there is none that runs.
+
+    Raises:
+        FluxdropError: It is older than 1.5; kind ``julia``.
+    """
     from shutil import which
 
     executable = which("julia")
@@ -77,12 +88,12 @@ def julia_on_path() -> JuliaInstall | None:
 
 
 def overridden() -> bool:
-    """Whether the environment names a Julia or a project."""
+    """Return whether the environment names a Julia or a project."""
     return bool(os.environ.get(EXECUTABLE_VARIABLE) or os.environ.get(PROJECT_VARIABLE))
 
 
 def julia_version(executable: Path) -> str | None:
-    """What ``julia --version`` says, or ``None`` where it does not run as Julia."""
+    """Return the version that ``julia --version`` prints; None if *executable* does not run as Julia."""
     import subprocess
 
     try:
@@ -96,15 +107,15 @@ def julia_version(executable: Path) -> str | None:
 
 
 def release(version: str) -> tuple[int, int]:
-    """Major and minor number: ``release("1.10.4") == (1, 10)``."""
+    """Return major and minor version: ``release("1.10.4") == (1, 10)``; ``(0, 0)`` if *version* is none."""
     match = _VERSION.match(version)
     return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
 def julia_command(install: JuliaInstall) -> tuple[list[str], dict[str, str]]:
-    """The start of a worker's command line and its whole environment.
+    """Return the beginning of a worker's command line, and its whole environment.
 
-    The user's startup.jl is left out: what it prints or loads is not for a service.
+    Julia does not run the user's startup.jl, as what it prints or loads has no place in a service.
     """
     threads = len(os.sched_getaffinity(0))
     command = [str(install.executable), "--startup-file=no", f"--threads={threads}"]
@@ -112,18 +123,19 @@ def julia_command(install: JuliaInstall) -> tuple[list[str], dict[str, str]]:
         command.append(f"--project={install.project}")
     environment = {**os.environ, **install.env}
     environment.setdefault("JULIA_DEPOT_PATH", depot_path(data_dir()))
-    # OpenBLAS takes a processor that is younger than itself for one of 2004, and is then half as fast.
+    # OpenBLAS treats a processor that it does not know yet as one of 2004, and is half as fast then.
     if release(install.version) < (1, 7) and _has_avx2():
         environment.setdefault("OPENBLAS_CORETYPE", "Haswell")
     return command, environment
 
 
 def depot_path(data: Path) -> str:
-    """Julia's depots, for every Julia that fluxdrop starts: it keeps packages and compiled code in the first.
+    """Return JULIA_DEPOT_PATH for every Julia that fluxdrop starts.
 
-    The user's own is looked into and left as it is; a service could not read it.
+    Julia writes packages and compiled code to the first depot, which is in *data*. It only reads the
+    user's own, which a service could not read.
     """
-    # What an empty entry stands for has the user's depot in it before Julia 1.11 only.
+    # An empty entry stands for the default depots; since Julia 1.11 they do not include the user's.
     return os.pathsep.join([str(data / "julia-depot"), "~/.julia", ""])
 
 

@@ -1,4 +1,4 @@
-"""A Julia that was found or provided."""
+"""A Julia installation."""
 
 from __future__ import annotations
 
@@ -9,18 +9,21 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class JuliaInstall:
-    """A Julia that can start workers, and where it was found."""
+    """A Julia that can run workers."""
 
     executable: Path
     project: Path | None
+    """The project that has Flux; None for Julia's default one."""
     env: dict[str, str] = field(default_factory=dict)
+    """Variables to add to the environment."""
     version: str = ""
     source: str = ""
+    """Where it was found."""
     flux: str = ""
-    """The version of Flux that ``fluxdrop setup`` saw loading; empty where it saw none."""
+    """The version of Flux that loaded in ``fluxdrop setup``; empty if none did."""
 
     def exists(self) -> bool:
-        """Whether executable and project are still on disk; costs two stats and no process."""
+        """Return whether executable and project still exist. This starts no process."""
         return os.access(self.executable, os.X_OK) and (
             self.project is None or self.project.is_dir()
         )

@@ -1,4 +1,4 @@
-"""Provide Julia and Flux through juliapkg, the provisioner that juliacall uses as well."""
+"""Provide Julia and Flux with juliapkg, which juliacall uses too."""
 
 from __future__ import annotations
 
@@ -25,42 +25,51 @@ if TYPE_CHECKING:
 
 OLDEST_WITH_FLUX = (1, 10)
 NEWEST_WITH_FLUX = (1, 12)
-"""The bounds that juliapkg.json, beside this package, gives to juliapkg."""
+"""The bounds on Julia's version in juliapkg.json, in the folder above."""
 
 _RELEASES = "https://julialang-s3.julialang.org/bin/versions.json"
 
 
 def juliapkg_project(data: Path) -> Path:
-    """The Julia project that holds Flux.
+    """Return the folder of the Julia project with Flux.
 
-    juliacall inside Python uses the same one when ``PYTHON_JULIAPKG_PROJECT`` names it.
+    juliacall uses the same one if ``PYTHON_JULIAPKG_PROJECT`` names it.
     """
     own = os.environ.get("PYTHON_JULIAPKG_PROJECT")
     return Path(own) if own else data / "julia-env"
 
 
 def servers() -> list[str]:
-    """What has to answer before juliapkg is worth starting."""
+    """Return the URLs that have to answer, else juliapkg would fail."""
     if os.environ.get("PYTHON_JULIAPKG_OFFLINE") == "yes":
         return []
     package_server = os.environ.get("JULIA_PKG_SERVER", "https://pkg.julialang.org")
-    # An empty JULIA_PKG_SERVER tells Julia to clone registry and packages from GitHub.
+    # With an empty JULIA_PKG_SERVER, Julia clones the registry and packages from GitHub.
     if not package_server:
         needed = ["https://github.com"]
     elif "://" in package_server:
         needed = [package_server.rstrip("/") + "/registries"]
     else:
         needed = [f"https://{package_server.rstrip('/')}/registries"]
-    return needed if _has_its_julia() else [*needed, _RELEASES]
+    return needed if _needs_no_download() else [*needed, _RELEASES]
 
 
 def provide_flux(
     data: Path, progress: SetupProgress, *, force: bool = False, limit: float = 3600.0
 ) -> JuliaInstall:
-    """Have juliapkg resolve Julia and Flux, and see both run.
+    """Let juliapkg install Julia and Flux, and check that both run.
 
-    Takes seconds where Julia's servers do not answer and ``limit`` seconds at most where they do.
-    The output goes to ``juliapkg.log`` in ``data``.
+    This takes a few seconds if Julia's servers do not answer. juliapkg's output goes to ``juliapkg.log``
+    in *data*.
+
+    Args:
+        data: The data folder.
+        progress: Told each step.
+        force: Resolve again even if juliapkg has a result.
+        limit: Seconds that juliapkg may take.
+
+    Raises:
+        FluxdropError: The servers do not answer, juliapkg fails or takes too long, or Flux does not load.
     """
     progress.step("Asking whether Julia's servers answer")
     if failure := unreachable(servers()):
@@ -68,33 +77,34 @@ def provide_flux(
     progress.step("Resolving Julia and Flux with juliapkg (this can take some minutes)")
     project = juliapkg_project(data)
     depots = os.environ.get("JULIA_DEPOT_PATH") or depot_path(data)
-    # Packages go where a service finds them, and nothing into the user's ~/.julia.
+    # Packages go where a service can read them, and nothing goes into the user's ~/.julia.
     environment = {"PYTHON_JULIAPKG_PROJECT": str(project), "JULIA_DEPOT_PATH": depots}
     found = _resolve(
         project, data / "juliapkg.log", progress, environment, force=force, limit=limit
     )
     progress.step("Loading Flux")
     install = JuliaInstall(Path(found["executable"]), Path(found["project"]), source="juliapkg")
-    seen = check_julia(install)
-    if not seen.flux:
-        raise FluxdropError(f"juliapkg chose Julia {seen.version}, but {seen.trouble}", kind="flux")
-    return replace(install, version=seen.version, flux=seen.flux)
+    checked = check_julia(install)
+    if not checked.flux:
+        message = f"juliapkg chose Julia {checked.version}, but {checked.trouble}"
+        raise FluxdropError(message, kind="flux")
+    return replace(install, version=checked.version, flux=checked.flux)
 
 
-def _has_its_julia() -> bool:
-    """Whether juliapkg will take a Julia that is already here instead of downloading one."""
+def _needs_no_download() -> bool:
+    """Return whether juliapkg will use a Julia that is already installed instead of downloading one."""
     from shutil import which
 
     if os.environ.get("PYTHON_JULIAPKG_EXE"):
         return True
-    # juliapkg asks juliaup before PATH, and juliaup downloads the newest Julia that fits.
+    # juliapkg asks juliaup before it looks at PATH, and juliaup downloads the newest matching Julia.
     if which("juliaup"):
         return False
     try:
-        here = julia_on_path()
+        on_path = julia_on_path()
     except FluxdropError:
         return False
-    return here is not None and OLDEST_WITH_FLUX <= release(here.version) <= NEWEST_WITH_FLUX
+    return on_path is not None and OLDEST_WITH_FLUX <= release(on_path.version) <= NEWEST_WITH_FLUX
 
 
 def _resolve(
@@ -110,30 +120,30 @@ def _resolve(
     answer = project / "fluxdrop.json"
     answer.unlink(missing_ok=True)
     child = [sys.executable, "-P", str(Path(__file__).with_name("resolve_child.py")), str(answer)]
-    late = threading.Event()
+    timed_out = threading.Event()
     output: deque[str] = deque(maxlen=400)
     with (
         log.open("w") as record,
         subprocess.Popen(
             child + ["--force"] * force,
             env={**os.environ, **environment, "PYTHONUNBUFFERED": "1"},
-            # juliapkg would read a juliapkg.json that lies in the caller's folder by chance.
+            # juliapkg reads juliapkg.json in the current folder, which could be another project's.
             cwd=project,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            # A group of its own, so that the Julia that juliapkg started ends with it.
+            # A process group of its own, so that it can be killed together with the Julia that it started.
             start_new_session=True,
         ) as process,
     ):
 
-        def end_late() -> None:
-            late.set()
-            _end(process)
+        def on_timeout() -> None:
+            timed_out.set()
+            _kill(process)
 
-        timer = threading.Timer(limit, end_late)
+        timer = threading.Timer(limit, on_timeout)
         timer.daemon = True
         timer.start()
         try:
@@ -144,11 +154,11 @@ def _resolve(
                 progress.detail(line.strip())
             process.wait()
         except BaseException:
-            _end(process)
+            _kill(process)
             raise
         finally:
             timer.cancel()
-    if late.is_set():
+    if timed_out.is_set():
         raise FluxdropError(f"juliapkg was not done after {limit:g} s, see {log}", kind="timeout")
     if process.returncode != 0:
         raise FluxdropError(
@@ -158,6 +168,6 @@ def _resolve(
     return found
 
 
-def _end(process: subprocess.Popen[str]) -> None:
+def _kill(process: subprocess.Popen[str]) -> None:
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)

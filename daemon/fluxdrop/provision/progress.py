@@ -1,4 +1,4 @@
-"""How provisioning tells a person what it is at."""
+"""Progress of ``fluxdrop setup``, for people who wait."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from typing import Protocol
 
 
 class SetupProgress(Protocol):
-    """What listens while Julia is provided."""
+    """Receives the progress while Julia is provided."""
 
     def step(self, text: str) -> None:
-        """A new step begins."""
+        """Show that the step *text* begins."""
 
     def detail(self, text: str) -> None:
-        """A line of noise from inside the step, for people who watch."""
+        """Show *text*, a line of output from within the step."""
 
 
 class Silent:
-    """Progress that nobody watches."""
+    """Progress that is not shown."""
 
     def step(self, text: str) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
     def detail(self, text: str) -> None:
-        """Say nothing."""
+        """Do nothing."""

@@ -1,4 +1,4 @@
-"""Provide the best engine that this machine can have, and report how that went."""
+"""Provide the best engine possible on this machine, and report what was tried."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _OWN_JULIA = (
 
 @dataclass(frozen=True)
 class Step:
-    """One way to a Julia that was tried, and how it went in one sentence."""
+    """One way to get a Julia, whether it worked, and why in one sentence."""
 
     name: str
     outcome: Outcome
@@ -55,7 +55,7 @@ class Step:
 
 @dataclass(frozen=True)
 class SetupReport:
-    """The engine that will be used, and why it is that one."""
+    """The engine that will be used, why, and how to get a better one."""
 
     engine: EngineName
     install: JuliaInstall | None
@@ -63,7 +63,7 @@ class SetupReport:
     remedies: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, object]:
-        """The report in JSON's types."""
+        """Return the report for JSON."""
         return {
             "engine": self.engine,
             "julia": install_as_dict(self.install) if self.install else None,
@@ -78,12 +78,18 @@ class SetupReport:
 def provision(
     progress: SetupProgress | None = None, *, force: bool = False, data: Path | None = None
 ) -> SetupReport:
-    """Make sure that workers have the best Julia that can be had.
+    """Provide the best Julia possible for workers.
 
-    What ``FLUXDROP_JULIA`` or ``FLUXDROP_JULIA_PROJECT`` names is verified and used as it is.
-    What an earlier call recorded is used at once, unless ``force`` asks for another try at
-    something better. A Julia that cannot be had is no error: the report says what will do the
-    work instead. An override that cannot be used is one.
+    What ``FLUXDROP_JULIA`` or ``FLUXDROP_JULIA_PROJECT`` names is checked and used as it is. It is not an
+    error if there is no Julia: the report names the engine that is used instead.
+
+    Args:
+        progress: Told each step; by default nothing is shown.
+        force: Try again for something better than what an earlier call recorded.
+        data: The data folder; `data_dir` by default.
+
+    Raises:
+        FluxdropError: An override in the environment cannot be used.
     """
     progress = progress or Silent()
     data = data or data_dir()
@@ -91,7 +97,7 @@ def provision(
         return _recorded_or_provided(data, progress, force)
     if (named := find_julia(data)) is not None:
         return _verified_override(named, progress)
-    # A project alone was named, and there is no Julia yet to use it with.
+    # Only a project was named, and there is no Julia yet to use with it.
     report = _recorded_or_provided(data, progress, force)
     if (named := find_julia(data)) is None:
         return report
@@ -105,7 +111,7 @@ def _recorded_or_provided(data: Path, progress: SetupProgress, force: bool) -> S
     with setup_lock(data):
         recorded = read_install(data)
         if not force and recorded is not None:
-            # Another setup provided it while this one waited for the lock.
+            # Another process provided it while this one waited for the lock.
             return _kept(recorded)
         return _provide(data, progress, recorded, force)
 
@@ -134,7 +140,7 @@ def _provide(
             steps.append(Step("PATH", "skipped", "There is no julia on PATH."))
         else:
             on_path, trouble = _verified(on_path, progress)
-            # A record of an earlier setup would go before PATH.
+            # A recorded install would take precedence over PATH.
             forget_install(data)
             reason = f"{_described(on_path)} is on PATH{trouble}."
             return _report(on_path, *steps, Step("PATH", "used", reason))
@@ -161,18 +167,18 @@ def _verified_override(named: JuliaInstall, progress: SetupProgress) -> SetupRep
     install, trouble = _verified(named, progress)
     reason = f"It names {_described(install)}{trouble}."
     report = _report(install, Step("environment", "used", reason))
-    # Another setup would change nothing for as long as the environment decides.
+    # While the environment decides, another setup would change nothing.
     return replace(report, remedies=() if install.flux else (_OWN_FLUX,))
 
 
 def _verified(install: JuliaInstall, progress: SetupProgress) -> tuple[JuliaInstall, str]:
-    """``install`` with what it said of itself, and the end of a sentence where Flux is amiss."""
+    """Run *install*; return it with its versions, and the end of a sentence that says why Flux is missing."""
     from fluxdrop.provision.check import check_julia
 
     progress.step(f"Running {install.executable}")
-    seen = check_julia(install)
-    trouble = f"; {seen.trouble}" if seen.trouble else ""
-    return replace(install, version=seen.version, flux=seen.flux), trouble
+    checked = check_julia(install)
+    trouble = f"; {checked.trouble}" if checked.trouble else ""
+    return replace(install, version=checked.version, flux=checked.flux), trouble
 
 
 def _report(install: JuliaInstall | None, *steps: Step) -> SetupReport:

@@ -1,7 +1,7 @@
-"""Ask within seconds whether servers answer.
+"""Check within seconds whether servers answer.
 
-Julia's package manager and juliapkg's download have no time limit of their own: a firewall that
-drops packets would hold them for minutes.
+Julia's package manager and juliapkg's download have no timeout: behind a firewall that drops packets
+they would wait for minutes.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def unreachable(urls: Sequence[str], seconds: float = 5.0) -> str | None:
-    """Why not all of ``urls`` answer, as a sentence's end, or ``None`` where they do.
+    """Return why not all of *urls* answer, without a full stop; None if they do.
 
-    The whole answer takes at most about ``seconds``.
+    This takes about *seconds* at most, for all of them together.
     """
     answers: queue.SimpleQueue[tuple[str, str | None]] = queue.SimpleQueue()
 
@@ -26,7 +26,7 @@ def unreachable(urls: Sequence[str], seconds: float = 5.0) -> str | None:
         answers.put((url, _failure(url, seconds)))
 
     for url in urls:
-        # Name resolution cannot be given a time limit, but a daemon thread can be left behind.
+        # Name resolution has no timeout, but a daemon thread can be left behind.
         threading.Thread(target=ask, args=(url,), daemon=True).start()
     end = time.monotonic() + seconds
     silent = list(urls)
@@ -47,7 +47,7 @@ def _failure(url: str, seconds: float) -> str | None:
     from urllib.request import urlopen
 
     try:
-        # GET and not HEAD, which not every mirror answers; the body is left unread.
+        # GET, because not every mirror answers HEAD. The body is not read.
         with urlopen(url, timeout=seconds):  # noqa: S310
             return None
     except URLError as problem:

@@ -1,7 +1,7 @@
-"""Run juliapkg's resolver and write what it found to the file named on the command line.
+"""Run juliapkg's resolver and write the result to the file named on the command line.
 
-A program of its own because juliapkg prints and waits without limit, and because it takes a
-``juliapkg.json`` from whatever folder is first on ``sys.path``: run it with ``python -P``.
+This is a separate program because juliapkg prints and waits without limit. Run it with ``python -P``,
+because juliapkg reads ``juliapkg.json`` from the first folder on ``sys.path``.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from pathlib import Path
 
 
 def main(answer: Path, force: bool) -> None:
-    """Resolve and write executable, project and version as JSON to ``answer``."""
-    # juliapkg looks for PACKAGE/juliapkg.json in sys.path's folders, which with ``python -P``
-    # may lack the one that this very package was imported from.
+    """Resolve; write executable, project and version as JSON to *answer*. With *force*, resolve anew."""
+    # juliapkg looks for PACKAGE/juliapkg.json in the folders of sys.path, which with ``python -P`` may
+    # lack the one that contains this package.
     sys.path.append(str(Path(__file__).resolve().parents[2]))
     import juliapkg
     from juliapkg.state import STATE
@@ -23,7 +23,7 @@ def main(answer: Path, force: bool) -> None:
     try:
         juliapkg.resolve(force=force)
     except subprocess.CalledProcessError as problem:
-        # juliapkg catches what some of its Julia calls say, and drops it.
+        # juliapkg captures the output of some of its Julia calls and does not print it.
         print(problem.stderr or "")
         raise
     found = {

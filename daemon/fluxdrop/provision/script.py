@@ -1,4 +1,4 @@
-"""Running a short Julia script to its end, for one line of what it prints."""
+"""Run a short Julia script and return one line of its output."""
 
 from __future__ import annotations
 
@@ -11,9 +11,16 @@ from fluxdrop.provision.install import JuliaInstall
 
 
 def answer_of(install: JuliaInstall, script: str, mark: str, timeout: float) -> str:
-    """What follows ``MARK|`` in a line that *script* prints, run by *install*.
+    """Run a script and return what follows ``MARK|`` in the first such line that it prints.
 
-    Raises FluxdropError, kind ``julia``, where it does not run, or takes over *timeout* seconds.
+    Args:
+        install: The Julia that runs it.
+        script: The Julia code.
+        mark: The mark.
+        timeout: Seconds that it may take.
+
+    Raises:
+        FluxdropError: It does not run, prints no such line, or takes too long; kind ``julia``.
     """
     command, environment = julia_command(install)
     try:
@@ -34,9 +41,9 @@ def answer_of(install: JuliaInstall, script: str, mark: str, timeout: float) -> 
 
 
 def complaint(output: str) -> str:
-    """The line of a program's output that says what went wrong.
+    """Return the line of a program's *output* that says what went wrong, cut to 300 characters.
 
-    Julia and apt mark that line and print more after it; Python's tracebacks end with it.
+    Julia and apt mark that line and print more after it. Python's tracebacks end with it.
     """
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     marked = [line for line in lines if re.match(r"(?i)(error|E):", line)]

@@ -1,4 +1,4 @@
-"""What ``fluxdrop setup`` provided: a small file that the daemon's start reads."""
+"""The record of the Julia that ``fluxdrop setup`` provided, which the daemon reads at its start."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ STATE_VERSION = 1
 
 
 def state_file(data: Path) -> Path:
-    """The file that holds the recorded install."""
+    """Return the path of the record."""
     return data / "julia.json"
 
 
 def read_install(data: Path) -> JuliaInstall | None:
-    """The recorded install, or ``None`` where there is none or it is no longer on disk.
+    """Return the recorded install; None if there is none or it is no longer on the disk.
 
-    The file is a cache of a search: a damaged one is as good as none.
+    A damaged record counts as none, as it can be made again.
     """
     try:
         state = json.loads(state_file(data).read_bytes())
@@ -44,18 +44,18 @@ def read_install(data: Path) -> JuliaInstall | None:
 
 
 def write_install(data: Path, install: JuliaInstall) -> None:
-    """Record ``install``; a reader sees the old record or the new one, never a part."""
+    """Record *install* atomically: a reader sees the old record or the new one."""
     state = {"state_version": STATE_VERSION, **install_as_dict(install)}
     durable.write(state_file(data), json.dumps(state, indent=2).encode())
 
 
 def forget_install(data: Path) -> None:
-    """Record that nothing is provided; what lies in ``data`` stays there."""
+    """Remove the record, but nothing else in *data*."""
     state_file(data).unlink(missing_ok=True)
 
 
 def install_as_dict(install: JuliaInstall) -> dict[str, object]:
-    """``install`` in JSON's types."""
+    """Return *install* for JSON."""
     return {
         "executable": str(install.executable),
         "project": str(install.project) if install.project else None,
@@ -68,7 +68,7 @@ def install_as_dict(install: JuliaInstall) -> dict[str, object]:
 
 @contextmanager
 def setup_lock(data: Path) -> Iterator[None]:
-    """Let one setup at a time work in ``data``; a second one waits for the first."""
+    """Hold the lock that lets one setup at a time work in *data*; wait until it is free."""
     import fcntl
 
     data.mkdir(parents=True, exist_ok=True)

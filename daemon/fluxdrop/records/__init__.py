@@ -1,1 +1,1 @@
-"""Result and error records, and the files that belong to them."""
+"""Records, which are result and error JSON, and the files that belong to them."""

@@ -1,4 +1,4 @@
-"""Whether a replay came to the same as the job that it did again."""
+"""Compare a replay with the job that it repeated."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from fluxdrop.records.job_files import files_of
 from fluxdrop.records.result import Record, Result
 
 TOLERANCE = 1e-4
-"""The largest difference of a probability that is none: more than another batch size makes."""
+"""The default tolerance for a probability: more than a different batch size changes it by."""
 
 Verdict = Literal["same", "drifted", "unknown"]
 
 
 class Drift(NamedTuple):
-    """What is different. Each part is ``same``, or says what it is; empty where there was no such
-    thing in either.
+    """How two jobs differ.
+
+    Each part is ``same`` or describes the difference. It is empty where it was not compared, because
+    a job failed.
     """
 
     verdict: Verdict
-    """``unknown`` where nothing differs and something is gone that should have been compared."""
+    """``unknown`` if nothing differs but something could not be compared because it is gone."""
     image: str
     tensor: str
     probabilities: str
@@ -33,9 +35,17 @@ class Drift(NamedTuple):
 def compare(
     root: Root, before: Record, before_path: str, after: Record, after_path: str, tolerance: float
 ) -> Drift:
-    """Compare two jobs' records and tensors; a probability may differ by *tolerance*.
+    """Compare two jobs' records and tensors.
 
-    Two failures are the same when they failed at the same stage for the same kind of reason.
+    Two failures are the same if they failed in the same stage for the same kind of reason.
+
+    Args:
+        root: The root.
+        before: The record of the job.
+        before_path: Its path below the root.
+        after: The record of the replay.
+        after_path: Its path below the root.
+        tolerance: How much a probability may differ.
     """
     if not isinstance(before, Result) or not isinstance(after, Result):
         outcome = _outcome(before, after)

@@ -1,5 +1,7 @@
-"""A finished job's record and files, found by where the index has the record: what a record says of
-paths anybody can change.
+"""Find a finished job's record and files.
+
+They are derived from the record's path in the index. The paths in a record itself are not used, since
+anybody who may write to outputs/ can change them.
 """
 
 from __future__ import annotations
@@ -17,14 +19,15 @@ from fluxdrop.records.outputs import MOST_BYTES
 from fluxdrop.records.result import Failure, Record, decode
 
 _ORIGINALS = (".jpg", ".webp")
-_CHUNK = 1 << 20
-_MOST_COMPARED = 1 << 31
+_CHUNK_BYTES = 1 << 20
+_MAX_COMPARED_BYTES = 1 << 31
 
 
 def read_record(root: Root, row: Row) -> Record:
-    """The result or error JSON of the job *row*.
+    """Read the result or error JSON of the job *row*.
 
-    Raises FluxdropError when the job is not finished, or its record is gone or no record.
+    Raises:
+        FluxdropError: The job is not finished, or its record is gone or is no record.
     """
     if row.record is None:
         raise FluxdropError(f"{row.id} is not finished", hint="Wait until it is.", kind="record")
@@ -44,8 +47,18 @@ def read_record(root: Root, row: Row) -> Record:
 
 
 def is_published(root: Root, row: Row, path: Path) -> bool:
-    """Whether the file *path* in a job's folder, or one with the same contents, has its name among the results of
-    the job *row*; what its record says of a digest anybody may have written. Raises OSError for a disk in trouble.
+    """Return whether a job's input was published.
+
+    It was if the job's published input is the same file or has the same contents. The digest in the
+    record is not used, since anybody may have written it.
+
+    Args:
+        root: The root.
+        row: The job.
+        path: The input in the job's folder.
+
+    Raises:
+        OSError: The disk failed.
     """
     try:
         record = read_record(root, row)
@@ -55,24 +68,31 @@ def is_published(root: Root, row: Row, path: Path) -> bool:
             open_in_root(root.path, published, "record") as one,
             open_regular(path, "record") as other,
         ):
-            facts, others = os.fstat(one.fileno()), os.fstat(other.fileno())
-            if os.path.samestat(facts, others):
+            status, other_status = os.fstat(one.fileno()), os.fstat(other.fileno())
+            if os.path.samestat(status, other_status):
                 return True
-            if not facts.st_size == others.st_size <= _MOST_COMPARED:
+            if not status.st_size == other_status.st_size <= _MAX_COMPARED_BYTES:
                 return False
             return all(
-                one.read(_CHUNK) == other.read(_CHUNK) for _ in range(0, facts.st_size, _CHUNK)
+                one.read(_CHUNK_BYTES) == other.read(_CHUNK_BYTES)
+                for _ in range(0, status.st_size, _CHUNK_BYTES)
             )
     except FluxdropError:
         return False
 
 
 def files_of(root: Root, path: str, record: Record) -> dict[str, Path]:
-    """The files of the job whose *record* lies at *path* below *root*, there or not, by what they are.
+    """Return the paths of a job's files by role, whether they exist or not.
 
-    Of a result: ``result``, ``input`` (what was dropped, untouched), ``image``, ``generated`` (the
-    same picture in generated_images/), ``tensor`` and ``preview``; of a failure: ``error`` and
-    ``input``.
+    Args:
+        root: The root.
+        path: The record's path below the root.
+        record: The record.
+
+    Returns:
+        For a result: ``result``, ``input`` (the untouched dropped file), ``image``, ``generated`` (the
+        same picture in generated_images/), ``tensor`` and ``preview``. For a failure: ``error`` and
+        ``input``.
     """
     if isinstance(record, Failure):
         return {"error": root.path / path, "input": root.path / path.removesuffix(".error.json")}
@@ -92,7 +112,7 @@ def files_of(root: Root, path: str, record: Record) -> dict[str, Path]:
 
 
 def _input(root: Root, stem: str, kind: str, image: Path) -> Path:
-    """What *image* was made of: the prompt, or the picture that it was converted from."""
+    """Return the path of the prompt for *image*, or of the picture that it was converted from."""
     if kind == "prompt":
         return root.path / f"{stem}.txt"
     originals = [root.path / f"{stem}{suffix}" for suffix in _ORIGINALS]

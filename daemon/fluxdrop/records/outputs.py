@@ -1,6 +1,6 @@
-"""Reading back what lies in outputs/: the folder that all else can be made of again.
+"""Read the records in outputs/, from which the index and the gallery can be rebuilt.
 
-Whoever may write to outputs/ may have put anything there, or may be exchanging it just now.
+Nothing there is trusted: users who may write to outputs/ can put anything there, at any moment.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from fluxdrop.jobs.job_id import is_job_id
 from fluxdrop.records.result import Record, decode
 
 MOST_BYTES = 1 << 22
-"""No record is larger: it holds tens of thousands of labels. One that is decoded takes some twenty times that."""
+"""The size limit of a record, enough for tens of thousands of labels. Decoding takes some 20 times the memory."""
 
 
 def records(root: Root) -> Iterator[tuple[Record, str]]:
-    """Each record of *root* with its path below it; what is no record of ours is passed over."""
+    """Yield each record of *root* with its path below it; skip files that are no record."""
     with closing(root.open_outputs()) as folders:
         for path in files_below(root.outputs, skip=lambda name: name.startswith(".")):
             if path.endswith(".json"):
@@ -32,8 +32,10 @@ def records(root: Root) -> Iterator[tuple[Record, str]]:
 
 
 def read_record(folders: Folders, path: str) -> Record | None:
-    """The record in the file *path* of the *folders* below outputs/; None when it is gone or is no
-    record of ours."""
+    """Read the record at *path* below outputs/; return None if it is gone or is no record.
+
+    *folders* are those of outputs/.
+    """
     parent, _, name = path.rpartition("/")
     try:
         with open_regular(name, "record", folder=folders.fd(parent)) as file:

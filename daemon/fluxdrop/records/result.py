@@ -1,7 +1,7 @@
-"""The JSON beside each image, and beside each file that could not be done.
+"""The JSON beside each image, and beside the input of each failed job.
 
-These classes are the one definition: ``result.schema.json`` in this folder is made of them
-(``python -m fluxdrop.records.schema``).
+These classes are the only definition of the format. ``python -m fluxdrop.records.schema`` writes
+``result.schema.json`` in this folder from them, docstrings included.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ Timestamp = Annotated[
     str, Meta(description="RFC 3339, UTC", extra_json_schema={"format": "date-time"})
 ]
 Probability = Annotated[float, Meta(ge=0, le=1)]
-# What SQLite and every reader of JSON take.
+# The limit up to which SQLite and every JSON reader keep integers exactly.
 Attempts = Annotated[int, Meta(ge=0, le=2**53)]
-# Linux takes no longer path, and none with a NUL.
+# Linux allows no longer path, and no NUL in one.
 Path = Annotated[str, Meta(min_length=1, max_length=4096, pattern=r"^[^\u0000]*$")]
 
 
@@ -46,7 +46,7 @@ class ImageFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Preprocessed(msgspec.Struct, frozen=True, kw_only=True):
-    """The tensor that the model saw: *file* is its path below the root."""
+    """The tensor that the model got: *file* is its path below the root."""
 
     file: str
     preview: str
@@ -57,7 +57,7 @@ class Preprocessed(msgspec.Struct, frozen=True, kw_only=True):
 class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Which model made the probabilities, and what it ran on.
 
-    *julia* and *flux* are versions, null where they had no part; *backend* is ``flux``, ``plain``
+    *julia* and *flux* are versions, null where they were not used; *backend* is ``flux``, ``plain``
     or ``onnxruntime``; *note* says why a preferred engine was not used.
     """
 
@@ -134,16 +134,20 @@ _DECODER: msgspec.json.Decoder[Record] = decoder(Record)
 
 
 def encode(record: Record) -> bytes:
-    """*record* as indented JSON, UTF-8, ending with a line feed."""
+    """Encode *record* as indented JSON in UTF-8 that ends with a line feed."""
     return msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n"
 
 
 UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, MemoryError)
-"""What msgspec raises of bytes that are not what they should be, and that anybody may have written."""
+"""What msgspec raises for bytes from an untrusted file that are not what they should be."""
 
 
 def decode(data: bytes) -> Record:
-    """The record in *data*. Raises msgspec.DecodeError or its subclass ValidationError."""
+    """Decode a record.
+
+    Raises:
+        msgspec.DecodeError: *data* is no JSON, or, as its subclass ValidationError, no record.
+    """
     try:
         return _DECODER.decode(data)
     except msgspec.DecodeError:

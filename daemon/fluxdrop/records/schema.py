@@ -1,4 +1,4 @@
-"""The JSON Schema of results, made of the classes that write them."""
+"""The JSON Schema of records, generated from their classes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FILE = Path(__file__).with_name("result.schema.json")
 
 
 def build() -> dict[str, Any]:
-    """The schema as an object, JSON Schema draft 2020-12."""
+    """Return the schema (JSON Schema draft 2020-12) as an object."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "fluxdrop result",
@@ -23,7 +23,7 @@ def build() -> dict[str, Any]:
 
 
 def text() -> str:
-    """The schema as it stands in the package."""
+    """Return the schema as the text of `FILE`."""
     return json.dumps(build(), indent=2) + "\n"
 
 

@@ -20,7 +20,7 @@ from fluxdrop.config import choose_model
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files import durable
 from fluxdrop.files.layout import Root
-from fluxdrop.files.regular import is_its_own
+from fluxdrop.files.regular import is_file_error
 from fluxdrop.files.transient import is_full, is_transient
 from fluxdrop.jobs.claim import NewJob
 from fluxdrop.jobs.store import Store
@@ -316,11 +316,11 @@ class Requests:
             return build_replay(self._root, replay, making, self._most_bytes())
         except FluxdropError as error:
             cause = error.__cause__
-            if isinstance(cause, OSError) and is_transient(cause) and not is_its_own(cause):
+            if isinstance(cause, OSError) and is_transient(cause) and not is_file_error(cause):
                 raise cause from error
             refused = error
         except OSError as error:
-            if is_transient(error) and not is_its_own(error):
+            if is_transient(error) and not is_file_error(error):
                 raise
             reason = f"{error.filename} cannot be written: {error.strerror}"
             refused = FluxdropError(reason, kind="replay")

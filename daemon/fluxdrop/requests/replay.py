@@ -12,7 +12,7 @@ import msgspec
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files import durable
 from fluxdrop.files.layout import Root
-from fluxdrop.files.regular import is_its_own, open_in_root
+from fluxdrop.files.regular import is_file_error, open_in_root
 from fluxdrop.generate.request import GenerationRequest
 from fluxdrop.jobs.claim import make_place
 from fluxdrop.jobs.job import REQUEST, TENSOR, JobRequest
@@ -111,7 +111,7 @@ def _refuse_missing(row: Row, path: Path) -> None:
     try:
         what = "" if stat.S_ISREG(path.lstat().st_mode) else "is not a regular file"
     except OSError as error:
-        if not is_its_own(error):
+        if not is_file_error(error):
             raise
         is_gone = error.errno in (errno.ENOENT, errno.ENOTDIR)
         what = "is gone" if is_gone else f"cannot be read ({error.strerror})"

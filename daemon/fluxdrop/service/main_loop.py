@@ -237,7 +237,7 @@ class MainLoop:
         model = stages.model
         watch = "polling" if intake.polling else "events" if intake.watching else "scans only"
         trouble = [
-            *map(str, filter(None, self._troubles)),
+            *(str(part) for part in self._troubles if part.ongoing),
             *stages.trouble,
             *intake.trouble,
             *self._reports.trouble,

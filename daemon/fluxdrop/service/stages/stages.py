@@ -162,8 +162,8 @@ class Stages:
     @property
     def trouble(self) -> list[str]:
         """What holds up the stages, while it does."""
-        held = [str(stage.trouble) for stage in self.threads if stage.trouble]
-        if not self._predicting.trouble and self.model and self.model.engine.trouble:
+        held = [str(stage.trouble) for stage in self.threads if stage.trouble.ongoing]
+        if not self._predicting.trouble.ongoing and self.model and self.model.engine.trouble:
             held.append(f"engine: {self.model.engine.trouble}")
         return held
 
