@@ -30,15 +30,15 @@ from support.stages import Once, context_of
 REFUSED = OSError(errno.EACCES, os.strerror(errno.EACCES))
 
 
-class FakeStages:
+class RecordingStages:
     """Stages that opens no model: it keeps which was wanted."""
 
     model = None
     current = None
-    owed = 0.0
-    longest_answer = 1.0
+    reply_wait_seconds = 0.0
+    max_reply_seconds = 1.0
     generator_pid = None
-    threads = ()
+    all = ()
 
     def __init__(self, root: Root) -> None:
         self.settings = Settings()
@@ -108,7 +108,7 @@ class Bench:
     def __init__(self, root: Root, store: Store) -> None:
         self.root = root
         self.store = store
-        self.stages = FakeStages(root)
+        self.stages = RecordingStages(root)
         self.intake = FakeIntake()
         self.admission = FakeAdmission()
         self.reports = FakeReports()
@@ -125,7 +125,7 @@ class Bench:
             Notifier(),
             self.shutdown,
             load=Settings,
-            is_there=lambda: True,
+            is_root_available=lambda: True,
             once=True,
         )
 

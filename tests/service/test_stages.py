@@ -110,7 +110,7 @@ def bench(root: Root, png: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[B
         made.stages.start()
         yield made
         made.stages.stop()
-        assert not [stage.name for stage in made.stages.threads if not stage.finish(0)]
+        assert not [stage.name for stage in made.stages.all if not stage.finish(0)]
 
 
 class Gate:
@@ -360,5 +360,9 @@ def test_trouble_and_state(bench: Bench) -> None:
     bench.engines[0].trouble = "the worker does not start"
 
     assert ["engine: the worker does not start"] == bench.stages.trouble
-    assert ([], 0.0, None) == (bench.stages.stuck(0.0), bench.stages.owed, bench.stages.current)
+    assert ([], 0.0, None) == (
+        bench.stages.stuck(0.0),
+        bench.stages.reply_wait_seconds,
+        bench.stages.current,
+    )
     assert bench.generator.pid == bench.stages.generator_pid

@@ -21,7 +21,7 @@ from support.fakes import job_of
 from support.stages import context_of
 
 
-class FakeStages:
+class RecordingStages:
     """Stages that keeps what it was given. Its publisher is a real one, as a daemon's is that was just started."""
 
     def __init__(self, root: Root, store: Store) -> None:
@@ -37,8 +37,8 @@ class FakeStages:
         """See `Stages.refuse`."""
         self.refused.append((job, stage, error))
 
-    def publish_decided(self, folders: Sequence[Path]) -> None:
-        """See `Stages.publish_decided`."""
+    def publish_planned(self, folders: Sequence[Path]) -> None:
+        """See `Stages.publish_planned`."""
         plans = [(folder, self.publisher.planned(folder)) for folder in folders]
         self.publisher.perform([(folder, plan) for folder, plan in plans if plan is not None])
 
@@ -49,14 +49,14 @@ class Bench:
     def __init__(self, root: Root, store: Store) -> None:
         self.root = root
         self.store = store
-        self.is_there = True
+        self.is_root_available = True
         self.restart()
 
     def restart(self) -> None:
         """Another daemon begins, with what the folders and the index know."""
-        self.stages = FakeStages(self.root, self.store)
+        self.stages = RecordingStages(self.root, self.store)
         stages = cast(Stages, self.stages)
-        self.admission = Admission(self.root, self.store, stages, 3, lambda: self.is_there)
+        self.admission = Admission(self.root, self.store, stages, 3, lambda: self.is_root_available)
 
     def claim(self, *sources: str) -> list[Job]:
         """New claims."""

@@ -11,10 +11,9 @@ from pathlib import Path, PurePosixPath
 from fluxdrop.files import durable
 from fluxdrop.files.layout import GALLERY, Root
 from fluxdrop.gallery.entry import Entry, entry_of
-from fluxdrop.gallery.page import PAGE as INDEX
-from fluxdrop.gallery.page import write_page
-from fluxdrop.gallery.pages import PAGE, Broken, Pages, Summary
-from fluxdrop.gallery.thumbnail import keep_thumbnails, sweep_thumbnails, thumbnail_of
+from fluxdrop.gallery.page import INDEX_NAME, write_page
+from fluxdrop.gallery.pages import PAGE_ENTRIES, GalleryDamaged, Pages, Summary
+from fluxdrop.gallery.thumbnail import prune_thumbnails, sweep_thumbnails, thumbnail_of
 from fluxdrop.jobs.job_id import is_job_id
 from fluxdrop.records.outputs import read_record, records
 from fluxdrop.records.result import Record, Result
@@ -47,7 +46,7 @@ class Gallery:
                 if summary is None or summary.edition != self._edition:
                     return False
                 self._pages.commit(self._pages.extend(summary, entries))
-            except Broken:
+            except GalleryDamaged:
                 return False
         return True
 
@@ -64,12 +63,12 @@ class Gallery:
             missing = {job_id: path for job_id, path in ended if job_id not in shown}
             self._pages.commit(summary)
             waiting = list(missing.items())
-            for first in range(0, len(waiting), PAGE):
+            for first in range(0, len(waiting), PAGE_ENTRIES):
                 if not keep_going():
                     return
                 entries = []
-                for job_id, path in waiting[first : first + PAGE]:
-                    record = read_record(self._folders, self._below(path))
+                for job_id, path in waiting[first : first + PAGE_ENTRIES]:
+                    record = read_record(self._folders, self._below_outputs(path))
                     # Another job's has been put in its place.
                     if record is not None and record.job_id == job_id:
                         entries.append(self._entry(record, path))
@@ -92,7 +91,7 @@ class Gallery:
             entries.sort(key=lambda entry: (entry.finished, entry.id))
             summary = self._pages.extend(self._pages.begin(self._title), entries)
             self._pages.commit(summary)
-            keep_thumbnails(self._folders, {entry.id for entry in entries})
+            prune_thumbnails(self._folders, {entry.id for entry in entries})
             return summary
 
     def _shown(self) -> tuple[Summary, set[str]]:
@@ -100,18 +99,18 @@ class Gallery:
             summary = self._pages.summary()
             if summary is not None and summary.title == self._title:
                 return summary, {entry.id for entry in self._pages.entries(summary)}
-        except Broken:
+        except GalleryDamaged:
             pass
         return self._pages.begin(self._title), set()
 
     def _entry(self, record: Record, path: str) -> Entry:
-        below = self._below(path)
+        below = self._below_outputs(path)
         if isinstance(record, Result) and is_job_id(record.job_id):
             picture = str(PurePosixPath(below).with_suffix(".png"))
             return entry_of(record, below, thumbnail_of(record, picture, self._folders))
         return entry_of(record, below, "picture")
 
-    def _below(self, path: str) -> str:
+    def _below_outputs(self, path: str) -> str:
         return path.removeprefix(f"{self._root.outputs.name}/")
 
     @contextmanager
@@ -133,4 +132,4 @@ class Gallery:
 
 def page_of(root: Root) -> Path:
     """Where the gallery of *root* is opened."""
-    return root.outputs / INDEX
+    return root.outputs / INDEX_NAME

@@ -21,10 +21,10 @@ from fluxdrop.files import durable
 from fluxdrop.files.folders import Folders
 from fluxdrop.files.layout import GALLERY
 
-PAGE = "index.html"
+INDEX_NAME = "index.html"
 
-_OURS = b'<meta name="generator" content="fluxdrop'
-_MOST_BYTES = 1 << 22
+_GENERATOR_TAG = b'<meta name="generator" content="fluxdrop'
+_MAX_BYTES = 1 << 22
 _SCRIPTS = ("data.js", "filter.js", "cards.js", "gallery.js")
 
 
@@ -33,24 +33,24 @@ def write_page(folders: Folders, title: str) -> None:
 
     Raises FluxdropError when somebody else's file has the name.
     """
-    wanted = render(title)
+    content = render(title)
     try:
-        with FileIO(durable.open_regular_fd(PAGE, os.O_RDONLY, folders.fd(""))) as file:
-            found = durable.read_at_most(file, _MOST_BYTES)
+        with FileIO(durable.open_regular_fd(INDEX_NAME, os.O_RDONLY, folders.fd(""))) as file:
+            found = durable.read_at_most(file, _MAX_BYTES)
     except FileNotFoundError:
         found = None
     except OSError:
         found = b""
-    if found == wanted:
+    if found == content:
         return
-    if found is not None and _OURS not in found:
+    if found is not None and _GENERATOR_TAG not in found:
         raise FluxdropError(
-            f"outputs/{PAGE} is not the gallery's, so it is left alone",
+            f"outputs/{INDEX_NAME} is not the gallery's, so it is left alone",
             hint="Move it away to have a gallery, or switch that off with gallery = false.",
             kind="gallery",
         )
     making = folders.fd(GALLERY, make=True)
-    durable.write_in(making, PAGE, wanted, sync=False, target=folders.fd(""))
+    durable.write_in(making, INDEX_NAME, content, sync=False, target=folders.fd(""))
 
 
 def render(title: str) -> bytes:

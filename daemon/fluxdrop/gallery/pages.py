@@ -28,14 +28,14 @@ from fluxdrop.records.result import UNDECODABLE
 
 T = TypeVar("T")
 
-PAGE = 240
+PAGE_ENTRIES = 240
 """Entries a page: it fills whole rows of two, three, four, five, six and eight columns."""
 
 _SUMMARY = "summary.js"
-_MOST_BYTES = 1 << 26
+_MAX_BYTES = 1 << 26
 
 
-class Broken(Exception):
+class GalleryDamaged(Exception):
     """The gallery's files are not what they should be."""
 
 
@@ -44,7 +44,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 
     edition: str
     title: str
-    page: int = PAGE
+    page: int = PAGE_ENTRIES
     total: int = 0
     states: dict[str, int] = {}
     labels: dict[str, int] = {}
@@ -64,33 +64,37 @@ class Pages:
         return Summary(edition=edition, title=title)
 
     def summary(self) -> Summary | None:
-        """What the page shows now; None when there is nothing yet. Raises Broken."""
+        """What the page shows now; None when there is nothing yet. Raises GalleryDamaged."""
         try:
             return self._read(GALLERY, _SUMMARY, "fluxdrop.summary(", Summary)
         except FileNotFoundError:
             return None
 
     def entries(self, summary: Summary) -> Iterator[Entry]:
-        """All that *summary* counts, oldest first. Raises Broken when it is not there."""
-        for number in range(-(-summary.total // PAGE)):
+        """All that *summary* counts, oldest first. Raises GalleryDamaged when it is not there."""
+        for number in range(-(-summary.total // PAGE_ENTRIES)):
             yield from self._page(summary, number)
 
     def extend(self, summary: Summary, entries: Sequence[Entry]) -> Summary:
         """Add *entries* behind what *summary* counts; return the summary to `commit`.
 
-        Raises Broken when the last page is not there.
+        Raises GalleryDamaged when the last page is not there.
         """
-        number = summary.total // PAGE
-        behind = self._page(summary, number) if summary.total % PAGE else []
+        number = summary.total // PAGE_ENTRIES
+        behind = self._page(summary, number) if summary.total % PAGE_ENTRIES else []
         behind += entries
-        for first in range(0, len(behind), PAGE):
-            self._write_page(summary.edition, number + first // PAGE, behind[first : first + PAGE])
+        for first in range(0, len(behind), PAGE_ENTRIES):
+            self._write_page(
+                summary.edition,
+                number + first // PAGE_ENTRIES,
+                behind[first : first + PAGE_ENTRIES],
+            )
         return msgspec.structs.replace(
             summary,
             total=summary.total + len(entries),
-            states=_counted(summary.states, [entry.state for entry in entries]),
-            labels=_counted(summary.labels, [entry.top[0][0] for entry in entries if entry.top]),
-            models=_counted(summary.models, [entry.model for entry in entries if entry.model]),
+            states=_add_counts(summary.states, [entry.state for entry in entries]),
+            labels=_add_counts(summary.labels, [entry.top[0][0] for entry in entries if entry.top]),
+            models=_add_counts(summary.models, [entry.model for entry in entries if entry.model]),
         )
 
     def commit(self, summary: Summary) -> None:
@@ -118,15 +122,15 @@ class Pages:
 
     def _page(self, summary: Summary, number: int) -> list[Entry]:
         path = f"{_folder(summary.edition)}/{_name(number)}"
-        expected = min(PAGE, summary.total - number * PAGE)
+        expected = min(PAGE_ENTRIES, summary.total - number * PAGE_ENTRIES)
         try:
             call = _page_call(summary.edition, number)
             entries = self._read(_folder(summary.edition), _name(number), call, list[Entry])
         except FileNotFoundError:
-            raise Broken(f"{path} is missing") from None
+            raise GalleryDamaged(f"{path} is missing") from None
         # A kill between a page and its summary leaves entries that were never counted.
         if len(entries) < expected:
-            raise Broken(f"{path} has {len(entries)} entries, not {expected}")
+            raise GalleryDamaged(f"{path} has {len(entries)} entries, not {expected}")
         return entries[:expected]
 
     def _write_page(self, edition: str, number: int, entries: Sequence[Entry]) -> None:
@@ -139,19 +143,19 @@ class Pages:
         try:
             fd = durable.open_regular_fd(name, os.O_RDONLY, self._folders.fd(folder))
             with FileIO(fd) as file:
-                data = durable.read_at_most(file, _MOST_BYTES)
+                data = durable.read_at_most(file, _MAX_BYTES)
         except FileNotFoundError:
             raise
         except OSError as error:
             # Others write here, too.
-            raise Broken(f"{path} cannot be read: {error.strerror}") from error
+            raise GalleryDamaged(f"{path} cannot be read: {error.strerror}") from error
         start, end = call.encode(), b");\n"
         if not data.startswith(start) or not data.endswith(end):
-            raise Broken(f"{path} is not whole")
+            raise GalleryDamaged(f"{path} is not whole")
         try:
             return msgspec.json.decode(data[len(start) : -len(end)], type=kind)
         except UNDECODABLE as error:
-            raise Broken(f"{path} cannot be read: {error}") from error
+            raise GalleryDamaged(f"{path} cannot be read: {error}") from error
 
 
 def _folder(edition: str) -> str:
@@ -170,7 +174,7 @@ def _is_edition(name: str) -> bool:
     return len(name) == 8 and set(name) <= set("0123456789abcdef")
 
 
-def _counted(counts: dict[str, int], names: Sequence[str]) -> dict[str, int]:
+def _add_counts(counts: dict[str, int], names: Sequence[str]) -> dict[str, int]:
     counts = dict(counts)
     for name in names:
         counts[name] = counts.get(name, 0) + 1

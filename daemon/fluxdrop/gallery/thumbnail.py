@@ -20,11 +20,11 @@ from fluxdrop.gallery.entry import Thumbnail
 from fluxdrop.preprocess.picture import open_picture
 from fluxdrop.records.result import Result
 
-_LIGHT_BYTES = 160 * 1024
-_LIGHT_PIXELS = 1024 * 1024
-_MOST_BYTES = 64 * 1024**2
-_MOST_PIXELS = 16_000_000
-_SIDE = 512
+_SMALL_BYTES = 160 * 1024
+_SMALL_PIXELS = 1024 * 1024
+_MAX_BYTES = 64 * 1024**2
+_MAX_PIXELS = 16_000_000
+_SIDE_PIXELS = 512
 _FOLDER = f"{GALLERY}/thumbnails"
 _SUFFIX = ".webp"
 
@@ -41,9 +41,9 @@ def thumbnail_of(record: Result, picture: str, folders: Folders) -> Thumbnail:
         size = os.stat(name, dir_fd=folders.fd(parent), follow_symlinks=False).st_size
     except (FileNotFoundError, NotADirectoryError):
         return "picture"
-    if size <= _LIGHT_BYTES and pixels <= _LIGHT_PIXELS:
+    if size <= _SMALL_BYTES and pixels <= _SMALL_PIXELS:
         return "picture"
-    if size > _MOST_BYTES or pixels > _MOST_PIXELS:
+    if size > _MAX_BYTES or pixels > _MAX_PIXELS:
         return "preview"
     # The day keeps the folders small; the id stays the same when the gallery is made again.
     day = f"{_FOLDER}/{record.job_id[:8]}"
@@ -53,8 +53,8 @@ def thumbnail_of(record: Result, picture: str, folders: Folders) -> Thumbnail:
     try:
         image, _ = open_picture(
             name,
-            max_file_bytes=_MOST_BYTES,
-            max_pixels=_MOST_PIXELS,
+            max_file_bytes=_MAX_BYTES,
+            max_pixels=_MAX_PIXELS,
             folder=folders.fd(parent),
         )
     except (FluxdropError, NotADirectoryError, FileNotFoundError):
@@ -63,7 +63,7 @@ def thumbnail_of(record: Result, picture: str, folders: Folders) -> Thumbnail:
     return "made"
 
 
-def keep_thumbnails(folders: Folders, job_ids: set[str]) -> None:
+def prune_thumbnails(folders: Folders, job_ids: set[str]) -> None:
     """Remove the smaller copies that are of none of *job_ids*, of the gallery in *folders*."""
     for day in _days(folders):
         with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
@@ -89,7 +89,7 @@ def _days(folders: Folders) -> list[str]:
 
 
 def _webp(image: Image.Image) -> bytes:
-    image.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    image.thumbnail((_SIDE_PIXELS, _SIDE_PIXELS), Image.Resampling.LANCZOS, reducing_gap=2.0)
     buffer = BytesIO()
     profile = image.info.get("icc_profile")
     image.save(buffer, "WEBP", quality=80, method=2, icc_profile=profile)

@@ -45,21 +45,21 @@ Readiness = Ready | Wait | Gone
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class ReadinessPolicy:
     """How long to wait, in seconds. *trust_clock*: the filesystem's clock is this machine's.
 
-    A PNG of more than *largest* bytes is not walked to see whether it is whole, as it is refused
+    A PNG of more than *max_bytes* bytes is not walked to see whether it is whole, as it is refused
     anyway.
     """
 
     settle: float
     incomplete: float
     trust_clock: bool = True
-    largest: int = 256 * 1024**2
+    max_bytes: int = 256 * 1024**2
 
     @property
-    def after_close(self) -> float:
-        """How long a closed file must stand still: some programs reopen a file to append to it."""
+    def settle_after_close(self) -> float:
+        """How long a closed file must stand unchanged_for: some programs reopen a file to append to it."""
         return self.settle / 2
 
 
@@ -74,13 +74,13 @@ class Candidate:
     _since: float = 0.0
     _scanner: PngScanner | None = None
 
-    def notice(self, hint: Hint) -> None:
+    def record_event(self, hint: Hint) -> None:
         """Take in an event; it counts as a change, whatever the file's times say."""
         self.hint = hint
         self._signature = ()
 
     def judge(
-        self, folder_fd: int, patience: Patience, monotonic: float, clock: float
+        self, folder_fd: int, policy: ReadinessPolicy, monotonic: float, clock: float
     ) -> Readiness:
         """Look at the file, below the open folder *folder_fd*, at the times *monotonic* and *clock*
         (seconds).
@@ -98,23 +98,23 @@ class Candidate:
             fd = os.open(self.name, flags, dir_fd=folder_fd)
         except PermissionError:
             # It may get its permissions last.
-            still = self._still(status, patience, monotonic, clock)
+            unchanged_for = self._unchanged_seconds(status, policy, monotonic, clock)
             fault = Fault("unreadable", "the daemon has no permission to read it")
-            return self._until(patience.incomplete, still, fault)
+            return self._ready_after(policy.incomplete, unchanged_for, fault)
         try:
             status = os.fstat(fd)
-            still = self._still(status, patience, monotonic, clock)
-            return self._judge_contents(fd, status.st_size, patience, still)
+            unchanged_for = self._unchanged_seconds(status, policy, monotonic, clock)
+            return self._judge_contents(fd, status.st_size, policy, unchanged_for)
         finally:
             os.close(fd)
 
     def unchanged(self, status: os.stat_result) -> bool:
-        """Whether it is still the file of the last look, with its contents, by its *status*."""
+        """Whether it is unchanged_for the file of the last look, with its contents, by its *status*."""
         same = (status.st_ino, status.st_size, status.st_mtime_ns) == self._signature[:3]
         return same and stat.S_ISREG(status.st_mode)
 
-    def _still(
-        self, status: os.stat_result, patience: Patience, monotonic: float, clock: float
+    def _unchanged_seconds(
+        self, status: os.stat_result, policy: ReadinessPolicy, monotonic: float, clock: float
     ) -> float:
         """For how many seconds the file has not changed."""
         signature = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
@@ -122,34 +122,38 @@ class Candidate:
             self._since = monotonic
             if self._signature and self.hint is Hint.MOVED_IN:
                 self.hint = Hint.CHANGED
-            if self.hint is None and not self._signature and patience.trust_clock:
+            if self.hint is None and not self._signature and policy.trust_clock:
                 # Found by a scan: it may have lain there for long.
                 self._since -= max(0.0, clock - status.st_ctime)
             self._signature = signature
         return monotonic - self._since
 
-    def _judge_contents(self, fd: int, size: int, patience: Patience, still: float) -> Readiness:
+    def _judge_contents(
+        self, fd: int, size: int, policy: ReadinessPolicy, unchanged_for: float
+    ) -> Readiness:
         kind = kind_of(self.name)
         if kind is None:
             fault = Fault("unknown", "its name ends in none of .txt, .png, .jpg, .jpeg, .webp")
-            return self._until(patience.incomplete, still, fault)
+            return self._ready_after(policy.incomplete, unchanged_for, fault)
         if size == 0:
-            return self._until(patience.incomplete, still, Fault("incomplete", "it is empty"))
-        is_picture = kind == "picture" and size <= patience.largest
+            return self._ready_after(
+                policy.incomplete, unchanged_for, Fault("incomplete", "it is empty")
+            )
+        is_picture = kind == "picture" and size <= policy.max_bytes
         if is_picture and SIGNATURE.startswith(os.pread(fd, len(SIGNATURE), 0)):
-            if self._scanner is None or still >= patience.incomplete:
+            if self._scanner is None or unchanged_for >= policy.incomplete:
                 # The last word is on the whole file: it may have been rewritten from its beginning.
                 self._scanner = PngScanner()
-            if self._scanner.look(fd) == "complete":
+            if self._scanner.scan(fd) == "complete":
                 return Ready()
             fault = Fault("incomplete", self._scanner.reason)
-            return self._until(patience.incomplete, still, fault)
+            return self._ready_after(policy.incomplete, unchanged_for, fault)
         if self.hint is Hint.MOVED_IN:
             return Ready()
-        needed = patience.after_close if self.hint is Hint.CLOSED else patience.settle
-        return self._until(needed, still, None)
+        needed = policy.settle_after_close if self.hint is Hint.CLOSED else policy.settle
+        return self._ready_after(needed, unchanged_for, None)
 
-    def _until(self, needed: float, still: float, fault: Fault | None) -> Readiness:
-        if still < needed:
-            return Wait(needed - still)
+    def _ready_after(self, needed: float, unchanged_for: float, fault: Fault | None) -> Readiness:
+        if unchanged_for < needed:
+            return Wait(needed - unchanged_for)
         return Ready(fault.text) if fault else Ready()

@@ -16,16 +16,16 @@ from fluxdrop.jobs.job import Job, claimed_row, open_job
 from fluxdrop.jobs.parts import without_undecided
 from fluxdrop.jobs.store import Store
 from fluxdrop.logs import get_logger
-from fluxdrop.service.spare_recovery import take_back_spares
+from fluxdrop.service.spare_recovery import recover_spares
 from fluxdrop.service.stages.stages import Stages
 
 log = get_logger("fluxdrop.daemon")
 
-_MOST_PROMPTS = 16
+_MAX_PROMPTS = 16
 
 
 class Admission:
-    """Takes claims on to *stages*, while *is_there* says that the root's state is the one that was locked. Owned
+    """Takes claims on to *stages*, while *is_root_available* says that the root's state is the one that was locked. Owned
     by the main loop.
     """
 
@@ -34,14 +34,14 @@ class Admission:
         root: Root,
         store: Store,
         stages: Stages,
-        most_pictures: int,
-        is_there: Callable[[], bool],
+        max_pictures: int,
+        is_root_available: Callable[[], bool],
     ) -> None:
         self._root = root
         self._store = store
         self._stages = stages
-        self._most_pictures = most_pictures
-        self._is_there = is_there
+        self._max_pictures = max_pictures
+        self._is_root_available = is_root_available
         self._in_flight: dict[bool, set[str]] = {True: set(), False: set()}
         """The ids of the prompts that are in flight, and of the others."""
         self._claims: deque[NewJob] = deque()
@@ -65,16 +65,16 @@ class Admission:
         self._claims.clear()
         self._suspects.clear()
         crash_suspects.count_deaths(self._root)
-        take_back_spares(self._root, self._store)
+        recover_spares(self._root, self._store)
         found = sorted(
             path for path in self._root.work.iterdir() if path.is_dir() and not path.is_symlink()
         )
-        deaths = {folder: died for folder in found for died in self._looked_at(folder)}
-        left = [folder for folder in found if folder.exists()]
-        self._stages.publisher.forget_gone(left)
-        self._store.keep_claims(folder.name for folder in left)
-        folders = [folder for folder in left if folder in deaths]
-        ended = self._publish_decided(folders)
+        deaths = {folder: died for folder in found for died in self._inspect(folder)}
+        remaining = [folder for folder in found if folder.exists()]
+        self._stages.publisher.forget_gone(remaining)
+        self._store.keep_claims(folder.name for folder in remaining)
+        folders = [folder for folder in remaining if folder in deaths]
+        ended = self._publish_planned(folders)
         for folder in folders:
             if folder in ended:
                 continue
@@ -86,9 +86,9 @@ class Admission:
                 log.info("taken up again", job=folder.name)
                 self._claims.append(NewJob(folder))
 
-    def take(self) -> None:
+    def admit(self) -> None:
         """Take on what may begin; what may not yet, or could not because of what is raised, stays."""
-        if not self._is_there():
+        if not self._is_root_available():
             return
         jobs: deque[Job] = deque()
         held_up: Exception | None = None
@@ -127,7 +127,7 @@ class Admission:
                 log.info("cancelled", job=job_id)
                 self._stages.cancel(job_id)
 
-    def ended(self, job_id: str) -> None:
+    def remove(self, job_id: str) -> None:
         """The job is no longer in hand."""
         for ids in self._in_flight.values():
             ids.discard(job_id)
@@ -135,12 +135,12 @@ class Admission:
 
     def has_room(self, is_prompt: bool) -> bool:
         """Whether one more prompt, or picture, may be claimed."""
-        if self._suspects or not self._is_there():
+        if self._suspects or not self._is_root_available():
             return False
-        limit = _MOST_PROMPTS if is_prompt else self._most_pictures
+        limit = _MAX_PROMPTS if is_prompt else self._max_pictures
         return len(self._claims) + len(self._in_flight[is_prompt]) < limit
 
-    def _looked_at(self, folder: Path) -> Iterator[Died | None]:
+    def _inspect(self, folder: Path) -> Iterator[Died | None]:
         """How the daemon died over the job in *folder*, if it did; nothing where that holds no job, and is removed, or
         holds what nobody can use, and is left alone. Raises what passes."""
         try:
@@ -155,20 +155,20 @@ class Admission:
         except Exception as error:
             if self._stages.context.passes(error):
                 raise
-            self._leave_alone(folder, error)
+            self._skip(folder, error)
 
-    def _leave_alone(self, folder: Path, error: Exception) -> None:
+    def _skip(self, folder: Path, error: Exception) -> None:
         if isinstance(error, OSError):
             log.error("left alone", job=folder.name, reason=str(error))
         else:
             self._stages.context.defects.record("recovery", error, job=folder.name)
 
-    def _publish_decided(self, folders: Sequence[Path]) -> set[Path]:
+    def _publish_planned(self, folders: Sequence[Path]) -> set[Path]:
         """Give what has a plan its names; return the folders of what got them, or is left alone. What cannot get them
         is taken on anew."""
         planned = [folder for folder in folders if self._stages.publisher.planned(folder)]
         try:
-            self._stages.publish_decided(planned)
+            self._stages.publish_planned(planned)
             return set(planned)
         except Exception as error:
             if self._stages.context.passes(error):
@@ -176,7 +176,7 @@ class Admission:
         published = set()
         for folder in planned:
             try:
-                self._stages.publish_decided([folder])
+                self._stages.publish_planned([folder])
                 published.add(folder)
             except Exception as error:
                 if self._stages.context.passes(error):
@@ -187,7 +187,7 @@ class Admission:
                 except Exception as another:
                     if self._stages.context.passes(another):
                         raise
-                    self._leave_alone(folder, another)
+                    self._skip(folder, another)
                     published.add(folder)
         return published
 
@@ -215,7 +215,7 @@ class Admission:
                 raise
             self._stages.context.defects.record("claims", error, job=folder.name)
         if job is None:
-            self.ended(folder.name)
+            self.remove(folder.name)
             return None
         self._in_flight[job.kind == "prompt"].add(job.id)
         return job

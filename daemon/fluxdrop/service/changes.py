@@ -21,7 +21,7 @@ from fluxdrop.service.stages.stages import Stages
 log = get_logger("fluxdrop.daemon")
 
 # Stages, gallery and metrics are made for these at the start.
-_AFTER_RESTART = (
+_NEEDS_RESTART = (
     "batch_size",
     "generator_batch_size",
     "generator_idle_seconds",
@@ -29,7 +29,7 @@ _AFTER_RESTART = (
     "metrics_port",
     "metrics_file",
 )
-_OF_THE_ENGINE = {"engine", "julia_backend", "device"}
+_ENGINE_KEYS = {"engine", "julia_backend", "device"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,51 +55,51 @@ class Change(Protocol):
 class Changes:
     """Carries out changes in the order in which they are asked for. Owned by the main loop.
 
-    A change that opens a model goes on while pictures are predicted; `opened` and `refused` tell its end.
+    A change that opens a model goes on while pictures are predicted; `opened` and `refused` on_done its end.
     """
 
     def __init__(self, stages: Stages) -> None:
         self._stages = stages
-        self._asked: deque[Change] = deque()
+        self._requested: deque[Change] = deque()
         self._current: tuple[Change, Settings] | None = None
         """The change whose model is being opened."""
-        self._concluded: deque[tuple[Change, FluxdropError | None]] = deque()
+        self._ended: deque[tuple[Change, FluxdropError | None]] = deque()
         """What has ended and was not told yet."""
 
     @property
     def busy(self) -> bool:
         """Whether a change goes on or waits."""
-        return bool(self._asked or self._current or self._concluded)
+        return bool(self._requested or self._current or self._ended)
 
-    def ask(self, change: Change) -> None:
+    def request(self, change: Change) -> None:
         """Have *change* carried out in its turn. Never waits."""
-        self._asked.append(change)
+        self._requested.append(change)
 
-    def opened(self) -> None:
+    def model_opened(self) -> None:
         """The model that the current change opened is in use."""
         if self._current is not None:
             (change, settings), self._current = self._current, None
             self._stages.apply(settings)
-            self._concluded.append((change, None))
+            self._ended.append((change, None))
 
-    def refused(self, error: FluxdropError) -> None:
+    def model_refused(self, error: FluxdropError) -> None:
         """The model of the current change cannot be used."""
         if self._current is not None:
             (change, _settings), self._current = self._current, None
-            self._concluded.append((change, error))
+            self._ended.append((change, error))
 
     def step(self) -> None:
         """Tell what has ended, and begin what waits. Raises OSError when a disk is in the way."""
-        self._tell()
-        while self._asked and self._current is None:
-            self._begin(self._asked[0])
-            self._tell()
+        self._conclude_ended()
+        while self._requested and self._current is None:
+            self._begin(self._requested[0])
+            self._conclude_ended()
 
-    def _tell(self) -> None:
-        while self._concluded:
-            change, error = self._concluded[0]
+    def _conclude_ended(self) -> None:
+        while self._ended:
+            change, error = self._ended[0]
             change.conclude(error)
-            self._concluded.popleft()
+            self._ended.popleft()
 
     def _begin(self, change: Change) -> None:
         try:
@@ -107,13 +107,13 @@ class Changes:
         except Exception as error:
             self._refuse(change, error)
             return
-        self._asked.popleft()
+        self._requested.popleft()
         if plan.opens_model:
             self._current = change, plan.settings
             self._stages.open_model(plan.settings)
         else:
             self._stages.apply(plan.settings)
-            self._concluded.append((change, None))
+            self._ended.append((change, None))
 
     def _refuse(self, change: Change, error: Exception) -> None:
         if isinstance(error, FluxdropError):
@@ -123,19 +123,19 @@ class Changes:
         else:
             self._stages.context.defects.record("settings", error)
             reason = internal(error, "the settings")
-        self._asked.popleft()
-        self._concluded.append((change, reason))
+        self._requested.popleft()
+        self._ended.append((change, reason))
 
 
 class UseModel:
-    """Changes to the installed model *name*; *tell* is told how it went."""
+    """Changes to the installed model *name*; *on_done* is told how it went."""
 
     def __init__(
-        self, stages: Stages, name: str, tell: Callable[[FluxdropError | None], None]
+        self, stages: Stages, name: str, on_done: Callable[[FluxdropError | None], None]
     ) -> None:
         self._stages = stages
         self._name = name
-        self._tell = tell
+        self._on_done = on_done
 
     def begin(self) -> ChangePlan:
         """See `Change.begin`."""
@@ -143,7 +143,7 @@ class UseModel:
 
     def conclude(self, error: FluxdropError | None) -> None:
         """See `Change.conclude`."""
-        self._tell(error)
+        self._on_done(error)
 
 
 class Reload:
@@ -173,7 +173,7 @@ class Reload:
         self._notifier.reloading()
         wanted = self._load()
         self._changed = _differences(self._stages.settings, wanted)
-        kept = {key: getattr(self._stages.settings, key) for key in _AFTER_RESTART}
+        kept = {key: getattr(self._stages.settings, key) for key in _NEEDS_RESTART}
         return ChangePlan(msgspec.structs.replace(wanted, **kept), self._is_other_model(wanted))
 
     def conclude(self, error: FluxdropError | None) -> None:
@@ -182,13 +182,13 @@ class Reload:
             log.error("reload refused", reason=error.message, hint=error.hint)
         else:
             self._apply()
-        self._notifier.ready(self._stages.longest_answer)
+        self._notifier.ready(self._stages.max_reply_seconds)
         self.done = True
 
     def _is_other_model(self, settings: Settings) -> bool:
         bundle = load_bundle(settings.model, self._root.models)
         return (
-            any(key in _OF_THE_ENGINE or key.startswith("worker_") for key in self._changed)
+            any(key in _ENGINE_KEYS or key.startswith("worker_") for key in self._changed)
             or self._stages.model is None
             or self._stages.model.bundle != bundle
         )
@@ -197,7 +197,7 @@ class Reload:
         if "log_level" in self._changed:
             configure(self._stages.settings.log_level, self._root.logs)
         self._intake.apply(self._stages.settings)
-        waiting = [key for key in self._changed if key in _AFTER_RESTART]
+        waiting = [key for key in self._changed if key in _NEEDS_RESTART]
         log.info(
             "reloaded",
             changed=[key for key in self._changed if key not in waiting],

@@ -37,7 +37,7 @@ _FULL_PAUSE_SECONDS = 2.0
 
 
 class Daemon:
-    """Serves *root* until `stop`, or with *once* until there is nothing left to do.
+    """Serves *root* until `stop`, or with *once* until there is nothing skipped to do.
 
     *load* gives the settings anew for `reload`; *notifier* tells the service manager.
     """
@@ -61,7 +61,7 @@ class Daemon:
         self._trouble = OutageTracker("disk")
         self._lock: RootLock | None = None
         self._loop: MainLoop | None = None
-        self.left: dict[str, str] = {}
+        self.skipped: dict[str, str] = {}
         """What could not even be claimed when `run` ended, and why."""
 
     def stop(self) -> None:
@@ -93,17 +93,20 @@ class Daemon:
         What is waited for with a deadline (a forward pass, a denoising step), or because of a known
         trouble (a full disk), is no reason to start anew.
         """
-        return self._loop is None or not self._loop.hung
+        return self._loop is None or not self._loop.stuck
 
     def run(self) -> None:
         """Serve. Raises FluxdropError when the root is served already or nothing can run the model.
 
         A disk that is full, read-only or away from the start is waited for.
         """
-        with suppress(Stopping), closing(self._when_it_can(self._take_root)) as self._lock:
-            self._when_it_can(self._run)
+        with (
+            suppress(Stopping),
+            closing(self._retry_while_unavailable(self._lock_root)) as self._lock,
+        ):
+            self._retry_while_unavailable(self._run)
 
-    def _when_it_can(self, work: Callable[[], T]) -> T:
+    def _retry_while_unavailable(self, work: Callable[[], T]) -> T:
         while True:
             try:
                 return work()
@@ -114,7 +117,7 @@ class Daemon:
             if self._shutdown.wait(_FULL_PAUSE_SECONDS):
                 raise Stopping
 
-    def _take_root(self) -> RootLock:
+    def _lock_root(self) -> RootLock:
         if not self._root.inbox.is_dir():
             # What would be made in its place would be hidden when it is mounted again.
             raise OSError(errno.ESTALE, os.strerror(errno.ENOENT), str(self._root.inbox))
@@ -137,10 +140,10 @@ class Daemon:
                 for row in store.fill(self._ended(stages.publisher)):
                     log.warning("a record that the index does not take", path=row.record)
             self._trouble.end()
-            with closing(Observers(self._root, self._settings)) as reports:
+            with closing(Observers(self._root, self._settings)) as observers:
                 try:
                     stages.start()
-                    self._serve(store, stages, reports)
+                    self._serve(store, stages, observers)
                 except Stopping:
                     pass
                 finally:
@@ -166,9 +169,9 @@ class Daemon:
             elif publisher.planned(folder) is None:
                 yield row
 
-    def _serve(self, store: Store, stages: Stages, reports: Observers) -> None:
-        most_pictures = 8 * self._settings.batch_size
-        admission = Admission(self._root, store, stages, most_pictures, self._is_there)
+    def _serve(self, store: Store, stages: Stages, observers: Observers) -> None:
+        max_pictures = 8 * self._settings.batch_size
+        admission = Admission(self._root, store, stages, max_pictures, self._is_root_available)
         with closing(
             Intake(
                 self._root,
@@ -187,17 +190,17 @@ class Daemon:
                 intake,
                 admission,
                 self._mailbox,
-                reports,
+                observers,
                 self._notifier,
                 self._shutdown,
                 load=self._load,
-                is_there=self._is_there,
+                is_root_available=self._is_root_available,
                 once=self._once,
             )
             try:
                 self._loop.run()
             finally:
-                self.left = intake.left
+                self.skipped = intake.skipped
 
-    def _is_there(self) -> bool:
+    def _is_root_available(self) -> bool:
         return self._lock is not None and self._lock.holds()

@@ -22,14 +22,14 @@ Fail = Callable[[Job, StageName, FluxdropError], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
+class PromptItem:
     """A job whose picture is to be made."""
 
     job: Job
 
 
 @dataclass(frozen=True, slots=True)
-class Pictured:
+class PictureItem:
     """A job whose picture is there; *generated* tells how it was made, if it was."""
 
     job: Job
@@ -45,7 +45,7 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Prepared:
+class TensorItem:
     """A job whose tensor for *model* is there."""
 
     job: Job
@@ -55,7 +55,7 @@ class Prepared:
 
 
 @dataclass(frozen=True, slots=True)
-class ModelWanted:
+class OpenModel:
     """The model that *settings* name is to be opened and then used."""
 
     settings: Settings

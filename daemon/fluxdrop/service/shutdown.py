@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from fluxdrop.service.supervision.liveness import moved_on
+from fluxdrop.service.supervision.liveness import report_progress
 
 _GRACE_SECONDS = 5.0
 
@@ -19,7 +19,7 @@ class Shutdown:
 
     def __init__(self) -> None:
         self._begun = threading.Event()
-        self._at = 0.0
+        self._begun_at = 0.0
 
     @property
     def begun(self) -> bool:
@@ -29,7 +29,7 @@ class Shutdown:
     def begin(self) -> None:
         """Have the daemon end; a second call does nothing."""
         if not self.begun:
-            self._at = time.monotonic()
+            self._begun_at = time.monotonic()
             self._begun.set()
 
     def wait(self, seconds: float) -> bool:
@@ -38,12 +38,12 @@ class Shutdown:
 
     def check(self) -> None:
         """Raise Stopping when the daemon is to end; for a wait that is broken off at once."""
-        moved_on()
+        report_progress()
         if self.begun:
             raise Stopping
 
     def check_after_grace(self) -> None:
         """Raise Stopping some seconds after the end began; for a wait that mostly ends by itself."""
-        moved_on()
-        if self.begun and time.monotonic() - self._at > _GRACE_SECONDS:
+        report_progress()
+        if self.begun and time.monotonic() - self._begun_at > _GRACE_SECONDS:
             raise Stopping

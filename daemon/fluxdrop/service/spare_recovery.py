@@ -20,7 +20,7 @@ from fluxdrop.records.job_files import is_published
 log = get_logger("fluxdrop.daemon")
 
 
-def take_back_spares(root: Root, store: Store) -> None:
+def recover_spares(root: Root, store: Store) -> None:
     """Move each input that a power cut left in *root*'s spares/ to work/, durably, and remove the rest; what is no
     such folder is left alone. Raises OSError; it may be called again then.
     """
@@ -30,7 +30,7 @@ def take_back_spares(root: Root, store: Store) -> None:
         try:
             if spare.is_symlink() or not spare.is_dir():
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(spare))
-            _take_back(root, store, spare)
+            _recover_spare(root, store, spare)
         except OSError as error:
             if is_transient(error):
                 raise
@@ -40,7 +40,7 @@ def take_back_spares(root: Root, store: Store) -> None:
         root.spares.rmdir()
 
 
-def _take_back(root: Root, store: Store, spare: Path) -> None:
+def _recover_spare(root: Root, store: Store, spare: Path) -> None:
     claim = read_claim(spare)
     job = job_of(claim) if claim else None
     if claim is None:

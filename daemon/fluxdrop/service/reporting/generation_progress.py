@@ -16,7 +16,7 @@ log = get_logger("fluxdrop.generate")
 _LOG_SECONDS = 5.0
 
 
-class Meter:
+class GenerationProgress:
     """Follows one run of the pipeline for *jobs*."""
 
     def __init__(self, jobs: Sequence[Job]) -> None:

@@ -16,10 +16,10 @@ from fluxdrop.files.transient import is_full
 from fluxdrop.predict.engine import EngineInfo
 from fluxdrop.service.supervision.liveness import Liveness
 
-_LONGEST_SILENCE = 10.0
-_SHORTEST_PAUSE = 0.5
+_MAX_INTERVAL_SECONDS = 10.0
+_MIN_INTERVAL_SECONDS = 0.5
 # A file that is there has at least one block, however little is in it.
-_BLOCK = 4096
+_BLOCK_BYTES = 4096
 
 
 class Current(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,8 +82,8 @@ class Heartbeat:
 
     def write(self, beat: Beat, pulses: Mapping[str, Liveness] = MappingProxyType({})) -> None:
         """Write *beat* with the times of *pulses*, if it is time. Raises OSError."""
-        silence = time.monotonic() - self._written
-        if silence < _SHORTEST_PAUSE or (beat == self._last and silence < _LONGEST_SILENCE):
+        age = time.monotonic() - self._written
+        if age < _MIN_INTERVAL_SECONDS or (beat == self._last and age < _MAX_INTERVAL_SECONDS):
             return
         progress = {name: pulse.last for name, pulse in pulses.items()}
         data = msgspec.json.encode(msgspec.structs.replace(beat, progress=progress))
@@ -100,7 +100,7 @@ class Heartbeat:
         # A full disk takes no new file, and just then `status` should have news. What the file has
         # already can be written over; a reader that comes in between reads again.
         with os.fdopen(durable.open_own(self._path, os.O_RDWR), "r+b") as file:
-            room = max(os.fstat(file.fileno()).st_size, _BLOCK)
+            room = max(os.fstat(file.fileno()).st_size, _BLOCK_BYTES)
             if len(data) > room:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
             file.write(data)

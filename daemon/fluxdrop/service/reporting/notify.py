@@ -28,8 +28,8 @@ class Notifier:
     def __init__(self, address: str = "", watchdog_seconds: float = 0.0) -> None:
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
         self._watchdog_seconds = watchdog_seconds
-        self._fed = float("-inf")
-        self._starves = ""
+        self._fed_at = float("-inf")
+        self._stuck = ""
         self._status = ""
 
     @classmethod
@@ -44,16 +44,16 @@ class Notifier:
         return cls(address, int(microseconds) / _MICROSECONDS if is_ours else 0.0)
 
     @property
-    def patience(self) -> float:
+    def max_silence_seconds(self) -> float:
         """How many seconds the worker may owe an answer and count as alive; infinite without a watchdog."""
         return self._watchdog_seconds / 4 or float("inf")
 
-    def ready(self, longest_answer: float) -> None:
+    def ready(self, max_reply_seconds: float) -> None:
         """The service is up, or has read its configuration again, and mends by itself what is silent
-        for *longest_answer* seconds: a watchdog that waits for less gets as much.
+        for *max_reply_seconds* seconds: a watchdog that waits for less gets as much.
         """
-        if 0.0 < self._watchdog_seconds < longest_answer:
-            self._send(f"WATCHDOG_USEC={int(longest_answer * _MICROSECONDS)}")
+        if 0.0 < self._watchdog_seconds < max_reply_seconds:
+            self._send(f"WATCHDOG_USEC={int(max_reply_seconds * _MICROSECONDS)}")
         self._send("READY=1")
 
     def reloading(self) -> None:
@@ -72,18 +72,18 @@ class Notifier:
             self._status = line
             self._send(f"STATUS={line}")
 
-    def feed(self, hung: str) -> None:
-        """Say that the service moves on, unless *hung* names what does not."""
+    def feed(self, stuck: str) -> None:
+        """Say that the service moves on, unless *stuck* names what does not."""
         if not self._watchdog_seconds:
             return
-        if hung != self._starves:
-            self._starves = hung
-            if hung:
-                log.error("the watchdog is not fed", reason=hung)
+        if stuck != self._stuck:
+            self._stuck = stuck
+            if stuck:
+                log.error("the watchdog is not fed", reason=stuck)
             else:
                 log.info("the watchdog is fed again")
-        if not hung and time.monotonic() - self._fed >= self._watchdog_seconds / 8:
-            self._fed = time.monotonic()
+        if not stuck and time.monotonic() - self._fed_at >= self._watchdog_seconds / 8:
+            self._fed_at = time.monotonic()
             self._send("WATCHDOG=1")
 
     def _send(self, message: str) -> None:

@@ -24,18 +24,18 @@ from fluxdrop.jobs.job import Job, file_sha256
 from fluxdrop.jobs.parts import divide
 from fluxdrop.jobs.store import Store
 from fluxdrop.processes.child import ChildDied
-from fluxdrop.service.items import Fail, Pictured, Prompt
-from fluxdrop.service.reporting.generation_progress import Meter
+from fluxdrop.service.items import Fail, PictureItem, PromptItem
+from fluxdrop.service.reporting.generation_progress import GenerationProgress
 from fluxdrop.service.reporting.heartbeat import Current
-from fluxdrop.service.stages.stage import TEND_SECONDS, Batch, Handler
-from fluxdrop.service.stages.unbegun_jobs import UnbegunJobs
+from fluxdrop.service.stages.pending_jobs import PendingJobs
+from fluxdrop.service.stages.stage import IDLE_CHECK_SECONDS, Batch, Handler
 
-MakeGenerator = Callable[[Settings], Generator]
+GeneratorFactory = Callable[[Settings], Generator]
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    item: Prompt
+class _ReadPrompt:
+    item: PromptItem
     request: GenerationRequest
 
     @property
@@ -43,7 +43,7 @@ class _Asked:
         return self.item.job
 
 
-class Generating(Handler[Prompt]):
+class Generating(Handler[PromptItem]):
     """Hands on each prompt's picture, made at most once however often the daemon is restarted.
 
     *announce* is told the folders of the new jobs that a file with several pictures becomes;
@@ -56,25 +56,25 @@ class Generating(Handler[Prompt]):
         self,
         settings: Settings,
         store: Store,
-        waiting: UnbegunJobs,
+        waiting: PendingJobs,
         *,
-        make_generator: MakeGenerator,
-        hand_on: Callable[[Pictured], None],
+        make_generator: GeneratorFactory,
+        forward: Callable[[PictureItem], None],
         fail: Fail,
         announce: Callable[[list[Path]], None],
     ) -> None:
-        self.most = settings.generator_batch_size
-        self.tend_seconds = min(TEND_SECONDS, settings.generator_idle_seconds)
-        self._settings = self._wanted = settings
+        self.batch_size = settings.generator_batch_size
+        self.idle_check_seconds = min(IDLE_CHECK_SECONDS, settings.generator_idle_seconds)
+        self._settings = self._next_settings = settings
         self._make_generator = make_generator
         self._store = store
         self._waiting = waiting
-        self._hand_on = hand_on
+        self._forward = forward
         self._fail = fail
         self._announce = announce
         self._generator = make_generator(settings)
-        self._meter: Meter | None = None
-        self._asked: dict[str, GenerationRequest] = {}
+        self._progress: GenerationProgress | None = None
+        self._requests: dict[str, GenerationRequest] = {}
         """What the jobs in hand ask for, by their ids: it is read once."""
         self._begun: set[str] = set()
         """The ids of the jobs in hand whose attempt was counted."""
@@ -86,7 +86,7 @@ class Generating(Handler[Prompt]):
     @property
     def current(self) -> Current | None:
         """The run of the pipeline that goes on."""
-        return self._meter.current if self._meter else None
+        return self._progress.current if self._progress else None
 
     @property
     def pid(self) -> int | None:
@@ -95,28 +95,28 @@ class Generating(Handler[Prompt]):
 
     def apply(self, settings: Settings) -> None:
         """Use these settings from the next picture on; any thread may call it."""
-        self._wanted = settings
+        self._next_settings = settings
 
-    def handle(self, batch: Batch[Prompt]) -> None:
+    def handle(self, batch: Batch[PromptItem]) -> None:
         """See `Handler.handle`: what can share a run of the pipeline is made in one."""
-        self._take_settings()
-        groups: dict[Hashable, list[_Asked]] = {}
+        self._apply_settings()
+        groups: dict[Hashable, list[_ReadPrompt]] = {}
         for item in batch.open:
             with batch.guard(item):
-                asked = self._request(item)
-                if asked is None:
+                read = self._read_item(item)
+                if read is None:
                     batch.settle(item)
                 else:
-                    key = self._generator.batch_key(asked.request)
-                    groups.setdefault(key, []).append(asked)
+                    key = self._generator.batch_key(read.request)
+                    groups.setdefault(key, []).append(read)
         for group in groups.values():
             self._make(group)
-            for asked in group:
-                with batch.guard(asked.item):
-                    self._finish(asked.job, self._saved(asked.job))
-                    batch.settle(asked.item)
+            for read in group:
+                with batch.guard(read.item):
+                    self._finish(read.job, self._save(read.job))
+                    batch.settle(read.item)
 
-    def give_up(self, item: Prompt, error: FluxdropError) -> None:
+    def give_up(self, item: PromptItem, error: FluxdropError) -> None:
         """See `Handler.give_up`."""
         if error.kind == "prompt" and not error.hint:
             error.hint = "Correct the prompt file and drop it once more."
@@ -124,7 +124,7 @@ class Generating(Handler[Prompt]):
         self._forget(item.job)
         self._fail(item.job, "intake" if item.job.fault else "generate", error)
 
-    def tend(self) -> None:
+    def on_idle(self) -> None:
         """Look after the generator while no prompt comes; see `Generator.tend`."""
         self._generator.tend()
 
@@ -132,42 +132,42 @@ class Generating(Handler[Prompt]):
         """End the generator."""
         self._generator.close()
 
-    def _take_settings(self) -> None:
-        before, self._settings = self._settings, self._wanted
-        if _of_generator(before) != _of_generator(self._settings):
+    def _apply_settings(self) -> None:
+        before, self._settings = self._settings, self._next_settings
+        if _generator_settings(before) != _generator_settings(self._settings):
             self._generator.close()
             self._generator = self._make_generator(self._settings)
 
-    def _request(self, item: Prompt) -> _Asked | None:
+    def _read_item(self, item: PromptItem) -> _ReadPrompt | None:
         """What *item* asks for; None where it was cancelled while it waited, or its picture is there."""
         job = item.job
-        if job.id in self._asked:
-            return _Asked(item, self._asked[job.id])
+        if job.id in self._requests:
+            return _ReadPrompt(item, self._requests[job.id])
         if not self._waiting.begin(job):
             # Whoever cancelled it has ended it already.
             return None
         if job.id not in self._begun:
             job.attempts = self._store.begin_attempt([job.id])[job.id]
             self._begun.add(job.id)
-        request = self._read(job)
+        request = self._read_prompt(job)
         if job.generation.exists() and job.image.exists():
             recorded = msgspec.json.decode(job.generation.read_bytes(), type=Generated)
             self._finish(job, recorded)
             return None
-        self._asked[job.id] = request
-        return _Asked(item, request)
+        self._requests[job.id] = request
+        return _ReadPrompt(item, request)
 
-    def _read(self, job: Job) -> GenerationRequest:
+    def _read_prompt(self, job: Job) -> GenerationRequest:
         """What the prompt file of *job* asks for, after it was divided, if it asks for several pictures."""
         text = read_prompt(job.input, self._settings.max_prompt_bytes, job.name)
         job.sha256 = file_sha256(job.input, self._settings.max_prompt_bytes, job.name)
         job.prompt = text.strip()
         part = job.request.part
-        asked = job.request.generation
-        is_whole_file = part is None and asked is None
+        read = job.request.generation
+        is_whole_file = part is None and read is None
         most = self._settings.max_pictures_per_prompt if is_whole_file else MOST_PICTURES
         prompts = read_prompts(text, most)
-        for wanted in [asked] if asked else [prompt.request for prompt in prompts]:
+        for wanted in [read] if read else [prompt.request for prompt in prompts]:
             check_bounds(wanted, self._settings)
         if is_whole_file and len(prompts) > 1:
             divide(
@@ -198,34 +198,34 @@ class Generating(Handler[Prompt]):
             self._announce(self._parts[job.id])
             del self._parts[job.id]
 
-    def _make(self, group: Sequence[_Asked]) -> None:
+    def _make(self, group: Sequence[_ReadPrompt]) -> None:
         """Make the pictures of *group* that were not made yet and are wanted still."""
         group = [
-            asked
-            for asked in group
-            if asked.job.id not in self._made and not asked.job.cancelled.exists()
+            read
+            for read in group
+            if read.job.id not in self._made and not read.job.cancelled.exists()
         ]
         if not group:
             return
-        orders = [GenerationOrder(asked.request, asked.job.cancelled) for asked in group]
-        self._meter = Meter([asked.job for asked in group])
+        orders = [GenerationOrder(read.request, read.job.cancelled) for read in group]
+        self._progress = GenerationProgress([read.job for read in group])
         try:
             with ExitStack() as timers:
-                for asked in group:
-                    timers.enter_context(asked.job.timed("generate"))
+                for read in group:
+                    timers.enter_context(read.job.timed("generate"))
                 failpoints.reach("generation-begun")
-                made = self._generator.generate(orders, self._meter.step)
+                made = self._generator.generate(orders, self._progress.step)
                 failpoints.reach("generation-whole")
         except ChildDied:
-            for asked in group:
+            for read in group:
                 # The next try is another attempt.
-                self._forget(asked.job)
+                self._forget(read.job)
             raise
         finally:
-            self._meter = None
-        self._made |= {asked.job.id: one for asked, one in zip(group, made, strict=True)}
+            self._progress = None
+        self._made |= {read.job.id: one for read, one in zip(group, made, strict=True)}
 
-    def _saved(self, job: Job) -> Generated:
+    def _save(self, job: Job) -> Generated:
         """The picture of *job* on the disk, durably. Raises FluxdropError when it was cancelled."""
         if job.cancelled.exists():
             raise cancelled()
@@ -239,15 +239,15 @@ class Generating(Handler[Prompt]):
     def _finish(self, job: Job, generated: Generated) -> None:
         self._forget(job)
         job.warnings += generated.warnings
-        self._hand_on(Pictured(job, generated))
+        self._forward(PictureItem(job, generated))
 
     def _forget(self, job: Job) -> None:
-        self._asked.pop(job.id, None)
+        self._requests.pop(job.id, None)
         self._begun.discard(job.id)
         self._made.pop(job.id, None)
 
 
-def _of_generator(settings: Settings) -> dict[str, object]:
+def _generator_settings(settings: Settings) -> dict[str, object]:
     """What of *settings* the generator is made for."""
     return {
         key: getattr(settings, key)

@@ -12,12 +12,12 @@ from fluxdrop.predict.bundle import Bundle, load_bundle, load_installed
 from fluxdrop.predict.choose import open_engine
 from fluxdrop.predict.engine import Engine
 from fluxdrop.predict.on_demand import OnDemandEngine
-from fluxdrop.service.items import Model, ModelWanted, Swap
+from fluxdrop.service.items import Model, OpenModel, Swap
 from fluxdrop.service.mailbox import Mailbox, ModelRefused
 from fluxdrop.service.stages.stage import Batch, Handler
 
 
-class Models:
+class ModelOpener:
     """Opens the models of *root*; *wait_hook* is called while an engine is awaited, and may raise."""
 
     def __init__(self, root: Root, wait_hook: Callable[[], None]) -> None:
@@ -39,7 +39,7 @@ class Models:
         return open_engine(settings, bundle, cache=self._root.graphs, wait_hook=self._wait_hook)
 
 
-class Opening(Handler[ModelWanted]):
+class Opening(Handler[OpenModel]):
     """Opens each model that is wanted beside the one in use, and sends it on its way through the stages.
 
     Its thread lasts as long as the engines do: on Linux a worker ends with the thread that started it.
@@ -47,17 +47,19 @@ class Opening(Handler[ModelWanted]):
 
     name = "model"
 
-    def __init__(self, models: Models, mailbox: Mailbox, hand_on: Callable[[Swap], None]) -> None:
-        self._models = models
+    def __init__(
+        self, models: ModelOpener, mailbox: Mailbox, forward: Callable[[Swap], None]
+    ) -> None:
+        self._opener = models
         self._mailbox = mailbox
-        self._hand_on = hand_on
+        self._forward = forward
 
-    def handle(self, batch: Batch[ModelWanted]) -> None:
+    def handle(self, batch: Batch[OpenModel]) -> None:
         """See `Handler.handle`."""
         for wanted in batch.open:
-            self._hand_on(Swap(self._models.open(wanted.settings)))
+            self._forward(Swap(self._opener.open(wanted.settings)))
             batch.settle(wanted)
 
-    def give_up(self, item: ModelWanted, error: FluxdropError) -> None:
+    def give_up(self, item: OpenModel, error: FluxdropError) -> None:
         """See `Handler.give_up`: the model in use stays."""
         self._mailbox.post(ModelRefused(error))

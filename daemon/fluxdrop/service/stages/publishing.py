@@ -19,12 +19,12 @@ log = get_logger("fluxdrop.daemon")
 class Publishing(Handler[Finished]):
     """Publishes jobs together, with one wait for the disk a step, and tells the main loop of their ends.
 
-    A job that cannot be published comes back as a failure, by *again*; one of which even that cannot be
+    A job that cannot be published comes back as a failure, by *fail*; one of which even that cannot be
     published stays claimed. *worker_pid* gives the process id of the worker, for the log.
     """
 
     name = "publish"
-    most = 128
+    batch_size = 128
 
     def __init__(
         self,
@@ -32,13 +32,13 @@ class Publishing(Handler[Finished]):
         mailbox: Mailbox,
         deaths: ProcessDeaths,
         *,
-        again: Callable[[Job, FluxdropError], None],
+        fail: Callable[[Job, FluxdropError], None],
         worker_pid: Callable[[], int | None],
     ) -> None:
         self.publisher = publisher
         self._mailbox = mailbox
         self._deaths = deaths
-        self._again = again
+        self._fail = fail
         self._worker_pid = worker_pid
 
     def handle(self, batch: Batch[Finished]) -> None:
@@ -52,7 +52,7 @@ class Publishing(Handler[Finished]):
             log.error("left claimed until the next start", job=item.job.id, reason=error.message)
             self._mailbox.post(Abandoned(item.job.id))
         else:
-            self._again(item.job, error)
+            self._fail(item.job, error)
 
     def announce(self, published: Published) -> None:
         """Log what was published and tell the main loop, which may also call this for what a start finds."""

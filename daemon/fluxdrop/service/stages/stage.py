@@ -37,12 +37,12 @@ from fluxdrop.outage import OutageTracker
 from fluxdrop.processes.child import ChildDied
 from fluxdrop.service.shutdown import Shutdown, Stopping
 from fluxdrop.service.supervision.defects import Defects
-from fluxdrop.service.supervision.liveness import Liveness, moved_on
+from fluxdrop.service.supervision.liveness import Liveness, report_progress
 from fluxdrop.service.supervision.process_deaths import ProcessDeaths
 
-TEND_SECONDS = 10.0
+IDLE_CHECK_SECONDS = 10.0
 _FIRST_PAUSE_SECONDS = 0.5
-_LONGEST_PAUSE_SECONDS = 10.0
+_MAX_PAUSE_SECONDS = 10.0
 
 
 class Item(Protocol):
@@ -60,9 +60,9 @@ class Handler(ABC, Generic[T]):
     """What one stage does. All of it but the constructor runs on the stage's thread."""
 
     name: str
-    most: int = 1
+    batch_size: int = 1
     """How many items make a batch at most."""
-    tend_seconds: float | None = None
+    idle_check_seconds: float | None = None
     """How often `tend` is called while no items come; None: never."""
 
     def open(self) -> None:
@@ -80,7 +80,7 @@ class Handler(ABC, Generic[T]):
     def give_up(self, item: T, error: FluxdropError) -> None:
         """End *item*, which cannot be handled because of *error*."""
 
-    def tend(self) -> None:
+    def on_idle(self) -> None:
         """Look after what the stage keeps."""
 
     def close(self) -> None:
@@ -106,7 +106,7 @@ class Batch(Generic[T]):
         """*items* are done with: handed on, or given up."""
         for item in items:
             self._items.pop(id(item), None)
-        moved_on()
+        report_progress()
 
     @contextmanager
     def guard(self, item: T) -> Iterator[None]:
@@ -149,11 +149,11 @@ class Context:
 
 class Stage(Generic[T]):
     """Runs *handler* on a thread of its own. *limit* items wait before `put` blocks, any number with a limit
-    of 0. *takes_turns*: with the other threads that do; see `fluxdrop.files.io_lock`.
+    of 0. *uses_io_lock*: with the other threads that do; see `fluxdrop.files.io_lock`.
     """
 
     def __init__(
-        self, handler: Handler[T], context: Context, *, limit: int = 0, takes_turns: bool = False
+        self, handler: Handler[T], context: Context, *, limit: int = 0, uses_io_lock: bool = False
     ) -> None:
         self.name = handler.name
         self.trouble = OutageTracker(handler.name)
@@ -161,15 +161,15 @@ class Stage(Generic[T]):
         """What ended the stage before its time: an engine that cannot be opened at the start."""
         self.pulse = Liveness()
         """Beats with each batch that is taken, tried or done, each item that is settled, each time that the
-        handler tended, and each time that it calls `moved_on`."""
+        handler tended, and each time that it calls `report_progress`."""
         self._handler = handler
         self._context = context
-        self._turn = hold_io_lock if takes_turns else contextlib.nullcontext
+        self._io_lock = hold_io_lock if uses_io_lock else contextlib.nullcontext
         self._limit = limit
         self._items: deque[T] = deque()
-        self._moved = threading.Condition()
+        self._changed = threading.Condition()
         """Told of each change to the items that wait."""
-        self._is_ending = False
+        self._is_finishing = False
         self._in_hand = 0
         self._thread = threading.Thread(target=self._run, name=handler.name, daemon=True)
         self.ready = threading.Event()
@@ -184,16 +184,16 @@ class Stage(Generic[T]):
         for them. Raises Stopping when the daemon is to end meanwhile.
         """
         while not self._add(items):
-            with release_io_lock(), self._moved:
-                self._moved.wait_for(self._has_room, timeout=0.5)
+            with release_io_lock(), self._changed:
+                self._changed.wait_for(self._has_room, timeout=0.5)
             # Whoever waits here is held up by this stage, and not stuck.
             self._context.shutdown.check()
 
     def put_now(self, *items: T) -> None:
         """Hand *items* over, without waiting for room; for the main loop, whose claims are bounded elsewhere."""
-        with self._moved:
+        with self._changed:
             self._items.extend(items)
-            self._moved.notify_all()
+            self._changed.notify_all()
 
     @property
     def waiting(self) -> int:
@@ -206,19 +206,19 @@ class Stage(Generic[T]):
 
     def finish(self, timeout: float) -> bool:
         """Ask the thread to end after what waits; False if it had not by *timeout* seconds."""
-        with self._moved:
-            self._is_ending = True
-            self._moved.notify_all()
+        with self._changed:
+            self._is_finishing = True
+            self._changed.notify_all()
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        self.pulse.adopt()
+        self.pulse.bind_thread()
         try:
-            self._insist(self._handler.open)
+            self._retry_outages(self._handler.open)
             self.ready.set()
-            while self._await():
-                with self._turn():
+            while self._wait_for_items():
+                with self._io_lock():
                     self._handle(self._take())
                     self._in_hand = 0
         except Stopping:
@@ -239,28 +239,29 @@ class Stage(Generic[T]):
         return not self._limit or len(self._items) < self._limit
 
     def _add(self, items: Sequence[T]) -> bool:
-        with self._moved:
+        with self._changed:
             if not self._has_room():
                 return False
             self._items.extend(items)
-            self._moved.notify_all()
+            self._changed.notify_all()
             return True
 
-    def _await(self) -> bool:
+    def _wait_for_items(self) -> bool:
         """Wait for items; False when there are none left and the thread is to end."""
         while True:
-            with self._moved:
-                has_news = self._moved.wait_for(
-                    lambda: self._items or self._is_ending, timeout=self._handler.tend_seconds
+            with self._changed:
+                has_news = self._changed.wait_for(
+                    lambda: self._items or self._is_finishing,
+                    timeout=self._handler.idle_check_seconds,
                 )
             self.pulse.beat()
             if has_news:
                 return bool(self._items)
-            self._tend()
+            self._run_idle_check()
 
-    def _tend(self) -> None:
+    def _run_idle_check(self) -> None:
         try:
-            self.trouble.attempt(self._handler.tend, self._context.passes)
+            self.trouble.attempt(self._handler.on_idle, self._context.passes)
         except Stopping:
             raise
         except FluxdropError as error:
@@ -270,17 +271,17 @@ class Stage(Generic[T]):
         self.pulse.beat()
 
     def _take(self) -> list[T]:
-        with self._moved:
-            self._in_hand = min(self._handler.most, len(self._items))
+        with self._changed:
+            self._in_hand = min(self._handler.batch_size, len(self._items))
             items = [self._items.popleft() for _ in range(self._in_hand)]
-            self._moved.notify_all()
+            self._changed.notify_all()
             return items
 
     def _handle(self, items: Sequence[T]) -> None:
         batch = Batch(items, self._end)
         while batch:
             try:
-                self._insist(partial(self._attempt, batch))
+                self._retry_outages(partial(self._attempt, batch))
                 return
             except Stopping:
                 raise
@@ -303,21 +304,21 @@ class Stage(Generic[T]):
         except Stopping:
             raise
         except Exception as error:
-            self._wait_if_away(error)
+            self._raise_if_away(error)
             raise
 
     def _may_repeat(self, item: T, error: Exception) -> bool:
         return (
             isinstance(error, ChildDied)
             and item.job is not None
-            and not self._context.deaths.are_too_many(item.job, error)
+            and not self._context.deaths.record_death(item.job, error)
         )
 
     def _end(self, item: T, error: Exception) -> None:
         """Give *item* up because of *error*, unless that passes, which is raised again."""
         if self._context.passes(error):
             raise error
-        self._wait_if_away(error)
+        self._raise_if_away(error)
         if isinstance(error, FluxdropError):
             reason = error
         else:
@@ -325,23 +326,23 @@ class Stage(Generic[T]):
             self._context.defects.record(self.name, error, **facts)
             reason = internal(error, item.job.name if item.job else self.name)
         try:
-            self._insist(partial(self._handler.give_up, item, reason))
+            self._retry_outages(partial(self._handler.give_up, item, reason))
         except Stopping:
             raise
         except Exception as second:
             self._context.defects.record(self.name, second)
 
-    def _wait_if_away(self, error: Exception) -> None:
+    def _raise_if_away(self, error: Exception) -> None:
         """Raise what is waited out while the folder of the jobs is away, which is no job's fault."""
         work = self._context.work
         if not self._context.passes(error) and not work.is_dir():
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(work)) from error
 
-    def _insist(self, work: Callable[[], None]) -> None:
+    def _retry_outages(self, work: Callable[[], None]) -> None:
         pause = _FIRST_PAUSE_SECONDS
         while not self.trouble.attempt(work, self._context.passes):
             self.pulse.beat()
             with release_io_lock():
                 self._context.pause(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+            pause = min(2 * pause, _MAX_PAUSE_SECONDS)
         self.pulse.beat()

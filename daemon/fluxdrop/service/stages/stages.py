@@ -22,29 +22,29 @@ from fluxdrop.publish import outcome
 from fluxdrop.publish.publisher import Finished, Publisher
 from fluxdrop.service.items import (
     Model,
-    ModelWanted,
-    Pictured,
-    Prepared,
-    Prompt,
+    OpenModel,
+    PictureItem,
+    PromptItem,
     Retire,
     Swap,
+    TensorItem,
 )
 from fluxdrop.service.mailbox import Claimed, Mailbox
 from fluxdrop.service.reporting.heartbeat import Current
 from fluxdrop.service.shutdown import Shutdown
 from fluxdrop.service.stages.generating import Generating
-from fluxdrop.service.stages.model_opening import Models, Opening
+from fluxdrop.service.stages.model_opening import ModelOpener, Opening
+from fluxdrop.service.stages.pending_jobs import PendingJobs
 from fluxdrop.service.stages.predicting import Predicting
 from fluxdrop.service.stages.preprocessing import Preprocessing
 from fluxdrop.service.stages.publishing import Publishing
 from fluxdrop.service.stages.stage import Context, Stage
-from fluxdrop.service.stages.unbegun_jobs import UnbegunJobs
-from fluxdrop.service.supervision.liveness import moved_on
+from fluxdrop.service.supervision.liveness import report_progress
 
 log = get_logger("fluxdrop.daemon")
 
 _STOP_SECONDS = 15.0
-_SPARE_SECONDS = 60.0
+_MARGIN_SECONDS = 60.0
 
 
 class Stages:
@@ -62,16 +62,16 @@ class Stages:
         self._store = store
         self._mailbox = mailbox
         self._shutdown = shutdown
-        self._waiting = UnbegunJobs()
-        self._models = Models(root, shutdown.check_after_grace)
+        self._waiting = PendingJobs()
+        self._opener = ModelOpener(root, shutdown.check_after_grace)
         self.context = context = Context(root.work, shutdown)
         self._publishing = self._make_publishing(context)
         self._predicting = self._make_predicting(context)
         self._preprocessing = self._make_preprocessing(context)
         self._generating = self._make_generating(context)
-        opening = Opening(self._models, mailbox, self._preprocessing.put)
-        self._opening = Stage[ModelWanted](opening, context)
-        self.threads: tuple[Stage[Any], ...] = (
+        opening = Opening(self._opener, mailbox, self._preprocessing.put)
+        self._opening = Stage[OpenModel](opening, context)
+        self.all: tuple[Stage[Any], ...] = (
             self._generating,
             self._preprocessing,
             self._predicting,
@@ -81,47 +81,47 @@ class Stages:
 
     def _make_publishing(self, context: Context) -> Stage[Finished]:
         self._publish = Publishing(
-            Publisher(self._root, self._store, moved_on, self.settings.max_file_bytes),
+            Publisher(self._root, self._store, report_progress, self.settings.max_file_bytes),
             self._mailbox,
             context.deaths,
-            again=self._fail_to_publish,
+            fail=self._fail_to_publish,
             worker_pid=lambda: self.model.engine.info.pid if self.model else None,
         )
-        return Stage(self._publish, context, limit=2 * Publishing.most, takes_turns=True)
+        return Stage(self._publish, context, limit=2 * Publishing.batch_size, uses_io_lock=True)
 
-    def _make_predicting(self, context: Context) -> Stage[Prepared | Retire | Swap]:
+    def _make_predicting(self, context: Context) -> Stage[TensorItem | Retire | Swap]:
         batch = self.settings.batch_size
         self._predict = Predicting(
             batch,
             CrashSuspects(self._root, "predict"),
             self._mailbox,
             context.defects,
-            open_first=self._open_first,
-            close_further=self._close_further,
-            hand_on=self._publishing.put,
+            open_initial=self._open_initial,
+            close_secondary=self._close_secondary,
+            forward=self._publishing.put,
             fail=self.fail,
         )
         return Stage(self._predict, context, limit=2 * batch)
 
-    def _make_preprocessing(self, context: Context) -> Stage[Pictured | Swap]:
+    def _make_preprocessing(self, context: Context) -> Stage[PictureItem | Swap]:
         self._preprocess = Preprocessing(
             self.settings,
             self._store,
             self._waiting,
             CrashSuspects(self._root, "preprocess"),
-            open_further=lambda name: self._models.on_demand(name, self.settings),
-            hand_on=self._predicting.put,
+            open_secondary=lambda name: self._opener.on_demand(name, self.settings),
+            forward=self._predicting.put,
             fail=self.fail,
         )
-        return Stage(self._preprocess, context, limit=1024, takes_turns=True)
+        return Stage(self._preprocess, context, limit=1024, uses_io_lock=True)
 
-    def _make_generating(self, context: Context) -> Stage[Prompt]:
+    def _make_generating(self, context: Context) -> Stage[PromptItem]:
         self._generate = Generating(
             self.settings,
             self._store,
             self._waiting,
             make_generator=lambda settings: Generator(settings, wait_hook=self._shutdown.check),
-            hand_on=self._preprocessing.put,
+            forward=self._preprocessing.put,
             fail=self.fail,
             announce=self._announce_parts,
         )
@@ -144,15 +144,15 @@ class Stages:
         return self._generate.current
 
     @property
-    def owed(self) -> float:
-        """For how many seconds the engine has owed an answer; 0 when it owes none."""
-        return self._predict.owed
+    def reply_wait_seconds(self) -> float:
+        """For how many seconds the engine has reply_wait_seconds an answer; 0 when it owes none."""
+        return self._predict.reply_wait_seconds
 
     @property
-    def longest_answer(self) -> float:
+    def max_reply_seconds(self) -> float:
         """Seconds after which a worker that owes an answer was replaced, with room to spare."""
         settings = self.settings
-        return settings.worker_start_seconds + settings.worker_call_seconds + _SPARE_SECONDS
+        return settings.worker_start_seconds + settings.worker_call_seconds + _MARGIN_SECONDS
 
     @property
     def generator_pid(self) -> int | None:
@@ -162,25 +162,25 @@ class Stages:
     @property
     def trouble(self) -> list[str]:
         """What holds up the stages, while it does."""
-        held = [str(stage.trouble) for stage in self.threads if stage.trouble]
+        held = [str(stage.trouble) for stage in self.all if stage.trouble]
         if not self._predicting.trouble and self.model and self.model.engine.trouble:
             held.append(f"engine: {self.model.engine.trouble}")
         return held
 
     def stuck(self, seconds: float) -> list[str]:
         """The stages that have work and did not move for *seconds*."""
-        return [stage.name for stage in self.threads if stage.stuck(seconds)]
+        return [stage.name for stage in self.all if stage.stuck(seconds)]
 
     def start(self) -> None:
         """Start all stages and wait until the engine is warm. Raises what kept it from that."""
-        for stage in self.threads:
+        for stage in self.all:
             stage.start()
         self._predicting.ready.wait()
         self.check()
 
     def check(self) -> None:
         """Raise what ended a stage, if one ended by itself."""
-        for stage in self.threads:
+        for stage in self.all:
             if stage.failure is not None:
                 raise stage.failure
 
@@ -191,9 +191,9 @@ class Stages:
         if job.cancelled.exists():
             self._withdraw(job.id)
         if job.kind == "prompt" and not job.fault:
-            self._generating.put_now(Prompt(job))
+            self._generating.put_now(PromptItem(job))
         else:
-            self._preprocessing.put_now(Pictured(job))
+            self._preprocessing.put_now(PictureItem(job))
 
     def cancel(self, job_id: str) -> None:
         """End the accepted job *job_id* as failed: a prompt at once while it waits, and after its next step
@@ -218,7 +218,7 @@ class Stages:
     def open_model(self, settings: Settings) -> None:
         """Have the model that *settings* name loaded and warmed beside the one in use, and then used. The
         mailbox is told how it went; until then no other may be asked for."""
-        self._opening.put_now(ModelWanted(settings))
+        self._opening.put_now(OpenModel(settings))
 
     def apply(self, settings: Settings) -> None:
         """Use *settings* from now on in all but the model and the queues."""
@@ -230,11 +230,11 @@ class Stages:
     def stop(self) -> None:
         """End all stages. What is not finished stays claimed and is taken up by the next start."""
         self._shutdown.begin()
-        for stage in self.threads:
+        for stage in self.all:
             if not stage.finish(timeout=_STOP_SECONDS):
                 log.warning("did not stop in time", stage=stage.name)
 
-    def publish_decided(self, folders: Sequence[Path]) -> None:
+    def publish_planned(self, folders: Sequence[Path]) -> None:
         """Give the jobs in *folders*, whose names an earlier run decided, these names."""
         plans = [(folder, plan) for folder in folders if (plan := self.publisher.planned(folder))]
         self._publish.announce(self.publisher.perform(plans))
@@ -253,10 +253,10 @@ class Stages:
         self._store.claimed([claimed_row(job) for job in found])
         self._mailbox.post(Claimed(folders))
 
-    def _open_first(self) -> Model:
-        model = self._preprocess.model = self._models.open(self.settings)
+    def _open_initial(self) -> Model:
+        model = self._preprocess.model = self._opener.open(self.settings)
         return model
 
-    def _close_further(self) -> None:
-        if self._preprocess.further is not None:
-            self._preprocess.further[1].engine.close()
+    def _close_secondary(self) -> None:
+        if self._preprocess.secondary is not None:
+            self._preprocess.secondary[1].engine.close()

@@ -10,9 +10,9 @@ from fluxdrop.timestamps import rfc3339
 
 STUCK_SECONDS = 120.0
 """How long a part with work in hand may not move on before it counts as stuck. Whatever rightly
-takes longer has a deadline of its own, and moves on meanwhile (`moved_on`)."""
+takes longer has a deadline of its own, and moves on meanwhile (`report_progress`)."""
 
-_here = threading.local()
+_current_thread = threading.local()
 
 
 class Liveness:
@@ -21,9 +21,9 @@ class Liveness:
     def __init__(self) -> None:
         self._last = time.monotonic()
 
-    def adopt(self) -> None:
-        """Have `moved_on` in this thread beat this pulse."""
-        _here.pulse = self
+    def bind_thread(self) -> None:
+        """Have `report_progress` in this thread beat this pulse."""
+        _current_thread.pulse = self
 
     def beat(self) -> None:
         """It moved on just now."""
@@ -40,9 +40,9 @@ class Liveness:
         return rfc3339(datetime.now(UTC) - timedelta(seconds=self.silence))
 
 
-def moved_on() -> None:
+def report_progress() -> None:
     """The part of the daemon whose thread calls this moved on, or waits for what has a deadline or
     a known trouble."""
-    pulse = getattr(_here, "pulse", None)
+    pulse = getattr(_current_thread, "pulse", None)
     if pulse is not None:
         pulse.beat()

@@ -11,7 +11,7 @@ from fluxdrop.processes.child import ChildDied
 
 log = get_logger("fluxdrop.daemon")
 
-_MOST = 3
+_MAX_DEATHS = 3
 
 
 class ProcessDeaths:
@@ -21,13 +21,13 @@ class ProcessDeaths:
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
 
-    def are_too_many(self, job: Job, error: ChildDied) -> bool:
+    def record_death(self, job: Job, error: ChildDied) -> bool:
         """Count one more; whether *job* has now cost as many processes as a job may."""
         with self._lock:
             self._counts[job.id] += 1
             deaths = self._counts[job.id]
         log.warning("a process died over a job", job=job.id, file=job.source, deaths=deaths)
-        if deaths < _MOST:
+        if deaths < _MAX_DEATHS:
             return False
         error.hint = error.hint or f"It was tried {deaths} times; see the log for what was printed."
         return True

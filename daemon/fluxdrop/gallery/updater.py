@@ -19,10 +19,10 @@ log = get_logger("fluxdrop.gallery")
 _PAUSE_SECONDS = 2.0
 _RETRY_SECONDS = 30.0
 _CLOSE_SECONDS = 10.0
-_MOST_WAITING = 2000
+_MAX_WAITING = 2000
 
 
-class Keeper:
+class GalleryUpdater:
     """Shows what `tell` is told, at most once in two seconds and after that of earlier runs.
 
     Whatever goes wrong is logged, stands in `trouble`, and is tried again; no job waits for it.
@@ -44,10 +44,10 @@ class Keeper:
         """Start the thread; the index has to be there."""
         self._thread.start()
 
-    def tell(self, record: Record, path: str) -> None:
+    def add(self, record: Record, path: str) -> None:
         """A job has ended with *record*, whose JSON lies at *path* below the root. Never waits."""
         with self._lock:
-            if len(self._waiting) < _MOST_WAITING:
+            if len(self._waiting) < _MAX_WAITING:
                 self._waiting.append((record, path))
             else:
                 # More are not kept in memory: the index knows them too.
@@ -79,7 +79,7 @@ class Keeper:
             self._update()
         except Exception as error:
             self._is_behind = True
-            self._complain(error)
+            self._report_trouble(error)
             return False
         self.trouble = ""
         return True
@@ -93,7 +93,7 @@ class Keeper:
                 ended = store.ended()
             self._gallery.catch_up(ended, lambda: time.monotonic() < self._deadline)
 
-    def _complain(self, error: Exception) -> None:
+    def _report_trouble(self, error: Exception) -> None:
         trouble = error.message if isinstance(error, FluxdropError) else str(error)
         if trouble != self.trouble:
             log.warning(

@@ -7,7 +7,7 @@ import threading
 from fluxdrop.jobs.job import Job
 
 
-class UnbegunJobs:
+class PendingJobs:
     """The jobs that wait; may be used from several threads."""
 
     def __init__(self) -> None:
