@@ -17,7 +17,7 @@ from fluxdrop.predict.on_demand import OnDemandEngine
 from fluxdrop.processes.child import ChildDied
 from fluxdrop.publish.publisher import Finished
 from fluxdrop.records.result import Result
-from fluxdrop.service.items import Model, Retire, Swap, TensorItem
+from fluxdrop.service.items import Model, RetireModel, SwapModel, TensorItem
 from fluxdrop.service.mailbox import Mailbox, ModelChanged
 from fluxdrop.service.stages.predicting import Predicting
 from fluxdrop.service.stages.stage import Stage
@@ -52,8 +52,8 @@ class Bench:
     def run(
         self,
         first: Model | Callable[[], Model],
-        *items: TensorItem | Retire | Swap,
-    ) -> Stage[TensorItem | Retire | Swap]:
+        *items: TensorItem | RetireModel | SwapModel,
+    ) -> Stage[TensorItem | RetireModel | SwapModel]:
         """Have *items* handled as one batch, with *first* in use from the start."""
         handler = Predicting(
             8,
@@ -151,9 +151,9 @@ def test_swap_and_retire_in_their_order(bench: Bench) -> None:
         first,
         bench.prepared(secondary),
         bench.prepared(first),
-        Retire(secondary),
+        RetireModel(secondary),
         bench.prepared(first),
-        Swap(then),
+        SwapModel(then),
         bench.prepared(then),
     )
 
@@ -168,7 +168,7 @@ def test_swap_to_the_model_in_use(bench: Bench) -> None:
     engine = FakeEngine()
     used = model(engine)
 
-    bench.run(used, Swap(used), bench.prepared(used))
+    bench.run(used, SwapModel(used), bench.prepared(used))
 
     assert ([1], 1) == (engine.batches, engine.closes)
     assert [ModelChanged(used)] == list(bench.mailbox.receive())
@@ -182,7 +182,7 @@ def test_swap_from_an_engine_that_does_not_close(
     monkeypatch.setattr(old, "close", Once(RuntimeError("it hangs")))
     then = model(FakeEngine())
 
-    bench.run(model(old), Swap(then), bench.prepared(then))
+    bench.run(model(old), SwapModel(then), bench.prepared(then))
 
     assert [ModelChanged(then)] == list(bench.mailbox.receive())
     assert 1 == len(bench.handed)

@@ -20,7 +20,7 @@ from fluxdrop.jobs.fault import Fault, FaultKind
 from fluxdrop.jobs.store import Store
 from fluxdrop.preprocess.spec import InputSpec
 from fluxdrop.preprocess.tensor import fit, normalise, to_tensor
-from fluxdrop.service.items import Model, PictureItem, Retire, Swap, TensorItem
+from fluxdrop.service.items import Model, PictureItem, RetireModel, SwapModel, TensorItem
 from fluxdrop.service.stages import preprocessing
 from support.fakes import full, in_danger, model, read
 from support.jobs import BUNDLE, GENERATED, job_in
@@ -250,7 +250,7 @@ def test_generated_picture(bench: Bench) -> None:
 def test_swap_keeps_its_order(bench: Bench) -> None:
     """Pictures before a change of the model are made for the one before, those behind it for the next."""
     made = [bench.job(f"{name}.png", png()) for name in "ab"]
-    swap = Swap(model())
+    swap = SwapModel(model())
 
     handler = bench.run(PictureItem(made[0]), swap, PictureItem(made[1]))
 
@@ -287,7 +287,7 @@ def test_retire_comes_behind_its_pictures(bench: Bench, monkeypatch: pytest.Monk
     ]
     names = [f"{number}.png" for number in range(9)]
     assert [opened["x"]] * 2 + [opened["y"]] + [bench.first] * 5 + [opened["y"]] == models
-    assert [(*names[:8], Retire(opened["x"])), (names[8],)] == bench.handed
+    assert [(*names[:8], RetireModel(opened["x"])), (names[8],)] == bench.handed
     assert ("y", opened["y"]) == handler.secondary
 
 

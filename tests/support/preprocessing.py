@@ -15,7 +15,7 @@ from fluxdrop.files.layout import Root
 from fluxdrop.jobs.crash_suspects import CrashSuspects
 from fluxdrop.jobs.job import Job, claimed_row
 from fluxdrop.jobs.store import Store
-from fluxdrop.service.items import Model, PictureItem, Swap, TensorItem
+from fluxdrop.service.items import Model, PictureItem, SwapModel, TensorItem
 from fluxdrop.service.stages.pending_jobs import PendingJobs
 from fluxdrop.service.stages.preprocessing import Preprocessing
 from fluxdrop.service.stages.stage import Stage
@@ -64,7 +64,7 @@ class Bench:
         made.model = self.first
         return made
 
-    def run(self, *items: PictureItem | Swap) -> Preprocessing:
+    def run(self, *items: PictureItem | SwapModel) -> Preprocessing:
         """Have *items* handled as one batch."""
         handler = self.handler()
         stage = run_stage(handler, self.root.work, *items, context=self.context)

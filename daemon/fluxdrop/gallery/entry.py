@@ -1,4 +1,4 @@
-"""What the gallery shows of one job: its record, cut down to what fits on a card and behind it."""
+"""The entries of the gallery: what of a job's record is shown on its card and in its details."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fluxdrop.generate.request import GenerationParameters, GeneratorInfo
 from fluxdrop.records.result import Failure, ModelFacts, Record, Result
 
 Thumbnail = Literal["picture", "made", "preview"]
-"""What stands for the picture: itself, a smaller copy of it, or what the model saw."""
+"""What a card shows: the picture itself, a smaller copy of it, or what the model saw."""
 
 _MAX_TEXT = 600
 _MAX_LABEL = 80
@@ -20,7 +20,7 @@ _MAX_GUESSES = 10
 
 
 class FailureEntry(msgspec.Struct, frozen=True):
-    """Why a job failed, and what to do about it."""
+    """Why a job failed, and what the user can do."""
 
     stage: str
     kind: str
@@ -29,13 +29,13 @@ class FailureEntry(msgspec.Struct, frozen=True):
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One job. Texts are cut to a length that a page of entries can bear."""
+    """One job. Long texts are truncated, to keep a page of entries small."""
 
     id: str
     state: Literal["done", "failed"]
     kind: Literal["prompt", "picture", "unknown"]
     name: str
-    """The path below outputs/ that the job's files have in common; of a failure, its input's."""
+    """The path below outputs/, without suffix, that the job's files share; for a failure, its input's."""
     source: str
     finished: str
     prompt: str = ""
@@ -44,17 +44,24 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     engine: str = ""
     top: list[tuple[str, float]] = []
     size: tuple[int, int] | None = None
-    """Width and height of the picture in pixels."""
+    """The picture's width and height in pixels."""
     thumbnail: Thumbnail = "picture"
     made: str = ""
     """How the picture was generated."""
     milliseconds: float = 0.0
+    """The time that all stages took together."""
     warnings: list[str] = []
     error: FailureEntry | None = None
 
 
 def entry_of(record: Record, path: str, thumbnail: Thumbnail) -> Entry:
-    """What is shown of *record*, whose JSON lies at *path* below outputs/."""
+    """Return the entry for a record.
+
+    Args:
+        record: The job's record.
+        path: The record's JSON file, relative to outputs/.
+        thumbnail: What the card shows; ignored for a failure.
+    """
     if isinstance(record, Failure):
         return _failed(record, path)
     return _done(record, path, thumbnail)

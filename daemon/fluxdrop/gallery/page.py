@@ -1,8 +1,8 @@
-"""outputs/index.html itself: one template with its style and script inside, which changes with the
-root's name and fluxdrop's version alone.
+"""The page outputs/index.html: one template, with its style and scripts inside.
 
-Its Content-Security-Policy knows the script and the style by their digests. What that script loads
-is trusted with it ('strict-dynamic'); nothing that a name or a prompt could smuggle in ever runs.
+It changes only with the root's name and fluxdrop's version. Its Content-Security-Policy allows the
+script and the style by their digests, and what that script loads ('strict-dynamic'). A script that
+a name or a prompt contains never runs.
 """
 
 from __future__ import annotations
@@ -29,9 +29,15 @@ _SCRIPTS = ("data.js", "filter.js", "cards.js", "gallery.js")
 
 
 def write_page(folders: Folders, title: str) -> None:
-    """Make index.html of the *folders* below outputs/ the gallery's page.
+    """Write index.html, unless it is up to date.
 
-    Raises FluxdropError when somebody else's file has the name.
+    Args:
+        folders: The folders below outputs/.
+        title: The title of the page, which is the root's name.
+
+    Raises:
+        FluxdropError: The name is taken by a file that is not the gallery's.
+        OSError: The file cannot be written.
     """
     content = render(title)
     try:
@@ -54,7 +60,7 @@ def write_page(folders: Folders, title: str) -> None:
 
 
 def render(title: str) -> bytes:
-    """The page for a root called *title*."""
+    """Return the page for a root called *title*."""
     environment = Environment(
         loader=PackageLoader("fluxdrop.gallery", "templates"),
         autoescape=True,

@@ -1,11 +1,12 @@
-"""The gallery's data: pages of entries and a summary, as scripts that the page loads.
+"""The gallery's data: pages of entries and a summary, as scripts that index.html loads.
 
-A browser may load a script from beside a page that was opened from a folder, but not JSON. Each
-file is one call with JSON in it. Pages are written first and the summary last, so a summary never
-counts what is not there. All pages of one *edition* lie in a folder of its name; a rebuild makes
-another edition, and the summary's change to it is the one moment in which all of it takes effect.
+A page that a browser opened from a folder may load scripts from beside it, but no JSON. So each
+file is one function call with JSON in it. The summary is written after the pages, so that it never
+counts an entry that is missing. All pages of one *edition* are in a folder of that name. A rebuild
+writes another edition, which takes effect as a whole when the summary changes to it.
 
-Nothing here is synced: whatever a power cut tears is found when it is read, and made again.
+Nothing here is synced: damage by a power cut is found when a file is read, and the file is made
+again.
 """
 
 from __future__ import annotations
@@ -29,22 +30,23 @@ from fluxdrop.records.result import UNDECODABLE
 T = TypeVar("T")
 
 PAGE_ENTRIES = 240
-"""Entries a page: it fills whole rows of two, three, four, five, six and eight columns."""
+"""Entries on a page: a number that fills whole rows of two, three, four, five, six or eight columns."""
 
 _SUMMARY = "summary.js"
 _MAX_BYTES = 1 << 26
 
 
 class GalleryDamaged(Exception):
-    """The gallery's files are not what they should be."""
+    """A file of the gallery is missing or damaged."""
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """How much there is, and of what; as large as there are labels and models."""
+    """The counts that the page shows. Its size depends only on the number of labels and models."""
 
     edition: str
     title: str
     page: int = PAGE_ENTRIES
+    """How many entries a page has."""
     total: int = 0
     states: dict[str, int] = {}
     labels: dict[str, int] = {}
@@ -52,33 +54,43 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Pages:
-    """The files in .gallery/, of the *folders* below outputs/. One at a time writes them."""
+    """The data files of one gallery. Only one thread and process may write them at a time."""
 
     def __init__(self, folders: Folders) -> None:
+        """Use the gallery in *folders*, the folders below outputs/."""
         self._folders = folders
 
     def begin(self, title: str) -> Summary:
-        """A new edition with nothing in it, which nobody sees before `commit`."""
+        """Begin a new, empty edition, which is not shown before `commit`; return its summary."""
         edition = secrets.token_hex(4)
         self._folders.fd(_folder(edition), make=True)
         return Summary(edition=edition, title=title)
 
     def summary(self) -> Summary | None:
-        """What the page shows now; None when there is nothing yet. Raises GalleryDamaged."""
+        """Return the summary that the page shows; None if there is none yet.
+
+        Raises:
+            GalleryDamaged: It cannot be read.
+        """
         try:
             return self._read(GALLERY, _SUMMARY, "fluxdrop.summary(", Summary)
         except FileNotFoundError:
             return None
 
     def entries(self, summary: Summary) -> Iterator[Entry]:
-        """All that *summary* counts, oldest first. Raises GalleryDamaged when it is not there."""
+        """Yield all entries that *summary* counts, oldest first.
+
+        Raises:
+            GalleryDamaged: Some of them are missing.
+        """
         for number in range(-(-summary.total // PAGE_ENTRIES)):
             yield from self._page(summary, number)
 
     def extend(self, summary: Summary, entries: Sequence[Entry]) -> Summary:
-        """Add *entries* behind what *summary* counts; return the summary to `commit`.
+        """Write *entries* behind those that *summary* counts; return the summary to `commit`.
 
-        Raises GalleryDamaged when the last page is not there.
+        Raises:
+            GalleryDamaged: The last page is missing or damaged.
         """
         number = summary.total // PAGE_ENTRIES
         behind = self._page(summary, number) if summary.total % PAGE_ENTRIES else []
@@ -98,7 +110,7 @@ class Pages:
         )
 
     def commit(self, summary: Summary) -> None:
-        """Let the page show what *summary* counts, and remove any other edition."""
+        """Make the page show what *summary* counts, and remove all other editions."""
         folder = self._folders.fd(GALLERY)
         durable.write_in(folder, _SUMMARY, _script("fluxdrop.summary(", summary), sync=False)
         for name in os.listdir(folder):  # noqa: PTH208 - a descriptor
@@ -107,13 +119,13 @@ class Pages:
         self._folders.forget()
 
     def sweep(self, edition: str) -> None:
-        """Remove what a killed process left half written."""
+        """Remove the files that a killed process left half written."""
         for folder in (GALLERY, _folder(edition)):
             with suppress(FileNotFoundError, NotADirectoryError):
                 durable.sweep(self._folders.fd(folder))
 
     def _remove(self, edition: str) -> None:
-        """Remove an *edition* with its pages; what else lies there stays, and then the folder too."""
+        """Remove an edition and its pages. If other files are in its folder, they and the folder stay."""
         with suppress(OSError):
             folder = self._folders.fd(_folder(edition))
             for name in os.listdir(folder):  # noqa: PTH208 - a descriptor
@@ -128,7 +140,7 @@ class Pages:
             entries = self._read(_folder(summary.edition), _name(number), call, list[Entry])
         except FileNotFoundError:
             raise GalleryDamaged(f"{path} is missing") from None
-        # A kill between a page and its summary leaves entries that were never counted.
+        # A kill between the writing of a page and of the summary leaves entries that do not count.
         if len(entries) < expected:
             raise GalleryDamaged(f"{path} has {len(entries)} entries, not {expected}")
         return entries[:expected]
@@ -147,7 +159,7 @@ class Pages:
         except FileNotFoundError:
             raise
         except OSError as error:
-            # Others write here, too.
+            # Other users may write to this folder, too.
             raise GalleryDamaged(f"{path} cannot be read: {error.strerror}") from error
         start, end = call.encode(), b");\n"
         if not data.startswith(start) or not data.endswith(end):
@@ -182,7 +194,7 @@ def _add_counts(counts: dict[str, int], names: Sequence[str]) -> dict[str, int]:
 
 
 def _script(call: str, value: Any) -> bytes:
-    # Of ASCII alone, a script is the same in every encoding, and U+2028 ends no line; without "<"
-    # it stays a script wherever somebody may paste it.
+    # In ASCII, a script is the same in every encoding, and no U+2028 ends a line. Without "<", it
+    # cannot end a script element into which somebody may paste it.
     text = json.dumps(msgspec.to_builtins(value), separators=(",", ":")).replace("<", "\\u003c")
     return f"{call}{text});\n".encode("ascii")

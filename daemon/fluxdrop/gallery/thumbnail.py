@@ -1,7 +1,8 @@
-"""Small pictures for the grid, made only where the picture itself is too large to be one.
+"""Thumbnails for the gallery, made only of pictures that are too large to be their own.
 
-Most pictures are their own thumbnail, at no cost; a smaller copy is made of what a browser would
-load slowly, and what is too large to be decoded a second time is shown as the model saw it.
+Most pictures are their own thumbnail, at no cost. A smaller copy is made of a picture that a
+browser would load slowly. A picture that is too large to be decoded a second time is shown as the
+model saw it.
 """
 
 from __future__ import annotations
@@ -30,10 +31,15 @@ _SUFFIX = ".webp"
 
 
 def thumbnail_of(record: Result, picture: str, folders: Folders) -> Thumbnail:
-    """What is to stand for *picture*, a path below outputs/, of which these are the *folders*; a
-    smaller copy is made among the gallery's files if it has to be.
+    """Return what a job's card shows, after making a smaller copy of the picture if it is needed.
 
-    Raises OSError when the disk is in the way.
+    Args:
+        record: The job's record.
+        picture: The picture's path below outputs/.
+        folders: The folders below outputs/.
+
+    Raises:
+        OSError: The copy cannot be written.
     """
     pixels = record.image.width * record.image.height
     parent, _, name = picture.rpartition("/")
@@ -45,7 +51,7 @@ def thumbnail_of(record: Result, picture: str, folders: Folders) -> Thumbnail:
         return "picture"
     if size > _MAX_BYTES or pixels > _MAX_PIXELS:
         return "preview"
-    # The day keeps the folders small; the id stays the same when the gallery is made again.
+    # A folder for each day keeps the folders small, and an id stays the same in a rebuilt gallery.
     day = f"{_FOLDER}/{record.job_id[:8]}"
     made = f"{record.job_id}{_SUFFIX}"
     if has_name(made, folders.fd(day, make=True)):
@@ -64,7 +70,7 @@ def thumbnail_of(record: Result, picture: str, folders: Folders) -> Thumbnail:
 
 
 def prune_thumbnails(folders: Folders, job_ids: set[str]) -> None:
-    """Remove the smaller copies that are of none of *job_ids*, of the gallery in *folders*."""
+    """Remove the smaller copies that belong to none of the jobs *job_ids*."""
     for day in _days(folders):
         with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
             fd = folders.fd(day)
@@ -74,7 +80,7 @@ def prune_thumbnails(folders: Folders, job_ids: set[str]) -> None:
 
 
 def sweep_thumbnails(folders: Folders) -> None:
-    """Remove what a killed process left half written, of the gallery in *folders*."""
+    """Remove the files that a killed process left half written."""
     for day in _days(folders):
         with suppress(FileNotFoundError, NotADirectoryError):
             durable.sweep(folders.fd(day))

@@ -1,4 +1,4 @@
-"""The intake: finds files in the inbox, waits until each is whole, and claims it."""
+"""Find files in the inbox, wait until each is complete, and claim it."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ from fluxdrop.outage import OutageTracker
 log = get_logger("fluxdrop.intake")
 
 _POLL_SECONDS = 2.0
-# However many files lie in the inbox, this many of a kind are remembered, and this many events. The
-# rest is found by another scan when there is room for it: a new file takes the place of the one that is known
-# the timeout not to be whole, so that such files, however many, keep no other out.
+# The most files of a kind, and the most events, that are remembered. A later scan finds the rest when
+# there is room. A new file takes the place of the one that has been incomplete the longest, so that
+# incomplete files, however many, keep no other out.
 _MAX_WAITING = 4096
 _MAX_EVENTS = 16_384
 _FULL_PAUSE_SECONDS = 1.0
-# So few that the first of thousands are in hand before the last was looked at.
+# How many files are looked at in a step: few, so that the first of thousands are claimed early.
 _MAX_JUDGED = 64
 _DEAD_WATCH_SECONDS = 5.0
-# What inotify(7) says when the system has no more of what it needs.
+# The system limit that inotify(7) has reached, by the error that it reports.
 _SYSTEM_LIMITS = {
     errno.ENOSPC: "fs.inotify.max_user_watches",
     errno.EMFILE: "fs.inotify.max_user_instances",
@@ -48,17 +48,19 @@ _SYSTEM_LIMITS = {
 
 @dataclass(slots=True)
 class _WaitingFile:
+    """A file in the inbox that is not claimed yet."""
+
     candidate: Candidate
     due: float = 0.0
+    """When to look at the file again, by `time.monotonic`."""
     fault: str | None = None
-    """None until the file is whole; then why it has to fail, or nothing."""
+    """None until the file can be claimed; then why its job has to fail, or an empty string."""
 
 
 class Intake:
-    """Feeds what it claims to *accept*, as many as *room* allows, in the order
-    in which the files became whole; *give* makes a job's folder of one that was used before, if it can.
+    """Claims the files of the inbox in the order in which they became complete.
 
-    One thread owns an Intake and calls `step`; `wake` may be called from any.
+    One thread owns an Intake and calls its methods; any thread may call `wake`.
     """
 
     def __init__(
@@ -69,23 +71,42 @@ class Intake:
         has_room: Callable[[bool], bool],
         reuse_folder: Callable[[Path], bool] = lambda _folder: False,
     ) -> None:
+        """Prepare the intake; the first `step` scans the inbox.
+
+        Args:
+            root: The root whose inbox is watched.
+            settings: The settings to begin with.
+            accept: Called with each claimed job.
+            has_room: Returns whether one more prompt (True) or other file (False) may be
+                claimed.
+            reuse_folder: Renames an ended job's empty folder to the given path; returns False
+                if it has none.
+        """
         self._root = root
         self._accept = accept
         self._has_room = has_room
         self._reuse_folder = reuse_folder
         self._folders = Folders(root.inbox)
         self.filesystem = filesystem_of(root.inbox)
+        """The type of the inbox's filesystem."""
         self.polling = needs_polling(self.filesystem)
+        """Whether that filesystem reports no events, so that files are found by frequent scans alone."""
         self.apply(settings)
         self._events: queue.SimpleQueue[tuple[str, Hint | None] | None] = queue.SimpleQueue()
         self._waiting: dict[str, _WaitingFile] = {}
         self._counts: Counter[InputKind | None] = Counter()
+        """How many waiting files there are of each kind."""
         self._overflowed: set[InputKind | None] = set()
+        """The kinds of which the last scan found more files than are remembered."""
         self._unfinished: dict[InputKind | None, dict[str, None]] = {}
-        """Of each kind what was looked at and is not whole, the timeout known first."""
+        """Files that were looked at and are not complete, by kind, the longest known first."""
         self._scan_offsets: dict[InputKind | None, int] = {}
-        """How many files of each kind a scan passes over, for which the scans before had room."""
+        """How many files of each kind the next scan skips, as earlier scans had room for them."""
         self._due: list[tuple[float, str]] = []
+        """A heap of the times at which to look at files again, with their paths.
+
+        Entries that were superseded stay in it until their time.
+        """
         # Prompts queue apart from pictures, so that one slow kind does not hold up the other.
         self._whole: dict[bool, deque[str]] = {True: deque(), False: deque()}
         self._skipped = Skipped()
@@ -99,7 +120,7 @@ class Intake:
         self._next_claim = 0.0
 
     def apply(self, settings: Settings) -> None:
-        """Use these settings from now on."""
+        """Use *settings* from now on."""
         self._scan_seconds = (
             min(_POLL_SECONDS, settings.scan_seconds) if self.polling else settings.scan_seconds
         )
@@ -112,19 +133,23 @@ class Intake:
 
     @property
     def waiting(self) -> int:
-        """How many files in the inbox were seen and not claimed yet; those beyond the most that are
-        remembered count as one."""
+        """How many files in the inbox are known and not claimed yet.
+
+        The files of a kind beyond the most that are remembered count as one.
+        """
         return len(self._waiting) + len(self._overflowed)
 
     @property
     def skipped(self) -> dict[str, str]:
-        """What was left alone since the last scan began, and why; the next scan tries it again. Of
-        very many, the first."""
+        """Paths that were skipped since the last scan began, with the reasons; the next scan tries them again.
+
+        If there are very many, only the first.
+        """
         return self._skipped.reasons()
 
     @property
     def trouble(self) -> list[str]:
-        """What holds up the intake, and what it leaves alone meanwhile."""
+        """What holds up the intake and which files it skips, one sentence each."""
         held = (
             self._folder_trouble,
             self._claim_trouble,
@@ -135,11 +160,11 @@ class Intake:
 
     @property
     def watching(self) -> bool:
-        """Whether events arrive; without, the scans find every file all the same."""
+        """Return whether events arrive. If not, the scans still find every file."""
         return self._watch is not None and self._watch.alive()
 
     def wake(self) -> None:
-        """Make a `step` that waits look around at once."""
+        """Make a waiting `step` go on at once. Any thread may call this."""
         self._events.put(None)
 
     def step(self, timeout: float = 5.0) -> None:
@@ -155,7 +180,7 @@ class Intake:
             self._rescan_if_room()
 
     def close(self) -> None:
-        """Stop watching."""
+        """Stop watching the inbox."""
         if self._watch is not None:
             self._watch.close()
 
@@ -187,7 +212,7 @@ class Intake:
             self._track(path, hint)
 
     def _track(self, path: str, hint: Hint | None) -> bool:
-        """Take up *path*; with a hint of what happened to it, anew. False when there is no room for it."""
+        """Add *path* to the waiting files, or apply *hint* to it; return False if there is no room for it."""
         waiting = self._waiting.get(path)
         if waiting is None:
             kind = kind_of(path)
@@ -207,8 +232,7 @@ class Intake:
         return True
 
     def _make_room(self, kind: InputKind | None) -> bool:
-        """Forget what of this *kind* is known the timeout not to be whole, for one more file; False where there is
-        none."""
+        """Forget the file of this kind that has been incomplete the longest; return False if there is none."""
         unfinished = self._unfinished.get(kind)
         if not unfinished:
             return False
@@ -232,7 +256,7 @@ class Intake:
         waiting.due = due
         heapq.heappush(self._due, (due, path))
         if len(self._due) > 4 * _MAX_WAITING:
-            # Most are of files that were looked at again since, or forgotten.
+            # Most entries are superseded, or of files that were forgotten.
             self._due = [(w.due, p) for p, w in self._waiting.items() if w.fault is None]
             heapq.heapify(self._due)
 
@@ -257,7 +281,7 @@ class Intake:
             seen[kind] += 1
 
     def _recheck_unfinished(self) -> None:
-        """Look at all that is not whole yet, as the event that tells of its end may be lost."""
+        """Schedule all incomplete files, as the event that reports their completion may be lost."""
         now = time.monotonic()
         self._due.clear()
         for path, waiting in self._waiting.items():
@@ -338,7 +362,7 @@ class Intake:
                         return
                 whole.popleft()
         if not any(self._whole.values()):
-            # What could not be claimed may have been taken away.
+            # The file that could not be claimed may have been removed.
             self._claim_trouble.end()
 
     def _claim(self, path: str, candidate: Candidate, fault: str) -> None:
@@ -361,7 +385,7 @@ class Intake:
             self._accept(job)
 
     def _skip(self, path: str, reason: str) -> None:
-        """Leave *path* where it is until the next scan."""
+        """Skip *path* until the next scan."""
         self._forget(path)
         self._skipped.add(path, reason)
 

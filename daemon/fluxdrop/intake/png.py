@@ -1,7 +1,7 @@
-"""Is a PNG all there? Its chunks are walked to IEND and their checksums verified, without decoding
-it.
+"""Check whether a PNG file is complete, without decoding it.
 
-Format: PNG Specification, third edition, section 5 (https://www.w3.org/TR/png-3/#5DataRep).
+Its chunks are followed to IEND and their checksums verified. Format: PNG Specification, third
+edition, section 5 (https://www.w3.org/TR/png-3/#5DataRep).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _READ_BYTES = 1 << 20
 _READ_AHEAD_BYTES = 1 << 16
 _CHUNK_OVERHEAD_BYTES = 12
-# Twelve bytes make a chunk, and each costs every reader far more memory and time than that. Real
-# files have a few dozen beside those of their pixels.
+# A chunk may be as small as twelve bytes, and costs every reader far more memory and time than that.
+# Real files have a few dozen besides those of their pixels.
 _MAX_OTHER_CHUNKS = 10_000
 _PIXEL_CHUNKS = frozenset({b"IDAT", b"fdAT", b"fcTL"})
 
@@ -26,17 +26,18 @@ State = Literal["complete", "incomplete", "damaged"]
 
 @dataclass(slots=True)
 class PngScanner:
-    """Walks one growing file; what was verified by an earlier look is not read again."""
+    """Scans one growing PNG file; each scan continues where the last one ended."""
 
     _offset: int = len(SIGNATURE)
     _other_chunks: int = 0
     reason: str = "nothing has been read yet"
+    """What the last scan found to be missing or wrong."""
 
     def scan(self, fd: int) -> State:
-        """Go on from where the last look ended; *reason* then says what is missing or wrong.
+        """Continue the scan of the file open as *fd*; return its state and set `reason`.
 
-        Whether a file that took several looks is complete or damaged is told by walking it once
-        more from its beginning, as it may have been rewritten in between.
+        A file that took several scans is scanned once more from its beginning before it counts as
+        complete or damaged, as it may have been rewritten in between.
         """
         resumed = self._offset > len(SIGNATURE)
         state = self._walk(fd)
@@ -44,7 +45,7 @@ class PngScanner:
             self._reset()
             state = self._walk(fd)
         if state != "incomplete":
-            # Behind its end there is nothing to go on with, and it may be looked at again before it is claimed.
+            # The scan is at its end, and the file may be scanned again before it is claimed.
             self._reset()
         return state
 
@@ -94,7 +95,7 @@ class PngScanner:
 
 
 class _ReadAhead:
-    """Reads a file here and there, and little ones by one call."""
+    """Reads a file at any offset, and a small file with a single call."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -102,6 +103,7 @@ class _ReadAhead:
         self._data = b""
 
     def read(self, count: int, offset: int) -> bytes:
+        """Return *count* bytes from *offset*, or fewer at the end of the file."""
         begin = offset - self._start
         if begin < 0 or begin + count > len(self._data):
             self._data = os.pread(self._fd, max(count, _READ_AHEAD_BYTES), offset)

@@ -1,4 +1,4 @@
-"""What the intake leaves alone, and why, told once however often a scan finds it."""
+"""The paths that the intake skips. Each is logged once, however often a scan finds it."""
 
 from __future__ import annotations
 
@@ -14,18 +14,27 @@ _MAX_SHOWN = 5
 
 
 class Skipped:
-    """Paths below the inbox, or whole ones of folders, with reasons; of very many, the first."""
+    """Skipped paths with the reasons, up to a limit.
+
+    A path is relative to the inbox, except for the inbox itself.
+    """
 
     def __init__(self) -> None:
         self._reasons: dict[str, str] = {}
         self._previous: dict[str, str] = {}
 
     def begin_scan(self) -> None:
-        """What still is to be left alone, the scan that begins finds again."""
+        """Forget the skipped paths; the scan that begins finds again what still has to be skipped."""
         self._previous, self._reasons = self._reasons, {}
 
     def add(self, path: str, reason: str, error: Exception | None = None) -> None:
-        """Leave *path* alone because of *reason*, and say so if that is new, with the traceback of *error*."""
+        """Add a path, and log it unless the last scan skipped it for the same reason.
+
+        Args:
+            path: The path.
+            reason: Why it is skipped.
+            error: An exception whose traceback is logged.
+        """
         path = printable(path)
         if len(self._reasons) >= _MAX_PATHS and path not in self._reasons:
             return
@@ -34,11 +43,14 @@ class Skipped:
         self._reasons[path] = reason
 
     def reasons(self) -> dict[str, str]:
-        """What was left alone since the last scan began, and why."""
+        """Return the paths that were skipped since the last scan began, with the reasons."""
         return dict(self._reasons)
 
     def summary(self, inbox: str) -> Iterator[str]:
-        """A line for each of the first, and one for the rest; the *inbox* itself has its own trouble."""
+        """Yield a line for each of the first paths, and one that counts the others.
+
+        Leaves out *inbox*, the inbox's own path, which has a trouble of its own.
+        """
         shown = [(path, reason) for path, reason in self._reasons.items() if path != inbox]
         for path, reason in shown[:_MAX_SHOWN]:
             yield f"inbox: {path}: {reason}"

@@ -1,4 +1,4 @@
-"""Which claimed jobs are taken on, in which order, and how many more there is room for."""
+"""Decide which claimed jobs start, in which order, and how many more may be claimed."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ _MAX_PROMPTS = 16
 
 
 class Admission:
-    """Takes claims on to *stages*, while *is_root_available* says that the root's state is the one that was locked. Owned
-    by the main loop.
+    """Queue of claimed jobs on their way to the stages.
+
+    Only the main loop's thread may use it.
     """
 
     def __init__(
@@ -37,30 +38,44 @@ class Admission:
         max_pictures: int,
         is_root_available: Callable[[], bool],
     ) -> None:
+        """Create an empty queue.
+
+        Args:
+            root: The root that the daemon serves.
+            store: The index, which learns of a job before a stage does.
+            stages: What admitted jobs are given to.
+            max_pictures: How many pictures may be claimed and unfinished at a time.
+            is_root_available: Returns whether `.fluxdrop/` is still the folder that was locked.
+                While it is not, nothing is claimed or admitted.
+        """
         self._root = root
         self._store = store
         self._stages = stages
         self._max_pictures = max_pictures
         self._is_root_available = is_root_available
         self._in_flight: dict[bool, set[str]] = {True: set(), False: set()}
-        """The ids of the prompts that are in flight, and of the others."""
+        """The ids of the admitted jobs that have not ended: prompts under True, all others under False."""
         self._claims: deque[NewJob] = deque()
-        """What is claimed and not yet in the index and with the first stage."""
+        """Claimed jobs that are not admitted yet."""
         self._suspects: dict[str, Died] = {}
-        """What the daemon may have died of."""
+        """The jobs over which an earlier daemon may have died, by their ids."""
 
     @property
     def busy(self) -> bool:
-        """Whether anything is in hand, or waits to be."""
+        """Return whether any job is claimed and has not ended."""
         return bool(self._claims or any(self._in_flight.values()))
 
     def add(self, job: NewJob) -> None:
-        """*job* is to be taken on."""
+        """Queue a claimed job."""
         self._claims.append(job)
 
     def recover(self) -> None:
-        """Finish what an earlier run had given its names, and queue what else it had claimed. Raises OSError
-        where the disk is in the way; it may be called again then.
+        """Take up what an earlier run left: publish decided results and queue the other claimed jobs.
+
+        May be called again after an error.
+
+        Raises:
+            OSError: The disk is full or not available.
         """
         self._claims.clear()
         self._suspects.clear()
@@ -87,7 +102,13 @@ class Admission:
                 self._claims.append(NewJob(folder))
 
     def admit(self) -> None:
-        """Take on what may begin; what may not yet, or could not because of what is raised, stays."""
+        """Give the stages each queued job that may start now; the others stay queued.
+
+        Raises:
+            Exception: The first error in opening a job, or the error of the index or the
+                stages. The jobs that it concerns stay queued. Only errors that may pass come
+                out of opening a job.
+        """
         if not self._is_root_available():
             return
         jobs: deque[Job] = deque()
@@ -100,7 +121,7 @@ class Admission:
                 try:
                     job = self._open(self._claims[0])
                 except Exception as error:
-                    # It may be this one's alone.
+                    # The error may concern this job alone, so try the next.
                     held_up = error
                     self._claims.rotate(-1)
                     continue
@@ -120,33 +141,36 @@ class Admission:
             raise held_up
 
     def cancel(self, job_ids: Sequence[str]) -> None:
-        """End those of *job_ids* that are in hand."""
+        """Cancel those of the given jobs that are admitted and have not ended."""
         for job_id in job_ids:
-            # An order may name anything, but only what is in hand has a folder to be cancelled in.
+            # A request may name any job, but only an admitted one has a folder to be cancelled in.
             if any(job_id in ids for ids in self._in_flight.values()):
                 log.info("cancelled", job=job_id)
                 self._stages.cancel(job_id)
 
     def remove(self, job_id: str) -> None:
-        """The job is no longer in hand."""
+        """Forget a job that has ended."""
         for ids in self._in_flight.values():
             ids.discard(job_id)
         self._suspects.pop(job_id, None)
 
     def has_room(self, is_prompt: bool) -> bool:
-        """Whether one more prompt, or picture, may be claimed."""
+        """Return whether one more prompt (or else picture) may be claimed."""
         if self._suspects or not self._is_root_available():
             return False
         limit = _MAX_PROMPTS if is_prompt else self._max_pictures
         return len(self._claims) + len(self._in_flight[is_prompt]) < limit
 
     def _inspect(self, folder: Path) -> Iterator[Died | None]:
-        """How the daemon died over the job in *folder*, if it did; nothing where that holds no job, and is removed, or
-        holds what nobody can use, and is left alone. Raises what passes."""
+        """Tidy up a folder in work/ and yield how the daemon died over its job: a `Died`, or None if it did not.
+
+        Yields nothing if the folder holds no job, and is removed, or holds something that cannot be
+        used, and is left alone. Raises only errors that may pass.
+        """
         try:
             kept = self._stages.publisher.without_ended([folder])
             kept = without_undecided(kept)
-            # A failed input may have been moved to its name before a kill: the plan says the rest.
+            # A failed input may have been moved to its final name before a kill; the plan knows.
             if kept and self._stages.publisher.planned(folder) is None:
                 kept = without_unclaimed(kept, self._root.refused)
             if kept:
@@ -164,8 +188,11 @@ class Admission:
             self._stages.context.defects.record("recovery", error, job=folder.name)
 
     def _publish_planned(self, folders: Sequence[Path]) -> set[Path]:
-        """Give what has a plan its names; return the folders of what got them, or is left alone. What cannot get them
-        is taken on anew."""
+        """Publish the folders whose names an earlier run decided; return those that need nothing more.
+
+        That is, those that were published or have to be left alone. A folder that cannot be
+        published as planned loses its plan, and its job is done again.
+        """
         planned = [folder for folder in folders if self._stages.publisher.planned(folder)]
         try:
             self._stages.publish_planned(planned)
@@ -192,16 +219,20 @@ class Admission:
         return published
 
     def _has_to_wait(self, job_id: str) -> bool:
-        """Whether *job_id* may not begin yet. What the daemon may have died of comes first, each
-        with nothing else in hand, so that another death is that job's alone.
+        """Return whether a job may not start yet.
+
+        Suspects come first, each with no other job admitted, so that another death of the daemon
+        can only be that job's fault.
         """
         if job_id in self._suspects:
             return any(ids - {job_id} for ids in self._in_flight.values())
         return bool(self._suspects)
 
     def _open(self, new: NewJob) -> Job | None:
-        """The job *new*, which is in hand from now on; None where there is none that can be read. Raises what
-        passes."""
+        """Open a claimed job and count it as admitted; return None if there is none that can be read.
+
+        Raises only errors that may pass.
+        """
         folder = new.folder
         job = None
         try:

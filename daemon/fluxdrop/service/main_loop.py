@@ -1,4 +1,4 @@
-"""The main loop: the one thread that scans the inbox, takes claims on, changes settings and says how it all is."""
+"""The main loop: the thread that scans the inbox, admits jobs, changes settings and reports status."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ _PAUSE_SECONDS = 1.0
 
 
 class MainLoop:
-    """Calls its parts in turns, until the daemon is to end or, with *once*, there is nothing left to do.
+    """Runs the daemon's parts in turn until it stops or, with *once*, until no work is left.
 
-    What passes is told and tried again in the next turn; a defect in one part is logged, and the others go on.
-    *is_root_available* says whether the root's state is the one that was locked.
+    An error that may pass is reported as a trouble, and the work is tried again in the next step. A
+    defect in one part is logged, and the other parts go on.
     """
 
     def __init__(
@@ -65,6 +65,22 @@ class MainLoop:
         is_root_available: Callable[[], bool],
         once: bool,
     ) -> None:
+        """Connect the parts.
+
+        Args:
+            root: The root that the daemon serves.
+            store: The index.
+            stages: The stages; the caller starts and stops them.
+            intake: Finds and claims the files of the inbox.
+            admission: The queue of claimed jobs.
+            mailbox: What the stages report.
+            observers: Gallery and metrics.
+            notifier: Tells the service manager how the daemon is.
+            shutdown: Ends the loop when begun.
+            load: Reads the settings again. Raises FluxdropError if they are invalid.
+            is_root_available: Returns whether `.fluxdrop/` is still the folder that was locked.
+            once: Return from `run` when no work is left.
+        """
         self._root = root
         self._stages = stages
         self._intake = intake
@@ -109,18 +125,22 @@ class MainLoop:
             self._log_trouble,
         )
         self.reload_wanted = False
-        """Set by any thread to have the settings read anew."""
+        """Set to True, by any thread, to have the settings read again."""
         self.done = 0
         self.failed = 0
 
     @property
     def stuck(self) -> list[str]:
-        """The parts that have work and did not move on for two minutes; any thread may ask."""
+        """The parts that have work and made no progress for two minutes. Any thread may ask."""
         stuck = self._stages.stuck(STUCK_SECONDS)
         return [*stuck, "scan"] if self._pulse.silence > STUCK_SECONDS else stuck
 
     def run(self) -> None:
-        """Go on until it is to end. Raises what ended a stage before its time."""
+        """Serve until the daemon stops.
+
+        Raises:
+            BaseException: The error that ended a stage.
+        """
         self._pulse.bind_thread()
         self._recover()
         self._notifier.ready(self._stages.max_reply_seconds)
@@ -130,7 +150,7 @@ class MainLoop:
                 return
 
     def read_mailbox(self) -> None:
-        """Do what the messages that are there ask for."""
+        """Handle the messages that wait in the mailbox."""
         for message in self._mailbox.receive():
             self._attempt(self._messages_trouble, partial(self._handle, message))
 
@@ -146,7 +166,7 @@ class MainLoop:
                 return
 
     def _step(self) -> None:
-        # A generation's progress is worth a fresher heartbeat than an idle daemon's.
+        # While a picture is generated, `status` shows its progress, so update the heartbeat sooner.
         timeout = 0.2 if self._once else 1.0 if self._stages.current else 5.0
         step = partial(self._intake.step, min(timeout, self._notifier.max_silence_seconds))
         self._attempt(self._scan_trouble, step)
@@ -161,12 +181,12 @@ class MainLoop:
         self._attempt(self._heartbeat_trouble, self._report)
 
     def _attempt(self, trouble: OutageTracker, work: Callable[[], object]) -> bool:
-        """Do *work*; False when it has to be done again, because of *trouble* that may pass or of a defect."""
+        """Call *work*; return whether it succeeded. Otherwise report *trouble*, or a defect, and try again later."""
         try:
             return trouble.attempt(work, lambda _error: True)
         except Exception as error:
             self._stages.context.defects.record("main loop", error)
-            # Not at once again: it may be so each time.
+            # Do not retry at once: the defect may show each time.
             self._shutdown.wait(_PAUSE_SECONDS)
             return False
 
@@ -208,7 +228,7 @@ class MainLoop:
         self._changes.step()
 
     def _check_state_and_log(self) -> None:
-        """See whether .fluxdrop/ is still the one that was locked, and the log file takes lines."""
+        """Report a trouble if `.fluxdrop/` is not the folder that was locked, or the log file takes no lines."""
         if reason := file_trouble():
             self._log_trouble.begin(reason)
             log.debug("log file tried again")
@@ -222,11 +242,11 @@ class MainLoop:
             )
 
     def _report(self) -> None:
-        """Say how the daemon is, to whom it may concern."""
+        """Report the daemon's status to the heartbeat file, the observers and the service manager."""
         beat = self._beat()
         self._observers.update(beat)
         self._notifier.status(summary(beat))
-        # Not reached while the main loop hangs.
+        # This is not reached, and the watchdog not fed, while the main loop hangs.
         is_overdue = self._stages.reply_wait_seconds > self._notifier.max_silence_seconds
         self._notifier.feed("worker" if is_overdue else ", ".join(self.stuck))
         pulses = {stage.name: stage.pulse for stage in self._stages.all}

@@ -1,4 +1,4 @@
-"""Opening models: the first one, the one that is changed to, and the one beside it that a job names."""
+"""Opening models: the first one, the one to change to, and a secondary one that a job names."""
 
 from __future__ import annotations
 
@@ -12,26 +12,40 @@ from fluxdrop.predict.bundle import Bundle, load_bundle, load_installed
 from fluxdrop.predict.choose import open_engine
 from fluxdrop.predict.engine import Engine
 from fluxdrop.predict.on_demand import OnDemandEngine
-from fluxdrop.service.items import Model, OpenModel, Swap
+from fluxdrop.service.items import Model, OpenModel, SwapModel
 from fluxdrop.service.mailbox import Mailbox, ModelRefused
 from fluxdrop.service.stages.stage import Batch, Handler
 
 
 class ModelOpener:
-    """Opens the models of *root*; *wait_hook* is called while an engine is awaited, and may raise."""
+    """Opens models, each with its engine."""
 
     def __init__(self, root: Root, wait_hook: Callable[[], None]) -> None:
+        """Prepare to open models.
+
+        Args:
+            root: The root whose models can be named.
+            wait_hook: Called repeatedly while an engine is awaited; what it raises ends the
+                wait.
+        """
         self._root = root
         self._wait_hook = wait_hook
 
     def open(self, settings: Settings) -> Model:
-        """The model that *settings* name, warm, on an engine of the calling thread's. Raises FluxdropError."""
+        """Return the model that *settings* name, warmed up, on an engine of the calling thread.
+
+        Raises:
+            FluxdropError: There is no such model, or no engine can run it.
+        """
         bundle = load_bundle(settings.model, self._root.models)
         return Model(bundle, self._engine(settings, bundle))
 
     def on_demand(self, name: str, settings: Settings) -> Model:
-        """The installed model *name*, opened as *settings* say by the thread that first needs it. Raises FluxdropError
-        where there is no such model."""
+        """Return the installed model *name*, which is opened at first use, on the thread that uses it.
+
+        Raises:
+            FluxdropError: There is no such model.
+        """
         bundle = load_installed(name, self._root.models)
         return Model(bundle, OnDemandEngine(partial(self._engine, settings, bundle)))
 
@@ -40,15 +54,15 @@ class ModelOpener:
 
 
 class Opening(Handler[OpenModel]):
-    """Opens each model that is wanted beside the one in use, and sends it on its way through the stages.
+    """Opens each requested model beside the one in use, and sends it through the stages.
 
-    Its thread lasts as long as the engines do: on Linux a worker ends with the thread that started it.
+    Its thread lives as long as the engines: on Linux a worker dies with the thread that started it.
     """
 
     name = "model"
 
     def __init__(
-        self, models: ModelOpener, mailbox: Mailbox, forward: Callable[[Swap], None]
+        self, models: ModelOpener, mailbox: Mailbox, forward: Callable[[SwapModel], None]
     ) -> None:
         self._opener = models
         self._mailbox = mailbox
@@ -57,9 +71,9 @@ class Opening(Handler[OpenModel]):
     def handle(self, batch: Batch[OpenModel]) -> None:
         """See `Handler.handle`."""
         for wanted in batch.open:
-            self._forward(Swap(self._opener.open(wanted.settings)))
+            self._forward(SwapModel(self._opener.open(wanted.settings)))
             batch.settle(wanted)
 
     def give_up(self, item: OpenModel, error: FluxdropError) -> None:
-        """See `Handler.give_up`: the model in use stays."""
+        """See `Handler.give_up`; the model in use stays in use."""
         self._mailbox.post(ModelRefused(error))

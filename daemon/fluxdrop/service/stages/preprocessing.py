@@ -29,37 +29,36 @@ from fluxdrop.jobs.store import Store
 from fluxdrop.preprocess.picture import open_picture
 from fluxdrop.preprocess.tensor import fit, normalise, npy, to_preview
 from fluxdrop.publish.outcome import Picture
-from fluxdrop.service.items import Fail, Model, PictureItem, Retire, Swap, TensorItem
+from fluxdrop.service.items import Fail, Model, PictureItem, RetireModel, SwapModel, TensorItem
 from fluxdrop.service.stages.pending_jobs import PendingJobs
 from fluxdrop.service.stages.stage import Batch, Handler
 from fluxdrop.service.supervision.liveness import report_progress
 
 _COPY_BYTES = 1 << 20
-# A stronger compression would take longer than all else of a small picture, and save little of it.
+# A stronger compression would take longer than all other steps of a small picture, and save little.
 _PREVIEW: dict[str, Any] = {"format": "PNG", "compress_type": zlib.Z_RLE}
 _SUFFIXES = {"JPEG": ".jpg", "WEBP": ".webp"}
 
 
 @dataclass(slots=True)
 class _Decoded:
-    """A job whose picture was decoded: *seen* is what the model sees of it, before it is a tensor."""
+    """A job whose picture was decoded."""
 
     job: Job
     model: Model
     picture: Picture
     seen: Image.Image
+    """The picture as the model sees it, before it becomes a tensor."""
     tensor: NDArray[np.float32] | None
+    """The tensor; None until it is made."""
 
     def prepared(self) -> TensorItem:
         assert self.tensor is not None
         return TensorItem(self.job, self.model, self.picture, self.tensor)
 
 
-class Preprocessing(Handler[PictureItem | Swap]):
-    """Hands on each picture's tensor, made for the model that is used when its turn comes.
-
-    *open_secondary* opens a model beside the one in use.
-    """
+class Preprocessing(Handler[PictureItem | SwapModel]):
+    """Makes each picture's tensor, for the model that is in use when its turn comes."""
 
     name = "preprocess"
 
@@ -67,44 +66,57 @@ class Preprocessing(Handler[PictureItem | Swap]):
         self,
         settings: Settings,
         store: Store,
-        waiting: PendingJobs,
+        pending: PendingJobs,
         suspects: CrashSuspects,
         *,
         open_secondary: Callable[[str], Model],
         forward: Callable[..., None],
         fail: Fail,
     ) -> None:
+        """Set up the stage.
+
+        Args:
+            settings: The settings to begin with.
+            store: The index, which counts the attempts.
+            pending: The jobs that no stage has begun.
+            suspects: Notes which job's picture is being decoded.
+            open_secondary: Opens a model, given its name, beside the one in use.
+            forward: Hands items to the next stage.
+            fail: Ends a job as failed.
+        """
         self.batch_size = settings.batch_size
         self._settings = settings
         self._store = store
-        self._waiting = waiting
+        self._pending = pending
         self._suspects = suspects
         self._open_secondary = open_secondary
         self._forward = forward
         self._fail = fail
         self._decoded: dict[str, _Decoded] = {}
-        """What was decoded of the batch in hand, by the ids of the jobs: it is not decoded again when a
-        disk is in the way of what follows."""
-        self._retiring: list[Retire] = []
-        """The models that came to their end with the batch in hand."""
+        """The decoded pictures of the batch in hand, by job id.
+
+        They are not decoded again when a full disk holds up the steps that follow.
+        """
+        self._retiring: list[RetireModel] = []
+        """The models that are closed behind the batch in hand."""
         self.model: Model | None = None
-        """The model in use; it is there before the first picture comes."""
+        """The model in use; set before the first picture comes."""
         self.secondary: tuple[str, Model] | None = None
-        """The model beside it that a job named last, and how that job named it."""
+        """The model that a job named last, other than the one in use, and the name by which it did."""
 
     def apply(self, settings: Settings) -> None:
-        """Use these settings from the next picture on; any thread may call it."""
+        """Use *settings* from the next picture on. Any thread may call this."""
         self._settings = settings
 
-    def handle(self, batch: Batch[PictureItem | Swap]) -> None:
-        """See `Handler.handle`: all of the batch is handed on together."""
+    def handle(self, batch: Batch[PictureItem | SwapModel]) -> None:
+        """See `Handler.handle`: the whole batch is handed on together."""
         items = batch.open
         in_hand = {item.job.id for item in items if isinstance(item, PictureItem)}
         self._decoded = {key: self._decoded[key] for key in self._decoded.keys() & in_hand}
         self._count_attempts(items)
-        outgoing: list[_Decoded | Swap] = []
+        outgoing: list[_Decoded | SwapModel] = []
         for item in items:
-            if isinstance(item, Swap):
+            if isinstance(item, SwapModel):
                 self.model = item.model
                 outgoing.append(item)
                 continue
@@ -114,17 +126,17 @@ class Preprocessing(Handler[PictureItem | Swap]):
         self._decoded.clear()
         self._retiring.clear()
 
-    def give_up(self, item: PictureItem | Swap, error: FluxdropError) -> None:
+    def give_up(self, item: PictureItem | SwapModel, error: FluxdropError) -> None:
         """See `Handler.give_up`."""
         if isinstance(item, PictureItem):
             self._decoded.pop(item.job.id, None)
             self._fail(item.job, "intake" if item.job.fault else "preprocess", error)
 
     def close(self) -> None:
-        """Let go of what it holds."""
+        """Close the file of suspects."""
         self._suspects.close()
 
-    def _count_attempts(self, items: Sequence[PictureItem | Swap]) -> None:
+    def _count_attempts(self, items: Sequence[PictureItem | SwapModel]) -> None:
         begun = [
             item.job
             for item in items
@@ -136,14 +148,18 @@ class Preprocessing(Handler[PictureItem | Swap]):
                 job.attempts = attempts[job.id]
 
     def _decode(self, item: PictureItem) -> _Decoded:
-        """*item* decoded, now or when it was tried before. Raises FluxdropError for what cannot be."""
+        """Return the decoded picture of *item*, from an earlier try if there was one.
+
+        Raises:
+            FluxdropError: The picture cannot be decoded, or the job was cancelled.
+        """
         job = item.job
         decoded = self._decoded.get(job.id)
         if decoded is not None:
             return decoded
         if job.fault is not None:
             raise _fault_error(job.name, job.fault)
-        if _is_new(item) and not self._waiting.begin(job):
+        if _is_new(item) and not self._pending.begin(job):
             raise cancelled()
         with job.timed("preprocess"), self._suspects.over([job]):
             decoded = self._decoded[job.id] = self._decode_picture(item)
@@ -169,12 +185,12 @@ class Preprocessing(Handler[PictureItem | Swap]):
             source, original = job.image, job.input
             job.sha256 = self._input_sha256(job)
         elif source == job.input and source.stat().st_nlink > 1:
-            # A result must not change when somebody writes to the file under its other name.
+            # Copy it: a result must not change when somebody writes to the file by its other name.
             _copy(source, job.image, self._settings.max_file_bytes, job.name)
             source = job.image
         digest = self._input_sha256(job) if source == job.input else file_sha256(source)
         if item.generated is None and original is None:
-            # The picture is the source itself, which the result names with its digest too.
+            # The picture is the source file itself, whose digest the result names, too.
             job.sha256 = digest
         spec = model.bundle.spec.input
         picture = Picture(
@@ -189,17 +205,19 @@ class Preprocessing(Handler[PictureItem | Swap]):
         )
         tensor = _recorded_tensor(job, model) if job.request.has_tensor else None
         seen = fit(image, spec) if tensor is None else to_preview(tensor, spec)
-        # What the source says of itself stays with the source.
+        # Keep the source's metadata out of the preview.
         seen.info.clear()
         return _Decoded(job, model, picture, seen, tensor)
 
     def _input_sha256(self, job: Job) -> str:
-        # Its size was checked, but who dropped it may have it open still.
+        # Its size was checked, but whoever dropped it may still have it open and write to it.
         return file_sha256(job.input, self._settings.max_file_bytes, job.name)
 
-    def _make_tensors(self, items: Sequence[_Decoded | Swap]) -> list[TensorItem | Swap]:
-        """*items* with their tensors and files: one step for all pictures after the other, which a
-        processor likes better than all steps for one picture.
+    def _make_tensors(self, items: Sequence[_Decoded | SwapModel]) -> list[TensorItem | SwapModel]:
+        """Make the tensors of *items* and write their files; return the items to hand on.
+
+        Each step is done for all pictures before the next one, which suits a processor's caches
+        better than all steps for one picture.
         """
         pictures = [item for item in items if isinstance(item, _Decoded)]
         started = time.perf_counter()
@@ -211,7 +229,7 @@ class Preprocessing(Handler[PictureItem | Swap]):
                     item.tensor = tensors[number : number + 1]
         for item in pictures:
             if not item.job.request.has_tensor:
-                # numpy's own writing says nothing of why a disk takes no more.
+                # numpy's own writing does not report why a write fails.
                 durable.put(item.job.tensor, npy(item.prepared().tensor))
                 failpoints.reach("tensor-written")
                 report_progress()
@@ -235,18 +253,18 @@ class Preprocessing(Handler[PictureItem | Swap]):
         if self.secondary is None or self.secondary[0] != name:
             model = self._open_secondary(name)
             if self.secondary is not None:
-                self._retiring.append(Retire(self.secondary[1]))
+                self._retiring.append(RetireModel(self.secondary[1]))
             self.secondary = name, model
         return self.secondary[1]
 
 
-def _is_new(item: PictureItem | Swap) -> TypeGuard[PictureItem]:
-    """Whether *item* meets its first stage here."""
+def _is_new(item: PictureItem | SwapModel) -> TypeGuard[PictureItem]:
+    """Return whether this is the first stage of *item*."""
     return isinstance(item, PictureItem) and item.generated is None
 
 
 def _fault_error(name: str, fault: Fault) -> FluxdropError:
-    """Why the input *name*, of which the intake says that it has to fail, fails."""
+    """Return the error for an input that the intake found to be faulty."""
     what, hint = {
         "unknown": (
             "is nothing that fluxdrop takes",
