@@ -48,7 +48,7 @@ def test_taken_on(bench: Bench) -> None:
         bench.admission.remove(job.id)
         busy.append(bench.admission.busy)
 
-    assert (["b.png", "a.txt", "c.png"], [3, 3, 3]) == (bench.taken, seen)
+    assert (["b.png", "a.txt", "c.png"], [3, 3, 3]) == (bench.admitted, seen)
     assert [True, True, True, False] == busy
 
 
@@ -75,12 +75,12 @@ def test_state_that_is_away(bench: Bench) -> None:
     bench.add("a.png")
     bench.is_root_available = False
     bench.admission.admit()
-    away = [*bench.taken], bench.admission.has_room(True), bench.admission.has_room(False)
+    away = [*bench.admitted], bench.admission.has_room(True), bench.admission.has_room(False)
     bench.is_root_available = True
     bench.admission.admit()
 
     assert ([], False, False) == away
-    assert (["a.png"], True) == (bench.taken, bench.admission.has_room(False))
+    assert (["a.png"], True) == (bench.admitted, bench.admission.has_room(False))
 
 
 def test_suspects_first_and_alone(bench: Bench) -> None:
@@ -93,7 +93,7 @@ def test_suspects_first_and_alone(bench: Bench) -> None:
     for _ in range(3):
         bench.admission.admit()
         bench.admission.admit()
-        names = sorted(bench.taken)
+        names = sorted(bench.admitted)
         steps.append((names, bench.admission.has_room(True)))
         for job in bench.stages.accepted:
             bench.admission.remove(job.id)
@@ -114,7 +114,7 @@ def test_suspect_that_cannot_be_read(bench: Bench) -> None:
     bench.admission.admit()
     bench.admission.admit()
 
-    assert (["b.png"], True) == (bench.taken, bench.admission.has_room(True))
+    assert (["b.png"], True) == (bench.admitted, bench.admission.has_room(True))
 
 
 def test_three_deaths(bench: Bench) -> None:
@@ -132,7 +132,7 @@ def test_three_deaths(bench: Bench) -> None:
 
     ((job, stage, error),) = bench.stages.refused
     assert ("a.png", 3, "preprocess", "crash") == (job.source, job.attempts, stage, error.kind)
-    assert ["b.png"] == bench.taken
+    assert ["b.png"] == bench.admitted
 
 
 @pytest.mark.parametrize("request_json", [b"", b"{", b'{"unknown": 1}', b"\xff"])
@@ -147,7 +147,7 @@ def test_request_that_cannot_be_read(
     for job in (made[0], made[2]):
         bench.admission.remove(job.id)
 
-    assert (["a.png", "c.png"], ["left alone"]) == (bench.taken, events(caplog))
+    assert (["a.png", "c.png"], ["left alone"]) == (bench.admitted, events(caplog))
     assert (True, False) == (made[1].input.exists(), bench.admission.busy)
 
 
@@ -169,11 +169,11 @@ def test_claim_that_cannot_be_opened(
     monkeypatch.setattr(admission, "open_job", failing)
     with suppress(OSError):
         bench.admission.admit()
-    first = [*bench.taken]
+    first = [*bench.admitted]
     bench.admission.admit()
 
     assert ["a.png", "c.png"] == first
-    assert [*first, *["b.png"] * isinstance(error, OSError)] == bench.taken
+    assert [*first, *["b.png"] * isinstance(error, OSError)] == bench.admitted
 
 
 def test_folder_without_input(bench: Bench) -> None:
@@ -182,14 +182,14 @@ def test_folder_without_input(bench: Bench) -> None:
     job.input.unlink()
     bench.admission.admit()
 
-    assert ([], False) == (bench.taken, bench.admission.busy)
+    assert ([], False) == (bench.admitted, bench.admission.busy)
     assert not job.folder.exists()
 
 
 @pytest.mark.parametrize(
     "error", [full(), sqlite3.OperationalError("database is locked"), MemoryError()]
 )
-@pytest.mark.parametrize("owner", ["index", "line"])
+@pytest.mark.parametrize("owner", ["index", "stages"])
 def test_taking_on_that_fails(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, error: Exception, owner: str
 ) -> None:
@@ -220,7 +220,7 @@ def test_taking_on_that_fails(
     for job in bench.stages.accepted:
         bench.admission.remove(job.id)
 
-    assert (["a.png", "b.png", "c.png"], False) == (bench.taken, bench.admission.busy)
+    assert (["a.png", "b.png", "c.png"], False) == (bench.admitted, bench.admission.busy)
 
 
 def test_cancel(bench: Bench) -> None:
@@ -244,7 +244,7 @@ def test_claimed_again(bench: Bench) -> None:
 
     row = bench.store.get(job.id)
     assert row is not None
-    assert (["a.png"] * 2, 1, False) == (bench.taken, row.attempts, bench.admission.busy)
+    assert (["a.png"] * 2, 1, False) == (bench.admitted, row.attempts, bench.admission.busy)
     assert job_in(job.folder).source == "a.png"
 
 
@@ -277,7 +277,7 @@ def test_odd_folders(bench: Bench, spoil: Callable[[Bench, Job], None]) -> None:
     bench.admission.recover()
     bench.admission.admit()
 
-    assert ["a.png", "b.png"] == sorted(bench.taken)
+    assert ["a.png", "b.png"] == sorted(bench.admitted)
 
 
 @pytest.mark.parametrize("error", [OSError(errno.EINVAL, "odd"), KeyError("odd")])
@@ -307,5 +307,5 @@ def test_folder_that_nobody_can_use(
     bench.admission.recover()
     bench.admission.admit()
 
-    assert ["b.png"] == bench.taken
+    assert ["b.png"] == bench.admitted
     assert (2, True) == (bench.store.counts()["claimed"], made[0].input.exists())

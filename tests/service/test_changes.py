@@ -28,7 +28,7 @@ ERROR = FluxdropError("There is no model bundle no", kind="model")
 
 
 class RecordingStages:
-    """Stages that opens no model: it keeps which was wanted."""
+    """Records the models that the stages are to open, and opens none."""
 
     def __init__(self, root: Root) -> None:
         self.settings = Settings()

@@ -31,7 +31,7 @@ REFUSED = OSError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 class RecordingStages:
-    """Stages that opens no model: it keeps which was wanted."""
+    """Records the models that the stages are to open, and opens none."""
 
     model = None
     current = None

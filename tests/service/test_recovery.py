@@ -69,7 +69,7 @@ def test_recovery_that_has_to_wait(
 
     died = crash_suspects.deaths(made[0].folder)
     assert died is not None
-    assert (1, ["a.png", "b.png"]) == (died.deaths, bench.taken)
+    assert (1, ["a.png", "b.png"]) == (died.deaths, bench.admitted)
 
 
 def decided(bench: Bench, *of: Job) -> None:
@@ -88,7 +88,11 @@ def test_recovery_of_decided_names(bench: Bench) -> None:
     bench.admission.admit()
 
     assert {"outputs/a.json", "outputs/b.json"} == set(records(bench.root))
-    assert ([], [], False) == (bench.taken, list(bench.root.work.iterdir()), bench.admission.busy)
+    assert ([], [], False) == (
+        bench.admitted,
+        list(bench.root.work.iterdir()),
+        bench.admission.busy,
+    )
 
 
 def test_recovery_of_a_moved_input(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,7 +140,7 @@ def test_recovery_of_a_record_that_cannot_be_read(bench: Bench, record: bytes | 
     # Where the record is gone, that is nothing unforeseen: the folder may have been half emptied.
     defects = [] if record is None else [1]
     assert (["b.png"], defects) == (
-        bench.taken,
+        bench.admitted,
         list(bench.stages.context.defects.counts().values()),
     )
     assert bench.stages.publisher.planned(made[1].folder) is None
@@ -158,7 +162,7 @@ def test_recovery_of_a_share_that_is_away(bench: Bench, monkeypatch: pytest.Monk
     bench.admission.recover()
 
     assert {"outputs/a.json"} == set(records(bench.root))
-    assert [] == bench.taken
+    assert [] == bench.admitted
 
 
 def test_recovery_of_what_has_ended(bench: Bench) -> None:
@@ -186,7 +190,7 @@ def test_plans_of_what_is_gone(bench: Bench) -> None:
     bench.admission.recover()
 
     assert made.id.encode() in before
-    assert (b"", [], False) == (bench.root.plans.read_bytes(), bench.taken, made.folder.exists())
+    assert (b"", [], False) == (bench.root.plans.read_bytes(), bench.admitted, made.folder.exists())
 
 
 @pytest.mark.parametrize("has_index", [False, True])
@@ -270,4 +274,4 @@ def test_closed_folder_of_a_claim(bench: Bench, monkeypatch: pytest.MonkeyPatch)
     bench.admission.recover()
     bench.admission.admit()
 
-    assert ["sub/a.png"] == bench.taken
+    assert ["sub/a.png"] == bench.admitted

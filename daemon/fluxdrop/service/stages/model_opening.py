@@ -62,9 +62,9 @@ class Opening(Handler[OpenModel]):
     name = "model"
 
     def __init__(
-        self, models: ModelOpener, mailbox: Mailbox, forward: Callable[[SwapModel], None]
+        self, opener: ModelOpener, mailbox: Mailbox, forward: Callable[[SwapModel], None]
     ) -> None:
-        self._opener = models
+        self._opener = opener
         self._mailbox = mailbox
         self._forward = forward
 
