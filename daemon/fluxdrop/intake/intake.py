@@ -108,7 +108,7 @@ class Intake:
         Entries that were superseded stay in it until their time.
         """
         # Prompts queue apart from pictures, so that one slow kind does not hold up the other.
-        self._whole: dict[bool, deque[str]] = {True: deque(), False: deque()}
+        self._complete: dict[bool, deque[str]] = {True: deque(), False: deque()}
         self._skipped = Skipped()
         self._last_scan = 0.0
         self._next_scan = 0.0
@@ -176,7 +176,7 @@ class Intake:
             if time.monotonic() >= self._next_scan:
                 self._scan()
             self._judge_due()
-            self._claim_whole()
+            self._claim_complete()
             self._rescan_if_room()
 
     def close(self) -> None:
@@ -342,26 +342,26 @@ class Intake:
             case Ready(fault):
                 self._unfinished.get(kind_of(path), {}).pop(path, None)
                 waiting.fault = fault
-                self._whole[kind_of(path) == "prompt"].append(path)
+                self._complete[kind_of(path) == "prompt"].append(path)
             case Gone(irregular=True):
                 self._skip(path, "it is neither a file nor a folder")
             case Gone():
                 self._forget(path)
 
-    def _claim_whole(self) -> None:
+    def _claim_complete(self) -> None:
         if time.monotonic() < self._next_claim:
             return
-        for is_prompt, whole in self._whole.items():
-            while whole and self._has_room(is_prompt):
-                waiting = self._waiting.get(whole[0])
+        for is_prompt, complete in self._complete.items():
+            while complete and self._has_room(is_prompt):
+                waiting = self._waiting.get(complete[0])
                 if waiting is not None and waiting.fault is not None:
-                    claim = partial(self._claim, whole[0], waiting.candidate, waiting.fault)
+                    claim = partial(self._claim, complete[0], waiting.candidate, waiting.fault)
                     # The next file would meet the same full disk.
                     if not self._claim_trouble.attempt(claim, passes=is_full):
                         self._next_claim = time.monotonic() + _FULL_PAUSE_SECONDS
                         return
-                whole.popleft()
-        if not any(self._whole.values()):
+                complete.popleft()
+        if not any(self._complete.values()):
             # The file that could not be claimed may have been removed.
             self._claim_trouble.end()
 
