@@ -51,8 +51,8 @@ class Skipped:
 
         Leaves out *inbox*, the inbox's own path, which has a trouble of its own.
         """
-        shown = [(path, reason) for path, reason in self._reasons.items() if path != inbox]
-        for path, reason in shown[:_MAX_SHOWN]:
+        skipped = [(path, reason) for path, reason in self._reasons.items() if path != inbox]
+        for path, reason in skipped[:_MAX_SHOWN]:
             yield f"inbox: {path}: {reason}"
-        if len(shown) > _MAX_SHOWN:
-            yield f"inbox: {len(shown) - _MAX_SHOWN} more"
+        if len(skipped) > _MAX_SHOWN:
+            yield f"inbox: {len(skipped) - _MAX_SHOWN} more"

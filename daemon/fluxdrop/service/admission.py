@@ -104,10 +104,11 @@ class Admission:
     def admit(self) -> None:
         """Give the stages each queued job that may start now; the others stay queued.
 
+        A job that cannot be read is left alone in its folder, with a line in the log.
+
         Raises:
-            Exception: The first error in opening a job, or the error of the index or the
-                stages. The jobs that it concerns stay queued. Only errors that may pass come
-                out of opening a job.
+            Exception: An error that may pass, in opening a job, or an error of the index or the
+                stages. The jobs that it concerns stay queued.
         """
         if not self._is_root_available():
             return
