@@ -121,9 +121,9 @@ def test_event_while_it_waits_for_room(root: Root, png: bytes) -> None:
     with closing(station.intake):
         station.room = 0
         path = station.drop("a.png", png)
-        station.step_until(lambda: any(station.intake._whole.values()))
+        station.step_until(lambda: any(station.intake._complete.values()))
         path.open("ab").close()
-        station.step_until(lambda: len(station.intake._whole[False]) == 2)
+        station.step_until(lambda: len(station.intake._complete[False]) == 2)
         station.room = 1
 
         assert {"a.png": png} == station.take(1)
@@ -135,7 +135,7 @@ def test_rewritten_while_it_waits_for_room(station: Station, told: bool) -> None
     data, other = noisy_png(), noisy_png()
     station.room = 0
     path = station.drop("a.png", data)
-    station.step_until(lambda: any(station.intake._whole.values()))
+    station.step_until(lambda: any(station.intake._complete.values()))
     path.write_bytes(other[:5000])
     if not told:
         # As after an overflow of the kernel's queue.
@@ -157,7 +157,7 @@ def test_deleted_while_it_waits(station: Station, png: bytes) -> None:
     """A file that its owner takes back, before or after it was whole, is forgotten."""
     station.room = 0
     whole, half = station.drop("a.png", png), station.drop("b.png", png[:50])
-    station.step_until(lambda: any(station.intake._whole.values()))
+    station.step_until(lambda: any(station.intake._complete.values()))
     whole.unlink()
     half.unlink()
     station.room = 9

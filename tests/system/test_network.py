@@ -78,7 +78,7 @@ def test_swapped(share: Station, png: bytes, swap: str) -> None:
     and time."""
     share.room = 0
     path = share.drop("a.png", png)
-    share.step_until(lambda: any(share.intake._whole.values()))
+    share.step_until(lambda: any(share.intake._complete.values()))
     times = path.stat()
     if swap == "symlink":
         path.unlink()
@@ -123,6 +123,6 @@ _WHERE = {
     "open": "intake.ready",
     "fstat": "intake.ready",
     "pread": "intake.ready",
-    "rename": "intake.claim",
-    "scandir": "folders",
+    "rename": "jobs.claim",
+    "scandir": "files.folders",
 }
