@@ -134,7 +134,6 @@ def configure(level: str = "info", folder: Path | None = None) -> None:
     # shows.
     _route("fluxdrop", handlers, logging.DEBUG if folder is not None else level.upper())
     _route("watchdog", handlers, logging.WARNING)
-    logging.getLogger("watchdog.observers.inotify").addFilter(_is_news)
 
 
 def _route(name: str, handlers: list[logging.Handler], level: int | str) -> None:
@@ -144,11 +143,6 @@ def _route(name: str, handlers: list[logging.Handler], level: int | str) -> None
     logger.handlers = list(handlers)
     logger.propagate = False
     logger.setLevel(level)
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    # Closing an observer while its emitter looks for events makes it say so, as an error.
-    return "called when the thread is inactive" not in record.getMessage()
 
 
 def _console_formatter() -> logging.Formatter:

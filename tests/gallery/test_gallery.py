@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import signal
+from base64 import b64encode
 from collections.abc import Callable
 from contextlib import closing
+from html.parser import HTMLParser
 from pathlib import Path
 
 import msgspec
@@ -15,6 +19,7 @@ from fluxdrop.errors import FluxdropError
 from fluxdrop.files.layout import GALLERY, Root
 from fluxdrop.gallery.entry import Entry
 from fluxdrop.gallery.gallery import Gallery, page_of
+from fluxdrop.gallery.page import render
 from fluxdrop.gallery.pages import PAGE_ENTRIES, Pages
 from fluxdrop.gallery.thumbnail import thumbnail_of
 from fluxdrop.jobs.store import Store
@@ -281,3 +286,47 @@ def test_paths_of_records(root: Root, picture: Path) -> None:
 
     assert ["a.b/c.d", "failed/a.b/c.txt"] == [entry.name for entry in shown(root)]
     assert "outputs/failed/x.txt.error.json" == path_of(failure("x.txt"), "x.txt")
+
+
+class Texts(HTMLParser):
+    """What a page says in each element, and the policy that it begins with."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.texts: dict[str, str] = {}
+        self.policy = ""
+        self._tag = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """See `HTMLParser`."""
+        self._tag = tag
+        said = dict(attrs)
+        if said.get("http-equiv") == "Content-Security-Policy":
+            self.policy = said["content"] or ""
+
+    def handle_data(self, data: str) -> None:
+        """See `HTMLParser`."""
+        self.texts[self._tag] = self.texts.get(self._tag, "") + data
+
+    def handle_endtag(self, tag: str) -> None:
+        """See `HTMLParser`."""
+        self._tag = ""
+
+
+@pytest.mark.parametrize(
+    "title",
+    ["shop", "</title><script>alert(1)</script>", "\"'&amp;", "$title ${script} $$ {{ x }}", "图"],
+)
+def test_title_is_text(title: str) -> None:
+    """Whatever a root is called, its page shows just that, and has no script or style but those whose
+    digests its policy names.
+    """
+    page = Texts(render(title).decode())
+    digests = {
+        kind: b64encode(hashlib.sha256(page.texts[kind].encode()).digest()).decode()
+        for kind in ("script", "style")
+    }
+
+    assert (f"{title} · fluxdrop", title) == (page.texts["title"], page.texts["h1"])
+    assert digests == dict(re.findall(r"(script|style)-src 'sha256-([^']+)'", page.policy))

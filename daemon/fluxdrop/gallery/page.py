@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import os
+from importlib.resources import files
 from io import FileIO
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from string import Template
 
 from fluxdrop import __version__
 from fluxdrop.errors import FluxdropError
@@ -61,36 +61,21 @@ def write_page(folders: Folders, title: str) -> None:
 
 def render(title: str) -> bytes:
     """Return the page for a root called *title*."""
-    environment = Environment(
-        loader=PackageLoader("fluxdrop.gallery", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    style = _source("gallery.css")
+    script = "\n".join(["(() => {", '"use strict";', *map(_source, _SCRIPTS), "})();"])
+    page = Template(_source(INDEX_NAME)).substitute(
+        title=html.escape(title),
+        version=html.escape(__version__),
+        style=style,
+        style_digest=_digest(style),
+        script=script,
+        script_digest=_digest(script),
     )
-    style = _source(environment, "gallery.css")
-    script = "\n".join(["(() => {", '"use strict";', *_sources(environment), "})();"])
-    return (
-        environment.get_template("index.html")
-        .render(
-            title=title,
-            version=__version__,
-            style=Markup(style),  # noqa: S704 - the package's own file
-            style_digest=_digest(style),
-            script=Markup(script),  # noqa: S704 - the package's own file
-            script_digest=_digest(script),
-        )
-        .encode()
-    )
+    return page.encode()
 
 
-def _sources(environment: Environment) -> list[str]:
-    return [_source(environment, name) for name in _SCRIPTS]
-
-
-def _source(environment: Environment, name: str) -> str:
-    assert environment.loader is not None
-    return environment.loader.get_source(environment, name)[0]
+def _source(name: str) -> str:
+    return (files("fluxdrop.gallery") / "templates" / name).read_text(encoding="utf-8")
 
 
 def _digest(text: str) -> str:

@@ -15,6 +15,7 @@ from typing import Literal
 
 import msgspec
 
+from fluxdrop.decoders import decoder
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files.regular import chunks, open_regular
 from fluxdrop.generate.request import GenerationRequest
@@ -58,8 +59,7 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     part: Part | None = None
 
 
-# Made at import: msgspec 0.22 crashes when two threads meet a class of its own for the first time.
-_DECODER = msgspec.json.Decoder(JobRequest)
+_DECODER: msgspec.json.Decoder[JobRequest] = decoder(JobRequest)
 
 
 def decode_request(data: bytes) -> JobRequest:

@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from fluxdrop import failpoints
+from fluxdrop.decoders import decoder
 from fluxdrop.files import durable
 from fluxdrop.files.folders import STATE
 from fluxdrop.publish.places import KEPT
@@ -38,8 +39,7 @@ class _Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """None takes back what an earlier line says."""
 
 
-# Made at import: msgspec 0.22 crashes when two threads meet a class of its own for the first time.
-_DECODER = msgspec.json.Decoder(_Line)
+_DECODER: msgspec.json.Decoder[_Line] = decoder(_Line)
 
 
 class Plans:

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from fluxdrop.decoders import decoder
 from fluxdrop.generate.request import GenerationParameters, GeneratorInfo
 from fluxdrop.jobs.job import Part
 
@@ -129,8 +130,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, tag_field="status", tag
 Record = Result | Failure
 
 
-# Made at import: msgspec 0.22 crashes when two threads meet a class of its own for the first time.
-_DECODER: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)
+_DECODER: msgspec.json.Decoder[Record] = decoder(Record)
 
 
 def encode(record: Record) -> bytes:

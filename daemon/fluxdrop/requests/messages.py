@@ -17,6 +17,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from fluxdrop.decoders import decoder
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files import durable
 from fluxdrop.files.layout import Root, holder
@@ -71,11 +72,8 @@ class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hint: str = ""
 
 
-# Made at import: msgspec 0.22 crashes when two threads meet a class of its own for the first time.
-_REQUEST: msgspec.json.Decoder[Request] = msgspec.json.Decoder(
-    ReplayRequest | CancelRequest | ModelRequest
-)
-_ANSWER = msgspec.json.Decoder(Answer)
+_REQUEST: msgspec.json.Decoder[Request] = decoder(Request)
+_ANSWER: msgspec.json.Decoder[Answer] = decoder(Answer)
 
 
 def ask(root: Root, request: Request) -> str:
