@@ -92,7 +92,7 @@ def test_a_full_stage_lets_others_have_the_turn(tmp_path: Path) -> None:
     done: list[Number] = []
     numbers = [Number(number) for number in range(20)]
     handler = Numbers(done.append)
-    stage = Stage(handler, Context(tmp_path), limit=1, takes_turns=True)
+    stage = Stage(handler, Context(tmp_path), limit=1, uses_io_lock=True)
     stage.start()
     with hold_io_lock():
         for number in numbers:

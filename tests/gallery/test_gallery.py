@@ -20,7 +20,7 @@ from fluxdrop.files.layout import GALLERY, Root
 from fluxdrop.gallery.entry import Entry
 from fluxdrop.gallery.gallery import Gallery, page_of
 from fluxdrop.gallery.page import render
-from fluxdrop.gallery.pages import PAGE, Pages
+from fluxdrop.gallery.pages import PAGE_ENTRIES, Pages
 from fluxdrop.gallery.thumbnail import thumbnail_of
 from fluxdrop.jobs.store import Store
 from fluxdrop.records.result import Record
@@ -39,7 +39,7 @@ def picture(samples: Path) -> Path:
 @pytest.fixture
 def told(root: Root, picture: Path) -> Told:
     """More than a page of jobs that have ended in *root*, with their files."""
-    names = [f"p{number:03}" for number in range(PAGE + 10)]
+    names = [f"p{number:03}" for number in range(PAGE_ENTRIES + 10)]
     return [place(root, result(name, at), name, picture) for at, name in enumerate(names)]
 
 
@@ -73,7 +73,7 @@ def contents(root: Root) -> dict[str, bytes]:
 
 def test_add_rewrites_little(root: Root, picture: Path) -> None:
     """With thousands of results, one more rewrites the last page and the summary, and nothing else."""
-    fill(root, 20 * PAGE + 20, picture)
+    fill(root, 20 * PAGE_ENTRIES + 20, picture)
     gallery = Gallery(root)
     gallery.catch_up([])
     before = contents(root)

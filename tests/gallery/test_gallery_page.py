@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Locator, Page, Request, expect, sync_pl
 
 from fluxdrop.files.layout import Root
 from fluxdrop.gallery.gallery import Gallery, page_of
-from fluxdrop.gallery.pages import PAGE
+from fluxdrop.gallery.pages import PAGE_ENTRIES
 from support.gallery_records import failure, fill, place, result
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -208,11 +208,11 @@ def test_keyboard(studio: Root, open_page: Open) -> None:
 
 def test_pages(root: Root, samples: Path, open_page: Open) -> None:
     """More results than a page holds are turned through from the newest to the oldest."""
-    fill(root, PAGE + 5, samples / PICTURE)
+    fill(root, PAGE_ENTRIES + 5, samples / PICTURE)
 
     page = open_page()
-    expect(cards(page)).to_have_count(PAGE)
-    expect(cards(page).first).to_contain_text(f"study {PAGE + 4:05}")
+    expect(cards(page)).to_have_count(PAGE_ENTRIES)
+    expect(cards(page).first).to_contain_text(f"study {PAGE_ENTRIES + 4:05}")
     page.get_by_role("button", name="Older", exact=True).click()
 
     expect(cards(page)).to_have_count(5)
@@ -224,14 +224,14 @@ def test_cost_of_many(root: Root, samples: Path, open_page: Open) -> None:
     """Opening 20,000 results reads as many files, as many bytes and makes as many elements as
     opening 480 (so it takes no longer); only a filter reads them all, and finds the one."""
     costs = []
-    for count in (2 * PAGE, 20_160):
+    for count in (2 * PAGE_ENTRIES, 20_160):
         filled = Root(root.path / str(count))
         filled.create()
         fill(filled, count, samples / PICTURE)
         page = open_page(at=filled)
         read = scripts_read_by(page)
         page.reload()
-        expect(cards(page)).to_have_count(PAGE)
+        expect(cards(page)).to_have_count(PAGE_ENTRIES)
         size = sum(path.stat().st_size for path in read)
         costs.append((len(read), size, page.evaluate("document.querySelectorAll('*').length")))
 
@@ -239,10 +239,10 @@ def test_cost_of_many(root: Root, samples: Path, open_page: Open) -> None:
     page.get_by_role("searchbox").fill("study 00007")
 
     assert 2 == few_files == files
-    assert few_nodes == nodes < 30 * PAGE
+    assert few_nodes == nodes < 30 * PAGE_ENTRIES
     assert size < 1.1 * few_bytes < 250_000
     expect(page.get_by_role("status")).to_have_text("1 to 1 of 1 matching result")
-    assert 1 + 20_160 // PAGE == len(read)
+    assert 1 + 20_160 // PAGE_ENTRIES == len(read)
 
 
 def scripts_read_by(page: Page) -> list[Path]:

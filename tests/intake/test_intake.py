@@ -55,7 +55,7 @@ def test_names(root: Root, png: bytes, found: str) -> None:
     station = Station(root)
     with closing(station.intake):
         if found == "by events":
-            station.intake.step(longest=0)
+            station.intake.step(timeout=0)
         for name in NAMES:
             station.drop(name, png)
 
@@ -69,7 +69,7 @@ def test_text_that_lay_there(root: Root) -> None:
     with closing(station.intake):
         station.drop("a.txt", b"a red circle")
         time.sleep(settings.settle_seconds * 2)
-        station.intake.step(longest=0)
+        station.intake.step(timeout=0)
 
         assert {"a.txt": b"a red circle"} == station.contents()
 
@@ -82,7 +82,7 @@ def test_slow_writer(root: Root, name: str) -> None:
     size = len(data) // 20 + 1
     claimed_early = []
     with closing(station.intake):
-        station.intake.step(longest=0)
+        station.intake.step(timeout=0)
         with (root.inbox / name).open("wb") as file:
             for start in range(0, len(data), size):
                 file.write(data[start : start + size])
@@ -90,7 +90,7 @@ def test_slow_writer(root: Root, name: str) -> None:
                     file.flush()
                     until = time.monotonic() + 0.02
                     while time.monotonic() < until:
-                        station.intake.step(longest=0.01)
+                        station.intake.step(timeout=0.01)
                     claimed_early += station.claims
 
         assert {name: data} == station.take(1)
@@ -164,7 +164,7 @@ def test_many_are_left(root: Root, caplog: pytest.LogCaptureFixture) -> None:
         for _ in range(3):
             station.intake._next_scan = 0
             station.steps()
-        left = station.intake.left
+        left = station.intake.skipped
 
     assert (100, 100) == (len(left), events(caplog).count("left alone"))
     assert {"caf\ufffd\ufffd.png"} == {path[4:] for path in left}
@@ -188,7 +188,7 @@ def test_irregular(station: Station, png: bytes, caplog: pytest.LogCaptureFixtur
     assert {"a.png": png} == claimed == station.contents()
     assert {"fifo.png", "link.png"} == {path.name for path in inbox.iterdir()}
     assert dict.fromkeys(["fifo.png", "link.png"], "it is neither a file nor a folder") == (
-        station.intake.left
+        station.intake.skipped
     )
     assert 2 == events(caplog).count("left alone")
     assert 0 == station.intake.waiting
@@ -207,11 +207,11 @@ def test_claim_that_fails(station: Station, png: bytes, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(os, "rename", refuse)
     station.drop("a.png", png)
-    station.step_until(lambda: station.intake.left)
+    station.step_until(lambda: station.intake.skipped)
     station.drop("b.png", png)
     first = station.take(1)
     jobs = len(list(station.root.work.iterdir()))
-    left = station.intake.left
+    left = station.intake.skipped
     monkeypatch.setattr(os, "rename", rename)
     station.intake._next_scan = 0
 
@@ -240,7 +240,7 @@ def test_wake(station: Station) -> None:
     """A step that waits ends when it is woken from another thread."""
     waker = threading.Timer(0.05, station.intake.wake)
     waker.start()
-    station.intake.step(longest=PATIENCE)
+    station.intake.step(timeout=PATIENCE)
     waker.join()
 
     assert 0 == station.intake.waiting

@@ -33,20 +33,20 @@ def test_more_than_are_remembered(
     """Of any number of files only so many of a kind are remembered, the others' events too are
     forgotten, and all of them are claimed in the end, once. Each kind has room of its own.
     """
-    monkeypatch.setattr("fluxdrop.intake.intake._MOST_WAITING", 10)
-    monkeypatch.setattr("fluxdrop.intake.intake._MOST_EVENTS", 20)
+    monkeypatch.setattr("fluxdrop.intake.intake._MAX_WAITING", 10)
+    monkeypatch.setattr("fluxdrop.intake.intake._MAX_EVENTS", 20)
     files = {f"{number}.png": png for number in range(100)}
     files |= {f"{number}.txt": b"a red circle" for number in range(100)}
     station = Station(root)
     with closing(station.intake):
         if found == "by events":
-            station.intake.step(longest=0)
+            station.intake.step(timeout=0)
         station.room = 0
         for path, data in files.items():
             station.drop(path, data)
         waiting = 0
         for _ in range(20):
-            station.intake.step(longest=0.02)
+            station.intake.step(timeout=0.02)
             waiting = max(waiting, len(station.intake._waiting))
         station.room = 1_000_000
 
@@ -61,7 +61,7 @@ def test_unfinished_keep_nothing_out(
 ) -> None:
     """However many files are never whole, each of the others is claimed, `trouble` tells of the crowd meanwhile, and
     nothing grows with their number."""
-    monkeypatch.setattr("fluxdrop.intake.intake._MOST_WAITING", 10)
+    monkeypatch.setattr("fluxdrop.intake.intake._MAX_WAITING", 10)
     settings = Settings(settle_seconds=0.1, incomplete_seconds=3600, scan_seconds=3600)
     station = Station(root, settings)
     for number in range(100):
@@ -121,9 +121,9 @@ def test_event_while_it_waits_for_room(root: Root, png: bytes) -> None:
     with closing(station.intake):
         station.room = 0
         path = station.drop("a.png", png)
-        station.step_until(lambda: any(station.intake._whole.values()))
+        station.step_until(lambda: any(station.intake._complete.values()))
         path.open("ab").close()
-        station.step_until(lambda: len(station.intake._whole[False]) == 2)
+        station.step_until(lambda: len(station.intake._complete[False]) == 2)
         station.room = 1
 
         assert {"a.png": png} == station.take(1)
@@ -135,7 +135,7 @@ def test_rewritten_while_it_waits_for_room(station: Station, told: bool) -> None
     data, other = noisy_png(), noisy_png()
     station.room = 0
     path = station.drop("a.png", data)
-    station.step_until(lambda: any(station.intake._whole.values()))
+    station.step_until(lambda: any(station.intake._complete.values()))
     path.write_bytes(other[:5000])
     if not told:
         # As after an overflow of the kernel's queue.
@@ -157,7 +157,7 @@ def test_deleted_while_it_waits(station: Station, png: bytes) -> None:
     """A file that its owner takes back, before or after it was whole, is forgotten."""
     station.room = 0
     whole, half = station.drop("a.png", png), station.drop("b.png", png[:50])
-    station.step_until(lambda: any(station.intake._whole.values()))
+    station.step_until(lambda: any(station.intake._complete.values()))
     whole.unlink()
     half.unlink()
     station.room = 9

@@ -48,7 +48,7 @@ def test_samples(samples: Path) -> None:
     states = []
     for file in files:
         with file.open("rb") as stream:
-            states.append(PngScanner().look(stream.fileno()))
+            states.append(PngScanner().scan(stream.fileno()))
 
     assert ["complete"] * 12 == states
 
@@ -58,11 +58,11 @@ def test_cut_anywhere(fd: int) -> None:
     states = set()
     for size in range(len(SIGNATURE), len(WHOLE)):
         scanner = PngScanner()
-        states.add(scanner.look(put(fd, WHOLE[:size])))
+        states.add(scanner.scan(put(fd, WHOLE[:size])))
         assert str(size) in scanner.reason
 
     assert {"incomplete"} == states
-    assert "complete" == PngScanner().look(put(fd, WHOLE))
+    assert "complete" == PngScanner().scan(put(fd, WHOLE))
 
 
 @pytest.mark.parametrize("step", [1, 7, 64])
@@ -71,7 +71,7 @@ def test_grown_piece_by_piece(fd: int, step: int) -> None:
     scanner = PngScanner()
     states = []
     for size in [*range(len(SIGNATURE), len(WHOLE), step), len(WHOLE)]:
-        states.append(scanner.look(put(fd, WHOLE[:size])))
+        states.append(scanner.scan(put(fd, WHOLE[:size])))
 
     assert {"incomplete"} == set(states[:-1])
     assert "complete" == states[-1]
@@ -83,7 +83,7 @@ def test_every_damaged_byte(fd: int) -> None:
     for place in range(len(SIGNATURE), len(WHOLE)):
         damaged = bytearray(WHOLE)
         damaged[place] ^= 0x20
-        states.add(PngScanner().look(put(fd, bytes(damaged))))
+        states.add(PngScanner().scan(put(fd, bytes(damaged))))
 
     assert {"damaged", "incomplete"} == states
 
@@ -107,7 +107,7 @@ def test_reasons(fd: int, contents: bytes, state: str, reason: str) -> None:
     """What is missing or wrong is said."""
     scanner = PngScanner()
 
-    assert state == scanner.look(put(fd, contents))
+    assert state == scanner.scan(put(fd, contents))
     assert reason in scanner.reason
 
 
@@ -116,8 +116,8 @@ def test_reasons(fd: int, contents: bytes, state: str, reason: str) -> None:
 def test_rewritten_from_scratch(fd: int, other: bytes, seen: int) -> None:
     """A file that is written anew, shorter or longer, is judged by what it is now."""
     scanner = PngScanner()
-    first = scanner.look(put(fd, WHOLE[:seen]))
-    second = scanner.look(put(fd, other))
+    first = scanner.scan(put(fd, WHOLE[:seen]))
+    second = scanner.scan(put(fd, other))
 
     assert ("incomplete", "complete") == (first, second)
 
@@ -132,15 +132,15 @@ def test_looked_at_again(fd: int, contents: bytes, state: str) -> None:
     scanner = PngScanner()
     put(fd, contents)
 
-    assert [state] * 3 == [scanner.look(fd) for _ in range(3)]
+    assert [state] * 3 == [scanner.scan(fd) for _ in range(3)]
 
 
 def test_chunks_are_counted_once(fd: int) -> None:
     """A growing file's chunks count once, however often it is looked at."""
     scanner = PngScanner()
     crumbs = SIGNATURE + chunk(b"prVt") * 6000
-    first = scanner.look(put(fd, crumbs))
-    second = scanner.look(put(fd, crumbs + chunk(b"IEND")))
+    first = scanner.scan(put(fd, crumbs))
+    second = scanner.scan(put(fd, crumbs + chunk(b"IEND")))
 
     assert ("incomplete", "complete") == (first, second)
 
@@ -148,8 +148,8 @@ def test_chunks_are_counted_once(fd: int) -> None:
 def test_first_part_damaged_later(fd: int) -> None:
     """A verified beginning that is overwritten while the rest arrives is noticed."""
     scanner = PngScanner()
-    scanner.look(put(fd, WHOLE[:-5]))
+    scanner.scan(put(fd, WHOLE[:-5]))
     os.pwrite(fd, WHOLE, 0)
     os.pwrite(fd, b"\1", 20)
 
-    assert "damaged" == scanner.look(fd)
+    assert "damaged" == scanner.scan(fd)

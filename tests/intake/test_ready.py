@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from fluxdrop.intake.ready import Candidate, Gone, Hint, Patience, Readiness, Ready, Wait
+from fluxdrop.intake.ready import Candidate, Gone, Hint, Readiness, ReadinessPolicy, Ready, Wait
 
-PATIENCE = Patience(settle=2.0, incomplete=60.0)
+POLICY = ReadinessPolicy(settle=2.0, incomplete=60.0)
 PNG = (Path(__file__).parents[2] / "examples" / "round_circle_01.png").read_bytes()
 UNKNOWN = "unknown: its name ends in none of .txt, .png, .jpg, .jpeg, .webp"
 
@@ -34,14 +34,14 @@ class Dropped:
             # Two writes of a test can fall into one tick of the filesystem's clock.
             os.utime(self.path, ns=(before, before + 1_000_000))
         if hint is not None:
-            self.candidate.notice(hint)
+            self.candidate.record_event(hint)
 
     def judge(self, seconds: float, *, trust_clock: bool = True) -> Readiness:
         """The verdict at *seconds*."""
-        patience = Patience(PATIENCE.settle, PATIENCE.incomplete, trust_clock)
+        policy = ReadinessPolicy(POLICY.settle, POLICY.incomplete, trust_clock)
         fd = os.open(self.path.parent, os.O_RDONLY)
         try:
-            return self.candidate.judge(fd, patience, 1000.0 + seconds, self.began + seconds)
+            return self.candidate.judge(fd, policy, 1000.0 + seconds, self.began + seconds)
         finally:
             os.close(fd)
 
@@ -57,7 +57,7 @@ def test_png_is_ready_when_it_is_complete(tmp_path: Path, hint: Hint | None) -> 
 def test_png_too_large_to_be_taken(tmp_path: Path) -> None:
     """A PNG over the limit is not read to its end: it is ready, to be refused, when it stands still."""
     dropped = Dropped(tmp_path, "a.png", PNG)
-    os.truncate(dropped.path, PATIENCE.largest + 1)
+    os.truncate(dropped.path, POLICY.max_bytes + 1)
     verdicts = [dropped.judge(0), dropped.judge(2)]
 
     assert [Wait(2.0), Ready()] == verdicts
@@ -133,7 +133,7 @@ def test_event_resets(tmp_path: Path, hint: Hint) -> None:
     """An event counts as a change although the file looks the same."""
     dropped = Dropped(tmp_path, "a.txt", b"a red circle", Hint.CHANGED)
     before = dropped.judge(1.5)
-    dropped.candidate.notice(hint)
+    dropped.candidate.record_event(hint)
     needed = 2.0 if hint is Hint.CHANGED else 1.0
     after = [dropped.judge(seconds) for seconds in (3.5, 3.5 + needed)]
 
@@ -225,7 +225,7 @@ def test_irregular(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -
 
 NOBODY = """
 import os, sys
-from fluxdrop.intake.ready import Candidate, Patience
+from fluxdrop.intake.ready import Candidate, ReadinessPolicy
 fd = os.open(sys.argv[1], os.O_RDONLY)
 if os.geteuid() == 0:
     os.setegid(65534)
@@ -233,7 +233,7 @@ if os.geteuid() == 0:
 candidate = Candidate("a.txt")
 clock = os.stat("a.txt", dir_fd=fd).st_ctime
 for seconds in (0, 60):
-    print(candidate.judge(fd, Patience(2, 60), seconds, clock + seconds))
+    print(candidate.judge(fd, ReadinessPolicy(2, 60), seconds, clock + seconds))
 """
 
 

@@ -46,7 +46,7 @@ def test_inbox_goes_and_comes_back(
     for _ in range(3):
         station.intake._next_scan = 0
         station.steps()
-    left = set(station.intake.left)
+    left = set(station.intake.skipped)
     watching = station.intake.watching
     away.rename(folder)
     station.intake._next_scan = 0
@@ -80,7 +80,7 @@ def test_inbox_is_a_symlink(root: Root, png: bytes) -> None:
     root.inbox.symlink_to("elsewhere")
     station = Station(root)
     with closing(station.intake):
-        station.intake.step(longest=0)
+        station.intake.step(timeout=0)
         station.drop("a.png", png)
 
         assert {"a.png": png} == station.take(1)
@@ -224,7 +224,7 @@ intake = Intake(Root(Path(sys.argv[1])), Settings(), claims.append, lambda _: Tr
 fds = os.listdir("/proc/self/fd")
 for _ in range(5):
     intake._next_scan = 0
-    intake.step(longest=0)
+    intake.step(timeout=0)
 assert fds == os.listdir("/proc/self/fd")
 print(len(claims), intake.watching, threading.active_count())
 """

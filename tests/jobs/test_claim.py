@@ -269,8 +269,8 @@ def test_claim_of_a_folder(root: Root, monkeypatch: pytest.MonkeyPatch, name: st
         assert job is not None
         bench = Bench(root, store)
         bench.admission.add(job)
-        bench.admission.take()
-        bench.admission.take()
+        bench.admission.admit()
+        bench.admission.admit()
 
     assert ([], []) == (bench.stages.accepted, list(root.work.iterdir()))
     assert ["d", "d/secret.png"] == listing(next((root.refused / job.folder.name).glob("input=*")))

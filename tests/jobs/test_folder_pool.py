@@ -16,7 +16,7 @@ from fluxdrop.jobs.folder_pool import FolderPool, most_spares
 from fluxdrop.jobs.job import file_sha256
 from fluxdrop.jobs.store import Store
 from fluxdrop.publish.publisher import Publisher
-from fluxdrop.service.spare_recovery import take_back_spares
+from fluxdrop.service.spare_recovery import recover_spares
 from support import jobs
 from support.jobs import claimed, job_in
 from support.published import done, publish
@@ -25,7 +25,7 @@ from support.published import done, publish
 def take_back(root: Root) -> list[str]:
     """Take back what is in spares/; the paths below inbox/ of the claims in work/ after that."""
     with closing(Store(root.database)) as store:
-        take_back_spares(root, store)
+        recover_spares(root, store)
     found = [read_claim(folder) for folder in root.work.iterdir()]
     return [str(claim.source) for claim in found if claim]
 

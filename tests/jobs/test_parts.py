@@ -13,7 +13,7 @@ from fluxdrop.files.layout import Root
 from fluxdrop.generate.request import GenerationRequest
 from fluxdrop.jobs.job import REQUEST, JobRequest, Part, open_job
 from fluxdrop.jobs.parts import divide, without_undecided
-from fluxdrop.service.stages.unbegun_jobs import UnbegunJobs
+from fluxdrop.service.stages.pending_jobs import PendingJobs
 from support import jobs
 
 REQUESTS = [GenerationRequest(prompt=f"prompt {number}", seed=number) for number in range(3)]
@@ -147,7 +147,7 @@ def test_model_of_a_replay(root: Root) -> None:
 def test_begun_or_cancelled(root: Root) -> None:
     """A job that waits is either begun by its stage or cancelled, never both."""
     begun, gone = (jobs.job_in(jobs.claimed(root, "cat.txt")) for _ in range(2))
-    waiting = UnbegunJobs()
+    waiting = PendingJobs()
     waiting.add(begun)
     waiting.add(gone)
 

@@ -42,13 +42,13 @@ def test_taken_on(bench: Bench) -> None:
 
     bench.stages.accept = accept
     made = bench.add("b.png", "a.txt", "c.png")
-    bench.admission.take()
+    bench.admission.admit()
     busy = [bench.admission.busy]
     for job in made:
-        bench.admission.ended(job.id)
+        bench.admission.remove(job.id)
         busy.append(bench.admission.busy)
 
-    assert (["b.png", "a.txt", "c.png"], [3, 3, 3]) == (bench.taken, seen)
+    assert (["b.png", "a.txt", "c.png"], [3, 3, 3]) == (bench.admitted, seen)
     assert [True, True, True, False] == busy
 
 
@@ -60,11 +60,11 @@ def test_room(bench: Bench, suffix: str, most: int) -> None:
     while bench.admission.has_room(is_prompt) and len(made) < 99:
         made += bench.add(f"{len(made)}{suffix}")
         if len(made) % 2:
-            bench.admission.take()
-    bench.admission.take()
+            bench.admission.admit()
+    bench.admission.admit()
     other = bench.admission.has_room(not is_prompt)
     before = bench.admission.has_room(is_prompt)
-    bench.admission.ended(made[0].id)
+    bench.admission.remove(made[0].id)
 
     assert (most, True, False) == (len(made), other, before)
     assert bench.admission.has_room(is_prompt)
@@ -73,14 +73,14 @@ def test_room(bench: Bench, suffix: str, most: int) -> None:
 def test_state_that_is_away(bench: Bench) -> None:
     """While the root's state is away nothing is taken on and there is no room; then all is as before."""
     bench.add("a.png")
-    bench.is_there = False
-    bench.admission.take()
-    away = [*bench.taken], bench.admission.has_room(True), bench.admission.has_room(False)
-    bench.is_there = True
-    bench.admission.take()
+    bench.is_root_available = False
+    bench.admission.admit()
+    away = [*bench.admitted], bench.admission.has_room(True), bench.admission.has_room(False)
+    bench.is_root_available = True
+    bench.admission.admit()
 
     assert ([], False, False) == away
-    assert (["a.png"], True) == (bench.taken, bench.admission.has_room(False))
+    assert (["a.png"], True) == (bench.admitted, bench.admission.has_room(False))
 
 
 def test_suspects_first_and_alone(bench: Bench) -> None:
@@ -91,12 +91,12 @@ def test_suspects_first_and_alone(bench: Bench) -> None:
     bench.admission.recover()
     steps = []
     for _ in range(3):
-        bench.admission.take()
-        bench.admission.take()
-        names = sorted(bench.taken)
+        bench.admission.admit()
+        bench.admission.admit()
+        names = sorted(bench.admitted)
         steps.append((names, bench.admission.has_room(True)))
         for job in bench.stages.accepted:
-            bench.admission.ended(job.id)
+            bench.admission.remove(job.id)
     suspects = sorted(job.source for job in bench.stages.accepted if job.suspect)
 
     first = steps[0][0]
@@ -111,28 +111,28 @@ def test_suspect_that_cannot_be_read(bench: Bench) -> None:
     (made[0].folder / REQUEST).write_bytes(b"rubbish")
     bench.die_over(made[0])
     bench.admission.recover()
-    bench.admission.take()
-    bench.admission.take()
+    bench.admission.admit()
+    bench.admission.admit()
 
-    assert (["b.png"], True) == (bench.taken, bench.admission.has_room(True))
+    assert (["b.png"], True) == (bench.admitted, bench.admission.has_room(True))
 
 
 def test_three_deaths(bench: Bench) -> None:
     """A job over which three daemons died is not tried again, but fails, with its attempts; the others are done."""
     made = bench.add("a.png", "b.png")
-    bench.admission.take()
+    bench.admission.admit()
     for _ in range(3):
         bench.store.begin_attempt([made[0].id])
     bench.die_over(made[0], times=3)
     bench.restart()
     bench.admission.recover()
-    bench.admission.take()
-    bench.admission.ended(made[0].id)
-    bench.admission.take()
+    bench.admission.admit()
+    bench.admission.remove(made[0].id)
+    bench.admission.admit()
 
     ((job, stage, error),) = bench.stages.refused
     assert ("a.png", 3, "preprocess", "crash") == (job.source, job.attempts, stage, error.kind)
-    assert ["b.png"] == bench.taken
+    assert ["b.png"] == bench.admitted
 
 
 @pytest.mark.parametrize("request_json", [b"", b"{", b'{"unknown": 1}', b"\xff"])
@@ -143,11 +143,11 @@ def test_request_that_cannot_be_read(
     taken on."""
     made = bench.add("a.png", "b.png", "c.png")
     (made[1].folder / REQUEST).write_bytes(request_json)
-    bench.admission.take()
+    bench.admission.admit()
     for job in (made[0], made[2]):
-        bench.admission.ended(job.id)
+        bench.admission.remove(job.id)
 
-    assert (["a.png", "c.png"], ["left alone"]) == (bench.taken, events(caplog))
+    assert (["a.png", "c.png"], ["left alone"]) == (bench.admitted, events(caplog))
     assert (True, False) == (made[1].input.exists(), bench.admission.busy)
 
 
@@ -168,28 +168,28 @@ def test_claim_that_cannot_be_opened(
 
     monkeypatch.setattr(admission, "open_job", failing)
     with suppress(OSError):
-        bench.admission.take()
-    first = [*bench.taken]
-    bench.admission.take()
+        bench.admission.admit()
+    first = [*bench.admitted]
+    bench.admission.admit()
 
     assert ["a.png", "c.png"] == first
-    assert [*first, *["b.png"] * isinstance(error, OSError)] == bench.taken
+    assert [*first, *["b.png"] * isinstance(error, OSError)] == bench.admitted
 
 
 def test_folder_without_input(bench: Bench) -> None:
     """A claim that never came to be is removed, and is no job."""
     (job,) = bench.add("a.png")
     job.input.unlink()
-    bench.admission.take()
+    bench.admission.admit()
 
-    assert ([], False) == (bench.taken, bench.admission.busy)
+    assert ([], False) == (bench.admitted, bench.admission.busy)
     assert not job.folder.exists()
 
 
 @pytest.mark.parametrize(
     "error", [full(), sqlite3.OperationalError("database is locked"), MemoryError()]
 )
-@pytest.mark.parametrize("owner", ["index", "line"])
+@pytest.mark.parametrize("owner", ["index", "stages"])
 def test_taking_on_that_fails(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, error: Exception, owner: str
 ) -> None:
@@ -215,19 +215,19 @@ def test_taking_on_that_fails(
         bench.stages.accept = accept
     for _ in range(2):
         with pytest.raises(type(error)):
-            bench.admission.take()
-    bench.admission.take()
+            bench.admission.admit()
+    bench.admission.admit()
     for job in bench.stages.accepted:
-        bench.admission.ended(job.id)
+        bench.admission.remove(job.id)
 
-    assert (["a.png", "b.png", "c.png"], False) == (bench.taken, bench.admission.busy)
+    assert (["a.png", "b.png", "c.png"], False) == (bench.admitted, bench.admission.busy)
 
 
 def test_cancel(bench: Bench) -> None:
     """Of the jobs that an order names those are cancelled that are in hand: no other job, and no path."""
     made = bench.add("a.png", "b.txt", "c.png")
-    bench.admission.take()
-    bench.admission.ended(made[2].id)
+    bench.admission.admit()
+    bench.admission.remove(made[2].id)
     bench.admission.cancel([made[2].id, made[1].id, "../..", "", made[0].id])
 
     assert [made[1].id, made[0].id] == bench.stages.cancelled
@@ -236,15 +236,15 @@ def test_cancel(bench: Bench) -> None:
 def test_claimed_again(bench: Bench) -> None:
     """A job whose names were taken meanwhile is taken on again, with what the index knows of it."""
     (job,) = bench.add("a.png")
-    bench.admission.take()
+    bench.admission.admit()
     bench.store.begin_attempt([job.id])
     bench.admission.add(NewJob(job.folder))
-    bench.admission.take()
-    bench.admission.ended(job.id)
+    bench.admission.admit()
+    bench.admission.remove(job.id)
 
     row = bench.store.get(job.id)
     assert row is not None
-    assert (["a.png"] * 2, 1, False) == (bench.taken, row.attempts, bench.admission.busy)
+    assert (["a.png"] * 2, 1, False) == (bench.admitted, row.attempts, bench.admission.busy)
     assert job_in(job.folder).source == "a.png"
 
 
@@ -275,9 +275,9 @@ def test_odd_folders(bench: Bench, spoil: Callable[[Bench, Job], None]) -> None:
     made = bench.claim("a.png", "b.png")
     spoil(bench, made[0])
     bench.admission.recover()
-    bench.admission.take()
+    bench.admission.admit()
 
-    assert ["a.png", "b.png"] == sorted(bench.taken)
+    assert ["a.png", "b.png"] == sorted(bench.admitted)
 
 
 @pytest.mark.parametrize("error", [OSError(errno.EINVAL, "odd"), KeyError("odd")])
@@ -288,7 +288,7 @@ def test_folder_that_nobody_can_use(
     """A folder in work/ that cannot be dealt with is left alone, stays in the index, and keeps no other from being
     taken on."""
     made = bench.add("a.png", "b.png")
-    bench.admission.take()
+    bench.admission.admit()
     bench.restart()
     publisher = bench.stages.publisher
 
@@ -302,10 +302,10 @@ def test_folder_that_nobody_can_use(
     else:
         made[0].record.write_bytes(b"{}")
         publisher._plans.decide({made[0].id: Plan(links=[], record="outputs/a.json")})
-        monkeypatch.setattr(bench.stages, "publish_decided", fail)
+        monkeypatch.setattr(bench.stages, "publish_planned", fail)
         monkeypatch.setattr(publisher, "withdraw", fail)
     bench.admission.recover()
-    bench.admission.take()
+    bench.admission.admit()
 
-    assert ["b.png"] == bench.taken
+    assert ["b.png"] == bench.admitted
     assert (2, True) == (bench.store.counts()["claimed"], made[0].input.exists())

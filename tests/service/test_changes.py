@@ -27,14 +27,14 @@ from support.station import events
 ERROR = FluxdropError("There is no model bundle no", kind="model")
 
 
-class FakeStages:
-    """Stages that opens no model: it keeps which was wanted."""
+class RecordingStages:
+    """Records the models that the stages are to open, and opens none."""
 
     def __init__(self, root: Root) -> None:
         self.settings = Settings()
         self.model: Model | None = model()
         self.context = context_of(root.work)
-        self.longest_answer = 1.0
+        self.max_reply_seconds = 1.0
         self.wanted: list[str] = []
         """The models that were to be opened."""
 
@@ -52,7 +52,7 @@ class Bench:
 
     def __init__(self, root: Root) -> None:
         self.root = root
-        self.fake = FakeStages(root)
+        self.fake = RecordingStages(root)
         self.stages = cast(Stages, self.fake)
         self.changes = Changes(self.stages)
         self.told: list[tuple[str, FluxdropError | None]] = []
@@ -68,7 +68,7 @@ class Bench:
             self.told.append((name, error))
 
         for name in names:
-            self.changes.ask(UseModel(self.stages, name, partial(tell, name)))
+            self.changes.request(UseModel(self.stages, name, partial(tell, name)))
 
     def reload(self, load: Callable[[], Settings]) -> Reload:
         """Ask for the settings that *load* gives."""
@@ -82,11 +82,11 @@ class Bench:
             def reloading(self) -> None:
                 bench.notified.append("reloading")
 
-            def ready(self, longest_answer: float) -> None:
-                bench.notified.append(f"ready {longest_answer}")
+            def ready(self, max_reply_seconds: float) -> None:
+                bench.notified.append(f"ready {max_reply_seconds}")
 
         change = Reload(self.root, load, self.stages, cast(Intake, Intakes()), Notifiers())
-        self.changes.ask(change)
+        self.changes.request(change)
         return change
 
     def settings(self, **changed: Any) -> Settings:
@@ -109,7 +109,7 @@ def test_one_after_the_other(bench: Bench) -> None:
         bench.changes.step()
         bench.changes.step()
         steps.append((bench.fake.settings.model, [*bench.fake.wanted], [*bench.told]))
-        bench.changes.opened()
+        bench.changes.model_opened()
     bench.changes.step()
 
     assert [
@@ -126,7 +126,7 @@ def test_a_hundred_at_once(bench: Bench) -> None:
     bench.use(*names)
     while bench.changes.busy:
         bench.changes.step()
-        bench.changes.opened()
+        bench.changes.model_opened()
 
     assert names == bench.fake.wanted
     assert [(name, None) for name in names] == bench.told
@@ -137,10 +137,10 @@ def test_refused(bench: Bench) -> None:
     before = bench.fake.settings
     bench.use("no", "two")
     bench.changes.step()
-    bench.changes.refused(ERROR)
+    bench.changes.model_refused(ERROR)
     between = bench.fake.settings
     bench.changes.step()
-    bench.changes.opened()
+    bench.changes.model_opened()
     bench.changes.step()
 
     assert before == between
@@ -151,8 +151,8 @@ def test_refused(bench: Bench) -> None:
 def test_news_that_nobody_waits_for(bench: Bench) -> None:
     """News of a model that no change opened changes nothing."""
     before = bench.fake.settings
-    bench.changes.opened()
-    bench.changes.refused(ERROR)
+    bench.changes.model_opened()
+    bench.changes.model_refused(ERROR)
     bench.changes.step()
 
     assert (before, []) == (bench.fake.settings, bench.told)
@@ -166,9 +166,9 @@ def test_full_disk_while_telling(bench: Bench, error: FluxdropError | None) -> N
     bench.use("two")
     bench.changes.step()
     if error is None:
-        bench.changes.opened()
+        bench.changes.model_opened()
     else:
-        bench.changes.refused(error)
+        bench.changes.model_refused(error)
     for _ in range(2):
         with pytest.raises(OSError, match="No space"):
             bench.changes.step()
@@ -187,7 +187,7 @@ def test_model_after_a_reload(bench: Bench) -> None:
     bench.use("two")
     bench.changes.step()
     while bench.changes.busy:
-        bench.changes.opened()
+        bench.changes.model_opened()
         bench.changes.step()
 
     assert (9.0, "two") == (bench.fake.settings.settle_seconds, bench.fake.settings.model)
@@ -243,7 +243,7 @@ def test_reload_that_opens_the_model(bench: Bench, changed: dict[str, Any], open
     change = bench.reload(lambda: Settings(**changed))
     bench.changes.step()
     before = bench.fake.settings, change.done
-    bench.changes.opened()
+    bench.changes.model_opened()
     bench.changes.step()
 
     assert [BUNDLE.name] * opens == bench.fake.wanted
@@ -288,7 +288,7 @@ def test_reload_that_is_refused(bench: Bench, caplog: pytest.LogCaptureFixture, 
     bench.use("one")
     bench.changes.step()
     between = bench.fake.settings, [*bench.applied], refused.done, [*bench.fake.wanted]
-    bench.changes.opened()
+    bench.changes.model_opened()
     bench.reload(load)
     bench.changes.step()
 

@@ -18,12 +18,12 @@ from fluxdrop.generate.prompt_file import read_prompt, read_prompts
 from fluxdrop.jobs.job import Job, claimed_row
 from fluxdrop.jobs.store import Store
 from fluxdrop.processes.child import ChildDied
-from fluxdrop.service.items import Pictured, Prompt
+from fluxdrop.service.items import PictureItem, PromptItem
 from fluxdrop.service.shutdown import Stopping
 from fluxdrop.service.stages import generating
 from fluxdrop.service.stages.generating import Generating
+from fluxdrop.service.stages.pending_jobs import PendingJobs
 from fluxdrop.service.stages.stage import Stage
-from fluxdrop.service.stages.unbegun_jobs import UnbegunJobs
 from support.fakes import Ends, FakeGenerator, full, job_of
 from support.jobs import GENERATED
 from support.stages import Clock, context_of, run_stage
@@ -39,7 +39,7 @@ class Bench:
         self.store = store
         self.png = png
         self.ends = Ends()
-        self.waiting = UnbegunJobs()
+        self.waiting = PendingJobs()
         self.clock = Clock()
         self.context = context_of(root.work, self.clock)
         self.made: list[FakeGenerator] = []
@@ -51,7 +51,7 @@ class Bench:
             store,
             self.waiting,
             make_generator=self._make,
-            hand_on=self.ends.hand_on,
+            forward=self.ends.forward,
             fail=self.ends.fail,
             announce=lambda folders: self.announce(folders),
         )
@@ -60,9 +60,9 @@ class Bench:
         self.made.append(FakeGenerator(self.png))
         return cast(Generator, self.made[-1])
 
-    def prompt(self, name: str, text: str = "a circle") -> Prompt:
+    def prompt(self, name: str, text: str = "a circle") -> PromptItem:
         """A prompt that waits for its picture."""
-        return Prompt(self.accepted(job_of(self.root, name, text.encode())))
+        return PromptItem(self.accepted(job_of(self.root, name, text.encode())))
 
     def accepted(self, job: Job) -> Job:
         """*job*, in the index and waiting."""
@@ -70,7 +70,7 @@ class Bench:
         self.waiting.add(job)
         return job
 
-    def run(self, *items: Prompt, errors: tuple[BaseException, ...] = ()) -> Stage[Prompt]:
+    def run(self, *items: PromptItem, errors: tuple[BaseException, ...] = ()) -> Stage[PromptItem]:
         """Have *items* handled as one batch by a generator that raises *errors* first."""
         self.made[0].fail_with(*errors)
         stage = run_stage(self.handler, self.root.work, *items, context=self.context)
@@ -86,14 +86,14 @@ class Bench:
     def pictured(self) -> list[str]:
         """The files whose pictures were handed on, each of which has to lie in its job's folder."""
         items = [item for call in self.ends.handed for item in call]
-        assert all(isinstance(item, Pictured) for item in items)
-        found = cast(list[Pictured], items)
+        assert all(isinstance(item, PictureItem) for item in items)
+        found = cast(list[PictureItem], items)
         assert all(item.generated is not None for item in found)
         assert all(item.job.image.read_bytes() == self.png for item in found)
         assert all(item.job.generation.exists() for item in found)
         return [item.job.name for item in found]
 
-    def attempts(self, *items: Prompt) -> list[tuple[int, int]]:
+    def attempts(self, *items: PromptItem) -> list[tuple[int, int]]:
         """How many attempts each job has had, by itself and by the index."""
         rows = [self.store.get(item.job.id) for item in items]
         return [
@@ -369,5 +369,5 @@ def test_settings(bench: Bench, change: dict[str, Any], generators: int) -> None
     assert [["a circle"]] == bench.made[-1].runs
     assert (["a.txt"], GENERATED.generator) == (
         bench.pictured,
-        cast(Pictured, bench.ends.handed[0][0]).generated.generator,  # type: ignore[union-attr]
+        cast(PictureItem, bench.ends.handed[0][0]).generated.generator,  # type: ignore[union-attr]
     )

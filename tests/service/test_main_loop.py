@@ -30,15 +30,15 @@ from support.stages import Once, context_of
 REFUSED = OSError(errno.EACCES, os.strerror(errno.EACCES))
 
 
-class FakeStages:
-    """Stages that opens no model: it keeps which was wanted."""
+class RecordingStages:
+    """Records the models that the stages are to open, and opens none."""
 
     model = None
     current = None
-    owed = 0.0
-    longest_answer = 1.0
+    reply_wait_seconds = 0.0
+    max_reply_seconds = 1.0
     generator_pid = None
-    threads = ()
+    all = ()
 
     def __init__(self, root: Root) -> None:
         self.settings = Settings()
@@ -73,8 +73,8 @@ class FakeIntake:
         self.step: Callable[[float], None] = lambda _longest: None
 
 
-class FakeAdmission:
-    """An admission that keeps what it is told."""
+class RecordingAdmission:
+    """Records what an admission is asked for."""
 
     def __init__(self) -> None:
         self.busy = False
@@ -82,23 +82,23 @@ class FakeAdmission:
         self.ends: list[str] = []
         self.cancelled: list[str] = []
         self.add = self.added.append
-        self.ended = self.ends.append
+        self.remove = self.ends.append
         self.cancel = self.cancelled.extend
         self.has_room: Callable[[bool], bool] = lambda _is_prompt: True
         self.recover: Callable[[], None] = lambda: None
-        self.take: Callable[[], None] = lambda: None
+        self.admit: Callable[[], None] = lambda: None
 
 
-class FakeReports:
-    """Reports that keep what they are told."""
+class RecordingObservers:
+    """Records the paths of the ended jobs."""
 
     def __init__(self) -> None:
         self.trouble: list[str] = []
         self.paths: list[str] = []
-        self.beat: Callable[[Any], None] = lambda _beat: None
+        self.update: Callable[[Any], None] = lambda _beat: None
 
-    def ended(self, _record: Record, path: str) -> None:
-        """See `Reports.ended`."""
+    def job_ended(self, _record: Record, path: str) -> None:
+        """See `Observers.job_ended`."""
         self.paths.append(path)
 
 
@@ -108,10 +108,10 @@ class Bench:
     def __init__(self, root: Root, store: Store) -> None:
         self.root = root
         self.store = store
-        self.stages = FakeStages(root)
+        self.stages = RecordingStages(root)
         self.intake = FakeIntake()
-        self.admission = FakeAdmission()
-        self.reports = FakeReports()
+        self.admission = RecordingAdmission()
+        self.observers = RecordingObservers()
         self.mailbox = Mailbox()
         self.shutdown = Shutdown()
         self.loop = MainLoop(
@@ -121,11 +121,11 @@ class Bench:
             cast(Any, self.intake),
             cast(Any, self.admission),
             self.mailbox,
-            cast(Any, self.reports),
+            cast(Any, self.observers),
             Notifier(),
             self.shutdown,
             load=Settings,
-            is_there=lambda: True,
+            is_root_available=lambda: True,
             once=True,
         )
 
@@ -167,7 +167,7 @@ def test_messages(bench: Bench) -> None:
 
     assert ([one.id, other.id, "gone"], [one.id, other.id]) == (
         bench.admission.ends,
-        bench.reports.paths,
+        bench.observers.paths,
     )
     assert [NewJob(one.folder), NewJob(other.folder)] == bench.admission.added
     assert (1, 2) == (bench.loop.done, bench.loop.failed)
@@ -201,7 +201,7 @@ def test_requests(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("error", [REFUSED, full(), ValueError("rubbish"), FluxdropError("no")])
-@pytest.mark.parametrize("part", ["intake.step", "admission.take", "reports.beat"])
+@pytest.mark.parametrize("part", ["intake.step", "admission.admit", "observers.update"])
 def test_one_part_that_fails(bench: Bench, part: str, error: Exception) -> None:
     """Whatever one part of the main loop meets, the others have their turns meanwhile: messages are received, requests
     taken, and the heart beats."""
@@ -223,7 +223,7 @@ def test_one_part_that_fails(bench: Bench, part: str, error: Exception) -> None:
     assert (["gone"], ["a"]) == (bench.admission.ends, bench.admission.cancelled)
     defects = sum(bench.stages.context.defects.counts().values())
     assert (0 if isinstance(error, OSError) else 3) == defects
-    assert bench.root.heartbeat.exists() == (part != "reports.beat")
+    assert bench.root.heartbeat.exists() == (part != "observers.update")
 
 
 def test_recovery_that_has_to_wait(bench: Bench) -> None:

@@ -249,7 +249,7 @@ def test_environment(environ: dict[str, str], patience: float) -> None:
     """The watchdog counts where it is meant for this process; no child inherits the variables."""
     notifier = Notifier.from_environment(environ)
 
-    assert (patience, {}) == (notifier.patience, environ)
+    assert (patience, {}) == (notifier.max_silence_seconds, environ)
 
 
 def test_nobody_listens(tmp_path: Path) -> None:

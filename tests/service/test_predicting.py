@@ -17,7 +17,7 @@ from fluxdrop.predict.on_demand import OnDemandEngine
 from fluxdrop.processes.child import ChildDied
 from fluxdrop.publish.publisher import Finished
 from fluxdrop.records.result import Result
-from fluxdrop.service.items import Model, Prepared, Retire, Swap
+from fluxdrop.service.items import Model, RetireModel, SwapModel, TensorItem
 from fluxdrop.service.mailbox import Mailbox, ModelChanged
 from fluxdrop.service.stages.predicting import Predicting
 from fluxdrop.service.stages.stage import Stage
@@ -39,36 +39,36 @@ class Bench:
         self.mailbox = Mailbox()
         self.clock = Clock()
         self.context = context_of(root.work, self.clock)
-        self.further: list[FakeEngine] = []
+        self.secondary: list[FakeEngine] = []
         """The engine beside the one in use, while there is one."""
 
-    def prepared(self, model: Model, name: str = "a.png", value: float = 0.0) -> Prepared:
+    def prepared(self, model: Model, name: str = "a.png", value: float = 0.0) -> TensorItem:
         """A picture whose tensor for *model*, of nothing but *value*, is there."""
         job = job_in(claimed(self.root, name))
         job.sha256 = file_sha256(job.input)
         tensor = np.full(BUNDLE.spec.input.shape, value, dtype=np.float32)
-        return Prepared(job, model, picture(job), tensor)
+        return TensorItem(job, model, picture(job), tensor)
 
     def run(
         self,
         first: Model | Callable[[], Model],
-        *items: Prepared | Retire | Swap,
-    ) -> Stage[Prepared | Retire | Swap]:
+        *items: TensorItem | RetireModel | SwapModel,
+    ) -> Stage[TensorItem | RetireModel | SwapModel]:
         """Have *items* handled as one batch, with *first* in use from the start."""
         handler = Predicting(
             8,
             CrashSuspects(self.root, "predict"),
             self.mailbox,
             Defects(),
-            open_first=(lambda: first) if isinstance(first, Model) else first,
-            close_further=self._close_further,
-            hand_on=self.ends.hand_on,
+            open_initial=(lambda: first) if isinstance(first, Model) else first,
+            close_secondary=self._close_secondary,
+            forward=self.ends.forward,
             fail=self.ends.fail,
         )
         return run_stage(handler, self.root.work, *items, context=self.context)
 
-    def _close_further(self) -> None:
-        for engine in self.further:
+    def _close_secondary(self) -> None:
+        for engine in self.secondary:
             engine.close()
 
     @property
@@ -100,7 +100,7 @@ def over_bad(fail: Callable[[], object]) -> Callable[[NDArray[np.float32]], None
     return on_predict
 
 
-def three(bench: Bench, used: Model) -> list[Prepared]:
+def three(bench: Bench, used: Model) -> list[TensorItem]:
     """Three pictures, the bad one in their midst."""
     return [
         bench.prepared(used, name, value)
@@ -125,8 +125,8 @@ def test_batch(bench: Bench) -> None:
 def test_several_models(bench: Bench) -> None:
     """Each picture is predicted by its own model, in the order in which they came."""
     one, other = FakeEngine(), FakeEngine(answer=ANGULAR)
-    first, further = model(one), model(other)
-    items = [bench.prepared(used) for used in (first, first, further, first)]
+    first, secondary = model(one), model(other)
+    items = [bench.prepared(used) for used in (first, first, secondary, first)]
 
     bench.run(first, *items)
 
@@ -146,14 +146,14 @@ def test_swap_and_retire_in_their_order(bench: Bench) -> None:
     old = FakeEngine(on_predict=look)
     beside = FakeEngine(on_predict=look)
     new = FakeEngine(on_predict=look, answer=ANGULAR)
-    first, further, then = model(old), model(beside), model(new)
+    first, secondary, then = model(old), model(beside), model(new)
     stage = bench.run(
         first,
-        bench.prepared(further),
+        bench.prepared(secondary),
         bench.prepared(first),
-        Retire(further),
+        RetireModel(secondary),
         bench.prepared(first),
-        Swap(then),
+        SwapModel(then),
         bench.prepared(then),
     )
 
@@ -168,7 +168,7 @@ def test_swap_to_the_model_in_use(bench: Bench) -> None:
     engine = FakeEngine()
     used = model(engine)
 
-    bench.run(used, Swap(used), bench.prepared(used))
+    bench.run(used, SwapModel(used), bench.prepared(used))
 
     assert ([1], 1) == (engine.batches, engine.closes)
     assert [ModelChanged(used)] == list(bench.mailbox.receive())
@@ -182,7 +182,7 @@ def test_swap_from_an_engine_that_does_not_close(
     monkeypatch.setattr(old, "close", Once(RuntimeError("it hangs")))
     then = model(FakeEngine())
 
-    bench.run(model(old), Swap(then), bench.prepared(then))
+    bench.run(model(old), SwapModel(then), bench.prepared(then))
 
     assert [ModelChanged(then)] == list(bench.mailbox.receive())
     assert 1 == len(bench.handed)
@@ -260,9 +260,9 @@ def test_worker_that_dies_over_one(bench: Bench) -> None:
 def test_worker_that_dies_once(bench: Bench) -> None:
     """What was handed on before a worker died is not predicted again."""
     one, other = FakeEngine(pid=1), FakeEngine(pid=2, on_predict=Once(ChildDied("dead")))
-    first, further = model(one), model(other)
+    first, secondary = model(one), model(other)
 
-    bench.run(first, bench.prepared(first, "a.png"), bench.prepared(further, "b.png"))
+    bench.run(first, bench.prepared(first, "a.png"), bench.prepared(secondary, "b.png"))
 
     assert ([1], [1, 1], [[ALL[0]], [ALL[1]]]) == (one.batches, other.batches, bench.handed)
 
@@ -307,8 +307,8 @@ def test_engine_on_demand(bench: Bench, pid: int | None) -> None:
         look()
         return FakeEngine(pid=pid, on_predict=look)
 
-    further = Model(BUNDLE, OnDemandEngine(open_engine))
-    item = bench.prepared(further)
+    secondary = Model(BUNDLE, OnDemandEngine(open_engine))
+    item = bench.prepared(secondary)
     bench.run(model(), item)
 
     assert [[], [] if pid else [item.job.id]] == seen
@@ -321,8 +321,8 @@ def test_engine_on_demand_that_cannot_be_opened(bench: Bench) -> None:
     def open_engine() -> FakeEngine:
         raise FluxdropError("There is no Julia on this machine", kind="julia")
 
-    used, further = model(), Model(BUNDLE, OnDemandEngine(open_engine))
-    bench.run(used, bench.prepared(further, "x.png"), bench.prepared(used, "a.png"))
+    used, secondary = model(), Model(BUNDLE, OnDemandEngine(open_engine))
+    bench.run(used, bench.prepared(secondary, "x.png"), bench.prepared(used, "a.png"))
 
     assert ([[ALL[0]]], [("x.png", "predict", "julia")]) == (bench.handed, bench.ends.reasons)
 
@@ -332,11 +332,11 @@ def test_first_engine_that_cannot_be_opened(bench: Bench) -> None:
     error = FluxdropError("There is no Julia on this machine", kind="julia")
     fail = Once(EngineDown("no memory"), error)
 
-    def open_first() -> Model:
+    def open_initial() -> Model:
         fail()
         return model()
 
-    stage = bench.run(open_first)
+    stage = bench.run(open_initial)
 
     assert (error, [0.5]) == (stage.failure, bench.clock.waits)
 
@@ -347,7 +347,7 @@ def test_owed(bench: Bench) -> None:
     fail = Once(ChildDied("dead"))
 
     def on_predict(_batch: NDArray[np.float32]) -> None:
-        seen.append(handler.owed > 0)
+        seen.append(handler.reply_wait_seconds > 0)
         fail()
 
     engine = FakeEngine(on_predict=on_predict)
@@ -357,21 +357,21 @@ def test_owed(bench: Bench) -> None:
         CrashSuspects(bench.root, "predict"),
         bench.mailbox,
         Defects(),
-        open_first=lambda: used,
-        close_further=lambda: None,
-        hand_on=bench.ends.hand_on,
+        open_initial=lambda: used,
+        close_secondary=lambda: None,
+        forward=bench.ends.forward,
         fail=bench.ends.fail,
     )
-    before = handler.owed
+    before = handler.reply_wait_seconds
     run_stage(handler, bench.root.work, bench.prepared(used), context=bench.context)
 
-    assert (0.0, [True, True], 0.0) == (before, seen, handler.owed)
+    assert (0.0, [True, True], 0.0) == (before, seen, handler.reply_wait_seconds)
 
 
 def test_end_of_the_stage(bench: Bench) -> None:
     """At its end the stage ends the engine in use and the one beside it."""
     engine, beside = FakeEngine(answer=ROUND), FakeEngine()
-    bench.further.append(beside)
+    bench.secondary.append(beside)
 
     bench.run(model(engine))
 

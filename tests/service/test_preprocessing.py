@@ -20,7 +20,7 @@ from fluxdrop.jobs.fault import Fault, FaultKind
 from fluxdrop.jobs.store import Store
 from fluxdrop.preprocess.spec import InputSpec
 from fluxdrop.preprocess.tensor import fit, normalise, to_tensor
-from fluxdrop.service.items import Model, Pictured, Prepared, Retire, Swap
+from fluxdrop.service.items import Model, PictureItem, RetireModel, SwapModel, TensorItem
 from fluxdrop.service.stages import preprocessing
 from support.fakes import full, in_danger, model, read
 from support.jobs import BUNDLE, GENERATED, job_in
@@ -58,10 +58,10 @@ def test_batch(bench: Bench) -> None:
     pictures = {f"{colour}.png": png(colour=colour) for colour in (250, 10, 100)}
     made = [bench.job(name, data) for name, data in pictures.items()]
 
-    bench.run(*map(Pictured, made))
+    bench.run(*map(PictureItem, made))
 
     (call,) = bench.ends.handed
-    prepared = [item for item in call if isinstance(item, Prepared)]
+    prepared = [item for item in call if isinstance(item, TensorItem)]
     expected = [to_tensor(Image.open(BytesIO(data)), SPEC) for data in pictures.values()]
     assert made == [item.job for item in prepared]
     assert all(item.model is bench.first for item in prepared)
@@ -84,7 +84,7 @@ def test_defect_over_one(bench: Bench, monkeypatch: pytest.MonkeyPatch, error: E
     monkeypatch.setattr(preprocessing, "fit", failing)
     made = [bench.job("a.png", png()), bench.job("b.png", png(ODD)), bench.job("c.png", png())]
 
-    bench.run(*map(Pictured, made))
+    bench.run(*map(PictureItem, made))
 
     assert [("a.png", "c.png")] == bench.handed
     assert [("b.png", "preprocess", "internal")] == bench.ends.reasons
@@ -103,7 +103,7 @@ def test_defect_over_all(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preprocessing, "normalise", poor)
     made = [bench.job(f"{name}.png", png()) for name in "abc"]
 
-    bench.run(*map(Pictured, made))
+    bench.run(*map(PictureItem, made))
 
     assert [("a.png",), ("b.png",), ("c.png",)] == bench.handed
     assert [] == bench.ends.failed
@@ -148,7 +148,7 @@ def test_what_failed_may_come_again(bench: Bench, monkeypatch: pytest.MonkeyPatc
     bench.run_alone(job, again)
 
     ((item,),) = bench.ends.handed
-    assert isinstance(item, Prepared)
+    assert isinstance(item, TensorItem)
     assert item.job is again
 
 
@@ -167,7 +167,7 @@ def test_full_disk(bench: Bench, monkeypatch: pytest.MonkeyPatch, refused: int) 
     monkeypatch.setattr(durable, "put", put)
     made = [bench.job("a.png", png()), bench.job("b.png", png())]
 
-    bench.run(*map(Pictured, made))
+    bench.run(*map(PictureItem, made))
 
     assert [job.input for job in made] == decoded
     assert [("a.png", "b.png")] == bench.handed
@@ -187,7 +187,7 @@ def test_full_disk_for_the_index(bench: Bench, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(bench.store, "begin_attempt", begin)
     job = bench.job("a.png", png())
 
-    bench.run(Pictured(job))
+    bench.run(PictureItem(job))
 
     assert ([("a.png",)], [1]) == (bench.handed, bench.attempts(job))
 
@@ -198,7 +198,7 @@ def test_cancelled(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     made = [bench.job("a.png", png()), bench.job("b.png", png())]
     bench.waiting.cancel(made[0].id)
 
-    bench.run(*map(Pictured, made))
+    bench.run(*map(PictureItem, made))
 
     assert [made[1].input] == decoded
     assert [("b.png",)] == bench.handed
@@ -212,7 +212,7 @@ def test_fault(bench: Bench) -> None:
     for job, kind in zip(made, kinds, strict=True):
         job.fault = Fault(kind, "so it is")
 
-    bench.run(*map(Pictured, made))
+    bench.run(*map(PictureItem, made))
 
     assert kinds == [kind for _, stage, kind in bench.ends.reasons if stage == "intake"]
     assert [0, 0, 0] == bench.attempts(*made)
@@ -228,7 +228,7 @@ def test_in_danger_while_decoded(bench: Bench, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(preprocessing, "fit", looking)
     made = [bench.job("a.png", png()), bench.job("b.png", png())]
-    bench.run(*map(Pictured, made))
+    bench.run(*map(PictureItem, made))
 
     assert [[job.id] for job in made] == seen
 
@@ -239,10 +239,10 @@ def test_generated_picture(bench: Bench) -> None:
     job.attempts = 1
     job.image.write_bytes(png(colour=9))
 
-    bench.run(Pictured(job, GENERATED))
+    bench.run(PictureItem(job, GENERATED))
 
     (item,) = bench.ends.handed[0]
-    assert isinstance(item, Prepared)
+    assert isinstance(item, TensorItem)
     assert (job.image, GENERATED) == (item.picture.file, item.picture.generated)
     assert [0] == bench.attempts(job)
 
@@ -250,12 +250,12 @@ def test_generated_picture(bench: Bench) -> None:
 def test_swap_keeps_its_order(bench: Bench) -> None:
     """Pictures before a change of the model are made for the one before, those behind it for the next."""
     made = [bench.job(f"{name}.png", png()) for name in "ab"]
-    swap = Swap(model())
+    swap = SwapModel(model())
 
-    handler = bench.run(Pictured(made[0]), swap, Pictured(made[1]))
+    handler = bench.run(PictureItem(made[0]), swap, PictureItem(made[1]))
 
     (call,) = bench.ends.handed
-    models = [item.model for item in call if isinstance(item, Prepared)]
+    models = [item.model for item in call if isinstance(item, TensorItem)]
     assert [("a.png", swap, "b.png")] == bench.handed
     assert models[0] is bench.first
     assert models[1] is swap.model is handler.model
@@ -266,11 +266,11 @@ def test_retire_comes_behind_its_pictures(bench: Bench, monkeypatch: pytest.Monk
     came between; the same name is opened once."""
     opened: dict[str, Model] = {}
 
-    def further(name: str) -> Model:
+    def secondary(name: str) -> Model:
         assert name not in opened
         return opened.setdefault(name, model())
 
-    bench.further = further
+    bench.secondary = secondary
     fail, real = Once(full(), full()), durable.put
 
     def put(*arguments: Any) -> None:
@@ -280,26 +280,26 @@ def test_retire_comes_behind_its_pictures(bench: Bench, monkeypatch: pytest.Monk
     monkeypatch.setattr(durable, "put", put)
     wanted = ["x", "x", "y", BUNDLE.name, None, None, None, None, "y"]
     made = [bench.job(f"{number}.png", png(), model=name) for number, name in enumerate(wanted)]
-    handler = bench.run(*map(Pictured, made))
+    handler = bench.run(*map(PictureItem, made))
 
     models = [
-        item.model for call in bench.ends.handed for item in call if isinstance(item, Prepared)
+        item.model for call in bench.ends.handed for item in call if isinstance(item, TensorItem)
     ]
     names = [f"{number}.png" for number in range(9)]
     assert [opened["x"]] * 2 + [opened["y"]] + [bench.first] * 5 + [opened["y"]] == models
-    assert [(*names[:8], Retire(opened["x"])), (names[8],)] == bench.handed
-    assert ("y", opened["y"]) == handler.further
+    assert [(*names[:8], RetireModel(opened["x"])), (names[8],)] == bench.handed
+    assert ("y", opened["y"]) == handler.secondary
 
 
 def test_model_that_is_not_there(bench: Bench) -> None:
     """A job that names no model of the root fails alone."""
 
-    def further(name: str) -> Model:
+    def secondary(name: str) -> Model:
         raise FluxdropError(f"There is no model bundle {name}", kind="model")
 
-    bench.further = further
+    bench.secondary = secondary
     made = [bench.job("a.png", png(), model="no"), bench.job("b.png", png())]
-    bench.run(*map(Pictured, made))
+    bench.run(*map(PictureItem, made))
 
     assert ([("b.png",)], [("a.png", "preprocess", "model")]) == (bench.handed, bench.ends.reasons)
 
@@ -315,6 +315,6 @@ def test_recorded_tensor_that_does_not_fit(bench: Bench, tensor: bytes) -> None:
     else:
         made[0].tensor.write_bytes(tensor)
 
-    bench.run(*map(Pictured, made))
+    bench.run(*map(PictureItem, made))
 
     assert ([("b.png",)], [("a.png", "preprocess", "tensor")]) == (bench.handed, bench.ends.reasons)

@@ -43,7 +43,7 @@ class Bench:
             publisher,
             self.mailbox,
             self.context.deaths,
-            again=self._again,
+            fail=self._again,
             worker_pid=lambda: None,
         )
         self._stage = Stage(handler, self.context)
@@ -114,11 +114,11 @@ def test_deaths_are_forgotten(bench: Bench) -> None:
     """What a job has cost is forgotten with its end, so that the counts do not grow for ever."""
     item = done(bench.root, "a.png")
     deaths = bench.context.deaths
-    found = [deaths.are_too_many(item.job, ChildDied("dead")) for _ in range(2)]
+    found = [deaths.record_death(item.job, ChildDied("dead")) for _ in range(2)]
 
     bench.run(item)
 
-    found += [deaths.are_too_many(item.job, ChildDied("dead")) for _ in range(3)]
+    found += [deaths.record_death(item.job, ChildDied("dead")) for _ in range(3)]
     assert [False, False, False, False, True] == found
 
 

@@ -47,7 +47,7 @@ def test_recovery_that_has_to_wait(
         "keep_claims": (bench.store, "keep_claims"),
         "get": (bench.store, "get"),
         "count": (crash_suspects, "_count"),
-        "publish": (bench.stages, "publish_decided"),
+        "publish": (bench.stages, "publish_planned"),
     }
     real, number = getattr(*where[owner]), iter(range(99))
     # The index is asked for each job: here it fails over the second one, when the first one waits already.
@@ -63,13 +63,13 @@ def test_recovery_that_has_to_wait(
         with pytest.raises(OSError, match="No space"):
             bench.admission.recover()
     bench.admission.recover()
-    bench.admission.take()
-    bench.admission.ended(made[0].id)
-    bench.admission.take()
+    bench.admission.admit()
+    bench.admission.remove(made[0].id)
+    bench.admission.admit()
 
     died = crash_suspects.deaths(made[0].folder)
     assert died is not None
-    assert (1, ["a.png", "b.png"]) == (died.deaths, bench.taken)
+    assert (1, ["a.png", "b.png"]) == (died.deaths, bench.admitted)
 
 
 def decided(bench: Bench, *of: Job) -> None:
@@ -85,10 +85,14 @@ def test_recovery_of_decided_names(bench: Bench) -> None:
     """What an earlier run had given its names is published as it was decided, and nothing of it is taken on."""
     decided(bench, *bench.claim("a.png", "b.png"))
     bench.admission.recover()
-    bench.admission.take()
+    bench.admission.admit()
 
     assert {"outputs/a.json", "outputs/b.json"} == set(records(bench.root))
-    assert ([], [], False) == (bench.taken, list(bench.root.work.iterdir()), bench.admission.busy)
+    assert ([], [], False) == (
+        bench.admitted,
+        list(bench.root.work.iterdir()),
+        bench.admission.busy,
+    )
 
 
 def test_recovery_of_a_moved_input(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +132,7 @@ def test_recovery_of_a_record_that_cannot_be_read(bench: Bench, record: bytes | 
     else:
         made[1].record.write_bytes(record)
     bench.admission.recover()
-    bench.admission.take()
+    bench.admission.admit()
     names = contents(bench.root)
 
     assert {"outputs/a.json", "outputs/c.json"} == set(records(bench.root))
@@ -136,7 +140,7 @@ def test_recovery_of_a_record_that_cannot_be_read(bench: Bench, record: bytes | 
     # Where the record is gone, that is nothing unforeseen: the folder may have been half emptied.
     defects = [] if record is None else [1]
     assert (["b.png"], defects) == (
-        bench.taken,
+        bench.admitted,
         list(bench.stages.context.defects.counts().values()),
     )
     assert bench.stages.publisher.planned(made[1].folder) is None
@@ -158,13 +162,13 @@ def test_recovery_of_a_share_that_is_away(bench: Bench, monkeypatch: pytest.Monk
     bench.admission.recover()
 
     assert {"outputs/a.json"} == set(records(bench.root))
-    assert [] == bench.taken
+    assert [] == bench.admitted
 
 
 def test_recovery_of_what_has_ended(bench: Bench) -> None:
     """A folder that is left of a job of which the index knows the end is removed."""
     (job,) = bench.add("a.png")
-    bench.admission.take()
+    bench.admission.admit()
     row = bench.store.get(job.id)
     assert row is not None
     bench.store.finished([row._replace(state="done")])
@@ -186,7 +190,7 @@ def test_plans_of_what_is_gone(bench: Bench) -> None:
     bench.admission.recover()
 
     assert made.id.encode() in before
-    assert (b"", [], False) == (bench.root.plans.read_bytes(), bench.taken, made.folder.exists())
+    assert (b"", [], False) == (bench.root.plans.read_bytes(), bench.admitted, made.folder.exists())
 
 
 @pytest.mark.parametrize("has_index", [False, True])
@@ -268,6 +272,6 @@ def test_closed_folder_of_a_claim(bench: Bench, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr("fluxdrop.jobs.claim.open_folder", closed)
     bench.admission.recover()
-    bench.admission.take()
+    bench.admission.admit()
 
-    assert ["sub/a.png"] == bench.taken
+    assert ["sub/a.png"] == bench.admitted

@@ -56,7 +56,7 @@ def only(number: int, fail: Callable[[], None]) -> Callable[[Number], None]:
 def test_what_passes_is_waited_out(tmp_path: Path, error: Exception) -> None:
     """What passes costs no item: the pauses grow to ten seconds, and only what is still open comes again."""
     clock = Clock()
-    handler = Numbers(only(2, Once(*[error] * 7)), most=3)
+    handler = Numbers(only(2, Once(*[error] * 7)), batch_size=3)
 
     stage = run_stage(handler, tmp_path, *numbers(1, 2, 3), clock=clock)
 
@@ -99,7 +99,7 @@ def test_one_of_several(tmp_path: Path) -> None:
         if len(handler.batches[-1]) == 1:
             done.append(item.number)
 
-    handler = Together(work, most=4)
+    handler = Together(work, batch_size=4)
     run_stage(handler, tmp_path, *numbers(1, 2, 3, 4))
 
     assert [[1, 2, 3, 4], [1], [2], [3], [4]] == handler.batches
@@ -124,7 +124,7 @@ def test_child_died(root: Root, deaths: int, calls: int, lost: int) -> None:
 def test_child_died_over_several(root: Root) -> None:
     """A death over several items counts against none of them; alone, it counts against its own only."""
     deaths = [ChildDied("the worker exited with code 5") for _ in range(9)]
-    handler = Together(only(1, Once(*deaths)), most=2)
+    handler = Together(only(1, Once(*deaths)), batch_size=2)
 
     run_stage(handler, root.work, with_job(root, 1), with_job(root, 2))
 
@@ -231,7 +231,7 @@ def test_give_up_that_has_to_wait(tmp_path: Path) -> None:
 
 def test_stopping_gives_back(tmp_path: Path) -> None:
     """When the daemon is to end, items are neither done nor given up, nor are those behind them begun."""
-    handler = Together(Once(Stopping()), most=2)
+    handler = Together(Once(Stopping()), batch_size=2)
 
     stage = run_stage(handler, tmp_path, *numbers(1, 2, 3))
 
@@ -271,7 +271,7 @@ def test_folder_of_the_jobs_is_away(tmp_path: Path, error: Exception, guarded: b
                     self._work(item)
 
     kind = Guarded if guarded else Together
-    handler = kind(lambda _item: None if work.is_dir() else fail(), most=2)
+    handler = kind(lambda _item: None if work.is_dir() else fail(), batch_size=2)
     context = context_of(work, clock)
     run_stage(handler, work, *numbers(1, 2), context=context)
 
@@ -296,7 +296,7 @@ def test_guard(root: Root) -> None:
             has_to_wait()
 
     has_to_wait = Once(PASSING["full"])
-    handler = Guarding(lambda _item: None, most=4)
+    handler = Guarding(lambda _item: None, batch_size=4)
     items = [with_job(root, number) for number in (1, 2, 3, 4)]
     run_stage(handler, root.work, *items, context=context)
 

@@ -68,14 +68,14 @@ def test_tend_that_fails(tmp_path: Path, error: Exception) -> None:
     worked = threading.Event()
     fail = Once(error)
 
-    def tend() -> None:
+    def on_idle() -> None:
         # The item that comes is the answer to the second call: the first did not end the stage.
         calls.append(None)
         if len(calls) == 2:
             stage.put_now(Number(1))
         fail()
 
-    handler = Numbers(lambda _item: worked.set(), tend=tend, tend_seconds=0.01)
+    handler = Numbers(lambda _item: worked.set(), on_idle=on_idle, idle_check_seconds=0.01)
     stage = Stage(handler, context_of(tmp_path))
     stage.start()
     has_worked = worked.wait(30)

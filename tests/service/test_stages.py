@@ -1,4 +1,4 @@
-"""The production line with all its stages in a real root, an engine and a generator of the tests' own."""
+"""All stages of a daemon in a real root, with an engine and a generator of the tests' own."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from fluxdrop.service.mailbox import (
 )
 from fluxdrop.service.shutdown import Shutdown
 from fluxdrop.service.stages import model_opening, preprocessing
-from fluxdrop.service.stages import stages as lines
+from fluxdrop.service.stages import stages as stages_module
 from fluxdrop.service.stages.stages import Stages
 from support.daemons import PATIENCE, failures, results
 from support.fakes import ANGULAR, FakeEngine, FakeGenerator, full, job_of
@@ -38,7 +38,7 @@ from support.jobs import BUNDLE
 
 
 class Bench:
-    """Stages with what it needs, and what the main loop was told."""
+    """Stages with the parts that they need, and what the main loop was told."""
 
     def __init__(self, root: Root, store: Store, generator: FakeGenerator) -> None:
         self.root = root
@@ -57,7 +57,7 @@ class Bench:
         return self.engines[-1]
 
     def accept(self, source: str, data: bytes, *, fault: Fault | None = None) -> Job:
-        """A new job that the stages has taken in."""
+        """A new job that the stages have accepted."""
         job = job_of(self.root, source, data)
         job.fault = fault
         self.store.claimed([claimed_row(job)])
@@ -101,16 +101,16 @@ class Bench:
 
 @pytest.fixture
 def bench(root: Root, png: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    """Stages that was started, and is stopped after the test."""
+    """Stages that were started, and are stopped after the test."""
     generator = FakeGenerator(png)
-    monkeypatch.setattr(lines, "Generator", lambda *_arguments, **_options: generator)
+    monkeypatch.setattr(stages_module, "Generator", lambda *_arguments, **_options: generator)
     with closing(Store(root.database)) as store:
         made = Bench(root, store, generator)
         monkeypatch.setattr(model_opening, "open_engine", made.open_engine)
         made.stages.start()
         yield made
         made.stages.stop()
-        assert not [stage.name for stage in made.stages.threads if not stage.finish(0)]
+        assert not [stage.name for stage in made.stages.all if not stage.finish(0)]
 
 
 class Gate:
@@ -339,7 +339,7 @@ def test_model_that_a_job_names(bench: Bench, png: bytes) -> None:
 
 
 def test_start_that_fails(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A line whose model nothing can run does not start, and says why."""
+    """Stages whose model nothing can run do not start, and say why."""
     error = FluxdropError("There is no Julia on this machine", kind="julia")
 
     def open_engine(*_arguments: object, **_options: object) -> None:
@@ -356,9 +356,13 @@ def test_start_that_fails(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_trouble_and_state(bench: Bench) -> None:
-    """What keeps the engine from working is told while it does; an idle line is not stuck, and owes nothing."""
+    """What keeps the engine from working is told while it does; idle stages are not stuck, and owe nothing."""
     bench.engines[0].trouble = "the worker does not start"
 
     assert ["engine: the worker does not start"] == bench.stages.trouble
-    assert ([], 0.0, None) == (bench.stages.stuck(0.0), bench.stages.owed, bench.stages.current)
+    assert ([], 0.0, None) == (
+        bench.stages.stuck(0.0),
+        bench.stages.reply_wait_seconds,
+        bench.stages.current,
+    )
     assert bench.generator.pid == bench.stages.generator_pid

@@ -1,4 +1,4 @@
-"""An admission with real claims, index and plans, and stages that keeps what it is given."""
+"""An admission with real claims, index and plans, and stages that only record their jobs."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from support.fakes import job_of
 from support.stages import context_of
 
 
-class FakeStages:
-    """Stages that keeps what it was given. Its publisher is a real one, as a daemon's is that was just started."""
+class RecordingStages:
+    """Records the jobs that the admission gives to the stages. The publisher is a real one."""
 
     def __init__(self, root: Root, store: Store) -> None:
         self.context = context_of(root.work)
@@ -37,40 +37,40 @@ class FakeStages:
         """See `Stages.refuse`."""
         self.refused.append((job, stage, error))
 
-    def publish_decided(self, folders: Sequence[Path]) -> None:
-        """See `Stages.publish_decided`."""
+    def publish_planned(self, folders: Sequence[Path]) -> None:
+        """See `Stages.publish_planned`."""
         plans = [(folder, self.publisher.planned(folder)) for folder in folders]
         self.publisher.perform([(folder, plan) for folder, plan in plans if plan is not None])
 
 
 class Bench:
-    """An admission with what it needs."""
+    """An admission with the parts that it needs."""
 
     def __init__(self, root: Root, store: Store) -> None:
         self.root = root
         self.store = store
-        self.is_there = True
+        self.is_root_available = True
         self.restart()
 
     def restart(self) -> None:
-        """Another daemon begins, with what the folders and the index know."""
-        self.stages = FakeStages(self.root, self.store)
+        """Replace the admission, as a new daemon does, which knows only the folders and the index."""
+        self.stages = RecordingStages(self.root, self.store)
         stages = cast(Stages, self.stages)
-        self.admission = Admission(self.root, self.store, stages, 3, lambda: self.is_there)
+        self.admission = Admission(self.root, self.store, stages, 3, lambda: self.is_root_available)
 
     def claim(self, *sources: str) -> list[Job]:
-        """New claims."""
+        """Claim a file for each source; return the jobs."""
         return [job_of(self.root, source, source.encode()) for source in sources]
 
     def add(self, *sources: str) -> list[Job]:
-        """New claims that are to be taken on."""
+        """Claim a file for each source and add it to the admission; return the jobs."""
         made = self.claim(*sources)
         for job in made:
             self.admission.add(NewJob(job.folder))
         return made
 
     def die_over(self, *of: Job, times: int = 1) -> None:
-        """Daemons end over *of*, so many *times*."""
+        """Let as many daemons as *times* says die over the jobs *of*."""
         for _ in range(times):
             made = CrashSuspects(self.root, "preprocess")
             file = self.root.state / "in-preprocess"
@@ -83,6 +83,6 @@ class Bench:
                 crash_suspects.count_deaths(self.root)
 
     @property
-    def taken(self) -> list[str]:
-        """The files of the jobs that were taken on, in their order."""
+    def admitted(self) -> list[str]:
+        """The files of the admitted jobs, in order."""
         return [job.source for job in self.stages.accepted]

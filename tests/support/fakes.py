@@ -38,12 +38,12 @@ class Ends:
     handed: list[tuple[object, ...]] = field(default_factory=list)
     failed: list[tuple[Job, StageName, FluxdropError]] = field(default_factory=list)
 
-    def hand_on(self, *items: object) -> None:
+    def forward(self, *items: object) -> None:
         """See `Stage.put`."""
         self.handed.append(items)
 
     def fail(self, job: Job, stage: StageName, error: FluxdropError) -> None:
-        """See `Line.fail`."""
+        """See `Stages.fail`."""
         self.failed.append((job, stage, error))
 
     @property

@@ -15,10 +15,10 @@ from fluxdrop.files.layout import Root
 from fluxdrop.jobs.crash_suspects import CrashSuspects
 from fluxdrop.jobs.job import Job, claimed_row
 from fluxdrop.jobs.store import Store
-from fluxdrop.service.items import Model, Pictured, Prepared, Swap
+from fluxdrop.service.items import Model, PictureItem, SwapModel, TensorItem
+from fluxdrop.service.stages.pending_jobs import PendingJobs
 from fluxdrop.service.stages.preprocessing import Preprocessing
 from fluxdrop.service.stages.stage import Stage
-from fluxdrop.service.stages.unbegun_jobs import UnbegunJobs
 from support.fakes import Ends, job_of, model
 from support.stages import context_of, run_stage
 
@@ -31,15 +31,15 @@ def png(width: int = 64, colour: int = 0) -> bytes:
 
 
 class Bench:
-    """A handler with what it needs, and what came of it. *further* opens a model that a job names."""
+    """A handler with what it needs, and what came of it. *secondary* opens a model that a job names."""
 
     def __init__(self, root: Root, store: Store) -> None:
         self.root = root
         self.store = store
         self.ends = Ends()
-        self.waiting = UnbegunJobs()
+        self.waiting = PendingJobs()
         self.first = model()
-        self.further: Callable[[str], Model] = lambda _name: model()
+        self.secondary: Callable[[str], Model] = lambda _name: model()
         self.context = context_of(root.work)
 
     def job(self, source: str, data: bytes, **asked: Any) -> Job:
@@ -57,14 +57,14 @@ class Bench:
             self.store,
             self.waiting,
             CrashSuspects(self.root, "preprocess"),
-            open_further=lambda name: self.further(name),
-            hand_on=self.ends.hand_on,
+            open_secondary=lambda name: self.secondary(name),
+            forward=self.ends.forward,
             fail=self.ends.fail,
         )
         made.model = self.first
         return made
 
-    def run(self, *items: Pictured | Swap) -> Preprocessing:
+    def run(self, *items: PictureItem | SwapModel) -> Preprocessing:
         """Have *items* handled as one batch."""
         handler = self.handler()
         stage = run_stage(handler, self.root.work, *items, context=self.context)
@@ -76,7 +76,7 @@ class Bench:
         stage = Stage(self.handler(), self.context)
         stage.start()
         for job in of:
-            stage.put(Pictured(job))
+            stage.put(PictureItem(job))
             while stage.waiting:
                 time.sleep(0.001)
         assert stage.finish(60)
@@ -85,7 +85,7 @@ class Bench:
     def handed(self) -> list[tuple[object, ...]]:
         """What was handed on: the jobs' files for what was prepared."""
         return [
-            tuple(item.job.name if isinstance(item, Prepared) else item for item in call)
+            tuple(item.job.name if isinstance(item, TensorItem) else item for item in call)
             for call in self.ends.handed
         ]
 

@@ -46,17 +46,17 @@ class Numbers(Handler[Number]):
         self,
         work: Callable[[Number], object],
         *,
-        most: int = 1,
-        tend: Callable[[], object] = lambda: None,
-        tend_seconds: float | None = None,
+        batch_size: int = 1,
+        on_idle: Callable[[], object] = lambda: None,
+        idle_check_seconds: float | None = None,
     ) -> None:
-        self.most = most
-        self.tend_seconds = tend_seconds
+        self.batch_size = batch_size
+        self.idle_check_seconds = idle_check_seconds
         self.batches: list[list[int]] = []
         """The numbers that were open in each call of `handle`."""
         self.given_up: list[tuple[int, FluxdropError]] = []
         self._work = work
-        self._tend = tend
+        self._on_idle = on_idle
 
     def handle(self, batch: Batch[Number]) -> None:
         """See `Handler.handle`."""
@@ -69,9 +69,9 @@ class Numbers(Handler[Number]):
         """See `Handler.give_up`."""
         self.given_up.append((item.number, error))
 
-    def tend(self) -> None:
-        """See `Handler.tend`."""
-        self._tend()
+    def on_idle(self) -> None:
+        """See `Handler.on_idle`."""
+        self._on_idle()
 
 
 class Together(Numbers):

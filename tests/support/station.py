@@ -56,13 +56,13 @@ class Station:
         """Step until *is_so*."""
         deadline = time.monotonic() + PATIENCE
         while not is_so():
-            assert time.monotonic() < deadline, (self.claims, self.intake.left)
-            self.intake.step(longest=0.1)
+            assert time.monotonic() < deadline, (self.claims, self.intake.skipped)
+            self.intake.step(timeout=0.1)
 
     def steps(self, count: int = 3) -> None:
         """Take a few steps more, in which nothing is to happen."""
         for _ in range(count):
-            self.intake.step(longest=0.01)
+            self.intake.step(timeout=0.01)
 
     def take(self, count: int) -> dict[str, bytes]:
         """Step until *count* files are claimed; return their contents by their paths."""
@@ -103,6 +103,6 @@ def station(root: Root) -> Iterator[Station]:
     """An intake that has made its first scan, of an empty inbox."""
     station = Station(root)
     with closing(station.intake):
-        station.intake.step(longest=0)
+        station.intake.step(timeout=0)
         assert station.intake.watching
         yield station

@@ -18,7 +18,7 @@ from fluxdrop.generate.request import GenerationRequest
 from fluxdrop.jobs.parts import divide
 from fluxdrop.jobs.store import Store
 from fluxdrop.preprocess.picture import open_picture
-from fluxdrop.service.items import Pictured
+from fluxdrop.service.items import PictureItem
 from fluxdrop.service.stages import preprocessing
 from support.jobs import claimed, job_in
 from support.preprocessing import Bench, png
@@ -54,7 +54,7 @@ def test_picture_that_grows(
 
     monkeypatch.setattr(preprocessing, "open_picture", opened)
     monkeypatch.setattr(bench, "handler", _limited(bench))
-    bench.run(Pictured(grown), Pictured(other))
+    bench.run(PictureItem(grown), PictureItem(other))
 
     assert [("b.png",)] == bench.handed
     ((job, _, error),) = bench.ends.failed

@@ -27,7 +27,7 @@ def share(root: Root, monkeypatch: pytest.MonkeyPatch) -> Iterator[Station]:
     monkeypatch.setattr("fluxdrop.intake.intake.filesystem_of", lambda _: "nfs4")
     station = Station(root, SETTINGS)
     with closing(station.intake):
-        station.intake.step(longest=0)
+        station.intake.step(timeout=0)
         yield station
 
 
@@ -69,7 +69,7 @@ def test_vanished(share: Station, png: bytes, gone: str) -> None:
 
     assert {"b.png": png} == share.take(1)
     share.step_until(lambda: share.intake.waiting == 0)
-    assert {} == share.intake.left
+    assert {} == share.intake.skipped
 
 
 @pytest.mark.parametrize("swap", ["another file", "symlink"])
@@ -78,7 +78,7 @@ def test_swapped(share: Station, png: bytes, swap: str) -> None:
     and time."""
     share.room = 0
     path = share.drop("a.png", png)
-    share.step_until(lambda: any(share.intake._whole.values()))
+    share.step_until(lambda: any(share.intake._complete.values()))
     times = path.stat()
     if swap == "symlink":
         path.unlink()
@@ -92,7 +92,7 @@ def test_swapped(share: Station, png: bytes, swap: str) -> None:
     share.steps(20)
 
     assert [] == share.claims
-    assert (swap == "symlink") is ("a.png" in share.intake.left)
+    assert (swap == "symlink") is ("a.png" in share.intake.skipped)
 
 
 @pytest.mark.parametrize("call", ["stat", "open", "fstat", "pread", "rename", "scandir"])
@@ -109,8 +109,8 @@ def test_stale(share: Station, png: bytes, call: str, monkeypatch: pytest.Monkey
 
     share.drop("a.png", png)
     monkeypatch.setattr(f"fluxdrop.{_WHERE[call]}.os.{call}", fail)
-    share.step_until(lambda: share.intake.left)
-    told = list(share.intake.left.values())
+    share.step_until(lambda: share.intake.skipped)
+    told = list(share.intake.skipped.values())
 
     assert {"a.png": png} == share.take(1)
     share.steps(10)
@@ -123,6 +123,6 @@ _WHERE = {
     "open": "intake.ready",
     "fstat": "intake.ready",
     "pread": "intake.ready",
-    "rename": "intake.claim",
-    "scandir": "folders",
+    "rename": "jobs.claim",
+    "scandir": "files.folders",
 }

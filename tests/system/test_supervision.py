@@ -156,10 +156,10 @@ def test_generator_stopped_and_killed(root: Root) -> None:
 
 def test_stage_that_is_stuck(tmp_path: Path) -> None:
     """A stage with work that does not move is stuck; an idle one, or one that is held up by the
-    stage behind it, is not; while idle it tends what it keeps."""
+    stage behind it, is not; while idle it runs its idle check."""
     go, tended = threading.Event(), threading.Event()
     context = Context(tmp_path)
-    handler = Numbers(lambda _item: go.wait(), tend=tended.set, tend_seconds=0.01)
+    handler = Numbers(lambda _item: go.wait(), on_idle=tended.set, idle_check_seconds=0.01)
     slow = Stage(handler, context, limit=1)
     before = Stage(Numbers(slow.put), context, limit=9)
     for stage in (slow, before):

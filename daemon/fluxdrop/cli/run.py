@@ -58,5 +58,5 @@ def run(
             raise
         log = served.logs / "fluxdrop.log"
         raise defect(error, f"Report it with what {log} says.") from error
-    if once and (daemon.failed or daemon.left):
+    if once and (daemon.failed or daemon.skipped):
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""What the gallery shows of one job: its record, cut down to what fits on a card and behind it."""
+"""The entries of the gallery: what of a job's record is shown on its card and in its details."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from fluxdrop.generate.request import GenerationParameters, GeneratorInfo
 from fluxdrop.records.result import Failure, ModelFacts, Record, Result
 
 Thumbnail = Literal["picture", "made", "preview"]
-"""What stands for the picture: itself, a smaller copy of it, or what the model saw."""
+"""What a card shows: the picture itself, a smaller copy of it, or what the model saw."""
 
-_LONGEST_TEXT = 600
-_LONGEST_LABEL = 80
-_LONGEST_PATH = 4096
-_MOST_GUESSES = 10
+_MAX_TEXT = 600
+_MAX_LABEL = 80
+_MAX_PATH = 4096
+_MAX_GUESSES = 10
 
 
 class FailureEntry(msgspec.Struct, frozen=True):
-    """Why a job failed, and what to do about it."""
+    """Why a job failed, and what the user can do."""
 
     stage: str
     kind: str
@@ -29,13 +29,13 @@ class FailureEntry(msgspec.Struct, frozen=True):
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One job. Texts are cut to a length that a page of entries can bear."""
+    """One job. Long texts are truncated, to keep a page of entries small."""
 
     id: str
     state: Literal["done", "failed"]
     kind: Literal["prompt", "picture", "unknown"]
     name: str
-    """The path below outputs/ that the job's files have in common; of a failure, its input's."""
+    """The path below outputs/, without suffix, that the job's files share; for a failure, its input's."""
     source: str
     finished: str
     prompt: str = ""
@@ -44,17 +44,24 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     engine: str = ""
     top: list[tuple[str, float]] = []
     size: tuple[int, int] | None = None
-    """Width and height of the picture in pixels."""
+    """The picture's width and height in pixels."""
     thumbnail: Thumbnail = "picture"
     made: str = ""
     """How the picture was generated."""
     milliseconds: float = 0.0
+    """The time that all stages took together."""
     warnings: list[str] = []
     error: FailureEntry | None = None
 
 
 def entry_of(record: Record, path: str, thumbnail: Thumbnail) -> Entry:
-    """What is shown of *record*, whose JSON lies at *path* below outputs/."""
+    """Return the entry for a record.
+
+    Args:
+        record: The job's record.
+        path: The record's JSON file, relative to outputs/.
+        thumbnail: What the card shows; ignored for a failure.
+    """
     if isinstance(record, Failure):
         return _failed(record, path)
     return _done(record, path, thumbnail)
@@ -67,12 +74,15 @@ def _failed(record: Failure, path: str) -> Entry:
         state="failed",
         kind=record.source.kind,
         name=path.removesuffix(".error.json"),
-        source=_cut(record.source.file, _LONGEST_PATH),
-        finished=_cut(record.finished, _LONGEST_LABEL),
-        prompt=_cut(record.prompt or ""),
-        replay_of=_cut(record.replay_of or "", _LONGEST_LABEL),
+        source=_truncate(record.source.file, _MAX_PATH),
+        finished=_truncate(record.finished, _MAX_LABEL),
+        prompt=_truncate(record.prompt or ""),
+        replay_of=_truncate(record.replay_of or "", _MAX_LABEL),
         error=FailureEntry(
-            error.stage, _cut(error.kind, _LONGEST_LABEL), _cut(error.message), _cut(error.hint)
+            error.stage,
+            _truncate(error.kind, _MAX_LABEL),
+            _truncate(error.message),
+            _truncate(error.hint),
         ),
     )
 
@@ -83,21 +93,21 @@ def _done(record: Result, path: str, thumbnail: Thumbnail) -> Entry:
         state="done",
         kind=record.source.kind,
         name=str(PurePosixPath(path).with_suffix("")),
-        source=_cut(record.source.file, _LONGEST_PATH),
-        finished=_cut(record.finished, _LONGEST_LABEL),
-        prompt=_cut(record.prompt or ""),
-        replay_of=_cut(record.replay_of or "", _LONGEST_LABEL),
-        model=_cut(record.model.bundle),
-        engine=_cut(_engine(record.model)),
+        source=_truncate(record.source.file, _MAX_PATH),
+        finished=_truncate(record.finished, _MAX_LABEL),
+        prompt=_truncate(record.prompt or ""),
+        replay_of=_truncate(record.replay_of or "", _MAX_LABEL),
+        model=_truncate(record.model.bundle),
+        engine=_truncate(_engine(record.model)),
         top=[
-            (_cut(guess.label, _LONGEST_LABEL), round(guess.p, 4))
-            for guess in record.top[:_MOST_GUESSES]
+            (_truncate(guess.label, _MAX_LABEL), round(guess.p, 4))
+            for guess in record.top[:_MAX_GUESSES]
         ],
         size=(record.image.width, record.image.height),
         thumbnail=thumbnail,
-        made=_cut(_made(record.generation, record.generator)),
+        made=_truncate(_made(record.generation, record.generator)),
         milliseconds=round(sum(record.timings_ms.values()), 1),
-        warnings=[_cut(warning) for warning in record.warnings[:3]],
+        warnings=[_truncate(warning) for warning in record.warnings[:3]],
     )
 
 
@@ -123,5 +133,5 @@ def _made(parameters: GenerationParameters | None, generator: GeneratorInfo | No
     )
 
 
-def _cut(text: str, longest: int = _LONGEST_TEXT) -> str:
+def _truncate(text: str, longest: int = _MAX_TEXT) -> str:
     return text if len(text) <= longest else f"{text[: longest - 1]}…"

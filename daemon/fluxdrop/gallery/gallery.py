@@ -1,4 +1,4 @@
-"""The gallery of one root, kept in step with its results or made anew."""
+"""The gallery of one root: added to as jobs end, or built again from the results."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ from pathlib import Path, PurePosixPath
 from fluxdrop.files import durable
 from fluxdrop.files.layout import GALLERY, Root
 from fluxdrop.gallery.entry import Entry, entry_of
-from fluxdrop.gallery.page import PAGE as INDEX
-from fluxdrop.gallery.page import write_page
-from fluxdrop.gallery.pages import PAGE, Broken, Pages, Summary
-from fluxdrop.gallery.thumbnail import keep_thumbnails, sweep_thumbnails, thumbnail_of
+from fluxdrop.gallery.page import INDEX_NAME, write_page
+from fluxdrop.gallery.pages import PAGE_ENTRIES, GalleryDamaged, Pages, Summary
+from fluxdrop.gallery.thumbnail import prune_thumbnails, sweep_thumbnails, thumbnail_of
 from fluxdrop.jobs.job_id import is_job_id
 from fluxdrop.records.outputs import read_record, records
 from fluxdrop.records.result import Record, Result
 
 
 class Gallery:
-    """outputs/index.html and outputs/.gallery/ of *root*.
+    """The files outputs/index.html and outputs/.gallery/ of one root.
 
-    A daemon and ``fluxdrop gallery`` may both write them: a lock lets one at a time do so, and an
-    edition that another made is met by catching up.
+    A daemon and ``fluxdrop gallery`` may both write them. A lock lets only one of them write at a
+    time, and a daemon that finds another's edition catches up with the index.
     """
 
     def __init__(self, root: Root) -> None:
@@ -36,9 +35,14 @@ class Gallery:
         self._caught_up: set[str] = set()
 
     def add(self, ended: Sequence[tuple[Record, str]]) -> bool:
-        """Show each record, whose JSON lies at its path below the root; False, and nothing is done,
-        when the gallery is not as this object left it, so that it has to catch up."""
-        # What ended while it caught up may be told again.
+        """Show jobs that have ended; return False, with nothing done, if `catch_up` has to be called.
+
+        That is so if the gallery's files are damaged, or are not as this object left them.
+
+        Args:
+            ended: Each job's record, and its JSON file's path relative to the root.
+        """
+        # Jobs that ended while it caught up may be reported once more.
         new = [item for item in ended if item[0].job_id not in self._caught_up]
         with self._locked():
             entries = [self._entry(record, path) for record, path in new]
@@ -47,15 +51,23 @@ class Gallery:
                 if summary is None or summary.edition != self._edition:
                     return False
                 self._pages.commit(self._pages.extend(summary, entries))
-            except Broken:
+            except GalleryDamaged:
                 return False
         return True
 
     def catch_up(
         self, ended: Iterable[tuple[str, str]], keep_going: Callable[[], bool] = lambda: True
     ) -> None:
-        """Show what of *ended*, pairs of a job's id and its record's path below the root, is not
-        shown yet, as long as it is told to *keep_going*. What is gone is passed over."""
+        """Show those of the ended jobs that are not shown yet. A record that is gone is left out.
+
+        Args:
+            ended: Each job's id, and its record's path relative to the root.
+            keep_going: Asked before each page; if it returns False, the rest is left out.
+
+        Raises:
+            FluxdropError: The file index.html is not the gallery's.
+            OSError: The files cannot be written.
+        """
         with self._locked():
             write_page(self._folders, self._title)
             summary, shown = self._shown()
@@ -64,13 +76,13 @@ class Gallery:
             missing = {job_id: path for job_id, path in ended if job_id not in shown}
             self._pages.commit(summary)
             waiting = list(missing.items())
-            for first in range(0, len(waiting), PAGE):
+            for first in range(0, len(waiting), PAGE_ENTRIES):
                 if not keep_going():
                     return
                 entries = []
-                for job_id, path in waiting[first : first + PAGE]:
-                    record = read_record(self._folders, self._below(path))
-                    # Another job's has been put in its place.
+                for job_id, path in waiting[first : first + PAGE_ENTRIES]:
+                    record = read_record(self._folders, self._below_outputs(path))
+                    # Leave out a record that another job's has replaced.
                     if record is not None and record.job_id == job_id:
                         entries.append(self._entry(record, path))
                 summary = self._pages.extend(summary, entries)
@@ -79,9 +91,14 @@ class Gallery:
             self._caught_up = set(missing)
 
     def rebuild(self, progress: Callable[[int], None] = lambda _done: None) -> Summary:
-        """Make all of it anew from outputs/; *progress* is told how many results were read.
+        """Build the gallery again from outputs/, and return its summary.
 
-        Raises FluxdropError when index.html is somebody else's.
+        Args:
+            progress: Called with the number of results read so far, after each.
+
+        Raises:
+            FluxdropError: The file index.html is not the gallery's.
+            OSError: The files cannot be written.
         """
         with self._locked():
             write_page(self._folders, self._title)
@@ -92,7 +109,7 @@ class Gallery:
             entries.sort(key=lambda entry: (entry.finished, entry.id))
             summary = self._pages.extend(self._pages.begin(self._title), entries)
             self._pages.commit(summary)
-            keep_thumbnails(self._folders, {entry.id for entry in entries})
+            prune_thumbnails(self._folders, {entry.id for entry in entries})
             return summary
 
     def _shown(self) -> tuple[Summary, set[str]]:
@@ -100,18 +117,18 @@ class Gallery:
             summary = self._pages.summary()
             if summary is not None and summary.title == self._title:
                 return summary, {entry.id for entry in self._pages.entries(summary)}
-        except Broken:
+        except GalleryDamaged:
             pass
         return self._pages.begin(self._title), set()
 
     def _entry(self, record: Record, path: str) -> Entry:
-        below = self._below(path)
+        below = self._below_outputs(path)
         if isinstance(record, Result) and is_job_id(record.job_id):
             picture = str(PurePosixPath(below).with_suffix(".png"))
             return entry_of(record, below, thumbnail_of(record, picture, self._folders))
         return entry_of(record, below, "picture")
 
-    def _below(self, path: str) -> str:
+    def _below_outputs(self, path: str) -> str:
         return path.removeprefix(f"{self._root.outputs.name}/")
 
     @contextmanager
@@ -123,7 +140,7 @@ class Gallery:
                 self._folders.fd(GALLERY, make=True)
                 yield
             except OSError as error:
-                # What is named relative to a folder, or not at all, says nothing to people.
+                # Users cannot tell what a relative path, or none, refers to.
                 if not Path(str(error.filename or "")).is_absolute():
                     error.filename = str(self._root.outputs / GALLERY)
                 raise
@@ -132,5 +149,5 @@ class Gallery:
 
 
 def page_of(root: Root) -> Path:
-    """Where the gallery of *root* is opened."""
-    return root.outputs / INDEX
+    """Return the path of the gallery's page."""
+    return root.outputs / INDEX_NAME

@@ -1,8 +1,8 @@
-"""outputs/index.html itself: one template with its style and script inside, which changes with the
-root's name and fluxdrop's version alone.
+"""The page outputs/index.html: one template, with its style and scripts inside.
 
-Its Content-Security-Policy knows the script and the style by their digests. What that script loads
-is trusted with it ('strict-dynamic'); nothing that a name or a prompt could smuggle in ever runs.
+It changes only with the root's name and fluxdrop's version. Its Content-Security-Policy allows the
+script and the style by their digests, and what that script loads ('strict-dynamic'). A script that
+a name or a prompt contains never runs.
 """
 
 from __future__ import annotations
@@ -21,43 +21,49 @@ from fluxdrop.files import durable
 from fluxdrop.files.folders import Folders
 from fluxdrop.files.layout import GALLERY
 
-PAGE = "index.html"
+INDEX_NAME = "index.html"
 
-_OURS = b'<meta name="generator" content="fluxdrop'
-_MOST_BYTES = 1 << 22
+_GENERATOR_TAG = b'<meta name="generator" content="fluxdrop'
+_MAX_BYTES = 1 << 22
 _SCRIPTS = ("data.js", "filter.js", "cards.js", "gallery.js")
 
 
 def write_page(folders: Folders, title: str) -> None:
-    """Make index.html of the *folders* below outputs/ the gallery's page.
+    """Write index.html, unless it is up to date.
 
-    Raises FluxdropError when somebody else's file has the name.
+    Args:
+        folders: The folders below outputs/.
+        title: The title of the page, which is the root's name.
+
+    Raises:
+        FluxdropError: The name is taken by a file that is not the gallery's.
+        OSError: The file cannot be written.
     """
-    wanted = render(title)
+    content = render(title)
     try:
-        with FileIO(durable.open_regular_fd(PAGE, os.O_RDONLY, folders.fd(""))) as file:
-            found = durable.read_at_most(file, _MOST_BYTES)
+        with FileIO(durable.open_regular_fd(INDEX_NAME, os.O_RDONLY, folders.fd(""))) as file:
+            found = durable.read_at_most(file, _MAX_BYTES)
     except FileNotFoundError:
         found = None
     except OSError:
         found = b""
-    if found == wanted:
+    if found == content:
         return
-    if found is not None and _OURS not in found:
+    if found is not None and _GENERATOR_TAG not in found:
         raise FluxdropError(
-            f"outputs/{PAGE} is not the gallery's, so it is left alone",
+            f"outputs/{INDEX_NAME} is not the gallery's, so it is left alone",
             hint="Move it away to have a gallery, or switch that off with gallery = false.",
             kind="gallery",
         )
     making = folders.fd(GALLERY, make=True)
-    durable.write_in(making, PAGE, wanted, sync=False, target=folders.fd(""))
+    durable.write_in(making, INDEX_NAME, content, sync=False, target=folders.fd(""))
 
 
 def render(title: str) -> bytes:
-    """The page for a root called *title*."""
+    """Return the page for a root called *title*."""
     style = _source("gallery.css")
     script = "\n".join(["(() => {", '"use strict";', *map(_source, _SCRIPTS), "})();"])
-    page = Template(_source(PAGE)).substitute(
+    page = Template(_source(INDEX_NAME)).substitute(
         title=html.escape(title),
         version=html.escape(__version__),
         style=style,

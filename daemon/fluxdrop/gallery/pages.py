@@ -1,11 +1,12 @@
-"""The gallery's data: pages of entries and a summary, as scripts that the page loads.
+"""The gallery's data: pages of entries and a summary, as scripts that index.html loads.
 
-A browser may load a script from beside a page that was opened from a folder, but not JSON. Each
-file is one call with JSON in it. Pages are written first and the summary last, so a summary never
-counts what is not there. All pages of one *edition* lie in a folder of its name; a rebuild makes
-another edition, and the summary's change to it is the one moment in which all of it takes effect.
+A page that a browser opened from a folder may load scripts from beside it, but no JSON. So each
+file is one function call with JSON in it. The summary is written after the pages, so that it never
+counts an entry that is missing. All pages of one *edition* are in a folder of that name. A rebuild
+writes another edition, which takes effect as a whole when the summary changes to it.
 
-Nothing here is synced: whatever a power cut tears is found when it is read, and made again.
+Nothing here is synced: damage by a power cut is found when a file is read, and the file is made
+again.
 """
 
 from __future__ import annotations
@@ -28,23 +29,24 @@ from fluxdrop.records.result import UNDECODABLE
 
 T = TypeVar("T")
 
-PAGE = 240
-"""Entries a page: it fills whole rows of two, three, four, five, six and eight columns."""
+PAGE_ENTRIES = 240
+"""Entries on a page: a number that fills whole rows of two, three, four, five, six or eight columns."""
 
 _SUMMARY = "summary.js"
-_MOST_BYTES = 1 << 26
+_MAX_BYTES = 1 << 26
 
 
-class Broken(Exception):
-    """The gallery's files are not what they should be."""
+class GalleryDamaged(Exception):
+    """A file of the gallery is missing or damaged."""
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """How much there is, and of what; as large as there are labels and models."""
+    """The counts that the page shows. Its size depends only on the number of labels and models."""
 
     edition: str
     title: str
-    page: int = PAGE
+    page: int = PAGE_ENTRIES
+    """How many entries a page has."""
     total: int = 0
     states: dict[str, int] = {}
     labels: dict[str, int] = {}
@@ -52,49 +54,63 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Pages:
-    """The files in .gallery/, of the *folders* below outputs/. One at a time writes them."""
+    """The data files of one gallery. Only one thread and process may write them at a time."""
 
     def __init__(self, folders: Folders) -> None:
+        """Use the gallery in *folders*, the folders below outputs/."""
         self._folders = folders
 
     def begin(self, title: str) -> Summary:
-        """A new edition with nothing in it, which nobody sees before `commit`."""
+        """Begin a new, empty edition, which is not shown before `commit`; return its summary."""
         edition = secrets.token_hex(4)
         self._folders.fd(_folder(edition), make=True)
         return Summary(edition=edition, title=title)
 
     def summary(self) -> Summary | None:
-        """What the page shows now; None when there is nothing yet. Raises Broken."""
+        """Return the summary that the page shows; None if there is none yet.
+
+        Raises:
+            GalleryDamaged: It cannot be read.
+        """
         try:
             return self._read(GALLERY, _SUMMARY, "fluxdrop.summary(", Summary)
         except FileNotFoundError:
             return None
 
     def entries(self, summary: Summary) -> Iterator[Entry]:
-        """All that *summary* counts, oldest first. Raises Broken when it is not there."""
-        for number in range(-(-summary.total // PAGE)):
+        """Yield all entries that *summary* counts, oldest first.
+
+        Raises:
+            GalleryDamaged: Some of them are missing.
+        """
+        for number in range(-(-summary.total // PAGE_ENTRIES)):
             yield from self._page(summary, number)
 
     def extend(self, summary: Summary, entries: Sequence[Entry]) -> Summary:
-        """Add *entries* behind what *summary* counts; return the summary to `commit`.
+        """Write *entries* behind those that *summary* counts; return the summary to `commit`.
 
-        Raises Broken when the last page is not there.
+        Raises:
+            GalleryDamaged: The last page is missing or damaged.
         """
-        number = summary.total // PAGE
-        behind = self._page(summary, number) if summary.total % PAGE else []
+        number = summary.total // PAGE_ENTRIES
+        behind = self._page(summary, number) if summary.total % PAGE_ENTRIES else []
         behind += entries
-        for first in range(0, len(behind), PAGE):
-            self._write_page(summary.edition, number + first // PAGE, behind[first : first + PAGE])
+        for first in range(0, len(behind), PAGE_ENTRIES):
+            self._write_page(
+                summary.edition,
+                number + first // PAGE_ENTRIES,
+                behind[first : first + PAGE_ENTRIES],
+            )
         return msgspec.structs.replace(
             summary,
             total=summary.total + len(entries),
-            states=_counted(summary.states, [entry.state for entry in entries]),
-            labels=_counted(summary.labels, [entry.top[0][0] for entry in entries if entry.top]),
-            models=_counted(summary.models, [entry.model for entry in entries if entry.model]),
+            states=_add_counts(summary.states, [entry.state for entry in entries]),
+            labels=_add_counts(summary.labels, [entry.top[0][0] for entry in entries if entry.top]),
+            models=_add_counts(summary.models, [entry.model for entry in entries if entry.model]),
         )
 
     def commit(self, summary: Summary) -> None:
-        """Let the page show what *summary* counts, and remove any other edition."""
+        """Make the page show what *summary* counts, and remove all other editions."""
         folder = self._folders.fd(GALLERY)
         durable.write_in(folder, _SUMMARY, _script("fluxdrop.summary(", summary), sync=False)
         for name in os.listdir(folder):  # noqa: PTH208 - a descriptor
@@ -103,13 +119,13 @@ class Pages:
         self._folders.forget()
 
     def sweep(self, edition: str) -> None:
-        """Remove what a killed process left half written."""
+        """Remove the files that a killed process left half written."""
         for folder in (GALLERY, _folder(edition)):
             with suppress(FileNotFoundError, NotADirectoryError):
                 durable.sweep(self._folders.fd(folder))
 
     def _remove(self, edition: str) -> None:
-        """Remove an *edition* with its pages; what else lies there stays, and then the folder too."""
+        """Remove an edition and its pages. If other files are in its folder, they and the folder stay."""
         with suppress(OSError):
             folder = self._folders.fd(_folder(edition))
             for name in os.listdir(folder):  # noqa: PTH208 - a descriptor
@@ -118,15 +134,15 @@ class Pages:
 
     def _page(self, summary: Summary, number: int) -> list[Entry]:
         path = f"{_folder(summary.edition)}/{_name(number)}"
-        expected = min(PAGE, summary.total - number * PAGE)
+        expected = min(PAGE_ENTRIES, summary.total - number * PAGE_ENTRIES)
         try:
             call = _page_call(summary.edition, number)
             entries = self._read(_folder(summary.edition), _name(number), call, list[Entry])
         except FileNotFoundError:
-            raise Broken(f"{path} is missing") from None
-        # A kill between a page and its summary leaves entries that were never counted.
+            raise GalleryDamaged(f"{path} is missing") from None
+        # A kill between the writing of a page and of the summary leaves entries that do not count.
         if len(entries) < expected:
-            raise Broken(f"{path} has {len(entries)} entries, not {expected}")
+            raise GalleryDamaged(f"{path} has {len(entries)} entries, not {expected}")
         return entries[:expected]
 
     def _write_page(self, edition: str, number: int, entries: Sequence[Entry]) -> None:
@@ -139,19 +155,19 @@ class Pages:
         try:
             fd = durable.open_regular_fd(name, os.O_RDONLY, self._folders.fd(folder))
             with FileIO(fd) as file:
-                data = durable.read_at_most(file, _MOST_BYTES)
+                data = durable.read_at_most(file, _MAX_BYTES)
         except FileNotFoundError:
             raise
         except OSError as error:
-            # Others write here, too.
-            raise Broken(f"{path} cannot be read: {error.strerror}") from error
+            # Other users may write to this folder, too.
+            raise GalleryDamaged(f"{path} cannot be read: {error.strerror}") from error
         start, end = call.encode(), b");\n"
         if not data.startswith(start) or not data.endswith(end):
-            raise Broken(f"{path} is not whole")
+            raise GalleryDamaged(f"{path} is not whole")
         try:
             return msgspec.json.decode(data[len(start) : -len(end)], type=kind)
         except UNDECODABLE as error:
-            raise Broken(f"{path} cannot be read: {error}") from error
+            raise GalleryDamaged(f"{path} cannot be read: {error}") from error
 
 
 def _folder(edition: str) -> str:
@@ -170,7 +186,7 @@ def _is_edition(name: str) -> bool:
     return len(name) == 8 and set(name) <= set("0123456789abcdef")
 
 
-def _counted(counts: dict[str, int], names: Sequence[str]) -> dict[str, int]:
+def _add_counts(counts: dict[str, int], names: Sequence[str]) -> dict[str, int]:
     counts = dict(counts)
     for name in names:
         counts[name] = counts.get(name, 0) + 1
@@ -178,7 +194,7 @@ def _counted(counts: dict[str, int], names: Sequence[str]) -> dict[str, int]:
 
 
 def _script(call: str, value: Any) -> bytes:
-    # Of ASCII alone, a script is the same in every encoding, and U+2028 ends no line; without "<"
-    # it stays a script wherever somebody may paste it.
+    # In ASCII, a script is the same in every encoding, and no U+2028 ends a line. Without "<", it
+    # cannot end a script element into which somebody may paste it.
     text = json.dumps(msgspec.to_builtins(value), separators=(",", ":")).replace("<", "\\u003c")
     return f"{call}{text});\n".encode("ascii")

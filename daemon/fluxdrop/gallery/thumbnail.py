@@ -1,7 +1,8 @@
-"""Small pictures for the grid, made only where the picture itself is too large to be one.
+"""Thumbnails for the gallery, made only of pictures that are too large to be their own.
 
-Most pictures are their own thumbnail, at no cost; a smaller copy is made of what a browser would
-load slowly, and what is too large to be decoded a second time is shown as the model saw it.
+Most pictures are their own thumbnail, at no cost. A smaller copy is made of a picture that a
+browser would load slowly. A picture that is too large to be decoded a second time is shown as the
+model saw it.
 """
 
 from __future__ import annotations
@@ -20,20 +21,25 @@ from fluxdrop.gallery.entry import Thumbnail
 from fluxdrop.preprocess.picture import open_picture
 from fluxdrop.records.result import Result
 
-_LIGHT_BYTES = 160 * 1024
-_LIGHT_PIXELS = 1024 * 1024
-_MOST_BYTES = 64 * 1024**2
-_MOST_PIXELS = 16_000_000
-_SIDE = 512
+_SMALL_BYTES = 160 * 1024
+_SMALL_PIXELS = 1024 * 1024
+_MAX_BYTES = 64 * 1024**2
+_MAX_PIXELS = 16_000_000
+_SIDE_PIXELS = 512
 _FOLDER = f"{GALLERY}/thumbnails"
 _SUFFIX = ".webp"
 
 
 def thumbnail_of(record: Result, picture: str, folders: Folders) -> Thumbnail:
-    """What is to stand for *picture*, a path below outputs/, of which these are the *folders*; a
-    smaller copy is made among the gallery's files if it has to be.
+    """Return what a job's card shows, after making a smaller copy of the picture if it is needed.
 
-    Raises OSError when the disk is in the way.
+    Args:
+        record: The job's record.
+        picture: The picture's path below outputs/.
+        folders: The folders below outputs/.
+
+    Raises:
+        OSError: The copy cannot be written.
     """
     pixels = record.image.width * record.image.height
     parent, _, name = picture.rpartition("/")
@@ -41,11 +47,11 @@ def thumbnail_of(record: Result, picture: str, folders: Folders) -> Thumbnail:
         size = os.stat(name, dir_fd=folders.fd(parent), follow_symlinks=False).st_size
     except (FileNotFoundError, NotADirectoryError):
         return "picture"
-    if size <= _LIGHT_BYTES and pixels <= _LIGHT_PIXELS:
+    if size <= _SMALL_BYTES and pixels <= _SMALL_PIXELS:
         return "picture"
-    if size > _MOST_BYTES or pixels > _MOST_PIXELS:
+    if size > _MAX_BYTES or pixels > _MAX_PIXELS:
         return "preview"
-    # The day keeps the folders small; the id stays the same when the gallery is made again.
+    # A folder for each day keeps the folders small, and an id stays the same in a rebuilt gallery.
     day = f"{_FOLDER}/{record.job_id[:8]}"
     made = f"{record.job_id}{_SUFFIX}"
     if has_name(made, folders.fd(day, make=True)):
@@ -53,8 +59,8 @@ def thumbnail_of(record: Result, picture: str, folders: Folders) -> Thumbnail:
     try:
         image, _ = open_picture(
             name,
-            max_file_bytes=_MOST_BYTES,
-            max_pixels=_MOST_PIXELS,
+            max_file_bytes=_MAX_BYTES,
+            max_pixels=_MAX_PIXELS,
             folder=folders.fd(parent),
         )
     except (FluxdropError, NotADirectoryError, FileNotFoundError):
@@ -63,8 +69,8 @@ def thumbnail_of(record: Result, picture: str, folders: Folders) -> Thumbnail:
     return "made"
 
 
-def keep_thumbnails(folders: Folders, job_ids: set[str]) -> None:
-    """Remove the smaller copies that are of none of *job_ids*, of the gallery in *folders*."""
+def prune_thumbnails(folders: Folders, job_ids: set[str]) -> None:
+    """Remove the smaller copies that belong to none of the jobs *job_ids*."""
     for day in _days(folders):
         with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
             fd = folders.fd(day)
@@ -74,7 +80,7 @@ def keep_thumbnails(folders: Folders, job_ids: set[str]) -> None:
 
 
 def sweep_thumbnails(folders: Folders) -> None:
-    """Remove what a killed process left half written, of the gallery in *folders*."""
+    """Remove the files that a killed process left half written."""
     for day in _days(folders):
         with suppress(FileNotFoundError, NotADirectoryError):
             durable.sweep(folders.fd(day))
@@ -89,7 +95,7 @@ def _days(folders: Folders) -> list[str]:
 
 
 def _webp(image: Image.Image) -> bytes:
-    image.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    image.thumbnail((_SIDE_PIXELS, _SIDE_PIXELS), Image.Resampling.LANCZOS, reducing_gap=2.0)
     buffer = BytesIO()
     profile = image.info.get("icc_profile")
     image.save(buffer, "WEBP", quality=80, method=2, icc_profile=profile)

@@ -1,1 +1,1 @@
-"""From a file in the inbox to a claimed job."""
+"""The intake: from a file in the inbox to a claimed job."""

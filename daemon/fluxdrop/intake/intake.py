@@ -1,4 +1,4 @@
-"""The intake: finds files in the inbox, waits until each is whole, and claims it."""
+"""Find files in the inbox, wait until each is complete, and claim it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fluxdrop.files.folders import Folders
 from fluxdrop.files.io_lock import hold_io_lock
 from fluxdrop.files.layout import Root
 from fluxdrop.files.transient import is_full
-from fluxdrop.intake.ready import Candidate, Gone, Hint, Patience, Ready, Wait
+from fluxdrop.intake.ready import Candidate, Gone, Hint, ReadinessPolicy, Ready, Wait
 from fluxdrop.intake.skipped import Skipped
 from fluxdrop.intake.watch import Watch
 from fluxdrop.jobs import claim as claims
@@ -30,35 +30,37 @@ from fluxdrop.outage import OutageTracker
 log = get_logger("fluxdrop.intake")
 
 _POLL_SECONDS = 2.0
-# However many files lie in the inbox, this many of a kind are remembered, and this many events. The
-# rest is found by another scan when there is room for it: a new file takes the place of the one that is known
-# the longest not to be whole, so that such files, however many, keep no other out.
-_MOST_WAITING = 4096
-_MOST_EVENTS = 16_384
+# The most files of a kind, and the most events, that are remembered. A later scan finds the rest when
+# there is room. A new file takes the place of the one that has been incomplete the longest, so that
+# incomplete files, however many, keep no other out.
+_MAX_WAITING = 4096
+_MAX_EVENTS = 16_384
 _FULL_PAUSE_SECONDS = 1.0
-# So few that the first of thousands are in hand before the last was looked at.
-_MOST_JUDGED = 64
+# How many files are looked at in a step: few, so that the first of thousands are claimed early.
+_MAX_JUDGED = 64
 _DEAD_WATCH_SECONDS = 5.0
-# What inotify(7) says when the system has no more of what it needs.
-_LIMITS = {
+# The system limit that inotify(7) has reached, by the error that it reports.
+_SYSTEM_LIMITS = {
     errno.ENOSPC: "fs.inotify.max_user_watches",
     errno.EMFILE: "fs.inotify.max_user_instances",
 }
 
 
 @dataclass(slots=True)
-class _Waiting:
+class _WaitingFile:
+    """A file in the inbox that is not claimed yet."""
+
     candidate: Candidate
     due: float = 0.0
+    """When to look at the file again, by `time.monotonic`."""
     fault: str | None = None
-    """None until the file is whole; then why it has to fail, or nothing."""
+    """None until the file can be claimed; then why its job has to fail, or an empty string."""
 
 
 class Intake:
-    """Feeds what it claims to *accept*, as many as *room* allows, in the order
-    in which the files became whole; *give* makes a job's folder of one that was used before, if it can.
+    """Claims the files of the inbox in the order in which they became complete.
 
-    One thread owns an Intake and calls `step`; `wake` may be called from any.
+    One thread owns an Intake and calls its methods; any thread may call `wake`.
     """
 
     def __init__(
@@ -66,158 +68,180 @@ class Intake:
         root: Root,
         settings: Settings,
         accept: Callable[[claims.NewJob], None],
-        room: Callable[[bool], bool],
-        give: Callable[[Path], bool] = lambda _folder: False,
+        has_room: Callable[[bool], bool],
+        reuse_folder: Callable[[Path], bool] = lambda _folder: False,
     ) -> None:
+        """Prepare the intake; the first `step` scans the inbox.
+
+        Args:
+            root: The root whose inbox is watched.
+            settings: The settings to begin with.
+            accept: Called with each claimed job.
+            has_room: Returns whether one more prompt (True) or other file (False) may be
+                claimed.
+            reuse_folder: Renames an ended job's empty folder to the given path; returns False
+                if it has none.
+        """
         self._root = root
         self._accept = accept
-        self._room = room
-        self._give = give
+        self._has_room = has_room
+        self._reuse_folder = reuse_folder
         self._folders = Folders(root.inbox)
         self.filesystem = filesystem_of(root.inbox)
+        """The type of the inbox's filesystem."""
         self.polling = needs_polling(self.filesystem)
+        """Whether that filesystem reports no events, so that files are found by frequent scans alone."""
         self.apply(settings)
         self._events: queue.SimpleQueue[tuple[str, Hint | None] | None] = queue.SimpleQueue()
-        self._waiting: dict[str, _Waiting] = {}
+        self._waiting: dict[str, _WaitingFile] = {}
         self._counts: Counter[InputKind | None] = Counter()
+        """How many waiting files there are of each kind."""
         self._overflowed: set[InputKind | None] = set()
+        """The kinds of which the last scan found more files than are remembered."""
         self._unfinished: dict[InputKind | None, dict[str, None]] = {}
-        """Of each kind what was looked at and is not whole, the longest known first."""
-        self._starts: dict[InputKind | None, int] = {}
-        """How many files of each kind a scan passes over, for which the scans before had room."""
+        """Files that were looked at and are not complete, by kind, the longest known first."""
+        self._scan_offsets: dict[InputKind | None, int] = {}
+        """How many files of each kind the next scan skips, as earlier scans had room for them."""
         self._due: list[tuple[float, str]] = []
+        """A heap of the times at which to look at files again, with their paths.
+
+        Entries that were superseded stay in it until their time.
+        """
         # Prompts queue apart from pictures, so that one slow kind does not hold up the other.
-        self._whole: dict[bool, deque[str]] = {True: deque(), False: deque()}
-        self._left = Skipped()
+        self._complete: dict[bool, deque[str]] = {True: deque(), False: deque()}
+        self._skipped = Skipped()
         self._last_scan = 0.0
         self._next_scan = 0.0
         self._watch: Watch | None = None
         self._folder_trouble = OutageTracker("inbox")
         self._claim_trouble = OutageTracker("claim")
         self._watch_trouble = OutageTracker("events")
-        self._crowd_trouble = OutageTracker("inbox")
+        self._overflow_trouble = OutageTracker("inbox")
         self._next_claim = 0.0
 
     def apply(self, settings: Settings) -> None:
-        """Use these settings from now on."""
+        """Use *settings* from now on."""
         self._scan_seconds = (
             min(_POLL_SECONDS, settings.scan_seconds) if self.polling else settings.scan_seconds
         )
-        self._patience = Patience(
+        self._policy = ReadinessPolicy(
             settings.settle_seconds,
             settings.incomplete_seconds,
             trust_clock=not self.polling,
-            largest=settings.max_file_bytes,
+            max_bytes=settings.max_file_bytes,
         )
 
     @property
     def waiting(self) -> int:
-        """How many files in the inbox were seen and not claimed yet; those beyond the most that are
-        remembered count as one."""
+        """How many files in the inbox are known and not claimed yet.
+
+        The files of a kind beyond the most that are remembered count as one.
+        """
         return len(self._waiting) + len(self._overflowed)
 
     @property
-    def left(self) -> dict[str, str]:
-        """What was left alone since the last scan began, and why; the next scan tries it again. Of
-        very many, the first."""
-        return self._left.reasons()
+    def skipped(self) -> dict[str, str]:
+        """Paths that were skipped since the last scan began, with the reasons; the next scan tries them again.
+
+        If there are very many, only the first.
+        """
+        return self._skipped.reasons()
 
     @property
     def trouble(self) -> list[str]:
-        """What holds up the intake, and what it leaves alone meanwhile."""
+        """What holds up the intake and which files it skips, one sentence each."""
         held = (
             self._folder_trouble,
             self._claim_trouble,
             self._watch_trouble,
-            self._crowd_trouble,
+            self._overflow_trouble,
         )
         return [
             *(str(part) for part in held if part.ongoing),
-            *self._left.summary(str(self._root.inbox)),
+            *self._skipped.summary(str(self._root.inbox)),
         ]
 
     @property
     def watching(self) -> bool:
-        """Whether events arrive; without, the scans find every file all the same."""
+        """Return whether events arrive. If not, the scans still find every file."""
         return self._watch is not None and self._watch.alive()
 
     def wake(self) -> None:
-        """Make a `step` that waits look around at once."""
+        """Make a waiting `step` go on at once. Any thread may call this."""
         self._events.put(None)
 
-    def step(self, longest: float = 5.0) -> None:
-        """Wait for something to do, at most *longest* seconds, and do it."""
-        self._take_events(longest)
+    def step(self, timeout: float = 5.0) -> None:
+        """Wait for something to do, at most *timeout* seconds, and do it."""
+        self._take_events(timeout)
         if self._watch is not None and not self._watch.alive():
             self._next_scan = min(self._next_scan, self._last_scan + _DEAD_WATCH_SECONDS)
         with hold_io_lock(), closing(self._folders):
             if time.monotonic() >= self._next_scan:
                 self._scan()
             self._judge_due()
-            self._claim_whole()
-            self._look_for_the_rest()
+            self._claim_complete()
+            self._rescan_if_room()
 
     def close(self) -> None:
-        """Stop watching."""
+        """Stop watching the inbox."""
         if self._watch is not None:
             self._watch.close()
 
-    def _take_events(self, longest: float) -> None:
+    def _take_events(self, timeout: float) -> None:
         now = time.monotonic()
-        until = min(now + longest, self._next_scan, self._due[0][0] if self._due else now + longest)
+        until = min(now + timeout, self._next_scan, self._due[0][0] if self._due else now + timeout)
         try:
             event = self._events.get(timeout=max(0.0, until - now))
             while True:
                 if event is not None:
-                    self._notice(*event)
+                    self._handle_event(*event)
                 event = self._events.get_nowait()
         except queue.Empty:
             pass
 
     def _on_event(self, path: str, hint: Hint | None) -> None:
-        if self._events.qsize() < _MOST_EVENTS:
+        if self._events.qsize() < _MAX_EVENTS:
             self._events.put((path, hint))
         else:
             self._next_scan = 0.0
 
-    def _notice(self, path: str, hint: Hint | None) -> None:
+    def _handle_event(self, path: str, hint: Hint | None) -> None:
         if any(is_ignored(part) for part in PurePosixPath(path).parts):
             return
         if hint is None:
             for found in scan(self._root.inbox, path, self._on_unreadable):
-                self._consider(found, None)
+                self._track(found, None)
         else:
-            self._consider(path, hint)
+            self._track(path, hint)
 
-    def _consider(self, path: str, hint: Hint | None) -> bool:
-        """Take up *path*; with a hint of what happened to it, anew. False when there is no room for it."""
+    def _track(self, path: str, hint: Hint | None) -> bool:
+        """Add *path* to the waiting files, or apply *hint* to it; return False if there is no room for it."""
         waiting = self._waiting.get(path)
         if waiting is None:
             kind = kind_of(path)
-            if self._counts[kind] >= _MOST_WAITING:
+            if self._counts[kind] >= _MAX_WAITING:
                 self._overflowed.add(kind)
                 if not self._make_room(kind):
                     return False
-            waiting = _Waiting(Candidate(PurePosixPath(path).name))
+            waiting = _WaitingFile(Candidate(PurePosixPath(path).name))
             self._waiting[path] = waiting
             self._counts[kind] += 1
         elif hint is None:
             return True
         if hint is not None:
-            waiting.candidate.notice(hint)
+            waiting.candidate.record_event(hint)
             waiting.fault = None
         self._schedule(path, waiting, time.monotonic())
         return True
 
     def _make_room(self, kind: InputKind | None) -> bool:
-        """Forget what of this *kind* is known the longest not to be whole, for one more file; False where there is
-        none."""
+        """Forget the file of this kind that has been incomplete the longest; return False if there is none."""
         unfinished = self._unfinished.get(kind)
         if not unfinished:
             return False
         self._forget(next(iter(unfinished)))
-        self._crowd_trouble.begin(
-            f"more than {_MOST_WAITING:,} files wait there and many are not whole, so files may be found late"
+        self._overflow_trouble.begin(
+            f"more than {_MAX_WAITING:,} files wait there and many are not whole, so files may be found late"
         )
         return True
 
@@ -227,15 +251,15 @@ class Intake:
             self._counts[kind] -= 1
             self._unfinished.get(kind, {}).pop(path, None)
 
-    def _look_for_the_rest(self) -> None:
-        if any(self._counts[kind] <= _MOST_WAITING // 2 for kind in self._overflowed):
+    def _rescan_if_room(self) -> None:
+        if any(self._counts[kind] <= _MAX_WAITING // 2 for kind in self._overflowed):
             self._next_scan = 0.0
 
-    def _schedule(self, path: str, waiting: _Waiting, due: float) -> None:
+    def _schedule(self, path: str, waiting: _WaitingFile, due: float) -> None:
         waiting.due = due
         heapq.heappush(self._due, (due, path))
-        if len(self._due) > 4 * _MOST_WAITING:
-            # Most are of files that were looked at again since, or forgotten.
+        if len(self._due) > 4 * _MAX_WAITING:
+            # Most entries are superseded, or of files that were forgotten.
             self._due = [(w.due, p) for p, w in self._waiting.items() if w.fault is None]
             heapq.heapify(self._due)
 
@@ -243,31 +267,31 @@ class Intake:
         self._last_scan = time.monotonic()
         self._next_scan = self._last_scan + self._scan_seconds
         if self._folder_trouble.attempt(self._root.inbox.stat, passes=lambda _error: True):
-            self._keep_watch()
-        self._left.begin_scan()
+            self._ensure_watch()
+        self._skipped.begin_scan()
         if not self._overflowed:
-            self._crowd_trouble.end()
+            self._overflow_trouble.end()
         self._overflowed.clear()
-        self._look_again()
-        starts, self._starts = self._starts, {}
+        self._recheck_unfinished()
+        offsets, self._scan_offsets = self._scan_offsets, {}
         seen: Counter[InputKind | None] = Counter()
         for path in scan(self._root.inbox, "", self._on_unreadable):
             kind = kind_of(path)
-            if seen[kind] < starts.get(kind, 0):
+            if seen[kind] < offsets.get(kind, 0):
                 self._overflowed.add(kind)
-            elif not self._consider(path, None):
-                self._starts.setdefault(kind, seen[kind])
+            elif not self._track(path, None):
+                self._scan_offsets.setdefault(kind, seen[kind])
             seen[kind] += 1
 
-    def _look_again(self) -> None:
-        """Look at all that is not whole yet, as the event that tells of its end may be lost."""
+    def _recheck_unfinished(self) -> None:
+        """Schedule all incomplete files, as the event that reports their completion may be lost."""
         now = time.monotonic()
         self._due.clear()
         for path, waiting in self._waiting.items():
             if waiting.fault is None:
                 self._schedule(path, waiting, now)
 
-    def _keep_watch(self) -> None:
+    def _ensure_watch(self) -> None:
         if self.polling or self.watching:
             return
         if self._watch is not None:
@@ -285,7 +309,7 @@ class Intake:
                 self.wake,
             )
         except OSError as error:
-            limit = _LIMITS.get(error.errno or 0)
+            limit = _SYSTEM_LIMITS.get(error.errno or 0)
             raise OSError(
                 f"files are found by scans only, every {self._scan_seconds:g} s:"
                 f" {error.strerror}{f'; raise {limit}' if limit else ''}",
@@ -294,25 +318,25 @@ class Intake:
     def _judge_due(self) -> None:
         now = time.monotonic()
         judged = 0
-        while judged < _MOST_JUDGED and self._due and self._due[0][0] <= now:
+        while judged < _MAX_JUDGED and self._due and self._due[0][0] <= now:
             due, path = heapq.heappop(self._due)
             waiting = self._waiting.get(path)
             if waiting is not None and waiting.due == due:
                 self._judge(path, waiting)
                 judged += 1
 
-    def _judge(self, path: str, waiting: _Waiting) -> None:
+    def _judge(self, path: str, waiting: _WaitingFile) -> None:
         now = time.monotonic()
         try:
             folder_fd = self._folders.fd(path.rpartition("/")[0])
-            verdict = waiting.candidate.judge(folder_fd, self._patience, now, time.time())
+            verdict = waiting.candidate.judge(folder_fd, self._policy, now, time.time())
         except FileNotFoundError:
             verdict = Gone()
         except OSError as error:
-            self._leave(path, f"it cannot be read: {error.strerror}")
+            self._skip(path, f"it cannot be read: {error.strerror}")
             return
         except Exception as error:
-            self._leave_by_defect(path, error)
+            self._skip_defect(path, error)
             return
         match verdict:
             case Wait(seconds):
@@ -321,56 +345,56 @@ class Intake:
             case Ready(fault):
                 self._unfinished.get(kind_of(path), {}).pop(path, None)
                 waiting.fault = fault
-                self._whole[kind_of(path) == "prompt"].append(path)
+                self._complete[kind_of(path) == "prompt"].append(path)
             case Gone(irregular=True):
-                self._leave(path, "it is neither a file nor a folder")
+                self._skip(path, "it is neither a file nor a folder")
             case Gone():
                 self._forget(path)
 
-    def _claim_whole(self) -> None:
+    def _claim_complete(self) -> None:
         if time.monotonic() < self._next_claim:
             return
-        for is_prompt, whole in self._whole.items():
-            while whole and self._room(is_prompt):
-                waiting = self._waiting.get(whole[0])
+        for is_prompt, complete in self._complete.items():
+            while complete and self._has_room(is_prompt):
+                waiting = self._waiting.get(complete[0])
                 if waiting is not None and waiting.fault is not None:
-                    claim = partial(self._claim, whole[0], waiting.candidate, waiting.fault)
+                    claim = partial(self._claim, complete[0], waiting.candidate, waiting.fault)
                     # The next file would meet the same full disk.
                     if not self._claim_trouble.attempt(claim, passes=is_full):
                         self._next_claim = time.monotonic() + _FULL_PAUSE_SECONDS
                         return
-                whole.popleft()
-        if not any(self._whole.values()):
-            # What could not be claimed may have been taken away.
+                complete.popleft()
+        if not any(self._complete.values()):
+            # The file that could not be claimed may have been removed.
             self._claim_trouble.end()
 
     def _claim(self, path: str, candidate: Candidate, fault: str) -> None:
         try:
             job = claims.claim(
-                self._folders, self._root.work, path, candidate.unchanged, fault, self._give
+                self._folders, self._root.work, path, candidate.unchanged, fault, self._reuse_folder
             )
         except OSError as error:
             if is_full(error):
                 raise
-            self._leave(path, f"it cannot be claimed: {error.strerror}")
+            self._skip(path, f"it cannot be claimed: {error.strerror}")
             return
         except Exception as error:
-            self._leave_by_defect(path, error)
+            self._skip_defect(path, error)
             return
         if job is None:
-            self._consider(path, Hint.CHANGED)
+            self._track(path, Hint.CHANGED)
         else:
             self._forget(path)
             self._accept(job)
 
-    def _leave(self, path: str, reason: str) -> None:
-        """Leave *path* where it is until the next scan."""
+    def _skip(self, path: str, reason: str) -> None:
+        """Skip *path* until the next scan."""
         self._forget(path)
-        self._left.add(path, reason)
+        self._skipped.add(path, reason)
 
-    def _leave_by_defect(self, path: str, error: Exception) -> None:
+    def _skip_defect(self, path: str, error: Exception) -> None:
         self._forget(path)
-        self._left.add(path, f"fluxdrop failed over it: {type(error).__name__}", error)
+        self._skipped.add(path, f"fluxdrop failed over it: {type(error).__name__}", error)
 
     def _on_unreadable(self, folder: str, error: OSError) -> None:
-        self._leave(folder or str(self._root.inbox), f"it cannot be read: {error.strerror}")
+        self._skip(folder or str(self._root.inbox), f"it cannot be read: {error.strerror}")

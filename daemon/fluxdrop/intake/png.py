@@ -1,7 +1,7 @@
-"""Is a PNG all there? Its chunks are walked to IEND and their checksums verified, without decoding
-it.
+"""Check whether a PNG file is complete, without decoding it.
 
-Format: PNG Specification, third edition, section 5 (https://www.w3.org/TR/png-3/#5DataRep).
+Its chunks are followed to IEND and their checksums verified. Format: PNG Specification, third
+edition, section 5 (https://www.w3.org/TR/png-3/#5DataRep).
 """
 
 from __future__ import annotations
@@ -13,50 +13,51 @@ from dataclasses import dataclass
 from typing import Literal
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_PIECE = 1 << 20
-_AHEAD = 1 << 16
-_OVERHEAD = 12
-# Twelve bytes make a chunk, and each costs every reader far more memory and time than that. Real
-# files have a few dozen beside those of their pixels.
-_MOST_EXTRAS = 10_000
-_PIXELS = frozenset({b"IDAT", b"fdAT", b"fcTL"})
+_READ_BYTES = 1 << 20
+_READ_AHEAD_BYTES = 1 << 16
+_CHUNK_OVERHEAD_BYTES = 12
+# A chunk may be as small as twelve bytes, and costs every reader far more memory and time than that.
+# Real files have a few dozen besides those of their pixels.
+_MAX_OTHER_CHUNKS = 10_000
+_PIXEL_CHUNKS = frozenset({b"IDAT", b"fdAT", b"fcTL"})
 
 State = Literal["complete", "incomplete", "damaged"]
 
 
 @dataclass(slots=True)
 class PngScanner:
-    """Walks one growing file; what was verified by an earlier look is not read again."""
+    """Scans one growing PNG file; each scan continues where the last one ended."""
 
     _offset: int = len(SIGNATURE)
-    _extras: int = 0
+    _other_chunks: int = 0
     reason: str = "nothing has been read yet"
+    """What the last scan found to be missing or wrong."""
 
-    def look(self, fd: int) -> State:
-        """Go on from where the last look ended; *reason* then says what is missing or wrong.
+    def scan(self, fd: int) -> State:
+        """Continue the scan of the file open as *fd*; return its state and set `reason`.
 
-        Whether a file that took several looks is complete or damaged is told by walking it once
-        more from its beginning, as it may have been rewritten in between.
+        A file that took several scans is scanned once more from its beginning before it counts as
+        complete or damaged, as it may have been rewritten in between.
         """
         resumed = self._offset > len(SIGNATURE)
         state = self._walk(fd)
         if state != "incomplete" and resumed:
-            self._begin_again()
+            self._reset()
             state = self._walk(fd)
         if state != "incomplete":
-            # Behind its end there is nothing to go on with, and it may be looked at again before it is claimed.
-            self._begin_again()
+            # The scan is at its end, and the file may be scanned again before it is claimed.
+            self._reset()
         return state
 
-    def _begin_again(self) -> None:
+    def _reset(self) -> None:
         self._offset = len(SIGNATURE)
-        self._extras = 0
+        self._other_chunks = 0
 
     def _walk(self, fd: int) -> State:
         size = os.fstat(fd).st_size
         file = _ReadAhead(fd)
         if size < self._offset:
-            self._begin_again()
+            self._reset()
         while True:
             head = file.read(8, self._offset)
             if len(head) < 8:
@@ -66,18 +67,18 @@ class PngScanner:
             if not kind.isalpha():
                 self.reason = f"there is no chunk at byte {self._offset}"
                 return "damaged"
-            if self._offset + _OVERHEAD + length > size:
+            if self._offset + _CHUNK_OVERHEAD_BYTES + length > size:
                 self.reason = f"its {kind.decode()} chunk is cut off at byte {size}"
                 return "incomplete"
             if not self._checksum_holds(file, kind, length):
                 self.reason = f"the checksum of its {kind.decode()} chunk is wrong"
                 return "damaged"
-            self._offset += _OVERHEAD + length
+            self._offset += _CHUNK_OVERHEAD_BYTES + length
             if kind == b"IEND":
                 return "complete"
-            self._extras += kind not in _PIXELS
-            if self._extras > _MOST_EXTRAS:
-                self.reason = f"it has more than {_MOST_EXTRAS:,} chunks beside its pixels"
+            self._other_chunks += kind not in _PIXEL_CHUNKS
+            if self._other_chunks > _MAX_OTHER_CHUNKS:
+                self.reason = f"it has more than {_MAX_OTHER_CHUNKS:,} chunks beside its pixels"
                 return "damaged"
 
     def _checksum_holds(self, file: _ReadAhead, kind: bytes, length: int) -> bool:
@@ -85,7 +86,7 @@ class PngScanner:
         start = self._offset + 8
         done = 0
         while done < length:
-            piece = file.read(min(_PIECE, length - done), start + done)
+            piece = file.read(min(_READ_BYTES, length - done), start + done)
             if not piece:
                 return False
             crc = zlib.crc32(piece, crc)
@@ -94,7 +95,7 @@ class PngScanner:
 
 
 class _ReadAhead:
-    """Reads a file here and there, and little ones by one call."""
+    """Reads a file at any offset, and a small file with a single call."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -102,9 +103,10 @@ class _ReadAhead:
         self._data = b""
 
     def read(self, count: int, offset: int) -> bytes:
+        """Return *count* bytes from *offset*, or fewer at the end of the file."""
         begin = offset - self._start
         if begin < 0 or begin + count > len(self._data):
-            self._data = os.pread(self._fd, max(count, _AHEAD), offset)
+            self._data = os.pread(self._fd, max(count, _READ_AHEAD_BYTES), offset)
             self._start = offset
             begin = 0
         return self._data[begin : begin + count]

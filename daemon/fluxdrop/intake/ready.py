@@ -1,4 +1,4 @@
-"""When is a dropped file whole? One `Candidate` watches one file until the answer is yes."""
+"""Decide when a dropped file is complete: a `Candidate` follows one file until it is."""
 
 from __future__ import annotations
 
@@ -14,29 +14,30 @@ from fluxdrop.jobs.input_names import kind_of
 
 
 class Hint(Enum):
-    """What an event said of a file."""
+    """What an event reported about a file."""
 
     CHANGED = 0
     CLOSED = 1
     """Closed after writing."""
     MOVED_IN = 2
-    """Renamed to where it is, so written elsewhere."""
+    """Renamed to its present path, so it was written elsewhere."""
 
 
 class Ready(NamedTuple):
-    """The file can be claimed; *fault* says why it has to fail, if it does, as `Fault.text` does."""
+    """The file can be claimed."""
 
     fault: str = ""
+    """Why its job has to fail, as in `Fault.text`; empty if it does not."""
 
 
 class Wait(NamedTuple):
-    """The file is to be looked at again after *seconds*, or at the next event."""
+    """The file has to be looked at again after *seconds*, or at the next event."""
 
     seconds: float
 
 
 class Gone(NamedTuple):
-    """There is no such file, or it is not a regular one."""
+    """There is no such file, or it is not a regular file."""
 
     irregular: bool = False
 
@@ -45,47 +46,53 @@ Readiness = Ready | Wait | Gone
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
-    """How long to wait, in seconds. *trust_clock*: the filesystem's clock is this machine's.
-
-    A PNG of more than *largest* bytes is not walked to see whether it is whole, as it is refused
-    anyway.
-    """
+class ReadinessPolicy:
+    """How long to wait for a file."""
 
     settle: float
+    """Seconds without a change after which a file counts as complete."""
     incomplete: float
+    """Seconds without a change after which an incomplete file fails."""
     trust_clock: bool = True
-    largest: int = 256 * 1024**2
+    """Whether the filesystem's times come from this machine's clock."""
+    max_bytes: int = 256 * 1024**2
+    """A larger PNG is not scanned for completeness, as it is refused anyway."""
 
     @property
-    def after_close(self) -> float:
-        """How long a closed file must stand still: some programs reopen a file to append to it."""
+    def settle_after_close(self) -> float:
+        """Seconds that a closed file has to stay unchanged: some programs reopen a file to append."""
         return self.settle / 2
 
 
 @dataclass(slots=True)
 class Candidate:
-    """One file in the inbox, by its name in the folder that holds it."""
+    """One file in the inbox, known by its name in the folder that holds it."""
 
     name: str
     hint: Hint | None = None
-    """What the last event said; None while there was none."""
+    """What the last event reported; None before the first one."""
     _signature: tuple[int, ...] = ()
     _since: float = 0.0
     _scanner: PngScanner | None = None
 
-    def notice(self, hint: Hint) -> None:
-        """Take in an event; it counts as a change, whatever the file's times say."""
+    def record_event(self, hint: Hint) -> None:
+        """Record an event. It counts as a change of the file, whatever the file's times say."""
         self.hint = hint
         self._signature = ()
 
     def judge(
-        self, folder_fd: int, patience: Patience, monotonic: float, clock: float
+        self, folder_fd: int, policy: ReadinessPolicy, monotonic: float, clock: float
     ) -> Readiness:
-        """Look at the file, below the open folder *folder_fd*, at the times *monotonic* and *clock*
-        (seconds).
+        """Look at the file and decide whether it can be claimed.
 
-        Raises OSError when that cannot be done.
+        Args:
+            folder_fd: The open folder that holds the file.
+            policy: How long to wait.
+            monotonic: The current time by `time.monotonic`, in seconds.
+            clock: The current time by `time.time`, in seconds.
+
+        Raises:
+            OSError: The file cannot be looked at.
         """
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
@@ -97,59 +104,63 @@ class Candidate:
         try:
             fd = os.open(self.name, flags, dir_fd=folder_fd)
         except PermissionError:
-            # It may get its permissions last.
-            still = self._still(status, patience, monotonic, clock)
+            # A program may set the permissions last.
+            unchanged_for = self._unchanged_seconds(status, policy, monotonic, clock)
             fault = Fault("unreadable", "the daemon has no permission to read it")
-            return self._until(patience.incomplete, still, fault)
+            return self._ready_after(policy.incomplete, unchanged_for, fault)
         try:
             status = os.fstat(fd)
-            still = self._still(status, patience, monotonic, clock)
-            return self._judge_contents(fd, status.st_size, patience, still)
+            unchanged_for = self._unchanged_seconds(status, policy, monotonic, clock)
+            return self._judge_contents(fd, status.st_size, policy, unchanged_for)
         finally:
             os.close(fd)
 
     def unchanged(self, status: os.stat_result) -> bool:
-        """Whether it is still the file of the last look, with its contents, by its *status*."""
+        """Return whether *status* shows the file, with the contents, that was looked at last."""
         same = (status.st_ino, status.st_size, status.st_mtime_ns) == self._signature[:3]
         return same and stat.S_ISREG(status.st_mode)
 
-    def _still(
-        self, status: os.stat_result, patience: Patience, monotonic: float, clock: float
+    def _unchanged_seconds(
+        self, status: os.stat_result, policy: ReadinessPolicy, monotonic: float, clock: float
     ) -> float:
-        """For how many seconds the file has not changed."""
+        """Return for how many seconds the file has not changed."""
         signature = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         if signature != self._signature:
             self._since = monotonic
             if self._signature and self.hint is Hint.MOVED_IN:
                 self.hint = Hint.CHANGED
-            if self.hint is None and not self._signature and patience.trust_clock:
-                # Found by a scan: it may have lain there for long.
+            if self.hint is None and not self._signature and policy.trust_clock:
+                # The file was found by a scan, so it may have been there for long.
                 self._since -= max(0.0, clock - status.st_ctime)
             self._signature = signature
         return monotonic - self._since
 
-    def _judge_contents(self, fd: int, size: int, patience: Patience, still: float) -> Readiness:
+    def _judge_contents(
+        self, fd: int, size: int, policy: ReadinessPolicy, unchanged_for: float
+    ) -> Readiness:
         kind = kind_of(self.name)
         if kind is None:
             fault = Fault("unknown", "its name ends in none of .txt, .png, .jpg, .jpeg, .webp")
-            return self._until(patience.incomplete, still, fault)
+            return self._ready_after(policy.incomplete, unchanged_for, fault)
         if size == 0:
-            return self._until(patience.incomplete, still, Fault("incomplete", "it is empty"))
-        is_picture = kind == "picture" and size <= patience.largest
+            return self._ready_after(
+                policy.incomplete, unchanged_for, Fault("incomplete", "it is empty")
+            )
+        is_picture = kind == "picture" and size <= policy.max_bytes
         if is_picture and SIGNATURE.startswith(os.pread(fd, len(SIGNATURE), 0)):
-            if self._scanner is None or still >= patience.incomplete:
-                # The last word is on the whole file: it may have been rewritten from its beginning.
+            if self._scanner is None or unchanged_for >= policy.incomplete:
+                # Scan the whole file for the final decision: its beginning may have been rewritten.
                 self._scanner = PngScanner()
-            if self._scanner.look(fd) == "complete":
+            if self._scanner.scan(fd) == "complete":
                 return Ready()
             fault = Fault("incomplete", self._scanner.reason)
-            return self._until(patience.incomplete, still, fault)
+            return self._ready_after(policy.incomplete, unchanged_for, fault)
         if self.hint is Hint.MOVED_IN:
             return Ready()
-        needed = patience.after_close if self.hint is Hint.CLOSED else patience.settle
-        return self._until(needed, still, None)
+        needed = policy.settle_after_close if self.hint is Hint.CLOSED else policy.settle
+        return self._ready_after(needed, unchanged_for, None)
 
-    def _until(self, needed: float, still: float, fault: Fault | None) -> Readiness:
-        if still < needed:
-            return Wait(needed - still)
+    def _ready_after(self, needed: float, unchanged_for: float, fault: Fault | None) -> Readiness:
+        if unchanged_for < needed:
+            return Wait(needed - unchanged_for)
         return Ready(fault.text) if fault else Ready()

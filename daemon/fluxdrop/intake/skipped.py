@@ -1,4 +1,4 @@
-"""What the intake leaves alone, and why, told once however often a scan finds it."""
+"""The paths that the intake skips. Each is logged once, however often a scan finds it."""
 
 from __future__ import annotations
 
@@ -9,38 +9,50 @@ from fluxdrop.printable import printable
 
 log = get_logger("fluxdrop.intake")
 
-_MOST = 100
-_MOST_SHOWN = 5
+_MAX_PATHS = 100
+_MAX_SHOWN = 5
 
 
 class Skipped:
-    """Paths below the inbox, or whole ones of folders, with reasons; of very many, the first."""
+    """Skipped paths with the reasons, up to a limit.
+
+    A path is relative to the inbox, except for the inbox itself.
+    """
 
     def __init__(self) -> None:
-        self._left: dict[str, str] = {}
-        self._before: dict[str, str] = {}
+        self._reasons: dict[str, str] = {}
+        self._previous: dict[str, str] = {}
 
     def begin_scan(self) -> None:
-        """What still is to be left alone, the scan that begins finds again."""
-        self._before, self._left = self._left, {}
+        """Forget the skipped paths; the scan that begins finds again what still has to be skipped."""
+        self._previous, self._reasons = self._reasons, {}
 
     def add(self, path: str, reason: str, error: Exception | None = None) -> None:
-        """Leave *path* alone because of *reason*, and say so if that is new, with the traceback of *error*."""
+        """Add a path, and log it unless the last scan skipped it for the same reason.
+
+        Args:
+            path: The path.
+            reason: Why it is skipped.
+            error: An exception whose traceback is logged.
+        """
         path = printable(path)
-        if len(self._left) >= _MOST and path not in self._left:
+        if len(self._reasons) >= _MAX_PATHS and path not in self._reasons:
             return
-        if reason not in (self._left.get(path), self._before.get(path)):
+        if reason not in (self._reasons.get(path), self._previous.get(path)):
             log.warning("left alone", file=path, reason=reason, exc_info=error)
-        self._left[path] = reason
+        self._reasons[path] = reason
 
     def reasons(self) -> dict[str, str]:
-        """What was left alone since the last scan began, and why."""
-        return dict(self._left)
+        """Return the paths that were skipped since the last scan began, with the reasons."""
+        return dict(self._reasons)
 
     def summary(self, inbox: str) -> Iterator[str]:
-        """A line for each of the first, and one for the rest; the *inbox* itself has its own trouble."""
-        left = [(path, reason) for path, reason in self._left.items() if path != inbox]
-        for path, reason in left[:_MOST_SHOWN]:
+        """Yield a line for each of the first paths, and one that counts the others.
+
+        Leaves out *inbox*, the inbox's own path, which has a trouble of its own.
+        """
+        skipped = [(path, reason) for path, reason in self._reasons.items() if path != inbox]
+        for path, reason in skipped[:_MAX_SHOWN]:
             yield f"inbox: {path}: {reason}"
-        if len(left) > _MOST_SHOWN:
-            yield f"inbox: {len(left) - _MOST_SHOWN} more"
+        if len(skipped) > _MAX_SHOWN:
+            yield f"inbox: {len(skipped) - _MAX_SHOWN} more"

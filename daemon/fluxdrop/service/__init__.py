@@ -1,1 +1,1 @@
-"""The daemon: stages in a row, each a thread with a bounded queue."""
+"""The daemon: a main loop, and a pipeline of stages, each a thread with a bounded queue."""

@@ -1,4 +1,4 @@
-"""Which claimed jobs are taken on, in which order, and how many more there is room for."""
+"""Decide which claimed jobs start, in which order, and how many more may be claimed."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from fluxdrop.jobs.job import Job, claimed_row, open_job
 from fluxdrop.jobs.parts import without_undecided
 from fluxdrop.jobs.store import Store
 from fluxdrop.logs import get_logger
-from fluxdrop.service.spare_recovery import take_back_spares
+from fluxdrop.service.spare_recovery import recover_spares
 from fluxdrop.service.stages.stages import Stages
 
 log = get_logger("fluxdrop.daemon")
 
-_MOST_PROMPTS = 16
+_MAX_PROMPTS = 16
 
 
 class Admission:
-    """Takes claims on to *stages*, while *is_there* says that the root's state is the one that was locked. Owned
-    by the main loop.
+    """Queue of claimed jobs on their way to the stages.
+
+    Only the main loop's thread may use it.
     """
 
     def __init__(
@@ -34,47 +35,61 @@ class Admission:
         root: Root,
         store: Store,
         stages: Stages,
-        most_pictures: int,
-        is_there: Callable[[], bool],
+        max_pictures: int,
+        is_root_available: Callable[[], bool],
     ) -> None:
+        """Create an empty queue.
+
+        Args:
+            root: The root that the daemon serves.
+            store: The index, which learns of a job before a stage does.
+            stages: What admitted jobs are given to.
+            max_pictures: How many pictures may be claimed and unfinished at a time.
+            is_root_available: Returns whether `.fluxdrop/` is still the folder that was locked.
+                While it is not, nothing is claimed or admitted.
+        """
         self._root = root
         self._store = store
         self._stages = stages
-        self._most_pictures = most_pictures
-        self._is_there = is_there
+        self._max_pictures = max_pictures
+        self._is_root_available = is_root_available
         self._in_flight: dict[bool, set[str]] = {True: set(), False: set()}
-        """The ids of the prompts that are in flight, and of the others."""
+        """The ids of the admitted jobs that have not ended: prompts under True, all others under False."""
         self._claims: deque[NewJob] = deque()
-        """What is claimed and not yet in the index and with the first stage."""
+        """Claimed jobs that are not admitted yet."""
         self._suspects: dict[str, Died] = {}
-        """What the daemon may have died of."""
+        """The jobs over which an earlier daemon may have died, by their ids."""
 
     @property
     def busy(self) -> bool:
-        """Whether anything is in hand, or waits to be."""
+        """Return whether any job is claimed and has not ended."""
         return bool(self._claims or any(self._in_flight.values()))
 
     def add(self, job: NewJob) -> None:
-        """*job* is to be taken on."""
+        """Queue a claimed job."""
         self._claims.append(job)
 
     def recover(self) -> None:
-        """Finish what an earlier run had given its names, and queue what else it had claimed. Raises OSError
-        where the disk is in the way; it may be called again then.
+        """Take up what an earlier run left: publish decided results and queue the other claimed jobs.
+
+        May be called again after an error.
+
+        Raises:
+            OSError: The disk is full or not available.
         """
         self._claims.clear()
         self._suspects.clear()
         crash_suspects.count_deaths(self._root)
-        take_back_spares(self._root, self._store)
+        recover_spares(self._root, self._store)
         found = sorted(
             path for path in self._root.work.iterdir() if path.is_dir() and not path.is_symlink()
         )
-        deaths = {folder: died for folder in found for died in self._looked_at(folder)}
-        left = [folder for folder in found if folder.exists()]
-        self._stages.publisher.forget_gone(left)
-        self._store.keep_claims(folder.name for folder in left)
-        folders = [folder for folder in left if folder in deaths]
-        ended = self._publish_decided(folders)
+        deaths = {folder: died for folder in found for died in self._inspect(folder)}
+        remaining = [folder for folder in found if folder.exists()]
+        self._stages.publisher.forget_gone(remaining)
+        self._store.keep_claims(folder.name for folder in remaining)
+        folders = [folder for folder in remaining if folder in deaths]
+        ended = self._publish_planned(folders)
         for folder in folders:
             if folder in ended:
                 continue
@@ -86,9 +101,16 @@ class Admission:
                 log.info("taken up again", job=folder.name)
                 self._claims.append(NewJob(folder))
 
-    def take(self) -> None:
-        """Take on what may begin; what may not yet, or could not because of what is raised, stays."""
-        if not self._is_there():
+    def admit(self) -> None:
+        """Give the stages each queued job that may start now; the others stay queued.
+
+        A job that cannot be read is left alone in its folder, with a line in the log.
+
+        Raises:
+            Exception: An error that may pass, in opening a job, or an error of the index or the
+                stages. The jobs that it concerns stay queued.
+        """
+        if not self._is_root_available():
             return
         jobs: deque[Job] = deque()
         held_up: Exception | None = None
@@ -100,7 +122,7 @@ class Admission:
                 try:
                     job = self._open(self._claims[0])
                 except Exception as error:
-                    # It may be this one's alone.
+                    # The error may concern this job alone, so try the next.
                     held_up = error
                     self._claims.rotate(-1)
                     continue
@@ -120,33 +142,36 @@ class Admission:
             raise held_up
 
     def cancel(self, job_ids: Sequence[str]) -> None:
-        """End those of *job_ids* that are in hand."""
+        """Cancel those of the given jobs that are admitted and have not ended."""
         for job_id in job_ids:
-            # An order may name anything, but only what is in hand has a folder to be cancelled in.
+            # A request may name any job, but only an admitted one has a folder to be cancelled in.
             if any(job_id in ids for ids in self._in_flight.values()):
                 log.info("cancelled", job=job_id)
                 self._stages.cancel(job_id)
 
-    def ended(self, job_id: str) -> None:
-        """The job is no longer in hand."""
+    def remove(self, job_id: str) -> None:
+        """Forget a job that has ended."""
         for ids in self._in_flight.values():
             ids.discard(job_id)
         self._suspects.pop(job_id, None)
 
     def has_room(self, is_prompt: bool) -> bool:
-        """Whether one more prompt, or picture, may be claimed."""
-        if self._suspects or not self._is_there():
+        """Return whether one more prompt (or else picture) may be claimed."""
+        if self._suspects or not self._is_root_available():
             return False
-        limit = _MOST_PROMPTS if is_prompt else self._most_pictures
+        limit = _MAX_PROMPTS if is_prompt else self._max_pictures
         return len(self._claims) + len(self._in_flight[is_prompt]) < limit
 
-    def _looked_at(self, folder: Path) -> Iterator[Died | None]:
-        """How the daemon died over the job in *folder*, if it did; nothing where that holds no job, and is removed, or
-        holds what nobody can use, and is left alone. Raises what passes."""
+    def _inspect(self, folder: Path) -> Iterator[Died | None]:
+        """Tidy up a folder in work/ and yield how the daemon died over its job: a `Died`, or None if it did not.
+
+        Yields nothing if the folder holds no job, and is removed, or holds something that cannot be
+        used, and is left alone. Raises only errors that may pass.
+        """
         try:
             kept = self._stages.publisher.without_ended([folder])
             kept = without_undecided(kept)
-            # A failed input may have been moved to its name before a kill: the plan says the rest.
+            # A failed input may have been moved to its final name before a kill; the plan knows.
             if kept and self._stages.publisher.planned(folder) is None:
                 kept = without_unclaimed(kept, self._root.refused)
             if kept:
@@ -155,20 +180,23 @@ class Admission:
         except Exception as error:
             if self._stages.context.passes(error):
                 raise
-            self._leave_alone(folder, error)
+            self._skip(folder, error)
 
-    def _leave_alone(self, folder: Path, error: Exception) -> None:
+    def _skip(self, folder: Path, error: Exception) -> None:
         if isinstance(error, OSError):
             log.error("left alone", job=folder.name, reason=str(error))
         else:
             self._stages.context.defects.record("recovery", error, job=folder.name)
 
-    def _publish_decided(self, folders: Sequence[Path]) -> set[Path]:
-        """Give what has a plan its names; return the folders of what got them, or is left alone. What cannot get them
-        is taken on anew."""
+    def _publish_planned(self, folders: Sequence[Path]) -> set[Path]:
+        """Publish the folders whose names an earlier run decided; return those that need nothing more.
+
+        That is, those that were published or have to be left alone. A folder that cannot be
+        published as planned loses its plan, and its job is done again.
+        """
         planned = [folder for folder in folders if self._stages.publisher.planned(folder)]
         try:
-            self._stages.publish_decided(planned)
+            self._stages.publish_planned(planned)
             return set(planned)
         except Exception as error:
             if self._stages.context.passes(error):
@@ -176,7 +204,7 @@ class Admission:
         published = set()
         for folder in planned:
             try:
-                self._stages.publish_decided([folder])
+                self._stages.publish_planned([folder])
                 published.add(folder)
             except Exception as error:
                 if self._stages.context.passes(error):
@@ -187,21 +215,25 @@ class Admission:
                 except Exception as another:
                     if self._stages.context.passes(another):
                         raise
-                    self._leave_alone(folder, another)
+                    self._skip(folder, another)
                     published.add(folder)
         return published
 
     def _has_to_wait(self, job_id: str) -> bool:
-        """Whether *job_id* may not begin yet. What the daemon may have died of comes first, each
-        with nothing else in hand, so that another death is that job's alone.
+        """Return whether a job may not start yet.
+
+        Suspects come first, each with no other job admitted, so that another death of the daemon
+        can only be that job's fault.
         """
         if job_id in self._suspects:
             return any(ids - {job_id} for ids in self._in_flight.values())
         return bool(self._suspects)
 
     def _open(self, new: NewJob) -> Job | None:
-        """The job *new*, which is in hand from now on; None where there is none that can be read. Raises what
-        passes."""
+        """Open a claimed job and count it as admitted; return None if there is none that can be read.
+
+        Raises only errors that may pass.
+        """
         folder = new.folder
         job = None
         try:
@@ -215,7 +247,7 @@ class Admission:
                 raise
             self._stages.context.defects.record("claims", error, job=folder.name)
         if job is None:
-            self.ended(folder.name)
+            self.remove(folder.name)
             return None
         self._in_flight[job.kind == "prompt"].add(job.id)
         return job

@@ -1,4 +1,4 @@
-"""Changes of the settings and of the model in use, one after the other, whoever asks for them."""
+"""Changes of the settings and of the model in use, carried out one after the other."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from fluxdrop.service.stages.stages import Stages
 
 log = get_logger("fluxdrop.daemon")
 
-# Stages, gallery and metrics are made for these at the start.
-_AFTER_RESTART = (
+# These only take effect at a restart: stages, gallery and metrics are made for them at the start.
+_NEEDS_RESTART = (
     "batch_size",
     "generator_batch_size",
     "generator_idle_seconds",
@@ -29,77 +29,91 @@ _AFTER_RESTART = (
     "metrics_port",
     "metrics_file",
 )
-_OF_THE_ENGINE = {"engine", "julia_backend", "device"}
+_ENGINE_KEYS = {"engine", "julia_backend", "device"}
 
 
 @dataclass(frozen=True, slots=True)
 class ChangePlan:
-    """The *settings* that a change comes to; *opens_model*: the model that they name has to be opened first."""
+    """What a change will do."""
 
     settings: Settings
+    """The settings to use."""
     opens_model: bool
+    """Whether the model that the settings name has to be opened first."""
 
 
 class Change(Protocol):
-    """One change, from the settings in use when its turn comes to others."""
+    """One change of the settings, made when its turn comes."""
 
     def begin(self) -> ChangePlan:
-        """What it comes to. Raises FluxdropError when it cannot be, and OSError when a disk is in the way, after which
-        it is called again."""
+        """Return what to change, based on the settings in use now.
+
+        Raises:
+            FluxdropError: The change is not possible; it is concluded with this error.
+            OSError: The disk is full or not available; this method is called again later.
+        """
 
     def conclude(self, error: FluxdropError | None) -> None:
-        """It is done, or refused because of *error*. Raises OSError when a disk is in the way of saying so; it is
-        called again then."""
+        """Report that the change was made, or refused because of *error*.
+
+        Raises:
+            OSError: The disk is full or not available; this method is called again later.
+        """
 
 
 class Changes:
-    """Carries out changes in the order in which they are asked for. Owned by the main loop.
+    """Carries out changes in the order in which they were requested.
 
-    A change that opens a model goes on while pictures are predicted; `opened` and `refused` tell its end.
+    Only the main loop's thread may use it. While a change opens a model, pictures are still
+    predicted by the old one; `model_opened` or `model_refused` ends such a change.
     """
 
     def __init__(self, stages: Stages) -> None:
         self._stages = stages
-        self._asked: deque[Change] = deque()
+        self._requested: deque[Change] = deque()
         self._current: tuple[Change, Settings] | None = None
-        """The change whose model is being opened."""
-        self._concluded: deque[tuple[Change, FluxdropError | None]] = deque()
-        """What has ended and was not told yet."""
+        """The change whose model is being opened, and its settings."""
+        self._ended: deque[tuple[Change, FluxdropError | None]] = deque()
+        """Changes that have ended and whose `conclude` has not succeeded yet."""
 
     @property
     def busy(self) -> bool:
-        """Whether a change goes on or waits."""
-        return bool(self._asked or self._current or self._concluded)
+        """Return whether a change is in progress or waits."""
+        return bool(self._requested or self._current or self._ended)
 
-    def ask(self, change: Change) -> None:
-        """Have *change* carried out in its turn. Never waits."""
-        self._asked.append(change)
+    def request(self, change: Change) -> None:
+        """Queue a change; return at once."""
+        self._requested.append(change)
 
-    def opened(self) -> None:
-        """The model that the current change opened is in use."""
+    def model_opened(self) -> None:
+        """Apply the current change: its model is in use."""
         if self._current is not None:
             (change, settings), self._current = self._current, None
             self._stages.apply(settings)
-            self._concluded.append((change, None))
+            self._ended.append((change, None))
 
-    def refused(self, error: FluxdropError) -> None:
-        """The model of the current change cannot be used."""
+    def model_refused(self, error: FluxdropError) -> None:
+        """End the current change: its model cannot be used."""
         if self._current is not None:
             (change, _settings), self._current = self._current, None
-            self._concluded.append((change, error))
+            self._ended.append((change, error))
 
     def step(self) -> None:
-        """Tell what has ended, and begin what waits. Raises OSError when a disk is in the way."""
-        self._tell()
-        while self._asked and self._current is None:
-            self._begin(self._asked[0])
-            self._tell()
+        """Conclude what has ended and begin what waits.
 
-    def _tell(self) -> None:
-        while self._concluded:
-            change, error = self._concluded[0]
+        Raises:
+            OSError: The disk is full or not available; call again later.
+        """
+        self._conclude_ended()
+        while self._requested and self._current is None:
+            self._begin(self._requested[0])
+            self._conclude_ended()
+
+    def _conclude_ended(self) -> None:
+        while self._ended:
+            change, error = self._ended[0]
             change.conclude(error)
-            self._concluded.popleft()
+            self._ended.popleft()
 
     def _begin(self, change: Change) -> None:
         try:
@@ -107,13 +121,13 @@ class Changes:
         except Exception as error:
             self._refuse(change, error)
             return
-        self._asked.popleft()
+        self._requested.popleft()
         if plan.opens_model:
             self._current = change, plan.settings
             self._stages.open_model(plan.settings)
         else:
             self._stages.apply(plan.settings)
-            self._concluded.append((change, None))
+            self._ended.append((change, None))
 
     def _refuse(self, change: Change, error: Exception) -> None:
         if isinstance(error, FluxdropError):
@@ -123,19 +137,27 @@ class Changes:
         else:
             self._stages.context.defects.record("settings", error)
             reason = internal(error, "the settings")
-        self._asked.popleft()
-        self._concluded.append((change, reason))
+        self._requested.popleft()
+        self._ended.append((change, reason))
 
 
 class UseModel:
-    """Changes to the installed model *name*; *tell* is told how it went."""
+    """Change to another installed model."""
 
     def __init__(
-        self, stages: Stages, name: str, tell: Callable[[FluxdropError | None], None]
+        self, stages: Stages, name: str, on_done: Callable[[FluxdropError | None], None]
     ) -> None:
+        """Prepare the change.
+
+        Args:
+            stages: The stages that are to use the model.
+            name: The name of an installed model.
+            on_done: Called with None after the change, or with the error for which it was
+                refused.
+        """
         self._stages = stages
         self._name = name
-        self._tell = tell
+        self._on_done = on_done
 
     def begin(self) -> ChangePlan:
         """See `Change.begin`."""
@@ -143,13 +165,14 @@ class UseModel:
 
     def conclude(self, error: FluxdropError | None) -> None:
         """See `Change.conclude`."""
-        self._tell(error)
+        self._on_done(error)
 
 
 class Reload:
-    """SIGHUP: brings what *load* gives to the parts of a running daemon; what can change does, or nothing does.
+    """Load the settings again, as SIGHUP asks for, and apply those that can change without a restart.
 
-    *notifier* and the log are told how it went.
+    All of them are applied, or, if the new ones are invalid, none. The service manager and the log
+    are told the result.
     """
 
     def __init__(
@@ -160,6 +183,15 @@ class Reload:
         intake: Intake,
         notifier: Notifier,
     ) -> None:
+        """Prepare the reload.
+
+        Args:
+            root: The root that the daemon serves.
+            load: Reads the settings. Raises FluxdropError if they are invalid.
+            stages: Gets the new settings, and the model if it changes.
+            intake: Gets the new settings.
+            notifier: Tells the service manager when the reload begins and ends.
+        """
         self._root = root
         self._load = load
         self._stages = stages
@@ -173,7 +205,7 @@ class Reload:
         self._notifier.reloading()
         wanted = self._load()
         self._changed = _differences(self._stages.settings, wanted)
-        kept = {key: getattr(self._stages.settings, key) for key in _AFTER_RESTART}
+        kept = {key: getattr(self._stages.settings, key) for key in _NEEDS_RESTART}
         return ChangePlan(msgspec.structs.replace(wanted, **kept), self._is_other_model(wanted))
 
     def conclude(self, error: FluxdropError | None) -> None:
@@ -182,13 +214,13 @@ class Reload:
             log.error("reload refused", reason=error.message, hint=error.hint)
         else:
             self._apply()
-        self._notifier.ready(self._stages.longest_answer)
+        self._notifier.ready(self._stages.max_reply_seconds)
         self.done = True
 
     def _is_other_model(self, settings: Settings) -> bool:
         bundle = load_bundle(settings.model, self._root.models)
         return (
-            any(key in _OF_THE_ENGINE or key.startswith("worker_") for key in self._changed)
+            any(key in _ENGINE_KEYS or key.startswith("worker_") for key in self._changed)
             or self._stages.model is None
             or self._stages.model.bundle != bundle
         )
@@ -197,7 +229,7 @@ class Reload:
         if "log_level" in self._changed:
             configure(self._stages.settings.log_level, self._root.logs)
         self._intake.apply(self._stages.settings)
-        waiting = [key for key in self._changed if key in _AFTER_RESTART]
+        waiting = [key for key in self._changed if key in _NEEDS_RESTART]
         log.info(
             "reloaded",
             changed=[key for key in self._changed if key not in waiting],
@@ -206,7 +238,7 @@ class Reload:
 
 
 def _differences(before: Settings, after: Settings) -> list[str]:
-    """The keys whose values differ."""
+    """Return the keys of the settings whose values differ."""
     return [
         key for key in Settings.__struct_fields__ if getattr(before, key) != getattr(after, key)
     ]

@@ -1,4 +1,4 @@
-"""The daemon: one root, from the lock to the last job given back."""
+"""The daemon of one root: locks it, runs all parts, and stops them."""
 
 from __future__ import annotations
 
@@ -37,10 +37,7 @@ _FULL_PAUSE_SECONDS = 2.0
 
 
 class Daemon:
-    """Serves *root* until `stop`, or with *once* until there is nothing left to do.
-
-    *load* gives the settings anew for `reload`; *notifier* tells the service manager.
-    """
+    """Serves one root until `stop` is called or, with *once*, until no work is left."""
 
     def __init__(
         self,
@@ -51,6 +48,15 @@ class Daemon:
         load: Callable[[], Settings] | None = None,
         notifier: Notifier | None = None,
     ) -> None:
+        """Prepare the daemon; `run` does the work.
+
+        Args:
+            root: The folder to serve.
+            settings: The settings to begin with.
+            once: Return from `run` when the inbox is empty and all jobs have ended.
+            load: Reads the settings again for `reload`; without it, they stay.
+            notifier: Tells the service manager how the daemon is; without it, nobody is told.
+        """
         self._root = root
         self._settings = settings
         self._once = once
@@ -61,49 +67,56 @@ class Daemon:
         self._trouble = OutageTracker("disk")
         self._lock: RootLock | None = None
         self._loop: MainLoop | None = None
-        self.left: dict[str, str] = {}
-        """What could not even be claimed when `run` ended, and why."""
+        self.skipped: dict[str, str] = {}
+        """Files that could not be claimed when `run` ended, with the reasons."""
 
     def stop(self) -> None:
-        """End `run` soon; may be called from a signal handler or any thread."""
+        """Make `run` end soon. May be called by a signal handler or any thread."""
         self._shutdown.begin()
         self._mailbox.wake()
 
     def reload(self) -> None:
-        """Read settings and model again soon; may be called from a signal handler."""
+        """Read the settings and the model again soon. May be called by a signal handler."""
         if self._loop is not None:
             self._loop.reload_wanted = True
             self._mailbox.wake()
 
     @property
     def done(self) -> int:
-        """How many jobs came through."""
+        """The number of jobs that succeeded."""
         return self._loop.done if self._loop is not None else 0
 
     @property
     def failed(self) -> int:
-        """How many jobs failed."""
+        """The number of jobs that failed."""
         return self._loop.failed if self._loop is not None else 0
 
     @property
     def healthy(self) -> bool:
-        """Whether the main loop and every stage that has work moved on in the last two minutes, so that a
-        service manager need not start the daemon anew; any thread may ask.
+        """Return whether a service manager can leave the daemon running. Any thread may ask.
 
-        What is waited for with a deadline (a forward pass, a denoising step), or because of a known
-        trouble (a full disk), is no reason to start anew.
+        That is so if the main loop and every stage that has work made progress in the last two
+        minutes. Waiting for something that has a deadline (a forward pass, a denoising step), or
+        because of a known trouble (a full disk), counts as progress, as a restart would not help.
         """
-        return self._loop is None or not self._loop.hung
+        return self._loop is None or not self._loop.stuck
 
     def run(self) -> None:
-        """Serve. Raises FluxdropError when the root is served already or nothing can run the model.
+        """Serve the root until the daemon stops.
 
-        A disk that is full, read-only or away from the start is waited for.
+        Waits while the disk is full, read-only or not mounted, also at the start.
+
+        Raises:
+            FluxdropError: Another daemon serves the root, or nothing can run the model.
         """
-        with suppress(Stopping), closing(self._when_it_can(self._take_root)) as self._lock:
-            self._when_it_can(self._run)
+        with (
+            suppress(Stopping),
+            closing(self._retry_while_unavailable(self._lock_root)) as self._lock,
+        ):
+            self._retry_while_unavailable(self._run)
 
-    def _when_it_can(self, work: Callable[[], T]) -> T:
+    def _retry_while_unavailable(self, work: Callable[[], T]) -> T:
+        """Call *work* until no full, read-only or missing disk is in its way; return what it returns."""
         while True:
             try:
                 return work()
@@ -114,9 +127,9 @@ class Daemon:
             if self._shutdown.wait(_FULL_PAUSE_SECONDS):
                 raise Stopping
 
-    def _take_root(self) -> RootLock:
+    def _lock_root(self) -> RootLock:
         if not self._root.inbox.is_dir():
-            # What would be made in its place would be hidden when it is mounted again.
+            # A folder made here now would be hidden once the disk is mounted again.
             raise OSError(errno.ESTALE, os.strerror(errno.ENOENT), str(self._root.inbox))
         self._root.create()
         lock = RootLock(self._root)
@@ -137,10 +150,10 @@ class Daemon:
                 for row in store.fill(self._ended(stages.publisher)):
                     log.warning("a record that the index does not take", path=row.record)
             self._trouble.end()
-            with closing(Observers(self._root, self._settings)) as reports:
+            with closing(Observers(self._root, self._settings)) as observers:
                 try:
                     stages.start()
-                    self._serve(store, stages, reports)
+                    self._serve(store, stages, observers)
                 except Stopping:
                     pass
                 finally:
@@ -149,14 +162,17 @@ class Daemon:
                     failpoints.reach("stopping")
                     stages.stop()
                     if self._loop is not None:
-                        # What ended in the meantime is to be told of, too.
+                        # Count the jobs that ended while the stages stopped.
                         self._loop.read_mailbox()
                     with suppress(OSError):
                         self._root.heartbeat.unlink()
 
     def _ended(self, publisher: Publisher) -> Iterator[Row]:
-        """What outputs/ knows of the jobs that have ended: not those that may not have all their names yet, nor those
-        whose input still waits, whatever a record says, which anybody may have put there."""
+        """Yield the index rows of the ended jobs that outputs/ has records of.
+
+        Skips jobs that may lack some of their files' names, and jobs whose input still waits,
+        whatever a record says: anybody may have put it there.
+        """
         for record, path in records(self._root):
             folder = self._root.work / record.job_id
             row = row_of(record, path)
@@ -166,9 +182,9 @@ class Daemon:
             elif publisher.planned(folder) is None:
                 yield row
 
-    def _serve(self, store: Store, stages: Stages, reports: Observers) -> None:
-        most_pictures = 8 * self._settings.batch_size
-        admission = Admission(self._root, store, stages, most_pictures, self._is_there)
+    def _serve(self, store: Store, stages: Stages, observers: Observers) -> None:
+        max_pictures = 8 * self._settings.batch_size
+        admission = Admission(self._root, store, stages, max_pictures, self._is_root_available)
         with closing(
             Intake(
                 self._root,
@@ -187,17 +203,17 @@ class Daemon:
                 intake,
                 admission,
                 self._mailbox,
-                reports,
+                observers,
                 self._notifier,
                 self._shutdown,
                 load=self._load,
-                is_there=self._is_there,
+                is_root_available=self._is_root_available,
                 once=self._once,
             )
             try:
                 self._loop.run()
             finally:
-                self.left = intake.left
+                self.skipped = intake.skipped
 
-    def _is_there(self) -> bool:
+    def _is_root_available(self) -> bool:
         return self._lock is not None and self._lock.holds()

@@ -1,4 +1,4 @@
-"""What stages hand to each other."""
+"""The items that stages pass to each other."""
 
 from __future__ import annotations
 
@@ -18,35 +18,36 @@ from fluxdrop.predict.engine import Engine
 from fluxdrop.publish.outcome import Picture
 
 Fail = Callable[[Job, StageName, FluxdropError], None]
-"""Ends a job at a stage, for a reason."""
+"""Ends a job as failed: takes the job, the stage at which it failed, and the reason."""
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
-    """A job whose picture is to be made."""
+class PromptItem:
+    """A job whose picture has to be generated."""
 
     job: Job
 
 
 @dataclass(frozen=True, slots=True)
-class Pictured:
-    """A job whose picture is there; *generated* tells how it was made, if it was."""
+class PictureItem:
+    """A job whose picture exists."""
 
     job: Job
     generated: Generated | None = None
+    """How the picture was generated; None if it was dropped."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Model:
-    """A bundle with the engine that runs it."""
+    """A model bundle with the engine that runs it."""
 
     bundle: Bundle
     engine: Engine
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Prepared:
-    """A job whose tensor for *model* is there."""
+class TensorItem:
+    """A job whose picture was turned into a tensor for *model*."""
 
     job: Job
     model: Model
@@ -55,26 +56,31 @@ class Prepared:
 
 
 @dataclass(frozen=True, slots=True)
-class ModelWanted:
-    """The model that *settings* name is to be opened and then used."""
+class OpenModel:
+    """A request to open the model that *settings* name and then to use it."""
 
     settings: Settings
     job: ClassVar[None] = None
 
 
 @dataclass(frozen=True, slots=True)
-class Retire:
-    """*model* has come to its end. It passes through the stages in its turn, behind all that was
-    prepared for it."""
+class RetireModel:
+    """A request to close *model*, which no later item needs.
+
+    It passes through the stages in order, behind all tensors that were made for the model.
+    """
 
     model: Model
     job: ClassVar[None] = None
 
 
 @dataclass(frozen=True, slots=True)
-class Swap:
-    """From here on, *model* is used. It passes through the stages in its turn, so that each
-    picture is predicted by the model that it was prepared for."""
+class SwapModel:
+    """A request to use *model* from here on.
+
+    It passes through the stages in order, so that each picture is predicted by the model that its
+    tensor was made for.
+    """
 
     model: Model
     job: ClassVar[None] = None

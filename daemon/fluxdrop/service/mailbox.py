@@ -1,4 +1,7 @@
-"""What other threads tell the main loop, which alone changes what it owns: settings, intake, claims, reports."""
+"""Messages from other threads to the main loop.
+
+Settings, intake, claims and reports belong to the main loop, and only its thread changes them.
+"""
 
 from __future__ import annotations
 
@@ -14,35 +17,36 @@ from fluxdrop.service.items import Model
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """Jobs have ended: each one's record, with its path below the root."""
+    """Jobs have ended."""
 
     records: list[tuple[Record, str]]
+    """Each job's record, and its JSON file's path relative to the root."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """The jobs in *folders* are to be taken on: new ones, or ones whose names were taken meanwhile."""
+    """The jobs in *folders* have to be admitted: new jobs, or ones whose planned names were taken."""
 
     folders: list[Path]
 
 
 @dataclass(frozen=True, slots=True)
 class Abandoned:
-    """The job *job_id* can neither be done nor be given back; it stays claimed until the next start."""
+    """A job can neither be done nor published as failed; it stays claimed until the next start."""
 
     job_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class ModelChanged:
-    """*model* is in use, and the one before it has been ended."""
+    """*model* is in use, and the one before it was closed."""
 
     model: Model
 
 
 @dataclass(frozen=True, slots=True)
 class ModelRefused:
-    """The model that was to be used cannot be, because of *error*."""
+    """The requested model cannot be used, because of *error*."""
 
     error: FluxdropError
 
@@ -51,22 +55,20 @@ Message = Ended | Claimed | Abandoned | ModelChanged | ModelRefused
 
 
 class Mailbox:
-    """Messages in the order in which they were posted. Any thread posts; the main loop receives.
-
-    *wake* is called after each post, by the thread that posts.
-    """
+    """A queue of messages. Any thread may post; only the main loop receives."""
 
     def __init__(self) -> None:
         self._messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self.wake: Callable[[], None] = lambda: None
+        """Called after each post, on the thread that posts."""
 
     def post(self, message: Message) -> None:
-        """Leave *message* for the main loop. Never waits."""
+        """Queue a message; return at once."""
         self._messages.put(message)
         self.wake()
 
     def receive(self) -> Iterator[Message]:
-        """Take out what is there, without waiting."""
+        """Yield the queued messages, oldest first, without waiting for more."""
         while True:
             try:
                 yield self._messages.get_nowait()

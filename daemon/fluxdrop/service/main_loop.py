@@ -1,4 +1,4 @@
-"""The main loop: the one thread that scans the inbox, takes claims on, changes settings and says how it all is."""
+"""The main loop: the thread that scans the inbox, admits jobs, changes settings and reports status."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ _PAUSE_SECONDS = 1.0
 
 
 class MainLoop:
-    """Calls its parts in turns, until the daemon is to end or, with *once*, there is nothing left to do.
+    """Runs the daemon's parts in turn until it stops or, with *once*, until no work is left.
 
-    What passes is told and tried again in the next turn; a defect in one part is logged, and the others go on.
-    *is_there* says whether the root's state is the one that was locked.
+    An error that may pass is reported as a trouble, and the work is tried again in the next step. A
+    defect in one part is logged, and the other parts go on.
     """
 
     def __init__(
@@ -57,24 +57,40 @@ class MainLoop:
         intake: Intake,
         admission: Admission,
         mailbox: Mailbox,
-        reports: Observers,
+        observers: Observers,
         notifier: Notifier,
         shutdown: Shutdown,
         *,
         load: Callable[[], Settings],
-        is_there: Callable[[], bool],
+        is_root_available: Callable[[], bool],
         once: bool,
     ) -> None:
+        """Connect the parts.
+
+        Args:
+            root: The root that the daemon serves.
+            store: The index.
+            stages: The stages; the caller starts and stops them.
+            intake: Finds and claims the files of the inbox.
+            admission: The queue of claimed jobs.
+            mailbox: What the stages report.
+            observers: Gallery and metrics.
+            notifier: Tells the service manager how the daemon is.
+            shutdown: Ends the loop when begun.
+            load: Reads the settings again. Raises FluxdropError if they are invalid.
+            is_root_available: Returns whether `.fluxdrop/` is still the folder that was locked.
+            once: Return from `run` when no work is left.
+        """
         self._root = root
         self._stages = stages
         self._intake = intake
         self._admission = admission
         self._mailbox = mailbox
-        self._reports = reports
+        self._observers = observers
         self._notifier = notifier
         self._shutdown = shutdown
         self._load = load
-        self._is_there = is_there
+        self._is_root_available = is_root_available
         self._once = once
         self._changes = Changes(stages)
         self._requests = Requests(
@@ -109,28 +125,32 @@ class MainLoop:
             self._log_trouble,
         )
         self.reload_wanted = False
-        """Set by any thread to have the settings read anew."""
+        """Set to True, by any thread, to have the settings read again."""
         self.done = 0
         self.failed = 0
 
     @property
-    def hung(self) -> list[str]:
-        """The parts that have work and did not move on for two minutes; any thread may ask."""
-        hung = self._stages.stuck(STUCK_SECONDS)
-        return [*hung, "scan"] if self._pulse.silence > STUCK_SECONDS else hung
+    def stuck(self) -> list[str]:
+        """The parts that have work and made no progress for two minutes. Any thread may ask."""
+        stuck = self._stages.stuck(STUCK_SECONDS)
+        return [*stuck, "scan"] if self._pulse.silence > STUCK_SECONDS else stuck
 
     def run(self) -> None:
-        """Go on until it is to end. Raises what ended a stage before its time."""
-        self._pulse.adopt()
+        """Serve until the daemon stops.
+
+        Raises:
+            BaseException: The error that ended a stage.
+        """
+        self._pulse.bind_thread()
         self._recover()
-        self._notifier.ready(self._stages.longest_answer)
+        self._notifier.ready(self._stages.max_reply_seconds)
         while not self._shutdown.begun:
-            self._turn()
+            self._step()
             if self._once and not self._busy:
                 return
 
     def read_mailbox(self) -> None:
-        """Do what the messages that are there ask for."""
+        """Handle the messages that wait in the mailbox."""
         for message in self._mailbox.receive():
             self._attempt(self._messages_trouble, partial(self._handle, message))
 
@@ -145,28 +165,28 @@ class MainLoop:
             if self._shutdown.wait(_PAUSE_SECONDS):
                 return
 
-    def _turn(self) -> None:
-        # A generation's progress is worth a fresher heartbeat than an idle daemon's.
-        longest = 0.2 if self._once else 1.0 if self._stages.current else 5.0
-        step = partial(self._intake.step, min(longest, self._notifier.patience))
+    def _step(self) -> None:
+        # While a picture is generated, `status` shows its progress, so update the heartbeat sooner.
+        timeout = 0.2 if self._once else 1.0 if self._stages.current else 5.0
+        step = partial(self._intake.step, min(timeout, self._notifier.max_silence_seconds))
         self._attempt(self._scan_trouble, step)
         self._pulse.beat()
         self._stages.check()
         self.read_mailbox()
-        if self._is_there():
+        if self._is_root_available():
             self._attempt(self._requests_trouble, self._requests.step)
-        self._attempt(self._jobs_trouble, self._take)
-        self._attempt(self._changes_trouble, self._change)
-        self._look_around()
-        self._attempt(self._heartbeat_trouble, self._tell)
+        self._attempt(self._jobs_trouble, self._admit_jobs)
+        self._attempt(self._changes_trouble, self._step_changes)
+        self._check_state_and_log()
+        self._attempt(self._heartbeat_trouble, self._report)
 
     def _attempt(self, trouble: OutageTracker, work: Callable[[], object]) -> bool:
-        """Do *work*; False when it has to be done again, because of *trouble* that may pass or of a defect."""
+        """Call *work*; return whether it succeeded. Otherwise report *trouble*, or a defect, and try again later."""
         try:
             return trouble.attempt(work, lambda _error: True)
         except Exception as error:
             self._stages.context.defects.record("main loop", error)
-            # Not at once again: it may be so each time.
+            # Do not retry at once: the defect may show each time.
             self._shutdown.wait(_PAUSE_SECONDS)
             return False
 
@@ -174,8 +194,8 @@ class MainLoop:
         match message:
             case Ended(records):
                 for record, path in records:
-                    self._reports.ended(record, path)
-                    self._admission.ended(record.job_id)
+                    self._observers.job_ended(record, path)
+                    self._admission.remove(record.job_id)
                     if isinstance(record, Failure):
                         self.failed += 1
                     else:
@@ -184,52 +204,52 @@ class MainLoop:
                 for folder in folders:
                     self._admission.add(NewJob(folder))
             case Abandoned(job_id):
-                self._admission.ended(job_id)
+                self._admission.remove(job_id)
                 self.failed += 1
             case ModelChanged():
-                self._changes.opened()
+                self._changes.model_opened()
             case ModelRefused(error):
-                self._changes.refused(error)
+                self._changes.model_refused(error)
 
-    def _take(self) -> None:
+    def _admit_jobs(self) -> None:
         with hold_io_lock():
-            self._admission.take()
+            self._admission.admit()
 
-    def _use_model(self, name: str, tell: Callable[[FluxdropError | None], None]) -> None:
-        self._changes.ask(UseModel(self._stages, name, tell))
+    def _use_model(self, name: str, on_done: Callable[[FluxdropError | None], None]) -> None:
+        self._changes.request(UseModel(self._stages, name, on_done))
 
-    def _change(self) -> None:
+    def _step_changes(self) -> None:
         if self.reload_wanted and (self._reload is None or self._reload.done):
             self.reload_wanted = False
             self._reload = Reload(
                 self._root, self._load, self._stages, self._intake, self._notifier
             )
-            self._changes.ask(self._reload)
+            self._changes.request(self._reload)
         self._changes.step()
 
-    def _look_around(self) -> None:
-        """See whether .fluxdrop/ is still the one that was locked, and the log file takes lines."""
+    def _check_state_and_log(self) -> None:
+        """Report a trouble if `.fluxdrop/` is not the folder that was locked, or the log file takes no lines."""
         if reason := file_trouble():
             self._log_trouble.begin(reason)
             log.debug("log file tried again")
         else:
             self._log_trouble.end()
-        if self._is_there():
+        if self._is_root_available():
             self._state_trouble.end()
         else:
             self._state_trouble.begin(
                 "it is gone, or another is in its place", str(self._root.state)
             )
 
-    def _tell(self) -> None:
-        """Say how the daemon is, to whom it may concern."""
+    def _report(self) -> None:
+        """Report the daemon's status to the heartbeat file, the observers and the service manager."""
         beat = self._beat()
-        self._reports.beat(beat)
+        self._observers.update(beat)
         self._notifier.status(summary(beat))
-        # Not reached while the main loop hangs.
-        is_owed = self._stages.owed > self._notifier.patience
-        self._notifier.feed("worker" if is_owed else ", ".join(self.hung))
-        pulses = {stage.name: stage.pulse for stage in self._stages.threads}
+        # This is not reached, and the watchdog not fed, while the main loop hangs.
+        is_overdue = self._stages.reply_wait_seconds > self._notifier.max_silence_seconds
+        self._notifier.feed("worker" if is_overdue else ", ".join(self.stuck))
+        pulses = {stage.name: stage.pulse for stage in self._stages.all}
         self._heartbeat.write(beat, {"scan": self._pulse, **pulses})
 
     def _beat(self) -> Beat:
@@ -240,8 +260,8 @@ class MainLoop:
             *(str(part) for part in self._troubles if part.ongoing),
             *stages.trouble,
             *intake.trouble,
-            *self._reports.trouble,
-            *(f"{part}: nothing has moved for {STUCK_SECONDS:g} s" for part in self.hung),
+            *self._observers.trouble,
+            *(f"{part}: nothing has moved for {STUCK_SECONDS:g} s" for part in self.stuck),
         ]
         return Beat(
             pid=os.getpid(),
@@ -253,7 +273,7 @@ class MainLoop:
             watch=watch,
             filesystem=intake.filesystem,
             inbox=intake.waiting + len(self._requests),
-            stages={stage.name: stage.waiting for stage in stages.threads},
+            stages={stage.name: stage.waiting for stage in stages.all},
             current=stages.current,
             trouble=trouble,
             defects=stages.context.defects.counts(),

@@ -1,4 +1,4 @@
-"""What a power cut left in the folders of ended jobs that new ones get (`fluxdrop.jobs.folder_pool`)."""
+"""Recover inputs that a power cut brought back in spare job folders (`fluxdrop.jobs.folder_pool`)."""
 
 from __future__ import annotations
 
@@ -20,9 +20,18 @@ from fluxdrop.records.job_files import is_published
 log = get_logger("fluxdrop.daemon")
 
 
-def take_back_spares(root: Root, store: Store) -> None:
-    """Move each input that a power cut left in *root*'s spares/ to work/, durably, and remove the rest; what is no
-    such folder is left alone. Raises OSError; it may be called again then.
+def recover_spares(root: Root, store: Store) -> None:
+    """Move each input in spares/ back to work/, durably, and remove the spare folders.
+
+    A job's folder becomes a spare when it is empty; after a power cut it may hold an input again.
+    What is no such folder is left alone. May be called again after an error.
+
+    Args:
+        root: The root whose spares/ is searched.
+        store: The index, which tells which jobs have ended.
+
+    Raises:
+        OSError: The disk is full or not available.
     """
     if not root.spares.is_dir():
         return
@@ -30,17 +39,17 @@ def take_back_spares(root: Root, store: Store) -> None:
         try:
             if spare.is_symlink() or not spare.is_dir():
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(spare))
-            _take_back(root, store, spare)
+            _recover_spare(root, store, spare)
         except OSError as error:
             if is_transient(error):
                 raise
-            # No fluxdrop put it there.
+            # fluxdrop did not put it there.
             log.warning("left alone", path=printable(str(spare)), reason=error.strerror)
     with suppress(OSError):
         root.spares.rmdir()
 
 
-def _take_back(root: Root, store: Store, spare: Path) -> None:
+def _recover_spare(root: Root, store: Store, spare: Path) -> None:
     claim = read_claim(spare)
     job = job_of(claim) if claim else None
     if claim is None:
@@ -50,7 +59,7 @@ def _take_back(root: Root, store: Store, spare: Path) -> None:
         durable.sync_folder(root.work)
         return
     elif job is None and not _has_ended(root, store, spare.name, claim.input):
-        # An older fluxdrop did not tell the job.
+        # An older fluxdrop did not write the job's id into the input's name.
         target = make_place(root.work / new_job_id(), str(claim.source))
         claim.input.rename(target)
         durable.sync_folder(target.parent)

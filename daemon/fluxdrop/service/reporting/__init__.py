@@ -1,1 +1,1 @@
-"""Telling others how the daemon is: status, the log, metrics, systemd and the gallery."""
+"""What the daemon reports: its heartbeat for `status`, metrics, notices to systemd, and the gallery."""

@@ -1,4 +1,4 @@
-"""How far a generation is, for ``status``, for whoever waits, and now and then for the log."""
+"""Progress of a generation, for `status`, for commands that wait, and now and then for the log."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ log = get_logger("fluxdrop.generate")
 _LOG_SECONDS = 5.0
 
 
-class Meter:
-    """Follows one run of the pipeline for *jobs*."""
+class GenerationProgress:
+    """Follows one run of the pipeline for *jobs*, which make one batch."""
 
     def __init__(self, jobs: Sequence[Job]) -> None:
         self.current = Current(job_id=jobs[0].id, file=jobs[0].source, pictures=len(jobs))
@@ -25,7 +25,7 @@ class Meter:
         self._logged = time.monotonic()
 
     def step(self, step: int, steps: int) -> None:
-        """*step* of *steps* is done."""
+        """Record that *step* of *steps* is done."""
         now = time.monotonic()
         if self._first is None or step <= self._first[0]:
             self._first = step, now

@@ -1,4 +1,4 @@
-"""What the running daemon says of itself, for ``status`` to read."""
+"""The heartbeat file, in which the running daemon describes itself for `status` to read."""
 
 from __future__ import annotations
 
@@ -16,29 +16,32 @@ from fluxdrop.files.transient import is_full
 from fluxdrop.predict.engine import EngineInfo
 from fluxdrop.service.supervision.liveness import Liveness
 
-_LONGEST_SILENCE = 10.0
-_SHORTEST_PAUSE = 0.5
-# A file that is there has at least one block, however little is in it.
-_BLOCK = 4096
+_MAX_INTERVAL_SECONDS = 10.0
+_MIN_INTERVAL_SECONDS = 0.5
+# An existing file has at least one block on the disk, however small it is.
+_BLOCK_BYTES = 4096
 
 
 class Current(msgspec.Struct, frozen=True, kw_only=True):
-    """The pictures being generated: the first one's *job_id* and *file*, and how many *pictures*
-    the run makes. *steps* is None until the pipeline is loaded; the other two until a second step
-    is done.
-    """
+    """The pictures that are being generated."""
 
     job_id: str
+    """The id of the first picture's job."""
     file: str
+    """The first picture's prompt file."""
     pictures: int
+    """How many pictures this run of the pipeline makes."""
     step: int = 0
     steps: int | None = None
+    """The number of steps; None until the pipeline is loaded."""
     steps_per_second: float | None = None
+    """None until a second step is done."""
     seconds_left: float | None = None
+    """None until a second step is done."""
 
 
 class Beat(msgspec.Struct, frozen=True, kw_only=True):
-    """.fluxdrop/daemon.json."""
+    """The contents of `.fluxdrop/daemon.json`."""
 
     pid: int
     version: str
@@ -47,22 +50,22 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True):
     engine: EngineInfo | None
     generator_pid: int | None
     watch: str
-    """``events``, ``polling`` or ``scans only``."""
+    """How files are found: ``events``, ``polling`` or ``scans only``."""
     filesystem: str
     inbox: int
     stages: dict[str, int]
-    """How many jobs wait or are in hand, a stage."""
+    """How many jobs wait or are in hand, by stage."""
     current: Current | None
     trouble: list[str]
-    """What holds up the daemon, a sentence each; see `fluxdrop.outage`."""
+    """What holds up the daemon, one sentence each; see `fluxdrop.outage`."""
     defects: dict[str, int] = {}
-    """How many times each defect of fluxdrop or of a library has ended a job or another piece of work."""
+    """How many times each defect of fluxdrop or of a library has ended a job or other work."""
     progress: dict[str, str] = {}
-    """When the scan loop and each stage last moved on, RFC 3339."""
+    """When the scan loop and each stage last made progress, RFC 3339."""
 
 
 def summary(beat: Beat) -> str:
-    """*beat* in one line."""
+    """Return *beat* as one line of text."""
     engine = beat.engine
     runs = f"{beat.model} on {engine.engine} {engine.version} ({engine.backend})" if engine else ""
     generating = f"generating {beat.current.file}" if beat.current else ""
@@ -71,8 +74,9 @@ def summary(beat: Beat) -> str:
 
 
 class Heartbeat:
-    """Writes beats to *path* when they differ in more than their times, and now and then when they
-    do not.
+    """Writes beats to a file: changed ones soon, unchanged ones every ten seconds.
+
+    A beat that differs from the last one only in its times counts as unchanged.
     """
 
     def __init__(self, path: Path) -> None:
@@ -81,9 +85,17 @@ class Heartbeat:
         self._written = 0.0
 
     def write(self, beat: Beat, pulses: Mapping[str, Liveness] = MappingProxyType({})) -> None:
-        """Write *beat* with the times of *pulses*, if it is time. Raises OSError."""
-        silence = time.monotonic() - self._written
-        if silence < _SHORTEST_PAUSE or (beat == self._last and silence < _LONGEST_SILENCE):
+        """Write *beat* if it is due.
+
+        Args:
+            beat: What to write.
+            pulses: The parts whose times of last progress are added, by name.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        age = time.monotonic() - self._written
+        if age < _MIN_INTERVAL_SECONDS or (beat == self._last and age < _MAX_INTERVAL_SECONDS):
             return
         progress = {name: pulse.last for name, pulse in pulses.items()}
         data = msgspec.json.encode(msgspec.structs.replace(beat, progress=progress))
@@ -97,10 +109,10 @@ class Heartbeat:
         self._written = time.monotonic()
 
     def _overwrite(self, data: bytes) -> None:
-        # A full disk takes no new file, and just then `status` should have news. What the file has
-        # already can be written over; a reader that comes in between reads again.
+        # A full disk takes no new file, and that is when `status` is needed most. The blocks that the
+        # file has can be overwritten; a reader that sees half of it reads again.
         with os.fdopen(durable.open_own(self._path, os.O_RDWR), "r+b") as file:
-            room = max(os.fstat(file.fileno()).st_size, _BLOCK)
+            room = max(os.fstat(file.fileno()).st_size, _BLOCK_BYTES)
             if len(data) > room:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
             file.write(data)
@@ -108,7 +120,7 @@ class Heartbeat:
 
 
 def read(path: Path) -> Beat | None:
-    """The last beat at *path*; None when there is none, or none that this version understands."""
+    """Return the last beat at *path*; None if there is none, or none that this version understands."""
     try:
         return msgspec.json.decode(durable.read_own(path), type=Beat)
     except (OSError, msgspec.DecodeError):

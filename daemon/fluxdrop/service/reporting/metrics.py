@@ -1,6 +1,6 @@
-"""What Prometheus is told: over HTTP on this machine alone, or in a file for node_exporter.
+"""Prometheus metrics: over HTTP on the loopback address, or in a file for node_exporter.
 
-Imported only where a setting asks for it. Both say the same, and neither holds up a job.
+Imported only if a setting asks for metrics. Both ways report the same, and neither holds up a job.
 """
 
 from __future__ import annotations
@@ -35,13 +35,16 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 
 
 class Metrics:
-    """Counts what ends and repeats what the heartbeat says. May be used from several threads.
-
-    Raises FluxdropError when the port cannot be had.
-    """
+    """The daemon's metrics. Any thread may use it."""
 
     def __init__(self, root: Root, settings: Settings) -> None:
+        """Start serving, or get ready to write, what *settings* ask for.
+
+        Raises:
+            FluxdropError: The port is taken or not allowed.
+        """
         self.trouble = ""
+        """Why the file could not be written the last time; empty if it could."""
         self._file = root.path / settings.metrics_file if settings.metrics_file else None
         self._registry = registry = CollectorRegistry()
         self._done = Counter("fluxdrop_jobs_done", "Jobs that came through", registry=registry)
@@ -81,7 +84,7 @@ class Metrics:
         self._server = _serve(settings.metrics_port, registry) if settings.metrics_port else None
 
     def count(self, record: Record) -> None:
-        """A job has ended with *record*."""
+        """Count a job that has ended with *record*."""
         if isinstance(record, Failure):
             self._failed.labels(record.error.stage, record.error.kind).inc()
             return
@@ -90,7 +93,7 @@ class Metrics:
             self._stages.labels(stage).observe(milliseconds / 1000)
 
     def update(self, beat: Beat) -> None:
-        """Repeat what *beat* says."""
+        """Set the gauges from *beat* and write the file."""
         self._up.set(1)
         self._degraded.set(bool(beat.trouble))
         self._inbox.set(beat.inbox)
@@ -110,7 +113,7 @@ class Metrics:
         self._write()
 
     def close(self) -> None:
-        """The daemon ends."""
+        """Report the daemon as down, write the file and stop the HTTP server."""
         self._up.set(0)
         self._count_starts()
         self._write()

@@ -1,6 +1,6 @@
-"""What the daemon tells its service manager: the protocol of sd_notify(3), without a library.
+"""Notifications to the service manager: the protocol of sd_notify(3), without a library.
 
-Started by hand there is no $NOTIFY_SOCKET, and nothing is told to anybody.
+If $NOTIFY_SOCKET is not set, as in a daemon started by hand, nothing is sent.
 """
 
 from __future__ import annotations
@@ -19,23 +19,27 @@ _MICROSECONDS = 1_000_000
 
 
 class Notifier:
-    """Datagrams to *address*, a path or, behind an @, an abstract name; empty: to nobody.
-
-    *watchdog_seconds* is how long the service manager bears with silence; 0: for ever. Any thread
-    may use it.
-    """
+    """Sends notifications to the service manager. Any thread may use it."""
 
     def __init__(self, address: str = "", watchdog_seconds: float = 0.0) -> None:
+        """Prepare to send; no socket is opened yet.
+
+        Args:
+            address: A socket's path, or an abstract name after an @; empty sends nothing.
+            watchdog_seconds: How long the service manager waits for a sign of life; 0 means for
+                ever.
+        """
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
         self._watchdog_seconds = watchdog_seconds
-        self._fed = float("-inf")
-        self._starves = ""
+        self._fed_at = float("-inf")
+        self._stuck = ""
         self._status = ""
 
     @classmethod
     def from_environment(cls, environ: MutableMapping[str, str] = os.environ) -> Notifier:
-        """The notifier that the service manager asks for. The variables are taken out of *environ*,
-        as they are not meant for child processes.
+        """Return the notifier that the service manager asks for.
+
+        Removes the variables from *environ*, as they are not meant for child processes.
         """
         address = environ.pop("NOTIFY_SOCKET", "")
         microseconds = environ.pop("WATCHDOG_USEC", "")
@@ -44,46 +48,48 @@ class Notifier:
         return cls(address, int(microseconds) / _MICROSECONDS if is_ours else 0.0)
 
     @property
-    def patience(self) -> float:
-        """How many seconds the worker may owe an answer and count as alive; infinite without a watchdog."""
+    def max_silence_seconds(self) -> float:
+        """How long the worker may owe a reply and still count as alive; infinite without a watchdog."""
         return self._watchdog_seconds / 4 or float("inf")
 
-    def ready(self, longest_answer: float) -> None:
-        """The service is up, or has read its configuration again, and mends by itself what is silent
-        for *longest_answer* seconds: a watchdog that waits for less gets as much.
+    def ready(self, max_reply_seconds: float) -> None:
+        """Report that the service is up, or has read its configuration again.
+
+        Extends a watchdog that is shorter than *max_reply_seconds*: a worker that is silent for
+        that long is replaced by the daemon itself.
         """
-        if 0.0 < self._watchdog_seconds < longest_answer:
-            self._send(f"WATCHDOG_USEC={int(longest_answer * _MICROSECONDS)}")
+        if 0.0 < self._watchdog_seconds < max_reply_seconds:
+            self._send(f"WATCHDOG_USEC={int(max_reply_seconds * _MICROSECONDS)}")
         self._send("READY=1")
 
     def reloading(self) -> None:
-        """The service reads its configuration again; `ready` ends it."""
+        """Report that the service reads its configuration again; `ready` reports the end of it."""
         self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
-        """The service ends."""
+        """Report that the service stops."""
         self._send("STOPPING=1")
 
     def status(self, text: str) -> None:
-        """Show *text*, one line, in ``systemctl status``."""
-        # A file's name may hold a newline, behind which would be another message.
+        """Show *text*, as one line, in ``systemctl status``."""
+        # A newline in a file's name would start another message.
         line = " ".join(text.split())
         if line != self._status:
             self._status = line
             self._send(f"STATUS={line}")
 
-    def feed(self, hung: str) -> None:
-        """Say that the service moves on, unless *hung* names what does not."""
+    def feed(self, stuck: str) -> None:
+        """Feed the watchdog, unless *stuck* names a part that makes no progress."""
         if not self._watchdog_seconds:
             return
-        if hung != self._starves:
-            self._starves = hung
-            if hung:
-                log.error("the watchdog is not fed", reason=hung)
+        if stuck != self._stuck:
+            self._stuck = stuck
+            if stuck:
+                log.error("the watchdog is not fed", reason=stuck)
             else:
                 log.info("the watchdog is fed again")
-        if not hung and time.monotonic() - self._fed >= self._watchdog_seconds / 8:
-            self._fed = time.monotonic()
+        if not stuck and time.monotonic() - self._fed_at >= self._watchdog_seconds / 8:
+            self._fed_at = time.monotonic()
             self._send("WATCHDOG=1")
 
     def _send(self, message: str) -> None:

@@ -1,4 +1,4 @@
-"""What tells others of the daemon's work: the gallery and the metrics, each where it is wanted."""
+"""The optional observers of the daemon's work: the gallery and the metrics."""
 
 from __future__ import annotations
 
@@ -11,18 +11,26 @@ from fluxdrop.records.result import Record
 from fluxdrop.service.reporting.heartbeat import Beat
 
 if TYPE_CHECKING:
-    from fluxdrop.gallery.keeper import Keeper
+    from fluxdrop.gallery.updater import GalleryUpdater
     from fluxdrop.service.reporting.metrics import Metrics
 
-_SHORTEST_PAUSE = 1.0
+_MIN_INTERVAL_SECONDS = 1.0
 
 
 class Observers:
-    """Raises FluxdropError when the metrics' port cannot be had; after that nothing here raises or
-    waits."""
+    """Passes on what happens to the gallery and the metrics, as far as the settings ask for them.
+
+    After construction, no method raises or waits, except that `close` waits for the gallery's
+    thread.
+    """
 
     def __init__(self, root: Root, settings: Settings) -> None:
-        self._keeper: Keeper | None = None
+        """Start the observers that *settings* ask for.
+
+        Raises:
+            FluxdropError: The metrics' port is taken or not allowed.
+        """
+        self._gallery: GalleryUpdater | None = None
         self._metrics: Metrics | None = None
         self._updated = 0.0
         if settings.metrics_port or settings.metrics_file:
@@ -30,33 +38,38 @@ class Observers:
 
             self._metrics = Metrics(root, settings)
         if settings.gallery:
-            from fluxdrop.gallery.keeper import Keeper
+            from fluxdrop.gallery.updater import GalleryUpdater
 
-            self._keeper = Keeper(root)
-            self._keeper.start()
+            self._gallery = GalleryUpdater(root)
+            self._gallery.start()
 
     @property
     def trouble(self) -> list[str]:
-        """What keeps others from being told."""
-        parts = {"gallery": self._keeper, "metrics": self._metrics}
+        """What keeps an observer from being up to date, one sentence each."""
+        parts = {"gallery": self._gallery, "metrics": self._metrics}
         return [f"{name}: {part.trouble}" for name, part in parts.items() if part and part.trouble]
 
-    def ended(self, record: Record, path: str) -> None:
-        """A job has ended with *record*, whose JSON lies at *path* below the root."""
+    def job_ended(self, record: Record, path: str) -> None:
+        """Report a job that has ended.
+
+        Args:
+            record: The job's record.
+            path: The record's JSON file, relative to the root.
+        """
         if self._metrics is not None:
             self._metrics.count(record)
-        if self._keeper is not None:
-            self._keeper.tell(record, path)
+        if self._gallery is not None:
+            self._gallery.add(record, path)
 
-    def beat(self, beat: Beat) -> None:
-        """How the daemon is."""
+    def update(self, beat: Beat) -> None:
+        """Report the daemon's status, at most once a second."""
         silence = time.monotonic() - self._updated
-        if self._metrics is not None and silence >= _SHORTEST_PAUSE:
+        if self._metrics is not None and silence >= _MIN_INTERVAL_SECONDS:
             self._metrics.update(beat)
             self._updated = time.monotonic()
 
     def close(self) -> None:
-        """The daemon ends."""
-        for part in (self._keeper, self._metrics):
+        """Stop the observers, after they have reported what they know."""
+        for part in (self._gallery, self._metrics):
             if part is not None:
                 part.close()

@@ -1,1 +1,1 @@
-"""The stages through which jobs pass, each a thread."""
+"""The stages that jobs pass through, each on a thread of its own."""

@@ -1,4 +1,4 @@
-"""The stage that turns prompts into pictures."""
+"""The stage that generates pictures from prompts."""
 
 from __future__ import annotations
 
@@ -24,18 +24,21 @@ from fluxdrop.jobs.job import Job, file_sha256
 from fluxdrop.jobs.parts import divide
 from fluxdrop.jobs.store import Store
 from fluxdrop.processes.child import ChildDied
-from fluxdrop.service.items import Fail, Pictured, Prompt
-from fluxdrop.service.reporting.generation_progress import Meter
+from fluxdrop.service.items import Fail, PictureItem, PromptItem
+from fluxdrop.service.reporting.generation_progress import GenerationProgress
 from fluxdrop.service.reporting.heartbeat import Current
-from fluxdrop.service.stages.stage import TEND_SECONDS, Batch, Handler
-from fluxdrop.service.stages.unbegun_jobs import UnbegunJobs
+from fluxdrop.service.stages.pending_jobs import PendingJobs
+from fluxdrop.service.stages.stage import IDLE_CHECK_SECONDS, Batch, Handler
 
-MakeGenerator = Callable[[Settings], Generator]
+GeneratorFactory = Callable[[Settings], Generator]
+"""Makes a generator for the given settings."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    item: Prompt
+class _ReadPrompt:
+    """An item whose prompt file was read."""
+
+    item: PromptItem
     request: GenerationRequest
 
     @property
@@ -43,12 +46,8 @@ class _Asked:
         return self.item.job
 
 
-class Generating(Handler[Prompt]):
-    """Hands on each prompt's picture, made at most once however often the daemon is restarted.
-
-    *announce* is told the folders of the new jobs that a file with several pictures becomes;
-    *make_generator* makes what makes the pictures, anew when the settings change.
-    """
+class Generating(Handler[PromptItem]):
+    """Generates each prompt's picture, once, however often the daemon is restarted."""
 
     name = "generate"
 
@@ -56,67 +55,79 @@ class Generating(Handler[Prompt]):
         self,
         settings: Settings,
         store: Store,
-        waiting: UnbegunJobs,
+        pending: PendingJobs,
         *,
-        make_generator: MakeGenerator,
-        hand_on: Callable[[Pictured], None],
+        make_generator: GeneratorFactory,
+        forward: Callable[[PictureItem], None],
         fail: Fail,
         announce: Callable[[list[Path]], None],
     ) -> None:
-        self.most = settings.generator_batch_size
-        self.tend_seconds = min(TEND_SECONDS, settings.generator_idle_seconds)
-        self._settings = self._wanted = settings
+        """Set up the stage; no process is started yet.
+
+        Args:
+            settings: The settings to begin with.
+            store: The index, which counts the attempts.
+            pending: The jobs that no stage has begun.
+            make_generator: Makes the generator, and another one when its settings change.
+            forward: Hands jobs with pictures to the next stage.
+            fail: Ends a job as failed.
+            announce: Called with the folders of the new jobs into which a file that asks for
+                several pictures was divided.
+        """
+        self.batch_size = settings.generator_batch_size
+        self.idle_check_seconds = min(IDLE_CHECK_SECONDS, settings.generator_idle_seconds)
+        self._settings = self._next_settings = settings
         self._make_generator = make_generator
         self._store = store
-        self._waiting = waiting
-        self._hand_on = hand_on
+        self._pending = pending
+        self._forward = forward
         self._fail = fail
         self._announce = announce
         self._generator = make_generator(settings)
-        self._meter: Meter | None = None
-        self._asked: dict[str, GenerationRequest] = {}
-        """What the jobs in hand ask for, by their ids: it is read once."""
+        self._progress: GenerationProgress | None = None
+        self._requests: dict[str, GenerationRequest] = {}
+        """What the jobs in hand ask for, by job id: each file is read only once."""
         self._begun: set[str] = set()
         """The ids of the jobs in hand whose attempt was counted."""
         self._parts: dict[str, list[Path]] = {}
-        """The new jobs that were not announced yet, by the ids of those whose files they are of."""
+        """New jobs that were not announced yet, by the id of the job whose file they come from."""
         self._made: dict[str, GeneratedPicture] = {}
-        """Pictures that wait for room on the disk, by the ids of their jobs."""
+        """Pictures that could not be written yet, as the disk is full, by job id."""
 
     @property
     def current(self) -> Current | None:
-        """The run of the pipeline that goes on."""
-        return self._meter.current if self._meter else None
+        """The run of the pipeline in progress, if any."""
+        return self._progress.current if self._progress else None
 
     @property
     def pid(self) -> int | None:
-        """The process id of the generator, while there is one."""
+        """The generator's process id, if it runs."""
         return self._generator.pid
 
     def apply(self, settings: Settings) -> None:
-        """Use these settings from the next picture on; any thread may call it."""
-        self._wanted = settings
+        """Use *settings* from the next picture on. Any thread may call this."""
+        self._next_settings = settings
 
-    def handle(self, batch: Batch[Prompt]) -> None:
-        """See `Handler.handle`: what can share a run of the pipeline is made in one."""
-        self._take_settings()
-        groups: dict[Hashable, list[_Asked]] = {}
+    def handle(self, batch: Batch[PromptItem]) -> None:
+        """See `Handler.handle`: prompts that can share a run of the pipeline do."""
+        self._apply_settings()
+        groups: dict[Hashable, list[_ReadPrompt]] = {}
         for item in batch.open:
             with batch.guard(item):
-                asked = self._request(item)
-                if asked is None:
+                prompt = self._read_item(item)
+                if prompt is None:
                     batch.settle(item)
                 else:
-                    key = self._generator.batch_key(asked.request)
-                    groups.setdefault(key, []).append(asked)
+                    key = self._generator.batch_key(prompt.request)
+                    groups.setdefault(key, []).append(prompt)
         for group in groups.values():
             self._make(group)
-            for asked in group:
-                with batch.guard(asked.item):
-                    self._finish(asked.job, self._saved(asked.job))
-                    batch.settle(asked.item)
+            for prompt in group:
+                with batch.guard(prompt.item):
+                    self._finish(prompt.job, self._save(prompt.job))
+                    batch.settle(prompt.item)
 
-    def give_up(self, item: Prompt, error: FluxdropError) -> None:
+    def give_up(self, item: PromptItem, error: FluxdropError) -> None:
         """See `Handler.give_up`."""
         if error.kind == "prompt" and not error.hint:
             error.hint = "Correct the prompt file and drop it once more."
@@ -124,50 +135,53 @@ class Generating(Handler[Prompt]):
         self._forget(item.job)
         self._fail(item.job, "intake" if item.job.fault else "generate", error)
 
-    def tend(self) -> None:
-        """Look after the generator while no prompt comes; see `Generator.tend`."""
+    def on_idle(self) -> None:
+        """Check the generator while no prompt comes; see `Generator.tend`."""
         self._generator.tend()
 
     def close(self) -> None:
-        """End the generator."""
+        """Stop the generator."""
         self._generator.close()
 
-    def _take_settings(self) -> None:
-        before, self._settings = self._settings, self._wanted
-        if _of_generator(before) != _of_generator(self._settings):
+    def _apply_settings(self) -> None:
+        before, self._settings = self._settings, self._next_settings
+        if _generator_settings(before) != _generator_settings(self._settings):
             self._generator.close()
             self._generator = self._make_generator(self._settings)
 
-    def _request(self, item: Prompt) -> _Asked | None:
-        """What *item* asks for; None where it was cancelled while it waited, or its picture is there."""
+    def _read_item(self, item: PromptItem) -> _ReadPrompt | None:
+        """Return what *item* asks for; None if it was cancelled while it waited, or its picture exists."""
         job = item.job
-        if job.id in self._asked:
-            return _Asked(item, self._asked[job.id])
-        if not self._waiting.begin(job):
-            # Whoever cancelled it has ended it already.
+        if job.id in self._requests:
+            return _ReadPrompt(item, self._requests[job.id])
+        if not self._pending.begin(job):
+            # The thread that cancelled it has ended it already.
             return None
         if job.id not in self._begun:
             job.attempts = self._store.begin_attempt([job.id])[job.id]
             self._begun.add(job.id)
-        request = self._read(job)
+        request = self._read_prompt(job)
         if job.generation.exists() and job.image.exists():
             recorded = msgspec.json.decode(job.generation.read_bytes(), type=Generated)
             self._finish(job, recorded)
             return None
-        self._asked[job.id] = request
-        return _Asked(item, request)
+        self._requests[job.id] = request
+        return _ReadPrompt(item, request)
 
-    def _read(self, job: Job) -> GenerationRequest:
-        """What the prompt file of *job* asks for, after it was divided, if it asks for several pictures."""
+    def _read_prompt(self, job: Job) -> GenerationRequest:
+        """Return what a job's prompt file asks for.
+
+        A file that asks for several pictures is divided into as many jobs first.
+        """
         text = read_prompt(job.input, self._settings.max_prompt_bytes, job.name)
         job.sha256 = file_sha256(job.input, self._settings.max_prompt_bytes, job.name)
         job.prompt = text.strip()
         part = job.request.part
-        asked = job.request.generation
-        is_whole_file = part is None and asked is None
-        most = self._settings.max_pictures_per_prompt if is_whole_file else MAX_PICTURES
-        prompts = read_prompts(text, most)
-        for wanted in [asked] if asked else [prompt.request for prompt in prompts]:
+        replayed = job.request.generation
+        is_whole_file = part is None and replayed is None
+        max_pictures = self._settings.max_pictures_per_prompt if is_whole_file else MAX_PICTURES
+        prompts = read_prompts(text, max_pictures)
+        for wanted in [replayed] if replayed else [prompt.request for prompt in prompts]:
             check_bounds(wanted, self._settings)
         if is_whole_file and len(prompts) > 1:
             divide(
@@ -198,35 +212,39 @@ class Generating(Handler[Prompt]):
             self._announce(self._parts[job.id])
             del self._parts[job.id]
 
-    def _make(self, group: Sequence[_Asked]) -> None:
-        """Make the pictures of *group* that were not made yet and are wanted still."""
+    def _make(self, group: Sequence[_ReadPrompt]) -> None:
+        """Generate those pictures of *group* that do not exist yet and were not cancelled."""
         group = [
-            asked
-            for asked in group
-            if asked.job.id not in self._made and not asked.job.cancelled.exists()
+            prompt
+            for prompt in group
+            if prompt.job.id not in self._made and not prompt.job.cancelled.exists()
         ]
         if not group:
             return
-        orders = [GenerationOrder(asked.request, asked.job.cancelled) for asked in group]
-        self._meter = Meter([asked.job for asked in group])
+        orders = [GenerationOrder(prompt.request, prompt.job.cancelled) for prompt in group]
+        self._progress = GenerationProgress([prompt.job for prompt in group])
         try:
             with ExitStack() as timers:
-                for asked in group:
-                    timers.enter_context(asked.job.timed("generate"))
+                for prompt in group:
+                    timers.enter_context(prompt.job.timed("generate"))
                 failpoints.reach("generation-begun")
-                made = self._generator.generate(orders, self._meter.step)
+                made = self._generator.generate(orders, self._progress.step)
                 failpoints.reach("generation-whole")
         except ChildDied:
-            for asked in group:
-                # The next try is another attempt.
-                self._forget(asked.job)
+            for prompt in group:
+                # Count the next try as another attempt.
+                self._forget(prompt.job)
             raise
         finally:
-            self._meter = None
-        self._made |= {asked.job.id: one for asked, one in zip(group, made, strict=True)}
+            self._progress = None
+        self._made |= {prompt.job.id: picture for prompt, picture in zip(group, made, strict=True)}
 
-    def _saved(self, job: Job) -> Generated:
-        """The picture of *job* on the disk, durably. Raises FluxdropError when it was cancelled."""
+    def _save(self, job: Job) -> Generated:
+        """Write a job's picture, durably, and return how it was generated.
+
+        Raises:
+            FluxdropError: The job was cancelled.
+        """
         if job.cancelled.exists():
             raise cancelled()
         made = self._made[job.id]
@@ -239,16 +257,16 @@ class Generating(Handler[Prompt]):
     def _finish(self, job: Job, generated: Generated) -> None:
         self._forget(job)
         job.warnings += generated.warnings
-        self._hand_on(Pictured(job, generated))
+        self._forward(PictureItem(job, generated))
 
     def _forget(self, job: Job) -> None:
-        self._asked.pop(job.id, None)
+        self._requests.pop(job.id, None)
         self._begun.discard(job.id)
         self._made.pop(job.id, None)
 
 
-def _of_generator(settings: Settings) -> dict[str, object]:
-    """What of *settings* the generator is made for."""
+def _generator_settings(settings: Settings) -> dict[str, object]:
+    """Return those of the settings that a generator is made for."""
     return {
         key: getattr(settings, key)
         for key in Settings.__struct_fields__

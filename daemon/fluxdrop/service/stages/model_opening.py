@@ -1,4 +1,4 @@
-"""Opening models: the first one, the one that is changed to, and the one beside it that a job names."""
+"""Opening models: the first one, the one to change to, and a secondary one that a job names."""
 
 from __future__ import annotations
 
@@ -12,26 +12,40 @@ from fluxdrop.predict.bundle import Bundle, load_bundle, load_installed
 from fluxdrop.predict.choose import open_engine
 from fluxdrop.predict.engine import Engine
 from fluxdrop.predict.on_demand import OnDemandEngine
-from fluxdrop.service.items import Model, ModelWanted, Swap
+from fluxdrop.service.items import Model, OpenModel, SwapModel
 from fluxdrop.service.mailbox import Mailbox, ModelRefused
 from fluxdrop.service.stages.stage import Batch, Handler
 
 
-class Models:
-    """Opens the models of *root*; *wait_hook* is called while an engine is awaited, and may raise."""
+class ModelOpener:
+    """Opens models, each with its engine."""
 
     def __init__(self, root: Root, wait_hook: Callable[[], None]) -> None:
+        """Prepare to open models.
+
+        Args:
+            root: The root whose models can be named.
+            wait_hook: Called repeatedly while an engine is awaited; what it raises ends the
+                wait.
+        """
         self._root = root
         self._wait_hook = wait_hook
 
     def open(self, settings: Settings) -> Model:
-        """The model that *settings* name, warm, on an engine of the calling thread's. Raises FluxdropError."""
+        """Return the model that *settings* name, warmed up, on an engine of the calling thread.
+
+        Raises:
+            FluxdropError: There is no such model, or no engine can run it.
+        """
         bundle = load_bundle(settings.model, self._root.models)
         return Model(bundle, self._engine(settings, bundle))
 
     def on_demand(self, name: str, settings: Settings) -> Model:
-        """The installed model *name*, opened as *settings* say by the thread that first needs it. Raises FluxdropError
-        where there is no such model."""
+        """Return the installed model *name*, which is opened at first use, on the thread that uses it.
+
+        Raises:
+            FluxdropError: There is no such model.
+        """
         bundle = load_installed(name, self._root.models)
         return Model(bundle, OnDemandEngine(partial(self._engine, settings, bundle)))
 
@@ -39,25 +53,27 @@ class Models:
         return open_engine(settings, bundle, cache=self._root.graphs, wait_hook=self._wait_hook)
 
 
-class Opening(Handler[ModelWanted]):
-    """Opens each model that is wanted beside the one in use, and sends it on its way through the stages.
+class Opening(Handler[OpenModel]):
+    """Opens each requested model beside the one in use, and sends it through the stages.
 
-    Its thread lasts as long as the engines do: on Linux a worker ends with the thread that started it.
+    Its thread lives as long as the engines: on Linux a worker dies with the thread that started it.
     """
 
     name = "model"
 
-    def __init__(self, models: Models, mailbox: Mailbox, hand_on: Callable[[Swap], None]) -> None:
-        self._models = models
+    def __init__(
+        self, opener: ModelOpener, mailbox: Mailbox, forward: Callable[[SwapModel], None]
+    ) -> None:
+        self._opener = opener
         self._mailbox = mailbox
-        self._hand_on = hand_on
+        self._forward = forward
 
-    def handle(self, batch: Batch[ModelWanted]) -> None:
+    def handle(self, batch: Batch[OpenModel]) -> None:
         """See `Handler.handle`."""
         for wanted in batch.open:
-            self._hand_on(Swap(self._models.open(wanted.settings)))
+            self._forward(SwapModel(self._opener.open(wanted.settings)))
             batch.settle(wanted)
 
-    def give_up(self, item: ModelWanted, error: FluxdropError) -> None:
-        """See `Handler.give_up`: the model in use stays."""
+    def give_up(self, item: OpenModel, error: FluxdropError) -> None:
+        """See `Handler.give_up`; the model in use stays in use."""
         self._mailbox.post(ModelRefused(error))

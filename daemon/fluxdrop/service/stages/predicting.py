@@ -15,90 +15,103 @@ from fluxdrop.jobs.crash_suspects import CrashSuspects
 from fluxdrop.predict.classify import label_probabilities
 from fluxdrop.publish import outcome
 from fluxdrop.publish.publisher import Finished
-from fluxdrop.service.items import Fail, Model, Prepared, Retire, Swap
+from fluxdrop.service.items import Fail, Model, RetireModel, SwapModel, TensorItem
 from fluxdrop.service.mailbox import Mailbox, ModelChanged, ModelRefused
-from fluxdrop.service.stages.stage import TEND_SECONDS, Batch, Handler
+from fluxdrop.service.stages.stage import IDLE_CHECK_SECONDS, Batch, Handler
 from fluxdrop.service.supervision.defects import Defects
 
 
-class Predicting(Handler[Prepared | Retire | Swap]):
-    """Hands on each picture's end; pictures for the same model that wait together are one forward pass.
-
-    *open_first* opens the model that is used from the start; *close_further* ends the one beside it.
-    """
+class Predicting(Handler[TensorItem | RetireModel | SwapModel]):
+    """Predicts pictures; those that wait together for the same model are one forward pass."""
 
     name = "predict"
-    tend_seconds = TEND_SECONDS
+    idle_check_seconds = IDLE_CHECK_SECONDS
 
     def __init__(
         self,
         batch_size: int,
-        danger: CrashSuspects,
+        suspects: CrashSuspects,
         mailbox: Mailbox,
         defects: Defects,
         *,
-        open_first: Callable[[], Model],
-        close_further: Callable[[], None],
-        hand_on: Callable[..., None],
+        open_initial: Callable[[], Model],
+        close_secondary: Callable[[], None],
+        forward: Callable[..., None],
         fail: Fail,
     ) -> None:
-        self.most = batch_size
-        self._danger = danger
+        """Set up the stage; no model is opened yet.
+
+        Args:
+            batch_size: How many pictures make a forward pass at most.
+            suspects: Notes which jobs an engine inside the daemon works on.
+            mailbox: Gets the changes of the model.
+            defects: Counts the errors of engines that are closed.
+            open_initial: Opens the model to begin with.
+            close_secondary: Closes the secondary model at the end.
+            forward: Hands finished jobs to the next stage.
+            fail: Ends a job as failed.
+        """
+        self.batch_size = batch_size
+        self._suspects = suspects
         self._mailbox = mailbox
         self._defects = defects
-        self._open_first = open_first
-        self._close_further = close_further
-        self._hand_on = hand_on
+        self._open_initial = open_initial
+        self._close_secondary = close_secondary
+        self._forward = forward
         self._fail = fail
         self.model: Model | None = None
         """The model in use."""
-        self._asked_at: float | None = None
+        self._called_at: float | None = None
 
     @property
-    def owed(self) -> float:
-        """For how many seconds the engine has owed an answer; 0 when it owes none."""
-        asked_at = self._asked_at
-        return time.monotonic() - asked_at if asked_at is not None else 0.0
+    def reply_wait_seconds(self) -> float:
+        """How long the engine has owed a reply; 0 if it owes none."""
+        called_at = self._called_at
+        return time.monotonic() - called_at if called_at is not None else 0.0
 
     def open(self) -> None:
-        """See `Handler.open`: a worker ends with the thread that started it, which is this one."""
-        self.model = self._open_first()
+        """See `Handler.open`: the worker is started here, as it dies with the thread that started it."""
+        self.model = self._open_initial()
 
-    def handle(self, batch: Batch[Prepared | Retire | Swap]) -> None:
-        """See `Handler.handle`: all in their order, as a model ends behind the last of its pictures."""
+    def handle(self, batch: Batch[TensorItem | RetireModel | SwapModel]) -> None:
+        """See `Handler.handle`: items are handled in order, so a model is closed after its last picture."""
         while batch:
             match batch.open[0]:
-                case Swap() as swap:
+                case SwapModel() as swap:
                     self._swap(swap)
                     batch.settle(swap)
-                case Retire(model) as retire:
+                case RetireModel(model) as retire:
                     self._end(model)
                     batch.settle(retire)
-                case Prepared() as first:
-                    items = _alike(first, batch.open)
+                case TensorItem() as first:
+                    items = _same_model(first, batch.open)
                     self._predict(first.model, items, batch)
                     batch.settle(*items)
 
-    def give_up(self, item: Prepared | Retire | Swap, error: FluxdropError) -> None:
+    def give_up(self, item: TensorItem | RetireModel | SwapModel, error: FluxdropError) -> None:
         """See `Handler.give_up`."""
-        if isinstance(item, Prepared):
+        if isinstance(item, TensorItem):
             self._fail(item.job, "predict", error)
-        elif isinstance(item, Swap):
+        elif isinstance(item, SwapModel):
             self._mailbox.post(ModelRefused(error))
 
-    def tend(self) -> None:
-        """See that the next picture finds an engine that works. Raises EngineDown."""
+    def on_idle(self) -> None:
+        """Make sure that the engine works when the next picture comes.
+
+        Raises:
+            EngineDown: The engine does not work, and was not replaced.
+        """
         assert self.model is not None
         self.model.engine.tend()
 
     def close(self) -> None:
-        """End the engines, and let go of what the stage holds."""
-        self._danger.close()
+        """Close the engines and the file of suspects."""
+        self._suspects.close()
         if self.model is not None:
             self.model.engine.close()
-        self._close_further()
+        self._close_secondary()
 
-    def _swap(self, swap: Swap) -> None:
+    def _swap(self, swap: SwapModel) -> None:
         before, self.model = self.model, swap.model
         if before is not None and before is not swap.model:
             self._end(before)
@@ -109,19 +122,22 @@ class Predicting(Handler[Prepared | Retire | Swap]):
         try:
             model.engine.close()
         except Exception as error:
-            # No picture's fault, nor the new model's.
+            # Neither a picture nor the new model is at fault.
             self._defects.record(self.name, error, model=model.bundle.name)
 
     def _predict(
-        self, model: Model, items: Sequence[Prepared], batch: Batch[Prepared | Retire | Swap]
+        self,
+        model: Model,
+        items: Sequence[TensorItem],
+        batch: Batch[TensorItem | RetireModel | SwapModel],
     ) -> None:
         started = time.perf_counter()
-        with self._asking():
-            # Of a worker's start no job can be the cause.
+        with self._engine_call():
+            # Start the worker first: no job can be the cause if that fails.
             model.engine.prepare()
-            # What a worker dies of, the daemon survives.
+            # The daemon survives the death of a worker, but not of an engine in its own process.
             in_process = model.engine.info.pid is None
-            with self._danger.over([item.job for item in items] if in_process else []):
+            with self._suspects.over([item.job for item in items] if in_process else []):
                 failpoints.reach("prediction-begun")
                 raw = model.engine.predict(np.concatenate([item.tensor for item in items]))
             failpoints.reach("prediction-ended")
@@ -130,30 +146,36 @@ class Predicting(Handler[Prepared | Retire | Swap]):
         for item, row in zip(items, raw, strict=True):
             item.job.timings_ms["predict"] = round(milliseconds, 3)
             with batch.guard(item):
-                finished.append(_concluded(item, row))
-        self._hand_on(*finished)
+                finished.append(_finished(item, row))
+        self._forward(*finished)
 
     @contextmanager
-    def _asking(self) -> Iterator[None]:
-        self._asked_at = time.monotonic()
+    def _engine_call(self) -> Iterator[None]:
+        self._called_at = time.monotonic()
         try:
             yield
         finally:
-            self._asked_at = None
+            self._called_at = None
 
 
-def _concluded(item: Prepared, row: NDArray[np.float32]) -> Finished:
-    """The end of the job of *item*, for which the model gave *row*. Raises FluxdropError for a wrong *row*."""
+def _finished(item: TensorItem, row: NDArray[np.float32]) -> Finished:
+    """Return the finished job of *item*, given the model's output *row* for it.
+
+    Raises:
+        FluxdropError: The row is not what the model has to give.
+    """
     bundle, engine = item.model.bundle, item.model.engine
     probabilities = label_probabilities(row, bundle)
     return outcome.done(item.job, item.picture, bundle, engine.info, probabilities)
 
 
-def _alike(first: Prepared, items: Sequence[Prepared | Retire | Swap]) -> list[Prepared]:
-    """The pictures at the head of *items* that are for the model of *first*."""
-    batch: list[Prepared] = []
+def _same_model(
+    first: TensorItem, items: Sequence[TensorItem | RetireModel | SwapModel]
+) -> list[TensorItem]:
+    """Return the items at the head of *items* that are tensors for the model of *first*."""
+    batch: list[TensorItem] = []
     for item in items:
-        if not isinstance(item, Prepared) or item.model is not first.model:
+        if not isinstance(item, TensorItem) or item.model is not first.model:
             break
         batch.append(item)
     return batch

@@ -29,37 +29,36 @@ from fluxdrop.jobs.store import Store
 from fluxdrop.preprocess.picture import open_picture
 from fluxdrop.preprocess.tensor import fit, normalise, npy, to_preview
 from fluxdrop.publish.outcome import Picture
-from fluxdrop.service.items import Fail, Model, Pictured, Prepared, Retire, Swap
+from fluxdrop.service.items import Fail, Model, PictureItem, RetireModel, SwapModel, TensorItem
+from fluxdrop.service.stages.pending_jobs import PendingJobs
 from fluxdrop.service.stages.stage import Batch, Handler
-from fluxdrop.service.stages.unbegun_jobs import UnbegunJobs
-from fluxdrop.service.supervision.liveness import moved_on
+from fluxdrop.service.supervision.liveness import report_progress
 
-_COPIED_AT_ONCE = 1 << 20
-# A stronger compression would take longer than all else of a small picture, and save little of it.
+_COPY_BYTES = 1 << 20
+# A stronger compression would take longer than all other steps of a small picture, and save little.
 _PREVIEW: dict[str, Any] = {"format": "PNG", "compress_type": zlib.Z_RLE}
 _SUFFIXES = {"JPEG": ".jpg", "WEBP": ".webp"}
 
 
 @dataclass(slots=True)
-class _Opened:
-    """A job whose picture was decoded: *seen* is what the model sees of it, before it is a tensor."""
+class _Decoded:
+    """A job whose picture was decoded."""
 
     job: Job
     model: Model
     picture: Picture
     seen: Image.Image
+    """The picture as the model sees it, before it becomes a tensor."""
     tensor: NDArray[np.float32] | None
+    """The tensor; None until it is made."""
 
-    def prepared(self) -> Prepared:
+    def prepared(self) -> TensorItem:
         assert self.tensor is not None
-        return Prepared(self.job, self.model, self.picture, self.tensor)
+        return TensorItem(self.job, self.model, self.picture, self.tensor)
 
 
-class Preprocessing(Handler[Pictured | Swap]):
-    """Hands on each picture's tensor, made for the model that is used when its turn comes.
-
-    *open_further* opens a model beside the one in use.
-    """
+class Preprocessing(Handler[PictureItem | SwapModel]):
+    """Makes each picture's tensor, for the model that is in use when its turn comes."""
 
     name = "preprocess"
 
@@ -67,64 +66,77 @@ class Preprocessing(Handler[Pictured | Swap]):
         self,
         settings: Settings,
         store: Store,
-        waiting: UnbegunJobs,
-        danger: CrashSuspects,
+        pending: PendingJobs,
+        suspects: CrashSuspects,
         *,
-        open_further: Callable[[str], Model],
-        hand_on: Callable[..., None],
+        open_secondary: Callable[[str], Model],
+        forward: Callable[..., None],
         fail: Fail,
     ) -> None:
-        self.most = settings.batch_size
+        """Set up the stage.
+
+        Args:
+            settings: The settings to begin with.
+            store: The index, which counts the attempts.
+            pending: The jobs that no stage has begun.
+            suspects: Notes which job's picture is being decoded.
+            open_secondary: Opens a model, given its name, beside the one in use.
+            forward: Hands items to the next stage.
+            fail: Ends a job as failed.
+        """
+        self.batch_size = settings.batch_size
         self._settings = settings
         self._store = store
-        self._waiting = waiting
-        self._danger = danger
-        self._open_further = open_further
-        self._hand_on = hand_on
+        self._pending = pending
+        self._suspects = suspects
+        self._open_secondary = open_secondary
+        self._forward = forward
         self._fail = fail
-        self._opened: dict[str, _Opened] = {}
-        """What was decoded of the batch in hand, by the ids of the jobs: it is not decoded again when a
-        disk is in the way of what follows."""
-        self._retiring: list[Retire] = []
-        """The models that came to their end with the batch in hand."""
+        self._decoded: dict[str, _Decoded] = {}
+        """The decoded pictures of the batch in hand, by job id.
+
+        They are not decoded again when a full disk holds up the steps that follow.
+        """
+        self._retiring: list[RetireModel] = []
+        """The models that are closed behind the batch in hand."""
         self.model: Model | None = None
-        """The model in use; it is there before the first picture comes."""
-        self.further: tuple[str, Model] | None = None
-        """The model beside it that a job named last, and how that job named it."""
+        """The model in use; set before the first picture comes."""
+        self.secondary: tuple[str, Model] | None = None
+        """The model that a job named last, other than the one in use, and the name by which it did."""
 
     def apply(self, settings: Settings) -> None:
-        """Use these settings from the next picture on; any thread may call it."""
+        """Use *settings* from the next picture on. Any thread may call this."""
         self._settings = settings
 
-    def handle(self, batch: Batch[Pictured | Swap]) -> None:
-        """See `Handler.handle`: all of the batch is handed on together."""
+    def handle(self, batch: Batch[PictureItem | SwapModel]) -> None:
+        """See `Handler.handle`: the whole batch is handed on together."""
         items = batch.open
-        in_hand = {item.job.id for item in items if isinstance(item, Pictured)}
-        self._opened = {key: self._opened[key] for key in self._opened.keys() & in_hand}
+        in_hand = {item.job.id for item in items if isinstance(item, PictureItem)}
+        self._decoded = {key: self._decoded[key] for key in self._decoded.keys() & in_hand}
         self._count_attempts(items)
-        outgoing: list[_Opened | Swap] = []
+        outgoing: list[_Decoded | SwapModel] = []
         for item in items:
-            if isinstance(item, Swap):
+            if isinstance(item, SwapModel):
                 self.model = item.model
                 outgoing.append(item)
                 continue
             with batch.guard(item):
-                outgoing.append(self._open(item))
-        self._hand_on(*self._finished(outgoing), *self._retiring)
-        self._opened.clear()
+                outgoing.append(self._decode(item))
+        self._forward(*self._make_tensors(outgoing), *self._retiring)
+        self._decoded.clear()
         self._retiring.clear()
 
-    def give_up(self, item: Pictured | Swap, error: FluxdropError) -> None:
+    def give_up(self, item: PictureItem | SwapModel, error: FluxdropError) -> None:
         """See `Handler.give_up`."""
-        if isinstance(item, Pictured):
-            self._opened.pop(item.job.id, None)
+        if isinstance(item, PictureItem):
+            self._decoded.pop(item.job.id, None)
             self._fail(item.job, "intake" if item.job.fault else "preprocess", error)
 
     def close(self) -> None:
-        """Let go of what it holds."""
-        self._danger.close()
+        """Close the file of suspects."""
+        self._suspects.close()
 
-    def _count_attempts(self, items: Sequence[Pictured | Swap]) -> None:
+    def _count_attempts(self, items: Sequence[PictureItem | SwapModel]) -> None:
         begun = [
             item.job
             for item in items
@@ -135,22 +147,26 @@ class Preprocessing(Handler[Pictured | Swap]):
             for job in begun:
                 job.attempts = attempts[job.id]
 
-    def _open(self, item: Pictured) -> _Opened:
-        """*item* decoded, now or when it was tried before. Raises FluxdropError for what cannot be."""
-        job = item.job
-        opened = self._opened.get(job.id)
-        if opened is not None:
-            return opened
-        if job.fault is not None:
-            raise _fault(job.name, job.fault)
-        if _is_new(item) and not self._waiting.begin(job):
-            raise cancelled()
-        with job.timed("preprocess"), self._danger.over([job]):
-            opened = self._opened[job.id] = self._picture(item)
-        failpoints.reach("decoding-ended")
-        return opened
+    def _decode(self, item: PictureItem) -> _Decoded:
+        """Return the decoded picture of *item*, from an earlier try if there was one.
 
-    def _picture(self, item: Pictured) -> _Opened:
+        Raises:
+            FluxdropError: The picture cannot be decoded, or the job was cancelled.
+        """
+        job = item.job
+        decoded = self._decoded.get(job.id)
+        if decoded is not None:
+            return decoded
+        if job.fault is not None:
+            raise _fault_error(job.name, job.fault)
+        if _is_new(item) and not self._pending.begin(job):
+            raise cancelled()
+        with job.timed("preprocess"), self._suspects.over([job]):
+            decoded = self._decoded[job.id] = self._decode_picture(item)
+        failpoints.reach("decoding-ended")
+        return decoded
+
+    def _decode_picture(self, item: PictureItem) -> _Decoded:
         job = item.job
         model = self._model_for(job)
         source = job.input if item.generated is None else job.image
@@ -169,12 +185,12 @@ class Preprocessing(Handler[Pictured | Swap]):
             source, original = job.image, job.input
             job.sha256 = self._input_sha256(job)
         elif source == job.input and source.stat().st_nlink > 1:
-            # A result must not change when somebody writes to the file under its other name.
+            # Copy it: a result must not change when somebody writes to the file by its other name.
             _copy(source, job.image, self._settings.max_file_bytes, job.name)
             source = job.image
         digest = self._input_sha256(job) if source == job.input else file_sha256(source)
         if item.generated is None and original is None:
-            # The picture is the source itself, which the result names with its digest too.
+            # The picture is the source file itself, whose digest the result names, too.
             job.sha256 = digest
         spec = model.bundle.spec.input
         picture = Picture(
@@ -187,21 +203,23 @@ class Preprocessing(Handler[Pictured | Swap]):
             original_suffix=_SUFFIXES.get(file_format, ""),
             generated=item.generated,
         )
-        tensor = _recorded(job, model) if job.request.has_tensor else None
+        tensor = _recorded_tensor(job, model) if job.request.has_tensor else None
         seen = fit(image, spec) if tensor is None else to_preview(tensor, spec)
-        # What the source says of itself stays with the source.
+        # Keep the source's metadata out of the preview.
         seen.info.clear()
-        return _Opened(job, model, picture, seen, tensor)
+        return _Decoded(job, model, picture, seen, tensor)
 
     def _input_sha256(self, job: Job) -> str:
-        # Its size was checked, but who dropped it may have it open still.
+        # Its size was checked, but whoever dropped it may still have it open and write to it.
         return file_sha256(job.input, self._settings.max_file_bytes, job.name)
 
-    def _finished(self, items: Sequence[_Opened | Swap]) -> list[Prepared | Swap]:
-        """*items* with their tensors and files: one step for all pictures after the other, which a
-        processor likes better than all steps for one picture.
+    def _make_tensors(self, items: Sequence[_Decoded | SwapModel]) -> list[TensorItem | SwapModel]:
+        """Make the tensors of *items* and write their files; return the items to hand on.
+
+        Each step is done for all pictures before the next one, which suits a processor's caches
+        better than all steps for one picture.
         """
-        pictures = [item for item in items if isinstance(item, _Opened)]
+        pictures = [item for item in items if isinstance(item, _Decoded)]
         started = time.perf_counter()
         for model, group in groupby(pictures, key=lambda item: item.model):
             new = [item for item in group if item.tensor is None]
@@ -211,42 +229,42 @@ class Preprocessing(Handler[Pictured | Swap]):
                     item.tensor = tensors[number : number + 1]
         for item in pictures:
             if not item.job.request.has_tensor:
-                # numpy's own writing says nothing of why a disk takes no more.
+                # numpy's own writing does not report why a write fails.
                 durable.put(item.job.tensor, npy(item.prepared().tensor))
                 failpoints.reach("tensor-written")
-                moved_on()
+                report_progress()
         for item in pictures:
             png = BytesIO()
             item.seen.save(png, **_PREVIEW)
             durable.put(item.job.preview, png.getbuffer())
             failpoints.reach("preview-written")
-            moved_on()
+            report_progress()
         milliseconds = (time.perf_counter() - started) * 1000 / max(1, len(pictures))
         for item in pictures:
             spent = item.job.timings_ms["preprocess"] + milliseconds
             item.job.timings_ms["preprocess"] = round(spent, 3)
-        return [item.prepared() if isinstance(item, _Opened) else item for item in items]
+        return [item.prepared() if isinstance(item, _Decoded) else item for item in items]
 
     def _model_for(self, job: Job) -> Model:
         assert self.model is not None
         name = job.request.model
         if name is None or name == self.model.bundle.name:
             return self.model
-        if self.further is None or self.further[0] != name:
-            model = self._open_further(name)
-            if self.further is not None:
-                self._retiring.append(Retire(self.further[1]))
-            self.further = name, model
-        return self.further[1]
+        if self.secondary is None or self.secondary[0] != name:
+            model = self._open_secondary(name)
+            if self.secondary is not None:
+                self._retiring.append(RetireModel(self.secondary[1]))
+            self.secondary = name, model
+        return self.secondary[1]
 
 
-def _is_new(item: Pictured | Swap) -> TypeGuard[Pictured]:
-    """Whether *item* meets its first stage here."""
-    return isinstance(item, Pictured) and item.generated is None
+def _is_new(item: PictureItem | SwapModel) -> TypeGuard[PictureItem]:
+    """Return whether this is the first stage of *item*."""
+    return isinstance(item, PictureItem) and item.generated is None
 
 
-def _fault(name: str, fault: Fault) -> FluxdropError:
-    """Why the input *name*, of which the intake says that it has to fail, fails."""
+def _fault_error(name: str, fault: Fault) -> FluxdropError:
+    """Return the error for an input that the intake found to be faulty."""
     what, hint = {
         "unknown": (
             "is nothing that fluxdrop takes",
@@ -258,16 +276,16 @@ def _fault(name: str, fault: Fault) -> FluxdropError:
     return FluxdropError(f"{name} {what}: {fault.reason}", hint=hint, kind=fault.kind)
 
 
-def _copy(source: Path, target: Path, most: int, name: str) -> None:
+def _copy(source: Path, target: Path, max_bytes: int, name: str) -> None:
     with (
         open_regular(source, "unreadable", name) as reader,
         os.fdopen(durable.create(target), "wb") as writer,
     ):
-        for chunk in chunks(reader, most, name, _COPIED_AT_ONCE):
+        for chunk in chunks(reader, max_bytes, name, _COPY_BYTES):
             writer.write(chunk)
 
 
-def _recorded(job: Job, model: Model) -> NDArray[np.float32]:
+def _recorded_tensor(job: Job, model: Model) -> NDArray[np.float32]:
     try:
         with open_regular(job.tensor, "tensor") as file:
             tensor: NDArray[np.float32] = np.load(file, allow_pickle=False)

@@ -1,4 +1,4 @@
-"""The stage that gives results their names."""
+"""The stage that publishes results."""
 
 from __future__ import annotations
 
@@ -17,14 +17,10 @@ log = get_logger("fluxdrop.daemon")
 
 
 class Publishing(Handler[Finished]):
-    """Publishes jobs together, with one wait for the disk a step, and tells the main loop of their ends.
-
-    A job that cannot be published comes back as a failure, by *again*; one of which even that cannot be
-    published stays claimed. *worker_pid* gives the process id of the worker, for the log.
-    """
+    """Publishes jobs in batches, with one sync per step, and reports their ends to the main loop."""
 
     name = "publish"
-    most = 128
+    batch_size = 128
 
     def __init__(
         self,
@@ -32,13 +28,23 @@ class Publishing(Handler[Finished]):
         mailbox: Mailbox,
         deaths: ProcessDeaths,
         *,
-        again: Callable[[Job, FluxdropError], None],
+        fail: Callable[[Job, FluxdropError], None],
         worker_pid: Callable[[], int | None],
     ) -> None:
+        """Set up the stage.
+
+        Args:
+            publisher: Gives the files their names.
+            mailbox: Gets the ended jobs.
+            deaths: Forgets the ended jobs.
+            fail: Called with a job that cannot be published, and the error, to have it
+                published as failed. A job for which that is not possible either stays claimed.
+            worker_pid: Returns the worker's process id, for the log.
+        """
         self.publisher = publisher
         self._mailbox = mailbox
         self._deaths = deaths
-        self._again = again
+        self._fail = fail
         self._worker_pid = worker_pid
 
     def handle(self, batch: Batch[Finished]) -> None:
@@ -52,10 +58,13 @@ class Publishing(Handler[Finished]):
             log.error("left claimed until the next start", job=item.job.id, reason=error.message)
             self._mailbox.post(Abandoned(item.job.id))
         else:
-            self._again(item.job, error)
+            self._fail(item.job, error)
 
     def announce(self, published: Published) -> None:
-        """Log what was published and tell the main loop, which may also call this for what a start finds."""
+        """Log published jobs and report them to the main loop.
+
+        The main loop calls this, too, for what it publishes at the start.
+        """
         for record, path in published.records:
             self._log(record, path)
             self._deaths.forget(record.job_id)

@@ -1,12 +1,12 @@
-"""A stage: one thread that works off a bounded queue, and the one policy for what goes wrong there.
+"""A stage: a thread that works off a bounded queue, and the one policy for errors in it.
 
 ========================================  ==============================================================
-what a handler raises                     what becomes of the items that are still open
+what a handler raises                     what happens to the items that are still open
 ========================================  ==============================================================
-Stopping                                  nothing: the next start takes their jobs up
-an OSError or Outage that passes          they wait, and are handed to the handler again
+Stopping                                  nothing: the next start takes up their jobs
+an OSError or Outage that may pass        they wait, and are given to the handler again
 anything else, over several items         each is handled again, alone
-ChildDied, over one item                  it is handled again, until its job has cost three processes
+ChildDied, over one item                  it is handled again, until three processes died over its job
 another FluxdropError, over one item      it is given up for that reason
 any other exception, over one item        it is given up as ``internal``; the traceback goes to the log
 ========================================  ==============================================================
@@ -37,12 +37,12 @@ from fluxdrop.outage import OutageTracker
 from fluxdrop.processes.child import ChildDied
 from fluxdrop.service.shutdown import Shutdown, Stopping
 from fluxdrop.service.supervision.defects import Defects
-from fluxdrop.service.supervision.liveness import Liveness, moved_on
+from fluxdrop.service.supervision.liveness import Liveness, report_progress
 from fluxdrop.service.supervision.process_deaths import ProcessDeaths
 
-TEND_SECONDS = 10.0
+IDLE_CHECK_SECONDS = 10.0
 _FIRST_PAUSE_SECONDS = 0.5
-_LONGEST_PAUSE_SECONDS = 10.0
+_MAX_PAUSE_SECONDS = 10.0
 
 
 class Item(Protocol):
@@ -50,47 +50,48 @@ class Item(Protocol):
 
     @property
     def job(self) -> Job | None:
-        """The job that it is about, if it is about one."""
+        """The job that the item is about, if any."""
 
 
 T = TypeVar("T", bound=Item)
 
 
 class Handler(ABC, Generic[T]):
-    """What one stage does. All of it but the constructor runs on the stage's thread."""
+    """The work of one stage. Everything but the constructor runs on the stage's thread."""
 
     name: str
-    most: int = 1
-    """How many items make a batch at most."""
-    tend_seconds: float | None = None
-    """How often `tend` is called while no items come; None: never."""
+    batch_size: int = 1
+    """The largest number of items in a batch."""
+    idle_check_seconds: float | None = None
+    """How often `on_idle` is called while no items come; None means never."""
 
     def open(self) -> None:
-        """Get ready before the first item. What it raises, but for what passes, ends the daemon's start."""
+        """Get ready before the first item. An error that does not pass ends the daemon's start."""
 
     @abstractmethod
     def handle(self, batch: Batch[T]) -> None:
-        """Do what is to be done with the open items of *batch* and settle each as it is done with; what
-        is left open when this returns counts as settled.
+        """Handle the open items of *batch*, and settle each when it is done.
 
-        It may raise anything (see the module), and has to bear to be called again with what was open then.
+        Items that are still open when this returns count as settled. May raise anything (see the
+        module), after which it is called again with the items that were open.
         """
 
     @abstractmethod
     def give_up(self, item: T, error: FluxdropError) -> None:
         """End *item*, which cannot be handled because of *error*."""
 
-    def tend(self) -> None:
-        """Look after what the stage keeps."""
+    def on_idle(self) -> None:
+        """Check the resources that the stage keeps, while no items come."""
 
     def close(self) -> None:
-        """Let go of what the stage keeps; nothing comes after this."""
+        """Release the resources that the stage keeps. No other call follows."""
 
 
 class Batch(Generic[T]):
-    """The items that a handler has in hand, each of them open until it is settled."""
+    """The items that a handler has in hand. Each is open until it is settled."""
 
     def __init__(self, items: Sequence[T], end: Callable[[T, Exception], None]) -> None:
+        """Begin with all *items* open; *end* is called with an item that fails in `guard`, and the error."""
         self._items = {id(item): item for item in items}
         self._end = end
 
@@ -99,20 +100,20 @@ class Batch(Generic[T]):
 
     @property
     def open(self) -> list[T]:
-        """The items that are not settled, in their order."""
+        """The items that are not settled, in order."""
         return list(self._items.values())
 
     def settle(self, *items: T) -> None:
-        """*items* are done with: handed on, or given up."""
+        """Mark items as done, whether handed on or given up."""
         for item in items:
             self._items.pop(id(item), None)
-        moved_on()
+        report_progress()
 
     @contextmanager
     def guard(self, item: T) -> Iterator[None]:
-        """Have what goes wrong in the body end *item* alone, by the policy, and not the batch.
+        """End only *item*, by the policy, if the body raises an error.
 
-        Stopping, what passes and ChildDied come through.
+        Stopping, ChildDied and errors that may pass are raised.
         """
         try:
             yield
@@ -125,75 +126,87 @@ class Batch(Generic[T]):
 
 @dataclass(frozen=True)
 class Context:
-    """What all stages of a daemon share. *work* is the folder of the claimed jobs; *wait* waits for so many
-    seconds, or less if the daemon is to end.
-    """
+    """What all stages of a daemon share."""
 
     work: Path
+    """The folder of the claimed jobs."""
     shutdown: Shutdown = field(default_factory=Shutdown)
     deaths: ProcessDeaths = field(default_factory=ProcessDeaths)
     defects: Defects = field(default_factory=Defects)
     wait: Callable[[float], object] | None = None
+    """Waits for the given number of seconds, or less if the daemon is to stop; by default `shutdown.wait`."""
 
     def passes(self, error: BaseException) -> bool:
-        """Whether *error* is one to wait out."""
+        """Return whether *error* is one that may pass, so that the work is to be tried again."""
         is_away = isinstance(error, FileNotFoundError) and not self.work.is_dir()
         return is_transient(error) or is_away
 
     def pause(self, seconds: float) -> None:
-        """Wait for *seconds*. Raises Stopping when the daemon is to end."""
+        """Wait for *seconds*. Raises Stopping if the daemon is to stop."""
         (self.wait or self.shutdown.wait)(seconds)
         if self.shutdown.begun:
             raise Stopping
 
 
 class Stage(Generic[T]):
-    """Runs *handler* on a thread of its own. *limit* items wait before `put` blocks, any number with a limit
-    of 0. *takes_turns*: with the other threads that do; see `fluxdrop.files.io_lock`.
-    """
+    """Runs a handler on a thread of its own."""
 
     def __init__(
-        self, handler: Handler[T], context: Context, *, limit: int = 0, takes_turns: bool = False
+        self, handler: Handler[T], context: Context, *, limit: int = 0, uses_io_lock: bool = False
     ) -> None:
+        """Prepare the stage; `start` starts its thread.
+
+        Args:
+            handler: The work to do.
+            context: What it shares with the other stages.
+            limit: How many items may wait before `put` blocks; 0 means any number.
+            uses_io_lock: Whether to handle batches under the I/O lock; see
+                `fluxdrop.files.io_lock`.
+        """
         self.name = handler.name
         self.trouble = OutageTracker(handler.name)
         self.failure: BaseException | None = None
-        """What ended the stage before its time: an engine that cannot be opened at the start."""
+        """The error that ended the stage by itself, as that an engine cannot be opened at the start."""
         self.pulse = Liveness()
-        """Beats with each batch that is taken, tried or done, each item that is settled, each time that the
-        handler tended, and each time that it calls `moved_on`."""
+        """When the stage last made progress.
+
+        It beats for each batch that is taken, tried or done, each item that is settled, each idle
+        check, and each call of `report_progress` by the handler.
+        """
         self._handler = handler
         self._context = context
-        self._turn = hold_io_lock if takes_turns else contextlib.nullcontext
+        self._io_lock = hold_io_lock if uses_io_lock else contextlib.nullcontext
         self._limit = limit
         self._items: deque[T] = deque()
-        self._moved = threading.Condition()
-        """Told of each change to the items that wait."""
-        self._is_ending = False
+        self._changed = threading.Condition()
+        """Notified of each change to the queue."""
+        self._is_finishing = False
         self._in_hand = 0
         self._thread = threading.Thread(target=self._run, name=handler.name, daemon=True)
         self.ready = threading.Event()
-        """Set when the stage takes items, or will never."""
+        """Set once the stage takes items, or never will."""
 
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
 
     def put(self, *items: T) -> None:
-        """Hand *items* over, waiting for room. Together: so they are taken as one batch, if that has room
-        for them. Raises Stopping when the daemon is to end meanwhile.
+        """Queue *items*, waiting for room; if a batch has room for them, they are handled together.
+
+        Raises:
+            Stopping: The daemon is to stop.
         """
         while not self._add(items):
-            with release_io_lock(), self._moved:
-                self._moved.wait_for(self._has_room, timeout=0.5)
-            # Whoever waits here is held up by this stage, and not stuck.
+            with release_io_lock(), self._changed:
+                self._changed.wait_for(self._has_room, timeout=0.5)
+            # A thread that waits here is held up by this stage, but not stuck itself.
             self._context.shutdown.check()
 
     def put_now(self, *items: T) -> None:
-        """Hand *items* over, without waiting for room; for the main loop, whose claims are bounded elsewhere."""
-        with self._moved:
+        """Queue *items* without waiting for room. For the main loop, whose claims are bounded elsewhere."""
+        with self._changed:
             self._items.extend(items)
-            self._moved.notify_all()
+            self._changed.notify_all()
 
     @property
     def waiting(self) -> int:
@@ -201,24 +214,24 @@ class Stage(Generic[T]):
         return len(self._items) + self._in_hand
 
     def stuck(self, seconds: float) -> bool:
-        """Whether there is work and nothing has moved for *seconds*."""
+        """Return whether there is work and no progress was made for *seconds*."""
         return self.waiting > 0 and self.pulse.silence > seconds
 
     def finish(self, timeout: float) -> bool:
-        """Ask the thread to end after what waits; False if it had not by *timeout* seconds."""
-        with self._moved:
-            self._is_ending = True
-            self._moved.notify_all()
+        """Make the thread end after the queued items; return whether it did within *timeout* seconds."""
+        with self._changed:
+            self._is_finishing = True
+            self._changed.notify_all()
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        self.pulse.adopt()
+        self.pulse.bind_thread()
         try:
-            self._insist(self._handler.open)
+            self._retry_outages(self._handler.open)
             self.ready.set()
-            while self._await():
-                with self._turn():
+            while self._wait_for_items():
+                with self._io_lock():
                     self._handle(self._take())
                     self._in_hand = 0
         except Stopping:
@@ -239,28 +252,29 @@ class Stage(Generic[T]):
         return not self._limit or len(self._items) < self._limit
 
     def _add(self, items: Sequence[T]) -> bool:
-        with self._moved:
+        with self._changed:
             if not self._has_room():
                 return False
             self._items.extend(items)
-            self._moved.notify_all()
+            self._changed.notify_all()
             return True
 
-    def _await(self) -> bool:
-        """Wait for items; False when there are none left and the thread is to end."""
+    def _wait_for_items(self) -> bool:
+        """Wait for items; return False if none are left and the thread is to end."""
         while True:
-            with self._moved:
-                has_news = self._moved.wait_for(
-                    lambda: self._items or self._is_ending, timeout=self._handler.tend_seconds
+            with self._changed:
+                has_news = self._changed.wait_for(
+                    lambda: self._items or self._is_finishing,
+                    timeout=self._handler.idle_check_seconds,
                 )
             self.pulse.beat()
             if has_news:
                 return bool(self._items)
-            self._tend()
+            self._run_idle_check()
 
-    def _tend(self) -> None:
+    def _run_idle_check(self) -> None:
         try:
-            self.trouble.attempt(self._handler.tend, self._context.passes)
+            self.trouble.attempt(self._handler.on_idle, self._context.passes)
         except Stopping:
             raise
         except FluxdropError as error:
@@ -270,23 +284,23 @@ class Stage(Generic[T]):
         self.pulse.beat()
 
     def _take(self) -> list[T]:
-        with self._moved:
-            self._in_hand = min(self._handler.most, len(self._items))
+        with self._changed:
+            self._in_hand = min(self._handler.batch_size, len(self._items))
             items = [self._items.popleft() for _ in range(self._in_hand)]
-            self._moved.notify_all()
+            self._changed.notify_all()
             return items
 
     def _handle(self, items: Sequence[T]) -> None:
         batch = Batch(items, self._end)
         while batch:
             try:
-                self._insist(partial(self._attempt, batch))
+                self._retry_outages(partial(self._attempt, batch))
                 return
             except Stopping:
                 raise
             except Exception as error:
                 if not batch:
-                    # It costs no item, but is to be known.
+                    # All items are settled, but the defect is to be known.
                     self._context.defects.record(self.name, error)
                 if len(batch) > 1:
                     for item in batch.open:
@@ -303,21 +317,21 @@ class Stage(Generic[T]):
         except Stopping:
             raise
         except Exception as error:
-            self._wait_if_away(error)
+            self._raise_if_away(error)
             raise
 
     def _may_repeat(self, item: T, error: Exception) -> bool:
         return (
             isinstance(error, ChildDied)
             and item.job is not None
-            and not self._context.deaths.are_too_many(item.job, error)
+            and not self._context.deaths.record_death(item.job, error)
         )
 
     def _end(self, item: T, error: Exception) -> None:
-        """Give *item* up because of *error*, unless that passes, which is raised again."""
+        """Give *item* up because of *error*; if the error may pass, raise it."""
         if self._context.passes(error):
             raise error
-        self._wait_if_away(error)
+        self._raise_if_away(error)
         if isinstance(error, FluxdropError):
             reason = error
         else:
@@ -325,23 +339,24 @@ class Stage(Generic[T]):
             self._context.defects.record(self.name, error, **facts)
             reason = internal(error, item.job.name if item.job else self.name)
         try:
-            self._insist(partial(self._handler.give_up, item, reason))
+            self._retry_outages(partial(self._handler.give_up, item, reason))
         except Stopping:
             raise
         except Exception as second:
             self._context.defects.record(self.name, second)
 
-    def _wait_if_away(self, error: Exception) -> None:
-        """Raise what is waited out while the folder of the jobs is away, which is no job's fault."""
+    def _raise_if_away(self, error: Exception) -> None:
+        """Raise an error that may pass if the folder of the jobs is away: *error* is then no job's fault."""
         work = self._context.work
         if not self._context.passes(error) and not work.is_dir():
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(work)) from error
 
-    def _insist(self, work: Callable[[], None]) -> None:
+    def _retry_outages(self, work: Callable[[], None]) -> None:
+        """Call *work* until it raises no error that may pass, with growing pauses."""
         pause = _FIRST_PAUSE_SECONDS
         while not self.trouble.attempt(work, self._context.passes):
             self.pulse.beat()
             with release_io_lock():
                 self._context.pause(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+            pause = min(2 * pause, _MAX_PAUSE_SECONDS)
         self.pulse.beat()

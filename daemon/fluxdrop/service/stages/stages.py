@@ -1,4 +1,7 @@
-"""All stages of one daemon: generate, preprocess, predict, publish, and what passes between them."""
+"""All stages of one daemon, and how they are connected.
+
+A prompt passes through generate, preprocess, predict and publish; a picture starts at preprocess.
+"""
 
 from __future__ import annotations
 
@@ -22,220 +25,251 @@ from fluxdrop.publish import outcome
 from fluxdrop.publish.publisher import Finished, Publisher
 from fluxdrop.service.items import (
     Model,
-    ModelWanted,
-    Pictured,
-    Prepared,
-    Prompt,
-    Retire,
-    Swap,
+    OpenModel,
+    PictureItem,
+    PromptItem,
+    RetireModel,
+    SwapModel,
+    TensorItem,
 )
 from fluxdrop.service.mailbox import Claimed, Mailbox
 from fluxdrop.service.reporting.heartbeat import Current
 from fluxdrop.service.shutdown import Shutdown
 from fluxdrop.service.stages.generating import Generating
-from fluxdrop.service.stages.model_opening import Models, Opening
+from fluxdrop.service.stages.model_opening import ModelOpener, Opening
+from fluxdrop.service.stages.pending_jobs import PendingJobs
 from fluxdrop.service.stages.predicting import Predicting
 from fluxdrop.service.stages.preprocessing import Preprocessing
 from fluxdrop.service.stages.publishing import Publishing
 from fluxdrop.service.stages.stage import Context, Stage
-from fluxdrop.service.stages.unbegun_jobs import UnbegunJobs
-from fluxdrop.service.supervision.liveness import moved_on
+from fluxdrop.service.supervision.liveness import report_progress
 
 log = get_logger("fluxdrop.daemon")
 
 _STOP_SECONDS = 15.0
-_SPARE_SECONDS = 60.0
+_MARGIN_SECONDS = 60.0
 
 
 class Stages:
-    """All stages of one root, started and stopped together; what they have to tell goes to *mailbox*.
+    """The stages of one root, started and stopped together.
 
-    The main loop owns it, and calls all of it but `fail`.
+    Only the main loop's thread may use it, except for `fail`.
     """
 
     def __init__(
         self, root: Root, settings: Settings, store: Store, mailbox: Mailbox, shutdown: Shutdown
     ) -> None:
+        """Create the stages; `start` starts their threads.
+
+        Args:
+            root: The root that the daemon serves.
+            settings: The settings to begin with.
+            store: The index.
+            mailbox: Gets what the stages report to the main loop.
+            shutdown: Ends the waits of the stages when begun.
+        """
         self._root = root
         self.settings = settings
-        """Those in use."""
+        """The settings in use."""
         self._store = store
         self._mailbox = mailbox
         self._shutdown = shutdown
-        self._waiting = UnbegunJobs()
-        self._models = Models(root, shutdown.check_after_grace)
+        self._pending = PendingJobs()
+        self._opener = ModelOpener(root, shutdown.check_after_grace)
         self.context = context = Context(root.work, shutdown)
         self._publishing = self._make_publishing(context)
         self._predicting = self._make_predicting(context)
         self._preprocessing = self._make_preprocessing(context)
         self._generating = self._make_generating(context)
-        opening = Opening(self._models, mailbox, self._preprocessing.put)
-        self._opening = Stage[ModelWanted](opening, context)
-        self.threads: tuple[Stage[Any], ...] = (
+        opening = Opening(self._opener, mailbox, self._preprocessing.put)
+        self._opening = Stage[OpenModel](opening, context)
+        self.all: tuple[Stage[Any], ...] = (
             self._generating,
             self._preprocessing,
             self._predicting,
             self._publishing,
             self._opening,
         )
+        """Every stage, in the order of the work, and last the one that opens models."""
 
     def _make_publishing(self, context: Context) -> Stage[Finished]:
         self._publish = Publishing(
-            Publisher(self._root, self._store, moved_on, self.settings.max_file_bytes),
+            Publisher(self._root, self._store, report_progress, self.settings.max_file_bytes),
             self._mailbox,
             context.deaths,
-            again=self._fail_to_publish,
+            fail=self._fail_to_publish,
             worker_pid=lambda: self.model.engine.info.pid if self.model else None,
         )
-        return Stage(self._publish, context, limit=2 * Publishing.most, takes_turns=True)
+        return Stage(self._publish, context, limit=2 * Publishing.batch_size, uses_io_lock=True)
 
-    def _make_predicting(self, context: Context) -> Stage[Prepared | Retire | Swap]:
+    def _make_predicting(self, context: Context) -> Stage[TensorItem | RetireModel | SwapModel]:
         batch = self.settings.batch_size
         self._predict = Predicting(
             batch,
             CrashSuspects(self._root, "predict"),
             self._mailbox,
             context.defects,
-            open_first=self._open_first,
-            close_further=self._close_further,
-            hand_on=self._publishing.put,
+            open_initial=self._open_initial,
+            close_secondary=self._close_secondary,
+            forward=self._publishing.put,
             fail=self.fail,
         )
         return Stage(self._predict, context, limit=2 * batch)
 
-    def _make_preprocessing(self, context: Context) -> Stage[Pictured | Swap]:
+    def _make_preprocessing(self, context: Context) -> Stage[PictureItem | SwapModel]:
         self._preprocess = Preprocessing(
             self.settings,
             self._store,
-            self._waiting,
+            self._pending,
             CrashSuspects(self._root, "preprocess"),
-            open_further=lambda name: self._models.on_demand(name, self.settings),
-            hand_on=self._predicting.put,
+            open_secondary=lambda name: self._opener.on_demand(name, self.settings),
+            forward=self._predicting.put,
             fail=self.fail,
         )
-        return Stage(self._preprocess, context, limit=1024, takes_turns=True)
+        return Stage(self._preprocess, context, limit=1024, uses_io_lock=True)
 
-    def _make_generating(self, context: Context) -> Stage[Prompt]:
+    def _make_generating(self, context: Context) -> Stage[PromptItem]:
         self._generate = Generating(
             self.settings,
             self._store,
-            self._waiting,
+            self._pending,
             make_generator=lambda settings: Generator(settings, wait_hook=self._shutdown.check),
-            hand_on=self._preprocessing.put,
+            forward=self._preprocessing.put,
             fail=self.fail,
             announce=self._announce_parts,
         )
-        # One file may become many jobs; the intake bounds how many files there are.
+        # No limit: one file may become many jobs, and the admission bounds the number of files.
         return Stage(self._generate, context)
 
     @property
     def publisher(self) -> Publisher:
-        """What gives names; the main loop may use it before the first job is accepted."""
+        """The publisher. The main loop may use it before it accepts the first job."""
         return self._publish.publisher
 
     @property
     def model(self) -> Model | None:
-        """The model in use; None before it was loaded."""
+        """The model in use; None until it is loaded."""
         return self._predict.model
 
     @property
     def current(self) -> Current | None:
-        """The pictures being generated."""
+        """The pictures that are being generated, if any."""
         return self._generate.current
 
     @property
-    def owed(self) -> float:
-        """For how many seconds the engine has owed an answer; 0 when it owes none."""
-        return self._predict.owed
+    def reply_wait_seconds(self) -> float:
+        """How long the engine has owed a reply; 0 if it owes none."""
+        return self._predict.reply_wait_seconds
 
     @property
-    def longest_answer(self) -> float:
-        """Seconds after which a worker that owes an answer was replaced, with room to spare."""
+    def max_reply_seconds(self) -> float:
+        """The longest time, with a margin, until a worker that owes a reply is replaced."""
         settings = self.settings
-        return settings.worker_start_seconds + settings.worker_call_seconds + _SPARE_SECONDS
+        return settings.worker_start_seconds + settings.worker_call_seconds + _MARGIN_SECONDS
 
     @property
     def generator_pid(self) -> int | None:
-        """The process id of the generator, while there is one."""
+        """The generator's process id, if it runs."""
         return self._generate.pid
 
     @property
     def trouble(self) -> list[str]:
-        """What holds up the stages, while it does."""
-        held = [str(stage.trouble) for stage in self.threads if stage.trouble.ongoing]
+        """What holds up the stages, one sentence each."""
+        held = [str(stage.trouble) for stage in self.all if stage.trouble.ongoing]
         if not self._predicting.trouble.ongoing and self.model and self.model.engine.trouble:
             held.append(f"engine: {self.model.engine.trouble}")
         return held
 
     def stuck(self, seconds: float) -> list[str]:
-        """The stages that have work and did not move for *seconds*."""
-        return [stage.name for stage in self.threads if stage.stuck(seconds)]
+        """Return the names of the stages that have work and made no progress for *seconds*."""
+        return [stage.name for stage in self.all if stage.stuck(seconds)]
 
     def start(self) -> None:
-        """Start all stages and wait until the engine is warm. Raises what kept it from that."""
-        for stage in self.threads:
+        """Start all stages and wait until the engine is warm.
+
+        Raises:
+            BaseException: The error that kept the engine from that.
+        """
+        for stage in self.all:
             stage.start()
         self._predicting.ready.wait()
         self.check()
 
     def check(self) -> None:
-        """Raise what ended a stage, if one ended by itself."""
-        for stage in self.threads:
+        """Raise the error that ended a stage, if one ended by itself."""
+        for stage in self.all:
             if stage.failure is not None:
                 raise stage.failure
 
     def accept(self, job: Job) -> None:
-        """Take in a claimed job. Never waits."""
+        """Give a claimed job to its first stage; return at once."""
         if not job.fault:
-            self._waiting.add(job)
+            self._pending.add(job)
         if job.cancelled.exists():
             self._withdraw(job.id)
         if job.kind == "prompt" and not job.fault:
-            self._generating.put_now(Prompt(job))
+            self._generating.put_now(PromptItem(job))
         else:
-            self._preprocessing.put_now(Pictured(job))
+            self._preprocessing.put_now(PictureItem(job))
 
     def cancel(self, job_id: str) -> None:
-        """End the accepted job *job_id* as failed: a prompt at once while it waits, and after its next step
-        while it is generated, a picture in its turn; later it is done anyhow."""
+        """End an accepted job as cancelled.
+
+        A prompt ends at once while it waits, and after its next step while it is generated. A
+        picture ends in its turn. In a later stage, a job is done in spite of this.
+        """
         with contextlib.suppress(FileNotFoundError):
             durable.write(self._root.work / job_id / CANCELLED, b"")
         self._withdraw(job_id)
 
     def _withdraw(self, job_id: str) -> None:
-        job = self._waiting.cancel(job_id)
+        job = self._pending.cancel(job_id)
         if job is not None and job.kind == "prompt":
             self.refuse(job, "generate", cancelled())
 
     def refuse(self, job: Job, stage: StageName, error: FluxdropError) -> None:
-        """End *job*, which no stage has in hand, at *stage* for a reason. Never waits."""
+        """End a job that no stage has in hand as failed; return at once.
+
+        Args:
+            job: The job.
+            stage: The stage at which it counts as failed.
+            error: The reason.
+        """
         self._publishing.put_now(self._failed(job, stage, error))
 
     def fail(self, job: Job, stage: StageName, error: FluxdropError) -> None:
-        """End *job* at *stage*, for a reason. Called by the stages' threads."""
+        """End a job as failed, waiting for room in the queue. For the threads of the stages.
+
+        Args:
+            job: The job, which the calling stage has in hand.
+            stage: The stage at which it failed.
+            error: The reason.
+        """
         self._publishing.put(self._failed(job, stage, error))
 
     def open_model(self, settings: Settings) -> None:
-        """Have the model that *settings* name loaded and warmed beside the one in use, and then used. The
-        mailbox is told how it went; until then no other may be asked for."""
-        self._opening.put_now(ModelWanted(settings))
+        """Open and warm up the model that *settings* name, beside the one in use, and then use it.
+
+        Returns at once. The mailbox gets the outcome; do not call this again before.
+        """
+        self._opening.put_now(OpenModel(settings))
 
     def apply(self, settings: Settings) -> None:
-        """Use *settings* from now on in all but the model and the queues."""
+        """Use *settings* from now on in everything but the model and the queues."""
         self.settings = settings
         self._preprocess.apply(settings)
         self.publisher.most_copied = settings.max_file_bytes
         self._generate.apply(settings)
 
     def stop(self) -> None:
-        """End all stages. What is not finished stays claimed and is taken up by the next start."""
+        """Stop all stages. Jobs that are not done stay claimed, and the next start takes them up."""
         self._shutdown.begin()
-        for stage in self.threads:
+        for stage in self.all:
             if not stage.finish(timeout=_STOP_SECONDS):
                 log.warning("did not stop in time", stage=stage.name)
 
-    def publish_decided(self, folders: Sequence[Path]) -> None:
-        """Give the jobs in *folders*, whose names an earlier run decided, these names."""
+    def publish_planned(self, folders: Sequence[Path]) -> None:
+        """Publish the jobs in *folders* by the names that an earlier run decided."""
         plans = [(folder, plan) for folder in folders if (plan := self.publisher.planned(folder))]
         self._publish.announce(self.publisher.perform(plans))
 
@@ -244,19 +278,19 @@ class Stages:
         return outcome.failed(job, stage, error)
 
     def _fail_to_publish(self, job: Job, error: FluxdropError) -> None:
-        # On the publishing stage's own thread, which must not wait for room.
+        # This runs on the publishing stage's own thread, which must not wait for room in its queue.
         self.refuse(job, "publish", error)
 
     def _announce_parts(self, folders: list[Path]) -> None:
-        # The index knows of all of them before the first can end, for whoever waits for them.
+        # Index all of them before the first can end, for the commands that wait for them.
         found = [job for folder in folders if (job := open_job(folder)) is not None]
         self._store.claimed([claimed_row(job) for job in found])
         self._mailbox.post(Claimed(folders))
 
-    def _open_first(self) -> Model:
-        model = self._preprocess.model = self._models.open(self.settings)
+    def _open_initial(self) -> Model:
+        model = self._preprocess.model = self._opener.open(self.settings)
         return model
 
-    def _close_further(self) -> None:
-        if self._preprocess.further is not None:
-            self._preprocess.further[1].engine.close()
+    def _close_secondary(self) -> None:
+        if self._preprocess.secondary is not None:
+            self._preprocess.secondary[1].engine.close()

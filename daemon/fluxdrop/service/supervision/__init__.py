@@ -1,1 +1,1 @@
-"""Noticing what is stuck, dies again and again, or fails for a reason that nobody foresaw."""
+"""Detection of parts that are stuck, child processes that die repeatedly, and unexpected exceptions."""

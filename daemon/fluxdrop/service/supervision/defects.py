@@ -1,4 +1,4 @@
-"""Exceptions that nobody foresaw: each is logged with its traceback once, and counted after that."""
+"""Unexpected exceptions: each is logged once with its traceback, and after that counted."""
 
 from __future__ import annotations
 
@@ -12,14 +12,20 @@ log = get_logger("fluxdrop.daemon")
 
 
 class Defects:
-    """Counts the defects of one daemon by where they showed. Any thread may use it."""
+    """Counts the defects of one daemon by the place where they occurred. Any thread may use it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
 
     def record(self, part: str, error: BaseException, **facts: str) -> None:
-        """*error* ended work of *part*, of which *facts* tell more. Called where it is handled."""
+        """Log and count an unexpected exception; call it where the exception is handled.
+
+        Args:
+            part: The part of the daemon whose work it ended.
+            error: The exception.
+            facts: What else the log line is to say, as the job's id.
+        """
         where = _where(part, error)
         with self._lock:
             self._counts[where] += 1
@@ -30,7 +36,7 @@ class Defects:
             log.error("defect again", where=where, reason=str(error), times=times, **facts)
 
     def counts(self) -> dict[str, int]:
-        """How many times each defect has shown."""
+        """Return how many times each defect has occurred."""
         with self._lock:
             return dict(self._counts)
 

@@ -1,4 +1,4 @@
-"""Whether each part of the daemon still moves on."""
+"""Liveness of the daemon's parts: when each last made progress."""
 
 from __future__ import annotations
 
@@ -9,40 +9,48 @@ from datetime import UTC, datetime, timedelta
 from fluxdrop.timestamps import rfc3339
 
 STUCK_SECONDS = 120.0
-"""How long a part with work in hand may not move on before it counts as stuck. Whatever rightly
-takes longer has a deadline of its own, and moves on meanwhile (`moved_on`)."""
+"""A part that has work and made no progress for this long counts as stuck.
 
-_here = threading.local()
+Work that may take longer has a deadline of its own and calls `report_progress` meanwhile.
+"""
+
+_current_thread = threading.local()
 
 
 class Liveness:
-    """When one part of the daemon last moved on. One thread beats; any may feel it."""
+    """The time at which one part of the daemon last made progress.
+
+    One thread calls `beat`; any thread may read.
+    """
 
     def __init__(self) -> None:
         self._last = time.monotonic()
 
-    def adopt(self) -> None:
-        """Have `moved_on` in this thread beat this pulse."""
-        _here.pulse = self
+    def bind_thread(self) -> None:
+        """Let `report_progress` beat this object when it is called on the current thread."""
+        _current_thread.pulse = self
 
     def beat(self) -> None:
-        """It moved on just now."""
+        """Record progress now."""
         self._last = time.monotonic()
 
     @property
     def silence(self) -> float:
-        """For how many seconds it has not moved."""
+        """Seconds since the last progress."""
         return time.monotonic() - self._last
 
     @property
     def last(self) -> str:
-        """When it last moved on, RFC 3339."""
+        """The time of the last progress, RFC 3339."""
         return rfc3339(datetime.now(UTC) - timedelta(seconds=self.silence))
 
 
-def moved_on() -> None:
-    """The part of the daemon whose thread calls this moved on, or waits for what has a deadline or
-    a known trouble."""
-    pulse = getattr(_here, "pulse", None)
+def report_progress() -> None:
+    """Record progress of the part of the daemon whose thread this is.
+
+    Also to be called while waiting for something that has a deadline, or because of a known
+    trouble. Does nothing on a thread without a `Liveness`.
+    """
+    pulse = getattr(_current_thread, "pulse", None)
     if pulse is not None:
         pulse.beat()

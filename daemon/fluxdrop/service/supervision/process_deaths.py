@@ -1,4 +1,4 @@
-"""How many processes a job has cost."""
+"""How many child processes died over each job."""
 
 from __future__ import annotations
 
@@ -11,28 +11,31 @@ from fluxdrop.processes.child import ChildDied
 
 log = get_logger("fluxdrop.daemon")
 
-_MOST = 3
+_MAX_DEATHS = 3
 
 
 class ProcessDeaths:
-    """Counts the deaths over each job; may be used from several threads."""
+    """Counts the deaths over each job. Any thread may use it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
 
-    def are_too_many(self, job: Job, error: ChildDied) -> bool:
-        """Count one more; whether *job* has now cost as many processes as a job may."""
+    def record_death(self, job: Job, error: ChildDied) -> bool:
+        """Count one more death over *job*; return whether the job has reached the limit of three.
+
+        In that case *error* gets a hint, if it has none.
+        """
         with self._lock:
             self._counts[job.id] += 1
             deaths = self._counts[job.id]
         log.warning("a process died over a job", job=job.id, file=job.source, deaths=deaths)
-        if deaths < _MOST:
+        if deaths < _MAX_DEATHS:
             return False
         error.hint = error.hint or f"It was tried {deaths} times; see the log for what was printed."
         return True
 
     def forget(self, job_id: str) -> None:
-        """The job has ended."""
+        """Forget a job that has ended."""
         with self._lock:
             self._counts.pop(job_id, None)

@@ -1,4 +1,4 @@
-"""The thread that keeps a daemon's gallery in step, out of the way of its jobs."""
+"""The thread that keeps a daemon's gallery up to date without holding up its jobs."""
 
 from __future__ import annotations
 
@@ -19,52 +19,61 @@ log = get_logger("fluxdrop.gallery")
 _PAUSE_SECONDS = 2.0
 _RETRY_SECONDS = 30.0
 _CLOSE_SECONDS = 10.0
-_MOST_WAITING = 2000
+_MAX_WAITING = 2000
 
 
-class Keeper:
-    """Shows what `tell` is told, at most once in two seconds and after that of earlier runs.
+class GalleryUpdater:
+    """Shows ended jobs in the gallery, at most once in two seconds; first those of earlier runs.
 
-    Whatever goes wrong is logged, stands in `trouble`, and is tried again; no job waits for it.
+    An error is logged, reported by `trouble`, and the update is tried again; no job waits for it.
     """
 
     def __init__(self, root: Root) -> None:
+        """Prepare the thread; `start` starts it."""
         self.trouble = ""
+        """Why the last update failed; empty if it did not."""
         self._root = root
         self._gallery = Gallery(root)
         self._lock = threading.Lock()
         self._waiting: list[tuple[Record, str]] = []
         self._is_behind = True
+        """Whether the gallery has to catch up with the index."""
         self._deadline = math.inf
+        """When to stop catching up, by `time.monotonic`."""
         self._news = threading.Event()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="gallery", daemon=True)
 
     def start(self) -> None:
-        """Start the thread; the index has to be there."""
+        """Start the thread. The index has to exist."""
         self._thread.start()
 
-    def tell(self, record: Record, path: str) -> None:
-        """A job has ended with *record*, whose JSON lies at *path* below the root. Never waits."""
+    def add(self, record: Record, path: str) -> None:
+        """Queue a job that has ended; return at once.
+
+        Args:
+            record: The job's record.
+            path: The record's JSON file, relative to the root.
+        """
         with self._lock:
-            if len(self._waiting) < _MOST_WAITING:
+            if len(self._waiting) < _MAX_WAITING:
                 self._waiting.append((record, path))
             else:
-                # More are not kept in memory: the index knows them too.
+                # Keep no more in memory: the index has them, too.
                 self._waiting.clear()
                 self._is_behind = True
         self._news.set()
 
     def close(self) -> None:
-        """Show what waits, if that takes no longer than seconds, and end."""
+        """Show the queued jobs and stop the thread, or give up after ten seconds."""
         self._deadline = time.monotonic() + _CLOSE_SECONDS
         self._closing.set()
         self._news.set()
         self._thread.join(_CLOSE_SECONDS)
 
     def _run(self) -> None:
-        # Not at a lower priority: it would then wait for a processor with the interpreter's lock in
-        # hand, which all stages need.
+        # The thread has no lower priority: it would then wait for a processor while it holds the
+        # interpreter's lock, which all stages need.
         while not self._closing.is_set():
             if self._show():
                 self._closing.wait(_PAUSE_SECONDS)
@@ -79,7 +88,7 @@ class Keeper:
             self._update()
         except Exception as error:
             self._is_behind = True
-            self._complain(error)
+            self._report_trouble(error)
             return False
         self.trouble = ""
         return True
@@ -93,7 +102,7 @@ class Keeper:
                 ended = store.ended()
             self._gallery.catch_up(ended, lambda: time.monotonic() < self._deadline)
 
-    def _complain(self, error: Exception) -> None:
+    def _report_trouble(self, error: Exception) -> None:
         trouble = error.message if isinstance(error, FluxdropError) else str(error)
         if trouble != self.trouble:
             log.warning(
