@@ -181,7 +181,7 @@ def test_memory_that_does_not_suffice() -> None:
         import torch
         from fluxdrop.config import PipelineTable
         from fluxdrop.generate import sources
-        from fluxdrop.generate.pipeline import Pipeline, Wanted
+        from fluxdrop.generate.pipeline import Pipeline, PictureRequest
         from fluxdrop.generate.request import GenerationRequest
 
         table = PipelineTable(source="shapes-diffusion")
@@ -198,7 +198,7 @@ def test_memory_that_does_not_suffice() -> None:
 
         def made(count):
             requests = [GenerationRequest(prompt="a ring", seed=n, steps=1) for n in range(count)]
-            wanted = [Wanted(request, request.prompt) for request in requests]
+            wanted = [PictureRequest(request, request.prompt) for request in requests]
             pictures = pipe.generate(wanted, [], lambda step, steps: None)
             return [(one.parameters.seed, one.warnings) for _image, one in pictures]
 
