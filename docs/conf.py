@@ -22,12 +22,13 @@ from tools import docs_pages  # noqa: E402 - the line above finds it
 docs_pages.write(ROOT, Path(__file__).parent / "reference")
 
 project = "fluxdrop"
-extensions = ["myst_parser", "sphinx.ext.autodoc"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinxcontrib.mermaid"]
 html_theme = "furo"
 html_title = "fluxdrop"
 html_copy_source = False
 html_show_copyright = False
 
+myst_fence_as_directive = ["mermaid"]
 # Links such as results.md#part lead to headings, as they do on a forge.
 myst_heading_anchors = 3
 
