@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,8 +17,8 @@ from fluxdrop.files.layout import Root
 from fluxdrop.jobs.job import Job
 from fluxdrop.processes.child import ChildDied
 from fluxdrop.publish import links, outcome
-from fluxdrop.publish.publisher import Finished, Publisher
-from fluxdrop.records.result import Record
+from fluxdrop.publish.outcome import Finished, Prediction
+from fluxdrop.publish.publisher import Publisher
 from fluxdrop.service.mailbox import Abandoned, Claimed, Ended, Mailbox, Message
 from fluxdrop.service.stages.publishing import Publishing
 from fluxdrop.service.stages.stage import Stage
@@ -212,12 +213,9 @@ def test_folder_that_takes_no_name(bench: Bench, monkeypatch: pytest.MonkeyPatch
 
 
 def broken(item: Finished) -> Finished:
-    """*item*, whose record nobody can make."""
-
-    def build(_name: str) -> Record:
-        raise ValueError("no JSON compliant number")
-
-    return item._replace(build=build)
+    """*item*, whose record cannot be encoded: UTF-8 has no lone surrogate."""
+    assert isinstance(item.facts, Prediction)
+    return item._replace(facts=replace(item.facts, probabilities={"\ud800": 1.0}))
 
 
 def test_result_that_cannot_be_written(bench: Bench) -> None:

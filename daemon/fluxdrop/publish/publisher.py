@@ -17,22 +17,20 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from msgspec.structs import replace
-
 from fluxdrop import failpoints
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files import durable
-from fluxdrop.files.folders import STATE
 from fluxdrop.files.io_lock import release_io_lock
 from fluxdrop.files.layout import FAILED, Root
 from fluxdrop.jobs.claim import is_input
 from fluxdrop.jobs.folder_pool import FolderPool, most_spares
-from fluxdrop.jobs.job import RECORD, Job
+from fluxdrop.jobs.job import RECORD
 from fluxdrop.jobs.store import Row, Store
 from fluxdrop.logs import get_logger
 from fluxdrop.publish import links
 from fluxdrop.publish.names import NameChooser, plain
-from fluxdrop.publish.places import KEPT, Places, above
+from fluxdrop.publish.outcome import Finished, build_record, keep_input
+from fluxdrop.publish.places import Places, above
 from fluxdrop.publish.plans import Plan, Plans
 from fluxdrop.records.result import Failure, Record, Result, decode, encode
 
@@ -42,21 +40,6 @@ log = get_logger("fluxdrop.publish")
 _REFUSED = {errno.EINVAL, errno.EILSEQ, errno.ENAMETOOLONG}
 _MOST_REFUSALS = 2
 _TOO_MANY_OPEN = {errno.EMFILE, errno.ENFILE}
-
-
-class Finished(NamedTuple):
-    """A job that has come to its end, but for its names.
-
-    *files* are the job's files, each with what becomes of a NAME to make its path below the root;
-    *build* makes the record when the NAME is known.
-    """
-
-    job: Job
-    files: Sequence[tuple[Path, Callable[[str], str]]]
-    record_path: Callable[[str], str]
-    build: Callable[[str], Record]
-    has_failed: bool = False
-    """Whether the job failed: then its NAME ends as the source's does."""
 
 
 class Published(NamedTuple):
@@ -107,10 +90,10 @@ class Publisher:
                 plan = self.planned(finished.job.folder)
                 if plan is None:
                     if finished.job.id in self._kept and finished.has_failed:
-                        finished = _keeping(finished)
+                        finished = keep_input(finished)
                     name = self._choose(finished, is_blocked)
                     names.append(name)
-                    record = records[finished.job.folder] = finished.build(name)
+                    record = records[finished.job.folder] = build_record(finished, name)
                     plan = _prepare(finished, name, record)
                     fresh.append((finished, plan))
                 planned.append((finished.job.folder, plan))
@@ -257,14 +240,15 @@ class Publisher:
         return left
 
     def _choose(self, finished: Finished, is_closed: Callable[[str], bool]) -> str:
-        makers = [finished.record_path, *(make for _, make in finished.files)]
+        targets = [finished.record, *(target for _, target in finished.files)]
 
         def is_taken(name: str) -> bool:
-            return any(os.path.lexists(f"{self._root.path}/{make(name)}") for make in makers)
+            return any(
+                os.path.lexists(f"{self._root.path}/{target.path(name)}") for target in targets
+            )
 
         def is_blocked(folder: str) -> bool:
-            paths = {make(f"{folder}/_").rpartition("/")[0] for make in makers}
-            return any(map(is_closed, paths))
+            return any(map(is_closed, {f"{target.folder}/{folder}" for target in targets}))
 
         job = finished.job
         source = job.source
@@ -356,23 +340,10 @@ def _prepare(finished: Finished, name: str, record: Record) -> Plan:
     failpoints.reach("record-written")
     start = f"{job.folder}/"
     links = [
-        (os.fsencode(str(path).removeprefix(start)), make(name)) for path, make in finished.files
+        (os.fsencode(str(path).removeprefix(start)), target.path(name))
+        for path, target in finished.files
     ]
-    return Plan(links=links, record=finished.record_path(name))
-
-
-def _keeping(finished: Finished) -> Finished:
-    """*finished*, a failure, with its input in .fluxdrop/kept/, which its record says."""
-
-    def build(name: str) -> Record:
-        record = finished.build(name)
-        if isinstance(record, Result):
-            return record
-        hint = f"{record.error.hint} It was moved to {STATE}/{KEPT}/{name}.".lstrip()
-        return replace(record, error=replace(record.error, hint=hint))
-
-    files = [(path, f"{STATE}/{KEPT}/{{}}".format) for path, _ in finished.files]
-    return finished._replace(files=files, build=build)
+    return Plan(links=links, record=finished.record.path(name))
 
 
 def row_of(record: Record, path: str) -> Row:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from fluxdrop.errors import FluxdropError
 from fluxdrop.jobs.job import Job
 from fluxdrop.logs import get_logger
-from fluxdrop.publish.publisher import Finished, Published, Publisher
+from fluxdrop.publish.outcome import Finished
+from fluxdrop.publish.publisher import Published, Publisher
 from fluxdrop.records.result import Record, Result
 from fluxdrop.service.mailbox import Abandoned, Claimed, Ended, Mailbox
 from fluxdrop.service.stages.stage import Batch, Handler

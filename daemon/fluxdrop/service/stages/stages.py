@@ -19,7 +19,8 @@ from fluxdrop.jobs.job import StageName as StageName
 from fluxdrop.jobs.store import Store
 from fluxdrop.logs import get_logger
 from fluxdrop.publish import outcome
-from fluxdrop.publish.publisher import Finished, Publisher
+from fluxdrop.publish.outcome import Finished
+from fluxdrop.publish.publisher import Publisher
 from fluxdrop.service.items import (
     Model,
     ModelWanted,
