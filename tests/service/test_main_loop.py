@@ -162,7 +162,7 @@ def test_messages(bench: Bench) -> None:
     one, other = (job_in(claimed(bench.root, name)) for name in ("a.png", "b.png"))
     records = [(build_record(end, "x"), end.job.id) for end in (done(one), failed(other))]
     bench.mailbox.post(Ended(records))
-    bench.mailbox.post(Claimed([one.folder, other.folder]))
+    bench.mailbox.post(Claimed([NewJob(one.folder), NewJob(other.folder)]))
     bench.mailbox.post(Abandoned("gone"))
     bench.loop.run()
 

@@ -14,6 +14,7 @@ import pytest
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files import durable
 from fluxdrop.files.layout import Root
+from fluxdrop.jobs.claim import NewJob
 from fluxdrop.jobs.job import Job
 from fluxdrop.processes.child import ChildDied
 from fluxdrop.publish import links, outcome
@@ -182,7 +183,7 @@ def test_name_that_is_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> 
     messages = bench.run(*items)
 
     assert [["outputs/a.json"]] == paths(messages)
-    assert Claimed([items[1].job.folder]) in messages
+    assert Claimed([NewJob(items[1].job.folder)]) in messages
     assert [items[1].job.folder] == list(bench.root.work.iterdir())
     assert whole(bench.root) == contents(bench.root)
 
@@ -201,7 +202,7 @@ def test_folder_that_takes_no_name(bench: Bench, monkeypatch: pytest.MonkeyPatch
         bench = Bench(bench.root, bench.publisher)
         told.append(bench.run(item, done(bench.root, name)))
 
-    assert [Claimed([item.job.folder])] * 2 == [
+    assert [Claimed([NewJob(item.job.folder)])] * 2 == [
         one for messages in told for one in messages if isinstance(one, Claimed)
     ]
     assert [("b.png", "internal")] == bench.came_back
@@ -262,5 +263,5 @@ def test_file_in_the_way(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     messages = bench.run(done(bench.root, "a.png"), item)
 
     assert [["outputs/a.json"]] == paths(messages)
-    assert Claimed([item.job.folder]) in messages
+    assert Claimed([NewJob(item.job.folder)]) in messages
     assert "mine" == in_the_way.read_text()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import queue
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from fluxdrop.errors import FluxdropError
+from fluxdrop.jobs.claim import NewJob
 from fluxdrop.records.result import Record
 from fluxdrop.service.items import Model
 
@@ -21,9 +21,9 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """The jobs in *folders* are to be taken on: new ones, or ones whose names were taken meanwhile."""
+    """The *jobs* are to be taken on: new ones, or ones whose names were taken meanwhile."""
 
-    folders: list[Path]
+    jobs: list[NewJob]
 
 
 @dataclass(frozen=True, slots=True)

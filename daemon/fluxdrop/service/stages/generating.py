@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 
 import msgspec
 
@@ -20,6 +18,7 @@ from fluxdrop.generate.generator import GenerationOrder, Generator
 from fluxdrop.generate.messages import Made
 from fluxdrop.generate.prompt_file import MOST_PICTURES, read_prompt, read_prompts
 from fluxdrop.generate.request import Generated, GenerationRequest
+from fluxdrop.jobs.claim import NewJob
 from fluxdrop.jobs.job import Job, file_sha256
 from fluxdrop.jobs.parts import divide
 from fluxdrop.jobs.store import Store
@@ -46,7 +45,7 @@ class _Asked:
 class Generating(Handler[Prompt]):
     """Hands on each prompt's picture, made at most once however often the daemon is restarted.
 
-    *announce* is told the folders of the new jobs that a file with several pictures becomes;
+    *announce* is told the job of a file with several pictures, and the new jobs that the file becomes;
     *make_generator* makes what makes the pictures, anew when the settings change.
     """
 
@@ -61,7 +60,7 @@ class Generating(Handler[Prompt]):
         make_generator: MakeGenerator,
         hand_on: Callable[[Pictured], None],
         fail: Fail,
-        announce: Callable[[list[Path]], None],
+        announce: Callable[[Job, list[NewJob]], None],
     ) -> None:
         self.most = settings.generator_batch_size
         self.tend_seconds = min(TEND_SECONDS, settings.generator_idle_seconds)
@@ -78,7 +77,7 @@ class Generating(Handler[Prompt]):
         """What the jobs in hand ask for, by their ids: it is read once."""
         self._begun: set[str] = set()
         """The ids of the jobs in hand whose attempt was counted."""
-        self._parts: dict[str, list[Path]] = {}
+        self._parts: dict[str, list[NewJob]] = {}
         """The new jobs that were not announced yet, by the ids of those whose files they are of."""
         self._made: dict[str, Made] = {}
         """Pictures that wait for room on the disk, by the ids of their jobs."""
@@ -170,13 +169,10 @@ class Generating(Handler[Prompt]):
         for wanted in [asked] if asked else [prompt.request for prompt in prompts]:
             check_bounds(wanted, self._settings)
         if is_whole_file and len(prompts) > 1:
-            divide(
-                job,
-                [prompt.request for prompt in prompts],
-                partial(self._divided, job),
-                self._settings.max_prompt_bytes,
-            )
+            requests = [prompt.request for prompt in prompts]
+            self._parts[job.id] = divide(job, requests, self._settings.max_prompt_bytes)
             part = job.request.part
+        self._announce_parts(job)
         if part is not None and part.number > len(prompts):
             raise FluxdropError(
                 f"The file asks for {len(prompts)} pictures, so it has no picture {part.number}",
@@ -189,13 +185,9 @@ class Generating(Handler[Prompt]):
             job.prompt = request.prompt
         return request
 
-    def _divided(self, job: Job, folders: list[Path]) -> None:
-        self._parts[job.id] = folders
-        self._announce_parts(job)
-
     def _announce_parts(self, job: Job) -> None:
         if job.id in self._parts:
-            self._announce(self._parts[job.id])
+            self._announce(job, self._parts[job.id])
             del self._parts[job.id]
 
     def _make(self, group: Sequence[_Asked]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from fluxdrop.errors import FluxdropError
+from fluxdrop.jobs.claim import NewJob
 from fluxdrop.jobs.job import Job
 from fluxdrop.logs import get_logger
 from fluxdrop.publish.outcome import Finished
@@ -63,7 +64,7 @@ class Publishing(Handler[Finished]):
         if published.records:
             self._mailbox.post(Ended(published.records))
         if published.void:
-            self._mailbox.post(Claimed(published.void))
+            self._mailbox.post(Claimed([NewJob(folder) for folder in published.void]))
 
     def _log(self, record: Record, path: str) -> None:
         if isinstance(record, Result):

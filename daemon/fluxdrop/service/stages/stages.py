@@ -13,8 +13,9 @@ from fluxdrop.files import durable
 from fluxdrop.files.layout import Root
 from fluxdrop.generate.failures import cancelled
 from fluxdrop.generate.generator import Generator
+from fluxdrop.jobs.claim import NewJob
 from fluxdrop.jobs.crash_suspects import CrashSuspects
-from fluxdrop.jobs.job import CANCELLED, Job, claimed_row, input_sha256, open_job
+from fluxdrop.jobs.job import CANCELLED, Job, claimed_row, input_sha256
 from fluxdrop.jobs.job import StageName as StageName
 from fluxdrop.jobs.store import Store
 from fluxdrop.logs import get_logger
@@ -248,11 +249,11 @@ class Stages:
         # On the publishing stage's own thread, which must not wait for room.
         self.refuse(job, "publish", error)
 
-    def _announce_parts(self, folders: list[Path]) -> None:
+    def _announce_parts(self, job: Job, parts: list[NewJob]) -> None:
         # The index knows of all of them before the first can end, for whoever waits for them.
-        found = [job for folder in folders if (job := open_job(folder)) is not None]
-        self._store.claimed([claimed_row(job) for job in found])
-        self._mailbox.post(Claimed(folders))
+        row = claimed_row(job)
+        self._store.claimed(row._replace(id=part.folder.name, inode=None) for part in parts)
+        self._mailbox.post(Claimed(parts))
 
     def _open_first(self) -> Model:
         model = self._preprocess.model = self._models.open(self.settings)
