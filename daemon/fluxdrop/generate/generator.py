@@ -24,8 +24,8 @@ from fluxdrop.generate.choice import choose
 from fluxdrop.generate.lora import split_tags
 from fluxdrop.generate.messages import (
     Generate,
+    GeneratedImage,
     Load,
-    Made,
     PictureOrder,
     StepProgress,
     unpack_images,
@@ -86,7 +86,7 @@ class Generator:
         self,
         orders: Sequence[GenerationOrder],
         on_progress: Callable[[int, int], None] | None = None,
-    ) -> list[Made]:
+    ) -> list[GeneratedImage]:
         """Make the pictures of *orders*, which share their `batch_key`, in one run.
 
         *on_progress* gets the steps done and all steps. Raises FluxdropError for what cannot be
@@ -128,22 +128,24 @@ class Generator:
             on_progress=progressed,
         )
         self._used = time.monotonic()
-        made = self._unpacked(child, answer, len(orders))
+        images = self._unpacked(child, answer, len(orders))
         if child.outgrown(self._settings.generator_max_bytes):
             self.close()
         return [
-            Made(png, msgspec.structs.replace(one, warnings=warnings + more + one.warnings))
-            for (png, one), (_prompt, _loras, more) in zip(made, tagged, strict=True)
+            GeneratedImage(
+                png, msgspec.structs.replace(one, warnings=warnings + more + one.warnings)
+            )
+            for (png, one), (_prompt, _loras, more) in zip(images, tagged, strict=True)
         ]
 
-    def _unpacked(self, child: Child, answer: Frame, count: int) -> list[Made]:
+    def _unpacked(self, child: Child, answer: Frame, count: int) -> list[GeneratedImage]:
         try:
-            made = unpack_images(answer.payload)
-            if len(made) != count:
-                raise WireError(f"{len(made)} pictures for {count} orders")
+            images = unpack_images(answer.payload)
+            if len(images) != count:
+                raise WireError(f"{len(images)} pictures for {count} orders")
         except WireError as error:
             raise child.give_up(error) from error
-        return made
+        return images
 
     def batch_key(self, request: GenerationRequest) -> Hashable:
         """Equal for requests that one run of a pipeline can answer; raises as `generate` does."""

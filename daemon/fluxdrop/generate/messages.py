@@ -26,11 +26,13 @@ from fluxdrop.processes.wire import WireError
 _LENGTH = struct.Struct("<I")
 
 
-class Made(NamedTuple):
-    """A picture that was made: the whole *png*, with its infotext, and how."""
+class GeneratedImage(NamedTuple):
+    """An image that was generated; the daemon writes its PNG to the job's image.png."""
 
     png: bytes
+    """The whole PNG, with its infotext."""
     generated: Generated
+    """How it was generated."""
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,15 +73,15 @@ class _Images(msgspec.Struct, frozen=True):
     lengths: list[int]
 
 
-def pack_images(made: Sequence[Made]) -> bytes:
-    """*made* as the payload of an IMAGE frame: the length of the head, the head, the PNGs in a row."""
+def pack_images(images: Sequence[GeneratedImage]) -> bytes:
+    """*images* as the payload of an IMAGE frame: the length of the head, the head, the PNGs in a row."""
     head = msgspec.json.encode(
-        _Images([one.generated for one in made], [len(one.png) for one in made])
+        _Images([image.generated for image in images], [len(image.png) for image in images])
     )
-    return b"".join([_LENGTH.pack(len(head)), head, *(one.png for one in made)])
+    return b"".join([_LENGTH.pack(len(head)), head, *(image.png for image in images)])
 
 
-def unpack_images(payload: bytes | bytearray) -> list[Made]:
+def unpack_images(payload: bytes | bytearray) -> list[GeneratedImage]:
     """What `pack_images` packed. Raises WireError for anything else."""
     try:
         (length,) = _LENGTH.unpack_from(payload)
@@ -89,8 +91,8 @@ def unpack_images(payload: bytes | bytearray) -> list[Made]:
         raise WireError(f"an IMAGE frame without a head: {error}") from error
     if len(head.lengths) != len(head.generated) or start + sum(head.lengths) != len(payload):
         raise WireError("an IMAGE frame whose pictures are not as long as it says")
-    made = []
+    images = []
     for generated, size in zip(head.generated, head.lengths, strict=True):
-        made.append(Made(bytes(payload[start : start + size]), generated))
+        images.append(GeneratedImage(bytes(payload[start : start + size]), generated))
         start += size
-    return made
+    return images

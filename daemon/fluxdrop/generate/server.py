@@ -24,7 +24,7 @@ from fluxdrop.errors import FluxdropError
 from fluxdrop.generate import failures, sources
 from fluxdrop.generate.failures import cancelled
 from fluxdrop.generate.infotext import format_infotext
-from fluxdrop.generate.messages import Generate, Load, Made, StepProgress, pack_images
+from fluxdrop.generate.messages import Generate, GeneratedImage, Load, StepProgress, pack_images
 from fluxdrop.processes import wire
 from fluxdrop.processes.wire import Frame, FrameKind, Pipe
 
@@ -103,7 +103,9 @@ class Server:
         made = self._pipeline.generate(wanted, order.loras, on_step)
         return pack_images(
             [
-                Made(png(image, format_infotext(one.parameters, model=one.generator.name)), one)
+                GeneratedImage(
+                    png(image, format_infotext(one.parameters, model=one.generator.name)), one
+                )
                 for image, one in made
             ]
         )

@@ -15,7 +15,7 @@ from fluxdrop.files import durable
 from fluxdrop.generate.bounds import check_bounds
 from fluxdrop.generate.failures import cancelled
 from fluxdrop.generate.generator import GenerationOrder, Generator
-from fluxdrop.generate.messages import Made
+from fluxdrop.generate.messages import GeneratedImage
 from fluxdrop.generate.prompt_file import MOST_PICTURES, read_prompt, read_prompts
 from fluxdrop.generate.request import Generated, GenerationRequest
 from fluxdrop.jobs.claim import NewJob
@@ -79,8 +79,8 @@ class Generating(Handler[Prompt]):
         """The ids of the jobs in hand whose attempt was counted."""
         self._parts: dict[str, list[NewJob]] = {}
         """The new jobs that were not announced yet, by the ids of those whose files they are of."""
-        self._made: dict[str, Made] = {}
-        """Pictures that wait for room on the disk, by the ids of their jobs."""
+        self._images: dict[str, GeneratedImage] = {}
+        """Images that wait for room on the disk, by the ids of their jobs."""
 
     @property
     def current(self) -> Current | None:
@@ -109,10 +109,10 @@ class Generating(Handler[Prompt]):
                     key = self._generator.batch_key(asked.request)
                     groups.setdefault(key, []).append(asked)
         for group in groups.values():
-            self._make(group)
+            self._generate(group)
             for asked in group:
                 with batch.guard(asked.item):
-                    self._finish(asked.job, self._saved(asked.job))
+                    self._finish(asked.job, self._write_image(asked.job))
                     batch.settle(asked.item)
 
     def give_up(self, item: Prompt, error: FluxdropError) -> None:
@@ -190,12 +190,12 @@ class Generating(Handler[Prompt]):
             self._announce(job, self._parts[job.id])
             del self._parts[job.id]
 
-    def _make(self, group: Sequence[_Asked]) -> None:
-        """Make the pictures of *group* that were not made yet and are wanted still."""
+    def _generate(self, group: Sequence[_Asked]) -> None:
+        """Generate the images of *group* that are not there yet and are still wanted."""
         group = [
             asked
             for asked in group
-            if asked.job.id not in self._made and not asked.job.cancelled.exists()
+            if asked.job.id not in self._images and not asked.job.cancelled.exists()
         ]
         if not group:
             return
@@ -206,7 +206,7 @@ class Generating(Handler[Prompt]):
                 for asked in group:
                     timers.enter_context(asked.job.timed("generate"))
                 failpoints.reach("generation-begun")
-                made = self._generator.generate(orders, self._meter.step)
+                images = self._generator.generate(orders, self._meter.step)
                 failpoints.reach("generation-whole")
         except ChildDied:
             for asked in group:
@@ -215,18 +215,21 @@ class Generating(Handler[Prompt]):
             raise
         finally:
             self._meter = None
-        self._made |= {asked.job.id: one for asked, one in zip(group, made, strict=True)}
+        self._images |= {asked.job.id: image for asked, image in zip(group, images, strict=True)}
 
-    def _saved(self, job: Job) -> Generated:
-        """The picture of *job* on the disk, durably. Raises FluxdropError when it was cancelled."""
+    def _write_image(self, job: Job) -> Generated:
+        """Write the image of *job* to its folder, durably; return how it was generated.
+
+        Raises FluxdropError when the job was cancelled.
+        """
         if job.cancelled.exists():
             raise cancelled()
-        made = self._made[job.id]
-        durable.write(job.image, made.png)
+        image = self._images[job.id]
+        durable.write(job.image, image.png)
         failpoints.reach("generation-in-place")
-        durable.write(job.generation, msgspec.json.encode(made.generated))
+        durable.write(job.generation, msgspec.json.encode(image.generated))
         failpoints.reach("generation-recorded")
-        return made.generated
+        return image.generated
 
     def _finish(self, job: Job, generated: Generated) -> None:
         self._forget(job)
@@ -236,7 +239,7 @@ class Generating(Handler[Prompt]):
     def _forget(self, job: Job) -> None:
         self._asked.pop(job.id, None)
         self._begun.discard(job.id)
-        self._made.pop(job.id, None)
+        self._images.pop(job.id, None)
 
 
 def _of_generator(settings: Settings) -> dict[str, object]:
