@@ -16,7 +16,7 @@ from fluxdrop.files import durable
 from fluxdrop.files.folders import Folders, open_folder, rename_new
 from fluxdrop.files.regular import is_its_own
 from fluxdrop.files.transient import is_transient
-from fluxdrop.jobs.job_id import new_job_id
+from fluxdrop.jobs.job_id import NEW_JOB_ID, new_job_id
 from fluxdrop.logs import get_logger
 
 log = get_logger("fluxdrop.intake")
@@ -26,7 +26,7 @@ SOURCE = "source"
 """The path below the inbox of an input that has no room for it in its name."""
 _INPUT = "input"
 _FLAT = f"{_INPUT}="
-_TOLD = re.compile(r"input(?:@(\d{8}T\d{6}-[0-9a-f]{8}))?=(.*)", re.DOTALL)
+_TOLD = re.compile(rf"input(?:@({NEW_JOB_ID}))?=(.*)", re.DOTALL)
 """The job that the name of an input tells, and the input's path or the digest of that."""
 _LONGEST_NAME = 255
 _LONGEST_SOURCE = 1 << 16
@@ -163,8 +163,7 @@ def read_claim(job: Path) -> Claim | None:
         return None
     (name,) = inputs
     source = _source(job, name, others)
-    # Whoever made the folder, no result's path leads out of the root.
-    if source is None or not source.name or source.is_absolute() or ".." in source.parts:
+    if source is None or not is_below_inbox(source):
         return None
     try:
         if not stat.S_ISREG(os.lstat(job / name).st_mode):
@@ -172,6 +171,12 @@ def read_claim(job: Path) -> Claim | None:
     except FileNotFoundError:
         return None
     return Claim(source, job / name, others - {name})
+
+
+def is_below_inbox(source: PurePosixPath) -> bool:
+    """Return whether *source* is a path below inbox/. Then the path of its result does not lead out of the root,
+    whoever made the job's folder or the record."""
+    return bool(source.name) and not source.is_absolute() and ".." not in source.parts
 
 
 def is_input(name: str) -> bool:

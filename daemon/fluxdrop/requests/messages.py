@@ -22,14 +22,14 @@ from fluxdrop.files import durable
 from fluxdrop.files.layout import Root, holder
 from fluxdrop.files.regular import open_regular
 from fluxdrop.files.transient import remedy_of
-from fluxdrop.jobs.job_id import new_job_id
+from fluxdrop.jobs.job_id import NEW_JOB_ID, new_job_id
 
 SUFFIX = ".request.json"
 MOST_BYTES = 64 * 1024
 MOST_JOBS = 500
 """How many jobs one request may name."""
 
-_NAME = re.compile(rf"(\d{{8}}T\d{{6}}-[0-9a-f]{{8}}){re.escape(SUFFIX)}", re.ASCII)
+_NAME = re.compile(rf"({NEW_JOB_ID}){re.escape(SUFFIX)}")
 _LOOK_SECONDS = 0.1
 
 Start = Literal["generate", "preprocess", "predict"]

@@ -278,11 +278,7 @@ class Requests:
                 waiting.append((key, request))
         try:
             files = [path for files in made.values() for path in files]
-            work = self._root.work
-            folders = {
-                parent for path in files for parent in path.parents if work in parent.parents
-            }
-            durable.sync_all(files, sorted(folders))
+            durable.sync_all(files, [self._making(request_id) for request_id in made])
             for request_id in made:
                 failpoints.reach("request-made")
                 self._making(request_id).rename(self._root.work / request_id)

@@ -14,7 +14,7 @@ from fluxdrop.files import durable
 from fluxdrop.files.layout import Root
 from fluxdrop.files.regular import is_its_own, open_in_root
 from fluxdrop.generate.request import GenerationRequest
-from fluxdrop.jobs.claim import make_place
+from fluxdrop.jobs.claim import is_below_inbox, make_place
 from fluxdrop.jobs.job import REQUEST, TENSOR, JobRequest
 from fluxdrop.jobs.store import Row
 from fluxdrop.records.job_files import files_of, read_record
@@ -46,13 +46,13 @@ def plan_replay(
 
     Raises FluxdropError when it is not finished, or what it takes is gone or never was.
     """
-    # Its record may have been made by anybody, and the index of it.
-    if PurePosixPath(row.source).is_absolute() or ".." in PurePosixPath(row.source).parts:
+    name = PurePosixPath(row.source)
+    # Anybody may have written the record from which the index has it.
+    if not is_below_inbox(name):
         raise FluxdropError(f"{row.source} is not the path of a file below inbox/", kind="request")
     record = read_record(root, row)
     assert row.record is not None
     files = files_of(root, row.record, record)
-    name = PurePosixPath(row.source)
     source = files["input"]
     tensor = None
     if isinstance(record, Failure):
