@@ -79,14 +79,14 @@ def refusing(
     monkeypatch: pytest.MonkeyPatch, is_meant: Callable[[str, str], bool], error: Exception
 ) -> None:
     """Have the giving of the names that are *meant* raise *error*."""
-    real = links.give_name
+    real = links.link_or_copy
 
     def give(source: str, name: str, folder: int, *rest: Any) -> None:
         if is_meant(source, name):
             raise error
         real(source, name, folder, *rest)
 
-    monkeypatch.setattr(links, "give_name", give)
+    monkeypatch.setattr(links, "link_or_copy", give)
 
 
 def whole(root: Root) -> dict[str, str]:
@@ -250,7 +250,7 @@ def test_job_whose_folder_is_gone(bench: Bench) -> None:
 
 def test_file_in_the_way(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A job in the way of whose names a file came after they were decided is taken on again; that file stays."""
-    real = links.give_name
+    real = links.link_or_copy
     in_the_way = bench.root.outputs / "b.json"
 
     def give(source: str, name: str, folder: int, *rest: Any) -> None:
@@ -258,7 +258,7 @@ def test_file_in_the_way(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
             in_the_way.write_text("mine")
         real(source, name, folder, *rest)
 
-    monkeypatch.setattr(links, "give_name", give)
+    monkeypatch.setattr(links, "link_or_copy", give)
     item = done(bench.root, "b.png")
     messages = bench.run(done(bench.root, "a.png"), item)
 

@@ -226,7 +226,7 @@ class Stages:
         """Use *settings* from now on in all but the model and the queues."""
         self.settings = settings
         self._preprocess.apply(settings)
-        self.publisher.most_copied = settings.max_file_bytes
+        self.publisher.max_copied_bytes = settings.max_file_bytes
         self._generate.apply(settings)
 
     def stop(self) -> None:
