@@ -17,10 +17,12 @@ import msgspec
 from fluxdrop import failpoints
 from fluxdrop.files import durable
 from fluxdrop.files.folders import STATE
+from fluxdrop.files.layout import FAILED
 from fluxdrop.publish.places import KEPT
 
 _TOPS = tuple(f"{name}/" for name in ("outputs", "generated_images", "preprocessed_images"))
 _KEPT = f"{STATE}/{KEPT}/"
+_FAILURES = f"outputs/{FAILED}/"
 
 
 class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -33,6 +35,11 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
     record: str
     """The path of the record below the root."""
+
+    @property
+    def has_failed(self) -> bool:
+        """Return whether it is the plan for a job that failed."""
+        return self.record.startswith(_FAILURES)
 
 
 class _Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -21,23 +21,21 @@ from fluxdrop import failpoints
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files import durable
 from fluxdrop.files.io_lock import release_io_lock
-from fluxdrop.files.layout import FAILED, Root
-from fluxdrop.jobs.claim import is_input
+from fluxdrop.files.layout import Root
 from fluxdrop.jobs.folder_pool import FolderPool, most_spares
 from fluxdrop.jobs.job import RECORD
-from fluxdrop.jobs.store import Row, Store
+from fluxdrop.jobs.store import Store
 from fluxdrop.logs import get_logger
 from fluxdrop.publish import links
+from fluxdrop.publish.linker import NAME_REFUSED, Linker
 from fluxdrop.publish.names import NameChooser, portable
-from fluxdrop.publish.outcome import Finished, build_record, keep_input
-from fluxdrop.publish.places import Places, above
+from fluxdrop.publish.outcome import Finished, build_record, keep_input, row_of
+from fluxdrop.publish.places import Places
 from fluxdrop.publish.plans import Plan, Plans
-from fluxdrop.records.result import Failure, Record, Result, decode, encode
+from fluxdrop.records.result import Record, decode, encode
 
 log = get_logger("fluxdrop.publish")
 
-# What a filesystem says of a name that it cannot have, whether or not it is taken.
-_NAME_REFUSED = {errno.EINVAL, errno.EILSEQ, errno.ENAMETOOLONG}
 _MAX_REFUSALS = 2
 _TOO_MANY_OPEN = {errno.EMFILE, errno.ENFILE}
 
@@ -74,7 +72,6 @@ class Publisher:
         """
         self._root = root
         self._store = store
-        self._on_progress = on_progress
         self.max_copied_bytes = max_copied_bytes
         self._places = Places(root)
         self.pool = FolderPool(root.spares, most_spares(root.state))
@@ -84,6 +81,7 @@ class Publisher:
         self._kept: set[str] = set()
         """The ids of the failed jobs whose inputs go to .fluxdrop/kept/, as they cannot go to outputs/."""
         self._plans = Plans(root.plans, (path.name for path in root.work.iterdir()))
+        self._linker = Linker(self._places, self._plans, on_progress)
         self._unswept = self._plans.folders()
         """The folders in which a killed daemon may have left temporary files."""
 
@@ -184,7 +182,7 @@ class Publisher:
         for folder, plan in planned:
             record = records.get(folder) or decode(durable.read_own(folder / RECORD))
             try:
-                parents.update(self._link(folder, plan))
+                parents.update(self._linker.link(folder, plan, self.max_copied_bytes))
             except links.NameTakenError:
                 void.append(folder)
                 continue
@@ -225,12 +223,12 @@ class Publisher:
             self._places.check_top_folders()
             self._places.replace_closed_failed()
         elif isinstance(error, OSError) and (
-            error.errno not in _NAME_REFUSED or self._refused[folder.name] >= _MAX_REFUSALS
+            error.errno not in NAME_REFUSED or self._refused[folder.name] >= _MAX_REFUSALS
         ):
             raise error
         reason = (error.strerror if isinstance(error, OSError) else "") or str(error)
         log.warning("name refused", job=folder.name, reason=reason)
-        is_uncopied = isinstance(error, links.NotCopiedError) and self._has_failed(plan)
+        is_uncopied = isinstance(error, links.NotCopiedError) and plan.has_failed
         if is_uncopied and folder.name not in self._kept:
             self._kept.add(folder.name)
             self._withdraw(folder)
@@ -252,11 +250,11 @@ class Publisher:
         self._withdraw(folder)
 
     def _withdraw(self, folder: Path) -> None:
-        """Call `_unpublish` for the job in *folder*, if it has a plan. Raises OSError."""
+        """Call `Linker.unlink` for the job in *folder*, if it has a plan. Raises OSError."""
         plan = self.planned(folder)
         if plan is not None:
             try:
-                self._unpublish(folder, plan)
+                self._linker.unlink(folder, plan)
             finally:
                 self._places.close()
 
@@ -309,87 +307,6 @@ class Publisher:
             job.warnings.append(f"It could not be published under the name {job.source}.")
         return self._chooser.choose(source, is_taken, is_blocked, keeps_suffix=finished.has_failed)
 
-    def _link(self, folder: Path, plan: Plan) -> set[str]:
-        """Link the files of the job in *folder* to the names of *plan*.
-
-        Returns:
-            The folders that hold the names, and those above them, as paths below the root.
-
-        Raises:
-            NameTakenError: Another file has one of the names; the plan is void then.
-            NotCopiedError: The input can neither be linked nor copied.
-            OSError: The disk is in the way.
-        """
-        pairs = self._links(folder, plan)
-        # A subfolder may be new; then its own name has to be synced, too.
-        targets = [*(target for _, target in plan.links), plan.record]
-        parents = {parent for target in targets for parent in above(target)}
-        has_failed = self._has_failed(plan)
-        try:
-            try:
-                self._link_all(pairs, has_failed)
-            except (FileNotFoundError, NotADirectoryError):
-                self._places.make(parents)
-                self._link_all(pairs, has_failed)
-        except (links.NameTakenError, NotADirectoryError) as error:
-            self._unpublish(folder, plan)
-            raise links.NameTakenError(str(error)) from error
-        return parents
-
-    def _unpublish(self, folder: Path, plan: Plan) -> None:
-        """Remove the names that *plan* gave to files in *folder*, then make it void. Raises OSError."""
-        for source, target, _ in self._links(folder, plan):
-            parent, _, name = target.rpartition("/")
-            try:
-                links.unlink_or_remove_copy(source, name, self._places.fd(parent))
-            except PermissionError:
-                # Whoever closed the folder meanwhile is responsible for what is in it.
-                self._places.check_top_folders()
-            except OSError as error:
-                # With these errors the name cannot exist.
-                if error.errno not in {*_NAME_REFUSED, errno.ENOTDIR, errno.ENOENT}:
-                    raise
-        failpoints.reach("names-taken-back")
-        self._plans.void(folder.name)
-        failpoints.reach("plan-void")
-
-    def _links(self, folder: Path, plan: Plan) -> list[tuple[str, str, bool]]:
-        """Return the links of *plan*, the record last: source, path below the root, whether it is the input."""
-        pairs = [*plan.links, (os.fsencode(RECORD), plan.record)]
-        names = [(os.fsdecode(source), target) for source, target in pairs]
-        return [(f"{folder}/{name}", target, is_input(name)) for name, target in names]
-
-    def _has_failed(self, plan: Plan) -> bool:
-        """Return whether *plan* is for a job that failed."""
-        return plan.record.startswith(f"{self._root.outputs.name}/{FAILED}/")
-
-    def _link_all(self, pairs: Sequence[tuple[str, str, bool]], has_failed: bool) -> None:
-        """Link all *pairs*, which `_links` returned for a job that failed or not. Raises what `_link` does."""
-        to_move = []
-        for source, target, of_input in pairs:
-            parent, _, name = target.rpartition("/")
-            folder = self._places.fd(parent)
-            try:
-                if not of_input:
-                    links.link_or_copy(source, name, folder, self._on_progress)
-                elif not has_failed:
-                    links.link_or_copy(
-                        source, name, folder, self._on_progress, self.max_copied_bytes
-                    )
-                elif not links.try_link_or_copy(
-                    source, name, folder, self._on_progress, self.max_copied_bytes
-                ):
-                    to_move.append((source, name, parent))
-                    continue
-            except FileNotFoundError:
-                # A source that is gone was moved before a kill.
-                if os.path.lexists(source):
-                    raise
-            failpoints.reach("name-given")
-        # After everything else, the record too, as a move is not undone.
-        for source, name, parent in to_move:
-            links.move(source, name, self._places.fd(parent))
-
     def _discard(self, folder: Path) -> bool:
         """Remove the job's *folder*; return whether it is gone from work/. Never raises OSError."""
         try:
@@ -413,23 +330,3 @@ def _prepare(finished: Finished, name: str, record: Record) -> Plan:
         for path, target in finished.files
     ]
     return Plan(links=links, record=finished.record.path(name))
-
-
-def row_of(record: Record, path: str) -> Row:
-    """Return the row of the index for *record*, whose JSON lies at *path* below the root."""
-    best = record.top[0] if isinstance(record, Result) and record.top else None
-    return Row(
-        id=record.job_id,
-        state="done" if isinstance(record, Result) else "failed",
-        kind=record.source.kind,
-        source=record.source.file,
-        attempts=record.attempts,
-        replay_of=record.replay_of,
-        created=record.created,
-        finished=record.finished,
-        record=path,
-        label=best.label if best else None,
-        probability=best.p if best else None,
-        error=record.error.message if isinstance(record, Failure) else None,
-        model=record.model.bundle if isinstance(record, Result) else None,
-    )
