@@ -46,7 +46,7 @@ class Published(NamedTuple):
     records: list[tuple[Record, str]]
     """The records that were published, with their paths below the root."""
     void: list[Path]
-    """The folders of the jobs whose plans are void, as a file was in the way; those are to be published again."""
+    """The folders of the jobs that are to be published again: a file was in the way, or a name was refused."""
 
 
 class Publisher:
@@ -325,8 +325,8 @@ def _prepare(finished: Finished, name: str, record: Record) -> Plan:
     durable.put(job.record, encode(record))
     failpoints.reach("record-written")
     start = f"{job.folder}/"
-    links = [
+    pairs = [
         (os.fsencode(str(path).removeprefix(start)), target.path(name))
         for path, target in finished.files
     ]
-    return Plan(links=links, record=finished.record.path(name))
+    return Plan(links=pairs, record=finished.record.path(name))

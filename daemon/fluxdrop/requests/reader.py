@@ -41,7 +41,7 @@ from fluxdrop.requests.request_files import RequestFiles
 log = get_logger("fluxdrop.daemon")
 
 _MAX_WAITING = 4096
-"""The most replays of one user that wait, and the most requests that wait for one model."""
+"""The most replays of one user that wait, requests that wait for one model, and files that are ignored."""
 _MAX_PUT_OFF = 65_536
 # By whether they are prompts. The jobs of a batch wait for the disk together.
 _MAX_BATCH = {True: 4, False: 32}
@@ -140,7 +140,7 @@ class Requests:
             raise held_up[0]
 
     def _look_when_due(self) -> None:
-        """Call `_look` once a second, or at once if there may be more to read. Raises OSError."""
+        """Call `_look` once a second; at once if more requests are there, or if none waits. Raises OSError."""
         now = time.monotonic()
         if now >= self._next_look or self._unread or not self._known:
             self._next_look = now + _POLL_SECONDS
