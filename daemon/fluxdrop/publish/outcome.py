@@ -1,4 +1,4 @@
-"""The end of a job: its files, where they are published, its record and its row in the index."""
+"""The end of a job: its files, where they are published, and its record."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from fluxdrop.files.folders import STATE
 from fluxdrop.files.layout import FAILED
 from fluxdrop.generate.request import Generated
 from fluxdrop.jobs.job import Job, StageName
-from fluxdrop.jobs.store import Row
 from fluxdrop.predict.bundle import Bundle
 from fluxdrop.predict.engine import EngineInfo
 from fluxdrop.printable import printable
@@ -214,23 +213,3 @@ def build_record(finished: Finished, name: str) -> Record:
 def _with_kept(facts: ErrorFacts, path: str) -> ErrorFacts:
     hint = f"{facts.hint} It was moved to {path}.".lstrip()
     return ErrorFacts(stage=facts.stage, kind=facts.kind, message=facts.message, hint=hint)
-
-
-def row_of(record: Record, path: str) -> Row:
-    """Return the row of the index for *record*, whose JSON lies at *path* below the root."""
-    best = record.top[0] if isinstance(record, Result) and record.top else None
-    return Row(
-        id=record.job_id,
-        state="done" if isinstance(record, Result) else "failed",
-        kind=record.source.kind,
-        source=record.source.file,
-        attempts=record.attempts,
-        replay_of=record.replay_of,
-        created=record.created,
-        finished=record.finished,
-        record=path,
-        label=best.label if best else None,
-        probability=best.p if best else None,
-        error=record.error.message if isinstance(record, Failure) else None,
-        model=record.model.bundle if isinstance(record, Result) else None,
-    )
