@@ -22,15 +22,15 @@ def names(folder: Path) -> set[str]:
 
 
 def give(source: Path, target: Path) -> None:
-    """`links.give_name` by a path."""
+    """`links.link_or_copy` by a path."""
     with opened(target.parent) as folder:
-        links.give_name(str(source), target.name, folder)
+        links.link_or_copy(str(source), target.name, folder)
 
 
 def take_back(source: Path, target: Path) -> None:
-    """`links.take_name_back` by a path."""
+    """`links.unlink_or_remove_copy` by a path."""
     with opened(target.parent) as folder:
-        links.take_name_back(str(source), target.name, folder)
+        links.unlink_or_remove_copy(str(source), target.name, folder)
 
 
 @pytest.fixture
@@ -166,7 +166,7 @@ def test_symlink_is_not_followed(tmp_path: Path) -> None:
     assert 1 == secret.stat().st_nlink
 
 
-def test_take_name_back(tmp_path: Path) -> None:
+def test_unlink_or_remove_copy(tmp_path: Path) -> None:
     """A name is taken from a link of the source's, and from nothing else."""
     source, link, other = (tmp_path / name for name in ("source", "link", "other"))
     source.write_bytes(b"data")

@@ -11,6 +11,7 @@ import pytest
 from fluxdrop.files import durable
 from fluxdrop.files.layout import Root
 from fluxdrop.generate.request import GenerationRequest
+from fluxdrop.jobs.claim import read_claim
 from fluxdrop.jobs.job import REQUEST, JobRequest, Part, open_job
 from fluxdrop.jobs.parts import divide, without_undecided
 from fluxdrop.service.stages.pending_jobs import PendingJobs
@@ -43,11 +44,10 @@ def test_divide(root: Root) -> None:
     job = jobs.job_in(jobs.claimed(root, "sub/cat.txt"))
     text = job.input.read_text()
 
-    new: list[Path] = []
-    divide(job, REQUESTS, new.extend)
-    divide(jobs.job_in(job.folder), REQUESTS, new.extend)
+    new = divide(job, REQUESTS)
 
-    assert [f"{job.id}-2", f"{job.id}-3"] == [folder.name for folder in new]
+    assert [f"{job.id}-2", f"{job.id}-3"] == [part.folder.name for part in new]
+    assert [] == divide(job, REQUESTS) == divide(jobs.job_in(job.folder), REQUESTS)
     assert {
         str(number): (text, Part(number=number, of=3, first=job.id), REQUESTS[number - 1])
         for number in (1, 2, 3)
@@ -74,7 +74,7 @@ def test_killed_at_any_rename(root: Root, monkeypatch: pytest.MonkeyPatch, call:
         dying(name)
     killed = False
     try:
-        divide(job, REQUESTS, lambda _: None)
+        divide(job, REQUESTS)
     except KilledError:
         killed = True
     monkeypatch.undo()
@@ -83,7 +83,7 @@ def test_killed_at_any_rename(root: Root, monkeypatch: pytest.MonkeyPatch, call:
     left = without_undecided(sorted(root.work.iterdir()))
     decided = len(left) == 3
     assert decided or [job.folder] == left
-    divide(jobs.job_in(job.folder), REQUESTS, lambda _: None)
+    divide(jobs.job_in(job.folder), REQUESTS)
 
     assert {"1", "2", "3"} == set(found(root))
     assert [1, 2, 3] == sorted(part.number for _, part, _ in found(root).values() if part)
@@ -99,35 +99,45 @@ def test_full_disk(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("fluxdrop.files.durable.sync_all", fail)
     with pytest.raises(OSError, match="No space"):
-        divide(job, REQUESTS, lambda _: None)
+        divide(job, REQUESTS)
 
     assert [job.folder] == list(root.work.iterdir())
 
 
-def test_told_again(root: Root) -> None:
-    """New jobs of which the index could not be told are told of again, and are the same."""
+def test_decided_and_not_synced(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
+    """New jobs that were decided are not made again when the disk was in the way of syncing that decision."""
     job = jobs.job_in(jobs.claimed(root, "cat.txt"))
-    told: list[list[Path]] = []
+    second = root.work / f"{job.id}-2"
+    real = durable.write
 
-    def announce(folders: list[Path]) -> None:
-        told.append(folders)
-        if len(told) == 1:
-            (folders[0] / "mark").touch()
-            raise OSError(errno.ENOSPC, "No space left on device")
+    def failing(path: Path, data: bytes) -> None:
+        real(path, data)
+        (second / "mark").touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
 
+    monkeypatch.setattr(durable, "write", failing)
     with pytest.raises(OSError, match="No space"):
-        divide(job, REQUESTS, announce)
-    divide(job, REQUESTS, announce)
+        divide(job, REQUESTS)
+    monkeypatch.undo()
+    new = divide(job, REQUESTS)
 
-    assert told[0] == told[1]
-    assert (told[0][0] / "mark").exists()
+    assert [second, root.work / f"{job.id}-3"] == [part.folder for part in new]
+    assert (second / "mark").exists()
+
+
+@pytest.mark.parametrize("source", ["sub/cat.txt", f"{'c' * 250}.txt"])
+def test_claims_of_the_parts(root: Root, source: str) -> None:
+    """What is told of the new jobs is what their folders hold, also where the input's name has no room for its path."""
+    new = divide(jobs.job_in(jobs.claimed(root, source)), REQUESTS)
+
+    assert [part.claim for part in new] == [read_claim(part.folder) for part in new]
+    assert None not in [part.claim for part in new]
 
 
 def test_parts_without_the_first(root: Root) -> None:
     """When the first part's job has ended, the others stay jobs."""
     job = jobs.job_in(jobs.claimed(root, "cat.txt"))
-    new: list[Path] = []
-    divide(job, REQUESTS, new.extend)
+    new = [part.folder for part in divide(job, REQUESTS)]
     durable.remove_tree(job.folder)
 
     assert new == without_undecided(new)
@@ -137,7 +147,7 @@ def test_model_of_a_replay(root: Root) -> None:
     """All parts are judged by the model that was asked for."""
     folder = jobs.claimed(root, "cat.txt")
     (folder / REQUEST).write_bytes(msgspec.json.encode(JobRequest(replay_of="x", model="m")))
-    divide(jobs.job_in(folder), REQUESTS, lambda _: None)
+    divide(jobs.job_in(folder), REQUESTS)
 
     asked = [jobs.job_in(folder).request for folder in root.work.iterdir()]
 

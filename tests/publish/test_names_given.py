@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fluxdrop.publish.names import NameChooser, plain
+from fluxdrop.publish.names import NameChooser, portable
 
 
 def free(_name: str) -> bool:
@@ -93,7 +93,7 @@ def test_blocked_folders() -> None:
 @given(sources)
 def test_plain_names(source: str) -> None:
     """A plain name has as many parts as its source, each of few characters that every filesystem takes."""
-    parts = plain(source).split("/")
+    parts = portable(source).split("/")
 
     assert len(source.split("/")) == len(parts)
     assert [] == [part for part in parts if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", part)]
@@ -102,5 +102,7 @@ def test_plain_names(source: str) -> None:
 
 def test_plain_names_keep_what_is_plain() -> None:
     """What is plain already stays as it is; what Windows keeps for devices does not."""
-    assert "sub/cat-2.v1.png" == plain("sub/cat-2.v1.png")
-    assert ["_aux.png", "_Com1.txt", "_nul"] == [plain(n) for n in ("aux.png", "Com1.txt", "nul")]
+    assert "sub/cat-2.v1.png" == portable("sub/cat-2.v1.png")
+    assert ["_aux.png", "_Com1.txt", "_nul"] == [
+        portable(n) for n in ("aux.png", "Com1.txt", "nul")
+    ]

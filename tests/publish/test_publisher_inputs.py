@@ -121,7 +121,7 @@ def test_large_input_is_kept(root: Root) -> None:
         (root.state / "kept").touch()  # Somebody else's, in the way.
         before = item.job.input.stat()
         with publishing(root) as publisher:
-            publisher.most_copied = 1000
+            publisher.max_copied_bytes = 1000
             first = publisher.publish([item, other])
             second = publisher.publish([jobs.failed(jobs.job_in(item.job.folder))])
         record = records(root)["outputs/failed/sub/holiday.mp4.error.json"]
@@ -150,7 +150,7 @@ def test_input_that_grows(root: Root) -> None:
                 file.write(b"more")
 
         fd = os.open(root.outputs, os.O_RDONLY)
-        links.give_name(str(source), "copy", fd, grow, 1000)
+        links.link_or_copy(str(source), "copy", fd, grow, 1000)
         os.close(fd)
 
         assert b"data" == (root.outputs / "copy").read_bytes()

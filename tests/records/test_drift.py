@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from fluxdrop.files.layout import Root
+from fluxdrop.publish.outcome import build_record
 from fluxdrop.records.drift import Drift, compare
 from fluxdrop.records.result import Record, Result
 from support import jobs
@@ -20,7 +21,7 @@ def record(root: Root, *, failed: bool = False) -> Record:
     """A job's record."""
     job = jobs.job_in(jobs.claimed(root, "cat.png"))
     finished = jobs.failed(job) if failed else jobs.done(job)
-    return finished.build("cat")
+    return build_record(finished, "cat")
 
 
 def compared(

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from fluxdrop.files.layout import Root
-from fluxdrop.publish.outcome import done
+from fluxdrop.publish.outcome import build_record, done
 from fluxdrop.records import schema
 from fluxdrop.records.result import Result, decode, encode
 from support import jobs
@@ -25,7 +25,7 @@ def record(root: Root, source: str, **options: Any) -> dict[str, Any]:
     """The JSON of a job with the input *source*, by its kind done or failed."""
     job = jobs.job_in(jobs.claimed(root, source))
     finished = jobs.ended(job) if not options else jobs.done(job, **options)
-    parsed: dict[str, Any] = json.loads(encode(finished.build("NAME")))
+    parsed: dict[str, Any] = json.loads(encode(build_record(finished, "NAME")))
     return parsed
 
 
@@ -52,7 +52,7 @@ def test_undecodable_name_fits_the_schema(root: Root) -> None:
     """A name with bytes that are no UTF-8 and with control characters is shown in the record."""
     job = jobs.job_in(jobs.claimed(root, b"caf\xe9\n.png"))
 
-    found = json.loads(encode(jobs.done(job).build("NAME")))
+    found = json.loads(encode(build_record(jobs.done(job), "NAME")))
 
     assert [] == list(VALIDATOR.iter_errors(found))
     assert "caf\ufffd\ufffd.png" == found["source"]["file"]
@@ -119,7 +119,7 @@ def test_missing_parts_do_not_fit(root: Root, key: str) -> None:
 @pytest.mark.parametrize("source", ["cat.txt", "cat.png", "cat.pdf"])
 def test_round_trip(root: Root, source: str) -> None:
     """A record that is written and read is the same, a seed of 64 bits included."""
-    made = jobs.ended(jobs.job_in(jobs.claimed(root, source))).build("NAME")
+    made = build_record(jobs.ended(jobs.job_in(jobs.claimed(root, source))), "NAME")
 
     assert made == decode(encode(made))
 
@@ -158,7 +158,7 @@ def test_best_labels_first(root: Root) -> None:
     picture = jobs.picture(job)
     probabilities = {f"label {n}": p for n, p in enumerate([0.1, 0.05, 0.4, 0.15, 0.2, 0.1])}
 
-    best = done(job, picture, jobs.BUNDLE, jobs.ENGINE, probabilities).build("NAME")
+    best = build_record(done(job, picture, jobs.BUNDLE, jobs.ENGINE, probabilities), "NAME")
 
     assert isinstance(best, Result)
     assert [2, 4, 3, 0, 5] == [guess.index for guess in best.top]
@@ -166,7 +166,8 @@ def test_best_labels_first(root: Root) -> None:
 
 def test_for_people_too(root: Root) -> None:
     """A record is indented text with its letters as they are, and ends with a line feed."""
-    text = encode(jobs.ended(jobs.job_in(jobs.claimed(root, "é.pdf"))).build("NAME")).decode()
+    made = build_record(jobs.ended(jobs.job_in(jobs.claimed(root, "é.pdf"))), "NAME")
+    text = encode(made).decode()
 
     assert ('{\n  "status": "failed",\n', "\n}\n") == (text[:24], text[-3:])
     assert '"file": "é.pdf"' in text

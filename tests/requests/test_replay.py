@@ -180,6 +180,18 @@ def test_changed_record(root: Root) -> None:
     assert f"input of {first}" == requested(root).input.read_text()
 
 
+@pytest.mark.parametrize("source", ["/etc/cat.png", "../cat.png", "a/../../cat.png", ""])
+def test_source_outside_of_the_inbox(root: Root, source: str) -> None:
+    """A job whose source in the index is no path below inbox/ is not done again: a record that somebody wrote may
+    have said so."""
+    (first,) = publish(root, "cat.png")
+    with closing(Store(root.database, read_only=True)) as store:
+        row = find_job(root, store, first)
+
+    with pytest.raises(FluxdropError, match="is not the path of a file below inbox/"):
+        plan_replay(root, row._replace(source=source))
+
+
 @pytest.mark.parametrize(
     ("gone", "sentence"),
     [

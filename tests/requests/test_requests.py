@@ -19,7 +19,7 @@ from fluxdrop.jobs.job_id import new_job_id
 from fluxdrop.jobs.store import Row
 from fluxdrop.requests import reader
 from fluxdrop.requests.messages import (
-    MOST_JOBS,
+    MAX_JOBS,
     CancelRequest,
     ModelRequest,
     ReplayRequest,
@@ -140,7 +140,7 @@ def test_flood_of_one_user(root: Root, desk: Desk, flood: Request) -> None:
 
 def test_room_of_one_user(root: Root, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Replays for which their user has no room are done when there is some; until then they count as waiting."""
-    monkeypatch.setattr(reader, "_MOST", 50)
+    monkeypatch.setattr(reader, "_MAX_WAITING", 50)
     first = done_job(root)
     for number in range(120):
         leave(root, ReplayRequest(first), f"20260101T000000-{number:08x}", user=12345)
@@ -216,7 +216,7 @@ def test_answers_that_are_none(root: Root) -> None:
 
 def test_many_to_cancel(root: Root) -> None:
     """However many jobs are to be cancelled, each request stays small enough to be read."""
-    ids = [f"20261126T120000-{number:08x}-{number}" for number in range(2 * MOST_JOBS + 1)]
+    ids = [f"20261126T120000-{number:08x}-{number}" for number in range(2 * MAX_JOBS + 1)]
     with serving(root, **QUICK) as daemon:
         ask_to_cancel(root, ids, nothing)
         assert daemon.process.poll() is None

@@ -16,7 +16,7 @@ from fluxdrop.errors import FluxdropError
 from fluxdrop.files.layout import Root
 from fluxdrop.jobs.job import REQUEST, JobRequest
 from fluxdrop.jobs.job_id import new_job_id
-from fluxdrop.requests.messages import MOST_JOBS, CancelRequest, ReplayRequest, answer_to, ask
+from fluxdrop.requests.messages import MAX_JOBS, CancelRequest, ReplayRequest, answer_to, ask
 from fluxdrop.requests.refused import Refused
 from fluxdrop.requests.submission import wait_for_replays
 from support.daemons import failures, results, serving
@@ -35,7 +35,7 @@ NO_REQUESTS: dict[str, bytes] = {
     "a newer version's": b'{"type": "improve", "job_id": "x"}',
     "with a field of a newer version": b'{"type": "replay", "job_id": "x", "twice": true}',
     "too large": b'{"type": "cancel", "job_ids": []}' + b" " * 65_536,
-    "too many jobs": msgspec.json.encode(CancelRequest(["x"] * (MOST_JOBS + 1))),
+    "too many jobs": msgspec.json.encode(CancelRequest(["x"] * (MAX_JOBS + 1))),
     "empty": b"",
     "deep": b"[" * 60_000,
     "deep before its type": b'{"x":' + b"[" * 60_000,

@@ -15,6 +15,7 @@ from fluxdrop.files import durable
 from fluxdrop.files.layout import Root
 from fluxdrop.generate.generator import Generator
 from fluxdrop.generate.prompt_file import read_prompt, read_prompts
+from fluxdrop.jobs.claim import NewJob
 from fluxdrop.jobs.job import Job, claimed_row
 from fluxdrop.jobs.store import Store
 from fluxdrop.processes.child import ChildDied
@@ -44,8 +45,8 @@ class Bench:
         self.context = context_of(root.work, self.clock)
         self.made: list[FakeGenerator] = []
         """The generators that were made."""
-        self.announced: list[list[Path]] = []
-        self.announce: Callable[[list[Path]], None] = self.announced.append
+        self.announced: list[list[NewJob]] = []
+        self.announce: Callable[[list[NewJob]], None] = self.announced.append
         self.handler = Generating(
             SETTINGS,
             store,
@@ -53,7 +54,7 @@ class Bench:
             make_generator=self._make,
             forward=self.ends.forward,
             fail=self.ends.fail,
-            announce=lambda folders: self.announce(folders),
+            announce=lambda _job, parts: self.announce(parts),
         )
 
     def _make(self, _settings: Settings) -> Generator:
@@ -246,7 +247,7 @@ def test_full_disk_for_the_parts(bench: Bench, monkeypatch: pytest.MonkeyPatch, 
 
     bench.run(item)
 
-    told = sorted(folder.name for folders in bench.announced for folder in folders)
+    told = sorted(part.folder.name for parts in bench.announced for part in parts)
     assert [f"{item.job.id}-2", f"{item.job.id}-3"] == told
     assert ([["one"]], ["a.txt"]) == (bench.runs, bench.pictured)
     assert [(1, 1)] == bench.attempts(item)
@@ -261,7 +262,7 @@ def test_parts_of_a_job_that_fails(bench: Bench, monkeypatch: pytest.MonkeyPatch
 
     assert [("a.txt", "generate", "internal")] == bench.ends.reasons
     (told,) = bench.announced
-    assert [f"{item.job.id}-2", f"{item.job.id}-3"] == [folder.name for folder in told]
+    assert [f"{item.job.id}-2", f"{item.job.id}-3"] == [part.folder.name for part in told]
 
 
 def test_picture_that_is_there(bench: Bench) -> None:

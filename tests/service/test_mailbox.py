@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+from fluxdrop.jobs.claim import NewJob
 from fluxdrop.service.mailbox import Abandoned, Claimed, Mailbox
 
 THREADS, MESSAGES = 8, 500
@@ -19,7 +20,7 @@ def test_many_post(tmp_path: Path) -> None:
 
     def post(thread: int) -> None:
         for number in range(MESSAGES):
-            mailbox.post(Claimed([tmp_path / f"{thread}-{number}"]))
+            mailbox.post(Claimed([NewJob(tmp_path / f"{thread}-{number}")]))
 
     threads = [
         threading.Thread(target=post, args=(thread,), name=f"{thread}") for thread in range(THREADS)
@@ -29,16 +30,13 @@ def test_many_post(tmp_path: Path) -> None:
         thread.start()
     while any(thread.is_alive() for thread in threads):
         received += [
-            folder.name
+            job.folder.name
             for one in mailbox.receive()
             if isinstance(one, Claimed)
-            for folder in one.folders
+            for job in one.jobs
         ]
     received += [
-        folder.name
-        for one in mailbox.receive()
-        if isinstance(one, Claimed)
-        for folder in one.folders
+        job.folder.name for one in mailbox.receive() if isinstance(one, Claimed) for job in one.jobs
     ]
 
     for number in range(THREADS):

@@ -16,6 +16,7 @@ from fluxdrop.errors import FluxdropError
 from fluxdrop.files.layout import Root
 from fluxdrop.jobs.claim import NewJob
 from fluxdrop.jobs.store import Store
+from fluxdrop.publish.outcome import build_record
 from fluxdrop.records.result import Record
 from fluxdrop.requests.messages import SUFFIX, Answer, CancelRequest, ModelRequest
 from fluxdrop.service import main_loop
@@ -159,9 +160,9 @@ def test_messages(bench: Bench) -> None:
     """Each message has its effect: ends are reported and counted and make room, claims are taken on, what is abandoned
     makes room and counts as failed."""
     one, other = (job_in(claimed(bench.root, name)) for name in ("a.png", "b.png"))
-    records = [(end.build("x"), end.job.id) for end in (done(one), failed(other))]
+    records = [(build_record(end, "x"), end.job.id) for end in (done(one), failed(other))]
     bench.mailbox.post(Ended(records))
-    bench.mailbox.post(Claimed([one.folder, other.folder]))
+    bench.mailbox.post(Claimed([NewJob(one.folder), NewJob(other.folder)]))
     bench.mailbox.post(Abandoned("gone"))
     bench.loop.run()
 

@@ -15,7 +15,7 @@ from fluxdrop.jobs.job import file_sha256
 from fluxdrop.predict.engine import EngineDown
 from fluxdrop.predict.on_demand import OnDemandEngine
 from fluxdrop.processes.child import ChildDied
-from fluxdrop.publish.publisher import Finished
+from fluxdrop.publish.outcome import Finished, build_record
 from fluxdrop.records.result import Result
 from fluxdrop.service.items import Model, RetireModel, SwapModel, TensorItem
 from fluxdrop.service.mailbox import Mailbox, ModelChanged
@@ -79,7 +79,7 @@ class Bench:
 
 def _told(item: object) -> tuple[str, str]:
     assert isinstance(item, Finished)
-    record = item.build("name")
+    record = build_record(item, "name")
     assert isinstance(record, Result)
     return item.job.name, record.top[0].label
 

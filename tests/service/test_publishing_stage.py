@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,11 +14,12 @@ import pytest
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files import durable
 from fluxdrop.files.layout import Root
+from fluxdrop.jobs.claim import NewJob
 from fluxdrop.jobs.job import Job
 from fluxdrop.processes.child import ChildDied
 from fluxdrop.publish import links, outcome
-from fluxdrop.publish.publisher import Finished, Publisher
-from fluxdrop.records.result import Record
+from fluxdrop.publish.outcome import Finished, Prediction
+from fluxdrop.publish.publisher import Publisher
 from fluxdrop.service.mailbox import Abandoned, Claimed, Ended, Mailbox, Message
 from fluxdrop.service.stages.publishing import Publishing
 from fluxdrop.service.stages.stage import Stage
@@ -77,14 +79,14 @@ def refusing(
     monkeypatch: pytest.MonkeyPatch, is_meant: Callable[[str, str], bool], error: Exception
 ) -> None:
     """Have the giving of the names that are *meant* raise *error*."""
-    real = links.give_name
+    real = links.link_or_copy
 
     def give(source: str, name: str, folder: int, *rest: Any) -> None:
         if is_meant(source, name):
             raise error
         real(source, name, folder, *rest)
 
-    monkeypatch.setattr(links, "give_name", give)
+    monkeypatch.setattr(links, "link_or_copy", give)
 
 
 def whole(root: Root) -> dict[str, str]:
@@ -181,7 +183,7 @@ def test_name_that_is_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> 
     messages = bench.run(*items)
 
     assert [["outputs/a.json"]] == paths(messages)
-    assert Claimed([items[1].job.folder]) in messages
+    assert Claimed([NewJob(items[1].job.folder)]) in messages
     assert [items[1].job.folder] == list(bench.root.work.iterdir())
     assert whole(bench.root) == contents(bench.root)
 
@@ -200,7 +202,7 @@ def test_folder_that_takes_no_name(bench: Bench, monkeypatch: pytest.MonkeyPatch
         bench = Bench(bench.root, bench.publisher)
         told.append(bench.run(item, done(bench.root, name)))
 
-    assert [Claimed([item.job.folder])] * 2 == [
+    assert [Claimed([NewJob(item.job.folder)])] * 2 == [
         one for messages in told for one in messages if isinstance(one, Claimed)
     ]
     assert [("b.png", "internal")] == bench.came_back
@@ -212,12 +214,9 @@ def test_folder_that_takes_no_name(bench: Bench, monkeypatch: pytest.MonkeyPatch
 
 
 def broken(item: Finished) -> Finished:
-    """*item*, whose record nobody can make."""
-
-    def build(_name: str) -> Record:
-        raise ValueError("no JSON compliant number")
-
-    return item._replace(build=build)
+    """*item*, whose record cannot be encoded: UTF-8 has no lone surrogate."""
+    assert isinstance(item.facts, Prediction)
+    return item._replace(facts=replace(item.facts, probabilities={"\ud800": 1.0}))
 
 
 def test_result_that_cannot_be_written(bench: Bench) -> None:
@@ -251,7 +250,7 @@ def test_job_whose_folder_is_gone(bench: Bench) -> None:
 
 def test_file_in_the_way(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A job in the way of whose names a file came after they were decided is taken on again; that file stays."""
-    real = links.give_name
+    real = links.link_or_copy
     in_the_way = bench.root.outputs / "b.json"
 
     def give(source: str, name: str, folder: int, *rest: Any) -> None:
@@ -259,10 +258,10 @@ def test_file_in_the_way(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
             in_the_way.write_text("mine")
         real(source, name, folder, *rest)
 
-    monkeypatch.setattr(links, "give_name", give)
+    monkeypatch.setattr(links, "link_or_copy", give)
     item = done(bench.root, "b.png")
     messages = bench.run(done(bench.root, "a.png"), item)
 
     assert [["outputs/a.json"]] == paths(messages)
-    assert Claimed([item.job.folder]) in messages
+    assert Claimed([NewJob(item.job.folder)]) in messages
     assert "mine" == in_the_way.read_text()

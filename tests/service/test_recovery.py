@@ -149,13 +149,13 @@ def test_recovery_of_a_record_that_cannot_be_read(bench: Bench, record: bytes | 
 def test_recovery_of_a_share_that_is_away(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Names that cannot be given yet are waited for, and not taken back."""
     decided(bench, *bench.claim("a.png"))
-    fail, real = Once(*[OSError(errno.ESTALE, os.strerror(errno.ESTALE))] * 2), links.give_name
+    fail, real = Once(*[OSError(errno.ESTALE, os.strerror(errno.ESTALE))] * 2), links.link_or_copy
 
     def give(*arguments: Any) -> None:
         fail()
         real(*arguments)
 
-    monkeypatch.setattr(links, "give_name", give)
+    monkeypatch.setattr(links, "link_or_copy", give)
     for _ in range(2):
         with pytest.raises(OSError, match="Stale"):
             bench.admission.recover()

@@ -281,7 +281,7 @@ def test_parts(bench: Bench) -> None:
 
     assert isinstance(told, Claimed)
     expected = [f"{job.id}-2", f"{job.id}-3"]
-    assert expected == [folder.name for folder in told.folders]
+    assert expected == [part.folder.name for part in told.jobs]
     assert expected == [row.id for row in bench.store.parts(job.id)]
     assert ["outputs/a.json"] == bench.wait_for_ends(1)
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files.layout import Root
 from fluxdrop.generate.generator import GenerationOrder
-from fluxdrop.generate.messages import GeneratedPicture
+from fluxdrop.generate.messages import GeneratedImage
 from fluxdrop.generate.request import Generated, GenerationRequest
 from fluxdrop.jobs.job import Job, StageName
 from fluxdrop.predict.engine import EngineInfo
@@ -118,13 +118,13 @@ class FakeGenerator:
         self,
         orders: Sequence[GenerationOrder],
         on_progress: Callable[[int, int], None] | None = None,
-    ) -> list[GeneratedPicture]:
+    ) -> list[GeneratedImage]:
         """See `Generator.generate`."""
         self.runs.append([order.request.prompt for order in orders])
         if on_progress is not None:
             on_progress(1, 2)
         self._fail()
-        return [GeneratedPicture(self._png, _generated(order.request)) for order in orders]
+        return [GeneratedImage(self._png, _generated(order.request)) for order in orders]
 
     def tend(self) -> None:
         """See `Generator.tend`."""

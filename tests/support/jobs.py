@@ -14,7 +14,7 @@ from fluxdrop.jobs.store import Row
 from fluxdrop.predict.bundle import load_bundle
 from fluxdrop.predict.engine import EngineInfo
 from fluxdrop.publish import outcome
-from fluxdrop.publish.publisher import Finished
+from fluxdrop.publish.outcome import Finished
 
 ENGINE = EngineInfo(engine="julia", backend="plain", version="1.5.3", pid=1, note="no Flux")
 BUNDLE = load_bundle("round-or-angular")

@@ -9,7 +9,8 @@ from contextlib import closing, contextmanager
 
 from fluxdrop.files.layout import Root
 from fluxdrop.jobs.store import Store
-from fluxdrop.publish.publisher import Finished, Publisher
+from fluxdrop.publish.outcome import Finished
+from fluxdrop.publish.publisher import Publisher
 from fluxdrop.records.result import Failure, Record, decode
 from support import jobs
 

@@ -68,7 +68,7 @@ def test_prompt_that_grows(root: Root) -> None:
     os.truncate(job.input, _HUGE)
 
     with pytest.raises(FluxdropError, match=r"a\.txt grew over"):
-        divide(job, [GenerationRequest(prompt=word) for word in "ab"], lambda _: None, 1000)
+        divide(job, [GenerationRequest(prompt=word) for word in "ab"], 1000)
     assert [job.folder] == list(root.work.iterdir())
 
 

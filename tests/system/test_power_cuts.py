@@ -75,11 +75,9 @@ def test_no_folder_moves(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
             # Many are synced together with all of the filesystem.
             for _ in range(2):
                 folders = [_claimed(root, f"{number}.txt") for number in range(30)]
-                divide(
-                    jobs.job_in(folders[0]),
-                    [GenerationRequest(prompt="a"), GenerationRequest(prompt="b")],
-                    folders.extend,
-                )
+                requests = [GenerationRequest(prompt="a"), GenerationRequest(prompt="b")]
+                parts = divide(jobs.job_in(folders[0]), requests)
+                folders += [part.folder for part in parts]
                 publisher.publish([jobs.done(jobs.job_in(folder)) for folder in folders])
         assert moved == []
         return len(list(root.outputs.rglob("*.json")))

@@ -24,7 +24,7 @@ from fluxdrop.generate.choice import choose
 from fluxdrop.generate.lora import split_tags
 from fluxdrop.generate.messages import (
     Generate,
-    GeneratedPicture,
+    GeneratedImage,
     Load,
     PictureOrder,
     StepProgress,
@@ -91,7 +91,7 @@ class Generator:
         self,
         orders: Sequence[GenerationOrder],
         on_progress: Callable[[int, int], None] | None = None,
-    ) -> list[GeneratedPicture]:
+    ) -> list[GeneratedImage]:
         """Make the pictures of *orders* in one run.
 
         Args:
@@ -141,25 +141,25 @@ class Generator:
             on_progress=report_progress,
         )
         self._last_used = time.monotonic()
-        made = self._unpack(child, answer, len(orders))
+        images = self._unpack(child, answer, len(orders))
         if child.outgrown(self._settings.generator_max_bytes):
             self.close()
         return [
-            GeneratedPicture(
+            GeneratedImage(
                 png, msgspec.structs.replace(one, warnings=warnings + more + one.warnings)
             )
-            for (png, one), (_prompt, _loras, more) in zip(made, parsed, strict=True)
+            for (png, one), (_prompt, _loras, more) in zip(images, parsed, strict=True)
         ]
 
-    def _unpack(self, child: Child, answer: Frame, count: int) -> list[GeneratedPicture]:
+    def _unpack(self, child: Child, answer: Frame, count: int) -> list[GeneratedImage]:
         """Unpack the pictures of *answer*; end the child if they are not *count* well-formed ones."""
         try:
-            made = unpack_images(answer.payload)
-            if len(made) != count:
-                raise WireError(f"{len(made)} pictures for {count} orders")
+            images = unpack_images(answer.payload)
+            if len(images) != count:
+                raise WireError(f"{len(images)} pictures for {count} orders")
         except WireError as error:
             raise child.reject_reply(error) from error
-        return made
+        return images
 
     def batch_key(self, request: GenerationRequest) -> Hashable:
         """Return a key that is equal for requests that one run of a pipeline can answer.

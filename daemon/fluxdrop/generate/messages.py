@@ -26,12 +26,13 @@ from fluxdrop.processes.wire import WireError
 _LENGTH = struct.Struct("<I")
 
 
-class GeneratedPicture(NamedTuple):
-    """A picture that was made."""
+class GeneratedImage(NamedTuple):
+    """A generated image, of which the daemon writes the PNG to the job's image.png."""
 
     png: bytes
     """The PNG file, with the infotext in it."""
     generated: Generated
+    """How it was generated."""
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,15 +77,15 @@ class _ImageHead(msgspec.Struct, frozen=True):
     lengths: list[int]
 
 
-def pack_images(made: Sequence[GeneratedPicture]) -> bytes:
-    """Return *made* as the payload of an IMAGE frame: the head's length, the head, and the PNGs one after another."""
+def pack_images(images: Sequence[GeneratedImage]) -> bytes:
+    """Return *images* as the payload of an IMAGE frame: the head's length, the head, and the PNGs one after another."""
     head = msgspec.json.encode(
-        _ImageHead([one.generated for one in made], [len(one.png) for one in made])
+        _ImageHead([image.generated for image in images], [len(image.png) for image in images])
     )
-    return b"".join([_LENGTH.pack(len(head)), head, *(one.png for one in made)])
+    return b"".join([_LENGTH.pack(len(head)), head, *(image.png for image in images)])
 
 
-def unpack_images(payload: bytes | bytearray) -> list[GeneratedPicture]:
+def unpack_images(payload: bytes | bytearray) -> list[GeneratedImage]:
     """Return the pictures in *payload*, which `pack_images` made.
 
     Raises:
@@ -98,8 +99,8 @@ def unpack_images(payload: bytes | bytearray) -> list[GeneratedPicture]:
         raise WireError(f"an IMAGE frame without a head: {error}") from error
     if len(head.lengths) != len(head.generated) or start + sum(head.lengths) != len(payload):
         raise WireError("an IMAGE frame whose pictures are not as long as it says")
-    made = []
+    images = []
     for generated, size in zip(head.generated, head.lengths, strict=True):
-        made.append(GeneratedPicture(bytes(payload[start : start + size]), generated))
+        images.append(GeneratedImage(bytes(payload[start : start + size]), generated))
         start += size
-    return made
+    return images

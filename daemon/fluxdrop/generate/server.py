@@ -23,7 +23,7 @@ from fluxdrop.errors import FluxdropError
 from fluxdrop.generate import failures, sources
 from fluxdrop.generate.failures import cancelled
 from fluxdrop.generate.infotext import format_infotext
-from fluxdrop.generate.messages import Generate, GeneratedPicture, Load, StepProgress, pack_images
+from fluxdrop.generate.messages import Generate, GeneratedImage, Load, StepProgress, pack_images
 from fluxdrop.processes import wire
 from fluxdrop.processes.wire import Frame, FrameKind, Pipe
 
@@ -111,7 +111,7 @@ class Server:
         made = self._pipeline.generate(wanted, order.loras, on_step)
         return pack_images(
             [
-                GeneratedPicture(
+                GeneratedImage(
                     png(image, format_infotext(one.parameters, model=one.generator.name)), one
                 )
                 for image, one in made

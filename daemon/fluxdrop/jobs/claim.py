@@ -16,7 +16,7 @@ from fluxdrop.files import durable
 from fluxdrop.files.folders import Folders, open_folder, rename_new
 from fluxdrop.files.regular import is_file_error
 from fluxdrop.files.transient import is_transient
-from fluxdrop.jobs.job_id import new_job_id
+from fluxdrop.jobs.job_id import NEW_JOB_ID, new_job_id
 from fluxdrop.logs import get_logger
 
 log = get_logger("fluxdrop.intake")
@@ -27,7 +27,7 @@ SOURCE = "source"
 """The file with the input's path below the inbox, where that is too long for the input's name."""
 _INPUT = "input"
 _INPUT_PREFIX = f"{_INPUT}="
-_INPUT_NAME = re.compile(r"input(?:@(\d{8}T\d{6}-[0-9a-f]{8}))?=(.*)", re.DOTALL)
+_INPUT_NAME = re.compile(rf"input(?:@({NEW_JOB_ID}))?=(.*)", re.DOTALL)
 """An input's name: optionally the job's id, then the input's escaped path or the path's digest."""
 _MAX_NAME_BYTES = 255
 _MAX_SOURCE_BYTES = 1 << 16
@@ -182,8 +182,7 @@ def read_claim(job: Path) -> Claim | None:
         return None
     (name,) = inputs
     source = _source(job, name, others)
-    # Whoever made the folder: the path of a result must not lead out of the root.
-    if source is None or not source.name or source.is_absolute() or ".." in source.parts:
+    if source is None or not is_below_inbox(source):
         return None
     try:
         if not stat.S_ISREG(os.lstat(job / name).st_mode):
@@ -191,6 +190,12 @@ def read_claim(job: Path) -> Claim | None:
     except FileNotFoundError:
         return None
     return Claim(source, job / name, others - {name})
+
+
+def is_below_inbox(source: PurePosixPath) -> bool:
+    """Return whether *source* is a path below inbox/. Then the path of its result does not lead out of the root,
+    whoever made the job's folder or the record."""
+    return bool(source.name) and not source.is_absolute() and ".." not in source.parts
 
 
 def is_input(name: str) -> bool:

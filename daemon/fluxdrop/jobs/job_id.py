@@ -6,6 +6,9 @@ import re
 import secrets
 import time
 
+NEW_JOB_ID = r"[0-9]{8}T[0-9]{6}-[0-9a-f]{8}"
+"""The pattern of what `new_job_id` returns."""
+
 _JOB_ID = re.compile(r"[0-9A-Za-z-]{1,64}")
 
 

@@ -1,14 +1,14 @@
-"""A prompt file that asks for several pictures becomes as many jobs, each with one result.
+"""Dividing a prompt file that asks for several pictures into as many jobs, each with one result.
 
-The job of the file becomes that of the first picture. The folders of the others are made beside its
-own and are no jobs yet; its request.json, which says that it is the first part, decides it. No
-folder is ever moved: what a power cut keeps of that is not the same on every filesystem.
+The job of the file becomes that of the first picture. The folders of the others are made beside its own and are no
+jobs until its request.json says that it is the first part. No folder is ever moved: what a power cut keeps of a
+move is not the same on every filesystem.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,66 +19,83 @@ from fluxdrop.errors import FluxdropError
 from fluxdrop.files import durable
 from fluxdrop.files.regular import chunks, open_regular
 from fluxdrop.generate.request import GenerationRequest
-from fluxdrop.jobs.claim import make_place, read_claim
-from fluxdrop.jobs.job import REQUEST, Job, Part, decode_request, open_job
+from fluxdrop.jobs.claim import SOURCE, Claim, NewJob, make_place, place, read_claim
+from fluxdrop.jobs.job import REQUEST, Job, JobRequest, Part, open_job
 
 
 def divide(
-    job: Job,
-    requests: Sequence[GenerationRequest],
-    announce: Callable[[list[Path]], None],
-    most_bytes: int = sys.maxsize,
-) -> None:
-    """Have *job* make the first of *requests*, and new jobs the others, whose folders *announce* is
-    told; nothing if *job* is a part already.
+    job: Job, requests: Sequence[GenerationRequest], most_bytes: int = sys.maxsize
+) -> list[NewJob]:
+    """Make *job* the first part of its prompt file, and make new jobs of the other parts.
 
-    No more than *most_bytes* of the file are copied: what has more fails. Their ids are the job's with
-    -2, -3, ... After an error of *announce* or of the disk it may be called again.
+    It may be called again after an OSError. Runs on the thread that has *job* in hand.
+
+    Args:
+        job: The job of the file. Its `request` is changed, in its folder and in memory.
+        requests: What the file asks for, one request a picture.
+        most_bytes: The largest file that is copied.
+
+    Returns:
+        The new jobs, whose ids are that of *job* with -2, -3, ...; none if *job* is a part already.
+
+    Raises:
+        FluxdropError: The file is gone, cannot be read or has more than *most_bytes* bytes.
+        OSError: The disk is in the way.
     """
     if job.request.part is not None:
-        return
-    folders = [job.folder.with_name(f"{job.id}-{number}") for number in range(2, len(requests) + 1)]
-    if not _is_divided(job.folder):
+        return []
+    claim = read_claim(job.folder)
+    if claim is None:
+        raise FluxdropError(f"{job.name} is gone", kind="prompt")
+    parts = [_part(job, claim, number) for number in range(2, len(requests) + 1)]
+    if not _is_divided(job.folder, claim):
         try:
-            _make(job, requests, folders, most_bytes)
+            _make(job, parts, requests, most_bytes)
         except OSError:
             with suppress(OSError):
-                _remove(folders)
+                _remove([part.folder for part in parts])
             raise
         failpoints.reach("generation-divided")
-    data = _request(job, requests[0], 1, len(requests))
-    durable.write(job.folder / REQUEST, data)
-    announce(folders)
-    job.request = decode_request(data)
+    request = _request(job, requests, 1)
+    durable.write(job.folder / REQUEST, msgspec.json.encode(request))
+    job.request = request
+    return parts
 
 
 def without_undecided(folders: Sequence[Path]) -> list[Path]:
-    """Those of *folders*, which are all in work/, that are jobs. What was made of others, for files
-    whose division was cut off before it was decided, is removed.
+    """Remove those of *folders* that were made for a file whose division was cut off; return the others.
+
+    All of *folders* are in work/.
     """
     undecided = [folder for folder in folders if _is_undecided(folder)]
     _remove(undecided)
     return [folder for folder in folders if folder not in undecided]
 
 
+def _part(job: Job, claim: Claim, number: int) -> NewJob:
+    """Return the job of the part *number* of *job*, whose *claim* is given, as `_make` makes it."""
+    folder = job.folder.with_name(f"{job.id}-{number}")
+    others = {REQUEST} | (claim.others & {SOURCE})
+    source = claim.source
+    return NewJob(folder, Claim(source, place(folder, str(source)), frozenset(others)))
+
+
 def _make(
-    job: Job, requests: Sequence[GenerationRequest], folders: Sequence[Path], most_bytes: int
+    job: Job, parts: Sequence[NewJob], requests: Sequence[GenerationRequest], most_bytes: int
 ) -> None:
+    """Make the folders of *parts*, durably; what lies there already is removed first."""
+    folders = [part.folder for part in parts]
     _remove(folders)
-    claim = read_claim(job.folder)
-    if claim is None:
-        raise FluxdropError(f"{job.name} is gone", kind="prompt")
     with open_regular(job.input, "prompt") as reader:
         data = b"".join(chunks(reader, most_bytes, job.name, 1 << 16))
     written = []
-    for number, folder in enumerate(folders, 2):
+    for number, (folder, claim) in enumerate(parts, 2):
+        assert claim is not None
         copy = make_place(folder, str(claim.source))
         durable.put(copy, data)
-        request = _request(job, requests[number - 1], number, len(requests))
-        durable.put(folder / REQUEST, request)
+        durable.put(folder / REQUEST, msgspec.json.encode(_request(job, requests, number)))
         written += [copy, folder / REQUEST]
-    work = job.folder.parent
-    durable.sync_all(written, [*folders, work])
+    durable.sync_all(written, [*folders, job.folder.parent])
 
 
 def _remove(folders: Sequence[Path]) -> None:
@@ -87,21 +104,25 @@ def _remove(folders: Sequence[Path]) -> None:
 
 
 def _is_undecided(folder: Path) -> bool:
-    """Whether *folder* was made for a part of a job that is not divided yet."""
+    """Return whether *folder* was made for a part of a job that is not divided yet."""
     # A job's id has one dash, and that of a part two.
     first = folder.name.rpartition("-")[0]
     return "-" in first and not _is_divided(folder.with_name(first))
 
 
-def _is_divided(folder: Path) -> bool:
-    """Whether the job in *folder* is the first part of several, or there is none any more."""
+def _is_divided(folder: Path, claim: Claim | None = None) -> bool:
+    """Return whether the job in *folder* is the first of several parts, or is gone.
+
+    Its *claim* is read from the folder if it is not given.
+    """
     try:
-        job = open_job(folder)
+        job = open_job(folder, claim)
     except FluxdropError:
         return True
     return job is None or job.request.part is not None
 
 
-def _request(job: Job, request: GenerationRequest, number: int, of: int) -> bytes:
-    part = Part(number=number, of=of, first=job.id)
-    return msgspec.json.encode(msgspec.structs.replace(job.request, generation=request, part=part))
+def _request(job: Job, requests: Sequence[GenerationRequest], number: int) -> JobRequest:
+    """Return the request of the part *number* of *job*."""
+    part = Part(number=number, of=len(requests), first=job.id)
+    return msgspec.structs.replace(job.request, generation=requests[number - 1], part=part)

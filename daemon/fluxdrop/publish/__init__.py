@@ -1,1 +1,1 @@
-"""From a finished job to files that others read."""
+"""Publishing: from a finished job to files that others read."""

@@ -1,18 +1,21 @@
-"""What becomes of a job's files and facts when it is done, and when it failed."""
+"""The end of a job: its files, where they are published, and its record."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from fluxdrop.errors import FluxdropError
+from fluxdrop.files.folders import STATE
+from fluxdrop.files.layout import FAILED
 from fluxdrop.generate.request import Generated
 from fluxdrop.jobs.job import Job, StageName
 from fluxdrop.predict.bundle import Bundle
 from fluxdrop.predict.engine import EngineInfo
 from fluxdrop.printable import printable
-from fluxdrop.publish.publisher import Finished
+from fluxdrop.publish.places import KEPT
 from fluxdrop.records.result import (
     SCHEMA_VERSION,
     ErrorFacts,
@@ -21,122 +24,192 @@ from fluxdrop.records.result import (
     ImageFacts,
     ModelFacts,
     Preprocessed,
+    Record,
     Result,
     Source,
 )
 from fluxdrop.timestamps import now
 
-_TOP = 5
+_MOST_GUESSES = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A picture on the disk: *file* is the PNG, *original* what it was converted from, if any."""
+    """The picture of a job, on the disk."""
 
     file: Path
+    """The PNG."""
     sha256: str
+    """The digest of `file`, in hex."""
     width: int
+    """In pixels."""
     height: int
+    """In pixels."""
     shape: tuple[int, ...]
+    """The shape of the tensor that was made of it."""
     original: Path | None = None
+    """What `file` was converted from, if it was."""
     original_suffix: str = ""
+    """The suffix with which `original` is published."""
     generated: Generated | None = None
+    """How it was generated, if it was."""
+
+
+class Target(NamedTuple):
+    """Where a file is published once its job has a NAME: in *folder*, a path below the root, as NAME + *suffix*."""
+
+    folder: str
+    suffix: str
+
+    def path(self, name: str) -> str:
+        """Return the path below the root for the NAME *name*, which may have subfolders."""
+        return f"{self.folder}/{name}{self.suffix}"
+
+
+_IMAGE = Target("generated_images", ".png")
+_TENSOR = Target("preprocessed_images", ".npy")
+_PREVIEW = Target("preprocessed_images", ".png")
+_RESULT = Target("outputs", ".json")
+_FAILURE = Target(f"outputs/{FAILED}", ".error.json")
+_FAILED_INPUT = Target(f"outputs/{FAILED}", "")
+_KEPT_INPUT = Target(f"{STATE}/{KEPT}", "")
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What the model said of a picture."""
+
+    picture: Picture
+    model: ModelFacts
+    probabilities: dict[str, float]
+
+
+class Finished(NamedTuple):
+    """A job that came to its end and has no NAME yet."""
+
+    job: Job
+    facts: Prediction | ErrorFacts
+    """What its record says beyond what `job` knows."""
+    files: Sequence[tuple[Path, Target]]
+    """Its files, without the record, and where each is published."""
+    record: Target
+    """Where its record is published."""
+
+    @property
+    def has_failed(self) -> bool:
+        """Return whether the job failed. Then its NAME keeps the suffix of the source."""
+        return isinstance(self.facts, ErrorFacts)
 
 
 def done(
     job: Job, picture: Picture, bundle: Bundle, engine: EngineInfo, probabilities: dict[str, float]
 ) -> Finished:
-    """The end of a job that came through; the digest of its input is the job's."""
-    # The untouched source stays beside its result; a PNG source is the image itself.
-    files: list[tuple[Path, Callable[[str], str]]] = [
-        (picture.file, "generated_images/{}.png".format),
-        (picture.file, "outputs/{}.png".format),
-        (job.tensor, "preprocessed_images/{}.npy".format),
-        (job.preview, "preprocessed_images/{}.png".format),
+    """Return the end of a job that succeeded.
+
+    Args:
+        job: The job; its `sha256` is the digest of the input.
+        picture: Its picture; the tensor and the preview of it are in the job's folder.
+        bundle: The model.
+        engine: What ran the model.
+        probabilities: The probability of each label, in the order of the model's output.
+    """
+    files = [
+        (picture.file, _IMAGE),
+        (picture.file, Target("outputs", ".png")),
+        (job.tensor, _TENSOR),
+        (job.preview, _PREVIEW),
     ]
+    # The untouched source is published beside its result; a PNG source is the picture itself.
     if job.kind == "prompt":
-        files.append((job.input, "outputs/{}.txt".format))
+        files.append((job.input, Target("outputs", ".txt")))
     elif picture.original is not None:
-        files.append((picture.original, f"outputs/{{}}{picture.original_suffix}".format))
-    ranked = sorted(enumerate(probabilities.items()), key=lambda item: -item[1][1])[:_TOP]
-    generated = picture.generated
-
-    def build(name: str) -> Result:
-        return Result(
-            schema_version=SCHEMA_VERSION,
-            job_id=job.id,
-            source=_source(job),
-            prompt=generated.parameters.prompt if generated else None,
-            generation=generated.parameters if generated else None,
-            generator=generated.generator if generated else None,
-            nsfw=generated.nsfw if generated else None,
-            image=ImageFacts(
-                file=f"generated_images/{name}.png",
-                sha256=picture.sha256,
-                width=picture.width,
-                height=picture.height,
-            ),
-            preprocessed=Preprocessed(
-                file=f"preprocessed_images/{name}.npy",
-                preview=f"preprocessed_images/{name}.png",
-                shape=list(picture.shape),
-                dtype="float32",
-            ),
-            model=ModelFacts(
-                bundle=bundle.name,
-                sha256=bundle.sha256,
-                engine=engine.engine,
-                julia=engine.version if engine.backend != "onnxruntime" else None,
-                flux=engine.flux,
-                backend=engine.backend,
-                device=engine.device,
-                note=engine.note,
-            ),
-            probabilities=probabilities,
-            top=[Guess(label=label, index=index, p=p) for index, (label, p) in ranked],
-            warnings=job.warnings,
-            timings_ms=job.timings_ms,
-            attempts=job.attempts,
-            created=job.created,
-            finished=now(),
-            replay_of=job.request.replay_of,
-            part=job.request.part,
-        )
-
-    return Finished(job, files, "outputs/{}.json".format, build)
+        files.append((picture.original, Target("outputs", picture.original_suffix)))
+    model = ModelFacts(
+        bundle=bundle.name,
+        sha256=bundle.sha256,
+        engine=engine.engine,
+        julia=engine.version if engine.backend != "onnxruntime" else None,
+        flux=engine.flux,
+        backend=engine.backend,
+        device=engine.device,
+        note=engine.note,
+    )
+    return Finished(job, Prediction(picture, model, probabilities), files, _RESULT)
 
 
 def failed(job: Job, stage: StageName, error: FluxdropError) -> Finished:
-    """The end of a job that cannot be done: its untouched input and why. The digest of the input is the job's,
-    if that has one."""
+    """Return the end of a job that failed in *stage* with *error*: its untouched input is published.
 
-    def build(_name: str) -> Failure:
+    The job's `sha256` is the digest of the input, or None where it is not known.
+    """
+    facts = ErrorFacts(
+        stage=stage,
+        kind=error.kind,
+        message=printable(error.message),
+        hint=printable(error.hint),
+    )
+    return Finished(job, facts, [(job.input, _FAILED_INPUT)], _FAILURE)
+
+
+def keep_input(failure: Finished) -> Finished:
+    """Return *failure* with .fluxdrop/kept/ as the target of its input, which its record will say."""
+    return failure._replace(files=[(path, _KEPT_INPUT) for path, _ in failure.files])
+
+
+def build_record(finished: Finished, name: str) -> Record:
+    """Return the record of *finished*, whose NAME is *name*; it finished now."""
+    job, facts = finished.job, finished.facts
+    source = Source(file=job.source, kind=job.kind, sha256=job.sha256)
+    if isinstance(facts, ErrorFacts):
+        kept = [target.path(name) for _, target in finished.files if target == _KEPT_INPUT]
         return Failure(
             schema_version=SCHEMA_VERSION,
             job_id=job.id,
-            source=_source(job),
+            source=source,
             prompt=job.prompt,
-            error=ErrorFacts(
-                stage=stage,
-                kind=error.kind,
-                message=printable(error.message),
-                hint=printable(error.hint),
-            ),
+            error=_with_kept(facts, kept[0]) if kept else facts,
             attempts=job.attempts,
             created=job.created,
             finished=now(),
             replay_of=job.request.replay_of,
             part=job.request.part,
         )
-
-    return Finished(
-        job,
-        [(job.input, "outputs/failed/{}".format)],
-        "outputs/failed/{}.error.json".format,
-        build,
-        has_failed=True,
+    picture = facts.picture
+    generated = picture.generated
+    ranked = sorted(enumerate(facts.probabilities.items()), key=lambda item: -item[1][1])
+    return Result(
+        schema_version=SCHEMA_VERSION,
+        job_id=job.id,
+        source=source,
+        prompt=generated.parameters.prompt if generated else None,
+        generation=generated.parameters if generated else None,
+        generator=generated.generator if generated else None,
+        nsfw=generated.nsfw if generated else None,
+        image=ImageFacts(
+            file=_IMAGE.path(name),
+            sha256=picture.sha256,
+            width=picture.width,
+            height=picture.height,
+        ),
+        preprocessed=Preprocessed(
+            file=_TENSOR.path(name),
+            preview=_PREVIEW.path(name),
+            shape=list(picture.shape),
+            dtype="float32",
+        ),
+        model=facts.model,
+        probabilities=facts.probabilities,
+        top=[Guess(label=label, index=index, p=p) for index, (label, p) in ranked[:_MOST_GUESSES]],
+        warnings=job.warnings,
+        timings_ms=job.timings_ms,
+        attempts=job.attempts,
+        created=job.created,
+        finished=now(),
+        replay_of=job.request.replay_of,
+        part=job.request.part,
     )
 
 
-def _source(job: Job) -> Source:
-    return Source(file=job.source, kind=job.kind, sha256=job.sha256)
+def _with_kept(facts: ErrorFacts, path: str) -> ErrorFacts:
+    hint = f"{facts.hint} It was moved to {path}.".lstrip()
+    return ErrorFacts(stage=facts.stage, kind=facts.kind, message=facts.message, hint=hint)

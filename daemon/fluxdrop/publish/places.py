@@ -1,4 +1,7 @@
-"""The folders of a root in which files get their names; somebody else may close those below the tops."""
+"""The folders of a root into which files are published.
+
+Those below the top folders may belong to somebody else, who may close them to the daemon.
+"""
 
 from __future__ import annotations
 
@@ -16,82 +19,91 @@ from fluxdrop.logs import get_logger
 log = get_logger("fluxdrop.publish")
 
 KEPT = "kept"
-"""In .fluxdrop/: inputs of failed jobs that outputs/, on another filesystem, cannot take."""
+"""The folder in .fluxdrop/ for inputs of failed jobs that cannot be copied to outputs/ on another filesystem."""
 
-_MOST_OPEN = 64
-_MOST_SOURCES = 8
-_ALL = os.R_OK | os.W_OK | os.X_OK
+_MAX_OPEN = 64
+_MAX_OPEN_SOURCES = 8
+_ACCESS = os.R_OK | os.W_OK | os.X_OK
 
 
 class Places:
-    """The open folders of *root*, all of them known by paths below the root. One thread has them."""
+    """The open folders of *root*, each named by its path below the root. One thread owns them."""
 
     def __init__(self, root: Root) -> None:
         self._root = root
-        self._has_few = False
-        self._folders = self._opened(_MOST_OPEN)
+        self._is_limited = False
+        self._folders = self._opened(_MAX_OPEN)
 
-    def _opened(self, most: int) -> dict[str, Folders]:
+    def _opened(self, max_open: int) -> dict[str, Folders]:
+        """Return the top folders by their names; below each, *max_open* folders stay open."""
         root = self._root
         return {
-            root.outputs.name: root.open_outputs(most),
-            root.generated.name: Folders(root.generated, most),
-            root.preprocessed.name: Folders(root.preprocessed, most),
+            root.outputs.name: root.open_outputs(max_open),
+            root.generated.name: Folders(root.generated, max_open),
+            root.preprocessed.name: Folders(root.preprocessed, max_open),
             root.state.name: Folders(root.state, 1, lambda folder: folder == KEPT),
         }
 
     def fd(self, path: str, *, make: bool = False) -> int:
-        """The open folder *path*, until the next call. Raises as `Folders.fd`."""
+        """Return the descriptor of the folder *path*, open until the next call. Raises what `Folders.fd` does."""
         top, _, folder = path.partition("/")
         return self._folders[top].fd(folder, make=make)
 
     def close(self) -> None:
-        """Keep no folder open for long: somebody may move it elsewhere."""
+        """Close all folders; they are opened again when they are needed.
+
+        None stays open for long, as somebody may move it elsewhere.
+        """
         for folders in self._folders.values():
             folders.close()
 
-    def open_fewer(self) -> bool:
-        """Keep one folder open at a time from now on, as this process may open too few files; False where that was
-        so already."""
+    def limit_open(self) -> bool:
+        """Keep one folder open at a time from now on, as this process may open few files only.
+
+        Returns:
+            False if that was so already.
+        """
         self.close()
-        had_few, self._has_few = self._has_few, True
+        was_limited, self._is_limited = self._is_limited, True
         self._folders = self._opened(1)
-        return not had_few
+        return not was_limited
 
     def make(self, paths: Iterable[str]) -> None:
-        """Make those of the folders *paths* that are missing. Raises as `Folders.fd`."""
+        """Make those of the folders *paths* that are missing. Raises what `Folders.fd` does."""
         self.close()
         for path in sorted(paths):
             self.fd(path, make=True)
 
     def sync(self, paths: Iterable[str]) -> None:
-        """Wait until the names in the folders *paths* are on the disk. Raises OSError."""
+        """Sync the folders *paths*, so that the names in them are on the disk. Raises OSError."""
         for path in sorted(paths):
-            # Who moved or closed it meanwhile has the files.
+            # Whoever moved or closed one meanwhile is responsible for the files in it.
             with suppress(FileNotFoundError, NotADirectoryError):
                 try:
                     durable.sync_open_folder(self.fd(path))
                 except PermissionError:
-                    self.check_tops()
+                    self.check_top_folders()
 
     def sync_sources(self, sources: Iterable[str]) -> None:
-        """Wait until it is on the disk that the files *sources*, paths below the inbox, are not there any more: after
-        a power cut btrfs would show one there again whose result lies in outputs/. Raises OSError."""
-        with closing(Folders(self._root.inbox, _MOST_SOURCES)) as inbox:
+        """Sync the folders of the inbox from which *sources*, paths below it, were claimed. Raises OSError.
+
+        Without this, btrfs can show a file there again after a power cut, although its result lies in outputs/.
+        """
+        with closing(Folders(self._root.inbox, _MAX_OPEN_SOURCES)) as inbox:
             for folder in sorted({source.rpartition("/")[0] for source in sources}):
                 with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
                     durable.sync_open_folder(inbox.fd(folder))
 
     def sweep(self, path: str) -> None:
-        """Remove what a killed daemon left half copied in the folder *path*. Raises OSError."""
+        """Remove the temporary files that a killed daemon left in the folder *path*. Raises OSError."""
         with suppress(FileNotFoundError, NotADirectoryError):
             try:
                 durable.sweep(self.fd(path))
             except PermissionError:
-                self.check_tops()
+                self.check_top_folders()
 
     def is_blocked(self, path: str) -> bool:
-        """Whether something else than a folder, or one that is closed to the daemon, has the *path*."""
+        """Return whether *path* is something other than a folder, or a folder that is closed to the daemon."""
         full = f"{self._root.path}/{path}"
         try:
             is_folder = stat.S_ISDIR(os.lstat(full).st_mode)
@@ -99,20 +111,24 @@ class Places:
             return False
         except PermissionError:
             return True
-        return not (is_folder and os.access(full, _ALL))
+        return not (is_folder and os.access(full, _ACCESS))
 
-    def check_tops(self) -> None:
-        """Raises PermissionError for one of the top folders that is closed to the daemon, which holds up all jobs
-        until somebody mends it; a folder below them is the matter of the jobs that go there."""
+    def check_top_folders(self) -> None:
+        """Raise PermissionError if one of the top folders is closed to the daemon.
+
+        That holds up all jobs until somebody opens it. A folder below them holds up only the jobs that go there.
+        """
         root = self._root
         for path in (root.outputs, root.generated, root.preprocessed, root.state, root.work):
-            if not os.access(path, _ALL):
+            if not os.access(path, _ACCESS):
                 os.close(os.open(path, os.O_RDONLY | os.O_DIRECTORY))
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
-    def clear_failed(self) -> None:
-        """Move a folder of somebody else's that has the name of outputs/failed/ and is closed to the daemon aside,
-        for the next one to be made. Raises OSError."""
+    def replace_closed_failed(self) -> None:
+        """Move outputs/failed/ aside if it is somebody else's and closed to the daemon. Raises OSError.
+
+        The next failure makes a new one.
+        """
         failed = self._root.failed
         path = f"{self._root.outputs.name}/{FAILED}"
         if self.is_blocked(path) and failed.lstat().st_uid != os.geteuid():
@@ -124,6 +140,6 @@ class Places:
 
 
 def above(path: str) -> Iterator[str]:
-    """The folders that *path* lies in, the nearest first."""
+    """Yield the folders that *path* lies in, the nearest first."""
     while path := path.rpartition("/")[0]:
         yield path

@@ -1,9 +1,9 @@
-"""Publishing: a job's files get their names for all to see, durably, once, over nobody else's.
+"""Publishing the files of a job under their names: durably, exactly once, replacing nobody else's files.
 
-First everything is on the disk in the job's folder; then a plan decides the names; then the
-names are given as hard links, the record's last; then the job's folder goes. After a kill anywhere
-in between, `perform` with the same plan ends in the same state. A job's folder is emptied only when
-the index says, durably, that the job has ended: whatever a power cut leaves of it can go.
+First everything is synced in the job's folder; then a plan decides the names; then the files are linked to these
+names, the record last; then the job's folder is removed. After a kill anywhere in between, `perform` with the same
+plan ends in the same state. A job's folder is emptied only when the index says, durably, that the job has ended:
+whatever a power cut leaves of the folder may be removed.
 """
 
 from __future__ import annotations
@@ -17,87 +17,89 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from msgspec.structs import replace
-
 from fluxdrop import failpoints
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files import durable
-from fluxdrop.files.folders import STATE
 from fluxdrop.files.io_lock import release_io_lock
-from fluxdrop.files.layout import FAILED, Root
-from fluxdrop.jobs.claim import is_input
+from fluxdrop.files.layout import Root
 from fluxdrop.jobs.folder_pool import FolderPool, most_spares
-from fluxdrop.jobs.job import RECORD, Job
-from fluxdrop.jobs.store import Row, Store
+from fluxdrop.jobs.job import RECORD
+from fluxdrop.jobs.store import Store
 from fluxdrop.logs import get_logger
 from fluxdrop.publish import links
-from fluxdrop.publish.names import NameChooser, plain
-from fluxdrop.publish.places import KEPT, Places, above
+from fluxdrop.publish.index_row import row_of
+from fluxdrop.publish.linker import NAME_REFUSED, Linker
+from fluxdrop.publish.names import NameChooser, portable
+from fluxdrop.publish.outcome import Finished, build_record, keep_input
+from fluxdrop.publish.places import Places
 from fluxdrop.publish.plans import Plan, Plans
-from fluxdrop.records.result import Failure, Record, Result, decode, encode
+from fluxdrop.records.result import Record, decode, encode
 
 log = get_logger("fluxdrop.publish")
 
-# What a filesystem says of a name that it does not take, whatever is free.
-_REFUSED = {errno.EINVAL, errno.EILSEQ, errno.ENAMETOOLONG}
-_MOST_REFUSALS = 2
+_MAX_REFUSALS = 2
 _TOO_MANY_OPEN = {errno.EMFILE, errno.ENFILE}
 
 
-class Finished(NamedTuple):
-    """A job that has come to its end, but for its names.
-
-    *files* are the job's files, each with what becomes of a NAME to make its path below the root;
-    *build* makes the record when the NAME is known.
-    """
-
-    job: Job
-    files: Sequence[tuple[Path, Callable[[str], str]]]
-    record_path: Callable[[str], str]
-    build: Callable[[str], Record]
-    has_failed: bool = False
-    """Whether the job failed: then its NAME ends as the source's does."""
-
-
 class Published(NamedTuple):
-    """What came of a batch: the records with their paths below the root, and the job folders whose
-    plan was void because a file came in the way; those are to be published again."""
+    """What came of a batch."""
 
     records: list[tuple[Record, str]]
+    """The records that were published, with their paths below the root."""
     void: list[Path]
+    """The folders of the jobs that are to be published again: a file was in the way, or a name was refused."""
 
 
 class Publisher:
-    """Gives names. One thread owns a publisher, and no other publisher serves its root."""
+    """Publishes the jobs of *root*. One thread owns it, and no other publisher serves its root."""
 
     def __init__(
         self,
         root: Root,
         store: Store,
-        moved_on: Callable[[], None] = lambda: None,
-        most_copied: int = 256 * 1024**2,
+        on_progress: Callable[[], None] = lambda: None,
+        max_copied_bytes: int = 256 * 1024**2,
     ) -> None:
-        """*moved_on* is called now and then while a large file is copied; inputs of more than *most_copied* bytes
-        are not."""
+        """Read the plans of *root*.
+
+        Args:
+            root: The root.
+            store: Its index.
+            on_progress: Called at least once for each MiB that is copied.
+            max_copied_bytes: The largest input that is copied.
+
+        Raises:
+            OSError: The disk is in the way.
+        """
         self._root = root
         self._store = store
-        self._moved_on = moved_on
-        self.most_copied = most_copied
+        self.max_copied_bytes = max_copied_bytes
         self._places = Places(root)
         self.pool = FolderPool(root.spares, most_spares(root.state))
         self._chooser = NameChooser()
         self._refused: Counter[str] = Counter()
-        """How many times the names of each job could not be given."""
+        """How often the names of each job were refused, by the jobs' ids."""
         self._kept: set[str] = set()
-        """The failed jobs whose inputs outputs/ cannot take."""
+        """The ids of the failed jobs whose inputs go to .fluxdrop/kept/, as they cannot go to outputs/."""
         self._plans = Plans(root.plans, (path.name for path in root.work.iterdir()))
+        self._linker = Linker(self._places, self._plans, on_progress)
         self._unswept = self._plans.folders()
-        """Where a killed daemon may have left a copy that was not whole."""
+        """The folders in which a killed daemon may have left temporary files."""
 
     def publish(self, batch: Sequence[Finished]) -> Published:
-        """Publish all of *batch*, with one wait for the disk a step."""
+        """Publish the jobs of *batch* together: each step waits for the disk once for all of them.
+
+        What was decided for a job already is carried out. After an OSError it may be called again.
+
+        Args:
+            batch: The jobs. The warnings of one that gets a portable name get another.
+
+        Raises:
+            FluxdropError: A job cannot be published; its plan still holds, see `withdraw`.
+            OSError: The disk is in the way.
+        """
         names = []
-        # Most files of a batch are from the same few folders.
+        # Most files of a batch go to the same few folders.
         is_blocked = cache(self._places.is_blocked)
         planned = []
         fresh = []
@@ -107,10 +109,10 @@ class Publisher:
                 plan = self.planned(finished.job.folder)
                 if plan is None:
                     if finished.job.id in self._kept and finished.has_failed:
-                        finished = _keeping(finished)
+                        finished = keep_input(finished)
                     name = self._choose(finished, is_blocked)
                     names.append(name)
-                    record = records[finished.job.folder] = finished.build(name)
+                    record = records[finished.job.folder] = build_record(finished, name)
                     plan = _prepare(finished, name, record)
                     fresh.append((finished, plan))
                 planned.append((finished.job.folder, plan))
@@ -121,11 +123,12 @@ class Publisher:
                 self._chooser.release(name)
 
     def _decide(self, fresh: Sequence[tuple[Finished, Plan]]) -> None:
+        """Sync the files of the jobs *fresh* and write their plans, durably. Raises OSError."""
         files = {path for finished, _ in fresh for path, _ in finished.files}
         files.update(finished.job.record for finished, _ in fresh)
         inputs = {finished.job.input for finished, _ in fresh} & files
         folders = [finished.job.folder for finished, _ in fresh]
-        # One wait for a turn, too.
+        # Release the lock once for all of it.
         with release_io_lock():
             if durable.sync_all(files, folders, lambda path: path not in inputs):
                 self.pool.settle()
@@ -141,18 +144,29 @@ class Publisher:
         planned: Sequence[tuple[Path, Plan]],
         records: Mapping[Path, Record] = MappingProxyType({}),
     ) -> Published:
-        """Give the names of each plan, enter the jobs in the index and remove their folders; what is
-        not among *records*, by the jobs' folders, is read from there."""
+        """Publish what plans say, enter the jobs in the index and remove their folders.
+
+        Calling it again is harmless.
+
+        Args:
+            planned: The jobs' folders with their plans.
+            records: Records by the jobs' folders; those that are missing are read from the folders.
+
+        Raises:
+            FluxdropError: A job cannot be published; its plan still holds, see `withdraw`.
+            OSError: The disk is in the way.
+        """
         try:
             return self._perform(planned, records)
         except OSError as error:
-            if error.errno not in _TOO_MANY_OPEN or not self._places.open_fewer():
+            if error.errno not in _TOO_MANY_OPEN or not self._places.limit_open():
                 raise
             return self._perform(planned, records)
         finally:
             self._places.close()
 
     def _sweep(self) -> None:
+        """Remove the temporary files of a killed daemon, once. Raises OSError."""
         while self._unswept:
             path = next(iter(self._unswept))
             self._places.sweep(path)
@@ -161,6 +175,7 @@ class Publisher:
     def _perform(
         self, planned: Sequence[tuple[Path, Plan]], records: Mapping[Path, Record]
     ) -> Published:
+        """See `perform`."""
         self._sweep()
         done: list[tuple[Path, Record, Plan]] = []
         void = []
@@ -168,12 +183,12 @@ class Publisher:
         for folder, plan in planned:
             record = records.get(folder) or decode(durable.read_own(folder / RECORD))
             try:
-                parents.update(self._link(folder, plan))
+                parents.update(self._linker.link(folder, plan, self.max_copied_bytes))
             except links.NameTakenError:
                 void.append(folder)
                 continue
             except (OSError, links.NotCopiedError) as error:
-                self._refuse(folder, plan, record, error)
+                self._handle_refusal(folder, plan, record, error)
                 void.append(folder)
                 continue
             done.append((folder, record, plan))
@@ -183,36 +198,43 @@ class Publisher:
             failpoints.reach("folders-synced")
             self._store.finished(rows)
             failpoints.reach("index-told")
-        # What is removed is opened, too.
+        # Removing folders opens some, too.
         self._places.close()
         gone = [folder.name for folder, _, _ in done if self._discard(folder)]
-        self._plans.fulfilled(gone)
+        self._plans.forget(gone)
         for folder, _, _ in done:
             self._refused.pop(folder.name, None)
             self._kept.discard(folder.name)
         return Published([(record, plan.record) for _, record, plan in done], void)
 
-    def _refuse(
+    def _handle_refusal(
         self, folder: Path, plan: Plan, record: Record, error: OSError | links.NotCopiedError
     ) -> None:
-        """Have the job in *folder* alone be published in another way, as *error* kept it from its names. Raises
-        *error* where that holds up all jobs, and FluxdropError where this was tried often enough."""
+        """Make *plan* for the job in *folder* void, as *error* kept it from being carried out.
+
+        The job alone is then to be published in another way: under a portable name, or with its input in
+        .fluxdrop/kept/.
+
+        Raises:
+            OSError: It is *error*, which holds up all jobs, or the disk is in the way.
+            FluxdropError: This was tried often enough.
+        """
         cause = error if isinstance(error, OSError) else error.__cause__
         if isinstance(cause, PermissionError):
-            self._places.check_tops()
-            self._places.clear_failed()
+            self._places.check_top_folders()
+            self._places.replace_closed_failed()
         elif isinstance(error, OSError) and (
-            error.errno not in _REFUSED or self._refused[folder.name] >= _MOST_REFUSALS
+            error.errno not in NAME_REFUSED or self._refused[folder.name] >= _MAX_REFUSALS
         ):
             raise error
         reason = (error.strerror if isinstance(error, OSError) else "") or str(error)
         log.warning("name refused", job=folder.name, reason=reason)
-        is_uncopied = isinstance(error, links.NotCopiedError) and self._has_failed(plan)
+        is_uncopied = isinstance(error, links.NotCopiedError) and plan.has_failed
         if is_uncopied and folder.name not in self._kept:
             self._kept.add(folder.name)
             self._withdraw(folder)
             return
-        if self._refused[folder.name] >= _MOST_REFUSALS:
+        if self._refused[folder.name] >= _MAX_REFUSALS:
             raise FluxdropError(
                 f"{record.source.file} cannot be published: {reason}",
                 hint="Drop it once more when it can be read, and outputs/ and the picture folders written.",
@@ -221,32 +243,40 @@ class Publisher:
         self.withdraw(folder)
 
     def withdraw(self, folder: Path) -> None:
-        """Take back what names the job in *folder* was given, if any; when it is published after that it gets a
-        NAME that more filesystems take."""
+        """Remove what was published of the job in *folder*, if anything, and make its plan void.
+
+        When it is published again it gets a more portable NAME. Raises OSError.
+        """
         self._refused[folder.name] += 1
         self._withdraw(folder)
 
     def _withdraw(self, folder: Path) -> None:
+        """Call `Linker.unlink` for the job in *folder*, if it has a plan. Raises OSError."""
         plan = self.planned(folder)
         if plan is not None:
             try:
-                self._take_back(folder, plan)
+                self._linker.unlink(folder, plan)
             finally:
                 self._places.close()
 
     def planned(self, folder: Path) -> Plan | None:
-        """The plan for the job in *folder*, if its names were decided. None where its record is gone: then
-        they were all given."""
+        """Return the plan for the job in *folder*.
+
+        Returns:
+            None if there is none, or if the job's record is gone: then all was published.
+        """
         plan = self._plans.get(folder.name)
         return plan if plan is not None and (folder / RECORD).exists() else None
 
     def forget_gone(self, folders: Sequence[Path]) -> None:
-        """Forget the plans for jobs that are not in *folders*, which are all there are."""
-        self._plans.keep(folder.name for folder in folders)
+        """Forget the plans for jobs other than those in *folders*, which are all there are. Never raises."""
+        self._plans.forget_all_but(folder.name for folder in folders)
 
     def without_ended(self, folders: Sequence[Path]) -> list[Path]:
-        """Those of *folders* whose jobs have not ended by the index. The others, which a start finds where they
-        were not removed or a power cut brought them back, are removed."""
+        """Remove those of *folders* whose jobs have ended by the index; return the others. Raises OSError.
+
+        A start finds such a folder where it could not be removed, or where a power cut brought it back.
+        """
         left = []
         for folder in folders:
             row = self._store.get(folder.name)
@@ -257,139 +287,47 @@ class Publisher:
         return left
 
     def _choose(self, finished: Finished, is_closed: Callable[[str], bool]) -> str:
-        makers = [finished.record_path, *(make for _, make in finished.files)]
+        """Return a NAME for *finished*, under which none of its files exists; `NameChooser` reserves it.
+
+        *is_closed* returns whether a path below the root cannot be used as a folder.
+        """
+        targets = [finished.record, *(target for _, target in finished.files)]
 
         def is_taken(name: str) -> bool:
-            return any(os.path.lexists(f"{self._root.path}/{make(name)}") for make in makers)
+            return any(
+                os.path.lexists(f"{self._root.path}/{target.path(name)}") for target in targets
+            )
 
         def is_blocked(folder: str) -> bool:
-            paths = {make(f"{folder}/_").rpartition("/")[0] for make in makers}
-            return any(map(is_closed, paths))
+            return any(map(is_closed, {f"{target.folder}/{folder}" for target in targets}))
 
         job = finished.job
         source = job.source
         if self._refused[job.id]:
-            source = plain(source if self._refused[job.id] == 1 else job.id)
+            source = portable(source if self._refused[job.id] == 1 else job.id)
             job.warnings.append(f"It could not be published under the name {job.source}.")
         return self._chooser.choose(source, is_taken, is_blocked, keeps_suffix=finished.has_failed)
 
-    def _link(self, folder: Path, plan: Plan) -> set[str]:
-        """Give the names of *plan*; return the folders that hold them, relative to the root."""
-        pairs = self._links(folder, plan)
-        # A subfolder may be new, and then its own name has to be on the disk as well.
-        targets = [*(target for _, target in plan.links), plan.record]
-        parents = {parent for target in targets for parent in above(target)}
-        has_failed = self._has_failed(plan)
-        try:
-            try:
-                self._give_all(pairs, has_failed)
-            except (FileNotFoundError, NotADirectoryError):
-                self._places.make(parents)
-                self._give_all(pairs, has_failed)
-        except (links.NameTakenError, NotADirectoryError) as error:
-            self._take_back(folder, plan)
-            raise links.NameTakenError(str(error)) from error
-        return parents
-
-    def _take_back(self, folder: Path, plan: Plan) -> None:
-        for source, target, _ in self._links(folder, plan):
-            parent, _, name = target.rpartition("/")
-            try:
-                links.take_name_back(source, name, self._places.fd(parent))
-            except PermissionError:
-                # Who closed the folder meanwhile has what is in it.
-                self._places.check_tops()
-            except OSError as error:
-                # Nothing has a name that cannot be.
-                if error.errno not in {*_REFUSED, errno.ENOTDIR, errno.ENOENT}:
-                    raise
-        failpoints.reach("names-taken-back")
-        self._plans.take_back(folder.name)
-        failpoints.reach("plan-void")
-
-    def _links(self, folder: Path, plan: Plan) -> list[tuple[str, str, bool]]:
-        """What gets which name by *plan*, the record last, each with whether it is the input."""
-        pairs = [*plan.links, (os.fsencode(RECORD), plan.record)]
-        names = [(os.fsdecode(source), target) for source, target in pairs]
-        return [(f"{folder}/{name}", target, is_input(name)) for name, target in names]
-
-    def _has_failed(self, plan: Plan) -> bool:
-        return plan.record.startswith(f"{self._root.outputs.name}/{FAILED}/")
-
-    def _give_all(self, pairs: Sequence[tuple[str, str, bool]], has_failed: bool) -> None:
-        to_move = []
-        for source, target, of_input in pairs:
-            parent, _, name = target.rpartition("/")
-            folder = self._places.fd(parent)
-            try:
-                if not of_input:
-                    links.give_name(source, name, folder, self._moved_on)
-                elif not has_failed:
-                    links.give_name(source, name, folder, self._moved_on, self.most_copied)
-                elif not links.give_unmoved(source, name, folder, self._moved_on, self.most_copied):
-                    to_move.append((source, name, parent))
-                    continue
-            except FileNotFoundError:
-                # What is gone was moved before a kill.
-                if os.path.lexists(source):
-                    raise
-            failpoints.reach("name-given")
-        # After all else, the record too: what was moved is not taken back.
-        for source, name, parent in to_move:
-            links.move_name(source, name, self._places.fd(parent))
-
     def _discard(self, folder: Path) -> bool:
-        """Remove the job's *folder*; whether it is gone from the jobs in hand."""
+        """Remove the job's *folder*; return whether it is gone from work/. Never raises OSError."""
         try:
             self.pool.discard(folder)
             failpoints.reach("job-discarded")
         except OSError as error:
-            # The next start finds it, and in the index that its job has ended.
+            # The next start finds it, and finds in the index that its job has ended.
             log.warning("not removed", folder=str(folder), reason=error.strerror)
             return not folder.exists()
         return True
 
 
 def _prepare(finished: Finished, name: str, record: Record) -> Plan:
+    """Write *record* to the job's folder; return the plan for the NAME *name*. Raises OSError."""
     job = finished.job
     durable.put(job.record, encode(record))
     failpoints.reach("record-written")
     start = f"{job.folder}/"
-    links = [
-        (os.fsencode(str(path).removeprefix(start)), make(name)) for path, make in finished.files
+    pairs = [
+        (os.fsencode(str(path).removeprefix(start)), target.path(name))
+        for path, target in finished.files
     ]
-    return Plan(links=links, record=finished.record_path(name))
-
-
-def _keeping(finished: Finished) -> Finished:
-    """*finished*, a failure, with its input in .fluxdrop/kept/, which its record says."""
-
-    def build(name: str) -> Record:
-        record = finished.build(name)
-        if isinstance(record, Result):
-            return record
-        hint = f"{record.error.hint} It was moved to {STATE}/{KEPT}/{name}.".lstrip()
-        return replace(record, error=replace(record.error, hint=hint))
-
-    files = [(path, f"{STATE}/{KEPT}/{{}}".format) for path, _ in finished.files]
-    return finished._replace(files=files, build=build)
-
-
-def row_of(record: Record, path: str) -> Row:
-    """What the index says of *record*, whose JSON lies at *path* below the root."""
-    best = record.top[0] if isinstance(record, Result) and record.top else None
-    return Row(
-        id=record.job_id,
-        state="done" if isinstance(record, Result) else "failed",
-        kind=record.source.kind,
-        source=record.source.file,
-        attempts=record.attempts,
-        replay_of=record.replay_of,
-        created=record.created,
-        finished=record.finished,
-        record=path,
-        label=best.label if best else None,
-        probability=best.p if best else None,
-        error=record.error.message if isinstance(record, Failure) else None,
-        model=record.model.bundle if isinstance(record, Result) else None,
-    )
+    return Plan(links=pairs, record=finished.record.path(name))

@@ -1,7 +1,7 @@
-"""What commands ask of the daemon that serves a root, beyond files for its inbox.
+"""The requests of commands to the daemon that serves a root, and its answers.
 
-A request is a file ID.request.json in .fluxdrop/requests/, moved there whole; its answer is
-.fluxdrop/answers/ID.json. A replay is answered when it is refused only: else the job ID is its answer.
+A request is a file ID.request.json in .fluxdrop/requests/, moved there whole; its answer is .fluxdrop/answers/ID.json.
+A replay is answered only when it is refused: otherwise the job ID is the answer.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from fluxdrop.files import durable
 from fluxdrop.files.layout import Root, holder
 from fluxdrop.files.regular import open_regular
 from fluxdrop.files.transient import remedy_of
-from fluxdrop.jobs.job_id import new_job_id
+from fluxdrop.jobs.job_id import NEW_JOB_ID, new_job_id
 
 SUFFIX = ".request.json"
-MOST_BYTES = 64 * 1024
-MOST_JOBS = 500
-"""How many jobs one request may name."""
+MAX_BYTES = 64 * 1024
+"""The largest request, in bytes."""
+MAX_JOBS = 500
+"""The most jobs that one request may name."""
 
-_NAME = re.compile(rf"(\d{{8}}T\d{{6}}-[0-9a-f]{{8}}){re.escape(SUFFIX)}", re.ASCII)
-_LOOK_SECONDS = 0.1
+_NAME = re.compile(rf"({NEW_JOB_ID}){re.escape(SUFFIX)}")
+_POLL_SECONDS = 0.1
 
 Start = Literal["generate", "preprocess", "predict"]
-"""With which stage a replay begins: with the input that was dropped, with the recorded picture, or
-with the recorded tensor."""
+"""The stage with which a replay begins: on the input that was dropped, the recorded picture or the recorded tensor."""
 
 _JobId = Annotated[str, Meta(min_length=1, max_length=100)]
 _ModelName = Annotated[str, Meta(min_length=1, max_length=255)]
 
 
 class ReplayRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="replay"):
-    """Do the job *job_id* again from *start* on, with the installed *model* if one is named."""
+    """Do the job `job_id` again from the stage `start` on, with the installed `model` if one is named."""
 
     job_id: _JobId
     start: Start = "generate"
@@ -50,13 +50,13 @@ class ReplayRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
 
 
 class CancelRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="cancel"):
-    """End these jobs, as far as they are unfinished."""
+    """Cancel those of the jobs that are unfinished."""
 
-    job_ids: Annotated[list[_JobId], Meta(max_length=MOST_JOBS)]
+    job_ids: Annotated[list[_JobId], Meta(max_length=MAX_JOBS)]
 
 
 class ModelRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="model"):
-    """Use the installed model *name* from now on."""
+    """Use the installed model `name` from now on."""
 
     name: _ModelName
 
@@ -65,7 +65,7 @@ Request = ReplayRequest | CancelRequest | ModelRequest
 
 
 class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How it went: all empty when it was done."""
+    """What became of a request: the facts of an error, or all empty when it was done."""
 
     kind: str = ""
     message: str = ""
@@ -77,23 +77,27 @@ _ANSWER: msgspec.json.Decoder[Answer] = decoder(Answer)
 
 
 def ask(root: Root, request: Request) -> str:
-    """Leave *request* for the daemon of *root*, now or at its next start; return its id.
+    """Leave *request* for the daemon of *root*, which reads it now or at its next start.
 
-    Raises FluxdropError when that may not or cannot be.
+    Returns:
+        The id of the request.
+
+    Raises:
+        FluxdropError: This user may not make requests, or the disk is in the way.
     """
     name = new_job_id()
-    # A dot file is no request yet.
+    # The daemon does not read dot files.
     unfinished = root.requests / f".{name}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         fd = os.open(unfinished, flags, 0o600)
         try:
-            # The daemon is another user where members of a group ask.
+            # The daemon runs as another user where members of a group make requests.
             os.fchmod(fd, 0o644)
             os.write(fd, msgspec.json.encode(request))
             os.fsync(fd)
             unfinished.rename(_path(root, name))
-            # Who may leave requests may not list them, and so not sync the folder.
+            # A member of the group may not list the folder, and so cannot sync it.
             os.fsync(fd)
             with suppress(PermissionError):
                 durable.sync_folder(root.requests)
@@ -117,33 +121,43 @@ def ask(root: Root, request: Request) -> str:
 
 
 def ask_and_wait(root: Root, request: Request, on_wait: Callable[[], None]) -> None:
-    """Have the daemon that serves *root* do what is asked, and wait until it has.
+    """Make *request* of the daemon that serves *root*, and wait for its answer.
 
-    Raises FluxdropError when it refuses, or ends meanwhile.
+    Args:
+        root: The root.
+        request: A request that is always answered, so no replay.
+        on_wait: Called about ten times a second meanwhile.
+
+    Raises:
+        FluxdropError: The daemon refuses the request, none serves *root*, or it ends meanwhile.
     """
     served = holder(root)
     name = ask(root, request)
     while (answer := answer_to(root, name)) is None:
-        # Another one may have begun already, and what the first had taken is lost.
+        # Another daemon may serve the root by now; what the first had read is lost.
         if served is None or holder(root) != served:
             with suppress(OSError):
                 _path(root, name).unlink()
             raise FluxdropError(f"No daemon serves {root.path}", kind="not-running")
         on_wait()
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(_POLL_SECONDS)
     if answer.kind:
         raise refusal(answer)
 
 
 def ask_to_cancel(root: Root, job_ids: Sequence[str], on_wait: Callable[[], None]) -> None:
-    """`ask_and_wait` for the end of these jobs, however many they are."""
-    for first in range(0, len(job_ids), MOST_JOBS):
-        request = CancelRequest(list(job_ids[first : first + MOST_JOBS]))
+    """Cancel the jobs *job_ids*, any number of them. Takes and raises what `ask_and_wait` does."""
+    for first in range(0, len(job_ids), MAX_JOBS):
+        request = CancelRequest(list(job_ids[first : first + MAX_JOBS]))
         ask_and_wait(root, request, on_wait)
 
 
 def answer_to(root: Root, request_id: str) -> Answer | None:
-    """What the daemon answered to the request *request_id*; None when it has not (yet)."""
+    """Return the answer to the request *request_id*; None while there is none.
+
+    Raises:
+        FluxdropError: The answer cannot be read.
+    """
     path = root.answers / f"{request_id}.json"
     try:
         return _ANSWER.decode(path.read_bytes())
@@ -154,22 +168,29 @@ def answer_to(root: Root, request_id: str) -> Answer | None:
 
 
 def refusal(answer: Answer) -> FluxdropError:
-    """The *answer*, which is no consent, as an error."""
+    """Return the *answer*, which tells of an error, as that error."""
     return FluxdropError(answer.message, hint=answer.hint, kind=answer.kind)
 
 
 def id_of(name: str) -> str | None:
-    """The id of the request in a file called *name*; None where that is no request's name."""
+    """Return the id of the request in a file called *name*; None if no request has such a name."""
     found = _NAME.fullmatch(name)
     return found[1] if found else None
 
 
 def read_request(root: Root, request_id: str) -> Request:
-    """The request *request_id*. Raises FluxdropError for what is none that this version knows."""
+    """Return the request *request_id*.
+
+    All that is known of its file is its name, so this is where its kind, size and form are checked.
+
+    Raises:
+        FluxdropError: It is no regular file, larger than `MAX_BYTES`, or no request that this version knows.
+        OSError: The disk is in the way.
+    """
     with open_regular(_path(root, request_id), "request") as file:
-        data = file.read(MOST_BYTES + 1)
-    if len(data) > MOST_BYTES:
-        raise FluxdropError(f"It is larger than {MOST_BYTES:,} bytes", kind="request")
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise FluxdropError(f"It is larger than {MAX_BYTES:,} bytes", kind="request")
     try:
         return _REQUEST.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, MemoryError) as error:
@@ -181,7 +202,7 @@ def read_request(root: Root, request_id: str) -> Request:
 
 
 def forget_request(root: Root, request_id: str) -> None:
-    """Remove the request *request_id*. Raises OSError."""
+    """Remove the request *request_id*, if it is there. Raises OSError."""
     _path(root, request_id).unlink(missing_ok=True)
 
 

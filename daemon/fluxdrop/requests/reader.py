@@ -1,8 +1,8 @@
-"""The daemon's side of .fluxdrop/requests/: whoever may write there can have jobs done again, cancel
-them and choose among the installed models, and nothing else.
+"""The daemon's side of .fluxdrop/requests/: read requests, act on them and answer.
 
-Only files of the right name, size and form are acted on; of a replay no file of the asker's enters
-work/. The rest is set aside in .fluxdrop/refused/.
+Whoever may write there can have jobs done again, cancel them and choose among the installed models, and nothing else.
+Only files of the right name, size and form are acted on, and no file of the requester's enters work/. Everything else
+is moved to .fluxdrop/refused/.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from collections import Counter, deque
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-
-import msgspec
 
 from fluxdrop import failpoints
 from fluxdrop.config import choose_model
@@ -27,9 +25,9 @@ from fluxdrop.jobs.store import Store
 from fluxdrop.logs import get_logger
 from fluxdrop.predict.bundle import installed_folder
 from fluxdrop.printable import printable
+from fluxdrop.requests.answers import Answers
 from fluxdrop.requests.messages import (
     SUFFIX,
-    Answer,
     CancelRequest,
     ModelRequest,
     ReplayRequest,
@@ -42,27 +40,20 @@ from fluxdrop.requests.request_files import RequestFiles
 
 log = get_logger("fluxdrop.daemon")
 
-_MOST = 4096
-"""Of each user, and of all users' answers."""
-_MOST_PUT_OFF = 65_536
-# Of prompts and of pictures; made together, they wait for the disk once.
-_MOST_MADE_AT_ONCE = {True: 4, False: 32}
-_MOST_ANSWERS = 4096
-_ANSWER_SECONDS = 600.0
-_LOOK_SECONDS = 1.0
-_MAKING = ".making-"
+_MAX_WAITING = 4096
+"""The most replays of one user that wait, requests that wait for one model, and files that are ignored."""
+_MAX_PUT_OFF = 65_536
+# By whether they are prompts. The jobs of a batch wait for the disk together.
+_MAX_BATCH = {True: 4, False: 32}
+_POLL_SECONDS = 1.0
+_UNFINISHED = ".making-"
 
-Told = Callable[[FluxdropError | None], None]
-"""Told how it went."""
+OnDone = Callable[[FluxdropError | None], None]
+"""Called with the error when something was done, or None."""
 
 
 class Requests:
-    """Takes what lies in requests/ and answers it; new jobs go to *accept*, as many as
-    *room* allows, each of a file of at most *most_bytes*; *use* changes the model, *cancel* ends jobs.
-    *use* tells later how it went; where that raises OSError, it tells again.
-
-    Owned by the main loop.
-    """
+    """Acts on the requests in .fluxdrop/requests/ and answers them. Owned by the main loop."""
 
     def __init__(
         self,
@@ -72,9 +63,21 @@ class Requests:
         accept: Callable[[NewJob], None],
         room: Callable[[bool], bool],
         most_bytes: Callable[[], int],
-        use: Callable[[str, Told], None],
+        use: Callable[[str, OnDone], None],
         cancel: Callable[[list[str]], None],
     ) -> None:
+        """Remove what an earlier daemon left: unfinished folders and its answers. Raises OSError.
+
+        Args:
+            root: The root.
+            store: Its index.
+            accept: Takes each new job.
+            room: Returns whether one more job may be made, for a prompt (True) or a picture (False).
+            most_bytes: Returns the largest input that is copied.
+            use: Changes the model to one of this name and calls back when that is done; where the callback raises
+                OSError, it calls it again later.
+            cancel: Cancels the jobs of these ids.
+        """
         self._root = root
         self._store = store
         self._accept = accept
@@ -82,71 +85,73 @@ class Requests:
         self._most_bytes = most_bytes
         self._use = use
         self._cancel = cancel
-        # As in the inbox, prompts and pictures queue apart.
+        # Prompts (True) and pictures (False) queue apart, as in the inbox.
         self._replays: dict[bool, deque[tuple[str, ReplayRequest]]] = {
             True: deque(),
             False: deque(),
         }
         self._wanted: tuple[str, list[str]] | None = None
-        """The model that was asked for last, and the ids of the requests for it."""
+        """The model of the latest request for one, and the ids of the requests for it."""
         self._changing = False
-        """Whether *use* has not told yet how it went: one change of the model at a time."""
+        """Whether *use* has not called back yet: the model is changed once at a time."""
         self._known: set[str] = set()
-        """The ids of all that waits."""
+        """The ids of all requests that wait."""
         self._users: dict[str, int] = {}
-        """Who asked for each replay that waits."""
+        """The user of each replay that waits, by its id."""
         self._waiting: Counter[int] = Counter()
         """How many replays of each user wait."""
         self._put_off: dict[str, int] = {}
-        """The ids of replays for which their users have no room, with the users."""
+        """The users of replays that are read again when fewer of that user wait, by their ids."""
         self._unread = 0
         self._files = RequestFiles(root.requests)
         self._refused = Refused(root.refused)
         self._stuck: set[str] = set()
-        """The names of what can neither be acted on nor moved away."""
-        self._answered: deque[tuple[float, str]] = deque()
-        self._unwritten: deque[tuple[str, FluxdropError | None]] = deque(maxlen=_MOST)
-        """Answers that a full disk did not take."""
+        """The names of files that can neither be acted on nor moved away."""
+        self._answers = Answers(root.answers)
         self._next_look = 0.0
-        for path in root.work.glob(f"{_MAKING}*"):
+        for path in root.work.glob(f"{_UNFINISHED}*"):
             durable.remove_tree(path)
-        # Who asked an earlier daemon knows that it ended.
-        durable.empty_tree(root.answers)
 
     def __len__(self) -> int:
+        """Return how many requests wait."""
         return len(self._known) + len(self._put_off) + self._unread
 
     def step(self) -> None:
-        """Do what there is to do and room for. Raises OSError where a disk is in the way; a later step does
-        the rest.
+        """Do what there is to do and room for.
+
+        Raises:
+            OSError: A disk is in the way; the next call does the rest.
         """
         held_up: list[Exception] = []
         parts: list[Callable[[], None]] = [
-            self._write_answers,
+            self._answers.write_pending,
             self._look_when_due,
             self._change_model,
             *(partial(self._make_jobs, *each) for each in self._replays.items()),
-            self._forget_answers,
+            self._answers.forget_old,
         ]
         for work in parts:
             try:
                 work()
             except Exception as error:
-                # What is in the way of one part is not always in that of the next.
+                # What holds up one part need not hold up the next.
                 held_up.append(error)
         if held_up:
             raise held_up[0]
 
     def _look_when_due(self) -> None:
+        """Call `_look` once a second; at once if more requests are there, or if none waits. Raises OSError."""
         now = time.monotonic()
         if now >= self._next_look or self._unread or not self._known:
-            self._next_look = now + _LOOK_SECONDS
+            self._next_look = now + _POLL_SECONDS
             self._look()
 
     def _look(self) -> None:
-        """Take up what is new, and after that set aside what is odd."""
+        """Read the new requests, then set aside the files that are none. Raises OSError."""
         self._put_off = {
-            name: user for name, user in self._put_off.items() if self._waiting[user] > _MOST // 2
+            name: user
+            for name, user in self._put_off.items()
+            if self._waiting[user] > _MAX_WAITING // 2
         }
         found = self._files.look(
             lambda name: name in self._known or name in self._put_off, self._stuck.__contains__
@@ -161,7 +166,7 @@ class Requests:
             except Exception as error:
                 self._refuse_defect(request_id, error)
         try:
-            for name in found.odd:
+            for name in found.unexpected:
                 self._set_aside(name, "its name is not that of a request")
         finally:
             self._refused.forget_old()
@@ -169,16 +174,17 @@ class Requests:
             raise held_up[0]
 
     def _take_up(self, request_id: str, user: int) -> None:
+        """Read the request *request_id* of the *user*, and act on it or queue it. Raises OSError."""
         try:
             request = read_request(self._root, request_id)
         except FluxdropError as error:
             if self._set_aside(f"{request_id}{SUFFIX}", error.message):
-                self._answer(request_id, error)
+                self._answers.write_or_keep(request_id, error)
             return
         match request:
             case CancelRequest(job_ids):
                 self._cancel(job_ids)
-                self._answer(request_id, None)
+                self._answers.write_or_keep(request_id, None)
                 self._forget(request_id)
             case ModelRequest(name):
                 self._take_up_model(request_id, name)
@@ -186,43 +192,44 @@ class Requests:
                 self._take_up_replay(request_id, user, request)
 
     def _refuse_defect(self, request_id: str, error: Exception) -> None:
-        """*error*, which nobody foresaw, is the end of this request alone."""
+        """Refuse the request because of *error*, an unexpected one, which is to hold up no other request."""
         log.error("defect", where="requests", request=request_id, reason=str(error), exc_info=error)
         refused = FluxdropError(
             f"fluxdrop failed over this request: {type(error).__name__}",
             hint="This is a defect of fluxdrop; the log has the traceback.",
             kind="internal",
         )
-        self._answer(request_id, refused)
+        self._answers.write_or_keep(request_id, refused)
         self._forget(request_id)
 
     def _take_up_model(self, request_id: str, name: str) -> None:
-        """The model that is asked for last is used; whoever asked for another one before is told."""
+        """Queue a request for the model *name*; refuse those for another one that still wait."""
         try:
             installed_folder(name, self._root.models)
         except FluxdropError as error:
             log.error("the model stays as it was", wanted=printable(name), reason=error.message)
-            self._answer(request_id, error)
+            self._answers.write_or_keep(request_id, error)
             self._forget(request_id)
             return
-        if self._wanted is None or self._wanted[0] != name or len(self._wanted[1]) >= _MOST:
+        if self._wanted is None or self._wanted[0] != name or len(self._wanted[1]) >= _MAX_WAITING:
             before = self._wanted[1] if self._wanted is not None else []
             self._wanted = (name, [])
             later = FluxdropError(f"A later request asked for the model {name}", kind="superseded")
             for earlier in before:
-                self._answer(earlier, later)
+                self._answers.write_or_keep(earlier, later)
                 self._forget(earlier)
         self._wanted[1].append(request_id)
         self._known.add(request_id)
 
     def _take_up_replay(self, request_id: str, user: int, request: ReplayRequest) -> None:
+        """Queue a replay, or put it off where too many of the *user* wait. Raises OSError."""
         if self._store.get(request_id) is not None or (self._root.work / request_id).exists():
-            # An earlier run made the job, or has done it, and a kill or a power cut left the request.
+            # An earlier daemon made the job and may have done it; a kill or a power cut left the request.
             durable.sync_folder(self._root.work)
             self._forget(request_id)
             return
-        if self._waiting[user] >= _MOST:
-            if len(self._put_off) < _MOST_PUT_OFF:
+        if self._waiting[user] >= _MAX_WAITING:
+            if len(self._put_off) < _MAX_PUT_OFF:
                 self._put_off[request_id] = user
             return
         row = self._store.get(request.job_id)
@@ -233,6 +240,7 @@ class Requests:
         self._replays[is_prompt].append((request_id, request))
 
     def _change_model(self) -> None:
+        """Begin to change to the model that was asked for last, if none is being changed to."""
         if self._wanted is None or self._changing:
             return
         name, asked = self._wanted
@@ -245,11 +253,16 @@ class Requests:
         failpoints.reach("order-taken")
 
     def _model_changed(self, asked: list[str], name: str, error: FluxdropError | None) -> None:
+        """Answer the requests *asked* for the model *name*, which is in use unless there is an *error*.
+
+        Raises:
+            OSError: The disk is in the way; it may be called again.
+        """
         if error is None:
             choose_model(self._root, name)
             failpoints.reach("model-chosen")
         for request_id in asked:
-            self._write_answer(request_id, error)
+            self._answers.write(request_id, error)
         if error is None:
             log.info("model changed", model=name)
         else:
@@ -257,11 +270,13 @@ class Requests:
         self._changing = False
 
     def _make_jobs(self, is_prompt: bool, waiting: deque[tuple[str, ReplayRequest]]) -> None:
-        """Make the jobs of those that *waiting* has room for: whole under a name that is no job's, then
-        by one rename; after a kill or an error anywhere, doing it again ends in the same jobs.
+        """Make the jobs of those in *waiting* for which there is room.
+
+        Each is made whole under a name that no job has, then renamed once. After a kill or an error anywhere, doing it
+        again ends in the same jobs. Raises OSError.
         """
         batch: list[tuple[str, ReplayRequest]] = []
-        while waiting and len(batch) < _MOST_MADE_AT_ONCE[is_prompt] and self._room(is_prompt):
+        while waiting and len(batch) < _MAX_BATCH[is_prompt] and self._room(is_prompt):
             batch.append(waiting.popleft())
         if not batch:
             return
@@ -272,20 +287,16 @@ class Requests:
                 if files := self._make(key, request):
                     made[key] = files
             except OSError as error:
-                # It may be this one's alone.
+                # The error may concern this one alone.
                 held_up.append(error)
                 batch.remove((key, request))
                 waiting.append((key, request))
         try:
             files = [path for files in made.values() for path in files]
-            work = self._root.work
-            folders = {
-                parent for path in files for parent in path.parents if work in parent.parents
-            }
-            durable.sync_all(files, sorted(folders))
+            durable.sync_all(files, [self._unfinished(request_id) for request_id in made])
             for request_id in made:
                 failpoints.reach("request-made")
-                self._making(request_id).rename(self._root.work / request_id)
+                self._unfinished(request_id).rename(self._root.work / request_id)
                 failpoints.reach("request-renamed")
             durable.sync_folder(self._root.work)
         except OSError:
@@ -299,13 +310,18 @@ class Requests:
             raise held_up[0]
 
     def _make(self, request_id: str, request: ReplayRequest) -> list[Path]:
-        """Make the job's folder under a name that is no job's; the files in it, none of them synced.
-        Nothing where the job is there already, or is refused.
+        """Make the job's folder under a name that no job has.
+
+        Returns:
+            The files in it, none of them synced; none where the job exists already, or the request was refused.
+
+        Raises:
+            OSError: The disk is in the way, for other requests as well.
         """
         if (self._root.work / request_id).exists():
             return []
-        making = self._making(request_id)
-        durable.remove_tree(making)
+        unfinished = self._unfinished(request_id)
+        durable.remove_tree(unfinished)
         try:
             row = self._store.get(request.job_id)
             if row is None:
@@ -313,7 +329,7 @@ class Requests:
             if request.model is not None:
                 installed_folder(request.model, self._root.models)
             replay = plan_replay(self._root, row, start=request.start, model=request.model)
-            return build_replay(self._root, replay, making, self._most_bytes())
+            return build_replay(self._root, replay, unfinished, self._most_bytes())
         except FluxdropError as error:
             cause = error.__cause__
             if isinstance(cause, OSError) and is_transient(cause) and not is_file_error(cause):
@@ -326,17 +342,19 @@ class Requests:
             refused = FluxdropError(reason, kind="replay")
         except Exception as error:
             self._refuse_defect(request_id, error)
-            durable.remove_tree(making)
+            durable.remove_tree(unfinished)
             return []
-        durable.remove_tree(making)
+        durable.remove_tree(unfinished)
         log.warning("request refused", request=request_id, reason=refused.message)
-        self._answer(request_id, refused)
+        self._answers.write_or_keep(request_id, refused)
         return []
 
-    def _making(self, request_id: str) -> Path:
-        return self._root.work / f"{_MAKING}{request_id}"
+    def _unfinished(self, request_id: str) -> Path:
+        """Return the folder of a job while it is being made."""
+        return self._root.work / f"{_UNFINISHED}{request_id}"
 
     def _forget(self, request_id: str) -> None:
+        """Remove the request, which was acted on or refused; ignore its file from now on if it cannot be removed."""
         self._known.discard(request_id)
         user = self._users.pop(request_id, None)
         if user is not None:
@@ -344,10 +362,17 @@ class Requests:
         try:
             forget_request(self._root, request_id)
         except OSError as error:
-            self._leave(f"{request_id}{SUFFIX}", f"it cannot be removed: {error.strerror}")
+            self._ignore(f"{request_id}{SUFFIX}", f"it cannot be removed: {error.strerror}")
 
     def _set_aside(self, name: str, reason: str) -> bool:
-        """Move *name* out of requests/ and say why; False when it is gone."""
+        """Move *name* to refused/ and log the *reason*.
+
+        Returns:
+            False if it is gone.
+
+        Raises:
+            OSError: The disk is full.
+        """
         try:
             kept = self._refused.take(self._root.requests / name)
         except FileNotFoundError:
@@ -355,43 +380,17 @@ class Requests:
         except OSError as error:
             if is_full(error):
                 raise
-            # Nobody moves a folder whose own .. may not be changed; if it is empty, it can go.
+            # A folder that may not be written cannot be moved, as its .. would change; if it is empty, remove it.
             try:
                 (self._root.requests / name).rmdir()
             except OSError:
-                self._leave(name, f"{reason} It cannot be moved away: {error.strerror}")
+                self._ignore(name, f"{reason} It cannot be moved away: {error.strerror}")
                 return True
         log.warning("request set aside", file=printable(name), to=kept, reason=reason)
         return True
 
-    def _leave(self, name: str, reason: str) -> None:
-        if len(self._stuck) < _MOST:
+    def _ignore(self, name: str, reason: str) -> None:
+        """Leave *name* in requests/, ignore it from now on and log the *reason*."""
+        if len(self._stuck) < _MAX_WAITING:
             self._stuck.add(name)
             log.warning("request left alone", file=printable(name), reason=reason)
-
-    def _answer(self, request_id: str, error: FluxdropError | None) -> None:
-        try:
-            self._write_answer(request_id, error)
-        except OSError:
-            self._unwritten.append((request_id, error))
-
-    def _write_answers(self) -> None:
-        while self._unwritten:
-            self._write_answer(*self._unwritten[0])
-            self._unwritten.popleft()
-
-    def _write_answer(self, request_id: str, error: FluxdropError | None) -> None:
-        # A path in it may have a name that is no UTF-8.
-        told = (error.kind, printable(error.message), printable(error.hint)) if error else ()
-        path = self._root.answers / f"{request_id}.json"
-        durable.write(path, msgspec.json.encode(Answer(*told)), sync=False)
-        self._answered.append((time.monotonic(), request_id))
-        failpoints.reach("order-answered")
-
-    def _forget_answers(self) -> None:
-        old = time.monotonic() - _ANSWER_SECONDS
-        while self._answered and (
-            self._answered[0][0] < old or len(self._answered) > _MOST_ANSWERS
-        ):
-            _, request_id = self._answered.popleft()
-            (self._root.answers / f"{request_id}.json").unlink(missing_ok=True)

@@ -14,7 +14,7 @@ from fluxdrop.files import durable
 from fluxdrop.files.layout import Root
 from fluxdrop.files.regular import is_file_error, open_in_root
 from fluxdrop.generate.request import GenerationRequest
-from fluxdrop.jobs.claim import make_place
+from fluxdrop.jobs.claim import is_below_inbox, make_place
 from fluxdrop.jobs.job import REQUEST, TENSOR, JobRequest
 from fluxdrop.jobs.store import Row
 from fluxdrop.records.job_files import files_of, read_record
@@ -22,37 +22,50 @@ from fluxdrop.records.result import Failure, Record, Result
 from fluxdrop.requests.messages import ReplayRequest, Start, ask
 
 _CHUNK = 1 << 20
-_MOST_TENSOR_BYTES = 256 * 1024**2
+_MAX_TENSOR_BYTES = 256 * 1024**2
 
 
 class Replay(NamedTuple):
-    """All that a replay needs; nothing is asked for yet."""
+    """What a replay needs, before it is asked for."""
 
     row: Row
     """The job that is to be done again."""
     record: Record
+    """The record of that job."""
     request: JobRequest
+    """The request of the new job."""
     name: str
-    """The new job's input, a path below inbox/, with the contents of *source*."""
+    """The source of the new job, a path below inbox/."""
     source: Path
+    """The file that becomes the new job's input."""
     tensor: Path | None
+    """The file that becomes the new job's tensor, if it begins with that."""
     start: Start
+    """The stage with which the new job begins."""
 
 
 def plan_replay(
     root: Root, row: Row, *, start: Start = "generate", model: str | None = None
 ) -> Replay:
-    """Find what it takes to do *row* again from *start* on, with *model* instead of the one in use.
+    """Find what a replay needs.
 
-    Raises FluxdropError when it is not finished, or what it takes is gone or never was.
+    Args:
+        root: The root.
+        row: The job that is to be done again.
+        start: The stage to begin with.
+        model: The model to use instead of the one in use.
+
+    Raises:
+        FluxdropError: The job is not finished, or a file that is needed is gone or never existed.
+        OSError: The disk is in the way.
     """
-    # Its record may have been made by anybody, and the index of it.
-    if PurePosixPath(row.source).is_absolute() or ".." in PurePosixPath(row.source).parts:
+    name = PurePosixPath(row.source)
+    # Anybody may have written the record from which the index has it.
+    if not is_below_inbox(name):
         raise FluxdropError(f"{row.source} is not the path of a file below inbox/", kind="request")
     record = read_record(root, row)
     assert row.record is not None
     files = files_of(root, row.record, record)
-    name = PurePosixPath(row.source)
     source = files["input"]
     tensor = None
     if isinstance(record, Failure):
@@ -75,22 +88,33 @@ def plan_replay(
 
 
 def build_replay(root: Root, replay: Replay, folder: Path, most_bytes: int) -> list[Path]:
-    """Make *folder* that of the new job, of copies; the files in it, none of them synced.
+    """Make the folder of the new job, with copies of what it needs.
 
-    Raises FluxdropError when what it takes is gone, no regular file or larger than *most_bytes*,
-    OSError for a disk in trouble.
+    Args:
+        root: The root.
+        replay: What `plan_replay` found.
+        folder: The new folder.
+        most_bytes: The largest input that is copied.
+
+    Returns:
+        The files in the folder that are not synced.
+
+    Raises:
+        FluxdropError: A file is gone, no regular file or too large.
+        OSError: The disk is in the way.
     """
     target = make_place(folder, replay.name)
     _copy(root, replay.source, target, most_bytes)
     files = [target]
     if replay.tensor is not None:
-        _copy(root, replay.tensor, folder / TENSOR, max(most_bytes, _MOST_TENSOR_BYTES))
+        _copy(root, replay.tensor, folder / TENSOR, max(most_bytes, _MAX_TENSOR_BYTES))
         files.append(folder / TENSOR)
     durable.put(folder / REQUEST, msgspec.json.encode(replay.request))
     return [*files, folder / REQUEST]
 
 
 def _copy(root: Root, source: Path, target: Path, most_bytes: int) -> None:
+    """Copy *source*, a file in *root*, to the new file *target*. Raises what `build_replay` does."""
     with open_in_root(root.path, source, "replay") as reader, target.open("xb") as writer:
         left = most_bytes + 1
         while data := reader.read(min(left, _CHUNK)):
@@ -103,11 +127,15 @@ def _copy(root: Root, source: Path, target: Path, most_bytes: int) -> None:
 
 
 def request_replay(root: Root, replay: Replay) -> str:
-    """Ask the daemon for *replay*, now or at its next start; return the new job's id."""
+    """Ask the daemon of *root* for *replay*; return the id of the new job. Raises FluxdropError."""
     return ask(root, ReplayRequest(replay.row.id, replay.start, replay.request.model))
 
 
 def _refuse_missing(row: Row, path: Path) -> None:
+    """Raise FluxdropError if *path*, which a replay of *row* needs, is no regular file. Raises OSError.
+
+    `_copy` finds that out too: this is for commands, before they make a request.
+    """
     try:
         what = "" if stat.S_ISREG(path.lstat().st_mode) else "is not a regular file"
     except OSError as error:
@@ -120,6 +148,7 @@ def _refuse_missing(row: Row, path: Path) -> None:
 
 
 def _refuse_later_start(row: Row, failure: Failure, start: Start) -> None:
+    """Raise FluxdropError if the failed job *row* has nothing recorded for *start*."""
     if start == "predict" or (start == "preprocess" and failure.source.kind == "prompt"):
         what = "tensor" if start == "predict" else "picture"
         raise FluxdropError(
@@ -130,6 +159,7 @@ def _refuse_later_start(row: Row, failure: Failure, start: Start) -> None:
 
 
 def _generation(record: Result) -> GenerationRequest:
+    """Return a request for the picture of *record*, which was generated."""
     made = record.generation
     assert made is not None
     return GenerationRequest(

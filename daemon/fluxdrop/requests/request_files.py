@@ -1,4 +1,4 @@
-"""Which files in .fluxdrop/requests/ are new, and which are none that belong there."""
+"""Finding the new requests in .fluxdrop/requests/, and files that do not belong there."""
 
 from __future__ import annotations
 
@@ -12,36 +12,45 @@ from typing import NamedTuple
 
 from fluxdrop.requests.messages import id_of
 
-_MOST_AT_ONCE = 1024
-_MOST_ODD_AT_ONCE = 64
-_MOST_UNFINISHED = 4096
+_MAX_AT_ONCE = 1024
+_MAX_UNEXPECTED_AT_ONCE = 64
+_MAX_UNFINISHED = 4096
 _UNFINISHED_SECONDS = 3600.0
 
 
 class Found(NamedTuple):
-    """What a look found: the ids of *new* requests, each with the user that its file belongs to, the names of
-    what is *odd*, and how many more new ones there are."""
+    """What was found in the folder."""
 
     new: list[tuple[str, int]]
-    odd: list[str]
+    """The ids of new requests, each with the user id that owns its file."""
+    unexpected: list[str]
+    """The names of files that are no requests and will be none."""
     more: int
+    """How many more new requests there are."""
 
 
 class RequestFiles:
-    """Looks into the folder *path*. Owned by the main loop."""
+    """The files in the folder *path*. Owned by the main loop."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._unfinished: dict[str, float] = {}
-        """When each dot file was seen first."""
+        """When each dot file was first seen, by the monotonic clock."""
 
     def look(self, is_known: Callable[[str], bool], is_stuck: Callable[[str], bool]) -> Found:
-        """Find what is neither *known* by its id nor *stuck* by its name: of each user's the oldest, and as many
-        of each user's as of the others'. Raises OSError."""
+        """Find new requests, the oldest of each user first and as many of each user as of the others.
+
+        Args:
+            is_known: Returns whether a request, by its id, is known already.
+            is_stuck: Returns whether a file, by its name, is to be ignored.
+
+        Raises:
+            OSError: The folder cannot be read.
+        """
         new: defaultdict[int, list[str]] = defaultdict(list)
-        odd: list[str] = []
+        unexpected: list[str] = []
         before, self._unfinished = self._unfinished, {}
-        # The names are bytes: not all of them are UTF-8.
+        # Names that are no UTF-8 come with surrogates.
         with os.scandir(self._path) as entries:
             for entry in entries:
                 request_id = id_of(entry.name)
@@ -50,21 +59,27 @@ class RequestFiles:
                 try:
                     if request_id is not None:
                         new[entry.stat(follow_symlinks=False).st_uid].append(request_id)
-                    elif not self._may_become_one(entry, before) and len(odd) < _MOST_ODD_AT_ONCE:
-                        odd.append(entry.name)
+                    elif (
+                        not self._may_become_one(entry, before)
+                        and len(unexpected) < _MAX_UNEXPECTED_AT_ONCE
+                    ):
+                        unexpected.append(entry.name)
                 except FileNotFoundError:
                     continue
         rounds = zip_longest(*([(name, user) for name in sorted(new[user])] for user in new))
         fair = [found for each in rounds for found in each if found is not None]
-        return Found(fair[:_MOST_AT_ONCE], odd, len(fair[_MOST_AT_ONCE:]))
+        return Found(fair[:_MAX_AT_ONCE], unexpected, len(fair[_MAX_AT_ONCE:]))
 
     def _may_become_one(self, entry: os.DirEntry[str], before: dict[str, float]) -> bool:
-        """Whether *entry* may still become a request; what a command that was killed left does not, whatever time
-        it claims to be of. Raises FileNotFoundError."""
+        """Return whether the file *entry* may still become a request. Raises FileNotFoundError.
+
+        What a killed command left does not become one. Such a file is recognised by how long it has been seen here,
+        as its own time may be false.
+        """
         if not entry.name.startswith("."):
             return False
-        if len(self._unfinished) >= _MOST_UNFINISHED:
-            # Its turn comes when the others are gone.
+        if len(self._unfinished) >= _MAX_UNFINISHED:
+            # It is looked at when the others are gone.
             return True
         now = time.monotonic()
         seen = before.get(entry.name)

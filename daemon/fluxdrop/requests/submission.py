@@ -1,4 +1,4 @@
-"""What commands drop into the inbox, and waiting for what becomes of it."""
+"""Submitting files to the inbox, and waiting for their results."""
 
 from __future__ import annotations
 
@@ -25,20 +25,27 @@ from fluxdrop.jobs.store import Row, Store
 from fluxdrop.requests.messages import answer_to, refusal
 from fluxdrop.timestamps import now
 
-_LOOK_SECONDS = 0.1
-_SLUG_LENGTH = 60
+_POLL_SECONDS = 0.1
+_MAX_SLUG = 60
 
 
 class Submitted(NamedTuple):
-    """A file in the inbox: its path below inbox/, and what tells its job from others."""
+    """A file that was submitted."""
 
     file: str
+    """Its path below inbox/."""
     inode: int
+    """Its inode, by which the index knows its job."""
     since: str
+    """When it was submitted, RFC 3339 without a zone; older jobs with this inode are others."""
 
 
 def submit_file(root: Root, path: Path) -> Submitted:
-    """Copy *path* into the inbox. Raises FluxdropError for what the daemon would not take."""
+    """Copy the file *path* into the inbox.
+
+    Raises:
+        FluxdropError: It is nothing that the daemon takes, cannot be read, or the inbox cannot be written.
+    """
     if kind_of(path.name) is None or is_ignored(path.name):
         raise FluxdropError(
             f"{path} is nothing that fluxdrop takes",
@@ -53,15 +60,16 @@ def submit_file(root: Root, path: Path) -> Submitted:
 
 
 def submit_prompt(root: Root, text: str) -> Submitted:
-    """Drop *text* as a prompt file that is named after its beginning."""
-    slug = re.sub(r"[^\w]+", "-", text.strip().split("\n")[0]).strip("-").lower()[:_SLUG_LENGTH]
+    """Write *text* into the inbox as a prompt file named after its first line. Raises FluxdropError."""
+    slug = re.sub(r"[^\w]+", "-", text.strip().split("\n")[0]).strip("-").lower()[:_MAX_SLUG]
     return _drop(root, slug.strip("-") or "prompt", ".txt", text.encode())
 
 
 def submit_regeneration(root: Root, picture: Path) -> Submitted:
-    """Drop what the PNG *picture* says of how it was generated, as a prompt file of its name.
+    """Write the generation parameters that the PNG *picture* contains into the inbox, as a prompt file of its name.
 
-    Raises FluxdropError when it says nothing that can be made.
+    Raises:
+        FluxdropError: It contains none that can be used, or the inbox cannot be written.
     """
     infotext = read_infotext(picture)
     parse_infotext(infotext)
@@ -77,10 +85,18 @@ def submit_regeneration(root: Root, picture: Path) -> Submitted:
 def wait_for(
     root: Root, submitted: Sequence[Submitted], on_wait: Callable[[int], None]
 ) -> list[Row]:
-    """Wait until each of *submitted* has its result, or all of its results; *on_wait* is told how
-    many are left.
+    """Wait until all jobs of the files *submitted* have ended.
 
-    Raises FluxdropError when no daemon serves the root.
+    Args:
+        root: The root.
+        submitted: The files.
+        on_wait: Called about ten times a second with how many jobs are left.
+
+    Returns:
+        The jobs; several for a file that asks for several pictures.
+
+    Raises:
+        FluxdropError: No daemon serves the root.
     """
 
     def look(store: Store) -> list[Row | None]:
@@ -92,7 +108,7 @@ def wait_for(
 
 
 def wait_for_jobs(root: Root, job_ids: Sequence[str], on_wait: Callable[[int], None]) -> list[Row]:
-    """`wait_for` jobs by their ids."""
+    """Wait until the jobs *job_ids* have ended; return them. See `wait_for`."""
 
     def look(store: Store) -> list[Row | None]:
         return [store.get(job_id) for job_id in job_ids]
@@ -103,7 +119,11 @@ def wait_for_jobs(root: Root, job_ids: Sequence[str], on_wait: Callable[[int], N
 def wait_for_replays(
     root: Root, job_ids: Sequence[str], on_wait: Callable[[int], None]
 ) -> list[Row | FluxdropError]:
-    """`wait_for` jobs that were asked for, by their ids: how each ended, or why it was refused."""
+    """Wait until the replays *job_ids*, for which requests were made, have ended. See `wait_for`.
+
+    Returns:
+        For each its job, or the error with which its request was refused.
+    """
     ended: dict[str, Row | FluxdropError] = {}
 
     def look(store: Store) -> list[Row | FluxdropError | None]:
@@ -126,6 +146,7 @@ EndedJob = TypeVar("EndedJob", bound=Row | FluxdropError)
 def _wait(
     root: Root, look: Callable[[Store], list[EndedJob | None]], on_wait: Callable[[int], None]
 ) -> list[EndedJob]:
+    """Wait until all jobs that *look* finds in the index have ended. See `wait_for`."""
     while True:
         served = holder(root) is not None
         with closing(Store(root.database, read_only=True)) as store:
@@ -140,16 +161,18 @@ def _wait(
                 kind="not-running",
             )
         on_wait(len(rows) - len(ended))
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(_POLL_SECONDS)
 
 
 def _is_in_hand(row: Row | FluxdropError) -> bool:
+    """Return whether *row* is a job that has not ended."""
     return isinstance(row, Row) and row.state == "claimed"
 
 
 def _drop(root: Root, stem: str, suffix: str, data: bytes) -> Submitted:
+    """Write *data* to a new file of the inbox, durably; its name is free. Raises FluxdropError."""
     since = now()
-    # A dot file is ignored by the daemon, so it sees the whole file or none.
+    # The daemon ignores dot files, so it sees the whole file or none.
     unfinished = root.inbox / f".{secrets.token_hex(8)}.part"
     try:
         with naming(root.inbox), unfinished.open("xb") as file:
@@ -157,23 +180,25 @@ def _drop(root: Root, stem: str, suffix: str, data: bytes) -> Submitted:
             file.flush()
             os.fsync(file.fileno())
             inode = os.fstat(file.fileno()).st_ino
-        name = _give_free_name(root, unfinished, stem, suffix)
+        name = _rename_to_free(root, unfinished, stem, suffix)
         durable.sync_folder(root.inbox)
     except OSError as error:
         raise _unwritten(error) from error
     finally:
-        # A disk that takes no file has none to be removed, and says so in other words.
+        # A disk that takes no new file may refuse this too; its first error says more.
         with contextlib.suppress(OSError):
             unfinished.unlink()
     return Submitted(name, inode, since[:19])
 
 
 def _unwritten(error: OSError) -> FluxdropError:
+    """Return *error*, with which a file could not be written, for people."""
     message = f"{error.filename} cannot be written: {error.strerror}"
     return FluxdropError(message, hint=remedy_of(error), kind="disk")
 
 
-def _give_free_name(root: Root, unfinished: Path, stem: str, suffix: str) -> str:
+def _rename_to_free(root: Root, unfinished: Path, stem: str, suffix: str) -> str:
+    """Rename *unfinished* to a free name in the inbox, and return that name. Raises OSError."""
     for number in itertools.count(1):
         name = f"{stem}-{number}{suffix}" if number > 1 else f"{stem}{suffix}"
         target = root.inbox / name
@@ -183,7 +208,7 @@ def _give_free_name(root: Root, unfinished: Path, stem: str, suffix: str) -> str
             except FileExistsError:
                 raise
             except OSError:
-                # Without links, an empty file keeps the name; the daemon waits while it is empty.
+                # Without links, an empty file reserves the name; the daemon waits while it is empty.
                 target.touch(exist_ok=False)
                 unfinished.rename(target)
             return name

@@ -8,9 +8,9 @@ from __future__ import annotations
 import queue
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from fluxdrop.errors import FluxdropError
+from fluxdrop.jobs.claim import NewJob
 from fluxdrop.records.result import Record
 from fluxdrop.service.items import Model
 
@@ -25,9 +25,9 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """The jobs in *folders* have to be admitted: new jobs, or ones whose planned names were taken."""
+    """The *jobs* have to be admitted: new jobs, or ones whose planned names were taken."""
 
-    folders: list[Path]
+    jobs: list[NewJob]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,6 @@ from fluxdrop.errors import FluxdropError
 from fluxdrop.files.io_lock import hold_io_lock
 from fluxdrop.files.layout import Root
 from fluxdrop.intake.intake import Intake
-from fluxdrop.jobs.claim import NewJob
 from fluxdrop.jobs.store import Store
 from fluxdrop.logs import file_trouble, get_logger
 from fluxdrop.outage import OutageTracker
@@ -200,9 +199,9 @@ class MainLoop:
                         self.failed += 1
                     else:
                         self.done += 1
-            case Claimed(folders):
-                for folder in folders:
-                    self._admission.add(NewJob(folder))
+            case Claimed(jobs):
+                for job in jobs:
+                    self._admission.add(job)
             case Abandoned(job_id):
                 self._admission.remove(job_id)
                 self.failed += 1

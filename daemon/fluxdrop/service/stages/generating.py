@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 
 import msgspec
 
@@ -17,9 +15,10 @@ from fluxdrop.files import durable
 from fluxdrop.generate.bounds import check_bounds
 from fluxdrop.generate.failures import cancelled
 from fluxdrop.generate.generator import GenerationOrder, Generator
-from fluxdrop.generate.messages import GeneratedPicture
+from fluxdrop.generate.messages import GeneratedImage
 from fluxdrop.generate.prompt_file import MAX_PICTURES, read_prompt, read_prompts
 from fluxdrop.generate.request import Generated, GenerationRequest
+from fluxdrop.jobs.claim import NewJob
 from fluxdrop.jobs.job import Job, file_sha256
 from fluxdrop.jobs.parts import divide
 from fluxdrop.jobs.store import Store
@@ -60,7 +59,7 @@ class Generating(Handler[PromptItem]):
         make_generator: GeneratorFactory,
         forward: Callable[[PictureItem], None],
         fail: Fail,
-        announce: Callable[[list[Path]], None],
+        announce: Callable[[Job, list[NewJob]], None],
     ) -> None:
         """Set up the stage; no process is started yet.
 
@@ -71,8 +70,8 @@ class Generating(Handler[PromptItem]):
             make_generator: Makes the generator, and another one when its settings change.
             forward: Hands jobs with pictures to the next stage.
             fail: Ends a job as failed.
-            announce: Called with the folders of the new jobs into which a file that asks for
-                several pictures was divided.
+            announce: Called with the job of a file that asks for several pictures, and with the
+                new jobs into which it was divided.
         """
         self.batch_size = settings.generator_batch_size
         self.idle_check_seconds = min(IDLE_CHECK_SECONDS, settings.generator_idle_seconds)
@@ -89,10 +88,10 @@ class Generating(Handler[PromptItem]):
         """What the jobs in hand ask for, by job id: each file is read only once."""
         self._begun: set[str] = set()
         """The ids of the jobs in hand whose attempt was counted."""
-        self._parts: dict[str, list[Path]] = {}
+        self._parts: dict[str, list[NewJob]] = {}
         """New jobs that were not announced yet, by the id of the job whose file they come from."""
-        self._made: dict[str, GeneratedPicture] = {}
-        """Pictures that could not be written yet, as the disk is full, by job id."""
+        self._images: dict[str, GeneratedImage] = {}
+        """Images that could not be written yet, as the disk is full, by job id."""
 
     @property
     def current(self) -> Current | None:
@@ -121,10 +120,10 @@ class Generating(Handler[PromptItem]):
                     key = self._generator.batch_key(prompt.request)
                     groups.setdefault(key, []).append(prompt)
         for group in groups.values():
-            self._make(group)
+            self._generate(group)
             for prompt in group:
                 with batch.guard(prompt.item):
-                    self._finish(prompt.job, self._save(prompt.job))
+                    self._finish(prompt.job, self._write_image(prompt.job))
                     batch.settle(prompt.item)
 
     def give_up(self, item: PromptItem, error: FluxdropError) -> None:
@@ -184,13 +183,10 @@ class Generating(Handler[PromptItem]):
         for wanted in [replayed] if replayed else [prompt.request for prompt in prompts]:
             check_bounds(wanted, self._settings)
         if is_whole_file and len(prompts) > 1:
-            divide(
-                job,
-                [prompt.request for prompt in prompts],
-                partial(self._divided, job),
-                self._settings.max_prompt_bytes,
-            )
+            requests = [prompt.request for prompt in prompts]
+            self._parts[job.id] = divide(job, requests, self._settings.max_prompt_bytes)
             part = job.request.part
+        self._announce_parts(job)
         if part is not None and part.number > len(prompts):
             raise FluxdropError(
                 f"The file asks for {len(prompts)} pictures, so it has no picture {part.number}",
@@ -203,21 +199,17 @@ class Generating(Handler[PromptItem]):
             job.prompt = request.prompt
         return request
 
-    def _divided(self, job: Job, folders: list[Path]) -> None:
-        self._parts[job.id] = folders
-        self._announce_parts(job)
-
     def _announce_parts(self, job: Job) -> None:
         if job.id in self._parts:
-            self._announce(self._parts[job.id])
+            self._announce(job, self._parts[job.id])
             del self._parts[job.id]
 
-    def _make(self, group: Sequence[_ReadPrompt]) -> None:
-        """Generate those pictures of *group* that do not exist yet and were not cancelled."""
+    def _generate(self, group: Sequence[_ReadPrompt]) -> None:
+        """Generate those images of *group* that do not exist yet and were not cancelled."""
         group = [
             prompt
             for prompt in group
-            if prompt.job.id not in self._made and not prompt.job.cancelled.exists()
+            if prompt.job.id not in self._images and not prompt.job.cancelled.exists()
         ]
         if not group:
             return
@@ -228,7 +220,7 @@ class Generating(Handler[PromptItem]):
                 for prompt in group:
                     timers.enter_context(prompt.job.timed("generate"))
                 failpoints.reach("generation-begun")
-                made = self._generator.generate(orders, self._progress.step)
+                images = self._generator.generate(orders, self._progress.step)
                 failpoints.reach("generation-whole")
         except ChildDied:
             for prompt in group:
@@ -237,22 +229,22 @@ class Generating(Handler[PromptItem]):
             raise
         finally:
             self._progress = None
-        self._made |= {prompt.job.id: picture for prompt, picture in zip(group, made, strict=True)}
+        self._images |= {prompt.job.id: image for prompt, image in zip(group, images, strict=True)}
 
-    def _save(self, job: Job) -> Generated:
-        """Write a job's picture, durably, and return how it was generated.
+    def _write_image(self, job: Job) -> Generated:
+        """Write the image of *job* to its folder, durably, and return how it was generated.
 
         Raises:
             FluxdropError: The job was cancelled.
         """
         if job.cancelled.exists():
             raise cancelled()
-        made = self._made[job.id]
-        durable.write(job.image, made.png)
+        image = self._images[job.id]
+        durable.write(job.image, image.png)
         failpoints.reach("generation-in-place")
-        durable.write(job.generation, msgspec.json.encode(made.generated))
+        durable.write(job.generation, msgspec.json.encode(image.generated))
         failpoints.reach("generation-recorded")
-        return made.generated
+        return image.generated
 
     def _finish(self, job: Job, generated: Generated) -> None:
         self._forget(job)
@@ -262,7 +254,7 @@ class Generating(Handler[PromptItem]):
     def _forget(self, job: Job) -> None:
         self._requests.pop(job.id, None)
         self._begun.discard(job.id)
-        self._made.pop(job.id, None)
+        self._images.pop(job.id, None)
 
 
 def _generator_settings(settings: Settings) -> dict[str, object]:

@@ -14,7 +14,7 @@ from fluxdrop.errors import FluxdropError
 from fluxdrop.jobs.crash_suspects import CrashSuspects
 from fluxdrop.predict.classify import label_probabilities
 from fluxdrop.publish import outcome
-from fluxdrop.publish.publisher import Finished
+from fluxdrop.publish.outcome import Finished
 from fluxdrop.service.items import Fail, Model, RetireModel, SwapModel, TensorItem
 from fluxdrop.service.mailbox import Mailbox, ModelChanged, ModelRefused
 from fluxdrop.service.stages.stage import IDLE_CHECK_SECONDS, Batch, Handler

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from fluxdrop.errors import FluxdropError
+from fluxdrop.jobs.claim import NewJob
 from fluxdrop.jobs.job import Job
 from fluxdrop.logs import get_logger
-from fluxdrop.publish.publisher import Finished, Published, Publisher
+from fluxdrop.publish.outcome import Finished
+from fluxdrop.publish.publisher import Published, Publisher
 from fluxdrop.records.result import Record, Result
 from fluxdrop.service.mailbox import Abandoned, Claimed, Ended, Mailbox
 from fluxdrop.service.stages.stage import Batch, Handler
@@ -71,7 +73,7 @@ class Publishing(Handler[Finished]):
         if published.records:
             self._mailbox.post(Ended(published.records))
         if published.void:
-            self._mailbox.post(Claimed(published.void))
+            self._mailbox.post(Claimed([NewJob(folder) for folder in published.void]))
 
     def _log(self, record: Record, path: str) -> None:
         if isinstance(record, Result):

@@ -16,13 +16,15 @@ from fluxdrop.files import durable
 from fluxdrop.files.layout import Root
 from fluxdrop.generate.failures import cancelled
 from fluxdrop.generate.generator import Generator
+from fluxdrop.jobs.claim import NewJob
 from fluxdrop.jobs.crash_suspects import CrashSuspects
-from fluxdrop.jobs.job import CANCELLED, Job, claimed_row, input_sha256, open_job
+from fluxdrop.jobs.job import CANCELLED, Job, claimed_row, input_sha256
 from fluxdrop.jobs.job import StageName as StageName
 from fluxdrop.jobs.store import Store
 from fluxdrop.logs import get_logger
 from fluxdrop.publish import outcome
-from fluxdrop.publish.publisher import Finished, Publisher
+from fluxdrop.publish.outcome import Finished
+from fluxdrop.publish.publisher import Publisher
 from fluxdrop.service.items import (
     Model,
     OpenModel,
@@ -258,7 +260,7 @@ class Stages:
         """Use *settings* from now on in everything but the model and the queues."""
         self.settings = settings
         self._preprocess.apply(settings)
-        self.publisher.most_copied = settings.max_file_bytes
+        self.publisher.max_copied_bytes = settings.max_file_bytes
         self._generate.apply(settings)
 
     def stop(self) -> None:
@@ -281,11 +283,11 @@ class Stages:
         # This runs on the publishing stage's own thread, which must not wait for room in its queue.
         self.refuse(job, "publish", error)
 
-    def _announce_parts(self, folders: list[Path]) -> None:
+    def _announce_parts(self, job: Job, parts: list[NewJob]) -> None:
         # Index all of them before the first can end, for the commands that wait for them.
-        found = [job for folder in folders if (job := open_job(folder)) is not None]
-        self._store.claimed([claimed_row(job) for job in found])
-        self._mailbox.post(Claimed(folders))
+        row = claimed_row(job)
+        self._store.claimed(row._replace(id=part.folder.name, inode=None) for part in parts)
+        self._mailbox.post(Claimed(parts))
 
     def _open_initial(self) -> Model:
         model = self._preprocess.model = self._opener.open(self.settings)
