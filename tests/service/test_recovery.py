@@ -16,6 +16,7 @@ from fluxdrop.config import Settings
 from fluxdrop.files.layout import Root
 from fluxdrop.jobs import crash_suspects
 from fluxdrop.jobs.job import Job, file_sha256
+from fluxdrop.jobs.job import claimed_row as index_row
 from fluxdrop.jobs.store import Store
 from fluxdrop.publish import links
 from fluxdrop.publish.publisher import Publisher
@@ -248,6 +249,47 @@ def test_both_names_of_a_claim(bench: Bench) -> None:
     ]
     assert one.input.exists()
     assert other.input.exists()
+
+
+def test_both_names_of_a_published_file(bench: Bench, samples: Path) -> None:
+    """A published file that a power cut gave its name in the inbox back, too, is one drop: that name goes, and the
+    result stays. A copy of it under that name, and its own link under another, are new drops and stay."""
+    inbox, outputs = bench.root.inbox, bench.root.outputs
+    made = bench.claim("a.png", "sub/b.png", "c.png", "d.png")
+    for job, data in zip(made, samples.glob("*_0?.png"), strict=False):
+        job.input.write_bytes(data.read_bytes())
+    bench.store.claimed(map(index_row, made))
+    ends = [failed(made[0]), failed(made[1]), failed(made[2]), failed(made[3])]
+    bench.stages.publisher.publish(ends)
+    (inbox / "sub").mkdir()
+    (inbox / "a.png").hardlink_to(outputs / "failed/a.png")
+    (inbox / "sub/b.png").hardlink_to(outputs / "failed/sub/b.png")
+    (inbox / "c.png").write_bytes((outputs / "failed/c.png").read_bytes())
+    (inbox / "again.png").hardlink_to(outputs / "failed/d.png")
+    before = contents_of(outputs)
+    bench.restart()
+    bench.admission.recover()
+
+    assert ["again.png", "c.png"] == sorted(path.name for path in inbox.rglob("*.png"))
+    assert before == contents_of(outputs)
+
+
+def test_doctored_source(bench: Bench) -> None:
+    """A row whose source leads out of the inbox has nothing removed there."""
+    (made,) = bench.claim("a.png")
+    bench.store.claimed([index_row(made)._replace(source="../kept.png")])
+    bench.stages.publisher.publish([failed(made)])
+    kept = bench.root.path / "kept.png"
+    kept.hardlink_to(bench.root.failed / "a.png")
+    bench.restart()
+    bench.admission.recover()
+
+    assert kept.exists()
+
+
+def contents_of(folder: Path) -> dict[str, bytes]:
+    """The files in *folder* by their paths."""
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_attempts_of_a_lost_index(bench: Bench) -> None:

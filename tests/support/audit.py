@@ -138,4 +138,5 @@ def _is_tidy(root: Root) -> None:
     # The results may lie on another filesystem, by a symlink, which no walk follows.
     found = [path for top in (root.path, root.outputs) for path in top.rglob("*")]
     hidden = {path for path in found if path.name.startswith(".") or path.suffix == ".tmp"}
-    assert {root.state, root.outputs / GALLERY} == hidden - unasked
+    strange = {root.state, root.outputs / GALLERY} ^ (hidden - unasked)
+    assert not strange, f"left over, or missing: {sorted(map(str, strange))}"

@@ -251,22 +251,33 @@ def finish_rename(inbox: Path, job: Path) -> None:
     would then be claimed again.
     """
     claim = read_claim(job)
-    if claim is None:
-        return
-    folder, name = claim.source.parent, claim.source.name
+    if claim is not None:
+        # Nobody else can link this file to this name, because its other name is in .fluxdrop/.
+        remove_name(inbox, claim.source, claim.input.lstat())
+
+
+def remove_name(inbox: Path, source: PurePosixPath, file: os.stat_result) -> bool:
+    """Remove the name *source* in *inbox* if it is one of *file*; return whether it was.
+
+    No symlink on the way is followed.
+    """
+    if not is_below_inbox(source):
+        return False
+    folder = "" if source.parent == PurePosixPath() else str(source.parent)
     try:
-        fd = open_folder(inbox, "" if folder == PurePosixPath() else str(folder))
+        fd = open_folder(inbox, folder)
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         # The owner may have closed the folder. The daemon must start nevertheless; it claims nothing there.
-        return
+        return False
     try:
         with contextlib.suppress(FileNotFoundError, PermissionError):
-            found = os.stat(name, dir_fd=fd, follow_symlinks=False)
-            # Nobody else can link this file to this name, because its other name is in .fluxdrop/.
-            if os.path.samestat(found, claim.input.lstat()):
-                os.unlink(name, dir_fd=fd)
+            found = os.stat(source.name, dir_fd=fd, follow_symlinks=False)
+            if os.path.samestat(found, file):
+                os.unlink(source.name, dir_fd=fd)
+                return True
     finally:
         os.close(fd)
+    return False
 
 
 def discard_unclaimed(job: Path, refused: Path) -> None:

@@ -81,6 +81,19 @@ def is_published(root: Root, row: Row, path: Path) -> bool:
         return False
 
 
+def published_input(root: Root, row: Row) -> os.stat_result:
+    """Return the status of the published input of the finished job *row*.
+
+    Raises:
+        FluxdropError: The record or the input is gone, or is not a regular file.
+        OSError: The disk failed.
+    """
+    record = read_record(root, row)
+    assert row.record is not None
+    with open_in_root(root.path, files_of(root, row.record, record)["input"], "record") as file:
+        return os.fstat(file.fileno())
+
+
 def files_of(root: Root, path: str, record: Record) -> dict[str, Path]:
     """Return the paths of a job's files by role, whether they exist or not.
 

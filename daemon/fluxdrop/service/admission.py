@@ -16,6 +16,7 @@ from fluxdrop.jobs.job import Job, claimed_row, open_job
 from fluxdrop.jobs.parts import without_undecided
 from fluxdrop.jobs.store import Store
 from fluxdrop.logs import get_logger
+from fluxdrop.service.inbox_recovery import remove_published_names
 from fluxdrop.service.spare_recovery import recover_spares
 from fluxdrop.service.stages.stages import Stages
 
@@ -81,6 +82,7 @@ class Admission:
         self._suspects.clear()
         crash_suspects.count_deaths(self._root)
         recover_spares(self._root, self._store)
+        remove_published_names(self._root, self._store)
         found = sorted(
             path for path in self._root.work.iterdir() if path.is_dir() and not path.is_symlink()
         )
