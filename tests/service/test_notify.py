@@ -129,6 +129,8 @@ def test_hung_worker(root: Root, samples: Path, manager: ServiceManager) -> None
     """Pings stop while the Julia worker is stopped with a picture in hand, and come again with it."""
     with managed(manager, root, engine="julia") as daemon:
         manager.wait_for("WATCHDOG=1")
+        # The heartbeat is written after the watchdog is fed.
+        daemon.wait_until(root.heartbeat.exists, "heartbeat")
         beat = heartbeat.read(root.heartbeat)
         assert beat is not None
         assert beat.engine is not None
