@@ -10,7 +10,7 @@ KILLS ?= 2000
 endif
 ATTACK ?= 60
 
-.PHONY: setup demo run test torture attack lint bench coverage docs release clean
+.PHONY: setup demo run test torture attack lint bench coverage onnx-coverage docs release clean
 
 setup: $(INSTALLED)
 	$(BIN)/fluxdrop setup
@@ -51,8 +51,12 @@ lint: $(INSTALLED)
 bench: setup
 	$(BIN)/python -m benchmarks
 
-# A failure is written down, too, and fails the target.
+# Of the fast tests alone, which run in one process; most of the others start the program anew.
 coverage: setup
+	$(BIN)/pytest -m "not slow" --numprocesses auto --maxprocesses 4 --cov
+
+# A failure is written down, too, and fails the target.
+onnx-coverage: setup
 	notes=$$(mktemp) && FLUXDROP_COVERAGE=$$notes $(BIN)/pytest tests/predict/test_onnx_nodes.py; failed=$$?; \
 	PYTHONPATH=tests $(BIN)/python -m support.write_coverage $$notes docs/onnx-coverage.md && rm $$notes && exit $$failed
 

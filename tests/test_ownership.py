@@ -19,6 +19,8 @@ from support.daemons import files_below, fluxdrop, results, serving
 from support.members import needs_root, umask
 from support.used_root import NOBODY, QUICK
 
+pytestmark = pytest.mark.slow
+
 
 def writable(path: Path) -> None:
     path.chmod(path.stat().st_mode | 0o020)

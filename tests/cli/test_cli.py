@@ -18,6 +18,8 @@ from support.commands import known, loaded
 from support.daemons import environment, failures, fluxdrop, results, serving
 from support.needs import needs_generation
 
+pytestmark = pytest.mark.slow
+
 COMMANDS = [
     "setup",
     "init",

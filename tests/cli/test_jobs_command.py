@@ -17,6 +17,8 @@ from fluxdrop.requests.replay import build_replay, plan_replay
 from support import jobs
 from support.daemons import fluxdrop
 
+pytestmark = pytest.mark.slow
+
 
 def publish(root: Root, *sources: str) -> list[str]:
     """Publish a job for each of *sources*; their ids."""

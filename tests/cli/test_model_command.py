@@ -21,6 +21,8 @@ from fluxdrop.predict.choose import open_engine
 from support.daemons import ends, failures, fluxdrop, results, serving
 from support.needs import needs_julia
 
+pytestmark = pytest.mark.slow
+
 EMBEDDED = load_bundle("round-or-angular").onnx
 
 

@@ -21,6 +21,8 @@ from support.disk_images import fill
 from support.needs import needs_generation
 from support.rights import without_rights
 
+pytestmark = pytest.mark.slow
+
 PICTURE = SAMPLES / "round_circle_01.png"
 MODEL = Path(package.__file__).parent / "models" / "round-or-angular" / "model.onnx"
 

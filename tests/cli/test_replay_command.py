@@ -16,7 +16,7 @@ from fluxdrop.resources import models_folder
 from support.daemons import SAMPLES, Daemon, failures, files_below, fluxdrop, results, serving
 from support.needs import needs_generation
 
-pytestmark = needs_generation
+pytestmark = [needs_generation, pytest.mark.slow]
 
 PROMPT = "a large red circle\nSteps: 2, Seed: 7, Size: 64x64"
 MIXED = 6

@@ -29,6 +29,8 @@ from fluxdrop.service.reporting.heartbeat import Beat, Current, Heartbeat
 from fluxdrop.timestamps import now, rfc3339
 from support.daemons import SAMPLES, environment, fluxdrop, serving
 
+pytestmark = pytest.mark.slow
+
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 NORMAL = [
     (r"\x1b\[[0-9;]*m", ""),

@@ -27,6 +27,8 @@ from fluxdrop.records.result import Record
 from support.daemons import fluxdrop, serving
 from support.gallery_records import failure, fill, job_id, path_of, place, result
 
+pytestmark = pytest.mark.slow
+
 Told = list[tuple[Record, str]]
 
 

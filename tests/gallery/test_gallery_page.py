@@ -18,7 +18,10 @@ from support.gallery_records import failure, fill, place, result
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 PICTURE = "round_ring_01.png"
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine"),
+    pytest.mark.slow,
+]
 
 Open = Callable[..., Page]
 

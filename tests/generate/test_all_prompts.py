@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
+import pytest
+
 from fluxdrop.generate.generator import GenerationOrder, Generator
 from fluxdrop.generate.request import GenerationRequest
 from fluxdrop.predict.bundle import load_bundle
@@ -13,6 +15,8 @@ from fluxdrop.predict.onnxruntime_engine import OnnxruntimeEngine
 from fluxdrop.preprocess.picture import open_picture
 from fluxdrop.preprocess.tensor import to_tensor
 from support.needs import needs_generation
+
+pytestmark = pytest.mark.slow
 
 COLOURS = [
     "red",

@@ -18,7 +18,7 @@ from fluxdrop.generate.request import GenerationRequest
 from support.generators import PROMPT, REQUEST, generate
 from support.needs import needs_generation
 
-pytestmark = needs_generation
+pytestmark = [needs_generation, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,8 @@ from support.daemons import wait_for_end
 from support.generators import ONE_STEP, REQUEST, generate
 from support.needs import needs_generation
 
+pytestmark = pytest.mark.slow
+
 
 @needs_generation
 def test_killed_child(generator: Generator, tmp_path: Path) -> None:

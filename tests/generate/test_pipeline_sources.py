@@ -16,7 +16,7 @@ from fluxdrop.generate.request import GenerationRequest
 from support.generators import EMBEDDED, ONE_STEP, PROMPT, generate, use
 from support.needs import needs_generation
 
-pytestmark = needs_generation
+pytestmark = [needs_generation, pytest.mark.slow]
 
 
 def test_folder_as_pipeline(

@@ -16,7 +16,7 @@ from fluxdrop.generate.request import GenerationRequest
 from support.generators import generate, use
 from support.needs import needs_generation
 
-pytestmark = needs_generation
+pytestmark = [needs_generation, pytest.mark.slow]
 
 PROMPT = "a red circle on a white background"
 CONFIG = "shapes-diffusion"

@@ -15,6 +15,8 @@ from fluxdrop.generate.request import GenerationRequest
 from support.daemons import failures, fluxdrop, results
 from support.needs import needs_generation
 
+pytestmark = pytest.mark.slow
+
 SHORT = "Steps: 2, CFG scale: 3, Size: 64x64, Seed: 7"
 
 

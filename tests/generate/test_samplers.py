@@ -14,7 +14,7 @@ from fluxdrop.generate.request import GenerationRequest
 from support.generators import ONE_STEP, PROMPT, REQUEST, generate
 from support.needs import needs_generation
 
-pytestmark = needs_generation
+pytestmark = [needs_generation, pytest.mark.slow]
 
 
 @pytest.mark.parametrize(

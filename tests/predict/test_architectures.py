@@ -26,6 +26,8 @@ from fluxdrop.predict.ort import ort
 from fluxdrop.provision import find_julia
 from support import architectures
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = 1e-4
 Pictures = NDArray[np.float32]
 Worker = Callable[[bytes, Pictures], Pictures]

@@ -19,6 +19,8 @@ from support.engines import BATCH, opened
 from support.misbehaving import julia_that
 from support.needs import needs_julia
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def switch(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -21,6 +21,8 @@ from fluxdrop.provision import find_julia
 from support.engines import ENGINES, opened
 from support.needs import needs_julia
 
+pytestmark = pytest.mark.slow
+
 
 def bundle_of(
     folder: Path,

@@ -17,6 +17,8 @@ from fluxdrop.processes.child import ChildDied
 from support.engines import BATCH, BUNDLE, ENGINES, TENSORS, opened
 from support.needs import JULIA, needs_julia
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def engines() -> Iterator[Callable[[str], Engine]]:

@@ -15,6 +15,8 @@ from fluxdrop.provision import find_julia, julia_command
 from fluxdrop.resources import julia_folder
 from support.daemons import fluxdrop
 
+pytestmark = pytest.mark.slow
+
 MINUTES = 20 * 60
 """After this a suite that hangs is given up; nothing is measured with it."""
 

@@ -27,6 +27,8 @@ from fluxdrop.predict.library import add_model
 from support.daemons import fluxdrop
 from support.needs import needs_julia
 
+pytestmark = pytest.mark.slow
+
 TOML = 'labels = ["a", "b", "c"]\noutput = "logits"\n[input]\nsize = [4, 2]\n'
 SUMS = """
 scale() = parse(Float32, read(joinpath(@__DIR__, "weights.bson"), String))

@@ -20,6 +20,8 @@ from fluxdrop.resources import julia_folder
 from support import onnx_nodes
 from support.onnx_nodes import EXCLUDED, cases
 
+pytestmark = pytest.mark.slow
+
 MINUTES = 10 * 60
 
 

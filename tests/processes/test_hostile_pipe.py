@@ -18,7 +18,7 @@ from fluxdrop.resources import julia_folder
 from support.daemons import PATIENCE
 from support.needs import JULIA, needs_julia
 
-pytestmark = needs_julia
+pytestmark = [needs_julia, pytest.mark.slow]
 
 
 def header(

@@ -23,6 +23,8 @@ from fluxdrop.processes.wire import FrameKind, pack_head
 from support.daemons import PATIENCE
 from support.needs import JULIA, needs_julia
 
+pytestmark = pytest.mark.slow
+
 SUM = """
 import mmap, numpy, sys
 mapped = mmap.mmap(int(sys.argv[1]), 0)

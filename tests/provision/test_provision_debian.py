@@ -14,7 +14,7 @@ from fluxdrop.provision.progress import Silent
 from fluxdrop.provision.state import read_install
 from support.provisioning import SYSTEM_PATH, stand_in
 
-pytestmark = pytest.mark.usefixtures("nothing_set")
+pytestmark = [pytest.mark.usefixtures("nothing_set"), pytest.mark.slow]
 
 
 def test_debian_julia_runs(debian_data: Path) -> None:

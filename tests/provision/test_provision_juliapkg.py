@@ -20,7 +20,7 @@ from fluxdrop.provision.reach import unreachable
 from support.daemons import wait_for_end
 from support.provisioning import stand_in
 
-pytestmark = pytest.mark.usefixtures("nothing_set")
+pytestmark = [pytest.mark.usefixtures("nothing_set"), pytest.mark.slow]
 
 
 def test_requirements() -> None:

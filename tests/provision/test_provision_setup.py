@@ -18,7 +18,7 @@ from fluxdrop.provision.state import read_install, write_install
 from support.daemons import fluxdrop as command_line
 from support.provisioning import SYSTEM_PATH, stand_in
 
-pytestmark = pytest.mark.usefixtures("nothing_set")
+pytestmark = [pytest.mark.usefixtures("nothing_set"), pytest.mark.slow]
 
 
 def test_repeat_is_instant(debian_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,8 @@ from fluxdrop.records.result import Failure, decode
 from support import jobs
 from support.published import contents, done, files_of, in_child, publish, publishing, records
 
+pytestmark = pytest.mark.slow
+
 CHANGING = {"link", "rename", "replace", "unlink", "remove", "rmdir", "mkdir"}
 CHANGING |= {"open", "write", "truncate", "fsync", "fdatasync", "execute", "executemany"}
 SOURCES = ("cat.png", "cat.txt", "sub/cat.pdf")

@@ -16,6 +16,8 @@ from support.daemons import fluxdrop
 from support.gallery_records import failure
 from support.published import done, publish
 
+pytestmark = pytest.mark.slow
+
 TOLD = encode(failure("cat.png"))
 FOREIGN = {
     "utf8": b'{"status":"failed","schema_version":1,"job_id":"a\xff"}',

@@ -36,6 +36,8 @@ from support import jobs
 from support.daemons import fluxdrop, results, serving, started
 from support.desk import QUICK, Desk, done_job, nothing, rows
 
+pytestmark = pytest.mark.slow
+
 
 def leave(root: Root, request: Request, name: str = "", user: int = -1) -> str:
     """Leave *request* as *user* does, or this one; its id."""

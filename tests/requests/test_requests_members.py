@@ -23,6 +23,8 @@ from support.daemons import ends, failures, fluxdrop, results, serving
 from support.desk import QUICK, nothing, rows
 from support.members import MEMBER, as_member, folder_for_everybody, group_root, needs_root, umask
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def everywhere() -> Iterator[Path]:

@@ -22,6 +22,8 @@ from fluxdrop.requests.submission import wait_for_replays
 from support.daemons import failures, results, serving
 from support.desk import QUICK, Desk, done_job, nothing
 
+pytestmark = pytest.mark.slow
+
 
 def request_file(root: Root, data: bytes) -> str:
     name = new_job_id()

@@ -22,6 +22,8 @@ from fluxdrop.service.reporting.metrics import Metrics
 from support.daemons import fluxdrop, serving
 from support.gallery_records import failure, result
 
+pytestmark = pytest.mark.slow
+
 Labels = tuple[tuple[str, str], ...]
 
 

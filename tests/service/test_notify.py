@@ -20,6 +20,8 @@ from fluxdrop.service.reporting.notify import Notifier
 from support.daemons import PATIENCE, Daemon, failures, results, serving, started
 from support.needs import needs_julia
 
+pytestmark = pytest.mark.slow
+
 WATCHDOG_SECONDS = 4
 
 

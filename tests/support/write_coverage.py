@@ -17,7 +17,7 @@ from support.onnx_nodes import EXCLUDED, cases
 TEXT = """\
 # ONNX operators
 
-onnx {onnx}'s own node tests, run on the worker: Julia {julia}, {layers}. `make coverage` writes this page.
+onnx {onnx}'s own node tests, run on the worker: Julia {julia}, {layers}. `make onnx-coverage` writes this page.
 
 A case is one of onnx's tests with one of its float32 inputs computed and the others constant, and one of its outputs
 compared; each input and each output has its turn. float16 and float64 count as float32, which they become. The last

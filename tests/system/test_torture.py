@@ -36,7 +36,7 @@ def test_every_point_is_named_once() -> None:
     passed = [
         name
         for path in package.rglob("*.py")
-        for name in re.findall(r'faults\.point\("([^"]+)"\)', path.read_text())
+        for name in re.findall(r'failpoints\.reach\("([^"]+)"\)', path.read_text())
     ]
 
     assert sorted(failpoints.POINTS) == sorted(passed)
