@@ -60,7 +60,7 @@ def test_named_files(page: str) -> None:
 @pytest.mark.parametrize("page", [".github/workflows/ci.yml", "CONTRIBUTING.md", "README.md"])
 def test_targets(page: str) -> None:
     """Every target of make that is named is in the Makefile."""
-    named = re.findall(r"(?:run: |`|^    )make (\w+)", (ROOT / page).read_text(), re.MULTILINE)
+    named = re.findall(r"(?:run: |`|^    )make ([\w-]+)", (ROOT / page).read_text(), re.MULTILINE)
 
     assert named
     assert [] == [name for name in named if not re.search(rf"(?m)^{name}:", MAKEFILE)]
