@@ -164,6 +164,16 @@ def test_by_path(root: Root, path: str, absolute: bool) -> None:
     assert first == found.id
 
 
+def test_by_source(root: Root) -> None:
+    """A job is found by what was dropped, as `fluxdrop jobs` names it; where it was dropped twice, both are told."""
+    first, second, third = publish(root, "cat.txt", "cat.txt", "sub/dog.txt")
+
+    with closing(Store(root.database)) as store:
+        assert third == find_job(root, store, "sub/dog.txt").id
+        with pytest.raises(FluxdropError, match=f"{first}, {second}"):
+            find_job(root, store, "cat.txt")
+
+
 @pytest.mark.parametrize(
     "path", ["outputs/failed/cat.pdf", "outputs/failed/cat.pdf.error.json", "cat.pdf"]
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -343,3 +344,14 @@ def test_defect(tmp_path: Path) -> None:
     )
     assert expected == ended.stderr
     assert "Traceback" in kept.read_text()
+
+
+def test_closed_pipe(tmp_path: Path) -> None:
+    """A refusal as JSON into a pipe that nobody reads is one sentence on stderr, and no traceback."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "fluxdrop", "show", "nope", "--json", "--root", str(tmp_path)]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+
+    assert (2, 1) == (done.returncode, len(done.stderr.splitlines())), done.stderr

@@ -86,7 +86,7 @@ def studio(root: Root, samples: Path) -> Root:
             picture.stem,
             picture,
         )
-    reason = failure("letter.txt", 100, message="Size (width) is 99999; possible is 8 to 8192.")
+    reason = failure("letter.txt", 100, message="Size (width) is 99999; must be 8 to 8192.")
     place(root, reason, "letter.txt", pictures[0])
     Gallery(root).rebuild()
     return root
@@ -143,7 +143,7 @@ def test_results_and_failures(studio: Root, open_page: Open) -> None:
 
     expect(cards(page)).to_have_count(13)
     expect(newest).to_contain_text("Failed at generate")
-    expect(newest).to_contain_text("Size (width) is 99999; possible is 8 to 8192.")
+    expect(newest).to_contain_text("Size (width) is 99999; must be 8 to 8192.")
     expect(newest).to_contain_text("Write a prompt into it.")
     expect(oldest).to_contain_text("study of angular_cross_01")
     expect(oldest.locator(".bars li").first).to_contain_text("angular 75.0 %")

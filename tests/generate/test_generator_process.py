@@ -124,7 +124,7 @@ def test_impossible_request(tmp_path: Path) -> None:
     """An impossible value is refused before any child is started."""
     generator = Generator(Settings())
 
-    with pytest.raises(FluxdropError, match="Steps is 0; possible is 1 to 1000"):
+    with pytest.raises(FluxdropError, match="Steps is 0; must be 1 to 1000"):
         generate(generator, GenerationRequest(prompt="a", steps=0), tmp_path / "a.png")
 
     assert generator.pid is None

@@ -166,26 +166,26 @@ def test_empty_prompt(text: str) -> None:
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
-        ("Steps: 0", "Steps is 0; possible is 1 to 1000."),
+        ("Steps: 0", "Steps is 0; must be 1 to 1000."),
         ("Steps: many", "Steps is 'many', not a whole number: 1 to 1000."),
-        ("Steps: 8, CFG scale: nan", "CFG scale is nan; possible is 0 to 100."),
-        ("Steps: 8, CFG scale: -1", "CFG scale is -1.0; possible is 0 to 100."),
+        ("Steps: 8, CFG scale: nan", "CFG scale is nan; must be 0 to 100."),
+        ("Steps: 8, CFG scale: -1", "CFG scale is -1.0; must be 0 to 100."),
         ("Steps: 8, CFG scale: x", "CFG scale is 'x', not a number: 0 to 100."),
-        ("Steps: 8, Seed: -2", f"Seed is -2; possible is 0 to {2**64 - 1}."),
+        ("Steps: 8, Seed: -2", f"Seed is -2; must be 0 to {2**64 - 1}."),
         (
             "Steps: 8, Size: 500x512",
-            "Size (width) is 500; possible is 8 to 8192 in steps of 8.",
+            "Size (width) is 500; must be 8 to 8192 in steps of 8.",
         ),
         (
             "Steps: 8, Size: 512x9000",
-            "Size (height) is 9000; possible is 8 to 8192 in steps of 8.",
+            "Size (height) is 9000; must be 8 to 8192 in steps of 8.",
         ),
         (
             "Steps: 8, Size: big",
             "Size is 'big', not WIDTHxHEIGHT with both 8 to 8192 in steps of 8.",
         ),
-        ("Steps: 8, Batch size: 101", "Batch size is 101; possible is 1 to 100."),
-        ("Steps: 8, Batch size: two", "Batch size is two; possible is 1 to 100."),
+        ("Steps: 8, Batch size: 101", "Batch size is 101; must be 1 to 100."),
+        ("Steps: 8, Batch size: two", "Batch size is two; must be 1 to 100."),
     ],
 )
 def test_impossible_values(line: str, sentence: str) -> None:

@@ -46,7 +46,7 @@ def test_pictures_are_counted_early() -> None:
     """A file that asks for far too much is refused before all of it is made up in memory."""
     text = "\n---\n".join(["a cat\nSteps: 8, Batch size: 100"] * 1000)
 
-    with pytest.raises(FluxdropError, match="asks for 100 pictures or more; possible here are 64"):
+    with pytest.raises(FluxdropError, match="asks for 100 pictures or more; at most 64 here"):
         read_prompts(text, 64)
 
 

@@ -48,10 +48,10 @@ def test_drawn_seeds_of_a_batch() -> None:
     [
         ("", "The prompt is empty."),
         (" \n---\n", "The prompt is empty."),
-        ("a cat\n---\na dog\nSteps: 0", "Prompt 2 of 2: Steps is 0; possible is 1 to 1000."),
+        ("a cat\n---\na dog\nSteps: 0", "Prompt 2 of 2: Steps is 0; must be 1 to 1000."),
         (
             "\n---\n".join(["a cat\nSteps: 8, Batch size: 100"] * 11),
-            f"The file asks for 1,100 pictures or more; possible here are {MAX_PICTURES:,}.",
+            f"The file asks for 1,100 pictures or more; at most {MAX_PICTURES:,} here.",
         ),
     ],
 )

@@ -32,7 +32,11 @@ def refuse(error: Exception) -> int:
     print(f"fluxdrop: {refusal}", file=sys.stderr)
     if "--json" in sys.argv:
         facts = {"kind": refusal.kind, "message": refusal.message, "hint": refusal.hint}
-        print(json.dumps({"error": facts}, indent=2, ensure_ascii=False))
+        try:
+            print(json.dumps({"error": facts}, indent=2, ensure_ascii=False), flush=True)
+        except BrokenPipeError:
+            # Python would fail to flush it once more when it exits.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return DEFECT if refusal.kind == "internal" else REFUSED
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from fluxdrop.config import Settings
@@ -90,6 +92,14 @@ def links(root: Root) -> Iterator[Finding]:
         probe.touch()
         os.link(probe, target)
     except OSError as error:
+        if error.errno == errno.EACCES:
+            yield Finding(
+                "hard links",
+                "note",
+                f"not checked ({error.strerror})",
+                "Run it as the daemon's user.",
+            )
+            return
         yield Finding(
             "hard links",
             "note",
@@ -99,8 +109,9 @@ def links(root: Root) -> Iterator[Finding]:
     else:
         yield Finding("hard links", "ok", "a picture's two names share its space")
     finally:
-        probe.unlink(missing_ok=True)
-        target.unlink(missing_ok=True)
+        with suppress(PermissionError):
+            probe.unlink(missing_ok=True)
+            target.unlink(missing_ok=True)
 
 
 def space(root: Root) -> Iterator[Finding]:

@@ -173,7 +173,7 @@ class Root:
                 f"{error.filename} cannot be made: {error.strerror}.",
                 hint=remedy_of(error)
                 if is_transient(error)
-                else "Choose a folder you may write to with --root.",
+                else "Choose a folder that you may write to.",
                 kind="root",
             ) from error
 
@@ -223,7 +223,7 @@ class Root:
                 f"A file dropped into {self.inbox} cannot be claimed by one rename to {self.work}:"
                 f" {error.strerror}.",
                 hint=f"The daemon has to be allowed to write to both, and the whole of {self.path}"
-                " has to be one mounted filesystem; else choose another --root.",
+                " has to be one mounted filesystem; else choose another folder.",
                 kind="root",
             ) from error
 
@@ -361,4 +361,6 @@ def _pid_of_heartbeat(root: Root) -> int | None:
 
 
 def _not_locked(root: Root, error: OSError) -> FluxdropError:
-    return FluxdropError(f"{root.lock} cannot be locked: {error.strerror}.", kind="root")
+    return FluxdropError(
+        f"{root.lock} cannot be locked: {error.strerror}.", hint=remedy_of(error), kind="root"
+    )

@@ -17,15 +17,15 @@ def check_bounds(request: GenerationRequest, settings: Settings) -> None:
     """
     if request.steps is not None and request.steps > settings.max_steps:
         raise _limit_error(
-            f"Steps is {request.steps}; possible here are {settings.max_steps}", "max_steps"
+            f"Steps is {request.steps}; at most {settings.max_steps} here", "max_steps"
         )
     width, height = request.width, request.height
     if width is None or height is None:
         return
     if width * height > settings.max_generated_pixels:
         raise _limit_error(
-            f"Size is {width}x{height}, which is {width * height:,} pixels; possible here are"
-            f" {settings.max_generated_pixels:,}",
+            f"Size is {width}x{height}, which is {width * height:,} pixels; at most"
+            f" {settings.max_generated_pixels:,} here",
             "max_generated_pixels",
         )
 

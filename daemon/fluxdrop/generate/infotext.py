@@ -194,9 +194,7 @@ def _size(value: str) -> dict[str, Any]:
 def _batch_size(value: str) -> dict[str, Any]:
     size = int(value) if value.isdecimal() else 0
     if not BATCH_SIZES.low <= size <= BATCH_SIZES.high:
-        raise FluxdropError(
-            f"{BATCH_SIZES.key} is {value}; possible is {BATCH_SIZES}.", kind="prompt"
-        )
+        raise FluxdropError(f"{BATCH_SIZES.key} is {value}; must be {BATCH_SIZES}.", kind="prompt")
     return {"batch_size": size}
 
 

@@ -63,7 +63,7 @@ def read_prompts(text: str, limit: int = MAX_PICTURES) -> list[PromptPicture]:
             ) from error
         if len(wanted) > limit:
             raise FluxdropError(
-                f"The file asks for {len(wanted):,} pictures or more; possible here are {limit:,}.",
+                f"The file asks for {len(wanted):,} pictures or more; at most {limit:,} here.",
                 hint="Divide it into several files, or have max_pictures_per_prompt in"
                 " fluxdrop.toml raised, which can be 1,000.",
                 kind="prompt",

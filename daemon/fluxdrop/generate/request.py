@@ -112,7 +112,7 @@ def check(request: GenerationRequest | GenerationParameters) -> None:
     for field, allowed in RANGES.items():
         value = getattr(request, field)
         if value is not None and not _within(value, allowed):
-            raise FluxdropError(f"{allowed.key} is {value}; possible is {allowed}.", kind="prompt")
+            raise FluxdropError(f"{allowed.key} is {value}; must be {allowed}.", kind="prompt")
 
 
 def _within(value: float, allowed: Range) -> bool:

@@ -55,4 +55,5 @@ class Skipped:
         for path, reason in skipped[:_MAX_SHOWN]:
             yield f"inbox: {path}: {reason}"
         if len(skipped) > _MAX_SHOWN:
-            yield f"inbox: {len(skipped) - _MAX_SHOWN} more"
+            or_more = " or more" if len(self._reasons) == _MAX_PATHS else ""
+            yield f"inbox: {len(skipped) - _MAX_SHOWN}{or_more} others"

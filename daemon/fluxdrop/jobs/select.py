@@ -17,8 +17,8 @@ def find_job(root: Root, store: Store, job: str) -> Row:
     Args:
         root: The root.
         store: Its index.
-        job: A job's id, a prefix of it, its result's NAME, or the path of one of its files, absolute
-            or relative to the root or the working folder.
+        job: A job's id, a prefix of it, its result's NAME, its input's path below inbox/, or the path
+            of one of its files, absolute or relative to the root or the working folder.
 
     Raises:
         FluxdropError: There is no such job, or more than one; kind ``no-job``.

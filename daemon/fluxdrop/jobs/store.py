@@ -281,11 +281,15 @@ class Store:
         return next(iter(self._rows("WHERE id = ?", (job_id,))), None)
 
     def find(self, job: str) -> list[Row]:
-        """Return the jobs that *job* can mean: an id, else a result's NAME, else a prefix of ids (10 at most)."""
+        """Return the jobs that *job* can mean, the prefix of ids and the source 10 at most.
+
+        That is an id, else a result's NAME, else a prefix of ids, else an input's path below inbox/.
+        """
         return (
             self._rows("WHERE id = ?", (job,))
             or self._rows("WHERE record IN (?, ?)", _records(job))
             or self._rows("WHERE id >= ? AND id < ? LIMIT 10", (job, job + "\U0010ffff"))
+            or self._rows("WHERE source = ? LIMIT 10", (job,))
         )
 
     def parts(self, job_id: str) -> list[Row]:
