@@ -57,3 +57,13 @@ def columns(rows: Iterable[Sequence[str]], width: int) -> Iterator[str]:
         )
         for number, line in enumerate(folded(last, max(width - indent, 20))):
             yield f"{start}{line}".rstrip() if number == 0 else " " * indent + line
+
+
+def progress_text(
+    step: int, steps: int | None, steps_per_second: float | None, seconds_left: float | None
+) -> str:
+    """Say how far a generation is and how fast it goes; *steps* is None until it is known."""
+    text = f"step {step} of {steps or '?'}"
+    if steps_per_second and seconds_left is not None:
+        text += f", {steps_per_second:.3g} it/s, {seconds_left:.0f} s left"
+    return text

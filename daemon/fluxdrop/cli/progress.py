@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from fluxdrop.cli.pace import pace
+from fluxdrop.cli.lines import progress_text
 
 if TYPE_CHECKING:
     from fluxdrop.service.reporting.heartbeat import Current
@@ -36,15 +36,15 @@ def generation_bar() -> Iterator[Callable[[int, Current | None], None]]:
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
-        TextColumn("{task.fields[pace]}"),
+        TextColumn("{task.fields[progress]}"),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("Waiting for results", total=None, pace="")
+        task = progress.add_task("Waiting for results", total=None, progress="")
 
         def show(left: int, current: Current | None) -> None:
             if current is None:
                 progress.update(
-                    task, description=f"Waiting for {left} results", total=None, pace=""
+                    task, description=f"Waiting for {left} results", total=None, progress=""
                 )
                 return
             progress.update(
@@ -52,7 +52,7 @@ def generation_bar() -> Iterator[Callable[[int, Current | None], None]]:
                 description=f"{left} to come; {current.file}",
                 completed=current.step,
                 total=current.steps,
-                pace=pace(
+                progress=progress_text(
                     current.step, current.steps, current.steps_per_second, current.seconds_left
                 ),
             )

@@ -10,9 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from fluxdrop.cli.lines import bold, columns, hanging
+from fluxdrop.cli.lines import bold, columns, hanging, progress_text
 from fluxdrop.cli.options import JsonOption, RootOption, print_json
-from fluxdrop.cli.pace import pace
 from fluxdrop.files.layout import Root, find_root
 from fluxdrop.jobs.overview import Overview, overview
 from fluxdrop.timestamps import ago, local
@@ -163,7 +162,7 @@ def _when(row: dict[str, Any]) -> str:
 def _generating(current: dict[str, Any]) -> str:
     more = f" and {current['pictures'] - 1} more" if current["pictures"] > 1 else ""
     speed = (current[key] for key in ("step", "steps", "steps_per_second", "seconds_left"))
-    return f"{current['file']} ({current['job_id']}){more}, {pace(*speed)}"
+    return f"{current['file']} ({current['job_id']}){more}, {progress_text(*speed)}"
 
 
 def _engine(engine: dict[str, Any]) -> str:
