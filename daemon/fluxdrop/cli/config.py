@@ -17,7 +17,7 @@ def config(
     log_level: LogLevelOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Show each setting and where it comes from: default, fluxdrop.toml, model use, variable or flag."""
+    """Show each setting and its source: default, fluxdrop.toml, `model use`, variable or flag."""
     served = optional_root(root)
     found = sources(served.path if served else None, {"engine": engine, "log_level": log_level})
     default = Settings()

@@ -17,7 +17,7 @@ def info(
     picture: Annotated[Path, typer.Argument(metavar="PNG", help="A generated picture.")],
     json_output: JsonOption = False,
 ) -> None:
-    """Print what PNG says of how it was generated, by fluxdrop or another program."""
+    """Print the generation parameters that fluxdrop or another program stored in PNG."""
     infotext = read_infotext(picture)
     request, warnings = parse_infotext(infotext)
     if json_output:

@@ -1,4 +1,4 @@
-"""Progress bars: on a terminal, and nothing at all in a pipe."""
+"""Show progress on stderr if it is a terminal, else nothing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 @contextmanager
 def steps_bar(title: str) -> Iterator[Callable[[int, int], None] | None]:
-    """A bar on stderr, moved by calls with the steps done and all steps; None where nobody looks."""
+    """Show a bar for the body of a ``with``.
+
+    Yields:
+        A function that takes the steps done and all steps; None if stderr is no terminal.
+    """
     if not sys.stderr.isatty():
         yield None
         return
@@ -29,7 +33,11 @@ def steps_bar(title: str) -> Iterator[Callable[[int, int], None] | None]:
 
 @contextmanager
 def generation_bar() -> Iterator[Callable[[int, Current | None], None]]:
-    """A bar on stderr that is told how many results are waited for and what is being generated."""
+    """Show a bar for the body of a ``with`` that waits for results.
+
+    Yields:
+        A function that takes the number of results to come, and what is being generated, if anything.
+    """
     if not sys.stderr.isatty():
         yield lambda _left, _current: None
         return
@@ -62,7 +70,11 @@ def generation_bar() -> Iterator[Callable[[int, Current | None], None]]:
 
 @contextmanager
 def spinner(text: str) -> Iterator[Callable[[str], None]]:
-    """A line on stderr that shows that something goes on; the call changes its text."""
+    """Show a spinner and *text* for the body of a ``with``.
+
+    Yields:
+        A function that changes the text.
+    """
     if not sys.stderr.isatty():
         yield lambda _text: None
         return

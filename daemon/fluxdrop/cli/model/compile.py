@@ -15,7 +15,9 @@ from fluxdrop.predict.compiler.compile import compile_bundle
 
 def compile_model(
     bundle: Annotated[str, typer.Argument(help="A model's name, or a bundle's folder.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The .graph file to write.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Write the graph to this .graph file.")
+    ],
     root: RootOption = None,
     json_output: JsonOption = False,
 ) -> None:
