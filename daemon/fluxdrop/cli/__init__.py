@@ -14,19 +14,19 @@ class _Commands(LazyGroup):
     entries: ClassVar = {
         "setup": Entry(
             "fluxdrop.provision.command:setup",
-            "Install Julia and Flux, or the next best engine, for this user.",
+            "Install Julia and Flux, or the next best engine.",
         ),
         "init": Entry(
             "fluxdrop.cli.init:init",
-            "Make FOLDER a root, a folder with an inbox/ that a daemon serves.",
+            "Make FOLDER a root, with an inbox/ that a daemon serves.",
         ),
         "config": Entry(
             "fluxdrop.cli.config:config",
-            "Show each setting and its source: default, fluxdrop.toml, `model use`, variable or flag.",
+            "Show each setting and where its value comes from.",
         ),
         "run": Entry(
             "fluxdrop.cli.run:run",
-            "Serve a root: turn the files dropped into its inbox/ into results, until stopped.",
+            "Serve a root: turn the files in its inbox/ into results.",
         ),
         "submit": Entry(
             "fluxdrop.cli.submit:submit",
@@ -38,16 +38,16 @@ class _Commands(LazyGroup):
         ),
         "status": Entry(
             "fluxdrop.cli.status:status",
-            "Show whether the daemon runs, what is waiting, the throughput and the latest results.",
+            "Show what runs, what waits, the speed and the latest results.",
         ),
         "jobs": Entry("fluxdrop.cli.jobs:jobs", "List jobs, newest first."),
         "show": Entry(
             "fluxdrop.cli.show:show",
-            "Show everything known about JOB: parameters, timings, probabilities, files and replays.",
+            "Show everything that is known about JOB.",
         ),
         "replay": Entry(
             "fluxdrop.cli.replay:replay",
-            "Run jobs again, as new jobs with the recorded parameters and seed.",
+            "Run jobs again, with the recorded parameters and seed.",
         ),
         "gallery": Entry(
             "fluxdrop.cli.gallery:gallery",
@@ -55,7 +55,7 @@ class _Commands(LazyGroup):
         ),
         "doctor": Entry(
             "fluxdrop.cli.doctor:doctor",
-            "Check everything that support would ask about, and suggest a remedy for each problem.",
+            "Check the installation and the root, and suggest remedies.",
         ),
         "generate": Entry(
             "fluxdrop.cli.generate:generate",
@@ -63,7 +63,7 @@ class _Commands(LazyGroup):
         ),
         "info": Entry(
             "fluxdrop.cli.info:info",
-            "Print the generation parameters that fluxdrop or another program stored in PNG.",
+            "Print the generation parameters that are stored in PNG.",
         ),
         "preprocess": Entry(
             "fluxdrop.cli.preprocess:preprocess",
@@ -71,7 +71,7 @@ class _Commands(LazyGroup):
         ),
         "predict": Entry(
             "fluxdrop.cli.predict:predict",
-            "Print the probability of each label for a picture, or for a tensor from `fluxdrop preprocess`.",
+            "Print the probability of each label for a picture.",
         ),
         "model": Entry(
             "fluxdrop.cli.model:model_app", "Manage the models that classify the pictures."

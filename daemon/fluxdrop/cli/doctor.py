@@ -32,9 +32,10 @@ def doctor(
     ] = False,
     json_output: JsonOption = False,
 ) -> None:
-    """Check everything that support would ask about, and suggest a remedy for each problem.
+    """Check the installation and the root, and suggest remedies.
 
-    Without a root, only the machine is checked. Exit code 1 if something is broken.
+    Checks everything that support would ask about; without a root, the machine alone. Exit code 1 if
+    something is broken.
     """
     configure("error")
     served = optional_root(root)

@@ -19,7 +19,9 @@ from fluxdrop.logs import configure
 
 
 def generate(
-    prompt: Annotated[str, typer.Argument(help="What the picture is to show; may be infotext.")],
+    prompt: Annotated[
+        str, typer.Argument(metavar="PROMPT", help="What the picture is to show; may be infotext.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Write the PNG to this file.")],
     seed: Annotated[
         int | None, typer.Option(help="Use this seed. The same seed gives the same picture.")

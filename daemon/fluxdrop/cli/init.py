@@ -16,7 +16,9 @@ from fluxdrop.files.layout import Root
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(help="The folder; it is made if it does not exist.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="The folder; it is made if it does not exist.")
+    ],
     group: Annotated[
         str | None,
         typer.Option(
@@ -31,7 +33,7 @@ def init(
     ] = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Make FOLDER a root, a folder with an inbox/ that a daemon serves.
+    """Make FOLDER a root, with an inbox/ that a daemon serves.
 
     Files that are already in it stay as they are.
     """

@@ -20,7 +20,7 @@ SinceOption = Annotated[
     typer.Option(
         "--since",
         metavar="TIME",
-        help="Select jobs claimed since TIME: a date, or 30m, 6h or 7d for so long ago.",
+        help="Select jobs claimed since TIME: a date, or an age such as 30m, 6h or 7d.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]

@@ -32,7 +32,10 @@ def predict(
     root: RootOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Print the probability of each label for a picture, or for a tensor from `fluxdrop preprocess`."""
+    """Print the probability of each label for a picture.
+
+    A tensor from `fluxdrop preprocess` may take the place of the picture.
+    """
     configure("warning")
     served = optional_root(root)
     settings = settings_of(served, engine=engine, model=model)

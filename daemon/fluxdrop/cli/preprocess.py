@@ -20,7 +20,9 @@ from fluxdrop.preprocess.tensor import to_tensor
 
 
 def preprocess(
-    picture: Annotated[Path, typer.Argument(help="A PNG, JPEG or WebP picture.")],
+    picture: Annotated[
+        Path, typer.Argument(metavar="PICTURE", help="A PNG, JPEG or WebP picture.")
+    ],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Write the tensor to this .npy file.")
     ],

@@ -72,9 +72,9 @@ def replay(
     ] = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Run jobs again, as new jobs with the recorded parameters and seed.
+    """Run jobs again, with the recorded parameters and seed.
 
-    Nothing is overwritten. Exit code 1 if a job cannot be replayed.
+    Each becomes a new job, and nothing is overwritten. Exit code 1 if a job cannot be replayed.
     """
     served = find_root(root)
     if not (jobs or everything or failed or since):

@@ -35,7 +35,10 @@ def run(
         ),
     ] = False,
 ) -> None:
-    """Serve a root: turn the files dropped into its inbox/ into results, until stopped."""
+    """Serve a root: turn the files in its inbox/ into results.
+
+    Runs until it is stopped, by Ctrl-C or SIGTERM. SIGHUP makes it read its settings again.
+    """
     served = find_root(root)
 
     flags = {"engine": engine, "log_level": log_level, "shared_root": shared_root or None}

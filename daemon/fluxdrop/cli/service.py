@@ -52,7 +52,10 @@ def install(
     force: ForceOption = False,
     json_output: JsonOption = False,
 ) -> None:
-    """Write the unit files for this installation, and print the next steps."""
+    """Write the unit files, and print the next steps.
+
+    The files are adapted to this installation: its paths, account and environment.
+    """
     units = _units(root, user, run_as, group, gpu)
     written = installer.install(units, destdir.absolute(), force=force)
     steps = units.next_steps()

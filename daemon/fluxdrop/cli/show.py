@@ -36,7 +36,10 @@ def show(
     root: RootOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Show everything known about JOB: parameters, timings, probabilities, files and replays."""
+    """Show everything that is known about JOB.
+
+    That is its state, parameters, timings, probabilities, files and replays.
+    """
     served = find_root(root)
     with closing(Store(served.database, read_only=True)) as store:
         row = find_job(served, store, job)

@@ -31,7 +31,7 @@ def status(
     ] = False,
     json_output: JsonOption = False,
 ) -> None:
-    """Show whether the daemon runs, what is waiting, the throughput and the latest results.
+    """Show what runs, what waits, the speed and the latest results.
 
     Exit code 0 if the daemon runs, 1 if it runs and something is wrong, 3 if it does not run, 2 if
     there is no such root.

@@ -63,12 +63,12 @@ def setup(
         ),
     ] = False,
 ) -> None:
-    """Install Julia and Flux, or the next best engine, for this user.
+    """Install Julia and Flux, or the next best engine.
 
     Downloads Julia and Flux through juliapkg. If Julia's servers cannot be reached, uses the julia on
     PATH or, on Debian and its derivatives, downloads Debian's Julia into a folder of its own; fluxdrop
-    then uses its own layers. Without any Julia, models run on onnxruntime. Needs no root rights, and
-    changes nothing that is already installed.
+    then uses its own layers. Without any Julia, models run on onnxruntime. Everything is for
+    this user alone: setup needs no root rights, and changes nothing that is already installed.
     """
     stderr, stdout = Console(stderr=True), Console()
     if json_output:

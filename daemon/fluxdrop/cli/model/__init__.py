@@ -17,11 +17,11 @@ class _Commands(LazyGroup):
         ),
         "list": Entry(
             "fluxdrop.cli.model.listing:list_models",
-            "List the models: those that come with fluxdrop and those that were added.",
+            "List the embedded models and those that were added.",
         ),
         "check": Entry(
             "fluxdrop.cli.model.check:check",
-            "Compare what Julia and onnxruntime compute for a model, node by node.",
+            "Compare a model in Julia with onnxruntime, node by node.",
         ),
         "use": Entry(
             "fluxdrop.cli.model.use:use",
@@ -29,7 +29,7 @@ class _Commands(LazyGroup):
         ),
         "compile": Entry(
             "fluxdrop.cli.model.compile:compile_model",
-            "Compile a model to the graph file that julia/flux_model.jl and the worker read.",
+            "Compile a model to a graph file.",
         ),
     }
 

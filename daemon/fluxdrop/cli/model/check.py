@@ -23,7 +23,7 @@ def check(
     root: RootOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Compare what Julia and onnxruntime compute for a model, node by node.
+    """Compare a model in Julia with onnxruntime, node by node.
 
     Exit code 1 if a node diverges.
     """

@@ -13,7 +13,7 @@ from fluxdrop.predict.bundle import known_bundles, load_bundle
 
 
 def list_models(root: RootOption = None, json_output: JsonOption = False) -> None:
-    """List the models: those that come with fluxdrop and those that were added.
+    """List the embedded models and those that were added.
 
     An asterisk marks the model in use.
     """
