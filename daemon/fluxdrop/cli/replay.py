@@ -33,7 +33,7 @@ def replay(
         list[str] | None,
         typer.Argument(
             metavar="JOB...",
-            help="Ids of jobs, NAMEs of results, files of jobs, or globs of NAMEs.",
+            help="Ids of jobs, NAMEs of results, dropped files, files of jobs, or globs of NAMEs.",
         ),
     ] = None,
     root: RootOption = None,
@@ -126,7 +126,7 @@ def _chosen(root: Root, jobs: Sequence[str], wanted: JobFilter) -> list[Row]:
 
     Args:
         root: The root.
-        jobs: What names them: ids, NAMEs, files or globs. If empty, all jobs are considered.
+        jobs: What names them: ids, NAMEs, dropped files, files of jobs, or globs. If empty, all jobs are considered.
         wanted: The filter that they have to pass, too.
 
     Returns:

@@ -30,7 +30,7 @@ def show(
         str,
         typer.Argument(
             metavar="JOB",
-            help="The id of a job or its first characters, a result's NAME, or a file of the job.",
+            help="The id of a job or its first characters, a result's NAME, the dropped file, or a file of the job.",
         ),
     ],
     root: RootOption = None,
