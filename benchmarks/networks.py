@@ -20,7 +20,7 @@ from benchmarks.worker import has_flux, predict, script, worker
 from fluxdrop.predict.compiler.fusion import fuse
 from fluxdrop.predict.compiler.lower import lower
 from fluxdrop.predict.compiler.source import normal_form, parse
-from fluxdrop.predict.ort import ort
+from fluxdrop.telemetry import import_onnxruntime
 
 _NETWORKS: dict[str, dict[str, Any]] = {
     "ResNet": {
@@ -65,6 +65,7 @@ def rows() -> Iterator[Row]:
 
 def _over_onnxruntime(onnx: bytes, graph: bytes, pictures: NDArray[np.float32]) -> float:
     """How many times as fast as onnxruntime; in turns, as others who come and go would favour the one."""
+    ort = import_onnxruntime()
     options = ort.SessionOptions()
     options.intra_op_num_threads = len(os.sched_getaffinity(0))
     session = ort.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])

@@ -1,4 +1,4 @@
-"""Decoders of JSON that any thread may use."""
+"""Make JSON decoders that any thread may use."""
 
 from __future__ import annotations
 
@@ -7,14 +7,21 @@ from typing import Any
 
 import msgspec
 
-_ONE_AT_A_TIME = threading.Lock()
+_LOCK = threading.Lock()
 
 
 def decoder(kind: Any) -> msgspec.json.Decoder[Any]:
-    """A decoder of *kind*, a class of msgspec or a union of such.
+    """Return a JSON decoder that any thread may use.
 
-    What is decoded in threads has its decoder made here, once, when its module is imported: msgspec
-    0.22 crashes when a thread meets a class with which another has not finished (docs/known-defects.md).
+    Make the decoder of a class that threads decode here, once, when the module that owns it is
+    imported: msgspec 0.22 crashes when a thread meets a class that another thread has not finished
+    with (docs/known-defects.md). Any thread may call this function.
+
+    Args:
+        kind: A class of msgspec, or a union of such classes.
+
+    Returns:
+        A decoder that returns objects of *kind*, and raises msgspec.DecodeError for anything else.
     """
-    with _ONE_AT_A_TIME:
+    with _LOCK:
         return msgspec.json.Decoder(kind)

@@ -8,9 +8,21 @@ device id and a database below ~/.cache and resolve its maker's host. It reads t
 from __future__ import annotations
 
 import os
+from typing import Any
 
 os.environ.update(
     ORT_DISABLE_TELEMETRY="1",
     HF_HUB_DISABLE_TELEMETRY="1",
     DO_NOT_TRACK="1",
 )
+
+
+def import_onnxruntime() -> Any:
+    """Import onnxruntime and return the module.
+
+    This is the only import of onnxruntime. Other code calls this function, so that the import always
+    comes after the variable was set. The module is imported at the first call, as it loads slowly.
+    """
+    import onnxruntime
+
+    return onnxruntime

@@ -81,7 +81,9 @@ def test_create_refused(tmp_path: Path) -> None:
     """A root that cannot be made is an error that names the folder."""
     (tmp_path / "file").touch()
 
-    with pytest.raises(FluxdropError, match=r"file.*cannot be made: Not a directory.*Choose a folder"):
+    with pytest.raises(
+        FluxdropError, match=r"file.*cannot be made: Not a directory.*Choose a folder"
+    ):
         Root(tmp_path / "file" / "root").create()
 
 

@@ -22,8 +22,8 @@ from fluxdrop.predict.compiler.compile import compile_bundle
 from fluxdrop.predict.julia_engine import run_graphs
 from fluxdrop.predict.library import add_model
 from fluxdrop.predict.onnxruntime_engine import OnnxruntimeEngine
-from fluxdrop.predict.ort import ort
 from fluxdrop.provision import find_julia
+from fluxdrop.telemetry import import_onnxruntime
 from support import architectures
 
 pytestmark = pytest.mark.slow
@@ -82,7 +82,7 @@ def test_architecture(worker: Worker, tmp_path: Path, name: str, form: str) -> N
     needs("torch", "transformers", "onnxscript")
     model = exported(name)[form == "optimised"]
     size = architectures.CONFIGURATIONS[name].get("image_size", 64)
-    session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
+    session = import_onnxruntime().InferenceSession(model, providers=["CPUExecutionProvider"])
     bundle = bundle_of(
         tmp_path, model, architectures.LABELS, f"size = [{size}, {size}]", output="logits"
     )

@@ -15,7 +15,7 @@ from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from fluxdrop.predict.bundle import load_bundle
 from fluxdrop.predict.compiler.compile import compile_bundle, compile_cached
-from fluxdrop.predict.ort import ort
+from fluxdrop.telemetry import import_onnxruntime
 from support.graph_files import attributes, bundle_of, compile_model, model_of, node, parse
 
 
@@ -252,7 +252,9 @@ def test_auto_pad_with_dilations(tmp_path: Path, mode: str) -> None:
 
 
 def run(model: ModelProto, x: NDArray[np.float32]) -> NDArray[np.float32]:
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = import_onnxruntime().InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
     (found,) = session.run(None, {"x": x})
     return np.asarray(found)
 

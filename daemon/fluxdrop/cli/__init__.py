@@ -1,4 +1,4 @@
-"""The commands, one module each, which is imported when its command is called."""
+"""The commands, one module each, imported when the command is called."""
 
 from __future__ import annotations
 
@@ -14,67 +14,71 @@ class _Commands(LazyGroup):
     entries: ClassVar = {
         "setup": Entry(
             "fluxdrop.provision.command:setup",
-            "Provide Julia and Flux, or the next best engine, for this user.",
+            "Install Julia and Flux, or the next best engine.",
         ),
         "init": Entry(
             "fluxdrop.cli.init:init",
-            "Make FOLDER a root: a folder with an inbox/ that a daemon serves.",
+            "Make FOLDER a root, with an inbox/ that a daemon serves.",
         ),
         "config": Entry(
             "fluxdrop.cli.config:config",
-            "Show each setting and where it comes from: default, fluxdrop.toml, model use, variable or flag.",
+            "Show each setting and where its value comes from.",
         ),
         "run": Entry(
             "fluxdrop.cli.run:run",
-            "Serve a root: turn what is dropped into its inbox/ into results, until stopped.",
+            "Serve a root: turn the files in its inbox/ into results.",
         ),
         "submit": Entry(
             "fluxdrop.cli.submit:submit",
-            "Drop copies of files, or prompts, into the inbox, each whole and under a name that is free.",
+            "Drop copies of files, or prompts, into the inbox.",
         ),
         "cancel": Entry(
             "fluxdrop.cli.cancel:cancel",
-            "End JOB, also between the steps of its picture; its input goes to outputs/failed/.",
+            "Cancel JOB, even while its picture is being generated.",
         ),
         "status": Entry(
             "fluxdrop.cli.status:status",
-            "Tell what runs, what waits, how fast it goes, and what came last.",
+            "Show what runs, what waits, the speed and the latest results.",
         ),
-        "jobs": Entry("fluxdrop.cli.jobs:jobs", "List jobs, the newest first."),
+        "jobs": Entry("fluxdrop.cli.jobs:jobs", "List jobs, newest first."),
         "show": Entry(
             "fluxdrop.cli.show:show",
-            "Show all that is known of JOB: parameters, timings, probabilities, files, replays.",
+            "Show everything that is known about JOB.",
         ),
         "replay": Entry(
             "fluxdrop.cli.replay:replay",
-            "Do jobs again, as new jobs with the recorded parameters and seed; nothing is overwritten.",
+            "Run jobs again, with the recorded parameters and seed.",
         ),
         "gallery": Entry(
             "fluxdrop.cli.gallery:gallery",
-            "Make outputs/index.html anew from the results there are; what was deleted goes from it.",
+            "Rebuild outputs/index.html from the results in outputs/.",
         ),
         "doctor": Entry(
             "fluxdrop.cli.doctor:doctor",
-            "Look at everything that a support question would ask, each with its remedy.",
+            "Check the installation and the root, and suggest remedies.",
         ),
         "generate": Entry(
             "fluxdrop.cli.generate:generate",
-            "Make a picture of PROMPT; where it asks for several, the others get -2, -3, ... at their names.",
+            "Generate a picture from PROMPT.",
         ),
         "info": Entry(
             "fluxdrop.cli.info:info",
-            "Print what PNG says of how it was generated, by fluxdrop or another program.",
+            "Print the generation parameters that are stored in PNG.",
         ),
         "preprocess": Entry(
             "fluxdrop.cli.preprocess:preprocess",
-            "Turn PICTURE into the tensor that the model sees.",
+            "Convert PICTURE into the tensor that the model takes.",
         ),
         "predict": Entry(
             "fluxdrop.cli.predict:predict",
-            "Print what the model makes of a picture, or of a tensor from `fluxdrop preprocess`.",
+            "Print the probability of each label for a picture.",
         ),
-        "model": Entry("fluxdrop.cli.model:model_app", "The models that judge the pictures."),
-        "service": Entry("fluxdrop.cli.service:service_app", "The daemon as a systemd service."),
+        "model": Entry(
+            "fluxdrop.cli.model:model_app", "Manage the models that classify the pictures."
+        ),
+        "service": Entry(
+            "fluxdrop.cli.service:service_app", "Manage the daemon as a systemd service."
+        ),
     }
 
 

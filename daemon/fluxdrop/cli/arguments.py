@@ -1,4 +1,4 @@
-"""What a command is given on its command line, before anything is done with it."""
+"""Check the arguments of a command before it runs."""
 
 from __future__ import annotations
 
@@ -12,15 +12,22 @@ from fluxdrop.errors import FluxdropError
 
 
 class Command(TyperCommand):
-    """A command that refuses, with FluxdropError, text that is no UTF-8, which nothing but a file's name can be,
-    and an empty path, which would mean the working folder."""
+    """A command that checks its arguments and options while it parses them.
+
+    It refuses empty paths, which would mean the working folder, and text that is not UTF-8, unless
+    it is a path.
+    """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """See `TyperCommand.parse_args`."""
+        """Parse *args*; see `TyperCommand.parse_args`.
+
+        Raises:
+            FluxdropError: Kind ``usage``, when a path is empty or another text is not UTF-8.
+        """
         words = list(args)
         rest = super().parse_args(ctx, args)
         if not ctx.resilient_parsing:
-            # The texts as they were given: of a Path it is not to be seen whether it was empty.
+            # Check the original texts: a Path no longer shows that its text was empty.
             given, _, _ = self.make_parser(ctx).parse_args(args=words)
             for parameter in self.params:
                 self._check(parameter, given.get(parameter.name or ""))

@@ -22,15 +22,16 @@ def cancel(
     job: Annotated[
         str,
         typer.Argument(
-            metavar="JOB", help="A job's id, or a file's path below inbox/ for all of its pictures."
+            metavar="JOB",
+            help="A job's id, or the path below inbox/ of a file, for all the pictures that it asks for.",
         ),
     ],
     root: RootOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """End JOB, also between the steps of its picture; its input goes to outputs/failed/.
+    """Cancel JOB, even while its picture is being generated.
 
-    Exit code 1 if it was done before it could be cancelled.
+    Its input is moved to outputs/failed/. Exit code 1 if the job was done before it could be cancelled.
     """
     served = find_root(root)
     with closing(Store(served.database, read_only=True)) as store:

@@ -17,7 +17,10 @@ def config(
     log_level: LogLevelOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Show each setting and where it comes from: default, fluxdrop.toml, model use, variable or flag."""
+    """Show each setting and where its value comes from.
+
+    That is a flag, an environment variable, `fluxdrop model use`, fluxdrop.toml or the default.
+    """
     served = optional_root(root)
     found = sources(served.path if served else None, {"engine": engine, "log_level": log_level})
     default = Settings()

@@ -28,13 +28,14 @@ _INDENT = 18
 def doctor(
     root: RootOption = None,
     deep: Annotated[
-        bool, typer.Option("--deep", help="Also load Flux, and generate a picture.")
+        bool, typer.Option("--deep", help="Also load Flux and generate a picture.")
     ] = False,
     json_output: JsonOption = False,
 ) -> None:
-    """Look at everything that a support question would ask, each with its remedy.
+    """Check the installation and the root, and suggest remedies.
 
-    Without a root, at the machine only. Exit code 1 if something is broken.
+    Checks everything that support would ask about; without a root, the machine alone. Exit code 1 if
+    something is broken.
     """
     configure("error")
     served = optional_root(root)
@@ -54,7 +55,7 @@ def doctor(
 
 
 def _checks(root: Root | None, deep: bool) -> Iterator[tuple[str, Check]]:
-    """What to look at, in the order in which one rests on the other."""
+    """Yield the name and function of each check, after the checks that it depends on."""
     yield "fluxdrop", machine.versions
     settings = config.Settings()
     try:
@@ -88,6 +89,7 @@ def _checks(root: Root | None, deep: bool) -> Iterator[tuple[str, Check]]:
 
 
 def _lines(found: list[Finding]) -> Iterator[str]:
+    """Yield the lines that show *found* on this terminal, and a line with the totals."""
     width = shutil.get_terminal_size().columns
     for finding in found:
         mark, colour = _MARKS[finding.verdict]

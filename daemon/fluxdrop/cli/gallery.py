@@ -12,7 +12,10 @@ from fluxdrop.ownership import narrow_umask
 
 
 def gallery(root: RootOption = None, json_output: JsonOption = False) -> None:
-    """Make outputs/index.html anew from the results there are; what was deleted goes from it."""
+    """Rebuild outputs/index.html from the results in outputs/.
+
+    Results that were deleted are no longer shown.
+    """
     narrow_umask()
     served = find_root(root)
     served.create()

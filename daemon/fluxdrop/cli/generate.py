@@ -19,16 +19,24 @@ from fluxdrop.logs import configure
 
 
 def generate(
-    prompt: Annotated[str, typer.Argument(help="What the picture shows; infotext is understood.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The PNG to write.")],
-    seed: Annotated[int | None, typer.Option(help="The same seed makes the same picture.")] = None,
+    prompt: Annotated[
+        str, typer.Argument(metavar="PROMPT", help="What the picture is to show; may be infotext.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Write the PNG to this file.")],
+    seed: Annotated[
+        int | None, typer.Option(help="Use this seed. The same seed gives the same picture.")
+    ] = None,
     pipeline: Annotated[
-        str | None, typer.Option(help="The diffusers pipeline; default: the setting.")
+        str | None, typer.Option(help="Use this diffusers pipeline. Default: the setting.")
     ] = None,
     root: RootOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Make a picture of PROMPT; where it asks for several, the others get -2, -3, ... at their names."""
+    """Generate a picture from PROMPT.
+
+    If PROMPT asks for several pictures, the files after the first one get -2, -3 and so on at the end
+    of their names.
+    """
     configure("warning")
     served = optional_root(root)
     settings = settings_of(served, pipeline=pipeline)

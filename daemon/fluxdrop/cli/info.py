@@ -17,7 +17,10 @@ def info(
     picture: Annotated[Path, typer.Argument(metavar="PNG", help="A generated picture.")],
     json_output: JsonOption = False,
 ) -> None:
-    """Print what PNG says of how it was generated, by fluxdrop or another program."""
+    """Print the generation parameters that are stored in PNG.
+
+    The picture may be by fluxdrop or another program.
+    """
     infotext = read_infotext(picture)
     request, warnings = parse_infotext(infotext)
     if json_output:

@@ -16,17 +16,27 @@ from fluxdrop.files.layout import Root
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(help="The folder that becomes a root.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="The folder; it is made if it does not exist.")
+    ],
     group: Annotated[
         str | None,
-        typer.Option(help="Whose members may drop files, read results and replay, cancel, choose."),
+        typer.Option(
+            help="Let members of this group drop files, read results, replay, cancel and choose models."
+        ),
     ] = None,
     user: Annotated[
-        str | None, typer.Option(help="With --group, as root: the account that is to serve it.")
+        str | None,
+        typer.Option(
+            help="Prepare the root for a daemon of this account. Needs --group and root rights."
+        ),
     ] = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Make FOLDER a root: a folder with an inbox/ that a daemon serves. What is in it stays."""
+    """Make FOLDER a root, with an inbox/ that a daemon serves.
+
+    Files that are already in it stay as they are.
+    """
     if user is not None and group is None:
         raise FluxdropError("--user goes with --group", hint="Give both.")
     root = Root(folder.absolute())

@@ -18,22 +18,38 @@ from fluxdrop.timestamps import parse_since
 def jobs(
     root: RootOption = None,
     state: Annotated[
-        Literal["claimed", "done", "failed"] | None, typer.Option("--state", help="In this state.")
+        Literal["claimed", "done", "failed"] | None,
+        typer.Option("--state", help="List only jobs in this state."),
     ] = None,
     since: SinceOption = None,
     name: Annotated[
         str | None,
-        typer.Option("--name", metavar="GLOB", help="Of this input or NAME; * matches / too."),
+        typer.Option(
+            "--name",
+            metavar="GLOB",
+            help="List only jobs with this input or result NAME; * also matches /.",
+        ),
     ] = None,
-    label: Annotated[str | None, typer.Option("--label", help="With this best label.")] = None,
-    model: Annotated[str | None, typer.Option("--model", help="Judged by this model.")] = None,
+    label: Annotated[
+        str | None,
+        typer.Option("--label", help="List only jobs whose most probable label is this one."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="List only jobs classified by this model.")
+    ] = None,
     limit: Annotated[
         int,
-        typer.Option("--limit", "-n", min=0, max=1_000_000_000, help="At most so many; 0: all."),
+        typer.Option(
+            "--limit",
+            "-n",
+            min=0,
+            max=1_000_000_000,
+            help="List at most this many jobs; 0 lists all.",
+        ),
     ] = 20,
     json_output: JsonOption = False,
 ) -> None:
-    """List jobs, the newest first."""
+    """List jobs, newest first."""
     served = find_root(root)
     wanted = JobFilter(state, parse_since(since) if since else None, name, label, model)
     with closing(Store(served.database, read_only=True)) as store:

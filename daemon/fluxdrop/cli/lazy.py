@@ -1,4 +1,4 @@
-"""A command group that knows its commands' names and summaries, and imports a command when it is called."""
+"""A command group that imports a command only when it is called; names and summaries need no import."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from fluxdrop.cli.arguments import Command
 
 
 class Entry(NamedTuple):
-    """A command of a group: the function or `typer.Typer` at *target*, ``module:name``, and the
-    first sentence of its docstring or help.
-    """
+    """Where a command of a group is, and its summary."""
 
     target: str
+    """The function or `typer.Typer`, as ``module:name``."""
     summary: str
+    """The first sentence of its docstring or help."""
 
 
 class LazyCommand(TyperCommand):
-    """Stands for a command in the help and the completions of its group."""
+    """A placeholder for a command in the help and the completions of its group."""
 
     def __init__(self, name: str, entry: Entry) -> None:
         super().__init__(name, help=entry.summary, rich_markup_mode=None)
         self._target = entry.target
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
-        """Make a context of the command itself: from here on it takes this one's place."""
+        """Load the command and make its context; from then on it replaces this placeholder."""
         return self.load().make_context(*args, **kwargs)
 
     def load(self) -> Any:
-        """Import the command and return it, as a typer command or group."""
+        """Import the command and return it as a typer command or group."""
         module, _, attribute = self._target.partition(":")
         found = getattr(import_module(module), attribute)
         if isinstance(found, typer.Typer):
@@ -44,9 +44,10 @@ class LazyCommand(TyperCommand):
 
 
 class LazyGroup(TyperGroup):
-    """A group of *entries*, by their names."""
+    """A group of commands that are loaded when they are called."""
 
     entries: ClassVar[Mapping[str, Entry]]
+    """The commands by name, in the order of the help."""
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)

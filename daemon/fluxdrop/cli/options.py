@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options that several commands share, and the JSON that they print."""
 
 from __future__ import annotations
 
@@ -11,28 +11,42 @@ import typer
 RootOption = Annotated[
     Path | None,
     typer.Option(
-        "--root", help="The root: the folder that has inbox/. Default: $FLUXDROP_ROOT, else here."
+        "--root",
+        help="Use this root, the folder that has inbox/. Default: $FLUXDROP_ROOT, else the current folder.",
     ),
 ]
 SinceOption = Annotated[
     str | None,
-    typer.Option("--since", metavar="TIME", help="Claimed since: 30m, 6h, 7d ago, or a date."),
+    typer.Option(
+        "--since",
+        metavar="TIME",
+        help="Select jobs claimed since TIME: a date, or an age such as 30m, 6h or 7d.",
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 EngineOption = Annotated[
     str | None,
-    typer.Option("--engine", help="auto, julia, juliacall or onnxruntime; default: the setting."),
+    typer.Option(
+        "--engine",
+        help="Run the model with auto, julia, juliacall or onnxruntime. Default: the setting.",
+    ),
 ]
 ModelOption = Annotated[
-    str | None, typer.Option("--model", help="The model bundle; default: the setting.")
+    str | None,
+    typer.Option(
+        "--model", help="Use this model, a name or a bundle's folder. Default: the setting."
+    ),
 ]
 LogLevelOption = Annotated[
-    str | None, typer.Option("--log-level", help="debug, info, warning or error.")
+    str | None,
+    typer.Option(
+        "--log-level", help="Log messages of this level and above: debug, info, warning or error."
+    ),
 ]
 
 
 def print_json(value: Any) -> None:
-    """Print *value* as JSON."""
+    """Print *value* to stdout as indented JSON. Bytes of file names that are not UTF-8 become U+FFFD."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
-    # A file's name need not be UTF-8.
+    # Python has the bytes of a file name that is not UTF-8 as surrogates, which cannot be printed.
     typer.echo(text.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))

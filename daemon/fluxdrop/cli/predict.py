@@ -21,13 +21,21 @@ from fluxdrop.preprocess.spec import InputSpec
 
 
 def predict(
-    source: Annotated[Path, typer.Argument(metavar="PICTURE|TENSOR.npy")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PICTURE|TENSOR.npy", help="A picture, or a tensor as a NumPy file."
+        ),
+    ],
     engine: EngineOption = None,
     model: ModelOption = None,
     root: RootOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Print what the model makes of a picture, or of a tensor from `fluxdrop preprocess`."""
+    """Print the probability of each label for a picture.
+
+    A tensor from `fluxdrop preprocess` may take the place of the picture.
+    """
     configure("warning")
     served = optional_root(root)
     settings = settings_of(served, engine=engine, model=model)
@@ -60,6 +68,11 @@ def predict(
 
 
 def _load_tensor(path: Path, spec: InputSpec) -> NDArray[np.float32]:
+    """Load a tensor of *spec*, with or without the batch axis; return it as a batch of one.
+
+    Raises:
+        FluxdropError: The file is no NumPy array, or one of another shape or type.
+    """
     try:
         tensor = np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:

@@ -20,13 +20,17 @@ from fluxdrop.preprocess.tensor import to_tensor
 
 
 def preprocess(
-    picture: Annotated[Path, typer.Argument(help="A PNG, JPEG or WebP picture.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The .npy file to write.")],
+    picture: Annotated[
+        Path, typer.Argument(metavar="PICTURE", help="A PNG, JPEG or WebP picture.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Write the tensor to this .npy file.")
+    ],
     model: ModelOption = None,
     root: RootOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Turn PICTURE into the tensor that the model sees."""
+    """Convert PICTURE into the tensor that the model takes."""
     served = optional_root(root)
     settings = settings_of(served, model=model)
     bundle = bundle_of(served, settings.model)
@@ -42,7 +46,11 @@ def preprocess(
 
 
 def tensor_of(picture: Path, settings: Settings, spec: InputSpec) -> NDArray[np.float32]:
-    """*picture* as a model of *spec* takes it, a batch of one."""
+    """Decode *picture* and convert it to a tensor of *spec*, a batch of one.
+
+    Raises:
+        FluxdropError: It cannot be decoded, or is larger than *settings* allow.
+    """
     image, _ = open_picture(
         picture, max_file_bytes=settings.max_file_bytes, max_pixels=settings.max_pixels
     )

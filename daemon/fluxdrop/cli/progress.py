@@ -1,4 +1,4 @@
-"""Progress bars: on a terminal, and nothing at all in a pipe."""
+"""Show progress on stderr if it is a terminal, else nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from fluxdrop.cli.pace import pace
+from fluxdrop.cli.lines import progress_text
 
 if TYPE_CHECKING:
     from fluxdrop.service.reporting.heartbeat import Current
@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 @contextmanager
 def steps_bar(title: str) -> Iterator[Callable[[int, int], None] | None]:
-    """A bar on stderr, moved by calls with the steps done and all steps; None where nobody looks."""
+    """Show a bar for the body of a ``with``.
+
+    Yields:
+        A function that takes the steps done and all steps; None if stderr is no terminal.
+    """
     if not sys.stderr.isatty():
         yield None
         return
@@ -29,22 +33,26 @@ def steps_bar(title: str) -> Iterator[Callable[[int, int], None] | None]:
 
 @contextmanager
 def generation_bar() -> Iterator[Callable[[int, Current | None], None]]:
-    """A bar on stderr that is told how many results are waited for and what is being generated."""
+    """Show a bar for the body of a ``with`` that waits for results.
+
+    Yields:
+        A function that takes the number of results to come, and what is being generated, if anything.
+    """
     if not sys.stderr.isatty():
         yield lambda _left, _current: None
         return
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
-        TextColumn("{task.fields[pace]}"),
+        TextColumn("{task.fields[progress]}"),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("Waiting for results", total=None, pace="")
+        task = progress.add_task("Waiting for results", total=None, progress="")
 
         def show(left: int, current: Current | None) -> None:
             if current is None:
                 progress.update(
-                    task, description=f"Waiting for {left} results", total=None, pace=""
+                    task, description=f"Waiting for {left} results", total=None, progress=""
                 )
                 return
             progress.update(
@@ -52,7 +60,7 @@ def generation_bar() -> Iterator[Callable[[int, Current | None], None]]:
                 description=f"{left} to come; {current.file}",
                 completed=current.step,
                 total=current.steps,
-                pace=pace(
+                progress=progress_text(
                     current.step, current.steps, current.steps_per_second, current.seconds_left
                 ),
             )
@@ -62,7 +70,11 @@ def generation_bar() -> Iterator[Callable[[int, Current | None], None]]:
 
 @contextmanager
 def spinner(text: str) -> Iterator[Callable[[str], None]]:
-    """A line on stderr that shows that something goes on; the call changes its text."""
+    """Show a spinner and *text* for the body of a ``with``.
+
+    Yields:
+        A function that changes the text.
+    """
     if not sys.stderr.isatty():
         yield lambda _text: None
         return

@@ -1,4 +1,4 @@
-"""How a command ends that cannot go on: in one sentence, whatever was in its way."""
+"""Report the error that ends a command, in one sentence."""
 
 from __future__ import annotations
 
@@ -17,18 +17,23 @@ from fluxdrop.files.transient import remedy_of
 from fluxdrop.jobs.job_id import new_job_id
 
 REFUSED = 2
+"""The exit code for an error that the user can act on."""
 DEFECT = 70
-"""EX_SOFTWARE of sysexits.h."""
+"""The exit code for a defect of fluxdrop: EX_SOFTWARE of sysexits.h."""
 _SUFFIX = ".traceback"
-_MOST_KEPT = 20
+_MAX_KEPT = 20
 
 
 def refuse(error: Exception) -> int:
-    """Say on stderr, and with --json on stdout, why the command ends; return its exit code.
+    """Print why the command ends to stderr, and with --json to stdout too; return its exit code.
 
-    What a person can act on is a refusal. Anything else is a defect of fluxdrop: its traceback goes into a file.
+    `FluxdropError` and OSError are reported with what the user can do. Anything else is a defect of
+    fluxdrop, and its traceback is written to a file.
+
+    Returns:
+        `DEFECT` for a defect, else `REFUSED`.
     """
-    refusal = _refusal(error)
+    refusal = _to_fluxdrop_error(error)
     print(f"fluxdrop: {refusal}", file=sys.stderr)
     if "--json" in sys.argv:
         facts = {"kind": refusal.kind, "message": refusal.message, "hint": refusal.hint}
@@ -40,23 +45,23 @@ def refuse(error: Exception) -> int:
     return DEFECT if refusal.kind == "internal" else REFUSED
 
 
-def _refusal(error: Exception) -> FluxdropError:
+def _to_fluxdrop_error(error: Exception) -> FluxdropError:
     if isinstance(error, FluxdropError):
         return error
     if isinstance(error, OSError):
-        return _of_the_disk(error)
-    return defect(error, _kept(error))
+        return _filesystem_error(error)
+    return defect(error, _save_traceback(error))
 
 
 def defect(error: Exception, hint: str) -> FluxdropError:
-    """What a person is told of *error*, which nobody foresaw; *hint* says where its traceback is."""
+    """Return the error to report for *error*, which is a defect; *hint* says where its traceback is."""
     what = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
     return FluxdropError(
         f"This is a defect of fluxdrop and no fault of yours: {what}", hint=hint, kind="internal"
     )
 
 
-def _of_the_disk(error: OSError) -> FluxdropError:
+def _filesystem_error(error: OSError) -> FluxdropError:
     names = [
         os.fsdecode(name)
         for name in (error.filename, error.filename2)
@@ -67,19 +72,22 @@ def _of_the_disk(error: OSError) -> FluxdropError:
     return FluxdropError(message, hint=remedy_of(error), kind="disk")
 
 
-def _kept(error: Exception) -> str:
-    """Put the traceback of *error* into a file, of the root that the command works on if that takes one; the sentence
-    that says which."""
+def _save_traceback(error: Exception) -> str:
+    """Write the traceback of *error* to a file; return the sentence that says which.
+
+    The file is in the logs of the command's root if there is one that can be written, else in the
+    temporary folder. If neither can be written, the sentence has the traceback.
+    """
     text = "".join(traceback.format_exception(error))
     try:
-        root = _root()
+        root = _root_of_command()
         if root is not None:
             path = root.logs / f"{new_job_id()}{_SUFFIX}"
             durable.write(path, text.encode("utf-8", "backslashreplace"), sync=False)
-            _forget_old(root.logs)
+            _remove_old(root.logs)
             return f"Report it with what {path} says."
     except OSError:
-        # As of a root that is read-only, or another user's.
+        # The root may be read-only, or another user's.
         pass
     try:
         with tempfile.NamedTemporaryFile(
@@ -96,8 +104,8 @@ def _kept(error: Exception) -> str:
     return f"Report it with what {file.name} says."
 
 
-def _root() -> Root | None:
-    """The root that the command works on, as its options and its environment say; None where there is none."""
+def _root_of_command() -> Root | None:
+    """Return the root of --root, the environment or the working folder; None if there is none."""
     given = None
     for word, after in pairwise([*sys.argv, ""]):
         if word == "--root":
@@ -110,6 +118,6 @@ def _root() -> Root | None:
         return None
 
 
-def _forget_old(logs: Path) -> None:
-    for old in sorted(logs.glob(f"*{_SUFFIX}"))[:-_MOST_KEPT]:
+def _remove_old(logs: Path) -> None:
+    for old in sorted(logs.glob(f"*{_SUFFIX}"))[:-_MAX_KEPT]:
         old.unlink(missing_ok=True)

@@ -32,42 +32,50 @@ def replay(
     jobs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="JOB...", help="Ids, NAMEs of results, their files, or globs of NAMEs."
+            metavar="JOB...",
+            help="Ids of jobs, NAMEs of results, dropped files, files of jobs, or globs of NAMEs.",
         ),
     ] = None,
     root: RootOption = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="All jobs that ended, but for replays.")
+        bool, typer.Option("--all", help="Replay all jobs that have ended, except replays.")
     ] = False,
-    failed: Annotated[bool, typer.Option("--failed", help="Only jobs that failed.")] = False,
+    failed: Annotated[bool, typer.Option("--failed", help="Replay only jobs that failed.")] = False,
     since: SinceOption = None,
     start: Annotated[
         Literal["generate", "preprocess", "predict"],
         typer.Option(
             "--from",
-            help="Begin with the input, with the recorded picture, or with the recorded tensor.",
+            help="Start from the input, the recorded picture or the recorded tensor.",
         ),
     ] = "generate",
     model: Annotated[
-        str | None, typer.Option("--model", help="Judge by this model, not by the one in use.")
+        str | None,
+        typer.Option("--model", help="Classify with this model instead of the one in use."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show which jobs would be replayed, and replay none.")
+    ] = False,
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait for the results; exit code 1 if one failed.")
     ] = False,
     verify: Annotated[
         bool,
         typer.Option(
-            "--verify", help="Wait, and tell what came out otherwise; exit code 1 if anything did."
+            "--verify",
+            help="Wait for the results and show how they differ; exit code 1 if any does.",
         ),
     ] = False,
     tolerance: Annotated[
         float | None,
-        typer.Option(min=0, help="What probabilities may differ by; default: 1e-4."),
+        typer.Option(min=0, help="Accept probabilities that differ by this much. Default: 1e-4."),
     ] = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Do jobs again, as new jobs with the recorded parameters and seed; nothing is overwritten."""
+    """Run jobs again, with the recorded parameters and seed.
+
+    Each becomes a new job, and nothing is overwritten. Exit code 1 if a job cannot be replayed.
+    """
     served = find_root(root)
     if not (jobs or everything or failed or since):
         raise FluxdropError("There is nothing to replay", hint="Name jobs, or give --all.")
@@ -103,18 +111,30 @@ def replay(
     for job, reason in refused.items():
         typer.echo(f"{job} is left out: {reason}", err=True)
     if dry_run or not (wait or verify):
-        _tell(served, planned, asked, json_output)
+        _print_planned(served, planned, asked, json_output)
         succeeded = True
     elif verify:
         succeeded = _verify(served, planned, asked, tolerance, json_output)
     else:
-        succeeded = _await(served, asked, json_output)
+        succeeded = _wait_and_print(served, asked, json_output)
     if refused or not succeeded:
         raise typer.Exit(1)
 
 
 def _chosen(root: Root, jobs: Sequence[str], wanted: JobFilter) -> list[Row]:
-    """The jobs that are named, or all, as far as they are *wanted*; oldest first, each once."""
+    """Select the jobs to replay.
+
+    Args:
+        root: The root.
+        jobs: What names them: ids, NAMEs, dropped files, files of jobs, or globs. If empty, all jobs are considered.
+        wanted: The filter that they have to pass, too.
+
+    Returns:
+        The jobs, oldest first, each once. Globs and "all" leave out replays and unfinished jobs.
+
+    Raises:
+        FluxdropError: A name fits no job.
+    """
     found: dict[str, Row] = {}
     with closing(Store(root.database, read_only=True)) as store:
         names: list[str | None] = [job for job in jobs if is_glob(job)]
@@ -129,7 +149,10 @@ def _chosen(root: Root, jobs: Sequence[str], wanted: JobFilter) -> list[Row]:
     return sorted(found.values())
 
 
-def _tell(root: Root, planned: Sequence[Replay], asked: Sequence[str], json_output: bool) -> None:
+def _print_planned(
+    root: Root, planned: Sequence[Replay], asked: Sequence[str], json_output: bool
+) -> None:
+    """Print which jobs are or would be replayed; *asked* has the ids of the new jobs, if any."""
     pairs = list(zip_longest(asked, planned))
     if json_output:
         print_json([{"job_id": job, "replay_of": item.row.id} for job, item in pairs])
@@ -145,8 +168,8 @@ def _tell(root: Root, planned: Sequence[Replay], asked: Sequence[str], json_outp
         )
 
 
-def _ended(root: Root, asked: Sequence[str]) -> list[Row | None]:
-    """How each ended; what was refused is told, and None."""
+def _wait(root: Root, asked: Sequence[str]) -> list[Row | None]:
+    """Wait for the jobs *asked*; return the row of each, or None for one that was refused, which is printed."""
     with steps_bar("Replaying") as moved:
         ended = wait_for_replays(
             root,
@@ -159,8 +182,9 @@ def _ended(root: Root, asked: Sequence[str]) -> list[Row | None]:
     return [row if isinstance(row, Row) else None for row in ended]
 
 
-def _await(root: Root, asked: Sequence[str], json_output: bool) -> bool:
-    ended = _ended(root, asked)
+def _wait_and_print(root: Root, asked: Sequence[str], json_output: bool) -> bool:
+    """Wait for the jobs *asked* and print them; return whether all of them succeeded."""
+    ended = _wait(root, asked)
     rows = [row for row in ended if row is not None]
     if json_output:
         print_json([row_as_dict(root, row) for row in rows])
@@ -176,8 +200,15 @@ def _verify(
     tolerance: float | None,
     json_output: bool,
 ) -> bool:
+    """Wait for the jobs *asked* and print how they differ from the recorded ones of *planned*.
+
+    *tolerance* is the difference of probabilities that counts as equal, `TOLERANCE` if None.
+
+    Returns:
+        Whether all jobs ended and none differs.
+    """
     found: list[tuple[Replay, Row, Drift]] = []
-    ended = _ended(root, asked)
+    ended = _wait(root, asked)
     for item, row in zip(planned, ended, strict=True):
         if row is None:
             continue
@@ -202,7 +233,7 @@ def _as_dict(item: Replay, row: Row, drift: Drift) -> dict[str, Any]:
 
 
 def _print_drift(found: Sequence[tuple[Replay, Row, Drift]]) -> None:
-    """Print what is not the same as a table, and how many there are of each verdict."""
+    """Print the replays that differ as a table, and the number of each verdict."""
     different = [entry for entry in found if entry[2].verdict != "same"]
     if different:
         table = Table(box=None, pad_edge=False)

@@ -1,4 +1,4 @@
-"""What the options that several commands share stand for."""
+"""Resolve the options that several commands share to a root, settings or a bundle."""
 
 from __future__ import annotations
 
@@ -13,24 +13,40 @@ from fluxdrop.predict.bundle import Bundle, load_bundle
 
 
 def optional_root(given: Path | None) -> Root | None:
-    """The root that is meant, where there is one; None where none is given and none is here."""
+    """Return the root that *given*, $FLUXDROP_ROOT or the working folder names; None if there is none.
+
+    Raises:
+        FluxdropError: *given* or $FLUXDROP_ROOT is not a root.
+    """
     if given is not None or os.environ.get("FLUXDROP_ROOT") or Root(Path.cwd()).inbox.is_dir():
         return find_root(given)
     return None
 
 
 def settings_of(root: Root | None, **flags: str | None) -> Settings:
-    """The settings of *root*, or without one those of the environment; *flags* win over them."""
+    """Return the settings of *root*, or, if it is None, of the environment alone; *flags* take precedence.
+
+    Raises:
+        FluxdropError: A setting is unknown or wrong.
+    """
     return config.load(root.path if root else None, flags)
 
 
 def bundle_of(root: Root | None, model: str) -> Bundle:
-    """The bundle that *model* names: one added to *root*, an embedded one, or a folder."""
+    """Load the bundle *model*: one added to *root*, an embedded one, or a folder.
+
+    Raises:
+        FluxdropError: There is none, or it is wrong.
+    """
     return load_bundle(model, root.models if root else None)
 
 
 def refuse_existing(output: Path) -> None:
-    """Raise FluxdropError where *output* is there already or has no folder to lie in."""
+    """Check that *output* can be written without overwriting anything.
+
+    Raises:
+        FluxdropError: *output* exists, or its folder does not.
+    """
     if output.exists():
         raise FluxdropError(f"{output} is there already", hint="Choose another name with -o.")
     if not output.parent.is_dir():

@@ -21,18 +21,24 @@ def run(
     root: RootOption = None,
     once: Annotated[
         bool,
-        typer.Option("--once", help="Work off the inbox, then exit; 0 only if nothing failed."),
+        typer.Option(
+            "--once", help="Process the inbox, then exit; exit code 0 only if nothing failed."
+        ),
     ] = False,
     engine: EngineOption = None,
     log_level: LogLevelOption = None,
     shared_root: Annotated[
         bool,
         typer.Option(
-            "--shared-root", help="Also where others may write the root and its settings."
+            "--shared-root",
+            help="Serve even a root that other users may write, its settings included.",
         ),
     ] = False,
 ) -> None:
-    """Serve a root: turn what is dropped into its inbox/ into results, until stopped."""
+    """Serve a root: turn the files in its inbox/ into results.
+
+    Runs until it is stopped, by Ctrl-C or SIGTERM. SIGHUP makes it read its settings again.
+    """
     served = find_root(root)
 
     flags = {"engine": engine, "log_level": log_level, "shared_root": shared_root or None}

@@ -11,10 +11,10 @@ import typer
 from fluxdrop.cli.arguments import Command
 from fluxdrop.cli.options import JsonOption, print_json
 from fluxdrop.systemd import install as installer
-from fluxdrop.systemd.units import Station
+from fluxdrop.systemd.units import ServiceUnits
 
 service_app = typer.Typer(
-    help="The daemon as a systemd service.",
+    help="Manage the daemon as a systemd service.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -24,20 +24,20 @@ ServedOption = Annotated[
     Path | None,
     typer.Option(
         "--root",
-        help="The root to serve. Default: $FLUXDROP_ROOT, else /srv/fluxdrop, or ~/fluxdrop with --user.",
+        help="Serve this root. Default: $FLUXDROP_ROOT, else /srv/fluxdrop, or ~/fluxdrop with --user.",
     ),
 ]
 UserOption = Annotated[
-    bool, typer.Option("--user", help="For your own service manager, not the system's.")
+    bool, typer.Option("--user", help="Use your own service manager instead of the system's.")
 ]
-RunAsOption = Annotated[str, typer.Option("--run-as", help="The account that it runs under.")]
-GroupOption = Annotated[str, typer.Option("--group", help="The group that shares the root.")]
-GpuOption = Annotated[bool, typer.Option("--gpu", help="With the drop-in that admits GPUs.")]
+RunAsOption = Annotated[str, typer.Option("--run-as", help="Run the daemon under this account.")]
+GroupOption = Annotated[str, typer.Option("--group", help="Share the root with this group.")]
+GpuOption = Annotated[bool, typer.Option("--gpu", help="Allow access to GPUs, by a drop-in.")]
 DestinationOption = Annotated[
-    Path, typer.Option("--destdir", help="A folder that stands for /, to make a package.")
+    Path, typer.Option("--destdir", help="Use this folder in place of /, to make a package.")
 ]
 ForceOption = Annotated[
-    bool, typer.Option("--force", help="Even where a file was changed by hand.")
+    bool, typer.Option("--force", help="Overwrite or remove even files that were changed by hand.")
 ]
 
 
@@ -52,10 +52,13 @@ def install(
     force: ForceOption = False,
     json_output: JsonOption = False,
 ) -> None:
-    """Write the units for this installation, and tell what to do next."""
-    station = _station(root, user, run_as, group, gpu)
-    written = installer.install(station, destdir.absolute(), force=force)
-    steps = station.next_steps()
+    """Write the unit files, and print the next steps.
+
+    The files are adapted to this installation: its paths, account and environment.
+    """
+    units = _units(root, user, run_as, group, gpu)
+    written = installer.install(units, destdir.absolute(), force=force)
+    steps = units.next_steps()
     if json_output:
         print_json({"written": list(map(str, written)), "next": steps})
         return
@@ -73,9 +76,9 @@ def uninstall(
     force: ForceOption = False,
     json_output: JsonOption = False,
 ) -> None:
-    """Remove the units that `install` wrote. The root, its account and its files stay."""
-    station = _station(None, user, "fluxdrop", "fluxdrop", gpu=True)
-    removed = installer.uninstall(station, destdir.absolute(), force=force)
+    """Remove the unit files that `install` wrote. The root, its account and its files stay."""
+    units = _units(None, user, "fluxdrop", "fluxdrop", gpu=True)
+    removed = installer.uninstall(units, destdir.absolute(), force=force)
     if json_output:
         print_json({"removed": list(map(str, removed))})
         return
@@ -94,16 +97,17 @@ def show(
     gpu: GpuOption = False,
     json_output: JsonOption = False,
 ) -> None:
-    """Print what `install` would write."""
-    files = _station(root, user, run_as, group, gpu).files()
+    """Print the files that `install` would write."""
+    files = _units(root, user, run_as, group, gpu).files()
     if json_output:
         print_json({str(path): text for path, text in files.items()})
         return
     typer.echo("\n".join(f"# {path}\n{text}" for path, text in files.items()), nl=False)
 
 
-def _station(root: Path | None, user: bool, run_as: str, group: str, gpu: bool) -> Station:
+def _units(root: Path | None, user: bool, run_as: str, group: str, gpu: bool) -> ServiceUnits:
+    """Return the units that the options describe, with the default root if *root* is None."""
     named = os.environ.get("FLUXDROP_ROOT")
     default = Path.home() / "fluxdrop" if user else Path("/srv/fluxdrop")
     served = (root or (Path(named) if named else default)).absolute()
-    return Station(served, own=user, account=run_as, group=group, gpu=gpu)
+    return ServiceUnits(served, user_manager=user, account=run_as, group=group, gpu=gpu)

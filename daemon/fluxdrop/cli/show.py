@@ -22,18 +22,24 @@ from fluxdrop.records.job_files import files_of, read_record
 from fluxdrop.records.result import Record
 from fluxdrop.timestamps import local
 
+_MAX_LABELS = 10
+
 
 def show(
     job: Annotated[
         str,
         typer.Argument(
-            metavar="JOB", help="An id or its beginning, a result's NAME, or a file of the job."
+            metavar="JOB",
+            help="The id of a job or its first characters, a result's NAME, the dropped file, or a file of the job.",
         ),
     ],
     root: RootOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Show all that is known of JOB: parameters, timings, probabilities, files, replays."""
+    """Show everything that is known about JOB.
+
+    That is its state, parameters, timings, probabilities, files and replays.
+    """
     served = find_root(root)
     with closing(Store(served.database, read_only=True)) as store:
         row = find_job(served, store, job)
@@ -63,7 +69,7 @@ def show(
 
 
 def _chain(store: Store, row: Row) -> Iterator[Row]:
-    """The job that *row* replays in the end, and all replays that came of it, oldest first."""
+    """Yield the job that *row* replays in the end, then its replays, and theirs, oldest first."""
     first = row
     while first.replay_of is not None:
         before = store.get(first.replay_of)
@@ -104,7 +110,7 @@ def _print(root: Root, row: Row, facts: dict[str, Any], chain: list[Row]) -> Non
 
 
 def _sections(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """What to print of *record*, a line or a few for each of its parts."""
+    """Yield the name and text of each part of *record*; a text may have several lines."""
     if record.get("error"):
         error = record["error"]
         yield "failed at", f"{error['stage']} ({error['kind']})"
@@ -113,15 +119,15 @@ def _sections(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "prompt", record["prompt"]
     if record.get("generation"):
         made = {key: value for key, value in record["generation"].items() if key != "prompt"}
-        yield "parameters", _listed(made)
-        yield "generator", _listed(record["generator"])
+        yield "parameters", _joined(made)
+        yield "generator", _joined(record["generator"])
     if record.get("image"):
         image = record["image"]
         yield "size", f"{image['width']} x {image['height']} pixels"
     if record.get("model"):
-        yield "model", _listed(record["model"] | {"sha256": record["model"]["sha256"][:12]})
+        yield "model", _joined(record["model"] | {"sha256": record["model"]["sha256"][:12]})
         ranked = sorted(record["probabilities"].items(), key=lambda item: -item[1])
-        yield "probabilities", "\n".join(f"{p:.6f}  {label}" for label, p in ranked[:_MOST_LABELS])
+        yield "probabilities", "\n".join(f"{p:.6f}  {label}" for label, p in ranked[:_MAX_LABELS])
     if record.get("timings_ms"):
         times = [f"{stage} {took:.1f} ms" for stage, took in record["timings_ms"].items()]
         yield "timings", ", ".join(times)
@@ -129,9 +135,6 @@ def _sections(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "warning", warning
 
 
-_MOST_LABELS = 10
-
-
-def _listed(facts: dict[str, Any]) -> str:
+def _joined(facts: dict[str, Any]) -> str:
     known = {key: value for key, value in facts.items() if value not in (None, "")}
     return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in known.items())

@@ -10,15 +10,14 @@ from typing import Annotated, Any
 
 import typer
 
-from fluxdrop.cli.lines import bold, columns, hanging
+from fluxdrop.cli.lines import bold, columns, hanging, progress_text
 from fluxdrop.cli.options import JsonOption, RootOption, print_json
-from fluxdrop.cli.pace import pace
 from fluxdrop.files.layout import Root, find_root
 from fluxdrop.jobs.overview import Overview, overview
 from fluxdrop.timestamps import ago, local
 
 EXIT_CODES = {"running": 0, "starting": 0, "degraded": 1, "not running": 3}
-"""3 is what the Linux Standard Base has for a service that does not run."""
+"""The exit code of `status` by verdict. 3 is what the Linux Standard Base has for a stopped service."""
 
 _COLOURS = {"running": "green", "starting": "yellow", "degraded": "red", "not running": "yellow"}
 _INDENT = 12
@@ -28,14 +27,14 @@ _WATCH_SECONDS = 1.0
 def status(
     root: RootOption = None,
     watch: Annotated[
-        bool, typer.Option("--watch", "-w", help="Look again every second, until Ctrl-C.")
+        bool, typer.Option("--watch", "-w", help="Refresh every second, until Ctrl-C.")
     ] = False,
     json_output: JsonOption = False,
 ) -> None:
-    """Tell what runs, what waits, how fast it goes, and what came last.
+    """Show what runs, what waits, the speed and the latest results.
 
-    Exit code: 0 the daemon runs; 1 it runs, and something is wrong; 3 it does not run; 2 there is
-    no such root.
+    Exit code 0 if the daemon runs, 1 if it runs and something is wrong, 3 if it does not run, 2 if
+    there is no such root.
     """
     served = find_root(root, without_inbox=True)
     if watch:
@@ -51,7 +50,7 @@ def _watch(root: Root, json_output: bool) -> None:
             _show(overview(root), json_output)
             sys.stdout.flush()
             time.sleep(_WATCH_SECONDS)
-    # rich takes longer to load than `status` takes.
+    # Loading rich takes longer than all of `status` without --watch.
     from rich.console import Console
     from rich.live import Live
     from rich.text import Text
@@ -73,7 +72,7 @@ def _show(seen: Overview, json_output: bool) -> None:
 
 
 def status_lines(seen: Overview, width: int) -> Iterator[str]:
-    """*seen* as text, in lines of at most *width* cells."""
+    """Yield *seen* as text, in lines of at most *width* cells."""
     facts = seen.facts
     yield from hanging("state", _INDENT, seen.verdict, width, _COLOURS[seen.verdict])
     for reason in facts["degraded"]:
@@ -91,7 +90,7 @@ def status_lines(seen: Overview, width: int) -> Iterator[str]:
 
 
 def _daemon(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """What is known of the running daemon."""
+    """Yield the title and text of each line about the running daemon."""
     yield "root", facts["root"]
     beat = facts["daemon"]
     if beat is None:
@@ -111,14 +110,14 @@ def _daemon(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _work(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """What waits, what is in hand, and how fast it goes."""
+    """Yield the title and text of each line about what waits, what is in progress and the throughput."""
     jobs, beat = facts["jobs"], facts["daemon"]
     waiting = f"{facts['inbox']} in the inbox"
     if facts["requests"]:
         waiting += f", {facts['requests']} asked for by commands"
     yield "waiting", waiting
     if beat:
-        # Changes of the model queue as well, and seldom are any.
+        # The queue of model changes is nearly always empty; it is shown only if it is not.
         queues = [
             f"{stage} {count}"
             for stage, count in beat["stages"].items()
@@ -163,7 +162,7 @@ def _when(row: dict[str, Any]) -> str:
 def _generating(current: dict[str, Any]) -> str:
     more = f" and {current['pictures'] - 1} more" if current["pictures"] > 1 else ""
     speed = (current[key] for key in ("step", "steps", "steps_per_second", "seconds_left"))
-    return f"{current['file']} ({current['job_id']}){more}, {pace(*speed)}"
+    return f"{current['file']} ({current['job_id']}){more}, {progress_text(*speed)}"
 
 
 def _engine(engine: dict[str, Any]) -> str:

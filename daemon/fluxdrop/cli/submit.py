@@ -27,14 +27,15 @@ def submit(
         list[Path] | None, typer.Argument(metavar="FILE...", help="Pictures and prompt files.")
     ] = None,
     prompt: Annotated[
-        list[str] | None, typer.Option("--prompt", help="A prompt; may be given several times.")
+        list[str] | None,
+        typer.Option("--prompt", help="Submit this prompt. Can be given several times."),
     ] = None,
     regenerate: Annotated[
         list[Path] | None,
         typer.Option(
             "--regenerate",
             metavar="PNG",
-            help="A generated picture to be made again from what it says; may be given several times.",
+            help="Generate this picture again, from the parameters stored in it. Can be given several times.",
         ),
     ] = None,
     root: RootOption = None,
@@ -43,7 +44,10 @@ def submit(
     ] = False,
     json_output: JsonOption = False,
 ) -> None:
-    """Drop copies of files, or prompts, into the inbox, each whole and under a name that is free."""
+    """Drop copies of files, or prompts, into the inbox.
+
+    Each appears there complete, under a name that is not taken.
+    """
     served = find_root(root)
     if not (files or prompt or regenerate):
         raise FluxdropError("There is nothing to submit", hint="Name files, or give --prompt TEXT.")
@@ -54,7 +58,7 @@ def submit(
     submitted += [submit_prompt(served, text) for text in prompt or []]
     submitted += [submit_regeneration(served, path) for path in regenerate or []]
     if wait:
-        _await(served, submitted, json_output)
+        _wait_and_print(served, submitted, json_output)
     elif json_output:
         print_json([{"file": item.file} for item in submitted])
     else:
@@ -62,8 +66,13 @@ def submit(
             typer.echo(f"inbox/{item.file}")
 
 
-def _await(root: Root, submitted: list[Submitted], json_output: bool) -> None:
-    # This loads numpy.
+def _wait_and_print(root: Root, submitted: list[Submitted], json_output: bool) -> None:
+    """Wait for the results of *submitted* and print them.
+
+    Raises:
+        typer.Exit: With code 1, when a job failed.
+    """
+    # This import loads numpy, which `submit` without --wait does not need.
     from fluxdrop.service.reporting.heartbeat import read
 
     with generation_bar() as show:

@@ -1,4 +1,4 @@
-"""Jobs as a table."""
+"""Print jobs as a table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fluxdrop.jobs.store import Row
 
 
 def print_rows(root: Root, rows: Sequence[Row]) -> None:
-    """Print *rows* as a table."""
+    """Print *rows* to stdout: id, state, source, best label or error, and probability."""
     table = Table(box=None, pad_edge=False)
     for title in ("job", "state", "source", "label or reason", "p"):
         table.add_column(title, overflow="fold", no_wrap=title in ("job", "state", "p"))

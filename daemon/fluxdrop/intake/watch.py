@@ -1,4 +1,4 @@
-"""Events of the inbox, read from inotify by watchdog and passed on as hints."""
+"""Watch the inbox: read its inotify events with watchdog, and pass them on as hints."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from fluxdrop.logs import get_logger
 log = get_logger("fluxdrop.intake")
 
 Notice = Callable[[str, Hint | None], None]
-"""Told a path relative to the watched folder, and what happened to it; None: a folder came."""
+"""A callback that takes a path relative to the watched folder and what happened to it; None: a folder came."""
 
-_FOLDERS_ALONE = InotifyConstants.IN_ONLYDIR | InotifyConstants.IN_DONT_FOLLOW
-_ARRIVALS = Mask(_FOLDERS_ALONE | InotifyConstants.IN_MOVED_TO)
+_ONLY_FOLDERS = InotifyConstants.IN_ONLYDIR | InotifyConstants.IN_DONT_FOLLOW
+_ARRIVALS = Mask(_ONLY_FOLDERS | InotifyConstants.IN_MOVED_TO)
 _CHANGES = Mask(
     _ARRIVALS
     | InotifyConstants.IN_CREATE
@@ -36,39 +36,46 @@ _CHANGES = Mask(
 
 
 class Watch:
-    """Watches *inbox* with its subfolders, and *requests* without, until closed.
+    """Watches the inbox and the folder of requests in a thread, until closed.
 
-    *notice* and *requested* are called in a thread of the watch. Raises OSError where there can be
-    no watch.
+    Args:
+        inbox: The inbox, watched with its subfolders.
+        notice: Called for each event of the inbox, in the watch's thread.
+        requests: The folder of requests, watched without subfolders.
+        requested: Called when something was moved into *requests*, in the watch's thread.
+
+    Raises:
+        OSError: A folder cannot be watched.
     """
 
     def __init__(self, inbox: Path, notice: Notice, requests: Path, requested: Callable[[], None]):
         self._watched = {folder: _identity(folder) for folder in (inbox, requests)}
         self._reader = _Reader()
         try:
-            # Resolved, as no watch follows a symlink.
+            # The path is resolved because no watch follows a symlink.
             _Tree(self._reader, inbox.resolve(), notice)
             _Arrivals(self._reader, requests, requested)
         except OSError:
-            # Its thread is what closes its descriptors.
+            # Only the reader's thread closes its descriptors.
             self._reader.start()
             self.close()
             raise
         self._reader.start()
 
     def alive(self) -> bool:
-        """Whether events still arrive, of the very folders that lie there now."""
+        """Return whether events still arrive, and the watched folders are still those at their paths."""
         return self._reader.is_alive() and all(
             watched == _identity(folder) for folder, watched in self._watched.items()
         )
 
     def close(self) -> None:
-        """Stop watching."""
+        """Stop watching, and wait for the thread to end."""
         self._reader.stop()
         self._reader.join()
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:
+    """Return the device and inode of *folder*; None if it cannot be reached."""
     try:
         status = folder.stat()
     except OSError:
@@ -77,12 +84,13 @@ def _identity(folder: Path) -> tuple[int, int] | None:
 
 
 class _Reader(InotifyFD):
-    """Reads the events, and calls back for each in its thread, which ends with a line in the log
-    when something fails.
+    """A thread that reads the events and calls back for each.
+
+    If something fails, it logs a warning and ends.
     """
 
     def run(self) -> None:
-        """See `InotifyFD.run`."""
+        """Read events until stopped; see `InotifyFD.run`."""
         try:
             super().run()
         except Exception as error:
@@ -90,7 +98,7 @@ class _Reader(InotifyFD):
 
 
 class _Arrivals:
-    """Calls *arrived* whenever something was moved into *folder*."""
+    """Calls *arrived* when something was moved into *folder*, or events were lost."""
 
     def __init__(self, reader: InotifyFD, folder: Path, arrived: Callable[[], None]) -> None:
         self._arrived = arrived
@@ -109,12 +117,12 @@ class _Arrivals:
 
 
 class _Tree:
-    """Watches *top* with all folders below it, and tells *notice* of what happens in them.
+    """Watches *top* and all folders below it, and calls *notice* for each event.
 
-    watchdog's Observer watches subfolders, too, but its InotifyWatchGroup has no settings for what
-    matters here, as of 7.1: it ends with a KeyError when folders take each other's names
-    (docs/known-defects.md), and it holds up every event for half a second when a file leaves, which
-    each claim makes one do. So this takes the events from its InotifyFD and keeps the paths itself.
+    watchdog's Observer watches subfolders, too, but its InotifyWatchGroup does not fit, as of 7.1: it
+    ends with a KeyError when folders take each other's names (docs/known-defects.md), and it delays
+    all events by half a second when a file leaves, as a file does at each claim. So this class takes
+    the events from watchdog's InotifyFD and keeps the paths itself.
     """
 
     def __init__(self, reader: InotifyFD, top: Path, notice: Notice) -> None:
@@ -123,8 +131,11 @@ class _Tree:
         self._notice = notice
         self._ids = itertools.count()
         self._folders: dict[WatchDescriptor, tuple[str, CallbackId]] = {}
-        """Each folder's path below the top, and the id by which its events come here. One that left stays
-        until it is deleted; what is told of it is a hint of a file that is not there."""
+        """The path of each folder below the top, and the id of its callback.
+
+        A folder that was moved away stays until it is deleted; its events become hints of files that
+        do not exist.
+        """
         self._watch("")
 
     def on_event(self, event: InotifyEvent) -> None:
@@ -136,7 +147,7 @@ class _Tree:
         if event.is_directory:
             if event.is_create or event.is_moved_to:
                 self._watch(path)
-                # Who is told of a folder looks at all that is in it.
+                # The receiver scans the whole folder.
                 self._notice(path, None)
         elif event.is_moved_to:
             self._notice(path, Hint.MOVED_IN)
@@ -150,13 +161,14 @@ class _Tree:
         self._folders.pop(wd, None)
 
     def on_queue_overflow(self) -> None:
-        """See `WatchCallback`. The files of which no event came are found by the next scan."""
+        """See `WatchCallback`. The next scan finds the files whose events were lost."""
         self._watch("")
 
     def _watch(self, path: str) -> None:
-        """Watch the folder *path* and those below it that are there and can be watched.
+        """Watch the folder *path* and those below it that exist and can be watched.
 
-        Raises OSError where the top cannot be.
+        Raises:
+            OSError: *path* is the top, which cannot be watched.
         """
         paths = [path]
         while paths:
@@ -164,7 +176,7 @@ class _Tree:
             folder = os.path.join(self._top, path)  # noqa: PTH118
             try:
                 self._watch_one(path, folder)
-                # A folder that comes after this has an event of its own.
+                # A folder that is made after this causes an event.
                 with os.scandir(folder) as entries:
                     names = [each.name for each in entries if each.is_dir(follow_symlinks=False)]
             except OSError:
@@ -174,7 +186,7 @@ class _Tree:
             paths += [os.path.join(path, name) for name in names]  # noqa: PTH118
 
     def _watch_one(self, path: str, folder: str) -> None:
-        # With one id for all of them, watchdog would warn of a folder that is watched already.
+        # watchdog warns when a folder that is watched already is added again with the same id.
         new_id = CallbackId(next(self._ids))
         wd = _add(self._reader, folder, _CHANGES, self, new_id)
         known = self._folders.get(wd)
@@ -186,10 +198,24 @@ class _Tree:
 def _add(
     reader: InotifyFD, folder: str, mask: Mask, callback: _Tree | _Arrivals, id_: CallbackId
 ) -> WatchDescriptor:
-    """Have *reader* call back for *folder*. Raises OSError where it cannot."""
+    """Have *reader* call *callback* for the events of *folder* that *mask* names.
+
+    Args:
+        reader: The reader.
+        folder: The folder.
+        mask: The events, and the conditions of the watch.
+        callback: What is called, in the reader's thread.
+        id_: The id by which the callback can be removed.
+
+    Returns:
+        The descriptor of the watch.
+
+    Raises:
+        OSError: *folder* cannot be watched.
+    """
     wd = reader.add_callback(os.fsencode(folder), mask, callback, id_)
     if wd == -1:
-        # This is how InotifyFD tells of a folder that may not be read.
+        # InotifyFD returns -1 for a folder that may not be read.
         reader.remove_callbacks([(wd, id_)])
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
     return wd

@@ -193,8 +193,11 @@ def read_claim(job: Path) -> Claim | None:
 
 
 def is_below_inbox(source: PurePosixPath) -> bool:
-    """Return whether *source* is a path below inbox/. Then the path of its result does not lead out of the root,
-    whoever made the job's folder or the record."""
+    """Return whether *source* is a path below inbox/.
+
+    If so, the path of its result does not lead out of the root, whoever made the job's folder or the
+    record.
+    """
     return bool(source.name) and not source.is_absolute() and ".." not in source.parts
 
 

@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -22,9 +21,9 @@ from fluxdrop.generate.request import GenerationRequest
 from fluxdrop.jobs.claim import FAULT, Claim, read_claim
 from fluxdrop.jobs.fault import Fault, read_fault
 from fluxdrop.jobs.input_names import InputKind, kind_of
+from fluxdrop.jobs.job_id import claim_time
 from fluxdrop.jobs.store import Row
 from fluxdrop.printable import printable
-from fluxdrop.timestamps import rfc3339
 
 REQUEST = "request.json"
 RECORD = "record.json"
@@ -165,7 +164,7 @@ def open_job(folder: Path, claim: Claim | None = None) -> Job | None:
         input=claim.input,
         kind=kind_of(claim.source.name) or "unknown",
         request=request,
-        created=_created(folder),
+        created=claim_time(folder.name),
         fault=_fault(folder / FAULT) if FAULT in claim.others else None,
     )
 
@@ -223,12 +222,3 @@ def file_sha256(path: Path, max_bytes: int = sys.maxsize, name: str = "") -> str
         for chunk in chunks(file, max_bytes, name or path.name, _CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def _created(folder: Path) -> str:
-    # The folder's name has the time of the claim, so this needs no index.
-    try:
-        moment = datetime.fromisoformat(folder.name.partition("-")[0]).replace(tzinfo=UTC)
-    except ValueError:
-        moment = datetime.now(UTC)
-    return rfc3339(moment)

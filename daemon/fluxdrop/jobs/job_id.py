@@ -1,10 +1,13 @@
-"""The ids of jobs."""
+"""Job ids, which start with the time of the claim."""
 
 from __future__ import annotations
 
 import re
 import secrets
 import time
+from datetime import UTC, datetime
+
+from fluxdrop.timestamps import rfc3339
 
 NEW_JOB_ID = r"[0-9]{8}T[0-9]{6}-[0-9a-f]{8}"
 """The pattern of what `new_job_id` returns."""
@@ -15,6 +18,18 @@ _JOB_ID = re.compile(r"[0-9A-Za-z-]{1,64}")
 def new_job_id() -> str:
     """Return a new, unique job id, which sorts by time."""
     return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
+
+
+def claim_time(job_id: str) -> str:
+    """Return the time of the claim that *job_id* starts with, in RFC 3339.
+
+    It is the current time if the id starts with none, as that of a folder that fluxdrop did not name.
+    """
+    try:
+        moment = datetime.fromisoformat(job_id.partition("-")[0]).replace(tzinfo=UTC)
+    except ValueError:
+        moment = datetime.now(UTC)
+    return rfc3339(moment)
 
 
 def is_job_id(text: str) -> bool:

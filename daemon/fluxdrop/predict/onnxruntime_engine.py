@@ -12,6 +12,7 @@ from fluxdrop.errors import FluxdropError
 from fluxdrop.predict.bundle import Bundle, flux_required_error
 from fluxdrop.predict.engine import EngineInfo, run_in_batches
 from fluxdrop.predict.interface import Shape, label_output, picture_shape
+from fluxdrop.telemetry import import_onnxruntime
 
 _DTYPES: dict[str, type[np.floating[Any]]] = {
     "tensor(float16)": np.float16,
@@ -33,8 +34,7 @@ class OnnxruntimeEngine:
     def __init__(self, bundle: Bundle, note: str | None = None) -> None:
         if bundle.kind == "flux":
             raise flux_required_error(bundle, "onnxruntime has no Flux")
-        from fluxdrop.predict.ort import ort
-
+        ort = import_onnxruntime()
         options = ort.SessionOptions()
         options.log_severity_level = 3
         # Spinning threads would take a core from the stages that prepare the next pictures.

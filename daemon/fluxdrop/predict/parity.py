@@ -17,6 +17,7 @@ from fluxdrop.predict.compiler.graph_file import Graph, Node
 from fluxdrop.preprocess.picture import open_picture
 from fluxdrop.preprocess.tensor import to_tensor
 from fluxdrop.processes.child import CallFailed
+from fluxdrop.telemetry import import_onnxruntime
 
 TOLERANCE = 1e-4
 """The largest `relative_difference` at which two outputs count as equal."""
@@ -92,7 +93,6 @@ def by_node(
     from fluxdrop.predict.compiler.compile import normal_model, translate_errors
     from fluxdrop.predict.compiler.graph_file import fixed_batch
     from fluxdrop.predict.compiler.lower import lower
-    from fluxdrop.predict.ort import ort
 
     with translate_errors(bundle):
         model = normal_model(bundle)
@@ -103,6 +103,7 @@ def by_node(
     outputs = [(node, name) for node in graph.nodes for name in node.outputs if name]
     del model.graph.output[:]
     model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for _, name in outputs)
+    ort = import_onnxruntime()
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4

@@ -59,16 +59,16 @@ def setup(
         typer.Option(
             "--force",
             "--upgrade",
-            help="Try again for something better than what an earlier setup provided.",
+            help="Look again for a better engine than the one that an earlier setup found.",
         ),
     ] = False,
 ) -> None:
-    """Provide Julia and Flux, or the next best engine, for this user.
+    """Install Julia and Flux, or the next best engine.
 
-    Downloads Julia and Flux through juliapkg. Where Julia's servers cannot be reached, takes the
-    julia on PATH or, on Debian and its kin, fetches Debian's into a folder of its own; the
-    layers then come with fluxdrop. Without any Julia, onnxruntime does the work. Nothing needs
-    root, and nothing that is installed is changed.
+    Downloads Julia and Flux through juliapkg. If Julia's servers cannot be reached, uses the julia on
+    PATH or, on Debian and its derivatives, downloads Debian's Julia into a folder of its own; fluxdrop
+    then uses its own layers. Without any Julia, models run on onnxruntime. Everything is for
+    this user alone: setup needs no root rights, and changes nothing that is already installed.
     """
     stderr, stdout = Console(stderr=True), Console()
     if json_output:

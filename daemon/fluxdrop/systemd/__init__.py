@@ -1,1 +1,1 @@
-"""The systemd units: fitted to an installation, and installed."""
+"""The systemd units: adapted to an installation, and installed."""

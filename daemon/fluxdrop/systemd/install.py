@@ -1,4 +1,4 @@
-"""Unit files put in their place and taken away, without losing what somebody changed by hand."""
+"""Install and remove the unit files, without losing changes that somebody made by hand."""
 
 from __future__ import annotations
 
@@ -12,36 +12,55 @@ from pathlib import Path
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files import durable
-from fluxdrop.systemd.units import Station
+from fluxdrop.systemd.units import ServiceUnits
 
-_MARK = "# Written by `fluxdrop service install`. SHA-256 of the rest: "
+_HEADER = "# Written by `fluxdrop service install`. SHA-256 of the rest: "
 
 
-def install(station: Station, destination: Path, *, force: bool = False) -> list[Path]:
-    """Write *station*'s files below *destination*; their paths.
+def install(units: ServiceUnits, destination: Path, *, force: bool = False) -> list[Path]:
+    """Write the unit files below a folder.
 
-    Raises FluxdropError, and writes nothing, where a file is not as an earlier install wrote it
-    (*force* overwrites it), or systemd-analyze finds fault with one.
+    Args:
+        units: The units.
+        destination: The folder; ``/`` except when a package is made.
+        force: Whether to overwrite files that are not as an earlier install wrote them.
+
+    Returns:
+        The paths written.
+
+    Raises:
+        FluxdropError: Without *force*, a file is not as an earlier install wrote it; or systemd-analyze
+            reports a fault in a unit; nothing is written then. Or a file cannot be written.
     """
-    files = _below(destination, station)
+    files = _below(destination, units)
     if not force:
         _refuse_changed(files)
-    _verify(station)
+    _verify(units)
     try:
         for path, text in files.items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            durable.write(path, f"{_MARK}{_digest(text)}\n{text}".encode())
+            durable.write(path, f"{_HEADER}{_digest(text)}\n{text}".encode())
     except OSError as error:
-        raise _no_rights(error) from error
+        raise _access_error(error) from error
     return list(files)
 
 
-def uninstall(station: Station, destination: Path, *, force: bool = False) -> list[Path]:
-    """Remove what `install` wrote below *destination*; the paths removed.
+def uninstall(units: ServiceUnits, destination: Path, *, force: bool = False) -> list[Path]:
+    """Remove the files that `install` wrote.
 
-    Raises FluxdropError, and removes nothing, where a file was changed by hand, unless *force*.
+    Args:
+        units: The units; files that do not exist are skipped.
+        destination: The folder that they were installed below.
+        force: Whether to remove files that were changed by hand, too.
+
+    Returns:
+        The paths removed.
+
+    Raises:
+        FluxdropError: Without *force*, a file was changed by hand; nothing is removed then. Or a file
+            cannot be removed.
     """
-    files = [path for path in _below(destination, station) if path.exists()]
+    files = [path for path in _below(destination, units) if path.exists()]
     if not force:
         _refuse_changed(files)
     try:
@@ -50,12 +69,12 @@ def uninstall(station: Station, destination: Path, *, force: bool = False) -> li
             if path.parent.suffix == ".d" and path.parent.name.startswith("fluxdrop"):
                 path.parent.rmdir()
     except OSError as error:
-        raise _no_rights(error) from error
+        raise _access_error(error) from error
     return files
 
 
-def _below(destination: Path, station: Station) -> dict[Path, str]:
-    return {destination / path.relative_to("/"): text for path, text in station.files().items()}
+def _below(destination: Path, units: ServiceUnits) -> dict[Path, str]:
+    return {destination / path.relative_to("/"): text for path, text in units.files().items()}
 
 
 def _digest(text: str) -> str:
@@ -64,34 +83,39 @@ def _digest(text: str) -> str:
 
 def _refuse_changed(paths: Iterable[Path]) -> None:
     for path in paths:
-        if path.exists() and not _is_ours(path):
+        if path.exists() and not _is_unchanged(path):
             raise FluxdropError(
                 f"{path} was not written by `fluxdrop service install`, or was changed since",
                 hint="Keep changes of your own in a drop-in (systemctl edit fluxdrop), which stays;"
-                " --force does without them.",
+                " --force discards them.",
                 kind="service",
             )
 
 
-def _is_ours(path: Path) -> bool:
-    mark, _, text = path.read_text(errors="replace").partition("\n")
-    return mark == f"{_MARK}{_digest(text)}"
+def _is_unchanged(path: Path) -> bool:
+    """Return whether *path* is as `install` wrote it, by the digest in its first line."""
+    header, _, text = path.read_text(errors="replace").partition("\n")
+    return header == f"{_HEADER}{_digest(text)}"
 
 
-def _verify(station: Station) -> None:
-    """Have systemd-analyze look at the units, where there is one. Raises FluxdropError."""
+def _verify(units: ServiceUnits) -> None:
+    """Check the units with systemd-analyze, if it is installed.
+
+    Raises:
+        FluxdropError: It reports a fault.
+    """
     analyze = shutil.which("systemd-analyze")
     if analyze is None:
         return
-    manager = ["--user"] if station.own else []
+    manager = ["--user"] if units.user_manager else []
     with tempfile.TemporaryDirectory() as folder:
-        units = []
-        for path, text in station.files().items():
+        services = []
+        for path, text in units.files().items():
             if path.suffix == ".service":
-                units.append(Path(folder, path.name))
-                units[-1].write_text(text)
+                services.append(Path(folder, path.name))
+                services[-1].write_text(text)
         seen = subprocess.run(
-            [analyze, "verify", "--man=no", *manager, *map(str, units)],
+            [analyze, "verify", "--man=no", *manager, *map(str, services)],
             env={"XDG_RUNTIME_DIR": folder, **os.environ},
             capture_output=True,
             text=True,
@@ -100,13 +124,13 @@ def _verify(station: Station) -> None:
     faults = [line for line in seen.stderr.splitlines() if "fluxdrop" in line]
     if seen.returncode or faults:
         raise FluxdropError(
-            f"systemd-analyze verify finds fault: {'; '.join(faults) or seen.stderr.strip()}",
+            f"systemd-analyze verify reports: {'; '.join(faults) or seen.stderr.strip()}",
             hint="`fluxdrop service show` prints the units.",
             kind="service",
         )
 
 
-def _no_rights(error: OSError) -> FluxdropError:
+def _access_error(error: OSError) -> FluxdropError:
     return FluxdropError(
         f"{error.filename} cannot be changed: {error.strerror}",
         hint="Run it with sudo, or with --user for a service of your own.",

@@ -1,4 +1,4 @@
-"""What the shipped units become for one installation: its paths, its account, its environment."""
+"""Adapt the shipped systemd units to one installation: its paths, account and environment."""
 
 from __future__ import annotations
 
@@ -21,50 +21,54 @@ _GPU = "drop-ins/gpu.conf"
 _SYSUSERS = "sysusers.d/fluxdrop.conf"
 _TMPFILES = "tmpfiles.d/fluxdrop.conf"
 _ROOT = "/srv/fluxdrop"
-# What ProtectHome= and PrivateTmp= hide.
+# The folders that ProtectHome= and PrivateTmp= hide.
 _HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108 - named, not used
-# What a user's manager has not the rights for, or no use.
-_OF_THE_SYSTEM = re.compile(
+# Lines that a user's manager lacks the rights for, or does not need.
+_SYSTEM_ONLY = re.compile(
     r"#|After=|User=|Group=|UMask=|Environment=HOME=|(Read\w+|Bind)Paths=|Private|Protect|ProcSubset="
     r"|Device|IPAddress|Capability|Ambient|RemoveIPC=|KeyringMode="
 )
 
 
 @dataclass(frozen=True)
-class Station:
-    """What the units are fitted to; *own* is the user's own manager, and not the system's."""
+class ServiceUnits:
+    """The units of a service for one root."""
 
     root: Path
-    own: bool = False
+    user_manager: bool = False
+    """Whether they are for the user's own service manager, not the system's."""
     account: str = ACCOUNT
+    """The account that the daemon runs under. The user's own manager ignores it, and *group* and *gpu*."""
     group: str = ACCOUNT
+    """The group that shares the root."""
     gpu: bool = False
+    """Whether the drop-in that allows access to GPUs is included."""
 
     def files(self) -> dict[Path, str]:
-        """The text of each file, by its path."""
-        if self.own:
+        """Return the text of each file by its absolute path, as if installed below ``/``."""
+        if self.user_manager:
             config = Path(os.environ.get("XDG_CONFIG_HOME", ""))
-            # The XDG specification has relative paths ignored.
+            # By the XDG specification relative paths are ignored.
             config = config if config.is_absolute() else Path.home() / ".config"
-            return {config / "systemd/user" / _SERVICE: self._fitted(_SERVICE)}
+            return {config / "systemd/user" / _SERVICE: self._unit_text(_SERVICE)}
         units = Path("/etc/systemd/system")
-        files = {units / name: self._fitted(name) for name in (_SERVICE, _TEMPLATE)}
+        files = {units / name: self._unit_text(name) for name in (_SERVICE, _TEMPLATE)}
         if self.gpu:
             files |= {
-                units / f"{name}.d/gpu.conf": _shipped(_GPU) for name in (_SERVICE, _TEMPLATE)
+                units / f"{name}.d/gpu.conf": _shipped_text(_GPU) for name in (_SERVICE, _TEMPLATE)
             }
         if self.account == self.group == ACCOUNT:
-            tmpfiles = _shipped(_TMPFILES).replace(_ROOT, _word(str(self.root)))
+            tmpfiles = _shipped_text(_TMPFILES).replace(_ROOT, _quoted(str(self.root)))
             files |= {
-                Path("/etc") / _SYSUSERS: _shipped(_SYSUSERS),
+                Path("/etc") / _SYSUSERS: _shipped_text(_SYSUSERS),
                 Path("/etc") / _TMPFILES: tmpfiles,
             }
         return files
 
     def next_steps(self) -> list[str]:
-        """The commands that make the installed units run."""
+        """Return the shell commands that start the service after the units are installed."""
         init = f"{_command()} init {shlex.quote(str(self.root))}"
-        if self.own:
+        if self.user_manager:
             return [
                 init,
                 "systemctl --user daemon-reload",
@@ -76,39 +80,43 @@ class Station:
             return ["systemd-sysusers", "systemd-tmpfiles --create fluxdrop.conf", *steps]
         return [f"{init} --user {self.account} --group {self.group}", *steps]
 
-    def _fitted(self, name: str) -> str:
-        environment = "\n".join(f"Environment={_word(entry)}" for entry in _environment())
-        text = _shipped(name)
-        text = _with(text, "ExecStart", f"ExecStart={_command()} run")
-        text = _with(text, "User", f"User={self.account}")
-        text = _with(text, "Group", f"Group={self.group}")
-        text = _with(text, "Environment=FLUXDROP_DATA_DIR", environment)
+    def _unit_text(self, name: str) -> str:
+        """Return the text of the shipped unit *name*, adapted to this service."""
+        environment = "\n".join(f"Environment={_quoted(entry)}" for entry in _environment())
+        text = _shipped_text(name)
+        text = _with_line(text, "ExecStart", f"ExecStart={_command()} run")
+        text = _with_line(text, "User", f"User={self.account}")
+        text = _with_line(text, "Group", f"Group={self.group}")
+        text = _with_line(text, "Environment=FLUXDROP_DATA_DIR", environment)
         text = text.replace(
             f"Environment=FLUXDROP_ROOT={_ROOT}",
-            f"Environment={_word(f'FLUXDROP_ROOT={self.root}')}",
+            f"Environment={_quoted(f'FLUXDROP_ROOT={self.root}')}",
         )
-        text = text.replace(_ROOT, _word(str(self.root)))
-        return _for_a_user(text) if self.own else _with_hidden_places(text, self.root)
+        text = text.replace(_ROOT, _quoted(str(self.root)))
+        return (
+            _for_user_manager(text) if self.user_manager else _with_hidden_folders(text, self.root)
+        )
 
 
-def _shipped(name: str) -> str:
+def _shipped_text(name: str) -> str:
     return (systemd_folder() / name).read_text()
 
 
-def _with(text: str, key: str, line: str) -> str:
-    """*text* with *line* in the place of the line that sets *key*."""
+def _with_line(text: str, key: str, line: str) -> str:
+    """Replace the line of *text* that sets *key* by *line*."""
     return re.sub(rf"^{re.escape(key)}=.*", lambda _: line, text, flags=re.MULTILINE)
 
 
 def _command() -> str:
+    """Return the command that starts this fluxdrop, as words of a unit file."""
     script = Path(sysconfig.get_path("scripts"), "fluxdrop")
     if os.access(script, os.X_OK):
-        return _word(str(script))
-    return f"{_word(sys.executable)} -m fluxdrop"
+        return _quoted(str(script))
+    return f"{_quoted(sys.executable)} -m fluxdrop"
 
 
 def _environment() -> list[str]:
-    """The variables of this environment that the daemon needs, as it would find the same Julia."""
+    """Return the variables, as NAME=value, with which the daemon finds the same Julia as this process."""
     named = [(name, os.environ.get(name)) for name in (EXECUTABLE_VARIABLE, PROJECT_VARIABLE)]
     return [
         f"FLUXDROP_DATA_DIR={data_dir()}",
@@ -116,8 +124,9 @@ def _environment() -> list[str]:
     ]
 
 
-def _for_a_user(text: str) -> str:
-    lines = [line for line in text.splitlines() if not _OF_THE_SYSTEM.match(line)]
+def _for_user_manager(text: str) -> str:
+    """Remove what only the system's manager supports from the unit *text*."""
+    lines = [line for line in text.splitlines() if not _SYSTEM_ONLY.match(line)]
     return (
         re.sub(r"\n{3,}", "\n\n", "\n".join(lines))
         .lstrip()
@@ -126,29 +135,30 @@ def _for_a_user(text: str) -> str:
     )
 
 
-def _with_hidden_places(text: str, root: Path) -> str:
-    """*text* with those of the places that the daemon needs bound which its sandbox would hide."""
+def _with_hidden_folders(text: str, root: Path) -> str:
+    """Add binds of the folders that the daemon needs and its sandbox would hide to the unit *text*."""
     if _is_hidden(root):
-        text = text.replace(f"ReadWritePaths={_word(str(root))}", f"BindPaths={_bound(root)}")
-    places = _outermost(path for path in _places() if _is_hidden(path))
-    if not places and not _is_hidden(root):
+        text = text.replace(f"ReadWritePaths={_quoted(str(root))}", f"BindPaths={_bind_path(root)}")
+    folders = _outermost(path for path in _needed_folders() if _is_hidden(path))
+    if not folders and not _is_hidden(root):
         return text
-    binds = "".join(f"BindReadOnlyPaths={_bound(path)}\n" for path in places)
+    binds = "".join(f"BindReadOnlyPaths={_bind_path(path)}\n" for path in folders)
     return text.replace("ProtectHome=yes\n", f"ProtectHome=tmpfs\n{binds}")
 
 
-def _places() -> list[Path]:
-    """What the daemon reads: Python, the package, Julia and what it loads."""
+def _needed_folders() -> list[Path]:
+    """Return the folders that the daemon reads and that exist: Python, the package, Julia and its packages."""
     install = find_julia()
-    places = [Path(sys.prefix), Path(sys.base_prefix), Path(__file__).parents[1], julia_folder()]
+    folders = [Path(sys.prefix), Path(sys.base_prefix), Path(__file__).parents[1], julia_folder()]
     if install is not None:
-        places.append(install.executable.resolve().parents[1])
+        folders.append(install.executable.resolve().parents[1])
     if install is not None and install.project is not None:
-        places.append(install.project)
-    return [place for place in (*places, data_dir()) if place.exists()]
+        folders.append(install.project)
+    return [folder for folder in (*folders, data_dir()) if folder.exists()]
 
 
 def _outermost(paths: Iterable[Path]) -> list[Path]:
+    """Return those of *paths* that are not below another one, sorted."""
     kept: list[Path] = []
     for path in sorted(set(paths)):
         if not any(path.is_relative_to(other) for other in kept):
@@ -157,16 +167,16 @@ def _outermost(paths: Iterable[Path]) -> list[Path]:
 
 
 def _is_hidden(path: Path) -> bool:
-    return any(path.is_relative_to(place) for place in _HIDDEN)
+    return any(path.is_relative_to(folder) for folder in _HIDDEN)
 
 
-def _bound(path: Path) -> str:
-    """*path* as a word in which a colon does not part a source from its destination."""
-    return _word(str(path).replace(":", "\\:"))
+def _bind_path(path: Path) -> str:
+    """Return *path* as a word for a bind, with its colons escaped: a colon separates source and destination."""
+    return _quoted(str(path).replace(":", "\\:"))
 
 
-def _word(text: str) -> str:
-    """*text* as one word of a unit file (systemd.syntax(7)), with no specifiers in it."""
+def _quoted(text: str) -> str:
+    """Quote *text* as one word of a unit file (systemd.syntax(7)), with specifiers escaped."""
     text = text.replace("%", "%%")
     if not re.search(r"[\s\"'\\$;]", text):
         return text

@@ -1,4 +1,4 @@
-"""``fluxdrop model``: what can be done with model bundles, a module each."""
+"""``fluxdrop model``: the commands for model bundles, one module each."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ class _Commands(LazyGroup):
     entries: ClassVar = {
         "add": Entry(
             "fluxdrop.cli.model.add:add",
-            "Add an image classifier, after proving that it runs and, if it is ONNX, agrees with onnxruntime.",
+            "Add an image classifier to the root, after testing that it works.",
         ),
         "list": Entry(
             "fluxdrop.cli.model.listing:list_models",
-            "List the models that are there: the embedded ones and those that were added.",
+            "List the embedded models and those that were added.",
         ),
         "check": Entry(
             "fluxdrop.cli.model.check:check",
-            "Compare the model with onnxruntime, node by node; exit code 1 if one diverges.",
+            "Compare a model in Julia with onnxruntime, node by node.",
         ),
         "use": Entry(
             "fluxdrop.cli.model.use:use",
-            "Judge pictures by this model from now on; a running daemon changes over without a pause.",
+            "Classify pictures with this model from now on.",
         ),
         "compile": Entry(
             "fluxdrop.cli.model.compile:compile_model",
-            "Compile a model to the graph file that julia/flux_model.jl and the worker read.",
+            "Compile a model to a graph file.",
         ),
     }
 
@@ -41,4 +41,4 @@ model_app = typer.Typer(
 
 @model_app.callback()
 def _main() -> None:
-    """The models that judge the pictures."""
+    """Manage the models that classify the pictures."""

@@ -19,31 +19,60 @@ from fluxdrop.predict.library import add_model
 
 
 def add(
-    source: Annotated[Path, typer.Argument(metavar="FILE.onnx|FOLDER")],
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="FILE.onnx|FOLDER", help="An ONNX file, or the folder of a bundle."),
+    ],
     root: RootOption = None,
-    name: Annotated[str | None, typer.Option(help="Default: the file's or folder's.")] = None,
-    labels: Annotated[
-        str | None, typer.Option(help="Comma-separated, or a file with a label a line.")
+    name: Annotated[
+        str | None,
+        typer.Option(help="Add it under this name. Default: the name of the file or folder."),
     ] = None,
-    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT; default: the model's.")] = None,
-    mode: Annotated[str | None, typer.Option(help="L, RGB or BGR.")] = None,
-    resize: Annotated[str | None, typer.Option(help="stretch, crop or letterbox.")] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            help="Use these labels, separated by commas, or those in this file, one a line."
+        ),
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(help="Resize pictures to WIDTHxHEIGHT. Default: the size in the model."),
+    ] = None,
+    mode: Annotated[
+        str | None, typer.Option(help="Convert pictures to L (grey), RGB or BGR.")
+    ] = None,
+    resize: Annotated[
+        str | None, typer.Option(help="Fit pictures to the size by stretch, crop or letterbox.")
+    ] = None,
     filter_: Annotated[
         str | None,
-        typer.Option("--filter", help="nearest, box, bilinear, hamming, bicubic or lanczos."),
+        typer.Option(
+            "--filter", help="Resize with nearest, box, bilinear, hamming, bicubic or lanczos."
+        ),
     ] = None,
-    scale: Annotated[float | None, typer.Option(help="Divides the pixels, 0 to 255.")] = None,
-    mean: Annotated[str | None, typer.Option(help="Comma-separated, one a channel.")] = None,
-    std: Annotated[str | None, typer.Option(help="Comma-separated, one a channel.")] = None,
-    layout: Annotated[str | None, typer.Option(help="NCHW or NHWC.")] = None,
-    output: Annotated[str | None, typer.Option(help="probabilities or logits.")] = None,
+    scale: Annotated[
+        float | None, typer.Option(help="Divide the pixels, 0 to 255, by this.")
+    ] = None,
+    mean: Annotated[
+        str | None, typer.Option(help="Subtract these, one a channel, separated by commas.")
+    ] = None,
+    std: Annotated[
+        str | None, typer.Option(help="Then divide by these, one a channel, separated by commas.")
+    ] = None,
+    layout: Annotated[str | None, typer.Option(help="Order the tensor as NCHW or NHWC.")] = None,
+    output: Annotated[
+        str | None, typer.Option(help="Read the output as probabilities or logits.")
+    ] = None,
     output_name: Annotated[
-        str | None, typer.Option(help="Which of several outputs has the labels' numbers.")
+        str | None, typer.Option(help="Use this output, if the model has several.")
     ] = None,
     engine: EngineOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Add an image classifier, after proving that it runs and, if it is ONNX, agrees with onnxruntime."""
+    """Add an image classifier to the root, after testing that it works.
+
+    An ONNX model must give the same results as onnxruntime; a native Flux model must run.
+    """
     configure("error")
     narrow_umask()
     served = find_root(root)

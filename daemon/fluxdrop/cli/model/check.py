@@ -17,11 +17,16 @@ from fluxdrop.provision import find_julia
 
 
 def check(
-    model: Annotated[str, typer.Argument(metavar="NAME", help="A model's name, or a folder.")],
+    model: Annotated[
+        str, typer.Argument(metavar="NAME", help="A model's name, or a bundle's folder.")
+    ],
     root: RootOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Compare the model with onnxruntime, node by node; exit code 1 if one diverges."""
+    """Compare a model in Julia with onnxruntime, node by node.
+
+    Exit code 1 if a node diverges.
+    """
     configure("error")
     served = optional_root(root)
     settings = settings_of(served)

@@ -14,12 +14,19 @@ from fluxdrop.predict.compiler.compile import compile_bundle
 
 
 def compile_model(
-    bundle: Annotated[str, typer.Argument(help="A model's name, or a bundle's folder.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The .graph file to write.")],
+    bundle: Annotated[
+        str, typer.Argument(metavar="BUNDLE", help="A model's name, or a bundle's folder.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Write the graph to this .graph file.")
+    ],
     root: RootOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Compile a model to the graph file that julia/flux_model.jl and the worker read."""
+    """Compile a model to a graph file.
+
+    julia/flux_model.jl and the worker read such files.
+    """
     served = optional_root(root)
     loaded = bundle_of(served, bundle)
     refuse_existing(output)

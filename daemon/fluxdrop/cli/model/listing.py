@@ -13,7 +13,10 @@ from fluxdrop.predict.bundle import known_bundles, load_bundle
 
 
 def list_models(root: RootOption = None, json_output: JsonOption = False) -> None:
-    """List the models that are there: the embedded ones and those that were added."""
+    """List the embedded models and those that were added.
+
+    An asterisk marks the model in use.
+    """
     served = optional_root(root)
     used = settings_of(served).model
     rows: list[dict[str, Any]] = []

@@ -20,11 +20,14 @@ from fluxdrop.requests.messages import ModelRequest, ask_and_wait
 
 
 def use(
-    model: Annotated[str, typer.Argument(metavar="NAME")],
+    model: Annotated[str, typer.Argument(metavar="NAME", help="The name of an installed model.")],
     root: RootOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Judge pictures by this model from now on; a running daemon changes over without a pause."""
+    """Classify pictures with this model from now on.
+
+    A running daemon switches to it without a pause.
+    """
     configure("error")
     served = find_root(root)
     with spinner(f"Loading {model}"):

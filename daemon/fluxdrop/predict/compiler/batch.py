@@ -11,6 +11,7 @@ from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
 from fluxdrop.predict.compiler.source import value_shape, with_inferred_shapes
 from fluxdrop.predict.engine import run_in_batches
+from fluxdrop.telemetry import import_onnxruntime
 
 _PICTURES = 3
 _SEED = 20
@@ -104,8 +105,7 @@ def _constant(graph: GraphProto, name: str, value: NDArray[Any]) -> str:
 
 def _runner(model: ModelProto, name: str) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
     """Return a function that runs *model*, whose input is called *name*, with onnxruntime."""
-    from fluxdrop.predict.ort import ort
-
+    ort = import_onnxruntime()
     options = ort.SessionOptions()
     options.log_severity_level = 4
     session = ort.InferenceSession(

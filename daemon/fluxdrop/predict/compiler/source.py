@@ -18,6 +18,7 @@ from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_m
 from onnx.shape_inference import InferenceError
 
 from fluxdrop.predict.compiler.ml_operators import rewrite_ml_operators
+from fluxdrop.telemetry import import_onnxruntime
 
 OLDEST_OPSET = 7
 """The oldest opset supported: older ones have no broadcasting, and onnxruntime does not run them."""
@@ -154,8 +155,7 @@ def _fold_constants(model: ModelProto) -> ModelProto:
     It folds constants with the kernels that are the reference, folds batch norms into convolutions,
     and adds no operators of its own.
     """
-    from fluxdrop.predict.ort import ort
-
+    ort = import_onnxruntime()
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.log_severity_level = 4
