@@ -140,8 +140,7 @@ def test_rewritten_while_it_waits_for_room(station: Station, told: bool) -> None
     if not told:
         # As after an overflow of the kernel's queue.
         station.intake._watch.close()  # type: ignore[union-attr]
-        while not station.intake._events.empty():
-            station.intake._events.get()
+        station.intake._events.take(0)
     station.room = 1
     station.steps()
     early = list(station.claims)

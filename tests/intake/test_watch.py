@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from fluxdrop.config import Settings
+from fluxdrop.files.folders import open_folder
 from fluxdrop.files.layout import Root
+from fluxdrop.intake import watch
 from fluxdrop.intake.watch import Watch
 from support.station import PATIENCE, Station, events
 
@@ -28,8 +30,7 @@ def test_lost_event_of_the_last_byte(root: Root, png: bytes) -> None:
         station.step_until(lambda: station.intake.waiting)
         station.intake._watch.close()  # type: ignore[union-attr]
         path.write_bytes(png)
-        while not station.intake._events.empty():
-            station.intake._events.get()
+        station.intake._events.take(0)
 
         assert {"a.png": png} == station.take(1)
 
@@ -179,6 +180,7 @@ def test_folder_of_which_no_event_came(root: Root, caplog: pytest.LogCaptureFixt
 CLOSED = """
 import sys
 from pathlib import Path
+from fluxdrop.intake import watch
 from fluxdrop.intake.watch import Watch
 from fluxdrop.files.layout import Root
 
@@ -263,3 +265,46 @@ def test_watch_that_fails_halfway(root: Root, png: bytes) -> None:
 
         assert {"a.png": png} == station.contents()
         assert not station.intake.watching
+
+
+def test_folder_that_becomes_a_link(
+    station: Station, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that is exchanged for a symlink while it is looked at has nothing behind that watched."""
+    outside = tmp_path / "outside"
+    (outside / "deep").mkdir(parents=True)
+
+    def exchange(top: Path, path: str) -> int:
+        if path == "a/deep" and not (top / "a").is_symlink():
+            (top / "a").rename(top / "b")
+            (top / "a").symlink_to(outside)
+        return open_folder(top, path)
+
+    monkeypatch.setattr("fluxdrop.intake.watch.open_folder", exchange)
+    station.steps()
+    (station.root.path / "a" / "deep").mkdir(parents=True)
+    (station.root.path / "a").rename(station.root.inbox / "a")
+    station.step_until(lambda: (station.root.inbox / "a").is_symlink())
+    station.steps()
+    (outside / "deep" / "secret.png").write_bytes(b"secret")
+    station.steps()
+
+    assert [] == [path for path in station.intake.skipped if "secret" in path]
+    assert 0 == station.intake.waiting
+
+
+def test_more_folders_than_are_watched(
+    root: Root, png: bytes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of very many folders only some are watched, as the log says; the files in the others are found by scans."""
+    monkeypatch.setattr(watch, "_MAX_FOLDERS", 3)
+    for number in range(6):
+        (root.inbox / str(number)).mkdir()
+    station = Station(root, Settings(settle_seconds=0.1, scan_seconds=0.2))
+    with closing(station.intake):
+        station.steps()
+        for number in range(6):
+            station.drop(f"{number}/a.png", png)
+
+        assert {f"{number}/a.png": png for number in range(6)} == station.take(6)
+    assert 1 == caplog.text.count("only some folders of the inbox are watched")

@@ -270,8 +270,25 @@ def test_both_names_of_a_published_file(bench: Bench, samples: Path) -> None:
     bench.restart()
     bench.admission.recover()
 
+    assert 2 == len(list(bench.root.refused.iterdir()))
     assert ["again.png", "c.png"] == sorted(path.name for path in inbox.rglob("*.png"))
     assert before == contents_of(outputs)
+
+
+def test_published_file_that_is_dropped_again(bench: Bench) -> None:
+    """A failed file that its owner moves back into the inbox later is another drop, whatever link to it strangers put
+    where it was published."""
+    (made,) = bench.claim("a.png")
+    bench.store.claimed([index_row(made)])
+    bench.stages.publisher.publish([failed(made)])
+    (row,) = bench.store.latest("failed", 1)
+    bench.store.finished([row._replace(finished="2026-01-01T00:00:00.000Z")])
+    (bench.root.failed / "a.png").rename(bench.root.inbox / "a.png")
+    (bench.root.failed / "a.png").hardlink_to(bench.root.inbox / "a.png")
+    bench.restart()
+    bench.admission.recover()
+
+    assert (bench.root.inbox / "a.png").exists()
 
 
 def test_doctored_source(bench: Bench) -> None:

@@ -280,7 +280,7 @@ def sync_all(
 
 
 def sync_inputs(paths: Iterable[Path]) -> None:
-    """Wait until the contents of *paths* are on the disk; skip what is gone, unreadable or no regular file.
+    """Wait until the contents of *paths* are on the disk; skip what is gone, leased, unreadable or no regular file.
 
     The files belong to whoever dropped them, who may take away the right to read at any time.
     """
@@ -288,7 +288,8 @@ def sync_inputs(paths: Iterable[Path]) -> None:
         try:
             fd = open_regular_fd(path, os.O_RDONLY)
         except OSError as error:
-            if not isinstance(error, PermissionError) and error.errno not in NOT_REGULAR:
+            is_its_own = isinstance(error, PermissionError | BlockingIOError)
+            if not is_its_own and error.errno not in NOT_REGULAR:
                 raise
             continue
         try:

@@ -30,6 +30,8 @@ _FILE_ERRORS = {
     errno.ELOOP,
     errno.ENXIO,
     errno.ENAMETOOLONG,
+    # Another process has a lease on it (fcntl(2), F_SETLEASE).
+    errno.EAGAIN,
 }
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import heapq
-import queue
 import time
 from collections import Counter, deque
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from fluxdrop.files.folders import Folders
 from fluxdrop.files.io_lock import hold_io_lock
 from fluxdrop.files.layout import Root
 from fluxdrop.files.transient import is_full
+from fluxdrop.intake.event_queue import EventQueue
 from fluxdrop.intake.ready import Candidate, Gone, Hint, ReadinessPolicy, Ready, Wait
 from fluxdrop.intake.skipped import Skipped
 from fluxdrop.intake.watch import Watch
@@ -35,6 +35,7 @@ _POLL_SECONDS = 2.0
 # incomplete files, however many, keep no other out.
 _MAX_WAITING = 4096
 _MAX_EVENTS = 16_384
+_MAX_FOLDERS = 64
 _FULL_PAUSE_SECONDS = 1.0
 # How many files are looked at in a step: few, so that the first of thousands are claimed early.
 _MAX_JUDGED = 64
@@ -92,7 +93,7 @@ class Intake:
         self.polling = needs_polling(self.filesystem)
         """Whether that filesystem reports no events, so that files are found by frequent scans alone."""
         self.apply(settings)
-        self._events: queue.SimpleQueue[tuple[str, Hint | None] | None] = queue.SimpleQueue()
+        self._events = EventQueue(_MAX_EVENTS)
         self._waiting: dict[str, _WaitingFile] = {}
         self._counts: Counter[InputKind | None] = Counter()
         """How many waiting files there are of each kind."""
@@ -168,7 +169,7 @@ class Intake:
 
     def wake(self) -> None:
         """Make a waiting `step` go on at once. Any thread may call this."""
-        self._events.put(None)
+        self._events.wake()
 
     def step(self, timeout: float = 5.0) -> None:
         """Wait for something to do, at most *timeout* seconds, and do it."""
@@ -190,29 +191,22 @@ class Intake:
     def _take_events(self, timeout: float) -> None:
         now = time.monotonic()
         until = min(now + timeout, self._next_scan, self._due[0][0] if self._due else now + timeout)
-        try:
-            event = self._events.get(timeout=max(0.0, until - now))
-            while True:
-                if event is not None:
-                    self._handle_event(*event)
-                event = self._events.get_nowait()
-        except queue.Empty:
-            pass
+        files, folders = self._events.take(max(0.0, until - now))
+        for path, hint in files:
+            if not _is_in_ignored(path):
+                self._track(path, hint)
+        if len(folders) > _MAX_FOLDERS:
+            # One scan of everything takes no longer.
+            self._next_scan = 0.0
+            return
+        for folder in folders:
+            if not _is_in_ignored(folder):
+                for found in scan(self._root.inbox, folder, self._on_unreadable):
+                    self._track(found, None)
 
     def _on_event(self, path: str, hint: Hint | None) -> None:
-        if self._events.qsize() < _MAX_EVENTS:
-            self._events.put((path, hint))
-        else:
+        if not self._events.put(path, hint):
             self._next_scan = 0.0
-
-    def _handle_event(self, path: str, hint: Hint | None) -> None:
-        if any(is_ignored(part) for part in PurePosixPath(path).parts):
-            return
-        if hint is None:
-            for found in scan(self._root.inbox, path, self._on_unreadable):
-                self._track(found, None)
-        else:
-            self._track(path, hint)
 
     def _track(self, path: str, hint: Hint | None) -> bool:
         """Add *path* to the waiting files, or apply *hint* to it; return False if there is no room for it."""
@@ -398,3 +392,7 @@ class Intake:
 
     def _on_unreadable(self, folder: str, error: OSError) -> None:
         self._skip(folder or str(self._root.inbox), f"it cannot be read: {error.strerror}")
+
+
+def _is_in_ignored(path: str) -> bool:
+    return any(map(is_ignored, PurePosixPath(path).parts))

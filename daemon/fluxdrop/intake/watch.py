@@ -17,6 +17,7 @@ from watchdog.observers.inotify_c import (
     WatchDescriptor,
 )
 
+from fluxdrop.files.folders import MOST_LEVELS, open_folder
 from fluxdrop.intake.ready import Hint
 from fluxdrop.logs import get_logger
 
@@ -25,14 +26,20 @@ log = get_logger("fluxdrop.intake")
 Notice = Callable[[str, Hint | None], None]
 """A callback that takes a path relative to the watched folder and what happened to it; None: a folder came."""
 
-_ONLY_FOLDERS = InotifyConstants.IN_ONLYDIR | InotifyConstants.IN_DONT_FOLLOW
-_ARRIVALS = Mask(_ONLY_FOLDERS | InotifyConstants.IN_MOVED_TO)
+_ARRIVALS = Mask(
+    InotifyConstants.IN_ONLYDIR | InotifyConstants.IN_DONT_FOLLOW | InotifyConstants.IN_MOVED_TO
+)
+# Its path is a link to an open folder.
 _CHANGES = Mask(
-    _ARRIVALS
+    InotifyConstants.IN_ONLYDIR
+    | InotifyConstants.IN_MOVED_TO
     | InotifyConstants.IN_CREATE
     | InotifyConstants.IN_MODIFY
     | InotifyConstants.IN_CLOSE_WRITE
 )
+
+_MAX_FOLDERS = 8192
+"""How many folders are watched. Each costs the memory of its path; scans find the files in the others."""
 
 
 class Watch:
@@ -127,7 +134,8 @@ class _Tree:
 
     def __init__(self, reader: InotifyFD, top: Path, notice: Notice) -> None:
         self._reader = reader
-        self._top = str(top)
+        self._top = top
+        self._is_full = False
         self._notice = notice
         self._ids = itertools.count()
         self._folders: dict[WatchDescriptor, tuple[str, CallbackId]] = {}
@@ -173,22 +181,33 @@ class _Tree:
         paths = [path]
         while paths:
             path = paths.pop()
-            folder = os.path.join(self._top, path)  # noqa: PTH118
+            if path and (path.count("/") >= MOST_LEVELS or len(self._folders) >= _MAX_FOLDERS):
+                # The scans find what is in it.
+                continue
             try:
-                self._watch_one(path, folder)
-                # A folder that is made after this causes an event.
-                with os.scandir(folder) as entries:
-                    names = [each.name for each in entries if each.is_dir(follow_symlinks=False)]
+                # Step by step: a folder on the way may become a symlink at any moment.
+                fd = open_folder(self._top, path)
+                try:
+                    self._watch_one(path, fd)
+                    # A folder that is made after this causes an event.
+                    with os.scandir(fd) as entries:
+                        folders = (each for each in entries if each.is_dir(follow_symlinks=False))
+                        names = [each.name for each in itertools.islice(folders, _MAX_FOLDERS)]
+                finally:
+                    os.close(fd)
             except OSError:
                 if not path:
                     raise
                 continue
             paths += [os.path.join(path, name) for name in names]  # noqa: PTH118
+        if len(self._folders) >= _MAX_FOLDERS and not self._is_full:
+            self._is_full = True
+            log.warning("only some folders of the inbox are watched", most=_MAX_FOLDERS)
 
-    def _watch_one(self, path: str, folder: str) -> None:
+    def _watch_one(self, path: str, fd: int) -> None:
         # watchdog warns when a folder that is watched already is added again with the same id.
         new_id = CallbackId(next(self._ids))
-        wd = _add(self._reader, folder, _CHANGES, self, new_id)
+        wd = _add(self._reader, f"/proc/self/fd/{fd}", _CHANGES, self, new_id)
         known = self._folders.get(wd)
         self._folders[wd] = (path, new_id)
         if known is not None:

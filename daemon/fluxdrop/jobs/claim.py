@@ -259,10 +259,16 @@ def finish_rename(inbox: Path, job: Path) -> None:
         remove_name(inbox, claim.source, claim.input.lstat())
 
 
-def remove_name(inbox: Path, source: PurePosixPath, file: os.stat_result) -> bool:
+def remove_name(
+    inbox: Path, source: PurePosixPath, file: os.stat_result, kept: Path | None = None
+) -> bool:
     """Remove the name *source* in *inbox* if it is one of *file*; return whether it was.
 
-    No symlink on the way is followed.
+    Args:
+        inbox: The inbox.
+        source: A path below it; no symlink on the way is followed.
+        file: The status of the file.
+        kept: Where the name is moved to, if nothing has that path.
     """
     if not is_below_inbox(source):
         return False
@@ -275,9 +281,14 @@ def remove_name(inbox: Path, source: PurePosixPath, file: os.stat_result) -> boo
     try:
         with contextlib.suppress(FileNotFoundError, PermissionError):
             found = os.stat(source.name, dir_fd=fd, follow_symlinks=False)
-            if os.path.samestat(found, file):
+            if not os.path.samestat(found, file):
+                return False
+            if kept is None or os.path.lexists(kept):
                 os.unlink(source.name, dir_fd=fd)
-                return True
+            else:
+                kept.parent.mkdir(mode=0o700, exist_ok=True)
+                os.rename(source.name, kept, src_dir_fd=fd)
+            return True
     finally:
         os.close(fd)
     return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import PurePosixPath
 
 from fluxdrop.errors import FluxdropError
@@ -14,14 +15,17 @@ from fluxdrop.records.job_files import published_input
 log = get_logger("fluxdrop.daemon")
 
 _MAX_JOBS = 1000
+_MAX_PUBLISHING_SECONDS = 60.0
+"""How long after its record was made a job's names may be given. Later ones are not the daemon's."""
 
 
 def remove_published_names(root: Root, store: Store) -> None:
-    """Remove the names that inputs of the last finished jobs still have in the inbox.
+    """Take away the names that inputs of the last finished jobs still have in the inbox.
 
     btrfs has brought such a name back beside the published one although its folder was synced after
     the claim. The file would be done again. Only a name that is the job's own source, of the very
-    file that is published, is removed; the file itself stays where it was published.
+    file that is published, and that nobody renamed since, is taken away. It is moved to
+    .fluxdrop/refused/, as strangers may remove the published name.
 
     Raises:
         OSError: The disk failed.
@@ -43,5 +47,12 @@ def _remove(root: Root, row: Row) -> None:
         published = published_input(root, row)
     except FluxdropError:
         return
-    if remove_name(root.inbox, PurePosixPath(row.source), published):
-        log.warning("removed from the inbox, as it is published", job=row.id, file=row.source)
+    if published.st_ctime > _seconds(row.finished) + _MAX_PUBLISHING_SECONDS:
+        # Somebody gave it a name since, as to have it done again.
+        return
+    if remove_name(root.inbox, PurePosixPath(row.source), published, kept=root.refused / row.id):
+        log.warning("taken from the inbox, as it is published", job=row.id, file=row.source)
+
+
+def _seconds(finished: str | None) -> float:
+    return datetime.fromisoformat(finished).timestamp() if finished else 0.0
