@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -308,3 +309,26 @@ def test_more_folders_than_are_watched(
 
         assert {f"{number}/a.png": png for number in range(6)} == station.take(6)
     assert 1 == caplog.text.count("only some folders of the inbox are watched")
+
+
+def test_folder_that_is_renamed_again_and_again(
+    station: Station, png: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that is renamed very often is listed once for the watch, and a file beside it comes through."""
+    listed: list[object] = []
+    scandir = os.scandir
+
+    def count(folder: object) -> object:
+        listed.append(folder)
+        return scandir(folder)  # type: ignore[call-overload]
+
+    (station.root.inbox / "a").mkdir()
+    station.steps()
+    monkeypatch.setattr("fluxdrop.intake.watch.os.scandir", count)
+    for _ in range(200):
+        (station.root.inbox / "a").rename(station.root.inbox / "b")
+        (station.root.inbox / "b").rename(station.root.inbox / "a")
+    station.drop("cat.png", png)
+
+    assert {"cat.png": png} == station.take(1)
+    assert len(listed) < 200

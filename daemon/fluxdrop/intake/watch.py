@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,6 +39,7 @@ _CHANGES = Mask(
     | InotifyConstants.IN_CLOSE_WRITE
 )
 
+_LISTING_SECONDS = 1.0
 _MAX_FOLDERS = 8192
 """How many folders are watched. Each costs the memory of its path; scans find the files in the others."""
 
@@ -136,6 +138,8 @@ class _Tree:
         self._reader = reader
         self._top = top
         self._is_full = False
+        self._listed: dict[WatchDescriptor, float] = {}
+        """When the folders in each watched one were listed last, by `time.monotonic`."""
         self._notice = notice
         self._ids = itertools.count()
         self._folders: dict[WatchDescriptor, tuple[str, CallbackId]] = {}
@@ -167,9 +171,11 @@ class _Tree:
     def on_watch_deleted(self, wd: WatchDescriptor) -> None:
         """See `WatchCallback`."""
         self._folders.pop(wd, None)
+        self._listed.pop(wd, None)
 
     def on_queue_overflow(self) -> None:
         """See `WatchCallback`. The next scan finds the files whose events were lost."""
+        self._listed.clear()
         self._watch("")
 
     def _watch(self, path: str) -> None:
@@ -188,7 +194,11 @@ class _Tree:
                 # Step by step: a folder on the way may become a symlink at any moment.
                 fd = open_folder(self._top, path)
                 try:
-                    self._watch_one(path, fd)
+                    wd = self._watch_one(path, fd)
+                    if time.monotonic() < self._listed.get(wd, 0.0) + _LISTING_SECONDS:
+                        # A large folder that is renamed again and again must not be read as often.
+                        continue
+                    self._listed[wd] = time.monotonic()
                     # A folder that is made after this causes an event.
                     with os.scandir(fd) as entries:
                         folders = (each for each in entries if each.is_dir(follow_symlinks=False))
@@ -204,7 +214,7 @@ class _Tree:
             self._is_full = True
             log.warning("only some folders of the inbox are watched", most=_MAX_FOLDERS)
 
-    def _watch_one(self, path: str, fd: int) -> None:
+    def _watch_one(self, path: str, fd: int) -> WatchDescriptor:
         # watchdog warns when a folder that is watched already is added again with the same id.
         new_id = CallbackId(next(self._ids))
         wd = _add(self._reader, f"/proc/self/fd/{fd}", _CHANGES, self, new_id)
@@ -212,6 +222,7 @@ class _Tree:
         self._folders[wd] = (path, new_id)
         if known is not None:
             self._reader.remove_callbacks([(wd, known[1])])
+        return wd
 
 
 def _add(

@@ -15,7 +15,7 @@ from fluxdrop.records.job_files import published_input
 log = get_logger("fluxdrop.daemon")
 
 _MAX_JOBS = 1000
-_MAX_PUBLISHING_SECONDS = 60.0
+_MAX_PUBLISHING_SECONDS = 15.0
 """How long after its record was made a job's names may be given. Later ones are not the daemon's."""
 
 
