@@ -19,7 +19,15 @@ from fluxdrop.records.result import Failure, Record, Result, decode
 from support.daemons import every_file
 
 LASTING = {"jobs.sqlite3", "lock", "logs", "graphs", "models", "answers", "requests", "work"}
-LASTING |= {"spares", "model", "gallery.lock", "plans.jsonl", "in-preprocess", "in-predict"}
+LASTING |= {
+    "spares",
+    "refused",
+    "model",
+    "gallery.lock",
+    "plans.jsonl",
+    "in-preprocess",
+    "in-predict",
+}
 EMPTY = ("answers", "requests", "work")
 
 
@@ -126,6 +134,8 @@ def _is_tidy(root: Root) -> None:
     """Nothing is left of what was in the making."""
     assert {path.name for path in root.state.iterdir()} <= LASTING
     assert [] == list(root.spares.glob("*/*"))
+    # Names in the inbox that a power cut brought back, of files that are published.
+    assert [] == [path for path in root.refused.glob("*") if path.lstat().st_nlink < 2]
     # What a command was about to ask when the power was cut is no request; it goes when it is old.
     unasked = set(root.requests.glob(".*"))
     for name in EMPTY:
