@@ -305,7 +305,7 @@ def attack(where: str, stranger: Stranger, until: float, once: Sequence[str]) ->
         for trick in tricks:
             method: Callable[[], None] = getattr(stranger, trick)
             # The daemon takes files away, and much is forbidden.
-            with suppress(OSError, ValueError, KeyError, MemoryError):
+            with suppress(OSError, ValueError, KeyError, MemoryError, RecursionError):
                 method()
             if time.monotonic() >= until:
                 return
