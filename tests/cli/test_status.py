@@ -20,11 +20,10 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 
-from fluxdrop.files.layout import Root, RootLock
+from fluxdrop.files.layout import REQUEST_SUFFIX, Root, RootLock
 from fluxdrop.jobs.job_id import new_job_id
 from fluxdrop.jobs.overview import overview
 from fluxdrop.jobs.store import Row, Store
-from fluxdrop.requests.messages import SUFFIX
 from fluxdrop.service.reporting.heartbeat import Beat, Current, Heartbeat
 from fluxdrop.timestamps import now, rfc3339
 from support.daemons import SAMPLES, environment, fluxdrop, serving
@@ -273,7 +272,7 @@ def test_watch_on_a_terminal(root: Root) -> None:
 
 def test_requests(root: Root) -> None:
     """What commands asked and nobody took yet is counted, and no other file beside it."""
-    (root.requests / f"{new_job_id()}{SUFFIX}").write_text("{}")
-    (root.requests / f".{new_job_id()}{SUFFIX}.part").write_text("{}")
+    (root.requests / f"{new_job_id()}{REQUEST_SUFFIX}").write_text("{}")
+    (root.requests / f".{new_job_id()}{REQUEST_SUFFIX}.part").write_text("{}")
 
     assert 1 == overview(root).facts["requests"]

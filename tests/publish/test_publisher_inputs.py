@@ -3,13 +3,11 @@ somebody else closes."""
 
 from __future__ import annotations
 
-import errno
 import os
 import resource
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -21,6 +19,7 @@ from fluxdrop.records.result import Failure
 from support import jobs
 from support.members import root_for_everybody
 from support.published import done, failed, in_child, publish, publishing, records
+from support.rights import forbid_links_to_inputs
 
 NOBODY = 65534
 TERABYTE = 1 << 40
@@ -48,18 +47,6 @@ def as_nobody(root: Root, act: Callable[[], int | None], *strangers: Path) -> in
         return act()
 
     return in_child(acting)
-
-
-def forbid_links_to_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have linking an input fail as Linux has it for the files of others (fs.protected_hardlinks)."""
-    real = os.link
-
-    def link(source: Any, *arguments: Any, **options: Any) -> None:
-        if "/input=" in str(source):
-            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), source)
-        real(source, *arguments, **options)
-
-    monkeypatch.setattr(os, "link", link)
 
 
 def test_failed_input_is_moved(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:

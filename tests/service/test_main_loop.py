@@ -13,12 +13,12 @@ import pytest
 
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
-from fluxdrop.files.layout import Root
+from fluxdrop.files.layout import REQUEST_SUFFIX, Root
 from fluxdrop.jobs.claim import NewJob
 from fluxdrop.jobs.store import Store
 from fluxdrop.publish.outcome import build_record
 from fluxdrop.records.result import Record
-from fluxdrop.requests.messages import SUFFIX, Answer, CancelRequest, ModelRequest
+from fluxdrop.requests.messages import Answer, CancelRequest, ModelRequest
 from fluxdrop.service import main_loop
 from fluxdrop.service.mailbox import Abandoned, Claimed, Ended, Mailbox, ModelChanged
 from fluxdrop.service.main_loop import MainLoop
@@ -132,7 +132,7 @@ class Bench:
 
     def ask(self, number: int, wanted: ModelRequest | CancelRequest) -> None:
         """Leave a request."""
-        path = self.root.requests / f"{_request_id(number)}{SUFFIX}"
+        path = self.root.requests / f"{_request_id(number)}{REQUEST_SUFFIX}"
         path.write_bytes(msgspec.json.encode(wanted))
 
     @property

@@ -27,6 +27,7 @@ from support.fakes import full
 from support.gallery_records import failure
 from support.jobs import claimed, claimed_row, done, failed, job_in
 from support.published import contents, publish, records
+from support.rights import forbid_links_to_inputs
 from support.stages import Once
 
 
@@ -99,14 +100,7 @@ def test_recovery_of_decided_names(bench: Bench) -> None:
 def test_recovery_of_a_moved_input(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A failed job whose input was moved to its name before a kill is in the index after the next start, once."""
     (job,) = bench.claim("a.pdf")
-    real = os.link
-
-    def link(source: Any, *arguments: Any, **options: Any) -> None:
-        if "/input=" in str(source):
-            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), source)
-        real(source, *arguments, **options)
-
-    monkeypatch.setattr(os, "link", link)
+    forbid_links_to_inputs(monkeypatch)
     with pytest.MonkeyPatch.context() as killing:
         killing.setattr(Store, "finished", Once(KeyboardInterrupt()))
         with suppress(KeyboardInterrupt):

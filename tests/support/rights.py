@@ -1,10 +1,12 @@
-"""A user without root's rights: root may read and write whatever modes forbid."""
+"""What root may do whatever modes forbid, and tests have to forbid by other means."""
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
+from typing import Any
 
 import pytest
 
@@ -20,3 +22,15 @@ def without_rights() -> list[str]:
     if tried.returncode:
         pytest.skip(f"root cannot give up its rights here: {tried.stderr.strip()}")
     return command
+
+
+def forbid_links_to_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have linking an input fail as Linux has it for the files of others (fs.protected_hardlinks)."""
+    real = os.link
+
+    def link(source: Any, *arguments: Any, **options: Any) -> None:
+        if "/input=" in str(source):
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), source)
+        real(source, *arguments, **options)
+
+    monkeypatch.setattr(os, "link", link)

@@ -22,6 +22,8 @@ FAILED = "failed"
 """The folder in outputs/ for failed jobs."""
 GALLERY = ".gallery"
 """The gallery's folder in outputs/. Hidden folders of the inbox are ignored, so no result gets its name."""
+REQUEST_SUFFIX = ".request.json"
+"""The end of a request's name in `Root.requests`; its id is the rest."""
 
 _DATABASE = "jobs.sqlite3"
 _FILES: tuple[str, ...] = (

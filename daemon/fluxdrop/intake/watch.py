@@ -7,6 +7,7 @@ import itertools
 import os
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from watchdog.observers.inotify_c import (
@@ -125,6 +126,18 @@ class _Arrivals:
         """See `WatchCallback`."""
 
 
+@dataclass(slots=True)
+class _Folder:
+    """A watched folder."""
+
+    path: str
+    """Its path below the top."""
+    id: CallbackId
+    """The id of its callback."""
+    listed: float = 0.0
+    """When the folders in it were listed last, by `time.monotonic`."""
+
+
 class _Tree:
     """Watches *top* and all folders below it, and calls *notice* for each event.
 
@@ -138,12 +151,10 @@ class _Tree:
         self._reader = reader
         self._top = top
         self._is_full = False
-        self._listed: dict[WatchDescriptor, float] = {}
-        """When the folders in each watched one were listed last, by `time.monotonic`."""
         self._notice = notice
         self._ids = itertools.count()
-        self._folders: dict[WatchDescriptor, tuple[str, CallbackId]] = {}
-        """The path of each folder below the top, and the id of its callback.
+        self._folders: dict[WatchDescriptor, _Folder] = {}
+        """The watched folders.
 
         A folder that was moved away stays until it is deleted; its events become hints of files that
         do not exist.
@@ -155,7 +166,7 @@ class _Tree:
         folder = self._folders.get(event.wd)
         if folder is None or not event.name:
             return
-        path = os.path.join(folder[0], os.fsdecode(event.name))  # noqa: PTH118 - events are many
+        path = os.path.join(folder.path, os.fsdecode(event.name))  # noqa: PTH118 - events are many
         if event.is_directory:
             if event.is_create or event.is_moved_to:
                 self._watch(path)
@@ -171,11 +182,11 @@ class _Tree:
     def on_watch_deleted(self, wd: WatchDescriptor) -> None:
         """See `WatchCallback`."""
         self._folders.pop(wd, None)
-        self._listed.pop(wd, None)
 
     def on_queue_overflow(self) -> None:
         """See `WatchCallback`. The next scan finds the files whose events were lost."""
-        self._listed.clear()
+        for folder in self._folders.values():
+            folder.listed = 0.0
         self._watch("")
 
     def _watch(self, path: str) -> None:
@@ -194,11 +205,11 @@ class _Tree:
                 # Step by step: a folder on the way may become a symlink at any moment.
                 fd = open_folder(self._top, path)
                 try:
-                    wd = self._watch_one(path, fd)
-                    if time.monotonic() < self._listed.get(wd, 0.0) + _LISTING_SECONDS:
+                    folder = self._watch_one(path, fd)
+                    if time.monotonic() < folder.listed + _LISTING_SECONDS:
                         # A large folder that is renamed again and again must not be read as often.
                         continue
-                    self._listed[wd] = time.monotonic()
+                    folder.listed = time.monotonic()
                     # A folder that is made after this causes an event.
                     with os.scandir(fd) as entries:
                         folders = (each for each in entries if each.is_dir(follow_symlinks=False))
@@ -214,15 +225,17 @@ class _Tree:
             self._is_full = True
             log.warning("only some folders of the inbox are watched", most=_MAX_FOLDERS)
 
-    def _watch_one(self, path: str, fd: int) -> WatchDescriptor:
+    def _watch_one(self, path: str, fd: int) -> _Folder:
         # watchdog warns when a folder that is watched already is added again with the same id.
         new_id = CallbackId(next(self._ids))
         wd = _add(self._reader, f"/proc/self/fd/{fd}", _CHANGES, self, new_id)
-        known = self._folders.get(wd)
-        self._folders[wd] = (path, new_id)
-        if known is not None:
-            self._reader.remove_callbacks([(wd, known[1])])
-        return wd
+        folder = self._folders.get(wd)
+        if folder is None:
+            folder = self._folders[wd] = _Folder(path, new_id)
+        else:
+            self._reader.remove_callbacks([(wd, folder.id)])
+            folder.path, folder.id = path, new_id
+        return folder
 
 
 def _add(

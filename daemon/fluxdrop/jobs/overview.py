@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files import durable
-from fluxdrop.files.layout import Root, holder
+from fluxdrop.files.layout import REQUEST_SUFFIX, Root, holder
 from fluxdrop.jobs.input_names import kind_of, scan
 from fluxdrop.jobs.row_facts import row_as_dict
 from fluxdrop.jobs.store import State, Store
@@ -23,8 +23,6 @@ from fluxdrop.jobs.store import State, Store
 ServiceState = Literal["running", "starting", "degraded", "not running"]
 
 _LATEST = 5
-# The same as `fluxdrop.requests.messages.SUFFIX`; that module would load msgspec.
-_REQUEST_SUFFIX = ".request.json"
 _WINDOWS_MINUTES = (1, 5, 15)
 """The periods over which ended jobs are counted."""
 _READ_TRIES = 3
@@ -103,7 +101,7 @@ def _silence(root: Root) -> float:
 def _requests(root: Root) -> int:
     try:
         with os.scandir(root.requests) as entries:
-            return sum(entry.name.endswith(_REQUEST_SUFFIX) for entry in entries)
+            return sum(entry.name.endswith(REQUEST_SUFFIX) for entry in entries)
     except OSError:
         return 0
 

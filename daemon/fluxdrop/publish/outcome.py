@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files.folders import STATE
 from fluxdrop.files.layout import FAILED
@@ -212,4 +214,4 @@ def build_record(finished: Finished, name: str) -> Record:
 
 def _with_kept(facts: ErrorFacts, path: str) -> ErrorFacts:
     hint = f"{facts.hint} It was moved to {path}.".lstrip()
-    return ErrorFacts(stage=facts.stage, kind=facts.kind, message=facts.message, hint=hint)
+    return replace(facts, hint=hint)

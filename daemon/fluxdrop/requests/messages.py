@@ -20,18 +20,17 @@ from msgspec import Meta
 from fluxdrop.decoders import decoder
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files import durable
-from fluxdrop.files.layout import Root, holder
+from fluxdrop.files.layout import REQUEST_SUFFIX, Root, holder
 from fluxdrop.files.regular import open_regular
 from fluxdrop.files.transient import remedy_of
 from fluxdrop.jobs.job_id import NEW_JOB_ID, new_job_id
 
-SUFFIX = ".request.json"
 MAX_BYTES = 64 * 1024
 """The largest request, in bytes."""
 MAX_JOBS = 500
 """The most jobs that one request may name."""
 
-_NAME = re.compile(rf"({NEW_JOB_ID}){re.escape(SUFFIX)}")
+_NAME = re.compile(rf"({NEW_JOB_ID}){re.escape(REQUEST_SUFFIX)}")
 _POLL_SECONDS = 0.1
 
 Start = Literal["generate", "preprocess", "predict"]
@@ -207,4 +206,4 @@ def forget_request(root: Root, request_id: str) -> None:
 
 
 def _path(root: Root, request_id: str) -> Path:
-    return root.requests / f"{request_id}{SUFFIX}"
+    return root.requests / f"{request_id}{REQUEST_SUFFIX}"

@@ -17,7 +17,7 @@ from fluxdrop import failpoints
 from fluxdrop.config import choose_model
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files import durable
-from fluxdrop.files.layout import Root
+from fluxdrop.files.layout import REQUEST_SUFFIX, Root
 from fluxdrop.files.regular import is_file_error
 from fluxdrop.files.transient import is_full, is_transient
 from fluxdrop.jobs.claim import NewJob
@@ -27,7 +27,6 @@ from fluxdrop.predict.bundle import installed_folder
 from fluxdrop.printable import printable
 from fluxdrop.requests.answers import Answers
 from fluxdrop.requests.messages import (
-    SUFFIX,
     CancelRequest,
     ModelRequest,
     ReplayRequest,
@@ -178,7 +177,7 @@ class Requests:
         try:
             request = read_request(self._root, request_id)
         except FluxdropError as error:
-            if self._set_aside(f"{request_id}{SUFFIX}", error.message):
+            if self._set_aside(f"{request_id}{REQUEST_SUFFIX}", error.message):
                 self._answers.write_or_keep(request_id, error)
             return
         match request:
@@ -362,7 +361,7 @@ class Requests:
         try:
             forget_request(self._root, request_id)
         except OSError as error:
-            self._ignore(f"{request_id}{SUFFIX}", f"it cannot be removed: {error.strerror}")
+            self._ignore(f"{request_id}{REQUEST_SUFFIX}", f"it cannot be removed: {error.strerror}")
 
     def _set_aside(self, name: str, reason: str) -> bool:
         """Move *name* to refused/ and log the *reason*.

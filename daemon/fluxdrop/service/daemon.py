@@ -92,16 +92,6 @@ class Daemon:
         """The number of jobs that failed."""
         return self._loop.failed if self._loop is not None else 0
 
-    @property
-    def healthy(self) -> bool:
-        """Return whether a service manager can leave the daemon running. Any thread may ask.
-
-        That is so if the main loop and every stage that has work made progress in the last two
-        minutes. Waiting for something that has a deadline (a forward pass, a denoising step), or
-        because of a known trouble (a full disk), counts as progress, as a restart would not help.
-        """
-        return self._loop is None or not self._loop.stuck
-
     def run(self) -> None:
         """Serve the root until the daemon stops.
 
