@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import secrets
 import stat
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -26,6 +28,17 @@ def test_job_ids() -> None:
 
     assert 1000 == len(set(ids))
     assert ids[0][:15] <= ids[-1][:15]
+
+
+def test_job_ids_of_one_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A number that chance draws twice within a second is drawn again."""
+    drawn = iter(["0000000a", "0000000a", "0000000b"])
+    monkeypatch.setattr(time, "gmtime", lambda: time.struct_time((2030, 1, 1, 0, 0, 0, 1, 1, 0)))
+    monkeypatch.setattr(secrets, "token_hex", lambda _: next(drawn))
+
+    ids = [new_job_id(), new_job_id()]
+
+    assert ["20300101T000000-0000000a", "20300101T000000-0000000b"] == ids
 
 
 def test_claim(root: Root, png: bytes) -> None:

@@ -15,9 +15,25 @@ NEW_JOB_ID = r"[0-9]{8}T[0-9]{6}-[0-9a-f]{8}"
 _JOB_ID = re.compile(r"[0-9A-Za-z-]{1,64}")
 
 
+_numbers_used: set[str] = set()
+"""The random parts of this second's ids."""
+_second_of_numbers = ""
+
+
 def new_job_id() -> str:
-    """Return a new, unique job id, which sorts by time."""
-    return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
+    """Return a new job id, which sorts by time.
+
+    No two of a process are equal. Chance alone would draw a number twice in most seconds with 100,000 ids.
+    """
+    global _second_of_numbers
+    second = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+    if second != _second_of_numbers:
+        _second_of_numbers = second
+        _numbers_used.clear()
+    while (number := secrets.token_hex(4)) in _numbers_used:
+        pass
+    _numbers_used.add(number)
+    return f"{second}-{number}"
 
 
 def claim_time(job_id: str) -> str:
