@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -170,7 +171,32 @@ def test_config_command(root: Root) -> None:
 
     assert expected == {key: shown[key] for key in expected}
     assert list(Settings.__struct_fields__) == list(shown)
-    assert ["engine", "onnxruntime", "FLUXDROP_ENGINE"] == table.splitlines()[1].split()
+    assert ["engine", '"onnxruntime"', "FLUXDROP_ENGINE"] == table.splitlines()[1].split()
+
+
+def test_config_command_prints_toml(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The values that `fluxdrop config` shows mean the same settings in fluxdrop.toml."""
+    text = r'''
+        gallery = false
+        settle_seconds = 1e-7
+        loras = 'a "b" \c'
+        model = "\u007F\u0001"
+        [pipelines.a-1]
+        source = "x"
+        vae_tiling = true
+        guidance_scale = inf
+        [pipelines."a b"]
+        source = "y"
+    '''
+    write(root.path, text)
+    monkeypatch.setenv("COLUMNS", "1000")
+    lines = fluxdrop("config", "--root", root.path).stdout.splitlines()
+
+    cells = [re.split(" {2,}", line.strip()) for line in lines[1:]]
+    shown = "\n".join(f"{key} = {value}" for key, value, _place in cells)
+
+    expected = config.load(root.path, environ={})
+    assert expected == config.load(write(root.path, shown), environ={})
 
 
 def test_config_command_refuses(root: Root) -> None:
