@@ -6,6 +6,7 @@ import json
 from contextlib import closing
 
 import pytest
+from rich.cells import cell_len
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files.layout import Root
@@ -58,6 +59,24 @@ def test_jobs(root: Root) -> None:
         nothing.stderr,
     )
     assert (2, 1) == (wrong.returncode, len(wrong.stderr.splitlines()))
+
+
+def test_jobs_on_80_columns(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
+    """jobs shows the NAME by which `show` and `replay` know a result, without what would harm a terminal; each line
+    fits 80 columns."""
+    ids = publish(root, "cat.png", "cat.png", "cat.pdf", "a\x1b" + "long" * 30 + "/dog.txt")
+    monkeypatch.setenv("COLUMNS", "80")
+
+    lines = fluxdrop("jobs", "--root", root.path).stdout.splitlines()
+    rows = json.loads(fluxdrop("jobs", "--json", "--root", root.path).stdout)
+
+    assert ["job", "state", "source", "name", "label", "or", "reason"] == lines[0].split()
+    assert [] == [line for line in lines if cell_len(line) > 80 or "\x1b" in line]
+    shown = {cells[0]: cells[1:] for cells in map(str.split, lines)}
+    assert ["done", "cat.png", "cat-2", "round", "0.750"] == shown[ids[1]]
+    assert ["failed", "cat.pdf", "cat.pdf", "It", "is", "empty."] == shown[ids[2]]
+    names = {row["id"]: row["name"] for row in rows}
+    assert ["cat", "cat-2", "cat.pdf", "dog"] == [names[job].rpartition("/")[2] for job in ids]
 
 
 def test_gone_is_not_done(root: Root) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fluxdrop.files.layout import Root
+from fluxdrop.files.layout import FAILED, Root
 from fluxdrop.files.regular import is_file
 from fluxdrop.jobs.store import Row
 
@@ -21,10 +21,20 @@ def is_there(root: Root, row: Row) -> bool:
     return is_file(record) and (row.state != "done" or is_file(picture))
 
 
+def name_of(row: Row) -> str | None:
+    """Return the NAME of the result of *row*, or of the input of a failed one; None before it has ended."""
+    if row.record is None:
+        return None
+    if row.state == "failed":
+        return row.record.removeprefix(f"outputs/{FAILED}/").removesuffix(".error.json")
+    return row.record.removeprefix("outputs/").removesuffix(".json")
+
+
 def row_as_dict(root: Root, row: Row) -> dict[str, Any]:
-    """Return *row* for JSON; ``there`` is whether its files exist (`is_there`)."""
+    """Return *row* for JSON, with its NAME; ``there`` is whether its files exist (`is_there`)."""
     facts = row._asdict()
     del facts["inode"]
+    facts["name"] = name_of(row)
     facts["there"] = is_there(root, row)
     return facts
 
