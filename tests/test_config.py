@@ -176,7 +176,7 @@ def test_config_command(root: Root) -> None:
 
 def test_config_command_prints_toml(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
     """The values that `fluxdrop config` shows mean the same settings in fluxdrop.toml."""
-    text = r'''
+    text = r"""
         gallery = false
         settle_seconds = 1e-7
         loras = 'a "b" \c'
@@ -187,7 +187,7 @@ def test_config_command_prints_toml(root: Root, monkeypatch: pytest.MonkeyPatch)
         guidance_scale = inf
         [pipelines."a b"]
         source = "y"
-    '''
+    """
     write(root.path, text)
     monkeypatch.setenv("COLUMNS", "1000")
     lines = fluxdrop("config", "--root", root.path).stdout.splitlines()

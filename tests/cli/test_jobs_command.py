@@ -10,11 +10,14 @@ from rich.cells import cell_len
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files.layout import Root
+from fluxdrop.generate.request import GenerationRequest
 from fluxdrop.jobs.job_id import new_job_id
+from fluxdrop.jobs.parts import divide
 from fluxdrop.jobs.select import find_job
-from fluxdrop.jobs.store import Store
+from fluxdrop.jobs.store import Row, Store
 from fluxdrop.publish.publisher import Publisher
 from fluxdrop.requests.replay import build_replay, plan_replay
+from fluxdrop.timestamps import now
 from support import jobs
 from support.daemons import fluxdrop
 
@@ -158,8 +161,64 @@ def test_chain_of_replays(root: Root) -> None:
         for ended in (fluxdrop("show", job, "--json", "--root", root.path) for job in chain)
     ]
 
+    tables = [fluxdrop("show", job, "--root", root.path).stdout for job in chain]
+    names = ("replay of", "replays")
+    told = [{name: ids_beside(name, table) for name in names} for table in tables]
+
     assert first == chain[0]
     assert [chain] * 3 == shown
+    assert [
+        {"replay of": [], "replays": chain[1:]},
+        {"replay of": [chain[0]], "replays": [chain[2]]},
+        {"replay of": [chain[1], chain[0]], "replays": []},
+    ] == told
+
+
+def ids_beside(name: str, table: str) -> list[str]:
+    """The first words of the lines that the row *name* of *table*, of `fluxdrop show`, has."""
+    found: list[str] = []
+    is_in = False
+    for line in table.splitlines():
+        is_in = line.startswith(f"{name} ") or (is_in and line.startswith(" "))
+        if is_in:
+            found.append(line.removeprefix(name).split()[0])
+    return found
+
+
+def test_circle_of_replays(root: Root) -> None:
+    """Records by which two jobs replay each other do not keep show from ending."""
+    with closing(Store(root.database)) as store:
+        store.finished(
+            Row(job, "failed", "picture", "x.png", replay_of=other, created=now(), finished=now())
+            for job, other in (("a", "b"), ("b", "a"))
+        )
+
+    ended = fluxdrop("show", "a", "--root", root.path)
+
+    assert (0, ["b"], ["b"]) == (
+        ended.returncode,
+        ids_beside("replay of", ended.stdout),
+        ids_beside("replays", ended.stdout),
+    )
+
+
+def test_part(root: Root) -> None:
+    """show tells which of the pictures of its prompt file a job makes, while it is in hand and when it has ended."""
+    first = jobs.job_in(jobs.claimed(root, "cat.txt"))
+    (second,) = divide(first, [GenerationRequest(prompt=text) for text in "ab"])
+    in_hand = jobs.job_in(second.folder)
+    with closing(Store(root.database)) as store:
+        store.claimed([jobs.claimed_row(in_hand)])
+        Publisher(root, store).publish([jobs.done(first)])
+
+    ended, claimed = (
+        fluxdrop("show", job, "--root", root.path).stdout for job in ("cat", in_hand.id)
+    )
+    facts = json.loads(fluxdrop("show", "cat", "--json", "--root", root.path).stdout)
+
+    assert f"1 of 2, the first is {first.id}" in ended
+    assert f"2 of 2, the first is {first.id}" in claimed
+    assert {"number": 1, "of": 2, "first": first.id} == facts["part"]
 
 
 PATHS = [

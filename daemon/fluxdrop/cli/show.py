@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Annotated, Any
 
 import msgspec
@@ -15,6 +15,7 @@ from fluxdrop.cli.options import JsonOption, RootOption, print_json
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files.layout import Root, find_root
 from fluxdrop.files.regular import is_file
+from fluxdrop.jobs.job import Part, open_job
 from fluxdrop.jobs.row_facts import row_as_dict, state_of
 from fluxdrop.jobs.select import find_job
 from fluxdrop.jobs.store import Row, Store
@@ -38,7 +39,8 @@ def show(
 ) -> None:
     """Show everything that is known about JOB.
 
-    That is its state, parameters, timings, probabilities, files and replays.
+    That is its state, parameters, timings, probabilities, files and replays, and which of the pictures it makes
+    that its prompt file asks for.
     """
     served = find_root(root)
     with closing(Store(served.database, read_only=True)) as store:
@@ -54,6 +56,7 @@ def show(
     files = files_of(served, row.record, record) if record and row.record else {}
     facts = {
         "job": row_as_dict(served, row),
+        "part": msgspec.to_builtins(record.part if record else _part_in_hand(served, row)),
         "record": msgspec.to_builtins(record) if record else None,
         "problem": problem or None,
         "files": {
@@ -69,18 +72,32 @@ def show(
 
 
 def _chain(store: Store, row: Row) -> Iterator[Row]:
-    """Yield the job that *row* replays in the end, then its replays, and theirs, oldest first."""
-    first = row
-    while first.replay_of is not None:
+    """Yield the job that *row* replays in the end, then its replays, and theirs, oldest first.
+
+    Each is yielded once, even if records that somebody wrote replay each other in a circle.
+    """
+    first, seen = row, {row.id}
+    while first.replay_of is not None and first.replay_of not in seen:
         before = store.get(first.replay_of)
         if before is None:
             break
         first = before
-    waiting = [first]
+        seen.add(first.id)
+    waiting, known = [first], {first.id}
     while waiting:
         link = waiting.pop(0)
         yield link
-        waiting += store.replays_of(link.id)
+        replays = [found for found in store.replays_of(link.id) if found.id not in known]
+        known |= {found.id for found in replays}
+        waiting += replays
+
+
+def _part_in_hand(root: Root, row: Row) -> Part | None:
+    """Return the part of a job without a record, from its folder; None if there is none that can be read."""
+    with suppress(FluxdropError, OSError):
+        job = open_job(root.work / row.id)
+        return job.request.part if job else None
+    return None
 
 
 def _print(root: Root, row: Row, facts: dict[str, Any], chain: list[Row]) -> None:
@@ -90,6 +107,8 @@ def _print(root: Root, row: Row, facts: dict[str, Any], chain: list[Row]) -> Non
     table.add_row("job", row.id)
     table.add_row("state", state_of(root, row))
     table.add_row("source", f"{row.source} ({row.kind})")
+    if facts["part"]:
+        table.add_row("part", "{number} of {of}, the first is {first}".format(**facts["part"]))
     table.add_row("claimed", local(row.created))
     if row.finished:
         table.add_row("finished", local(row.finished))
@@ -100,13 +119,28 @@ def _print(root: Root, row: Row, facts: dict[str, Any], chain: list[Row]) -> Non
         table.add_row(name, value)
     for what, file in facts["files"].items():
         table.add_row(what, file["path"] + ("" if file["there"] else "  (gone)"))
-    if len(chain) > 1:
-        lines = [
-            f"{'>' if link.id == row.id else ' '} {link.id}  {state_of(root, link)}"
-            for link in chain
-        ]
-        table.add_row("replays", "\n".join(lines))
+    before, after = _split(chain, row)
+    for name, links in (("replay of", before), ("replays", after)):
+        if links:
+            table.add_row(name, "\n".join(f"{link.id}  {state_of(root, link)}" for link in links))
     Console(markup=False, highlight=False).print(table)
+
+
+def _split(chain: list[Row], row: Row) -> tuple[list[Row], list[Row]]:
+    """Return the jobs of *chain* that *row* replays, the last one first, and those that replay it."""
+    by_id = {link.id: link for link in chain}
+    before: list[Row] = []
+    earlier = by_id.get(row.replay_of or "")
+    while earlier is not None and earlier not in (row, *before):
+        before.append(earlier)
+        earlier = by_id.get(earlier.replay_of or "")
+    known = {row.id}
+    after = []
+    for link in chain:
+        if link.replay_of in known and link.id not in known:
+            known.add(link.id)
+            after.append(link)
+    return before, after
 
 
 def _sections(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
