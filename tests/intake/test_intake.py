@@ -187,11 +187,24 @@ def test_irregular(station: Station, png: bytes, caplog: pytest.LogCaptureFixtur
 
     assert {"a.png": png} == claimed == station.contents()
     assert {"fifo.png", "link.png"} == {path.name for path in inbox.iterdir()}
-    assert dict.fromkeys(["fifo.png", "link.png"], "it is neither a file nor a folder") == (
-        station.intake.skipped
-    )
+    assert dict.fromkeys(
+        ["fifo.png", "link.png"], "it is not a regular file; symlinks are not followed"
+    ) == (station.intake.skipped)
     assert 2 == events(caplog).count("left alone")
+    assert ([], 2) == (station.intake.trouble, len(station.intake.irregular))
     assert 0 == station.intake.waiting
+
+
+def test_irregular_hide_no_trouble(station: Station, png: bytes) -> None:
+    """However many irregular files there are, a file that cannot be claimed is told as a trouble."""
+    for number in range(150):
+        os.mkfifo(station.root.inbox / f"{number:03}.png")
+    station.intake._next_scan = 0
+    station.steps()
+
+    station.intake._skip("z.png", "it cannot be claimed: Operation not permitted")
+
+    assert ["inbox: z.png: it cannot be claimed: Operation not permitted"] == station.intake.trouble
 
 
 def test_claim_that_fails(station: Station, png: bytes, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,6 +71,7 @@ class FakeIntake:
     def __init__(self) -> None:
         self.waiting = 0
         self.trouble: list[str] = []
+        self.irregular: list[str] = []
         self.step: Callable[[float], None] = lambda _longest: None
 
 

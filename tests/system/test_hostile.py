@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import socket
 import stat
@@ -195,7 +196,8 @@ def test_names(root: Root) -> None:
 
 def test_irregular(root: Root, tmp_path: Path) -> None:
     """Symlinks, FIFOs, sockets and devices are left alone and told of; a folder called x.png is a
-    folder; nothing behind a symlink is read, not even when it takes a claimed file's place.
+    folder; nothing behind a symlink is read, not even when it takes a claimed file's place. None of them makes the
+    service degraded, and doctor says what to do with them.
     """
     secret = tmp_path / "secret"
     secret.mkdir()
@@ -224,12 +226,17 @@ def test_irregular(root: Root, tmp_path: Path) -> None:
         daemon.wait_until(lambda: "socket.png" in daemon.log_text(), "the socket is told")
         daemon.wait_until(lambda: "inbox: " in root.heartbeat.read_text(), "status tells")
         status = fluxdrop("status", "--root", root.path)
+        doctor = json.loads(fluxdrop("doctor", "--json", "--root", root.path).stdout)
         daemon.stop()
     told = {line["file"]: line["reason"] for line in daemon.log() if line["event"] == "left alone"}
 
     assert odd | {"x.png"} == {path.name for path in root.inbox.iterdir()}
-    assert dict.fromkeys(odd, "it is neither a file nor a folder") == told
-    assert "it is neither a file nor a folder" in " ".join(status.stdout.split())
+    assert dict.fromkeys(odd, "it is not a regular file; symlinks are not followed") == told
+    assert "it is not a regular file; symlinks are not followed" in " ".join(status.stdout.split())
+    assert (0, "running") == (status.returncode, status.stdout.split()[1])
+    (found,) = [finding for finding in doctor["findings"] if finding["check"] == "inbox"]
+    assert ("note", True) == (found["verdict"], found["remedy"].startswith("Remove them, or"))
+    assert f"left alone: {len(odd)}, such as" in found["says"]
     assert {"x.png/y.json"} == set(results(root))
     assert [swapped.name] == [path.name for path in root.refused.iterdir()]
     assert ["secret.png"] == [path.name for path in secret.iterdir()]

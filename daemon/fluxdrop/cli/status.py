@@ -124,6 +124,9 @@ def _work(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
             if count or stage != "model"
         ]
         yield "stages", ", ".join(queues)
+    # A daemon of an earlier version does not report these.
+    for left in (beat or {}).get("irregular", []):
+        yield "left alone", left
     if beat and beat["current"]:
         yield "generating", _generating(beat["current"])
     if beat and beat.get("defects"):

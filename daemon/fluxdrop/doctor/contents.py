@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -14,6 +15,7 @@ from fluxdrop.files.layout import Root, holder
 from fluxdrop.jobs.input_names import scan
 from fluxdrop.jobs.overview import overview
 from fluxdrop.jobs.store import JobFilter, Store
+from fluxdrop.printable import printable
 
 _LEFTOVER_SECONDS = 3600.0
 """The age from which a temporary file counts as left behind."""
@@ -42,15 +44,29 @@ def waiting(root: Root, settings: Settings) -> Iterator[Finding]:
             "The next start does them.",
         )
     max_seconds = max(settings.incomplete_seconds, settings.scan_seconds) + 60
-    stale = [path for path in scan(root.inbox) if _age(root.inbox / path) > max_seconds]
+    stale: list[str] = []
+    irregular: list[str] = []
+    for path in scan(root.inbox):
+        if not _is_regular(root.inbox / path):
+            irregular.append(path)
+        elif _age(root.inbox / path) > max_seconds:
+            stale.append(path)
+    if irregular:
+        yield Finding(
+            "inbox",
+            "note",
+            f"symlinks or other files that are not regular, which are left alone: {len(irregular)},"
+            f" such as {printable(irregular[0])}",
+            "Remove them, or put a copy of the file itself in the place of each symlink.",
+        )
     if stale and served:
         yield Finding(
             "inbox",
             "note",
-            f"files that lie there for long: {len(stale)}, such as {stale[0]}",
+            f"files that lie there for long: {len(stale)}, such as {printable(stale[0])}",
             "Work ahead of them may take its time (fluxdrop status); else the log says why they are left alone.",
         )
-    else:
+    elif not irregular:
         yield Finding("inbox", "ok", "nothing lies there for longer than it should")
 
 
@@ -118,6 +134,14 @@ def index(root: Root) -> Iterator[Finding]:
 def _files(folder: Path) -> Iterator[Path]:
     for current, _folders, files in os.walk(folder):
         yield from (Path(current, name) for name in files)
+
+
+def _is_regular(path: Path) -> bool:
+    """Return whether *path* is a regular file, or is gone meanwhile."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return True
 
 
 def _age(path: Path) -> float:

@@ -150,17 +150,15 @@ class Intake:
 
     @property
     def trouble(self) -> list[str]:
-        """What holds up the intake and which files it skips, one sentence each."""
-        held = (
-            self._folder_trouble,
-            self._claim_trouble,
-            self._watch_trouble,
-            self._overflow_trouble,
-        )
-        return [
-            *(str(part) for part in held if part.ongoing),
-            *self._skipped.summary(str(self._root.inbox)),
-        ]
+        """What holds up the intake and which files it cannot read or claim, one sentence each."""
+        parts = [self._folder_trouble, self._claim_trouble, self._watch_trouble]
+        held = [str(part) for part in (*parts, self._overflow_trouble) if part.ongoing]
+        return [*held, *self._skipped.summary(str(self._root.inbox))]
+
+    @property
+    def irregular(self) -> list[str]:
+        """Which symlinks and other irregular files lie in the inbox and are skipped, one sentence each."""
+        return list(self._skipped.irregular_summary())
 
     @property
     def watching(self) -> bool:
@@ -341,7 +339,9 @@ class Intake:
                 waiting.fault = fault
                 self._complete[kind_of(path) == "prompt"].append(path)
             case Gone(irregular=True):
-                self._skip(path, "it is neither a file nor a folder")
+                self._skip(
+                    path, "it is not a regular file; symlinks are not followed", irregular=True
+                )
             case Gone():
                 self._forget(path)
 
@@ -381,14 +381,15 @@ class Intake:
             self._forget(path)
             self._accept(job)
 
-    def _skip(self, path: str, reason: str) -> None:
+    def _skip(
+        self, path: str, reason: str, error: Exception | None = None, *, irregular: bool = False
+    ) -> None:
         """Skip *path* until the next scan."""
         self._forget(path)
-        self._skipped.add(path, reason)
+        self._skipped.add(path, reason, error, irregular=irregular)
 
     def _skip_defect(self, path: str, error: Exception) -> None:
-        self._forget(path)
-        self._skipped.add(path, f"fluxdrop failed over it: {type(error).__name__}", error)
+        self._skip(path, f"fluxdrop failed over it: {type(error).__name__}", error)
 
     def _on_unreadable(self, folder: str, error: OSError) -> None:
         self._skip(folder or str(self._root.inbox), f"it cannot be read: {error.strerror}")

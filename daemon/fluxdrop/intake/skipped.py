@@ -16,44 +16,58 @@ _MAX_SHOWN = 5
 class Skipped:
     """Skipped paths with the reasons, up to a limit.
 
-    A path is relative to the inbox, except for the inbox itself.
+    A path is relative to the inbox, except for the inbox itself. Irregular files, such as symlinks, are kept
+    apart: they hold nothing up, and however many there are, the others are known.
     """
 
     def __init__(self) -> None:
         self._reasons: dict[str, str] = {}
+        self._irregular: dict[str, str] = {}
         self._previous: dict[str, str] = {}
 
     def begin_scan(self) -> None:
         """Forget the skipped paths; the scan that begins finds again what still has to be skipped."""
-        self._previous, self._reasons = self._reasons, {}
+        self._previous = self.reasons()
+        self._reasons, self._irregular = {}, {}
 
-    def add(self, path: str, reason: str, error: Exception | None = None) -> None:
+    def add(
+        self, path: str, reason: str, error: Exception | None = None, *, irregular: bool = False
+    ) -> None:
         """Add a path, and log it unless the last scan skipped it for the same reason.
 
         Args:
             path: The path.
             reason: Why it is skipped.
             error: An exception whose traceback is logged.
+            irregular: Whether it is neither a file nor a folder.
         """
         path = printable(path)
-        if len(self._reasons) >= _MAX_PATHS and path not in self._reasons:
+        reasons = self._irregular if irregular else self._reasons
+        if len(reasons) >= _MAX_PATHS and path not in reasons:
             return
-        if reason not in (self._reasons.get(path), self._previous.get(path)):
+        if reason not in (reasons.get(path), self._previous.get(path)):
             log.warning("left alone", file=path, reason=reason, exc_info=error)
-        self._reasons[path] = reason
+        reasons[path] = reason
 
     def reasons(self) -> dict[str, str]:
         """Return the paths that were skipped since the last scan began, with the reasons."""
-        return dict(self._reasons)
+        return self._reasons | self._irregular
 
     def summary(self, inbox: str) -> Iterator[str]:
-        """Yield a line for each of the first paths, and one that counts the others.
+        """Yield a line for each of the first regular files and folders, and one that counts the others.
 
         Leaves out *inbox*, the inbox's own path, which has a trouble of its own.
         """
-        skipped = [(path, reason) for path, reason in self._reasons.items() if path != inbox]
-        for path, reason in skipped[:_MAX_SHOWN]:
-            yield f"inbox: {path}: {reason}"
-        if len(skipped) > _MAX_SHOWN:
-            or_more = " or more" if len(self._reasons) == _MAX_PATHS else ""
-            yield f"inbox: {len(skipped) - _MAX_SHOWN}{or_more} others"
+        yield from _lines({path: why for path, why in self._reasons.items() if path != inbox})
+
+    def irregular_summary(self) -> Iterator[str]:
+        """Yield a line for each of the first irregular files, and one that counts the others."""
+        yield from _lines(self._irregular)
+
+
+def _lines(reasons: dict[str, str]) -> Iterator[str]:
+    for path, reason in list(reasons.items())[:_MAX_SHOWN]:
+        yield f"inbox: {path}: {reason}"
+    if len(reasons) > _MAX_SHOWN:
+        or_more = " or more" if len(reasons) == _MAX_PATHS else ""
+        yield f"inbox: {len(reasons) - _MAX_SHOWN}{or_more} others"

@@ -275,5 +275,6 @@ class MainLoop:
             stages={stage.name: stage.waiting for stage in stages.all},
             current=stages.current,
             trouble=trouble,
+            irregular=intake.irregular,
             defects=stages.context.defects.counts(),
         )

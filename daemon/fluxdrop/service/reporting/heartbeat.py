@@ -58,6 +58,8 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True):
     current: Current | None
     trouble: list[str]
     """What holds up the daemon, one sentence each; see `fluxdrop.outage`."""
+    irregular: list[str] = []
+    """Which symlinks and other irregular files lie in the inbox, one sentence each. They hold up nothing."""
     defects: dict[str, int] = {}
     """How many times each defect of fluxdrop or of a library has ended a job or other work."""
     progress: dict[str, str] = {}
