@@ -24,7 +24,9 @@ LARGE = "99999999999999999999"
         (["jobs", "--name", ODD], "--name is not UTF-8."),
         (["submit", "--prompt", ODD], "--prompt is not UTF-8."),
         (["model", "use", ODD], "NAME is not UTF-8."),
-        (["jobs", "--limit", LARGE], "99999999999999999999 is not in the range"),
+        (["jobs", "--limit", LARGE], f"{LARGE} is not from 0 to 1000000000."),
+        (["jobs", "--limit", "-1"], "-1 is not from 0 to 1000000000."),
+        (["replay", "--all", "--verify", "--tolerance", "nan"], "nan is not from 0 to 1."),
         (["jobs", "--name", "a\nb", "--label", ODD], "--label is not UTF-8."),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,21 @@ def test_help(command: str) -> None:
 
     assert 0 == ended.returncode
     assert "Usage: " in ended.stdout
+
+
+def test_help_names_no_types() -> None:
+    """The value of each option and argument has a name or is spelt out, and is not called ``<int range>``."""
+    told = {}
+    for words, command in known():
+        full = loaded(command)
+        context = full.context_class(full, info_name=words)
+        told[words] = [
+            parameter.name
+            for parameter in full.params
+            if re.search("<|x[<>]=|[<>]=x", "".join(parameter.get_help_record(context) or ()))
+        ]
+
+    assert {} == {words: names for words, names in told.items() if names}
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+import typer
 from typer.core import TyperCommand
 
 from fluxdrop.errors import FluxdropError
@@ -42,6 +43,20 @@ class Command(TyperCommand):
                 raise _refusal(parameter, "is empty")
             if not is_path and text:
                 raise _refusal(parameter, "is not UTF-8")
+
+
+def in_range(low: float, high: float) -> Callable[[float | None], float | None]:
+    """Return a callback for an option of a number, which refuses what is not from *low* to *high*.
+
+    The ranges of typer are shown as ``0<=x<=9`` in the help and in the refusal.
+    """
+
+    def check(value: float | None) -> float | None:
+        if value is not None and not low <= value <= high:
+            raise typer.BadParameter(f"{value} is not from {low} to {high}.")
+        return value
+
+    return check
 
 
 def _has_path(hint: object) -> bool:

@@ -22,12 +22,16 @@ def generate(
     prompt: Annotated[
         str, typer.Argument(metavar="PROMPT", help="What the picture is to show; may be infotext.")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Write the PNG to this file.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="Write the PNG to this file.")
+    ],
     seed: Annotated[
-        int | None, typer.Option(help="Use this seed. The same seed gives the same picture.")
+        int | None,
+        typer.Option(metavar="N", help="Use this seed. The same seed gives the same picture."),
     ] = None,
     pipeline: Annotated[
-        str | None, typer.Option(help="Use this diffusers pipeline. Default: the setting.")
+        str | None,
+        typer.Option(metavar="PIPELINE", help="Use this diffusers pipeline. Default: the setting."),
     ] = None,
     root: RootOption = None,
     json_output: JsonOption = False,

@@ -22,13 +22,16 @@ def init(
     group: Annotated[
         str | None,
         typer.Option(
-            help="Let members of this group drop files, read results, replay, cancel and choose models."
+            metavar="GROUP",
+            help="Give the folders to this group, whose members can then drop files, read results,"
+            " replay and cancel jobs, and choose models.",
         ),
     ] = None,
     user: Annotated[
         str | None,
         typer.Option(
-            help="Prepare the root for a daemon of this account. Needs --group and root rights."
+            metavar="ACCOUNT",
+            help="Prepare the root for a daemon of this account. Needs --group and root rights.",
         ),
     ] = None,
     json_output: JsonOption = False,

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from fluxdrop.cli.arguments import in_range
 from fluxdrop.cli.options import JsonOption, RootOption, SinceOption, print_json
 from fluxdrop.cli.tables import print_rows
 from fluxdrop.files.layout import find_root
@@ -14,12 +15,16 @@ from fluxdrop.jobs.row_facts import row_as_dict
 from fluxdrop.jobs.store import JobFilter, Store
 from fluxdrop.timestamps import parse_since
 
+_MAX_LIMIT = 1_000_000_000
+
 
 def jobs(
     root: RootOption = None,
     state: Annotated[
         Literal["claimed", "done", "failed"] | None,
-        typer.Option("--state", help="List only jobs in this state."),
+        typer.Option(
+            "--state", metavar="claimed|done|failed", help="List only jobs in this state."
+        ),
     ] = None,
     since: SinceOption = None,
     name: Annotated[
@@ -32,18 +37,21 @@ def jobs(
     ] = None,
     label: Annotated[
         str | None,
-        typer.Option("--label", help="List only jobs whose most probable label is this one."),
+        typer.Option(
+            "--label", metavar="LABEL", help="List only jobs whose most probable label is this one."
+        ),
     ] = None,
     model: Annotated[
-        str | None, typer.Option("--model", help="List only jobs classified by this model.")
+        str | None,
+        typer.Option("--model", metavar="NAME", help="List only jobs classified by this model."),
     ] = None,
     limit: Annotated[
         int,
         typer.Option(
             "--limit",
             "-n",
-            min=0,
-            max=1_000_000_000,
+            metavar="N",
+            callback=in_range(0, _MAX_LIMIT),
             help="List at most this many jobs; 0 lists all.",
         ),
     ] = 20,

@@ -12,6 +12,7 @@ RootOption = Annotated[
     Path | None,
     typer.Option(
         "--root",
+        metavar="FOLDER",
         help="Use this root, the folder that has inbox/. Default: $FLUXDROP_ROOT, else the current folder.",
     ),
 ]
@@ -28,19 +29,24 @@ EngineOption = Annotated[
     str | None,
     typer.Option(
         "--engine",
+        metavar="ENGINE",
         help="Run the model with auto, julia, juliacall or onnxruntime. Default: the setting.",
     ),
 ]
 ModelOption = Annotated[
     str | None,
     typer.Option(
-        "--model", help="Use this model, a name or a bundle's folder. Default: the setting."
+        "--model",
+        metavar="MODEL",
+        help="Use this model, a name or a bundle's folder. Default: the setting.",
     ),
 ]
 LogLevelOption = Annotated[
     str | None,
     typer.Option(
-        "--log-level", help="Log messages of this level and above: debug, info, warning or error."
+        "--log-level",
+        metavar="LEVEL",
+        help="Log messages of this level and above: debug, info, warning or error.",
     ),
 ]
 

@@ -24,7 +24,8 @@ def preprocess(
         Path, typer.Argument(metavar="PICTURE", help="A PNG, JPEG or WebP picture.")
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Write the tensor to this .npy file.")
+        Path,
+        typer.Option("--output", "-o", metavar="FILE", help="Write the tensor to this .npy file."),
     ],
     model: ModelOption = None,
     root: RootOption = None,

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from fluxdrop.cli.arguments import in_range
 from fluxdrop.cli.options import JsonOption, RootOption, SinceOption, print_json
 from fluxdrop.cli.progress import steps_bar
 from fluxdrop.cli.tables import print_rows
@@ -38,7 +39,11 @@ def replay(
     ] = None,
     root: RootOption = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="Replay all jobs that have ended, except replays.")
+        bool,
+        typer.Option(
+            "--all",
+            help="Replay every job that is done or has failed, but no job that is itself a replay.",
+        ),
     ] = False,
     failed: Annotated[bool, typer.Option("--failed", help="Replay only jobs that failed.")] = False,
     since: SinceOption = None,
@@ -46,15 +51,21 @@ def replay(
         Literal["generate", "preprocess", "predict"],
         typer.Option(
             "--from",
+            metavar="generate|preprocess|predict",
             help="Start from the input, the recorded picture or the recorded tensor.",
         ),
     ] = "generate",
     model: Annotated[
         str | None,
-        typer.Option("--model", help="Classify with this model instead of the one in use."),
+        typer.Option(
+            "--model", metavar="NAME", help="Classify with this model instead of the one in use."
+        ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show which jobs would be replayed, and replay none.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Print which jobs would be replayed, and replay none of them."
+        ),
     ] = False,
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait for the results; exit code 1 if one failed.")
@@ -68,7 +79,11 @@ def replay(
     ] = False,
     tolerance: Annotated[
         float | None,
-        typer.Option(min=0, help="Accept probabilities that differ by this much. Default: 1e-4."),
+        typer.Option(
+            metavar="NUMBER",
+            callback=in_range(0, 1),
+            help="With --verify, accept probabilities that differ by at most this. Default: 1e-4.",
+        ),
     ] = None,
     json_output: JsonOption = False,
 ) -> None:

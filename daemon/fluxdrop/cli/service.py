@@ -24,17 +24,30 @@ ServedOption = Annotated[
     Path | None,
     typer.Option(
         "--root",
+        metavar="FOLDER",
         help="Serve this root. Default: $FLUXDROP_ROOT, else /srv/fluxdrop, or ~/fluxdrop with --user.",
     ),
 ]
 UserOption = Annotated[
     bool, typer.Option("--user", help="Use your own service manager instead of the system's.")
 ]
-RunAsOption = Annotated[str, typer.Option("--run-as", help="Run the daemon under this account.")]
-GroupOption = Annotated[str, typer.Option("--group", help="Share the root with this group.")]
+RunAsOption = Annotated[
+    str, typer.Option("--run-as", metavar="ACCOUNT", help="Run the daemon under this account.")
+]
+GroupOption = Annotated[
+    str,
+    typer.Option(
+        "--group",
+        metavar="GROUP",
+        help="Let the members of this group drop files and read results.",
+    ),
+]
 GpuOption = Annotated[bool, typer.Option("--gpu", help="Allow access to GPUs, by a drop-in.")]
 DestinationOption = Annotated[
-    Path, typer.Option("--destdir", help="Use this folder in place of /, to make a package.")
+    Path,
+    typer.Option(
+        "--destdir", metavar="FOLDER", help="Use this folder in place of /, to make a package."
+    ),
 ]
 ForceOption = Annotated[
     bool, typer.Option("--force", help="Overwrite or remove even files that were changed by hand.")

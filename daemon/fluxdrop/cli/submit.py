@@ -28,7 +28,9 @@ def submit(
     ] = None,
     prompt: Annotated[
         list[str] | None,
-        typer.Option("--prompt", help="Submit this prompt. Can be given several times."),
+        typer.Option(
+            "--prompt", metavar="TEXT", help="Submit this prompt. Can be given several times."
+        ),
     ] = None,
     regenerate: Annotated[
         list[Path] | None,

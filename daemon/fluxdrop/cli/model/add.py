@@ -26,45 +26,67 @@ def add(
     root: RootOption = None,
     name: Annotated[
         str | None,
-        typer.Option(help="Add it under this name. Default: the name of the file or folder."),
+        typer.Option(
+            metavar="NAME", help="Add it under this name. Default: the name of the file or folder."
+        ),
     ] = None,
     labels: Annotated[
         str | None,
         typer.Option(
-            help="Use these labels, separated by commas, or those in this file, one a line."
+            metavar="LABELS|FILE",
+            help="Use these labels, separated by commas, or those in this file, one a line.",
         ),
     ] = None,
     size: Annotated[
         str | None,
-        typer.Option(help="Resize pictures to WIDTHxHEIGHT. Default: the size in the model."),
+        typer.Option(
+            metavar="WIDTHxHEIGHT",
+            help="Resize pictures to this size. Default: the size in the model.",
+        ),
     ] = None,
     mode: Annotated[
-        str | None, typer.Option(help="Convert pictures to L (grey), RGB or BGR.")
+        str | None,
+        typer.Option(metavar="L|RGB|BGR", help="Convert pictures to L (grey), RGB or BGR."),
     ] = None,
     resize: Annotated[
-        str | None, typer.Option(help="Fit pictures to the size by stretch, crop or letterbox.")
+        str | None,
+        typer.Option(
+            metavar="stretch|crop|letterbox",
+            help="Fit pictures to the size by stretch, crop or letterbox.",
+        ),
     ] = None,
     filter_: Annotated[
         str | None,
         typer.Option(
-            "--filter", help="Resize with nearest, box, bilinear, hamming, bicubic or lanczos."
+            "--filter",
+            metavar="FILTER",
+            help="Resize with nearest, box, bilinear, hamming, bicubic or lanczos.",
         ),
     ] = None,
     scale: Annotated[
-        float | None, typer.Option(help="Divide the pixels, 0 to 255, by this.")
+        float | None, typer.Option(metavar="NUMBER", help="Divide the pixels, 0 to 255, by this.")
     ] = None,
     mean: Annotated[
-        str | None, typer.Option(help="Subtract these, one a channel, separated by commas.")
+        str | None,
+        typer.Option(metavar="NUMBERS", help="Subtract these, one a channel, separated by commas."),
     ] = None,
     std: Annotated[
-        str | None, typer.Option(help="Then divide by these, one a channel, separated by commas.")
+        str | None,
+        typer.Option(
+            metavar="NUMBERS", help="Then divide by these, one a channel, separated by commas."
+        ),
     ] = None,
-    layout: Annotated[str | None, typer.Option(help="Order the tensor as NCHW or NHWC.")] = None,
+    layout: Annotated[
+        str | None, typer.Option(metavar="NCHW|NHWC", help="Order the tensor as NCHW or NHWC.")
+    ] = None,
     output: Annotated[
-        str | None, typer.Option(help="Read the output as probabilities or logits.")
+        str | None,
+        typer.Option(
+            metavar="probabilities|logits", help="Read the output as probabilities or logits."
+        ),
     ] = None,
     output_name: Annotated[
-        str | None, typer.Option(help="Use this output, if the model has several.")
+        str | None, typer.Option(metavar="NAME", help="Use this output, if the model has several.")
     ] = None,
     engine: EngineOption = None,
     json_output: JsonOption = False,

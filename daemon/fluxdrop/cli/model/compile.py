@@ -18,7 +18,8 @@ def compile_model(
         str, typer.Argument(metavar="BUNDLE", help="A model's name, or a bundle's folder.")
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Write the graph to this .graph file.")
+        Path,
+        typer.Option("--output", "-o", metavar="FILE", help="Write the graph to this .graph file."),
     ],
     root: RootOption = None,
     json_output: JsonOption = False,
