@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import fluxdrop as fluxdrop_package
 from fluxdrop.files.layout import Root
 from support.commands import known, loaded
 from support.daemons import environment, failures, fluxdrop, results, serving
@@ -61,6 +62,21 @@ def test_help_names_no_types() -> None:
         ]
 
     assert {} == {words: names for words, names in told.items() if names}
+
+
+def test_setup_is_named_as_it_is() -> None:
+    """Whatever tells a person to run `fluxdrop setup` with an option names the one option that setup has for it."""
+    folder = Path(fluxdrop_package.__file__).parent
+    told = {
+        option
+        for path in folder.rglob("*.py")
+        for option in re.findall(r"fluxdrop setup (--[a-z-]+)", path.read_text())
+    }
+    (setup,) = [loaded(command) for words, command in known() if words == "setup"]
+    options = [parameter.opts for parameter in setup.params if parameter.name == "force"]
+
+    assert [["--force"]] == options
+    assert {"--force"} == told
 
 
 @pytest.mark.parametrize(

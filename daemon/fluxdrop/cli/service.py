@@ -89,7 +89,10 @@ def uninstall(
     force: ForceOption = False,
     json_output: JsonOption = False,
 ) -> None:
-    """Remove the unit files that `install` wrote. The root, its account and its files stay."""
+    """Remove the unit files that `install` wrote. The root, its account and its files stay.
+
+    Stop the service first, with `systemctl disable --now fluxdrop`.
+    """
     units = _units(None, user, "fluxdrop", "fluxdrop", gpu=True)
     removed = installer.uninstall(units, destdir.absolute(), force=force)
     if json_output:
@@ -97,8 +100,6 @@ def uninstall(
         return
     for path in removed:
         typer.echo(f"Removed {path}")
-    manager = "systemctl --user" if user else "systemctl"
-    typer.echo(f"Next:\n    {manager} disable --now fluxdrop\n    {manager} daemon-reload")
 
 
 @service_app.command("show", cls=Command)

@@ -56,7 +56,7 @@ def julia(settings: Settings, *, deep: bool) -> Iterator[Finding]:
             "flux",
             "broken" if settings.julia_backend == "flux" else "note",
             f"not found{reason}; plain layers do its work",
-            "Run: fluxdrop setup --upgrade, where Julia's servers can be reached",
+            "Run: fluxdrop setup --force, where Julia's servers can be reached",
         )
 
 

@@ -58,7 +58,6 @@ def setup(
         bool,
         typer.Option(
             "--force",
-            "--upgrade",
             help="Look again for a better engine than the one that an earlier setup found.",
         ),
     ] = False,
