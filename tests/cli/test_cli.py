@@ -183,6 +183,28 @@ def test_error_as_json(tmp_path: Path) -> None:
     assert "root" == json.loads(ended.stdout)["error"]["kind"]
 
 
+@pytest.mark.parametrize(
+    ("words", "said", "command"),
+    [
+        ("status --json --wach", "No such option: --wach", "fluxdrop status"),
+        ("show --json", "Missing argument", "fluxdrop show"),
+        ("model use --json", "Missing argument", "fluxdrop model use"),
+        ("jobs --json --limit many", "Invalid value for '--limit'", "fluxdrop jobs"),
+        ("jobs --json --limit -1", "-1 is not from 0 to", "fluxdrop jobs"),
+        ("stat --json", "No such command 'stat'", "fluxdrop"),
+        ("--json", "No such option: --json", "fluxdrop"),
+    ],
+)
+def test_usage_error_as_json(words: str, said: str, command: str) -> None:
+    """With --json among the words, an error in the use of a command is an object on stdout too."""
+    ended = fluxdrop(*words.split())
+    error = json.loads(ended.stdout)["error"]
+
+    assert (2, "usage", True) == (ended.returncode, error["kind"], said in error["message"])
+    assert said in ended.stderr
+    assert error["hint"].endswith(f"{command} --help' for help.")
+
+
 def test_submit_waits(root: Root, samples: Path) -> None:
     """submit --wait returns the results of what it dropped, and 1 if one failed."""
     bad = root.path / "bad.png"

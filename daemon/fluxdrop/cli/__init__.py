@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+import sys
+from typing import Annotated, Any, ClassVar
 
 import typer
 
 from fluxdrop import __version__
 from fluxdrop.cli.lazy import Entry, LazyGroup
 
+# The base class of every error in the use of a command; typer exports only this subclass.
+_UsageError: Any = typer.BadParameter.__base__
+
 
 class _Commands(LazyGroup):
+    """The commands. An error in their use is also printed as JSON if ``--json`` is among the arguments."""
+
     entries: ClassVar = {
         "setup": Entry(
             "fluxdrop.provision.command:setup",
@@ -80,6 +86,32 @@ class _Commands(LazyGroup):
             "fluxdrop.cli.service:service_app", "Manage the daemon as a systemd service."
         ),
     }
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        """See `TyperGroup.make_context`; it parses the words before the command."""
+        try:
+            return super().make_context(*args, **kwargs)
+        except _UsageError as error:
+            _print_if_json(error)
+            raise
+
+    def invoke(self, ctx: Any) -> Any:
+        """See `TyperGroup.invoke`; it parses the words of the command and calls it."""
+        try:
+            return super().invoke(ctx)
+        except _UsageError as error:
+            _print_if_json(error)
+            raise
+
+
+def _print_if_json(error: Any) -> None:
+    if "--json" not in sys.argv:
+        return
+    from fluxdrop.cli.refusal import print_as_json
+    from fluxdrop.errors import FluxdropError
+
+    hint = f"Try '{error.ctx.command_path} --help' for help." if error.ctx else ""
+    print_as_json(FluxdropError(error.format_message(), hint=hint, kind="usage"))
 
 
 app = typer.Typer(

@@ -36,13 +36,20 @@ def refuse(error: Exception) -> int:
     refusal = _to_fluxdrop_error(error)
     print(f"fluxdrop: {refusal}", file=sys.stderr)
     if "--json" in sys.argv:
-        facts = {"kind": refusal.kind, "message": refusal.message, "hint": refusal.hint}
-        try:
-            print(json.dumps({"error": facts}, indent=2, ensure_ascii=False), flush=True)
-        except BrokenPipeError:
-            # Python would fail to flush it once more when it exits.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print_as_json(refusal)
     return DEFECT if refusal.kind == "internal" else REFUSED
+
+
+def print_as_json(error: FluxdropError) -> None:
+    """Print *error* to stdout as a JSON object. Do nothing if nobody reads it."""
+    facts = {"kind": error.kind, "message": error.message, "hint": error.hint}
+    text = json.dumps({"error": facts}, indent=2, ensure_ascii=False)
+    try:
+        # Python has the bytes of an argument that are not UTF-8 as surrogates, which cannot be printed.
+        print(text.encode("utf-8", "surrogateescape").decode("utf-8", "replace"), flush=True)
+    except BrokenPipeError:
+        # Python would fail to flush it once more when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _to_fluxdrop_error(error: Exception) -> FluxdropError:
