@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from typing import Literal
 
 from fluxdrop.errors import FluxdropError
 
@@ -15,9 +16,11 @@ def now() -> str:
     return rfc3339(datetime.now(UTC))
 
 
-def rfc3339(moment: datetime) -> str:
-    """Return *moment*, which must have a time zone, in RFC 3339, UTC, with milliseconds."""
-    text = moment.astimezone(UTC).isoformat(timespec="milliseconds")
+def rfc3339(
+    moment: datetime, precision: Literal["seconds", "milliseconds"] = "milliseconds"
+) -> str:
+    """Return *moment*, which must have a time zone, in RFC 3339, UTC, cut to *precision*."""
+    text = moment.astimezone(UTC).isoformat(timespec=precision)
     return text.removesuffix("+00:00") + "Z"
 
 
@@ -39,7 +42,7 @@ def parse_since(text: str, moment: datetime | None = None) -> datetime:
         return datetime.fromisoformat(text.strip()).astimezone()
     except (ValueError, OverflowError):
         raise FluxdropError(
-            f"--since is {text!r}, which is no time",
+            f"--since is {text!r}, which is neither a date nor an age",
             hint="Write 30m, 6h or 7d, or a date such as 2026-01-31 or 2026-01-31T18:00.",
         ) from None
 

@@ -82,8 +82,8 @@ def test_undecodable_input_is_found(root: Root) -> None:
 @pytest.mark.parametrize(
     ("name", "created"),
     [
-        ("20260102T030405-0a1b2c3d", "2026-01-02T03:04:05.000Z"),
-        ("20261231T235959-0a1b2c3d", "2026-12-31T23:59:59.000Z"),
+        ("20260102T030405-0a1b2c3d", "2026-01-02T03:04:05Z"),
+        ("20261231T235959-0a1b2c3d", "2026-12-31T23:59:59Z"),
     ],
 )
 def test_created(root: Root, name: str, created: str) -> None:

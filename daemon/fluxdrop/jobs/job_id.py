@@ -37,7 +37,7 @@ def new_job_id() -> str:
 
 
 def claim_time(job_id: str) -> str:
-    """Return the time of the claim that *job_id* starts with, in RFC 3339.
+    """Return the time of the claim that *job_id* starts with, in RFC 3339, to the second.
 
     It is the current time if the id starts with none, as that of a folder that fluxdrop did not name.
     """
@@ -45,7 +45,7 @@ def claim_time(job_id: str) -> str:
         moment = datetime.fromisoformat(job_id.partition("-")[0]).replace(tzinfo=UTC)
     except ValueError:
         moment = datetime.now(UTC)
-    return rfc3339(moment)
+    return rfc3339(moment, "seconds")
 
 
 def is_job_id(text: str) -> bool:
