@@ -6,18 +6,23 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from fluxdrop.cli.progress import spinner
 from fluxdrop.files.layout import Root, holder
+from fluxdrop.jobs.store import Row
 from fluxdrop.records.result import Result, decode
 from fluxdrop.requests.submission import submit_file, wait_for
 
 HERE = Path(__file__).parent
 SAMPLES = (HERE / "large-red-circle.txt", HERE / "angular_star_01.png")
+_NAME_WIDTH = len("outputs/large-red-circle-10.json")
+"""The other columns fit beside it; the last one is wrapped if they do not."""
 
 
 def main() -> int:
@@ -52,9 +57,22 @@ def main() -> int:
             daemon.send_signal(signal.SIGTERM)
             daemon.wait()
     console = Console(highlight=False)
+    print_results(console, root, rows)
+    console.print(
+        "\nThe pictures are in generated_images/ and beside their JSON in outputs/,"
+        " what the model saw in preprocessed_images/."
+        "\nDrop your own .txt or .png into inbox/ while `make run` runs."
+    )
+    return 0 if all(row.state == "done" for row in rows) else 1
+
+
+def print_results(console: Console, root: Root, rows: Sequence[Row]) -> None:
+    """Print a table of *rows*, with the name of each result on one line of 80 columns, and what failed."""
     table = Table(box=None, pad_edge=False)
-    for title in ("source", "label", "p", "layers", "total ms", "result"):
-        table.add_column(title, overflow="fold")
+    table.add_column("result", no_wrap=True, min_width=_NAME_WIDTH)
+    for title in ("label", "p", "total ms"):
+        table.add_column(title, no_wrap=True)
+    table.add_column("layers")
     for row in rows:
         record = decode((root.path / str(row.record)).read_bytes())
         if not isinstance(record, Result):
@@ -62,20 +80,13 @@ def main() -> int:
             continue
         engine = record.model
         table.add_row(
-            row.source,
+            escape(str(row.record)),
             row.label,
             f"{row.probability:.4f}",
-            f"{engine.backend}, Julia {engine.julia}" if engine.julia else engine.engine,
             f"{sum(record.timings_ms.values()):.0f}",
-            row.record,
+            f"{engine.backend}, Julia {engine.julia}" if engine.julia else engine.engine,
         )
     console.print(table)
-    console.print(
-        "\nThe pictures are in generated_images/ and beside their JSON in outputs/,"
-        " what the model saw in preprocessed_images/."
-        "\nDrop your own .txt or .png into inbox/ while `make run` runs."
-    )
-    return 0 if all(row.state == "done" for row in rows) else 1
 
 
 if __name__ == "__main__":
