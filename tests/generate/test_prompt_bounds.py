@@ -42,6 +42,30 @@ def test_defaults(asked: dict[str, int], setting: str) -> None:
         assert ("prompt", True) == (caught.value.kind, setting in caught.value.hint)
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("Steps: 5000", "Steps is 5000; must be 1 to 150."),
+        ("Steps: 0", "Steps is 0; must be 1 to 150."),
+        ("Steps: many", "Steps is 'many', not a whole number: 1 to 150."),
+        ("Steps: 8, Batch size: 0", "Batch size is 0; must be 1 to 64."),
+        ("Steps: 8, Batch size: 500", "Batch size is 500; must be 1 to 64."),
+    ],
+)
+def test_errors_name_the_limit_that_applies(line: str, said: str) -> None:
+    """An error names the station's own limit where that is lower than the format's."""
+    with pytest.raises(FluxdropError) as caught:
+        read_prompts(f"a cat\n{line}", 64, 150)
+    with pytest.raises(FluxdropError) as by_command:
+        read_prompts(f"a cat\n{line}")
+
+    assert said == caught.value.message
+    highest = "100" if "Batch" in line else "1000"
+    assert (
+        said.replace("150", highest).replace("to 64", f"to {highest}") == by_command.value.message
+    )
+
+
 def test_pictures_are_counted_early() -> None:
     """A file that asks for far too much is refused before all of it is made up in memory."""
     text = "\n---\n".join(["a cat\nSteps: 8, Batch size: 100"] * 1000)
@@ -69,6 +93,7 @@ def test_refused_files(root: Root) -> None:
     texts = {
         "pictures": "a cat\nSteps: 2, Batch size: 3, Seed: 1",
         "prompts": "\n---\n".join(["a cat"] * 3),
+        "range": "a cat\nSteps: 6000",
         "steps": f"a dog\n---\na cat\n{SHORT.replace('2', '6', 1)}",
         "pixels": f"a cat\n{SHORT.replace('64x64', '128x64')}",
     }
@@ -85,6 +110,7 @@ def test_refused_files(root: Root) -> None:
         "pixels": "max_generated_pixels",
     }
     found = errors(root)
+    assert "must be 1 to 5." in failures(root)["range.txt.error.json"]["error"]["message"]
     assert {f"{name}.txt.error.json" for name in texts} == set(found)
     for name, setting in named.items():
         hint, kind = found[f"{name}.txt.error.json"]

@@ -10,17 +10,22 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.request import (
     BATCH_SIZES,
     RANGES,
+    UNLIMITED,
     GenerationParameters,
     GenerationRequest,
+    Range,
     check,
 )
+
+# Takes a value and the ranges that errors name; returns the fields of the request that the value stands for.
+_Reader = Callable[[str, Mapping[str, Range]], dict[str, Any]]
 
 _NEGATIVE = "Negative prompt:"
 _MIN_PARAMETER_PAIRS = 3
@@ -58,12 +63,17 @@ def parse_infotext(text: str) -> tuple[GenerationRequest, list[str]]:
     return request, warnings
 
 
-def parse_batch(text: str) -> PromptBatch:
+def parse_batch(text: str, max_size: int = UNLIMITED, max_steps: int = UNLIMITED) -> PromptBatch:
     """Parse an infotext; the warnings name every key that is not used.
 
     The last line holds the parameters when it has at least three ``key: value`` pairs, as in
     stable-diffusion-webui, or begins with ``Steps:``. Otherwise, and when it begins with ``Negative
     prompt:``, it belongs to the prompts. White space around each line is removed.
+
+    Args:
+        text: The infotext.
+        max_size: The station's limit of the batch size. Only errors use it, to name the range that applies.
+        max_steps: The station's limit of the steps, for errors, too.
 
     Raises:
         FluxdropError: Kind ``prompt``, when the prompt is empty or a value is invalid.
@@ -75,13 +85,17 @@ def parse_batch(text: str) -> PromptBatch:
         lines.append(last)
         last, pairs = "", []
     prompt, negative = _split_prompts(lines)
-    values, unused = _read_values(pairs)
+    shown = RANGES | {
+        "steps": RANGES["steps"].up_to(max_steps),
+        "batch_size": BATCH_SIZES.up_to(max_size),
+    }
+    values, unused = _read_values(pairs, shown)
     size = values.pop("batch_size", 1)
     # The infotext of one picture of a batch has that picture's own seed.
     if values.pop("batch_position", None) is not None:
         size = 1
     request = GenerationRequest(prompt=prompt, negative_prompt=negative, **values)
-    check(request)
+    check(request, shown)
     unused += _unparsed(last, pairs)
     warnings = [f"Not used of the parameters: {', '.join(unused)}."] if unused else []
     return PromptBatch(request, size, warnings)
@@ -120,8 +134,10 @@ def _split_prompts(lines: list[str]) -> tuple[str, str]:
     return "\n".join(prompts[0]).strip(), "\n".join(prompts[1]).strip()
 
 
-def _read_values(pairs: list[re.Match[str]]) -> tuple[dict[str, Any], list[str]]:
-    """Return the request's fields, and the pairs that are not used, as text."""
+def _read_values(
+    pairs: list[re.Match[str]], shown: Mapping[str, Range]
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the request's fields, and the pairs that are not used, as text; errors name the ranges *shown*."""
     values: dict[str, Any] = {}
     unused = []
     schedule = ""
@@ -132,9 +148,9 @@ def _read_values(pairs: list[re.Match[str]]) -> tuple[dict[str, Any], list[str]]
         if folded == "schedule type":
             schedule = value
         elif folded == "distilled cfg scale":
-            distilled = _guidance_scale(value)["guidance_scale"]
+            distilled = _guidance_scale(value, shown)["guidance_scale"]
         elif reader := _READERS.get(folded):
-            values |= reader(value)
+            values |= reader(value, shown)
         else:
             unused.append(f"{key}: {value}")
     # Forge writes this for FLUX, which has only distilled guidance; the CFG scale is 1 then.
@@ -159,70 +175,70 @@ def _unparsed(line: str, pairs: list[re.Match[str]]) -> list[str]:
     return [gap for gap in gaps if gap]
 
 
-def _integer_reader(field: str) -> Callable[[str], dict[str, Any]]:
+def _integer_reader(field: str) -> _Reader:
     """Return a reader of a whole number for the request's *field*."""
 
-    def read(value: str) -> dict[str, Any]:
+    def read(value: str, shown: Mapping[str, Range]) -> dict[str, Any]:
         try:
             return {field: int(value)}
         except ValueError:
-            raise _invalid_value(field, value, "a whole number") from None
+            raise _invalid_value(shown[field], value, "a whole number") from None
 
     return read
 
 
-def _seed(value: str) -> dict[str, Any]:
-    return {"seed": None} if value == "-1" else _integer_reader("seed")(value)
+def _seed(value: str, shown: Mapping[str, Range]) -> dict[str, Any]:
+    return {"seed": None} if value == "-1" else _integer_reader("seed")(value, shown)
 
 
-def _guidance_scale(value: str) -> dict[str, Any]:
+def _guidance_scale(value: str, shown: Mapping[str, Range]) -> dict[str, Any]:
     try:
         return {"guidance_scale": float(value)}
     except ValueError:
-        raise _invalid_value("guidance_scale", value, "a number") from None
+        raise _invalid_value(shown["guidance_scale"], value, "a number") from None
 
 
-def _size(value: str) -> dict[str, Any]:
+def _size(value: str, shown: Mapping[str, Range]) -> dict[str, Any]:
     match = _SIZE.fullmatch(value)
     if match is None:
         raise FluxdropError(
-            f"Size is {value!r}, not WIDTHxHEIGHT with both {RANGES['width']}.", kind="prompt"
+            f"Size is {value!r}, not WIDTHxHEIGHT with both {shown['width']}.", kind="prompt"
         )
     return {"width": int(match[1]), "height": int(match[2])}
 
 
-def _batch_size(value: str) -> dict[str, Any]:
+def _batch_size(value: str, shown: Mapping[str, Range]) -> dict[str, Any]:
     size = int(value) if value.isdecimal() else 0
     if not BATCH_SIZES.low <= size <= BATCH_SIZES.high:
-        raise FluxdropError(f"{BATCH_SIZES.key} is {value}; must be {BATCH_SIZES}.", kind="prompt")
+        allowed = shown["batch_size"]
+        raise FluxdropError(f"{allowed.key} is {value}; must be {allowed}.", kind="prompt")
     return {"batch_size": size}
 
 
-def _sampler(value: str) -> dict[str, Any]:
+def _sampler(value: str, _shown: Mapping[str, Range]) -> dict[str, Any]:
     # SD.Next calls the pipeline's own sampler Default.
     return {"sampler": None if value.casefold() in ("", "default") else value}
 
 
-def _name_reader(field: str) -> Callable[[str], dict[str, Any]]:
+def _name_reader(field: str) -> _Reader:
     """Return a reader of a name for the request's *field*."""
-    return lambda value: {field: value or None}
+    return lambda value, _shown: {field: value or None}
 
 
-_READERS: dict[str, Callable[[str], dict[str, Any]]] = {
+_READERS: dict[str, _Reader] = {
     "steps": _integer_reader("steps"),
     "sampler": _sampler,
     "cfg scale": _guidance_scale,
     "seed": _seed,
     "size": _size,
     "batch size": _batch_size,
-    "batch pos": lambda value: {"batch_position": value},
+    "batch pos": lambda value, _shown: {"batch_position": value},
     "model": _name_reader("pipeline"),
 }
 
 
-def _invalid_value(field: str, value: str, what: str) -> FluxdropError:
+def _invalid_value(allowed: Range, value: str, what: str) -> FluxdropError:
     """Return the error for a *value* that is not *what*."""
-    allowed = RANGES[field]
     return FluxdropError(f"{allowed.key} is {value!r}, not {what}: {allowed}.", kind="prompt")
 
 

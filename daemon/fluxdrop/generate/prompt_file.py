@@ -12,7 +12,7 @@ import msgspec
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files.regular import open_regular
 from fluxdrop.generate.infotext import PromptBatch, parse_batch
-from fluxdrop.generate.request import RANGES, GenerationRequest
+from fluxdrop.generate.request import RANGES, UNLIMITED, GenerationRequest
 
 MAX_PICTURES = 1000
 """The largest number of pictures that a file may ask for, whatever the settings allow."""
@@ -34,7 +34,9 @@ def is_divided(text: str) -> bool:
     return _SEPARATOR.search(text) is not None
 
 
-def read_prompts(text: str, limit: int = MAX_PICTURES) -> list[PromptPicture]:
+def read_prompts(
+    text: str, limit: int = MAX_PICTURES, max_steps: int = UNLIMITED
+) -> list[PromptPicture]:
     """Return the pictures that a prompt file asks for, in the file's order.
 
     Prompts are separated by lines of three dashes; blank ones are ignored. The seeds of a batch are
@@ -43,6 +45,7 @@ def read_prompts(text: str, limit: int = MAX_PICTURES) -> list[PromptPicture]:
     Args:
         text: The contents of the file.
         limit: The largest number of pictures.
+        max_steps: The station's limit of the steps, for errors to name; it is not checked here.
 
     Raises:
         FluxdropError: Kind ``prompt``, when any of the prompts is invalid or there are too many
@@ -52,7 +55,7 @@ def read_prompts(text: str, limit: int = MAX_PICTURES) -> list[PromptPicture]:
     wanted: list[PromptPicture] = []
     for number, part in enumerate(texts, 1):
         try:
-            wanted += _pictures(parse_batch(part))
+            wanted += _pictures(parse_batch(part, limit, max_steps))
         except FluxdropError as error:
             if len(texts) == 1:
                 raise

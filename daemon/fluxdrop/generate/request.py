@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import sys
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -80,6 +82,10 @@ class Range(NamedTuple):
         steps = f" in steps of {self.multiple}" if self.multiple > 1 else ""
         return f"{self.low} to {self.high}{steps}"
 
+    def up_to(self, limit: float) -> Range:
+        """Return this range without the values above *limit*."""
+        return self._replace(high=min(self.high, limit))
+
 
 RANGES = {
     "steps": Range("Steps", 1, 1000),
@@ -89,10 +95,16 @@ RANGES = {
     "height": Range("Size (height)", 8, 8192, multiple=8),
 }
 BATCH_SIZES = Range("Batch size", 1, 100)
+UNLIMITED = sys.maxsize
+"""Stands for a limit of the station that is none."""
 
 
-def check(request: GenerationRequest | GenerationParameters) -> None:
+def check(
+    request: GenerationRequest | GenerationParameters, shown: Mapping[str, Range] = RANGES
+) -> None:
     """Check the prompts for emptiness and NUL, and the numbers against their `RANGES`.
+
+    *shown* are the ranges that errors name.
 
     Raises:
         FluxdropError: Kind ``prompt``, when a value is invalid. The message names the key, the value
@@ -112,7 +124,7 @@ def check(request: GenerationRequest | GenerationParameters) -> None:
     for field, allowed in RANGES.items():
         value = getattr(request, field)
         if value is not None and not _within(value, allowed):
-            raise FluxdropError(f"{allowed.key} is {value}; must be {allowed}.", kind="prompt")
+            raise FluxdropError(f"{allowed.key} is {value}; must be {shown[field]}.", kind="prompt")
 
 
 def _within(value: float, allowed: Range) -> bool:

@@ -179,7 +179,7 @@ class Generating(Handler[PromptItem]):
         replayed = job.request.generation
         is_whole_file = part is None and replayed is None
         max_pictures = self._settings.max_pictures_per_prompt if is_whole_file else MAX_PICTURES
-        prompts = read_prompts(text, max_pictures)
+        prompts = read_prompts(text, max_pictures, self._settings.max_steps)
         for wanted in [replayed] if replayed else [prompt.request for prompt in prompts]:
             check_bounds(wanted, self._settings)
         if is_whole_file and len(prompts) > 1:
