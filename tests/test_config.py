@@ -145,7 +145,9 @@ def test_every_setting_is_described() -> None:
 )
 def test_unknown_variable(name: str, hint: str) -> None:
     """A FLUXDROP_ variable that means nothing is refused, with the nearest one that does."""
-    with pytest.raises(FluxdropError, match=f"{name} in the environment is no setting") as caught:
+    with pytest.raises(
+        FluxdropError, match=f"{name} in the environment is not a setting"
+    ) as caught:
         config.load(None, environ={name: "x", "FLUXDROP_ROOT": "/srv", "OTHER": "y"})
 
     assert caught.value.hint.startswith(hint)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import struct
@@ -66,7 +67,7 @@ def test_refused(used: Root, name: str, spoil: Callable[[Path], None]) -> None:
     spoil(path)
 
     refused = fluxdrop("run", "--once", "--root", used.path, **QUICK)
-    command = refused.stderr.partition("Run: ")[2].partition(". People")[0]
+    command = refused.stderr.partition("Run: ")[2].partition(". Share")[0]
     subprocess.run(command, shell=True, check=True)
     mended = fluxdrop("run", "--once", "--root", used.path, **QUICK)
 
@@ -107,10 +108,11 @@ def test_many_faults(used: Root) -> None:
         folder.chmod(folder.stat().st_mode | 0o020)
 
     refused = fluxdrop("run", "--once", "--root", used.path, **QUICK)
-    command = refused.stderr.partition("Run: ")[2].partition(". People")[0]
+    command = refused.stderr.partition("Run: ")[2].partition(". Share")[0]
     subprocess.run(command, shell=True, check=True)
 
     assert (2, True) == (refused.returncode, "chmod -R go-w" in command)
+    assert re.search(r" The same applies to \d+ more paths in ", refused.stderr)
     assert 0 == fluxdrop("run", "--once", "--root", used.path, **QUICK).returncode
 
 

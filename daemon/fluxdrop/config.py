@@ -165,8 +165,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     shared_root: Annotated[
         bool,
         Meta(
-            description="whether others than the daemon's user may write its settings and state;"
-            " for those who share a whole root among equals"
+            description="whether users other than the daemon's may write its settings and state;"
+            " for a root that is shared among equals"
         ),
     ] = False
     log_level: Annotated[
@@ -277,7 +277,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
         if name.startswith(PREFIX) and name not in known:
             hint = _nearest(name, known)
             raise FluxdropError(
-                f"{name} in the environment is no setting.", hint=hint, kind="config"
+                f"{name} in the environment is not a setting.", hint=hint, kind="config"
             )
     values = {}
     for key in Settings.__struct_fields__:

@@ -33,13 +33,13 @@ def internal(error: BaseException, over: str) -> FluxdropError:
     """
     if isinstance(error, MemoryError):
         return FluxdropError(
-            f"The memory did not suffice for {over}",
+            f"There was not enough memory for {over}",
             hint="Drop it once more when less runs on this machine, or drop a smaller one; max_pixels in"
             " fluxdrop.toml bounds what is tried.",
             kind="internal",
         )
     return FluxdropError(
-        f"fluxdrop failed over {over}: {type(error).__name__}",
+        f"fluxdrop failed on {over}: {type(error).__name__}",
         hint="This is a defect of fluxdrop or of a library; the log has the traceback. The file is"
         " untouched: drop it once more to have it tried again.",
         kind="internal",

@@ -133,11 +133,13 @@ def refuse(root: Root, faults: Iterable[OwnershipFault]) -> None:
         ) from error
     if not found:
         return
-    others = f", as {len(found) - 1} more below {root.path} do" if len(found) > 1 else ""
+    more = len(found) - 1
+    paths = "1 more path" if more == 1 else f"{more} more paths"
     raise FluxdropError(
-        f"{found[0].path} {found[0].says}{others}: whoever can change it can change what fluxdrop does"
+        f"{found[0].path} {found[0].says}: whoever can change it can change what fluxdrop does"
         f" as user {_user(os.geteuid())}",
-        hint=_remedy(root, found),
+        hint=(f"The same applies to {paths} in {root.path}. " if more else "")
+        + _remedy(root, found),
         kind="root",
     )
 
@@ -274,7 +276,7 @@ def _remedy(root: Root, faults: list[OwnershipFault]) -> str:
         return (
             f"This filesystem ({filesystem}) keeps no owners: mount it with"
             f" uid={_user(os.geteuid())},umask=022 (or the options that its driver has for these),"
-            " or start with --shared-root where all who can write here may decide that."
+            " or start with --shared-root if all who can write here may decide what the daemon does."
         )
     state = str(root.state)
     commands = [fault.remedy for fault in faults]
@@ -286,8 +288,8 @@ def _remedy(root: Root, faults: list[OwnershipFault]) -> str:
         used = {fault.remedy.split()[0] for fault in inside}
         commands += [f"{whole[name]} {shlex.quote(state)}" for name in whole if name in used]
     return (
-        f"Run: {' && '.join(commands)}. People get inbox/ and outputs/, not the root"
-        " (docs/operations.md); --shared-root is for those who share all of it among equals."
+        f"Run: {' && '.join(commands)}. Share inbox/ and outputs/ with others, not the"
+        " root (docs/operations.md). --shared-root is for a root whose users may all do what the daemon may."
     )
 
 

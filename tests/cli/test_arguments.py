@@ -59,6 +59,13 @@ def test_empty_paths(
     assert [] == list(tmp_path.iterdir())
 
 
+def test_cancel_of_no_job(root: Root) -> None:
+    """What names no unfinished job cannot be cancelled, which is said in a sentence."""
+    ended = fluxdrop("cancel", "nothing", "--root", root.path)
+
+    assert (2, True) == (ended.returncode, "There is no unfinished job nothing." in ended.stderr)
+
+
 def test_file_names(tmp_path: Path) -> None:
     """The name of a root need not be UTF-8, and is printed as far as it can be."""
     folder = tmp_path / ODD

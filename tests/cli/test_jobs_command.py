@@ -62,6 +62,7 @@ def test_jobs(root: Root) -> None:
         nothing.stderr,
     )
     assert (2, 1) == (wrong.returncode, len(wrong.stderr.splitlines()))
+    assert "--since is 'soon', which is neither a date nor an age." in wrong.stderr
 
 
 def test_jobs_on_80_columns(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -121,7 +121,7 @@ def test_add_with_options(root: Root, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("toml", "words"),
     [
-        ("input = 3", "model.toml is wrong: its input is no table"),
+        ("input = 3", "model.toml is wrong: its input is not a table"),
         ("labels = [", "model.toml is wrong: "),
         ("labels = 1979-05-27", "model.toml is wrong: Expected `array`"),
         ("lables = []", "model.toml is wrong: Object contains unknown field"),

@@ -137,11 +137,11 @@ def test_reading(served: Root, spoil: Callable[[Root], None], command: str) -> N
     ended = fluxdrop(*command_on(served, command, READING[command]), engine="onnxruntime")
 
     assert "Traceback" not in ended.stderr
-    # Of what is not running, of trouble that doctor finds, and of a job that has ended already.
+    # Of what is not running, of trouble that doctor finds, and of a job that has already ended.
     codes = {"status": 3, "doctor": 1, "cancel": 2}
     assert codes.get(command, 0) == ended.returncode, ended.stderr
     if command == "cancel":
-        assert "a has ended already" in ended.stderr
+        assert "a has already ended" in ended.stderr
 
 
 @needs_generation
@@ -339,7 +339,7 @@ def test_defect(tmp_path: Path) -> None:
     (kept,) = tmp_path.iterdir()
     assert (70, "") == (ended.returncode, ended.stdout)
     expected = (
-        "fluxdrop: This is a defect of fluxdrop and no fault of yours: LookupError: no such thing."
+        "fluxdrop: This is a defect of fluxdrop, not a mistake of yours: LookupError: no such thing."
         f" Report it with what {kept} says.\n"
     )
     assert expected == ended.stderr

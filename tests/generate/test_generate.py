@@ -216,8 +216,8 @@ def test_memory_that_does_not_suffice() -> None:
     )
 
     assert 0 == done.returncode, done.stderr
-    many = "The memory did not suffice for 4 pictures at once."
-    tiling = "The memory did not suffice without VAE tiling."
+    many = "There was not enough memory for 4 pictures at once."
+    tiling = "There was not enough memory without VAE tiling."
     assert [
         [[seed, [many]] for seed in range(4)],
         [[0, [tiling]]],

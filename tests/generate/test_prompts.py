@@ -55,7 +55,7 @@ def test_refused(tmp_path: Path, data: bytes, sentence: str) -> None:
 
 @each_irregular
 def test_no_file(tmp_path: Path, make: Callable[[Path], object]) -> None:
-    """What is no regular file any more is refused, and nothing is waited for."""
+    """What is not a regular file any more is refused, and nothing is waited for."""
     path = tmp_path / "cat.txt"
     make(path)
 

@@ -202,7 +202,7 @@ def test_gone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["symlink", "dangling", "fifo", "socket", "folder"])
 def test_irregular(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    """What is no regular file is never opened, read or followed; a FIFO does not block."""
+    """What is not a regular file is never opened, read or followed; a FIFO does not block."""
     dropped = Dropped(tmp_path, "a.png", PNG)
     target = dropped.path.rename(tmp_path / "elsewhere")
     match kind:

@@ -163,7 +163,7 @@ def test_sha256(tmp_path: Path) -> None:
 
 @each_irregular
 def test_not_a_regular_file(tmp_path: Path, make: Callable[[Path], object]) -> None:
-    """What is no regular file is refused at once, with a hint, and no symlink is followed."""
+    """What is not a regular file is refused at once, with a hint, and no symlink is followed."""
     path = tmp_path / "cat.png"
     make(path)
 

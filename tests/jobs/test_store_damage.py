@@ -26,8 +26,8 @@ NO_JOBS = [
     [*((change, True) for change in MISSING + NO_JOBS), *((change, False) for change in NO_JOBS)],
 )
 def test_index_that_is_none(tmp_path: Path, change: str, read_only: bool) -> None:
-    """An index that lacks a table or holds what is no job's is refused in a sentence that says what to do; but the
-    daemon moves one that lacks a table aside (tests/jobs/test_store.py)."""
+    """An index that lacks a table or has a row that is not a job's is refused in a sentence that says what to do; but
+    the daemon moves one that lacks a table aside (tests/jobs/test_store.py)."""
     with opened(tmp_path) as store:
         store.fill([row("a", "done", record="outputs/cat.json")])
     with closing(sqlite3.connect(tmp_path / "jobs.sqlite3")) as db:
@@ -35,7 +35,7 @@ def test_index_that_is_none(tmp_path: Path, change: str, read_only: bool) -> Non
 
     with (
         pytest.raises(
-            FluxdropError, match=r"jobs\.sqlite3 (cannot be used|holds what is no job)"
+            FluxdropError, match=r"jobs\.sqlite3 (cannot be used|has a row that is not a job)"
         ) as caught,
         opened(tmp_path, read_only=read_only) as store,
     ):

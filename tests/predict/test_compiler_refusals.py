@@ -81,7 +81,7 @@ def test_external_data(tmp_path: Path, as_node: bool) -> None:
 
     error = refusal(bundle_of(tmp_path, model))
 
-    assert "w lies outside the file" in error.message
+    assert "w is outside the file" in error.message
     assert "fluxdrop model add" in error.hint
 
 

@@ -172,7 +172,7 @@ def test_turned_sixteen_bits(tmp_path: Path) -> None:
 
 @each_irregular
 def test_no_file(tmp_path: Path, make: Callable[[Path], object]) -> None:
-    """What is no regular file is refused at once, a symlink to a picture as well."""
+    """What is not a regular file is refused at once, a symlink to a picture as well."""
     path = tmp_path / "cat.png"
     make(path)
 

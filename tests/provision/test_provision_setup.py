@@ -54,7 +54,10 @@ def test_no_tools(tmp_path: Path) -> None:
 
     assert ("onnxruntime", None) == (report.engine, report.install)
     assert ["juliapkg", "PATH", "Debian's archive"] == [step.name for step in report.steps]
-    assert "There is no apt-get here, so this is not Debian or its kin." == report.steps[2].reason
+    assert (
+        "There is no apt-get here, so this is not Debian or a derivative of it."
+        == report.steps[2].reason
+    )
     assert report.remedies
 
 

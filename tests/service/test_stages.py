@@ -209,7 +209,7 @@ def test_cancelled_picture(bench: Bench, png: bytes, monkeypatch: pytest.MonkeyP
 
 
 def test_cancelling_what_is_not_there(bench: Bench) -> None:
-    """To cancel what has ended already does nothing, and leaves nothing in the folder of the jobs."""
+    """To cancel what has already ended does nothing, and leaves nothing in the folder of the jobs."""
     bench.stages.cancel("20261126T000000-00000000")
 
     assert [] == list(bench.root.work.iterdir())

@@ -21,7 +21,7 @@ onnx {onnx}'s own node tests, run on the worker: Julia {julia}, {layers}. `make 
 
 A case is one of onnx's tests with one of its float32 inputs computed and the others constant, and one of its outputs
 compared; each input and each output has its turn. float16 and float64 count as float32, which they become. The last
-column counts onnx's tests that are no cases, as they have no float32 input, or end in a type that a model in float32
+column counts onnx's tests that are left out, as they have no float32 input, or end in a type that a model in float32
 has not: integers alone, bfloat16, float8, strings, sequences.
 
 | operator | passed | cases | excluded, and why | of other types |

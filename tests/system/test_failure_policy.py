@@ -45,7 +45,7 @@ def test_too_little_memory(root: Root, samples: Path) -> None:
     (failure,) = failures(root).values()
     assert {"before.json", "after.json"} == set(results(root))
     assert ("preprocess", "internal") == (failure["error"]["stage"], failure["error"]["kind"])
-    assert "The memory did not suffice for huge.png." == failure["error"]["message"]
+    assert "There was not enough memory for huge.png." == failure["error"]["message"]
     assert "Traceback" in defect["exception"]
     assert [] == list(root.work.iterdir())
 

@@ -167,7 +167,7 @@ def test_cancel(root: Root, samples: Path) -> None:
     assert same
     assert [] == list(root.work.iterdir())
     assert 2 == ended.returncode
-    assert "next has ended already" in ended.stderr
+    assert "next has already ended" in ended.stderr
 
 
 def test_cancelled_before_a_kill(root: Root) -> None:

@@ -38,10 +38,9 @@ def cancel(
         ids = [row.id for row in store.in_hand(job)]
         ended = bool(store.find(job))
     if not ids:
-        reason = "has ended already" if ended else "is no job in hand"
         raise FluxdropError(
-            f"{job} {reason}",
-            hint="A file that still lies in inbox/ can be taken out of it.",
+            f"{job} has already ended" if ended else f"There is no unfinished job {job}",
+            hint="A file that is still in inbox/ can simply be removed from it.",
             kind="cancel",
         )
     with spinner(f"Cancelling {job}"):

@@ -71,7 +71,7 @@ def _load_tensor(path: Path, spec: InputSpec) -> NDArray[np.float32]:
     """Load a tensor of *spec*, with or without the batch axis; return it as a batch of one.
 
     Raises:
-        FluxdropError: The file is no NumPy array, or one of another shape or type.
+        FluxdropError: The file is not a NumPy array, or one of another shape or type.
     """
     try:
         tensor = np.load(path, allow_pickle=False)

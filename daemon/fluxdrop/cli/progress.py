@@ -21,7 +21,7 @@ def steps_bar(title: str) -> Iterator[Callable[[int, int], None] | None]:
     """Show a bar for the body of a ``with``.
 
     Yields:
-        A function that takes the steps done and all steps; None if stderr is no terminal.
+        A function that takes the steps done and all steps; None if stderr is not a terminal.
     """
     if not sys.stderr.isatty():
         yield None

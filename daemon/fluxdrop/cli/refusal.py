@@ -64,7 +64,7 @@ def defect(error: Exception, hint: str) -> FluxdropError:
     """Return the error to report for *error*, which is a defect; *hint* says where its traceback is."""
     what = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
     return FluxdropError(
-        f"This is a defect of fluxdrop and no fault of yours: {what}", hint=hint, kind="internal"
+        f"This is a defect of fluxdrop, not a mistake of yours: {what}", hint=hint, kind="internal"
     )
 
 

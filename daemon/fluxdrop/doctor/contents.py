@@ -63,11 +63,11 @@ def waiting(root: Root, settings: Settings) -> Iterator[Finding]:
         yield Finding(
             "inbox",
             "note",
-            f"files that lie there for long: {len(stale)}, such as {printable(stale[0])}",
+            f"files that have been there for a long time: {len(stale)}, such as {printable(stale[0])}",
             "Work ahead of them may take its time (fluxdrop status); else the log says why they are left alone.",
         )
     elif not irregular:
-        yield Finding("inbox", "ok", "nothing lies there for longer than it should")
+        yield Finding("inbox", "ok", "nothing has been there for longer than it should")
 
 
 def left_behind(root: Root) -> Iterator[Finding]:

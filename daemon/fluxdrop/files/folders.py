@@ -189,7 +189,7 @@ def files_below(
     def enter(folder: str, open_it: Callable[[], int]) -> None:
         try:
             if folder.count("/") >= MOST_LEVELS:
-                raise OSError(errno.ENAMETOOLONG, "it lies too deep", folder)
+                raise OSError(errno.ENAMETOOLONG, "it is too deep", folder)
             if len(os.fsencode(folder)) > max_bytes:
                 raise OSError(errno.ENAMETOOLONG, "its path is too long", folder)
             fd = open_it()

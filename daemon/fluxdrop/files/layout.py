@@ -245,7 +245,7 @@ def _log_aside(outputs: Path, old: str, new: str) -> None:
     import structlog
 
     log = structlog.stdlib.get_logger("fluxdrop.outputs")
-    log.warning("moved aside, as it is no folder of ours", path=str(outputs / old), to=new)
+    log.warning("moved aside, as it is not a folder of fluxdrop", path=str(outputs / old), to=new)
 
 
 def find_root(given: Path | None, *, without_inbox: bool = False) -> Root:

@@ -42,7 +42,7 @@ def facts(error: Exception) -> dict[str, str]:
     if out_of_memory(error):
         return {
             "kind": "memory",
-            "message": "The memory does not suffice for this picture.",
+            "message": "There is not enough memory for this picture.",
             "hint": "Ask for a smaller Size, or take a smaller pipeline.",
         }
     return {

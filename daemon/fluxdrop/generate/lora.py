@@ -74,7 +74,7 @@ def _weight(tag: re.Match[str]) -> float:
         weight = _MAX_WEIGHT + 1
     if not -_MAX_WEIGHT <= weight <= _MAX_WEIGHT:
         raise FluxdropError(
-            f"The weight in {tag[0]} is no number from {-_MAX_WEIGHT:g} to {_MAX_WEIGHT:g}",
+            f"The weight in {tag[0]} is not a number from {-_MAX_WEIGHT:g} to {_MAX_WEIGHT:g}",
             kind="prompt",
         )
     return weight

@@ -69,7 +69,7 @@ def read_infotext(path: Path) -> str:
         return _from_invokeai(path, metadata)
     raise _png_info_error(
         f"{path} does not say how it was generated: it has no text chunk 'parameters'",
-        "ComfyUI writes its workflow instead, which is no infotext.",
+        "ComfyUI writes its workflow instead, which is not infotext.",
     )
 
 

@@ -83,7 +83,7 @@ class Run:
         if (made := self._try_call(first, end)) is not None:
             return made
         if end - first > 1:
-            self.warnings.append(f"The memory did not suffice for {end - first} pictures at once.")
+            self.warnings.append(f"There was not enough memory for {end - first} pictures at once.")
             middle = (first + end) // 2
             return _concatenate(
                 self._make_within_memory(first, middle), self._make_within_memory(middle, end)
@@ -93,11 +93,11 @@ class Run:
             loading.set_memory_saving(
                 self.pipe, attention_slicing=self.table.attention_slicing, vae_tiling=True
             )
-            self.warnings.append("The memory did not suffice without VAE tiling.")
+            self.warnings.append("There was not enough memory without VAE tiling.")
             if (made := self._try_call(first, end)) is not None:
                 return made
             loading.set_memory_saving(self.pipe, attention_slicing=True, vae_tiling=True)
-            self.warnings.append("The memory did not suffice without attention slicing.")
+            self.warnings.append("There was not enough memory without attention slicing.")
             return self._call(first, end)
         finally:
             loading.set_memory_saving(

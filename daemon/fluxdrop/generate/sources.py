@@ -87,7 +87,9 @@ def _from_file(path: Path, config: str | None) -> PipelineSource:
     if path.suffix in _PICKLES:
         _check_pickles(str(path), [path.name], set())
     if path.suffix != ".safetensors":
-        raise _source_error(f"{path} is no pipeline: a single file has to be .safetensors.")
+        raise _source_error(
+            f"{path} is not a pipeline: a single file has to be a .safetensors file."
+        )
     config_source = find(config) if config else None
     return PipelineSource(
         location=str(path),

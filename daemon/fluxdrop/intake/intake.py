@@ -389,7 +389,7 @@ class Intake:
         self._skipped.add(path, reason, error, irregular=irregular)
 
     def _skip_defect(self, path: str, error: Exception) -> None:
-        self._skip(path, f"fluxdrop failed over it: {type(error).__name__}", error)
+        self._skip(path, f"fluxdrop failed on it: {type(error).__name__}", error)
 
     def _on_unreadable(self, folder: str, error: OSError) -> None:
         self._skip(folder or str(self._root.inbox), f"it cannot be read: {error.strerror}")

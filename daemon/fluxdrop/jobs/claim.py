@@ -311,7 +311,7 @@ def discard_unclaimed(job: Path, refused: Path) -> None:
     refused.mkdir(mode=0o700, exist_ok=True)
     kept = refused / (new_job_id() if os.path.lexists(refused / job.name) else job.name)
     job.rename(kept)
-    reason = "what it has as its input is no file, or tells no path below inbox/"
+    reason = "its input is not a regular file, or has no path below inbox/"
     log.warning("job set aside", job=job.name, to=str(kept), reason=reason)
 
 

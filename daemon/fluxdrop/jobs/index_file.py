@@ -38,4 +38,4 @@ def move_aside(path: Path) -> None:
                 set_aside(name, folder)
         other = set_aside(path.name, folder)
     log = get_logger("fluxdrop.daemon")
-    log.warning("moved aside, as it is no index of fluxdrop", path=str(path), to=other)
+    log.warning("moved aside, as it is not an index of fluxdrop", path=str(path), to=other)

@@ -145,7 +145,7 @@ def open_job(folder: Path, claim: Claim | None = None) -> Job | None:
     *claim* is read from the folder unless it is given.
 
     Raises:
-        FluxdropError: The job's request.json is wrong, or is no readable regular file.
+        FluxdropError: The job's request.json is wrong, or is not a readable regular file.
     """
     claim = claim or read_claim(folder)
     if claim is None:
@@ -213,7 +213,7 @@ def file_sha256(path: Path, max_bytes: int = sys.maxsize, name: str = "") -> str
         name: What errors call it; its own name by default.
 
     Raises:
-        FluxdropError: It is no readable regular file, or is too large; kind ``unreadable``.
+        FluxdropError: It is not a readable regular file, or is too large; kind ``unreadable``.
         OSError: The filesystem failed.
     """
     digest = hashlib.sha256()

@@ -359,7 +359,9 @@ class Store:
         with self._reading() as db:
             found = db.execute(f"SELECT {_COLUMNS} FROM jobs {where}", values).fetchall()  # noqa: S608
         if not all(_is_row(tuple(map(type, row))) for row in found):
-            raise FluxdropError(f"{self._path} holds what is no job", hint=_DAMAGED, kind="index")
+            raise FluxdropError(
+                f"{self._path} has a row that is not a job", hint=_DAMAGED, kind="index"
+            )
         return [Row(*row) for row in found]
 
     @contextlib.contextmanager

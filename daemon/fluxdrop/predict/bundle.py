@@ -202,7 +202,7 @@ def _check_not_shared(folder: Path, own: Path | None) -> None:
         for place in shared:
             if place.exists() and parent.samefile(place):
                 raise FluxdropError(
-                    f"The model {folder} lies in {place}, where others may write",
+                    f"The model {folder} is in {place}, where others may write",
                     hint=f"Add it to the root: fluxdrop model add {folder}",
                     kind="model",
                 )

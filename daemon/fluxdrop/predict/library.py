@@ -192,7 +192,7 @@ def _write_spec(
             raise FluxdropError(f"{described} is wrong: {error}", kind="model") from error
         own = top.pop("input", {})
         if not isinstance(own, dict):
-            raise FluxdropError(f"{described} is wrong: its input is no table", kind="model")
+            raise FluxdropError(f"{described} is wrong: its input is not a table", kind="model")
         table |= own
     top |= {key: given.pop(key) for key in _TOP_LEVEL_KEYS if key in given}
     table |= given

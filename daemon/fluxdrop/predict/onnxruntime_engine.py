@@ -75,7 +75,7 @@ class OnnxruntimeEngine:
             return self._run(batch)
         except Exception as error:
             raise FluxdropError(
-                f"onnxruntime failed over {len(batch)} pictures: {_reason(error)}", kind="compute"
+                f"onnxruntime failed on {len(batch)} pictures: {_reason(error)}", kind="compute"
             ) from error
 
     @property

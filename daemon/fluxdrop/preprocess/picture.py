@@ -63,7 +63,7 @@ def open_picture(
             raise
         except UnidentifiedImageError:
             raise FluxdropError(
-                f"{name} is not a picture: its contents are no PNG, JPEG or WebP",
+                f"{name} is not a picture: its contents are not PNG, JPEG or WebP",
                 hint="Save it again as PNG and drop it once more.",
                 kind="picture",
             ) from None

@@ -82,7 +82,11 @@ exec "$prefix/usr/bin/julia" "$@"
 def why_not() -> str | None:
     """Return why this system cannot fetch from Debian; None if it can."""
     missing = [tool for tool in _TOOLS if shutil.which(tool) is None]
-    return f"there is no {missing[0]} here, so this is not Debian or its kin" if missing else None
+    return (
+        f"there is no {missing[0]} here, so this is not Debian or a derivative of it"
+        if missing
+        else None
+    )
 
 
 def provide_debian(data: Path, progress: SetupProgress) -> JuliaInstall:

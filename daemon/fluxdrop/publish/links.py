@@ -92,7 +92,7 @@ def move(source: str, name: str, folder: int) -> None:
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        raise NotCopiedError("it lies on another filesystem and is no regular file") from error
+        raise NotCopiedError("it is on another filesystem and is not a regular file") from error
 
 
 def unlink_or_remove_copy(source: str, name: str, folder: int) -> None:
@@ -208,7 +208,7 @@ def _open_source(source: str) -> int:
     except OSError as error:
         if error.errno not in NOT_REGULAR - {errno.ENOENT}:
             raise
-        raise NotCopiedError("it is no regular file") from error
+        raise NotCopiedError("it is not a regular file") from error
 
 
 def _rename_new(unfinished: str, name: str, folder: int) -> None:

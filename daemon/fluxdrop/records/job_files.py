@@ -27,7 +27,7 @@ def read_record(root: Root, row: Row) -> Record:
     """Read the result or error JSON of the job *row*.
 
     Raises:
-        FluxdropError: The job is not finished, or its record is gone or is no record.
+        FluxdropError: The job is not finished, or its record is gone or is not a record.
     """
     if row.record is None:
         raise FluxdropError(f"{row.id} is not finished", hint="Wait until it is.", kind="record")

@@ -32,7 +32,7 @@ def records(root: Root) -> Iterator[tuple[Record, str]]:
 
 
 def read_record(folders: Folders, path: str) -> Record | None:
-    """Read the record at *path* below outputs/; return None if it is gone or is no record.
+    """Read the record at *path* below outputs/; return None if it is gone or is not a record.
 
     *folders* are those of outputs/.
     """

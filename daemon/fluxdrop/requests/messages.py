@@ -183,7 +183,7 @@ def read_request(root: Root, request_id: str) -> Request:
     All that is known of its file is its name, so this is where its kind, size and form are checked.
 
     Raises:
-        FluxdropError: It is no regular file, larger than `MAX_BYTES`, or no request that this version knows.
+        FluxdropError: It is not a regular file, larger than `MAX_BYTES`, or no request that this version knows.
         OSError: The disk is in the way.
     """
     with open_regular(_path(root, request_id), "request") as file:
@@ -194,7 +194,7 @@ def read_request(root: Root, request_id: str) -> Request:
         return _REQUEST.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, MemoryError) as error:
         raise FluxdropError(
-            f"It is no request that this fluxdrop understands: {error}",
+            f"It is not a request that this version of fluxdrop understands: {error}",
             hint="Ask with the fluxdrop whose daemon runs.",
             kind="request",
         ) from error

@@ -194,7 +194,7 @@ class Requests:
         """Refuse the request because of *error*, an unexpected one, which is to hold up no other request."""
         log.error("defect", where="requests", request=request_id, reason=str(error), exc_info=error)
         refused = FluxdropError(
-            f"fluxdrop failed over this request: {type(error).__name__}",
+            f"fluxdrop failed on this request: {type(error).__name__}",
             hint="This is a defect of fluxdrop; the log has the traceback.",
             kind="internal",
         )

@@ -132,7 +132,7 @@ def request_replay(root: Root, replay: Replay) -> str:
 
 
 def _refuse_missing(row: Row, path: Path) -> None:
-    """Raise FluxdropError if *path*, which a replay of *row* needs, is no regular file. Raises OSError.
+    """Raise FluxdropError if *path*, which a replay of *row* needs, is not a regular file. Raises OSError.
 
     `_copy` finds that out too: this is for commands, before they make a request.
     """

@@ -24,7 +24,7 @@ class Found(NamedTuple):
     new: list[tuple[str, int]]
     """The ids of new requests, each with the user id that owns its file."""
     unexpected: list[str]
-    """The names of files that are no requests and will be none."""
+    """The names of files that are not requests and will never be."""
     more: int
     """How many more new requests there are."""
 

@@ -48,7 +48,7 @@ def submit_file(root: Root, path: Path) -> Submitted:
     """
     if kind_of(path.name) is None or is_ignored(path.name):
         raise FluxdropError(
-            f"{path} is nothing that fluxdrop takes",
+            f"{path} is not a kind of file that fluxdrop takes",
             hint="Submit .txt prompts and .png, .jpg, .jpeg or .webp pictures.",
             kind="unknown",
         )

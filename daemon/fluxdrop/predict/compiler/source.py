@@ -76,7 +76,7 @@ def embed_external_data(path: Path) -> bytes:
     for tensor in external:
         location = ExternalDataInfo(tensor).location
         if not (folder / location).resolve().is_relative_to(folder):
-            raise ExternalDataError(f"its tensor {tensor.name} lies outside its folder: {location}")
+            raise ExternalDataError(f"its tensor {tensor.name} is outside its folder: {location}")
     try:
         load_external_data_for_model(model, str(folder))
     except (CheckError, OSError, ValueError) as error:
@@ -87,7 +87,7 @@ def embed_external_data(path: Path) -> bytes:
 def _check_no_external_data(model: ModelProto) -> None:
     """Raise ExternalDataError if *model* has external tensors."""
     for tensor in _external_tensors(model):
-        raise ExternalDataError(f"its tensor {tensor.name} lies outside the file")
+        raise ExternalDataError(f"its tensor {tensor.name} is outside the file")
 
 
 def _external_tensors(model: ModelProto) -> list[TensorProto]:

@@ -267,7 +267,7 @@ def _fault_error(name: str, fault: Fault) -> FluxdropError:
     """Return the error for an input that the intake found to be faulty."""
     what, hint = {
         "unknown": (
-            "is nothing that fluxdrop takes",
+            "is not a kind of file that fluxdrop takes",
             "Drop a .txt prompt, or a .png, .jpg, .jpeg or .webp picture.",
         ),
         "unreadable": ("cannot be read", ALLOW),
