@@ -64,7 +64,7 @@ def test_wait_for_what_an_older_daemon_does_not_know(root: Root) -> None:
         (ended,) = wait_for_replays(root, [asked], nothing)
 
     assert isinstance(ended, FluxdropError)
-    assert "no request that this fluxdrop understands" in ended.message
+    assert "not a request that this version of fluxdrop understands" in ended.message
 
 
 def test_rubbish(root: Root, samples: Path) -> None:
