@@ -29,9 +29,10 @@ demo: setup
 run: setup
 	$(BIN)/fluxdrop run --root .
 
-# More processes than these would rather fill the memory with torch and Julia than be faster.
+# More processes than these would rather fill the memory with torch and Julia than be faster. `make test MARK=slow` runs
+# only what `make coverage` leaves out.
 test: setup
-	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(if $(MARK),-m $(MARK))
 
 # `make torture KILLS=100000 SEED=...` kills daemons, `CUTS=300` cuts the power that often on each of three filesystems
 # (as root); the seed is printed, to repeat a run that failed.
