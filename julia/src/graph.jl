@@ -127,7 +127,7 @@ expect_fields(fields, count) = length(fields) == count ||
 "Add a value, given by its encoded name, to the known ones. Return the decoded name."
 function define!(reader, field)
     name = percent_decode(field)
-    name in ("", "-") && throw(GraphError("'$name' is no name for a value"))
+    name in ("", "-") && throw(GraphError("'$name' is not a name for a value"))
     name in reader.known && throw(GraphError("'$name' is defined twice"))
     push!(reader.known, name)
     return name
@@ -150,7 +150,7 @@ end
 
 function parse_int(field)
     value = tryparse(Int, field)
-    return value === nothing ? throw(GraphError("'$field' is no whole number")) : value
+    return value === nothing ? throw(GraphError("'$field' is not a whole number")) : value
 end
 
 function read_tensor!(reader, fields)
@@ -161,7 +161,7 @@ function read_tensor!(reader, fields)
         throw(GraphError("the tensor has type $(fields[3]); float32 and int64 are known"))
     bytes = byte_count(sizes, sizeof(T))
     space = length(reader.bytes) - reader.data_offset
-    offset >= 0 && offset % ALIGNMENT == 0 || throw(GraphError("the offset $offset is no multiple of $ALIGNMENT"))
+    offset >= 0 && offset % ALIGNMENT == 0 || throw(GraphError("the offset $offset is not a multiple of $ALIGNMENT"))
     bytes !== nothing && bytes <= reader.budget && offset <= space - bytes ||
         throw(GraphError("the tensor goes past the end of the file"))
     reader.budget -= bytes

@@ -64,7 +64,7 @@ function receive!(refuse, pipe::Pipe)
     fault(message) = (e = ProtocolError(message); refuse(id, e); throw(e))
     magic == MAGIC || fault("a frame that does not begin with FXDP")
     version == PROTOCOL || fault("a frame of version $version; this worker speaks version $PROTOCOL")
-    kind in REQUESTS || fault("a frame of kind $kind is no request")
+    kind in REQUESTS || fault("a frame of kind $kind is not a request")
     bytes <= MAXIMUM_PAYLOAD || fault("a payload of $bytes bytes; at most $MAXIMUM_PAYLOAD are allowed")
     payload = pipe.payload
     received = 0

@@ -83,7 +83,8 @@ def test_daemon(root: Root, samples: Path) -> None:
         daemon.wait_for_ends(4)
         done, failed = "fluxdrop_jobs_done_total", "fluxdrop_jobs_failed_total"
         daemon.wait_until(
-            lambda: failed in (text := scrape(port)) and f"{done} 3.0" in text, "four jobs counted"
+            lambda: f"{failed}{{" in (text := scrape(port)) and f"{done} 3.0" in text,
+            "four jobs counted",
         )
         scraped = values(scrape(port))
         assert 0 == daemon.stop()

@@ -32,7 +32,7 @@ end
 operator("Transpose") do op
     perm = ints(op, "perm")
     n = length(perm)
-    sort(perm) == 0:n-1 || refuse(op, "perm = $perm is no permutation")
+    sort(perm) == 0:n-1 || refuse(op, "perm = $perm is not a permutation")
     Transpose(Int[n - perm[n-d+1] for d in 1:n])
 end
 
