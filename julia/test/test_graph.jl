@@ -35,7 +35,7 @@ end
     @test occursin("line 2: a second input", graph_error(start * "input z float32 1\n"))
     @test occursin("float32", graph_error("input x float64 1\n"))
     @test occursin("impossible", graph_error("input x float32 -2\n"))
-    @test occursin("no whole number", graph_error("input x float32 a\n"))
+    @test occursin("not a whole number", graph_error("input x float32 a\n"))
     @test occursin("9 dimensions", graph_error("input x float32 1,1,1,1,1,1,1,1,1\n"))
     @test occursin("before it is defined", graph_error(start * "node Relu in=z out=y name=n\n"))
     @test occursin("defined twice", graph_error(start * "node Relu in=x out=x name=n\n"))
