@@ -29,10 +29,12 @@ demo: setup
 run: setup
 	$(BIN)/fluxdrop run --root .
 
-# More processes than these would rather fill the memory with torch and Julia than be faster. `make test MARK=slow` runs
-# only what `make coverage` leaves out.
-test: setup
-	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(if $(MARK),-m $(MARK))
+# Every test once: the fast ones with their coverage, then the others. More processes than these would rather fill the
+# memory with torch and Julia than be faster.
+PYTEST := $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+
+test: coverage
+	$(PYTEST) -m slow
 
 # `make torture KILLS=100000 SEED=...` kills daemons, `CUTS=300` cuts the power that often on each of three filesystems
 # (as root); the seed is printed, to repeat a run that failed.
@@ -52,9 +54,9 @@ lint: $(INSTALLED)
 bench: setup
 	$(BIN)/python -m benchmarks
 
-# Of the fast tests alone, which run in one process; most of the others start the program anew.
+# Of the fast tests alone, as most of the others start the program anew.
 coverage: setup
-	$(BIN)/pytest -m "not slow" --numprocesses auto --maxprocesses 4 --cov
+	$(PYTEST) -m "not slow" --cov
 
 # A failure is written down, too, and fails the target.
 onnx-coverage: setup
