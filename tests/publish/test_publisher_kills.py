@@ -165,7 +165,7 @@ def test_kill_at_every_call(has_links: bool) -> None:
 
 
 def test_failure_at_every_call() -> None:
-    """A passing trouble with the disk at any call: the same batch again ends as the first would."""
+    """A transient error of the disk at any call: the same batch again ends as the first would."""
     with root_with_jobs() as root:
         calls = in_child(partial(publish_all, root, Trap(fail, 0)))
     for call in range(1, calls + 1):

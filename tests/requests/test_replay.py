@@ -220,7 +220,7 @@ def test_files_that_are_gone(root: Root, gone: str, sentence: str) -> None:
 def test_input_that_may_not_be_seen(
     root: Root, monkeypatch: pytest.MonkeyPatch, number: int, said: str
 ) -> None:
-    """What is wrong with the one file ends its replay, and is no trouble of the disk that others wait for."""
+    """What is wrong with the one file ends its replay, and no outage of the disk that others wait for."""
     (first,) = publish(root, "cat.png")
     spoiled = root.outputs / "cat.png"
     real = Path.lstat

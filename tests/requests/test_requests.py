@@ -180,10 +180,10 @@ def test_defect_over_one_request(
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.EACCES])
-def test_trouble_over_one_request(
+def test_disk_error_over_one_request(
     root: Root, desk: Desk, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """A disk in trouble over one result holds up the replay of that one alone, and a right that is missing refuses
+    """An error of the disk over one result holds up the replay of that one alone, and a right that is missing refuses
     it."""
     first, spoiled = done_job(root, "a.png"), done_job(root, "b.png")
     asked = [leave(root, ReplayRequest(name)) for name in (spoiled, first)]

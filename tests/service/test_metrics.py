@@ -65,7 +65,7 @@ def beat(**changes: object) -> Beat:
         "inbox": 0,
         "stages": {"predict": 0},
         "current": None,
-        "trouble": [],
+        "degraded": [],
     }
     return Beat(**(facts | changes))  # type: ignore[arg-type]
 
@@ -118,10 +118,10 @@ def test_only_this_machine(root: Root) -> None:
 
 
 def test_degraded_and_queues(root: Root) -> None:
-    """A heartbeat with trouble, a queue and waiting files shows as such, and as gone afterwards."""
+    """A heartbeat with an outage, a queue and waiting files shows as such, and as gone afterwards."""
     metrics = Metrics(root, Settings(metrics_file="a.prom"))
     seen = []
-    for facts in (beat(trouble=["disk"], inbox=7, stages={"predict": 5}), beat()):
+    for facts in (beat(degraded=["disk"], inbox=7, stages={"predict": 5}), beat()):
         metrics.update(facts)
         found = values((root.path / "a.prom").read_text())
         names = ("fluxdrop_degraded", "fluxdrop_inbox_waiting")
@@ -163,13 +163,13 @@ def test_hostile_kind(root: Root) -> None:
 
 
 def test_file_that_cannot_be_written(root: Root) -> None:
-    """A folder that is missing is told as trouble and holds up nothing."""
+    """A folder that is missing is told as an error and holds up nothing."""
     metrics = Metrics(root, Settings(metrics_file="missing/a.prom"))
 
     metrics.update(beat())
 
     assert f"{root.path}/missing/a.prom cannot be written: No such file or directory" == (
-        metrics.trouble
+        metrics.last_error
     )
 
 

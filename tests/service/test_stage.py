@@ -18,7 +18,7 @@ from support import jobs
 from support.stages import Clock, Number, Numbers, Once, Together, context_of, run_stage
 from support.station import events
 
-PASSING = {
+TRANSIENT = {
     "full": OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
     "share away": OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN)),
     "outage": Outage("The engine does not start", kind="worker"),
@@ -52,7 +52,7 @@ def only(number: int, fail: Callable[[], None]) -> Callable[[Number], None]:
     return work
 
 
-@pytest.mark.parametrize("error", PASSING.values(), ids=PASSING)
+@pytest.mark.parametrize("error", TRANSIENT.values(), ids=TRANSIENT)
 def test_what_passes_is_waited_out(tmp_path: Path, error: Exception) -> None:
     """What passes costs no item: the pauses grow to ten seconds, and only what is still open comes again."""
     clock = Clock()
@@ -63,14 +63,14 @@ def test_what_passes_is_waited_out(tmp_path: Path, error: Exception) -> None:
     assert [0.5, 1, 2, 4, 8, 10, 10] == clock.waits
     assert [[1, 2, 3], *[[2, 3]] * 7] == handler.batches
     assert [] == handler.given_up
-    assert ("", None) == (str(stage.trouble), stage.failure)
+    assert ("", None) == (str(stage.outage), stage.failure)
 
 
-def test_trouble_is_told_while_it_lasts(tmp_path: Path) -> None:
-    """While a stage waits it says why and where, and the next trouble's pauses are short again."""
+def test_outage_is_told_while_it_lasts(tmp_path: Path) -> None:
+    """While a stage waits it says why and where, and the next outage's pauses are short again."""
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "outputs/a.json")
     seen: list[str] = []
-    clock = Clock(then=lambda _waits: seen.append(str(stage.trouble)))
+    clock = Clock(then=lambda _waits: seen.append(str(stage.outage)))
     first, second = only(1, Once(full, full)), only(2, Once(full))
 
     def work(item: Number) -> None:
@@ -214,7 +214,7 @@ def test_give_up_that_raises(root: Root) -> None:
 def test_give_up_that_has_to_wait(tmp_path: Path) -> None:
     """What passes while an item is given up is waited out, without handling the item again."""
     clock = Clock()
-    full = Once(*[PASSING["full"]] * 2)
+    full = Once(*[TRANSIENT["full"]] * 2)
 
     class Waiting(Numbers):
         def give_up(self, item: Number, error: FluxdropError) -> None:
@@ -241,7 +241,7 @@ def test_stopping_gives_back(tmp_path: Path) -> None:
 def test_stopping_ends_a_wait(tmp_path: Path) -> None:
     """A daemon that is to end does not wait for what passes: the item is given back."""
     context = context_of(tmp_path, Clock(then=lambda _waits: context.shutdown.begin()))
-    handler = Numbers(Once(*[PASSING["full"]] * 9))
+    handler = Numbers(Once(*[TRANSIENT["full"]] * 9))
 
     stage = run_stage(handler, tmp_path, *numbers(1, 2), context=context)
 
@@ -295,7 +295,7 @@ def test_guard(root: Root) -> None:
                     done.append(item.number)
             has_to_wait()
 
-    has_to_wait = Once(PASSING["full"])
+    has_to_wait = Once(TRANSIENT["full"])
     handler = Guarding(lambda _item: None, batch_size=4)
     items = [with_job(root, number) for number in (1, 2, 3, 4)]
     run_stage(handler, root.work, *items, context=context)
@@ -307,7 +307,7 @@ def test_guard(root: Root) -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [ChildDied("dead"), PASSING["full"], PASSING["outage"]],
+    [ChildDied("dead"), TRANSIENT["full"], TRANSIENT["outage"]],
     ids=["death", "full", "outage"],
 )
 def test_guard_lets_through(root: Root, error: Exception) -> None:

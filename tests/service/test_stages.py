@@ -355,11 +355,11 @@ def test_start_that_fails(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
     assert error is info.value
 
 
-def test_trouble_and_state(bench: Bench) -> None:
+def test_outages_and_state(bench: Bench) -> None:
     """What keeps the engine from working is told while it does; idle stages are not stuck, and owe nothing."""
-    bench.engines[0].trouble = "the worker does not start"
+    bench.engines[0].outage = "the worker does not start"
 
-    assert ["engine: the worker does not start"] == bench.stages.trouble
+    assert ["engine: the worker does not start"] == bench.stages.outages
     assert ([], 0.0, None) == (
         bench.stages.stuck(0.0),
         bench.stages.reply_wait_seconds,

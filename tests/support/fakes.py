@@ -66,7 +66,7 @@ class FakeEngine:
         tend: Callable[[], None] = lambda: None,
     ) -> None:
         self.info = EngineInfo(engine="fake", backend="fake", version="1", pid=pid)
-        self.trouble = ""
+        self.outage = ""
         self.batches: list[int] = []
         """How many pictures were in each forward pass that was begun."""
         self.closes = 0

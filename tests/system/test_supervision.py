@@ -116,7 +116,7 @@ def test_worker_that_does_not_start_at_once(root: Root, samples: Path, tmp_path:
         daemon.wait_for_ends(PICTURES)
         daemon.stop()
         reasons = [str(line["reason"]) for line in lines(daemon, "worker died")]
-        troubles = [line for line in daemon.log() if "trouble" in line["event"]]
+        outages = [line for line in daemon.log() if "outage" in line["event"]]
 
     assert_all_right(root)
     assert [
@@ -124,7 +124,7 @@ def test_worker_that_does_not_start_at_once(root: Root, samples: Path, tmp_path:
         "the worker exited with code 5",
         "the worker exited with code 5",
     ] == reasons
-    assert ["trouble begins", "trouble ended"] == [line["event"] for line in troubles]
+    assert ["outage begins", "outage ended"] == [line["event"] for line in outages]
     assert all(record["attempts"] == 1 for record in results(root).values())
 
 

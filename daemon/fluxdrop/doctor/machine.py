@@ -51,7 +51,7 @@ def julia(settings: Settings, *, deep: bool) -> Iterator[Finding]:
     if flux:
         yield Finding("flux", "ok", flux)
     else:
-        reason = f": {checked.trouble}" if checked else ""
+        reason = f": {checked.flux_error}" if checked else ""
         yield Finding(
             "flux",
             "broken" if settings.julia_backend == "flux" else "note",

@@ -49,7 +49,7 @@ class Skipped:
     def summary(self, inbox: str) -> Iterator[str]:
         """Yield a line for each of the first paths, and one that counts the others.
 
-        Leaves out *inbox*, the inbox's own path, which has a trouble of its own.
+        Leaves out *inbox*, the inbox's own path, which has an outage of its own.
         """
         skipped = [(path, reason) for path, reason in self._reasons.items() if path != inbox]
         for path, reason in skipped[:_MAX_SHOWN]:

@@ -231,7 +231,7 @@ def without_unclaimed(folders: Sequence[Path], refused: Path) -> list[Path]:
     """Return those of *folders* that hold an input; discard the others with `discard_unclaimed`.
 
     Raises:
-        OSError: The disk failed in a way that passes. Any other failure is logged.
+        OSError: A transient error. Any other failure is logged.
     """
     left = []
     for folder in folders:

@@ -84,7 +84,7 @@ class JuliaEngine:
         self._wait_hook = wait_hook
         self._backoff = 0.0
         self._retry_at = 0.0
-        self._trouble = ""
+        self._outage = ""
         self._worker: Worker | None = None
         self._info: EngineInfo | None = None
         self._ensure_worker()
@@ -96,9 +96,9 @@ class JuliaEngine:
         return self._info
 
     @property
-    def trouble(self) -> str:
+    def outage(self) -> str:
         """Why there is no worker at the moment; empty when there is one."""
-        return self._trouble
+        return self._outage
 
     def prepare(self) -> None:
         """Do nothing: the constructor opened the model."""
@@ -114,7 +114,7 @@ class JuliaEngine:
         self._backoff = 0.0
         if worker.outgrown(self._settings.worker_max_bytes):
             self.close()
-            self._trouble = "the worker needed too much memory and is replaced"
+            self._outage = "the worker needed too much memory and is replaced"
         return result
 
     def tend(self) -> None:
@@ -167,7 +167,7 @@ class JuliaEngine:
             self._record_death(error)
             raise
         self._worker = worker
-        self._trouble = ""
+        self._outage = ""
         return worker
 
     def _load(self, worker: Worker, limit: float) -> None:
@@ -231,6 +231,6 @@ class JuliaEngine:
     def _record_death(self, error: ChildDied) -> None:
         """Forget the worker that died, and set the earliest time to start the next."""
         self._worker = None
-        self._trouble = f"the worker is restarted: {error.message}"
+        self._outage = f"the worker is restarted: {error.message}"
         self._backoff = min(_MAX_BACKOFF_SECONDS, self._backoff * 2 or _FIRST_BACKOFF_SECONDS)
         self._retry_at = time.monotonic() + self._backoff

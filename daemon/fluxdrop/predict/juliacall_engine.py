@@ -103,7 +103,7 @@ class JuliacallEngine:
         return run_in_batches(self._batch, self._run, batch)
 
     @property
-    def trouble(self) -> str:
+    def outage(self) -> str:
         """Always empty: there is no process that could be missing."""
         return ""
 

@@ -56,7 +56,7 @@ class OnDemandEngine:
             raise _as_permanent(error) from error
 
     @property
-    def trouble(self) -> str:
+    def outage(self) -> str:
         """Always empty: nothing waits for this engine."""
         return ""
 

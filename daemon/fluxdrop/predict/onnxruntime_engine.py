@@ -79,7 +79,7 @@ class OnnxruntimeEngine:
             ) from error
 
     @property
-    def trouble(self) -> str:
+    def outage(self) -> str:
         """Always empty: there is no process that could be missing."""
         return ""
 

@@ -109,7 +109,7 @@ class Admission:
         A job that cannot be read is left alone in its folder, with a line in the log.
 
         Raises:
-            Exception: An error that may pass, in opening a job, or an error of the index or the
+            Exception: A transient error in opening a job, or an error of the index or the
                 stages. The jobs that it concerns stay queued.
         """
         if not self._is_root_available():
@@ -168,7 +168,7 @@ class Admission:
         """Tidy up a folder in work/ and yield how the daemon died over its job: a `Died`, or None if it did not.
 
         Yields nothing if the folder holds no job, and is removed, or holds something that cannot be
-        used, and is left alone. Raises only errors that may pass.
+        used, and is left alone. Raises only transient errors.
         """
         try:
             kept = self._stages.publisher.without_ended([folder])
@@ -180,7 +180,7 @@ class Admission:
                 finish_rename(self._root.inbox, folder)
                 yield crash_suspects.deaths(folder)
         except Exception as error:
-            if self._stages.context.passes(error):
+            if self._stages.context.is_transient(error):
                 raise
             self._skip(folder, error)
 
@@ -201,7 +201,7 @@ class Admission:
             self._stages.publish_planned(planned)
             return set(planned)
         except Exception as error:
-            if self._stages.context.passes(error):
+            if self._stages.context.is_transient(error):
                 raise
         published = set()
         for folder in planned:
@@ -209,13 +209,13 @@ class Admission:
                 self._stages.publish_planned([folder])
                 published.add(folder)
             except Exception as error:
-                if self._stages.context.passes(error):
+                if self._stages.context.is_transient(error):
                     raise
                 self._stages.context.defects.record("recovery", error, job=folder.name)
                 try:
                     self._stages.publisher.withdraw(folder)
                 except Exception as another:
-                    if self._stages.context.passes(another):
+                    if self._stages.context.is_transient(another):
                         raise
                     self._skip(folder, another)
                     published.add(folder)
@@ -234,7 +234,7 @@ class Admission:
     def _open(self, new: NewJob) -> Job | None:
         """Open a claimed job and count it as admitted; return None if there is none that can be read.
 
-        Raises only errors that may pass.
+        Raises only transient errors.
         """
         folder = new.folder
         job = None
@@ -245,7 +245,7 @@ class Admission:
         except FluxdropError as error:
             log.error("left alone", job=folder.name, reason=error.message)
         except Exception as error:
-            if self._stages.context.passes(error):
+            if self._stages.context.is_transient(error):
                 raise
             self._stages.context.defects.record("claims", error, job=folder.name)
         if job is None:

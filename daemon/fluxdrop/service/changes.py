@@ -132,7 +132,7 @@ class Changes:
     def _refuse(self, change: Change, error: Exception) -> None:
         if isinstance(error, FluxdropError):
             reason = error
-        elif self._stages.context.passes(error):
+        elif self._stages.context.is_transient(error):
             raise error
         else:
             self._stages.context.defects.record("settings", error)
