@@ -51,7 +51,7 @@ class Server:
             PipeClosed: At end of file.
             WireError: When a frame is malformed, or of a kind that the generator cannot answer.
         """
-        facts = {"protocol": wire.VERSION, "pid": os.getpid()}
+        facts = {"protocol": wire.PROTOCOL_VERSION, "pid": os.getpid()}
         self._pipe.send(FrameKind.HELLO, 0, wire.pack_facts(facts))
         usable = True
         while usable and (frame := self._pipe.receive()).kind is not FrameKind.STOP:
