@@ -263,14 +263,14 @@ def test_too_large(root: Root, samples: Path) -> None:
     assert [] == list(root.work.iterdir())
 
 
-@pytest.mark.parametrize("point", ["request-made", "request-renamed", "file-written"])
+@pytest.mark.parametrize("point", ["replay-made", "replay-renamed", "file-written"])
 def test_killed_over_a_replay(root: Root, samples: Path, point: str) -> None:
     """A daemon that is killed while it makes a job of a request leaves one that does it, once."""
     shutil.copyfile(samples / "round_ring_01.png", root.inbox / "ring.png")
     assert 0 == fluxdrop("run", "--once", "--root", root.path, **QUICK).returncode
     (first,) = rows(root)
     asked = request_replay(root, plan_replay(root, first))
-    with started(root, "--once", fault=point, **QUICK) as daemon:
+    with started(root, "--once", failpoint=point, **QUICK) as daemon:
         assert -signal.SIGKILL == daemon.process.wait()
     again = fluxdrop("run", "--once", "--root", root.path, **QUICK)
 

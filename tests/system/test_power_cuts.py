@@ -91,7 +91,7 @@ def test_index_and_a_name_lost(root: Root, samples: Path) -> None:
     settings = {"engine": "onnxruntime", "settle_seconds": 0.1}
     shutil.copyfile(samples / "round_ring_01.png", root.inbox / "ring.png")
     # The first passing is at the start, with nothing to publish.
-    with started(root, "--once", fault="folders-synced:2", **settings) as daemon:
+    with started(root, "--once", failpoint="folders-synced:2", **settings) as daemon:
         assert -signal.SIGKILL == daemon.process.wait(PATIENCE)
     for path in root.state.glob("jobs.sqlite3*"):
         path.unlink()
