@@ -257,7 +257,7 @@ class Admission:
     def _begin(self, job: Job) -> None:
         failpoints.reach("job-in-index")
         died = self._suspects.get(job.id)
-        if died and died.deaths >= crash_suspects.MOST_DEATHS:
+        if died and died.deaths >= crash_suspects.MAX_DEATHS:
             row = self._store.get(job.id)
             job.attempts = row.attempts if row else 0
             self._stages.refuse(job, died.stage, died.error(job))
