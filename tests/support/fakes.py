@@ -63,7 +63,6 @@ class FakeEngine:
         pid: int | None = None,
         prepare: Callable[[], None] = lambda: None,
         on_predict: Callable[[NDArray[np.float32]], object] = lambda _batch: None,
-        tend: Callable[[], None] = lambda: None,
     ) -> None:
         self.info = EngineInfo(engine="fake", backend="fake", version="1", pid=pid)
         self.outage = ""
@@ -73,7 +72,6 @@ class FakeEngine:
         self._answer = answer
         self._prepare = prepare
         self._on_predict = on_predict
-        self._tend = tend
 
     def prepare(self) -> None:
         """See `Engine.prepare`."""
@@ -85,9 +83,8 @@ class FakeEngine:
         self._on_predict(batch)
         return np.array([self._answer] * len(batch), dtype=np.float32)
 
-    def tend(self) -> None:
-        """See `Engine.tend`."""
-        self._tend()
+    def check_health(self) -> None:
+        """See `Engine.check_health`."""
 
     def close(self) -> None:
         """See `Engine.close`."""
@@ -126,8 +123,11 @@ class FakeGenerator:
         self._fail()
         return [GeneratedImage(self._png, _generated(order.request)) for order in orders]
 
-    def tend(self) -> None:
-        """See `Generator.tend`."""
+    def check_health(self) -> None:
+        """See `Generator.check_health`."""
+
+    def stop_if_idle(self) -> None:
+        """See `Generator.stop_if_idle`."""
 
     def close(self) -> None:
         """See `Generator.close`."""

@@ -196,11 +196,7 @@ def test_idle_generator_gives_its_memory_back(root: Root) -> None:
     with serving(root, engine="onnxruntime", generator_idle_seconds=0.5) as daemon:
         (root.inbox / "ring.txt").write_text(f"a red ring\n{SHORT}")
         daemon.wait_for_ends(1)
-        (pid,) = [
-            line["pid"]
-            for line in daemon.log()
-            if line["event"] == "worker started" and line["logger"] == "fluxdrop.generator"
-        ]
+        (pid,) = [line["pid"] for line in daemon.log() if line["event"] == "generator started"]
         daemon.wait_until(lambda: not psutil.pid_exists(pid), "the generator's end")
         code = daemon.stop()
 

@@ -86,7 +86,7 @@ def test_worker_that_floods_and_grows(root: Root, samples: Path, tmp_path: Path)
     with serving(root, engine="julia", julia=julia, **settings) as daemon:
         daemon.wait_for_ends(PICTURES)
         daemon.stop()
-        told = [lines(daemon, event) for event in ("worker died", "worker outgrown and replaced")]
+        told = [lines(daemon, event) for event in ("worker died", "worker over its memory limit")]
         left_out = sum(
             int(str(line["left_out"]))
             for line in lines(daemon, "worker prints more than is logged")

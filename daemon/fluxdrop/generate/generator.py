@@ -142,7 +142,7 @@ class Generator:
         )
         self._last_used = time.monotonic()
         images = self._unpack(child, answer, len(orders))
-        if child.outgrown(self._settings.generator_max_bytes):
+        if child.exceeds_memory_limit(self._settings.generator_max_bytes):
             self.close()
         return [
             GeneratedImage(
@@ -175,22 +175,24 @@ class Generator:
         )
         return name, tuple(loras), msgspec.structs.astuple(rest)
 
-    def tend(self) -> None:
-        """Check the child; called regularly while no picture is made.
+    def check_health(self) -> None:
+        """End a child that died, hangs or was stopped; called regularly while no picture is made.
 
-        A child that was idle for ``generator_idle_seconds`` is stopped to free its memory. One that
-        died, hangs or was stopped is ended. The next picture starts another.
+        The next picture starts another.
         """
         if self._child is None:
             return
         if not self._child.alive():
             self._child.reap()
             self._child = None
-        elif time.monotonic() - self._last_used > self._settings.generator_idle_seconds:
-            self.close()
         else:
             with contextlib.suppress(ChildDied):
                 self._child.ping(_PING_SECONDS)
+
+    def stop_if_idle(self) -> None:
+        """Stop a child that was idle for ``generator_idle_seconds``, to free its memory."""
+        if time.monotonic() - self._last_used > self._settings.generator_idle_seconds:
+            self.close()
 
     def close(self) -> None:
         """Stop the child and free its memory; a later call starts another."""

@@ -63,7 +63,7 @@ class Engine(Protocol):
     def outage(self) -> str:
         """Why the engine cannot predict at the moment; empty when it can."""
 
-    def tend(self) -> None:
+    def check_health(self) -> None:
         """Check the engine's process and replace a broken one; called regularly while no pictures come.
 
         Raises:

@@ -112,13 +112,13 @@ class JuliaEngine:
             self._record_death(error)
             raise
         self._backoff = 0.0
-        if worker.outgrown(self._settings.worker_max_bytes):
+        if worker.exceeds_memory_limit(self._settings.worker_max_bytes):
             self.close()
             self._outage = "the worker needed too much memory and is replaced"
         return result
 
-    def tend(self) -> None:
-        """Replace a worker that died, hangs or was stopped; see `Engine.tend`."""
+    def check_health(self) -> None:
+        """Replace a worker that died, hangs or was stopped; see `Engine.check_health`."""
         try:
             self._require_worker().ping(min(_PING_SECONDS, self._settings.worker_call_seconds))
         except ChildDied as error:
@@ -184,7 +184,8 @@ class JuliaEngine:
             # The first forward pass compiles: run it now and not with the first picture.
             shape = self._bundle.spec.input.shape
             self._forward(worker, np.zeros(shape, dtype=np.float32), limit)
-            worker.outgrown(self._settings.worker_max_bytes)
+            # The first call records what the worker needs.
+            worker.exceeds_memory_limit(self._settings.worker_max_bytes)
         except CallFailed as error:
             worker.stop()
             raise FluxdropError(

@@ -60,7 +60,7 @@ class OnDemandEngine:
         """Always empty: nothing waits for this engine."""
         return ""
 
-    def tend(self) -> None:
+    def check_health(self) -> None:
         """Do nothing: the next batch finds out whether the engine works."""
 
     def close(self) -> None:

@@ -83,7 +83,7 @@ class OnnxruntimeEngine:
         """Always empty: there is no process that could be missing."""
         return ""
 
-    def tend(self) -> None:
+    def check_health(self) -> None:
         """Do nothing: there is no process to check."""
 
     def close(self) -> None:

@@ -126,8 +126,8 @@ class Generating(Handler[PromptItem]):
                     self._finish(prompt.job, self._write_image(prompt.job))
                     batch.settle(prompt.item)
 
-    def give_up(self, item: PromptItem, error: FluxdropError) -> None:
-        """See `Handler.give_up`."""
+    def fail(self, item: PromptItem, error: FluxdropError) -> None:
+        """See `Handler.fail`."""
         if error.kind == "prompt" and not error.hint:
             error.hint = "Correct the prompt file and drop it once more."
         self._announce_parts(item.job)
@@ -135,8 +135,9 @@ class Generating(Handler[PromptItem]):
         self._fail(item.job, "intake" if item.job.fault else "generate", error)
 
     def on_idle(self) -> None:
-        """Check the generator while no prompt comes; see `Generator.tend`."""
-        self._generator.tend()
+        """Check the generator, and stop it if it was idle for long."""
+        self._generator.check_health()
+        self._generator.stop_if_idle()
 
     def close(self) -> None:
         """Stop the generator."""

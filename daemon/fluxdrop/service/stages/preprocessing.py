@@ -126,8 +126,8 @@ class Preprocessing(Handler[PictureItem | SwapModel]):
         self._decoded.clear()
         self._retiring.clear()
 
-    def give_up(self, item: PictureItem | SwapModel, error: FluxdropError) -> None:
-        """See `Handler.give_up`."""
+    def fail(self, item: PictureItem | SwapModel, error: FluxdropError) -> None:
+        """See `Handler.fail`."""
         if isinstance(item, PictureItem):
             self._decoded.pop(item.job.id, None)
             self._fail(item.job, "intake" if item.job.fault else "preprocess", error)

@@ -7,8 +7,8 @@ Stopping                                  nothing: the next start takes up their
 a transient OSError or Outage             they wait, and are given to the handler again
 anything else, over several items         each is handled again, alone
 ChildDied, over one item                  it is handled again, until three processes died over its job
-another FluxdropError, over one item      it is given up for that reason
-any other exception, over one item        it is given up as ``internal``; the traceback goes to the log
+another FluxdropError, over one item      it fails for that reason
+any other exception, over one item        it fails as ``internal``; the traceback goes to the log
 ========================================  ==============================================================
 
 So nothing that a file or a result can cause ends a stage.
@@ -77,8 +77,8 @@ class Handler(ABC, Generic[T]):
         """
 
     @abstractmethod
-    def give_up(self, item: T, error: FluxdropError) -> None:
-        """End *item*, which cannot be handled because of *error*."""
+    def fail(self, item: T, error: FluxdropError) -> None:
+        """End *item* as failed, because of *error*."""
 
     def on_idle(self) -> None:
         """Check the resources that the stage keeps, while no items come."""
@@ -104,7 +104,7 @@ class Batch(Generic[T]):
         return list(self._items.values())
 
     def settle(self, *items: T) -> None:
-        """Mark items as done, whether handed on or given up."""
+        """Mark items as done, whether handed on or failed."""
         for item in items:
             self._items.pop(id(item), None)
         report_progress()
@@ -328,7 +328,7 @@ class Stage(Generic[T]):
         )
 
     def _end(self, item: T, error: Exception) -> None:
-        """Give *item* up because of *error*; if the error is transient, raise it."""
+        """Fail *item* because of *error*; if the error is transient, raise it."""
         if self._context.is_transient(error):
             raise error
         self._raise_if_away(error)
@@ -339,7 +339,7 @@ class Stage(Generic[T]):
             self._context.defects.record(self.name, error, **facts)
             reason = internal(error, item.job.name if item.job else self.name)
         try:
-            self._retry_outages(partial(self._handler.give_up, item, reason))
+            self._retry_outages(partial(self._handler.fail, item, reason))
         except Stopping:
             raise
         except Exception as second:
