@@ -62,7 +62,7 @@ def test_replay(root: Root, desk: Desk) -> None:
 
     (folder,) = desk.accepted
     job = jobs.job_in(folder)
-    assert (root.work / asked, "sub/cat.png", first) == (folder, job.source, job.request.replay_of)
+    assert (root.work / asked, "sub/cat.png", first) == (folder, job.source, job.options.replay_of)
     assert (1, f"image of {first}") == (job.input.stat().st_nlink, job.input.read_text())
     assert f"tensor of {first}" == job.tensor.read_text()
     assert ([], []) == (list(root.requests.iterdir()), list(root.answers.iterdir()))

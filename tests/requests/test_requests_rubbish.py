@@ -14,7 +14,7 @@ import pytest
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files.layout import Root
-from fluxdrop.jobs.job import REQUEST, JobRequest
+from fluxdrop.jobs.job import OPTIONS, JobOptions
 from fluxdrop.jobs.job_id import new_job_id
 from fluxdrop.requests.messages import MAX_JOBS, CancelRequest, ReplayRequest, answer_to, ask
 from fluxdrop.requests.refused import Refused
@@ -85,7 +85,7 @@ def test_rubbish(root: Root, samples: Path) -> None:
     old = root.requests / ids[3]
     old.mkdir()
     shutil.copyfile(samples / "round_ring_01.png", old / "input=ring.png")
-    (old / REQUEST).write_bytes(msgspec.json.encode(JobRequest(model=str(root.inbox / ".m"))))
+    (old / OPTIONS).write_bytes(msgspec.json.encode(JobOptions(model=str(root.inbox / ".m"))))
     (root.requests / ".half").write_bytes(b"{")
     with serving(root, **QUICK) as daemon:
         shutil.copyfile(samples / "round_circle_01.png", root.inbox / "circle.png")

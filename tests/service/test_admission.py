@@ -14,7 +14,7 @@ import pytest
 
 from fluxdrop.files.layout import Root
 from fluxdrop.jobs.claim import Claim, NewJob
-from fluxdrop.jobs.job import REQUEST, Job, open_job
+from fluxdrop.jobs.job import OPTIONS, Job, open_job
 from fluxdrop.jobs.store import Store
 from fluxdrop.publish.plans import Plan
 from fluxdrop.service import admission
@@ -106,9 +106,9 @@ def test_suspects_first_and_alone(bench: Bench) -> None:
 
 
 def test_suspect_that_cannot_be_read(bench: Bench) -> None:
-    """A suspect that is left alone, as its request is rubbish, holds up nothing."""
+    """A suspect that is left alone, as its options are rubbish, holds up nothing."""
     made = bench.claim("a.png", "b.png")
-    (made[0].folder / REQUEST).write_bytes(b"rubbish")
+    (made[0].folder / OPTIONS).write_bytes(b"rubbish")
     bench.die_over(made[0])
     bench.admission.recover()
     bench.admission.admit()
@@ -135,14 +135,14 @@ def test_three_deaths(bench: Bench) -> None:
     assert ["b.png"] == bench.admitted
 
 
-@pytest.mark.parametrize("request_json", [b"", b"{", b'{"unknown": 1}', b"\xff"])
+@pytest.mark.parametrize("options_json", [b"", b"{", b'{"unknown": 1}', b"\xff"])
 def test_request_that_cannot_be_read(
-    bench: Bench, caplog: pytest.LogCaptureFixture, request_json: bytes
+    bench: Bench, caplog: pytest.LogCaptureFixture, options_json: bytes
 ) -> None:
-    """A claim whose request is rubbish is left alone with a line in the log, and takes no room; the others are
+    """A claim whose options are rubbish is left alone with a line in the log, and takes no room; the others are
     taken on."""
     made = bench.add("a.png", "b.png", "c.png")
-    (made[1].folder / REQUEST).write_bytes(request_json)
+    (made[1].folder / OPTIONS).write_bytes(options_json)
     bench.admission.admit()
     for job in (made[0], made[2]):
         bench.admission.remove(job.id)

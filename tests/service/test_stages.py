@@ -326,7 +326,7 @@ def test_model_that_a_job_names(bench: Bench, png: bytes) -> None:
     (bench.root.models / "mine").symlink_to(BUNDLE.folder)
     for source, name in (("a.png", "mine"), ("b.png", "none"), ("c.png", None)):
         job = job_of(bench.root, source, png)
-        job.request = msgspec.structs.replace(job.request, model=name)
+        job.options = msgspec.structs.replace(job.options, model=name)
         bench.store.claimed([claimed_row(job)])
         bench.stages.accept(job)
     bench.wait_for_ends(3)

@@ -14,11 +14,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from fluxdrop.errors import FluxdropError
-from fluxdrop.generate.request import (
+from fluxdrop.generate.parameters import (
     BATCH_SIZES,
     RANGES,
     GenerationParameters,
-    GenerationRequest,
+    PromptParameters,
     check,
 )
 
@@ -38,24 +38,24 @@ _SIZE = re.compile(r"(\d{1,9})\s*[xX]\s*(\d{1,9})", re.ASCII)
 
 
 class PromptBatch(NamedTuple):
-    """What an infotext asks for: *size* pictures, of which *request* is the first."""
+    """What an infotext asks for: *size* pictures, of which the first has *parameters*."""
 
-    request: GenerationRequest
+    parameters: PromptParameters
     size: int
     warnings: list[str]
 
 
-def parse_infotext(text: str) -> tuple[GenerationRequest, list[str]]:
+def parse_infotext(text: str) -> tuple[PromptParameters, list[str]]:
     """Parse the infotext of one picture, and ignore the batch size.
 
     Returns:
-        The request and the warnings of `parse_batch`.
+        The parameters and the warnings of `parse_batch`.
 
     Raises:
         FluxdropError: As `parse_batch` does.
     """
-    request, _size, warnings = parse_batch(text)
-    return request, warnings
+    parameters, _size, warnings = parse_batch(text)
+    return parameters, warnings
 
 
 def parse_batch(text: str) -> PromptBatch:
@@ -80,11 +80,11 @@ def parse_batch(text: str) -> PromptBatch:
     # The infotext of one picture of a batch has that picture's own seed.
     if values.pop("batch_position", None) is not None:
         size = 1
-    request = GenerationRequest(prompt=prompt, negative_prompt=negative, **values)
-    check(request)
+    parameters = PromptParameters(prompt=prompt, negative_prompt=negative, **values)
+    check(parameters)
     unused += _unparsed(last, pairs)
     warnings = [f"Not used of the parameters: {', '.join(unused)}."] if unused else []
-    return PromptBatch(request, size, warnings)
+    return PromptBatch(parameters, size, warnings)
 
 
 def format_infotext(parameters: GenerationParameters, model: str = "") -> str:
@@ -121,7 +121,7 @@ def _split_prompts(lines: list[str]) -> tuple[str, str]:
 
 
 def _read_values(pairs: list[re.Match[str]]) -> tuple[dict[str, Any], list[str]]:
-    """Return the request's fields, and the pairs that are not used, as text."""
+    """Return the fields of PromptParameters, and the pairs that are not used, as text."""
     values: dict[str, Any] = {}
     unused = []
     schedule = ""
@@ -160,7 +160,7 @@ def _unparsed(line: str, pairs: list[re.Match[str]]) -> list[str]:
 
 
 def _integer_reader(field: str) -> Callable[[str], dict[str, Any]]:
-    """Return a reader of a whole number for the request's *field*."""
+    """Return a reader of a whole number for the *field* of PromptParameters."""
 
     def read(value: str) -> dict[str, Any]:
         try:
@@ -204,7 +204,7 @@ def _sampler(value: str) -> dict[str, Any]:
 
 
 def _name_reader(field: str) -> Callable[[str], dict[str, Any]]:
-    """Return a reader of a name for the request's *field*."""
+    """Return a reader of a name for the *field* of PromptParameters."""
     return lambda value: {field: value or None}
 
 

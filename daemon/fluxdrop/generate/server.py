@@ -105,10 +105,7 @@ class Server:
             if all(mark is not None and Path(mark).exists() for mark in marks):
                 raise cancelled()
 
-        from fluxdrop.generate.pipeline import PictureRequest
-
-        wanted = [PictureRequest(picture.request, picture.prompt) for picture in order.pictures]
-        made = self._pipeline.generate(wanted, order.loras, on_step)
+        made = self._pipeline.generate(order.pictures, order.loras, on_step)
         return pack_images(
             [
                 GeneratedImage(

@@ -177,7 +177,7 @@ class JuliaEngine:
             if self._graph is not None:
                 given, kind, payload = self._graph, FrameKind.LOAD, self._graph
             else:
-                given, kind, payload = self._native_request(worker)
+                given, kind, payload = self._native_load(worker)
             loaded = worker.call(kind, payload, expect=FrameKind.LOADED, timeout=limit)
             if unpack_facts(loaded.payload).get("digest") != hashlib.sha256(given).hexdigest():
                 raise worker.reject_reply(WireError("another model was loaded than was given"))
@@ -201,8 +201,8 @@ class JuliaEngine:
             note=hello.get("note") or None,
         )
 
-    def _native_request(self, worker: Worker) -> tuple[bytes, FrameKind, bytes]:
-        """Check the native model; return its code, and the kind and payload of the request to load it."""
+    def _native_load(self, worker: Worker) -> tuple[bytes, FrameKind, bytes]:
+        """Check the native model; return its code, and the kind and payload of the frame that loads it."""
         bundle = self._bundle
         if worker.hello["backend"] != "flux":
             worker.stop()

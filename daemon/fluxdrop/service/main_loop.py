@@ -215,7 +215,7 @@ class MainLoop:
             self._admission.admit()
 
     def _use_model(self, name: str, on_done: Callable[[FluxdropError | None], None]) -> None:
-        self._changes.request(UseModel(self._stages, name, on_done))
+        self._changes.add(UseModel(self._stages, name, on_done))
 
     def _step_changes(self) -> None:
         if self.reload_wanted and (self._reload is None or self._reload.done):
@@ -223,7 +223,7 @@ class MainLoop:
             self._reload = Reload(
                 self._root, self._load, self._stages, self._intake, self._notifier
             )
-            self._changes.request(self._reload)
+            self._changes.add(self._reload)
         self._changes.step()
 
     def _check_state_and_log(self) -> None:
