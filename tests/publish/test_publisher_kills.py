@@ -100,7 +100,7 @@ def start_again(root: Root, trap: Trap | None = None) -> int:
     if trap is not None:
         trap.set()
     with publishing(root) as publisher:
-        folders = publisher.without_ended(list(root.work.iterdir()))
+        folders = [path for path in root.work.iterdir() if not publisher.remove_if_ended(path)]
         planned = [(folder, publisher.planned(folder)) for folder in folders]
         publisher.perform([(folder, plan) for folder, plan in planned if plan is not None])
         for folder in root.work.iterdir():

@@ -281,7 +281,7 @@ def test_odd_folders(bench: Bench, spoil: Callable[[Bench, Job], None]) -> None:
 
 
 @pytest.mark.parametrize("error", [OSError(errno.EINVAL, "odd"), KeyError("odd")])
-@pytest.mark.parametrize("part", ["without_ended", "planned and withdraw"])
+@pytest.mark.parametrize("part", ["remove_if_ended", "planned and withdraw"])
 def test_folder_that_nobody_can_use(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, part: str, error: Exception
 ) -> None:
@@ -295,10 +295,10 @@ def test_folder_that_nobody_can_use(
     def fail(folders: Any) -> Any:
         if made[0].folder in (folders if isinstance(folders, list) else [folders]):
             raise error
-        return folders
+        return False
 
-    if part == "without_ended":
-        monkeypatch.setattr(publisher, "without_ended", fail)
+    if part == "remove_if_ended":
+        monkeypatch.setattr(publisher, "remove_if_ended", fail)
     else:
         made[0].record.write_bytes(b"{}")
         publisher._plans.decide({made[0].id: Plan(links=[], record="outputs/a.json")})

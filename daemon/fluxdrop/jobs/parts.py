@@ -62,14 +62,17 @@ def divide(
     return parts
 
 
-def without_undecided(folders: Sequence[Path]) -> list[Path]:
-    """Remove those of *folders* that were made for a file whose division was cut off; return the others.
+def remove_if_undecided(folder: Path) -> bool:
+    """Remove *folder* if it was made for a file whose division was cut off; return whether it was.
 
-    All of *folders* are in work/.
+    It is a folder in work/.
     """
-    undecided = [folder for folder in folders if _is_undecided(folder)]
-    _remove(undecided)
-    return [folder for folder in folders if folder not in undecided]
+    # A job's id has one dash, and that of a part two.
+    first = folder.name.rpartition("-")[0]
+    if "-" not in first or _is_divided(folder.with_name(first)):
+        return False
+    durable.remove_tree(folder)
+    return True
 
 
 def _part(job: Job, claim: Claim, number: int) -> NewJob:
@@ -101,13 +104,6 @@ def _make(
 def _remove(folders: Sequence[Path]) -> None:
     for folder in folders:
         durable.remove_tree(folder)
-
-
-def _is_undecided(folder: Path) -> bool:
-    """Return whether *folder* was made for a part of a job that is not divided yet."""
-    # A job's id has one dash, and that of a part two.
-    first = folder.name.rpartition("-")[0]
-    return "-" in first and not _is_divided(folder.with_name(first))
 
 
 def _is_divided(folder: Path, claim: Claim | None = None) -> bool:
