@@ -136,7 +136,7 @@ def test_three_deaths(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("options_json", [b"", b"{", b'{"unknown": 1}', b"\xff"])
-def test_request_that_cannot_be_read(
+def test_options_that_cannot_be_read(
     bench: Bench, caplog: pytest.LogCaptureFixture, options_json: bytes
 ) -> None:
     """A claim whose options are rubbish is left alone with a line in the log, and takes no room; the others are

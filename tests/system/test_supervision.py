@@ -5,18 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import threading
 from pathlib import Path
 
 import psutil
 import pytest
 
 from fluxdrop.files.layout import Root
-from fluxdrop.service.stages.stage import Context, Stage
 from support.daemons import Daemon, failures, results, serving
 from support.misbehaving import julia_that, julia_that_once
 from support.needs import needs_generation, needs_julia
-from support.stages import Number, Numbers
 
 PICTURES = 6
 
@@ -152,27 +149,3 @@ def test_generator_stopped_and_killed(root: Root) -> None:
         "the generator did not answer within 8 s and was killed",
         "the generator was ended by SIGKILL",
     ] == reasons
-
-
-def test_stage_that_is_stuck(tmp_path: Path) -> None:
-    """A stage with work that does not move is stuck; an idle one, or one that is held up by the
-    stage behind it, is not; while idle it runs its idle check."""
-    go, tended = threading.Event(), threading.Event()
-    context = Context(tmp_path)
-    handler = Numbers(lambda _item: go.wait(), on_idle=tended.set, idle_check_seconds=0.01)
-    slow = Stage(handler, context, limit=1)
-    before = Stage(Numbers(slow.put), context, limit=9)
-    for stage in (slow, before):
-        stage.start()
-    assert tended.wait(30)
-    for number in range(4):
-        before.put(Number(number))
-    while slow.pulse.silence < 1.0:
-        go.wait(0.05)
-    found = slow.stuck(1.0), before.stuck(1.0)
-    go.set()
-    ended = before.finish(30), slow.finish(30)
-
-    assert (True, False) == found
-    assert (True, True) == ended
-    assert not slow.stuck(0.0)
