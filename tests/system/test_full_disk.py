@@ -135,5 +135,5 @@ def test_full_in_mid_generation(root: Root) -> None:
         assert_recovered(daemon, {"circle.json"})
         lines = [line["event"] for line in daemon.log()]
 
-    assert 1 == lines.count("worker started")
+    assert 1 == lines.count("generator started")
     assert 1 == results(root)["circle.json"]["attempts"]

@@ -132,15 +132,15 @@ def test_generator_stopped_and_killed(root: Root) -> None:
     with serving(root, engine="onnxruntime", generator_step_seconds=8) as daemon:
         (root.inbox / "one.txt").write_text("a circle\nSteps: 100, Seed: 1, Size: 64x64\n")
         daemon.wait_for_steps()
-        (start,) = lines(daemon, "worker started")
+        (start,) = lines(daemon, "generator started")
         os.kill(int(str(start["pid"])), signal.SIGSTOP)
         daemon.wait_for_ends(1)
-        os.kill(int(str(lines(daemon, "worker started")[1]["pid"])), signal.SIGKILL)
+        os.kill(int(str(lines(daemon, "generator started")[1]["pid"])), signal.SIGKILL)
         (root.inbox / "two.txt").write_text("a square\nSteps: 1, Seed: 1, Size: 64x64\n")
         daemon.wait_for_ends(2)
         children = psutil.Process(daemon.process.pid).children()
         daemon.stop()
-        reasons = [str(line["reason"]) for line in lines(daemon, "worker died")]
+        reasons = [str(line["reason"]) for line in lines(daemon, "generator died")]
     psutil.wait_procs(children)
 
     assert not failures(root)
