@@ -72,8 +72,8 @@ def test_rubbish(root: Root, samples: Path) -> None:
     rest is set aside, and nothing of it enters work/.
     """
     ids = [new_job_id() for _ in range(4)]
-    (root.requests / "x.order.json").mkdir()
-    (root.requests / "x.order.json/file").touch()
+    (root.requests / "x.request.json").mkdir()
+    (root.requests / "x.request.json/file").touch()
     (root.requests / f"{ids[0]}.request.json").mkdir()
     os.mkfifo(root.requests / f"{ids[1]}.request.json")
     (root.requests / f"{ids[2]}.request.json").symlink_to("/etc/hostname")
