@@ -29,7 +29,7 @@ OTHER_VARIABLES = (
     "FLUXDROP_JULIA_PROJECT",
     "FLUXDROP_DATA_DIR",
     "FLUXDROP_COVERAGE",
-    "FLUXDROP_FAULT",
+    "FLUXDROP_FAILPOINT",
     "FLUXDROP_SNAPSHOTS",
 )
 """The variables that are not settings. The last three are for tests."""

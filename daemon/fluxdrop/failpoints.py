@@ -1,7 +1,7 @@
-"""Fail points: named places in the code at which a test can kill the daemon.
+"""Failpoints: named places in the code at which a test can kill the daemon.
 
-With ``FLUXDROP_FAULT=NAME`` in the environment, the process sends itself SIGKILL when it reaches the fail
-point NAME for the first time; with ``NAME:N``, for the N-th time. Without it a fail point does nothing.
+With ``FLUXDROP_FAILPOINT=NAME`` in the environment, the process sends itself SIGKILL when it reaches the
+failpoint NAME for the first time; with ``NAME:N``, for the N-th time. Without it a failpoint does nothing.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ Point = Literal[
     "root-checked",
     "claim-folder-made",
     "claim-renamed",
-    "request-made",
-    "request-renamed",
+    "replay-made",
+    "replay-renamed",
     "index-written",
     "index-committed",
     "job-in-index",
@@ -47,19 +47,19 @@ Point = Literal[
     "index-told",
     "job-emptied",
     "job-discarded",
-    "order-read",
-    "order-taken",
+    "request-read",
+    "request-taken",
     "model-swapped",
     "model-chosen",
-    "order-answered",
+    "request-answered",
     "stopping",
 ]
-"""Every fail point, in the order in which a job reaches them."""
+"""Every failpoint, in the order in which a job reaches them."""
 
 POINTS: tuple[Point, ...] = get_args(Point)
-"""The names of all fail points."""
+"""The names of all failpoints."""
 
-_name, _, _number = os.environ.get("FLUXDROP_FAULT", "").partition(":")
+_name, _, _number = os.environ.get("FLUXDROP_FAILPOINT", "").partition(":")
 _times_reached = itertools.count(1)
 
 
@@ -73,4 +73,4 @@ def _ignore(name: Point) -> None:
 
 
 reach = _kill if _name else _ignore
-"""Mark a place in the code as the fail point *name*."""
+"""Mark a place in the code as the failpoint *name*."""

@@ -44,11 +44,11 @@ def get_logger(name: str) -> Any:
     return structlog.stdlib.get_logger(name)
 
 
-def file_trouble() -> str:
+def file_error() -> str:
     """Return why the last line did not reach the log file; empty if it did."""
     return next(
         (
-            handler.trouble
+            handler.last_error
             for handler in logging.getLogger("fluxdrop").handlers
             if isinstance(handler, _LogFile)
         ),
@@ -59,19 +59,19 @@ def file_trouble() -> str:
 class _LossyHandler(logging.Handler):
     """A handler that drops the lines that a full disk or a closed pipe does not take."""
 
-    trouble = ""
+    last_error = ""
     """Why the last line was dropped; empty if it was written."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write *record* and set `trouble`."""
-        self.trouble = ""
+        """Write *record* and set `last_error`."""
+        self.last_error = ""
         super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        """Record an OSError in `trouble`; treat other exceptions as `logging` does."""
+        """Record an OSError in `last_error`; treat other exceptions as `logging` does."""
         error = sys.exc_info()[1]
         if isinstance(error, OSError):
-            self.trouble = error.strerror or str(error)
+            self.last_error = error.strerror or str(error)
         else:
             super().handleError(record)
 

@@ -1,11 +1,11 @@
-"""Outages that hold up a part of the daemon until they pass: a full disk, a share that is gone."""
+"""Outages: transient problems, as a full disk or a share that is gone, which hold up a part of the daemon."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from fluxdrop.errors import Outage
-from fluxdrop.files.transient import is_transient, reason_of
+from fluxdrop.files import transient
 from fluxdrop.logs import get_logger
 
 log = get_logger("fluxdrop.daemon")
@@ -40,37 +40,39 @@ class OutageTracker:
             where: The path that shows it; a change of it alone is not logged.
         """
         if reason != self._reason:
-            log.error("trouble begins", part=self._part, reason=reason, where=where)
+            log.error("outage begins", part=self._part, reason=reason, where=where)
         self._reason, self._where = reason, where
 
     def end(self) -> None:
         """Record that the outage is over; do nothing if there is none."""
         if self.ongoing:
-            log.info("trouble ended", part=self._part, reason=self._reason)
+            log.info("outage ended", part=self._part, reason=self._reason)
             self._reason = self._where = ""
 
     def attempt(
-        self, work: Callable[[], object], passes: Callable[[BaseException], bool] = is_transient
+        self,
+        work: Callable[[], object],
+        is_transient: Callable[[BaseException], bool] = transient.is_transient,
     ) -> bool:
-        """Call *work*; begin an outage if it fails for a reason that passes, else end the outage.
+        """Call *work*; begin an outage if it fails with a transient error, else end the outage.
 
         Args:
             work: What to do. It must be safe to repeat.
-            passes: Whether an OSError or Outage passes by itself.
+            is_transient: Whether an OSError or Outage of *work* is transient.
 
         Returns:
             Whether *work* succeeded.
 
         Raises:
-            OSError: *work* raised it, and it does not pass; so with Outage.
+            OSError: *work* raised it, and it is not transient; so with Outage.
         """
         try:
             work()
         except (OSError, Outage) as error:
-            if not passes(error):
+            if not is_transient(error):
                 raise
             where = "" if isinstance(error, Outage) else str(error.filename or "")
-            self.begin(reason_of(error), where)
+            self.begin(transient.reason_of(error), where)
             return False
         self.end()
         return True

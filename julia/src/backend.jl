@@ -30,8 +30,8 @@ function choose_backend(name, device="auto")
         PlainLayers.use_threads()
         return plain_backend(note)
     end
-    gpu, trouble = device == "cpu" ? (nothing, "") : find_gpu(flux)
-    gpu === nothing && device == "gpu" && throw(BackendError("a GPU is demanded, and there is none that works: $trouble"))
+    gpu, reason = device == "cpu" ? (nothing, "") : find_gpu(flux)
+    gpu === nothing && device == "gpu" && throw(BackendError("a GPU is demanded, and there is none that works: $reason"))
     return flux_backend(flux, gpu === nothing ? CPU : gpu)
 end
 

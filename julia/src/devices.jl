@@ -22,7 +22,7 @@ Load GPU packages of the active project until Flux finds a GPU that works. Retur
 `nothing` and the reason. Does not throw.
 """
 function find_gpu(flux)
-    troubles = String[]
+    reasons = String[]
     for names in GPU_PACKAGES
         ids = map(Base.identify_package, names)
         any(id -> id === nothing, ids) && continue
@@ -31,10 +31,10 @@ function find_gpu(flux)
             # The packages were loaded just now, so their methods are newer than this function.
             return Base.invokelatest(make_gpu_device, flux), ""
         catch e
-            push!(troubles, string(join(names, " and "), ": ", Base.invokelatest(one_line, e)))
+            push!(reasons, string(join(names, " and "), ": ", Base.invokelatest(one_line, e)))
         end
     end
-    isempty(troubles) || return nothing, join(troubles, "; ")
+    isempty(reasons) || return nothing, join(reasons, "; ")
     return nothing, "none of CUDA (with cuDNN), AMDGPU and Metal is installed in Julia's active project"
 end
 

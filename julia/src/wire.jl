@@ -1,7 +1,7 @@
 # Frames of the pipe (docs/protocol.md), and every constant of the protocol.
 
 const PROTOCOL = 1
-const MAGIC = 0x50445846  # "FXDP", little-endian
+const FRAME_MAGIC = 0x50445846  # "FXDP", little-endian
 const MAXIMUM_PAYLOAD = UInt64(2)^30
 # The length in a header is not trusted: memory is allocated in chunks, as payload arrives.
 const CHUNK_BYTES = 2^20
@@ -62,7 +62,7 @@ function receive!(refuse, pipe::Pipe)
     magic, version, kind = header_field(pipe, UInt32), header_field(pipe, UInt16), header_field(pipe, UInt16)
     id, bytes = header_field(pipe, UInt64), header_field(pipe, UInt64)
     fault(message) = (e = ProtocolError(message); refuse(id, e); throw(e))
-    magic == MAGIC || fault("a frame that does not begin with FXDP")
+    magic == FRAME_MAGIC || fault("a frame that does not begin with FXDP")
     version == PROTOCOL || fault("a frame of version $version; this worker speaks version $PROTOCOL")
     kind in REQUESTS || fault("a frame of kind $kind is not a request")
     bytes <= MAXIMUM_PAYLOAD || fault("a payload of $bytes bytes; at most $MAXIMUM_PAYLOAD are allowed")
@@ -116,7 +116,7 @@ header_field(pipe, T) = ltoh(read(pipe.input, T))
 Write the header of a frame with a payload of `bytes` bytes. The caller writes the payload and flushes.
 """
 function begin_frame(output::IO, kind::UInt16, id::UInt64, bytes)
-    write(output, htol(MAGIC))
+    write(output, htol(FRAME_MAGIC))
     write(output, htol(UInt16(PROTOCOL)))
     write(output, htol(kind))
     write(output, htol(id))

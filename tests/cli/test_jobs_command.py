@@ -10,7 +10,7 @@ from rich.cells import cell_len
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files.layout import Root
-from fluxdrop.generate.request import GenerationRequest
+from fluxdrop.generate.parameters import PromptParameters
 from fluxdrop.jobs.job_id import new_job_id
 from fluxdrop.jobs.parts import divide
 from fluxdrop.jobs.select import find_job
@@ -206,7 +206,7 @@ def test_circle_of_replays(root: Root) -> None:
 def test_part(root: Root) -> None:
     """show tells which of the pictures of its prompt file a job makes, while it is in hand and when it has ended."""
     first = jobs.job_in(jobs.claimed(root, "cat.txt"))
-    (second,) = divide(first, [GenerationRequest(prompt=text) for text in "ab"])
+    (second,) = divide(first, [PromptParameters(prompt=text) for text in "ab"])
     in_hand = jobs.job_in(second.folder)
     with closing(Store(root.database)) as store:
         store.claimed([jobs.claimed_row(in_hand)])

@@ -137,7 +137,7 @@ def test_reading(served: Root, spoil: Callable[[Root], None], command: str) -> N
     ended = fluxdrop(*command_on(served, command, READING[command]), engine="onnxruntime")
 
     assert "Traceback" not in ended.stderr
-    # Of what is not running, of trouble that doctor finds, and of a job that has already ended.
+    # Of what is not running, of a problem that doctor finds, and of a job that has already ended.
     codes = {"status": 3, "doctor": 1, "cancel": 2}
     assert codes.get(command, 0) == ended.returncode, ended.stderr
     if command == "cancel":

@@ -131,20 +131,20 @@ def beat(root: Root, **facts: Any) -> None:
         "inbox": 0,
         "stages": {"generate": 3, "predict": 0},
         "current": None,
-        "trouble": [],
+        "degraded": [],
     }
     Heartbeat(root.heartbeat).write(Beat(**{**said, **facts}))
 
 
 def test_degraded(root: Root) -> None:
-    """A daemon with a trouble, and one that fell silent, are degraded: exit code 1 and the reason."""
+    """A daemon with an outage, and one that fell silent, are degraded: exit code 1 and the reason."""
     with closing(RootLock(root)):
         starting = fluxdrop("status", "--root", root.path)
         beat(root, pid=os.getpid() + 1)
         of_another = overview(root).verdict
         beat(root, current=Current(job_id="a", file="cat.txt", step=3, steps=20, pictures=1))
         running = fluxdrop("status", "--root", root.path)
-        beat(root, trouble=["publish: No space left on device"])
+        beat(root, degraded=["publish: No space left on device"])
         degraded = fluxdrop("status", "--root", root.path)
         beat(root)
         os.utime(root.heartbeat, (0, 0))
@@ -158,7 +158,7 @@ def test_degraded(root: Root) -> None:
     assert "cat.txt (a), step 3 of 20" in running.stdout
     assert "generate 3, predict 0" in running.stdout
     assert (0, 1) == (running.returncode, degraded.returncode)
-    assert "trouble     publish: No space left on device" in degraded.stdout
+    assert "degraded    publish: No space left on device" in degraded.stdout
     assert ("degraded", True) == (
         silent["state"],
         silent["degraded"][0].startswith("daemon: it has said nothing for"),

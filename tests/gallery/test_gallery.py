@@ -275,7 +275,7 @@ def test_daemon_without(root: Root, samples: Path) -> None:
     with serving(root, engine="onnxruntime") as daemon:
         (root.inbox / "two.png").write_bytes(picture)
         daemon.wait_for_ends(2)
-        daemon.wait_until(lambda: "not the gallery's" in root.heartbeat.read_text(), "the trouble")
+        daemon.wait_until(lambda: "not the gallery's" in root.heartbeat.read_text(), "the reason")
         assert 0 == daemon.stop()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fluxdrop.generate.generator import GenerationOrder, Generator
-from fluxdrop.generate.request import GenerationRequest
+from fluxdrop.generate.parameters import PromptParameters
 from fluxdrop.predict.bundle import load_bundle
 from fluxdrop.predict.classify import label_probabilities
 from fluxdrop.predict.onnxruntime_engine import OnnxruntimeEngine
@@ -47,7 +47,7 @@ def test_colours_and_shapes(generator: Generator, tmp_path: Path) -> None:
         for colour, shape in itertools.product(COLOURS, ROUND + ANGULAR)
     }
     orders = [
-        GenerationOrder(GenerationRequest(prompt=prompt, seed=seed))
+        GenerationOrder(PromptParameters(prompt=prompt, seed=seed))
         for seed, prompt in enumerate(prompts)
     ]
     # In runs of several, which take half the time of as many runs.
@@ -66,7 +66,7 @@ def test_colours_and_shapes(generator: Generator, tmp_path: Path) -> None:
             engine.predict(to_tensor(image, bundle.spec.input))[0], bundle
         )
         if max(probabilities, key=lambda label: probabilities[label]) != expected:
-            wrong.append(order.request.prompt)
+            wrong.append(order.parameters.prompt)
 
     assert 110 == len(orders)
     assert len(wrong) / len(orders) <= 0.03, wrong

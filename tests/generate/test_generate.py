@@ -14,8 +14,8 @@ from PIL import Image
 
 from fluxdrop.generate.generator import Generator
 from fluxdrop.generate.infotext import parse_infotext
-from fluxdrop.generate.request import GenerationRequest
-from support.generators import PROMPT, REQUEST, generate
+from fluxdrop.generate.parameters import PromptParameters
+from support.generators import PARAMETERS, PROMPT, generate
 from support.needs import needs_generation
 
 pytestmark = [needs_generation, pytest.mark.slow]
@@ -23,18 +23,18 @@ pytestmark = [needs_generation, pytest.mark.slow]
 
 @pytest.fixture(scope="module")
 def of_another_host(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Path]:
-    """The libraries that a host of its own had loaded after REQUEST, and the picture."""
+    """The libraries that a host of its own had loaded after PARAMETERS, and the picture."""
     code = textwrap.dedent(
         f"""
         import json, sys
         from pathlib import Path
         from fluxdrop.config import Settings
         from fluxdrop.generate.generator import GenerationOrder, Generator
-        from fluxdrop.generate.request import GenerationRequest
+        from fluxdrop.generate.parameters import PromptParameters
 
         generator = Generator(Settings())
-        request = GenerationRequest(prompt={REQUEST.prompt!r}, seed={REQUEST.seed})
-        ((png, _generated),) = generator.generate([GenerationOrder(request)])
+        parameters = PromptParameters(prompt={PARAMETERS.prompt!r}, seed={PARAMETERS.seed})
+        ((png, _generated),) = generator.generate([GenerationOrder(parameters)])
         Path(sys.argv[1]).write_bytes(png)
         generator.close()
         print(json.dumps(sorted({{"torch", "diffusers", "transformers"}} & sys.modules.keys())))
@@ -52,7 +52,7 @@ def test_picture(generator: Generator, tmp_path: Path) -> None:
     """A prompt becomes a PNG that shows what it says: a red circle on white."""
     target = tmp_path / "circle.png"
 
-    generated = generate(generator, REQUEST, target)
+    generated = generate(generator, PARAMETERS, target)
 
     with Image.open(target) as image:
         assert ("PNG", (64, 64), "RGB") == (image.format, image.size, image.mode)
@@ -79,9 +79,9 @@ def test_picture(generator: Generator, tmp_path: Path) -> None:
 def test_same_seed_same_bytes(
     generator: Generator, of_another_host: tuple[list[str], Path], tmp_path: Path
 ) -> None:
-    """Two processes make the same file of the same request, whatever they made before."""
-    generate(generator, GenerationRequest(prompt="a blue star", sampler="Euler a"), tmp_path / "x")
-    generate(generator, REQUEST, tmp_path / "a.png")
+    """Two processes make the same file with the same parameters, whatever they made before."""
+    generate(generator, PromptParameters(prompt="a blue star", sampler="Euler a"), tmp_path / "x")
+    generate(generator, PARAMETERS, tmp_path / "a.png")
 
     assert of_another_host[1].read_bytes() == (tmp_path / "a.png").read_bytes()
 
@@ -93,8 +93,8 @@ def test_torch_stays_out_of_the_host(of_another_host: tuple[list[str], Path]) ->
 
 def test_other_seed_other_bytes(generator: Generator, tmp_path: Path) -> None:
     """Another seed makes another picture."""
-    generate(generator, REQUEST, tmp_path / "one.png")
-    generate(generator, msgspec.structs.replace(REQUEST, seed=4), tmp_path / "two.png")
+    generate(generator, PARAMETERS, tmp_path / "one.png")
+    generate(generator, msgspec.structs.replace(PARAMETERS, seed=4), tmp_path / "two.png")
 
     assert (tmp_path / "one.png").read_bytes() != (tmp_path / "two.png").read_bytes()
 
@@ -102,9 +102,9 @@ def test_other_seed_other_bytes(generator: Generator, tmp_path: Path) -> None:
 def test_drawn_seed_is_recorded(generator: Generator, tmp_path: Path) -> None:
     """Without a seed one is drawn, and with it the same picture is made again."""
     first, again = tmp_path / "one.png", tmp_path / "two.png"
-    seed = generate(generator, GenerationRequest(prompt=PROMPT), first).parameters.seed
+    seed = generate(generator, PromptParameters(prompt=PROMPT), first).parameters.seed
 
-    generate(generator, GenerationRequest(prompt=PROMPT, seed=seed), again)
+    generate(generator, PromptParameters(prompt=PROMPT, seed=seed), again)
 
     assert first.read_bytes() == again.read_bytes()
 
@@ -115,10 +115,10 @@ def test_picture_again_from_itself(
 ) -> None:
     """A picture's ``parameters`` chunk holds what it was made with, and makes the same file."""
     first, again = tmp_path / "one.png", tmp_path / "two.png"
-    request = GenerationRequest(
+    parameters = PromptParameters(
         prompt="a größer ☆ star,\non yellow", negative_prompt="a: b", sampler=sampler, steps=4
     )
-    generated = generate(generator, request, first)
+    generated = generate(generator, parameters, first)
     with Image.open(first) as image:
         infotext = image.info["parameters"]
 
@@ -126,7 +126,7 @@ def test_picture_again_from_itself(
     generate(generator, replay, again)
 
     made_with = msgspec.structs.asdict(generated.parameters)
-    assert GenerationRequest(**made_with, pipeline="shapes-diffusion") == replay
+    assert PromptParameters(**made_with, pipeline="shapes-diffusion") == replay
     assert [] == warnings
     assert first.read_bytes() == again.read_bytes()
 
@@ -135,16 +135,16 @@ def test_progress(generator: Generator, tmp_path: Path) -> None:
     """Each of the 20 recommended steps is told as it is done."""
     progress: list[tuple[int, int]] = []
 
-    generate(generator, REQUEST, tmp_path / "a.png", lambda *done: progress.append(done))
+    generate(generator, PARAMETERS, tmp_path / "a.png", lambda *done: progress.append(done))
 
     assert [(step, 20) for step in range(1, 21)] == progress
 
 
 def test_recommended_values_can_be_replaced(generator: Generator, tmp_path: Path) -> None:
     """What a prompt names goes before pipeline.toml; a size that does not suit is made and told."""
-    request = GenerationRequest(prompt=PROMPT, steps=2, guidance_scale=1.5, width=32, height=40)
+    parameters = PromptParameters(prompt=PROMPT, steps=2, guidance_scale=1.5, width=32, height=40)
 
-    generated = generate(generator, request, tmp_path / "a.png")
+    generated = generate(generator, parameters, tmp_path / "a.png")
 
     made_with = generated.parameters
     assert (2, 1.5, 32, 40) == (
@@ -160,9 +160,9 @@ def test_recommended_values_can_be_replaced(generator: Generator, tmp_path: Path
 
 def test_model_of_another_station(generator: Generator, tmp_path: Path) -> None:
     """A prompt file cannot have a folder or hub id of its choice loaded; the result says so."""
-    request = msgspec.structs.replace(REQUEST, pipeline="someone/model", steps=1)
+    parameters = msgspec.structs.replace(PARAMETERS, pipeline="someone/model", steps=1)
 
-    generated = generate(generator, request, tmp_path / "a.png")
+    generated = generate(generator, parameters, tmp_path / "a.png")
 
     assert [
         "Model someone/model is not a pipeline of this station; shapes-diffusion was used."
@@ -181,8 +181,9 @@ def test_memory_that_does_not_suffice() -> None:
         import torch
         from fluxdrop.config import PipelineTable
         from fluxdrop.generate import sources
-        from fluxdrop.generate.pipeline import Pipeline, PictureRequest
-        from fluxdrop.generate.request import GenerationRequest
+        from fluxdrop.generate.messages import PictureOrder
+        from fluxdrop.generate.parameters import PromptParameters
+        from fluxdrop.generate.pipeline import Pipeline
 
         table = PipelineTable(source="shapes-diffusion")
         pipe = Pipeline("shapes-diffusion", table, sources.find(table.source))
@@ -197,8 +198,12 @@ def test_memory_that_does_not_suffice() -> None:
                 torch.empty(2**50)
 
         def made(count):
-            requests = [GenerationRequest(prompt="a ring", seed=n, steps=1) for n in range(count)]
-            wanted = [PictureRequest(request, request.prompt) for request in requests]
+            wanted = [
+                PictureOrder(
+                    parameters=PromptParameters(prompt="a ring", seed=seed, steps=1), prompt="a ring"
+                )
+                for seed in range(count)
+            ]
             pictures = pipe.generate(wanted, [], lambda step, steps: None)
             return [(one.parameters.seed, one.warnings) for _image, one in pictures]
 

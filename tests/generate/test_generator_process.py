@@ -16,10 +16,10 @@ from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate import failures
 from fluxdrop.generate.generator import Generator
-from fluxdrop.generate.request import GenerationRequest
+from fluxdrop.generate.parameters import PromptParameters
 from fluxdrop.processes.child import ChildDied
 from support.daemons import wait_for_end
-from support.generators import ONE_STEP, REQUEST, generate
+from support.generators import ONE_STEP, PARAMETERS, generate
 from support.needs import needs_generation
 
 pytestmark = pytest.mark.slow
@@ -35,7 +35,7 @@ def test_killed_child(generator: Generator, tmp_path: Path) -> None:
         os.kill(generator.pid, signal.SIGKILL)
 
     with pytest.raises(ChildDied, match="ended by SIGKILL"):
-        generate(generator, REQUEST, target, kill)
+        generate(generator, PARAMETERS, target, kill)
     assert generator.pid is None
     assert not target.exists()
 
@@ -54,7 +54,7 @@ def test_wait_hook_ends_the_wait(tmp_path: Path) -> None:
     generator = Generator(Settings(), wait_hook=hook)
     try:
         with pytest.raises(InterruptedError):
-            generate(generator, REQUEST, tmp_path / "a.png")
+            generate(generator, PARAMETERS, tmp_path / "a.png")
 
         assert generator.pid is None
     finally:
@@ -66,7 +66,7 @@ def test_close_frees(tmp_path: Path) -> None:
     """After close no process is left, and a second close does nothing."""
     generator = Generator(Settings(pipeline="./nowhere"))
     with pytest.raises(FluxdropError):
-        generate(generator, REQUEST, tmp_path / "a.png")
+        generate(generator, PARAMETERS, tmp_path / "a.png")
     pid = generator.pid
     assert pid is not None
 
@@ -86,12 +86,12 @@ def test_child_ends_with_its_parent(tmp_path: Path) -> None:
         """
         from fluxdrop.config import Settings
         from fluxdrop.generate.generator import GenerationOrder, Generator
-        from fluxdrop.generate.request import GenerationRequest
+        from fluxdrop.generate.parameters import PromptParameters
 
         generator = Generator(Settings())
-        request = GenerationRequest(prompt="a ring", steps=1000)
+        parameters = PromptParameters(prompt="a ring", steps=1000)
         tell = lambda step, steps: print(generator.pid, flush=True)
-        generator.generate([GenerationOrder(request)], tell)
+        generator.generate([GenerationOrder(parameters)], tell)
         """
     )
     with subprocess.Popen(
@@ -112,7 +112,7 @@ def test_missing_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     generator = Generator(Settings())
 
     with pytest.raises(FluxdropError) as caught:
-        generate(generator, REQUEST, tmp_path / "a.png")
+        generate(generator, PARAMETERS, tmp_path / "a.png")
 
     assert "generator" == caught.value.kind
     assert "pip install 'fluxdrop[generate]'" in caught.value.hint
@@ -125,7 +125,7 @@ def test_impossible_request(tmp_path: Path) -> None:
     generator = Generator(Settings())
 
     with pytest.raises(FluxdropError, match="Steps is 0; must be 1 to 1000"):
-        generate(generator, GenerationRequest(prompt="a", steps=0), tmp_path / "a.png")
+        generate(generator, PromptParameters(prompt="a", steps=0), tmp_path / "a.png")
 
     assert generator.pid is None
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.infotext import format_infotext, parse_infotext
-from fluxdrop.generate.request import GenerationParameters, GenerationRequest
+from fluxdrop.generate.parameters import GenerationParameters, PromptParameters
 from fluxdrop.generate.samplers import SAMPLERS
 
 LAST = "Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 42, Size: 512x768"
@@ -33,7 +33,7 @@ words = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
 prompts = words.map(stripped).filter(
     lambda text: not any(line.startswith("Negative prompt:") for line in text.split("\n"))
 )
-parameters = st.builds(
+all_parameters = st.builds(
     GenerationParameters,
     prompt=prompts.filter(bool),
     negative_prompt=prompts,
@@ -46,22 +46,22 @@ parameters = st.builds(
 )
 
 
-@given(parameters, words)
+@given(all_parameters, words)
 def test_round_trip(made_with: GenerationParameters, model: str) -> None:
     """Parameters that are formatted and parsed are the same, whatever is in prompts and names."""
-    request, warnings = parse_infotext(format_infotext(made_with, model=model))
+    parameters, warnings = parse_infotext(format_infotext(made_with, model=model))
 
-    expected = GenerationRequest(**msgspec.structs.asdict(made_with), pipeline=model or None)
-    assert (expected, []) == (request, warnings)
+    expected = PromptParameters(**msgspec.structs.asdict(made_with), pipeline=model or None)
+    assert (expected, []) == (parameters, warnings)
 
 
 def test_whole_example() -> None:
     """Prompts over several lines and the last line's values each reach their field."""
     text = f"a castle\non a hill\nNegative prompt: fog,\nrain\n{LAST}"
 
-    request, warnings = parse_infotext(text)
+    parameters, warnings = parse_infotext(text)
 
-    expected = GenerationRequest(
+    expected = PromptParameters(
         prompt="a castle\non a hill",
         negative_prompt="fog,\nrain",
         steps=20,
@@ -71,7 +71,7 @@ def test_whole_example() -> None:
         width=512,
         height=768,
     )
-    assert (expected, []) == (request, warnings)
+    assert (expected, []) == (parameters, warnings)
 
 
 @pytest.mark.parametrize(
@@ -86,26 +86,26 @@ def test_whole_example() -> None:
 )
 def test_prompt_only(text: str) -> None:
     """A text whose last line has no three pairs is a prompt, also with weights in brackets."""
-    assert (GenerationRequest(prompt=text), []) == parse_infotext(text)
+    assert (PromptParameters(prompt=text), []) == parse_infotext(text)
 
 
 def test_steps_alone() -> None:
     """A last line that begins with Steps holds parameters, however few."""
-    assert (GenerationRequest(prompt="a cat", steps=8), []) == parse_infotext("a cat\nSteps: 8")
+    assert (PromptParameters(prompt="a cat", steps=8), []) == parse_infotext("a cat\nSteps: 8")
 
 
 def test_negative_prompt_comes_last() -> None:
     """A last line that begins with Negative prompt is one, though it has three pairs."""
-    request, _ = parse_infotext("a cat\nNegative prompt: text: big, font: bad, tone: dark")
+    parameters, _ = parse_infotext("a cat\nNegative prompt: text: big, font: bad, tone: dark")
 
-    assert "text: big, font: bad, tone: dark" == request.negative_prompt
+    assert "text: big, font: bad, tone: dark" == parameters.negative_prompt
 
 
 def test_line_ends_and_mark() -> None:
     """A byte order mark and line ends of Windows are not part of the prompt."""
-    request, _ = parse_infotext(f"\ufeffa cat\r\nNegative prompt: fog\r\n{LAST}\r\n")
+    parameters, _ = parse_infotext(f"\ufeffa cat\r\nNegative prompt: fog\r\n{LAST}\r\n")
 
-    assert ("a cat", "fog", 42) == (request.prompt, request.negative_prompt, request.seed)
+    assert ("a cat", "fog", 42) == (parameters.prompt, parameters.negative_prompt, parameters.seed)
 
 
 def test_quoted_values() -> None:
@@ -115,9 +115,9 @@ def test_quoted_values() -> None:
         r' Wildcard prompt: "red,\nSeed: 1", Seed: 5'
     )
 
-    request, warnings = parse_infotext(f"a cat\n{line}")
+    parameters, warnings = parse_infotext(f"a cat\n{line}")
 
-    assert ('a, b: "c"', 5, 9) == (request.pipeline, request.seed, request.steps)
+    assert ('a, b: "c"', 5, 9) == (parameters.pipeline, parameters.seed, parameters.steps)
     assert [
         "Not used of the parameters: Lora hashes: one: 1f, two: 2e, Wildcard prompt: red,\nSeed: 1."
     ] == warnings
@@ -132,9 +132,14 @@ def test_unknown_keys_are_named() -> None:
 
 def test_keys_in_any_case() -> None:
     """Keys that a person typed are known in any case."""
-    request, warnings = parse_infotext("a cat\nSteps: 8, cfg scale: 2.5, seed: 7")
+    parameters, warnings = parse_infotext("a cat\nSteps: 8, cfg scale: 2.5, seed: 7")
 
-    assert (8, 2.5, 7, []) == (request.steps, request.guidance_scale, request.seed, warnings)
+    assert (8, 2.5, 7, []) == (
+        parameters.steps,
+        parameters.guidance_scale,
+        parameters.seed,
+        warnings,
+    )
 
 
 @pytest.mark.parametrize(
@@ -143,18 +148,18 @@ def test_keys_in_any_case() -> None:
 )
 def test_schedule_type(schedule: str, sampler: str) -> None:
     """A schedule type, as stable-diffusion-webui 1.9 and later write it, is part of the sampler."""
-    request, warnings = parse_infotext(
+    parameters, warnings = parse_infotext(
         f"a cat\nSteps: 20, Sampler: DPM++ 2M, Schedule type: {schedule}, Seed: 1"
     )
 
-    assert (sampler, []) == (request.sampler, warnings)
+    assert (sampler, []) == (parameters.sampler, warnings)
 
 
 def test_seed_to_be_drawn() -> None:
     """Seed -1 is the same as none."""
-    request, _ = parse_infotext("a cat\nSteps: 8, Seed: -1")
+    parameters, _ = parse_infotext("a cat\nSteps: 8, Seed: -1")
 
-    assert request.seed is None
+    assert parameters.seed is None
 
 
 @pytest.mark.parametrize("text", ["", " \n\t\n", LAST, f"Negative prompt: fog\n{LAST}"])

@@ -12,7 +12,7 @@ import pytest
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.generator import Generator
-from fluxdrop.generate.request import GenerationRequest
+from fluxdrop.generate.parameters import PromptParameters
 from support.generators import EMBEDDED, ONE_STEP, PROMPT, generate, use
 from support.needs import needs_generation
 
@@ -25,9 +25,9 @@ def test_folder_as_pipeline(
     """A diffusers folder anywhere is a pipeline, and is asked for by its name."""
     shutil.copytree(EMBEDDED, tmp_path / "mine", ignore=shutil.ignore_patterns("pipeline.toml"))
     use(generator, monkeypatch, pipeline=str(tmp_path / "mine"))
-    request = GenerationRequest(prompt=PROMPT, steps=1, pipeline="mine")
+    parameters = PromptParameters(prompt=PROMPT, steps=1, pipeline="mine")
 
-    generated = generate(generator, request, tmp_path / "a.png")
+    generated = generate(generator, parameters, tmp_path / "a.png")
 
     assert ("mine", []) == (generated.generator.model, generated.warnings)
     assert 7.5 == generated.parameters.guidance_scale
@@ -95,7 +95,7 @@ def test_pipelines_refused(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A pipeline that cannot be had is one sentence, and the child serves the next request."""
+    """A pipeline that cannot be had is one sentence, and the child serves the next order."""
     child = generator.pid
     started = time.monotonic()
     with monkeypatch.context() as patch:

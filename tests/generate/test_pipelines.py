@@ -12,7 +12,7 @@ from PIL import Image
 from fluxdrop.config import PipelineTable
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.generator import Generator
-from fluxdrop.generate.request import GenerationRequest
+from fluxdrop.generate.parameters import PromptParameters
 from support.generators import generate, use
 from support.needs import needs_generation
 
@@ -53,10 +53,10 @@ def with_pipelines(
     return generator
 
 
-def request(pipeline: str, prompt: str = PROMPT, **values: object) -> GenerationRequest:
-    """A request of two steps."""
+def parameters(pipeline: str, prompt: str = PROMPT, **values: object) -> PromptParameters:
+    """Parameters of two steps."""
     options: dict[str, object] = {"steps": 2, "seed": 7, **values}
-    return GenerationRequest(prompt=prompt, pipeline=pipeline, **options)  # type: ignore[arg-type]
+    return PromptParameters(prompt=prompt, pipeline=pipeline, **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_kinds_of_pipelines(
     generator: Generator, tmp_path: Path, name: str, class_name: str, sampler: str
 ) -> None:
     """SDXL, SD3 and FLUX pipelines run through the same code, and make the same bytes twice."""
-    wanted = request(name, width=32, height=32, sampler=sampler)
+    wanted = parameters(name, width=32, height=32, sampler=sampler)
     made = generate(generator, wanted, tmp_path / "one.png")
     again = generate(generator, wanted, tmp_path / "two.png")
 
@@ -86,7 +86,7 @@ def test_kinds_of_pipelines(
 
 def test_negative_prompt_that_counts_for_nothing(generator: Generator, tmp_path: Path) -> None:
     """FLUX takes no negative prompt, which the result says and does not record."""
-    wanted = request("flux", negative_prompt="blue", width=32, height=32)
+    wanted = parameters("flux", negative_prompt="blue", width=32, height=32)
     made = generate(generator, wanted, tmp_path / "a.png")
 
     assert "" == made.parameters.negative_prompt
@@ -96,12 +96,12 @@ def test_negative_prompt_that_counts_for_nothing(generator: Generator, tmp_path:
 def test_sampler_of_another_kind(generator: Generator, tmp_path: Path) -> None:
     """A sampler that flow matching does not have is refused."""
     with pytest.raises(FluxdropError, match="Sampler 'DDIM' does not fit this pipeline"):
-        generate(generator, request("sd3", sampler="DDIM"), tmp_path / "a.png")
+        generate(generator, parameters("sd3", sampler="DDIM"), tmp_path / "a.png")
 
 
 def test_configured_values(generator: Generator, tmp_path: Path) -> None:
     """What a table names is taken where the prompt file names nothing."""
-    made = generate(generator, request("few steps", steps=None), tmp_path / "a.png")
+    made = generate(generator, parameters("few steps", steps=None), tmp_path / "a.png")
 
     assert (2, 2.0) == (made.parameters.steps, made.parameters.guidance_scale)
 
@@ -109,7 +109,7 @@ def test_configured_values(generator: Generator, tmp_path: Path) -> None:
 def test_long_prompt(generator: Generator, tmp_path: Path) -> None:
     """A prompt that is longer than the encoder takes is made, and the part it cut is a warning."""
     prompt = PROMPT + " and a large blue star" * 5 + " zebra"
-    made = generate(generator, request("shapes-diffusion", prompt), tmp_path / "a.png")
+    made = generate(generator, parameters("shapes-diffusion", prompt), tmp_path / "a.png")
 
     (warning,) = made.warnings
     assert warning.startswith("The prompt has ")
@@ -120,8 +120,10 @@ def test_long_prompt(generator: Generator, tmp_path: Path) -> None:
 def test_single_file(generator: Generator, tmp_path: Path) -> None:
     """A single .safetensors file with the configuration of a folder makes the very picture that its
     pipeline makes as a folder."""
-    generate(generator, request("shapes-diffusion", width=64, height=64), tmp_path / "folder.png")
-    made = generate(generator, request("one file", width=64, height=64), tmp_path / "file.png")
+    generate(
+        generator, parameters("shapes-diffusion", width=64, height=64), tmp_path / "folder.png"
+    )
+    made = generate(generator, parameters("one file", width=64, height=64), tmp_path / "file.png")
 
     with (
         Image.open(tmp_path / "folder.png") as expected,
@@ -141,7 +143,7 @@ def test_single_file(generator: Generator, tmp_path: Path) -> None:
 def test_refused(generator: Generator, tmp_path: Path, name: str, sentence: str) -> None:
     """What cannot be loaded is one sentence."""
     with pytest.raises(FluxdropError, match=sentence) as caught:
-        generate(generator, request(name), tmp_path / "a.png")
+        generate(generator, parameters(name), tmp_path / "a.png")
 
     assert "pipeline" == caught.value.kind
 
@@ -149,9 +151,9 @@ def test_refused(generator: Generator, tmp_path: Path, name: str, sentence: str)
 def test_lora(generator: Generator, folder: Path, tmp_path: Path) -> None:
     """A LoRA changes the picture by its weight, is recorded in the prompt, and leaves no trace in
     the next picture without it."""
-    plain = request("shapes-diffusion")
-    tagged = request("shapes-diffusion", f"{PROMPT} <lora:paint:2>")
-    none = request("shapes-diffusion", f"{PROMPT} <lora:paint:0>")
+    plain = parameters("shapes-diffusion")
+    tagged = parameters("shapes-diffusion", f"{PROMPT} <lora:paint:2>")
+    none = parameters("shapes-diffusion", f"{PROMPT} <lora:paint:0>")
     for name, wanted in (("a", plain), ("b", tagged), ("c", none), ("d", tagged), ("e", plain)):
         made = generate(generator, wanted, tmp_path / f"{name}.png")
         assert wanted.prompt == made.parameters.prompt
@@ -168,9 +170,9 @@ def test_lora(generator: Generator, folder: Path, tmp_path: Path) -> None:
 def test_lora_that_does_not_fit(generator: Generator, tmp_path: Path) -> None:
     """A LoRA of another kind of pipeline is one sentence, and one that is not there a warning."""
     with pytest.raises(FluxdropError, match="The LoRA paint cannot be used with the pipeline sdxl"):
-        generate(generator, request("sdxl", f"{PROMPT} <lora:paint>"), tmp_path / "a.png")
+        generate(generator, parameters("sdxl", f"{PROMPT} <lora:paint>"), tmp_path / "a.png")
     made = generate(
-        generator, request("shapes-diffusion", f"{PROMPT} <lora:nobody:1>"), tmp_path / "b.png"
+        generator, parameters("shapes-diffusion", f"{PROMPT} <lora:nobody:1>"), tmp_path / "b.png"
     )
 
     assert ["LoRA nobody is not on this station; the picture is made without it."] == made.warnings
@@ -178,7 +180,7 @@ def test_lora_that_does_not_fit(generator: Generator, tmp_path: Path) -> None:
 
 def test_black_in_float16(generator: Generator, tmp_path: Path) -> None:
     """A picture whose numbers overflow float16 is made again in float32, which the result says."""
-    made = generate(generator, request("narrow", width=64, height=64), tmp_path / "a.png")
+    made = generate(generator, parameters("narrow", width=64, height=64), tmp_path / "a.png")
 
     assert ["Black in float16, so it was made again in float32."] == [
         warning for warning in made.warnings if "float16" in warning
@@ -189,7 +191,7 @@ def test_black_in_float16(generator: Generator, tmp_path: Path) -> None:
 
 def test_safety_checker(generator: Generator, tmp_path: Path) -> None:
     """The pipeline's own safety checker is used, and the result says what it found."""
-    made = generate(generator, request("unsafe", width=64, height=64), tmp_path / "a.png")
+    made = generate(generator, parameters("unsafe", width=64, height=64), tmp_path / "a.png")
 
     assert made.nsfw is True
     assert ["The pipeline's safety checker took the picture for unsafe."] == made.warnings

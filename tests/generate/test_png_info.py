@@ -116,10 +116,10 @@ def test_pictures_of_other_programs(tmp_path: Path, program: str) -> None:
     is_text = isinstance(written, str)
     chunks = {"parameters": written} if is_text else {"invokeai_metadata": json.dumps(written)}
 
-    request, _warnings = parse_infotext(read_infotext(png(tmp_path / "a.png", **chunks)))
+    parameters, _warnings = parse_infotext(read_infotext(png(tmp_path / "a.png", **chunks)))
 
     expected = EXPECTED[program]
-    assert expected == {key: getattr(request, key) for key in expected}
+    assert expected == {key: getattr(parameters, key) for key in expected}
 
 
 def test_unused_keys_of_a1111() -> None:

@@ -10,8 +10,8 @@ from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files.layout import Root
 from fluxdrop.generate.bounds import check_bounds
+from fluxdrop.generate.parameters import PromptParameters
 from fluxdrop.generate.prompt_file import read_prompts
-from fluxdrop.generate.request import GenerationRequest
 from support.daemons import failures, fluxdrop, results
 from support.needs import needs_generation
 
@@ -33,10 +33,10 @@ SHORT = "Steps: 2, CFG scale: 3, Size: 64x64, Seed: 7"
 )
 def test_defaults(asked: dict[str, int], setting: str) -> None:
     """What people use is possible as fluxdrop comes; more is refused with the setting's name."""
-    request = GenerationRequest(prompt="a cat", **asked)  # type: ignore[arg-type]
+    parameters = PromptParameters(prompt="a cat", **asked)  # type: ignore[arg-type]
     refused = pytest.raises(FluxdropError) if setting else nullcontext()
     with refused as caught:
-        check_bounds(request, Settings())
+        check_bounds(parameters, Settings())
 
     if caught is not None:
         assert ("prompt", True) == (caught.value.kind, setting in caught.value.hint)

@@ -12,7 +12,7 @@ STEPS = "Steps: 8, Seed: 42"
 
 def asked(text: str) -> list[tuple[str, int | None]]:
     """The prompt and the seed of each picture."""
-    return [(request.prompt, request.seed) for request, _warnings in read_prompts(text)]
+    return [(parameters.prompt, parameters.seed) for parameters, _warnings in read_prompts(text)]
 
 
 @pytest.mark.parametrize(

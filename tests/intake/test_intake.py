@@ -191,12 +191,12 @@ def test_irregular(station: Station, png: bytes, caplog: pytest.LogCaptureFixtur
         ["fifo.png", "link.png"], "it is not a regular file; symlinks are not followed"
     ) == (station.intake.skipped)
     assert 2 == events(caplog).count("left alone")
-    assert ([], 2) == (station.intake.trouble, len(station.intake.irregular))
+    assert ([], 2) == (station.intake.degraded, len(station.intake.irregular))
     assert 0 == station.intake.waiting
 
 
-def test_irregular_hide_no_trouble(station: Station, png: bytes) -> None:
-    """However many irregular files there are, a file that cannot be claimed is told as a trouble."""
+def test_irregular_hide_nothing(station: Station, png: bytes) -> None:
+    """However many irregular files there are, a file that cannot be claimed is told as a reason."""
     for number in range(150):
         os.mkfifo(station.root.inbox / f"{number:03}.png")
     station.intake._next_scan = 0
@@ -204,7 +204,9 @@ def test_irregular_hide_no_trouble(station: Station, png: bytes) -> None:
 
     station.intake._skip("z.png", "it cannot be claimed: Operation not permitted")
 
-    assert ["inbox: z.png: it cannot be claimed: Operation not permitted"] == station.intake.trouble
+    assert [
+        "inbox: z.png: it cannot be claimed: Operation not permitted"
+    ] == station.intake.degraded
 
 
 def test_claim_that_fails(station: Station, png: bytes, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,7 +59,7 @@ def test_more_than_are_remembered(
 def test_unfinished_keep_nothing_out(
     root: Root, png: bytes, found: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many files are never whole, each of the others is claimed, `trouble` tells of the crowd meanwhile, and
+    """However many files are never whole, each of the others is claimed, `degraded` tells of the crowd meanwhile, and
     nothing grows with their number."""
     monkeypatch.setattr("fluxdrop.intake.intake._MAX_WAITING", 10)
     settings = Settings(settle_seconds=0.1, incomplete_seconds=3600, scan_seconds=3600)
@@ -79,7 +79,7 @@ def test_unfinished_keep_nothing_out(
             return len(station.claims) == len(files)
 
         station.step_until(is_done)
-        trouble = station.intake.trouble
+        degraded = station.intake.degraded
         for number in range(100):
             (root.inbox / f"{number}.png").unlink()
         for _ in range(3):
@@ -87,9 +87,9 @@ def test_unfinished_keep_nothing_out(
             station.steps()
 
         assert files == station.contents()
-        assert ["inbox: more than 10 files wait there"] == [text[:36] for text in trouble]
+        assert ["inbox: more than 10 files wait there"] == [text[:36] for text in degraded]
         assert len(station.intake._due) <= 40
-        assert (0, []) == (station.intake.waiting, station.intake.trouble)
+        assert (0, []) == (station.intake.waiting, station.intake.degraded)
         assert not any(station.intake._unfinished.values())
 
 

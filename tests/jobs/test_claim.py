@@ -14,7 +14,7 @@ import pytest
 
 from fluxdrop.files.folders import Folders
 from fluxdrop.files.layout import Root
-from fluxdrop.jobs.claim import claim, make_place, read_claim, without_unclaimed
+from fluxdrop.jobs.claim import claim, discard_unclaimed, make_place, read_claim
 from fluxdrop.jobs.job_id import new_job_id
 from fluxdrop.jobs.store import Store
 from support.admissions import Bench
@@ -216,7 +216,7 @@ def test_odd_input(root: Root, make: Callable[[Path], None]) -> None:
     held = listing(job)
 
     assert read_claim(job) is None
-    assert [] == without_unclaimed([job], root.refused)
+    discard_unclaimed(job, root.refused)
     assert ([], [job.name]) == (
         list(root.work.iterdir()),
         [path.name for path in root.refused.iterdir()],
@@ -229,7 +229,7 @@ def test_odd_input_of_a_known_name(root: Root) -> None:
     """What was set aside before is kept when another job of the same id comes, as from a backup."""
     for _ in range(2):
         make_folder(root.work / "20260102T030405-0a1b2c3d")
-        without_unclaimed(list(root.work.iterdir()), root.refused)
+        discard_unclaimed(root.work / "20260102T030405-0a1b2c3d", root.refused)
 
     assert [] == list(root.work.iterdir())
     assert [3, 3] == [len(listing(kept)) for kept in root.refused.iterdir()]
@@ -238,16 +238,13 @@ def test_odd_input_of_a_known_name(root: Root) -> None:
 def test_what_is_no_claim(root: Root) -> None:
     """A folder without an input goes, with what was made of the input: a power cut kept that, and lost the
     claim."""
-    (root.work / "made").mkdir()
-    (root.work / "made" / "tensor.npy").touch()
-    (root.work / "claimed").mkdir()
-    (root.work / "claimed" / "input=a.png").touch()
+    made = root.work / "made"
+    made.mkdir()
+    (made / "tensor.npy").touch()
 
-    left = without_unclaimed(sorted(root.work.iterdir()), root.refused)
-
-    assert ["claimed"] == [path.name for path in left]
-    assert left == sorted(root.work.iterdir())
-    assert not root.refused.exists()
+    assert read_claim(made) is None
+    discard_unclaimed(made, root.refused)
+    assert (False, False) == (made.exists(), root.refused.exists())
 
 
 def swap(monkeypatch: pytest.MonkeyPatch, before: Callable[[], object]) -> None:

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files.layout import Root
 from fluxdrop.files.regular import open_regular
-from fluxdrop.generate.request import GenerationRequest
+from fluxdrop.generate.parameters import PromptParameters
 from fluxdrop.jobs.claim import make_place
-from fluxdrop.jobs.job import REQUEST, JobRequest, file_sha256, open_job
+from fluxdrop.jobs.job import OPTIONS, JobOptions, file_sha256, open_job
 from fluxdrop.printable import printable
 from fluxdrop.timestamps import now, rfc3339
 from support import jobs
@@ -69,7 +69,7 @@ def test_read_from_its_folder(root: Root, source: str, kind: str) -> None:
         job.source,
         job.input.read_text(),
     )
-    assert (kind, JobRequest()) == (job.kind, job.request)
+    assert (kind, JobOptions()) == (job.kind, job.options)
 
 
 def test_undecodable_input_is_found(root: Root) -> None:
@@ -101,25 +101,26 @@ def test_no_input(root: Root) -> None:
     assert open_job(root.work / "20260102T030405-0a1b2c3d") is None
 
 
-def test_request(root: Root) -> None:
-    """What a command asked is part of the job."""
+@pytest.mark.parametrize("name", [OPTIONS, "request.json"])
+def test_options(root: Root, name: str) -> None:
+    """What a command asked is part of the job, also of one that an earlier fluxdrop left in hand."""
     folder = jobs.claimed(root, "cat.txt")
-    asked = JobRequest(replay_of="x", generation=GenerationRequest(prompt="a cat", seed=2**64 - 1))
-    (folder / REQUEST).write_bytes(msgspec.json.encode(asked))
+    asked = JobOptions(replay_of="x", generation=PromptParameters(prompt="a cat", seed=2**64 - 1))
+    (folder / name).write_bytes(msgspec.json.encode(asked))
 
-    assert asked == jobs.job_in(folder).request
+    assert asked == jobs.job_in(folder).options
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"seed": 1}', b'{"replay_of": 1}'])
-def test_wrong_request(root: Root, content: bytes) -> None:
-    """A request that cannot be read is an error that names its file."""
+def test_wrong_options(root: Root, content: bytes) -> None:
+    """Options that cannot be read are an error that names their file."""
     folder = jobs.claimed(root, "cat.txt")
-    (folder / REQUEST).write_bytes(content)
+    (folder / OPTIONS).write_bytes(content)
 
-    with pytest.raises(FluxdropError, match=re.escape(str(folder / REQUEST))) as caught:
+    with pytest.raises(FluxdropError, match=re.escape(str(folder / OPTIONS))) as caught:
         open_job(folder)
 
-    assert "request" == caught.value.kind
+    assert "options" == caught.value.kind
 
 
 def test_moments() -> None:

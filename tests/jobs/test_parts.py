@@ -10,28 +10,28 @@ import pytest
 
 from fluxdrop.files import durable
 from fluxdrop.files.layout import Root
-from fluxdrop.generate.request import GenerationRequest
+from fluxdrop.generate.parameters import PromptParameters
 from fluxdrop.jobs.claim import read_claim
-from fluxdrop.jobs.job import REQUEST, JobRequest, Part, open_job
-from fluxdrop.jobs.parts import divide, without_undecided
+from fluxdrop.jobs.job import OPTIONS, JobOptions, Part, open_job
+from fluxdrop.jobs.parts import divide, remove_if_undecided
 from fluxdrop.service.stages.pending_jobs import PendingJobs
 from support import jobs
 
-REQUESTS = [GenerationRequest(prompt=f"prompt {number}", seed=number) for number in range(3)]
+PICTURES = [PromptParameters(prompt=f"prompt {number}", seed=number) for number in range(3)]
 
 
 class KilledError(Exception):
     """Stands for SIGKILL."""
 
 
-def found(root: Root) -> dict[str, tuple[str, Part | None, GenerationRequest | None]]:
-    """The input, the part and the request of each job in work/, by the end of its id."""
+def found(root: Root) -> dict[str, tuple[str, Part | None, PromptParameters | None]]:
+    """The input, the part and the parameters of each job in work/, by the end of its id."""
     opened = {folder.name: open_job(folder) for folder in root.work.iterdir()}
     return {
         name.partition("-")[2].partition("-")[2] or "1": (
             job.input.read_text(),
-            job.request.part,
-            job.request.generation,
+            job.options.part,
+            job.options.generation,
         )
         for name, job in opened.items()
         if job is not None
@@ -44,12 +44,12 @@ def test_divide(root: Root) -> None:
     job = jobs.job_in(jobs.claimed(root, "sub/cat.txt"))
     text = job.input.read_text()
 
-    new = divide(job, REQUESTS)
+    new = divide(job, PICTURES)
 
     assert [f"{job.id}-2", f"{job.id}-3"] == [part.folder.name for part in new]
-    assert [] == divide(job, REQUESTS) == divide(jobs.job_in(job.folder), REQUESTS)
+    assert [] == divide(job, PICTURES) == divide(jobs.job_in(job.folder), PICTURES)
     assert {
-        str(number): (text, Part(number=number, of=3, first=job.id), REQUESTS[number - 1])
+        str(number): (text, Part(number=number, of=3, first=job.id), PICTURES[number - 1])
         for number in (1, 2, 3)
     } == found(root)
     assert {"sub/cat.txt"} == {jobs.job_in(folder).source for folder in root.work.iterdir()}
@@ -74,16 +74,16 @@ def test_killed_at_any_rename(root: Root, monkeypatch: pytest.MonkeyPatch, call:
         dying(name)
     killed = False
     try:
-        divide(job, REQUESTS)
+        divide(job, PICTURES)
     except KilledError:
         killed = True
     monkeypatch.undo()
 
     # As the next start does.
-    left = without_undecided(sorted(root.work.iterdir()))
+    left = [path for path in sorted(root.work.iterdir()) if not remove_if_undecided(path)]
     decided = len(left) == 3
     assert decided or [job.folder] == left
-    divide(jobs.job_in(job.folder), REQUESTS)
+    divide(jobs.job_in(job.folder), PICTURES)
 
     assert {"1", "2", "3"} == set(found(root))
     assert [1, 2, 3] == sorted(part.number for _, part, _ in found(root).values() if part)
@@ -99,7 +99,7 @@ def test_full_disk(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("fluxdrop.files.durable.sync_all", fail)
     with pytest.raises(OSError, match="No space"):
-        divide(job, REQUESTS)
+        divide(job, PICTURES)
 
     assert [job.folder] == list(root.work.iterdir())
 
@@ -117,9 +117,9 @@ def test_decided_and_not_synced(root: Root, monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(durable, "write", failing)
     with pytest.raises(OSError, match="No space"):
-        divide(job, REQUESTS)
+        divide(job, PICTURES)
     monkeypatch.undo()
-    new = divide(job, REQUESTS)
+    new = divide(job, PICTURES)
 
     assert [second, root.work / f"{job.id}-3"] == [part.folder for part in new]
     assert (second / "mark").exists()
@@ -128,7 +128,7 @@ def test_decided_and_not_synced(root: Root, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("source", ["sub/cat.txt", f"{'c' * 250}.txt"])
 def test_claims_of_the_parts(root: Root, source: str) -> None:
     """What is told of the new jobs is what their folders hold, also where the input's name has no room for its path."""
-    new = divide(jobs.job_in(jobs.claimed(root, source)), REQUESTS)
+    new = divide(jobs.job_in(jobs.claimed(root, source)), PICTURES)
 
     assert [part.claim for part in new] == [read_claim(part.folder) for part in new]
     assert None not in [part.claim for part in new]
@@ -137,21 +137,22 @@ def test_claims_of_the_parts(root: Root, source: str) -> None:
 def test_parts_without_the_first(root: Root) -> None:
     """When the first part's job has ended, the others stay jobs."""
     job = jobs.job_in(jobs.claimed(root, "cat.txt"))
-    new = [part.folder for part in divide(job, REQUESTS)]
+    new = [part.folder for part in divide(job, PICTURES)]
     durable.remove_tree(job.folder)
 
-    assert new == without_undecided(new)
+    assert [False, False] == [remove_if_undecided(folder) for folder in new]
+    assert all(folder.exists() for folder in new)
 
 
 def test_model_of_a_replay(root: Root) -> None:
     """All parts are judged by the model that was asked for."""
     folder = jobs.claimed(root, "cat.txt")
-    (folder / REQUEST).write_bytes(msgspec.json.encode(JobRequest(replay_of="x", model="m")))
-    divide(jobs.job_in(folder), REQUESTS)
+    (folder / OPTIONS).write_bytes(msgspec.json.encode(JobOptions(replay_of="x", model="m")))
+    divide(jobs.job_in(folder), PICTURES)
 
-    asked = [jobs.job_in(folder).request for folder in root.work.iterdir()]
+    asked = [jobs.job_in(folder).options for folder in root.work.iterdir()]
 
-    assert [("x", "m")] * 3 == [(request.replay_of, request.model) for request in asked]
+    assert [("x", "m")] * 3 == [(options.replay_of, options.model) for options in asked]
 
 
 def test_begun_or_cancelled(root: Root) -> None:

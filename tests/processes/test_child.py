@@ -293,13 +293,13 @@ def test_reap(tmp_path: Path) -> None:
     assert gone(child.pid)
 
 
-def test_outgrown(tmp_path: Path) -> None:
-    """A child is outgrown when it has more than the limit and more than twice what it first had."""
+def test_memory_limit(tmp_path: Path) -> None:
+    """A child exceeds the limit when it has more than the limit and more than twice what it first had."""
     child = start(tmp_path)
     limit = 1
-    first = child.outgrown(limit)
+    first = child.exceeds_memory_limit(limit)
     ping(child, f"hoard = b'x' * {2 * child.resident()}; send(PONG, request)")
-    found = child.outgrown(limit), child.outgrown(1 << 40)
+    found = child.exceeds_memory_limit(limit), child.exceeds_memory_limit(1 << 40)
     child.stop()
 
     assert (False, True, False) == (first, *found)

@@ -100,7 +100,7 @@ def start_again(root: Root, trap: Trap | None = None) -> int:
     if trap is not None:
         trap.set()
     with publishing(root) as publisher:
-        folders = publisher.without_ended(list(root.work.iterdir()))
+        folders = [path for path in root.work.iterdir() if not publisher.remove_if_ended(path)]
         planned = [(folder, publisher.planned(folder)) for folder in folders]
         publisher.perform([(folder, plan) for folder, plan in planned if plan is not None])
         for folder in root.work.iterdir():
@@ -165,7 +165,7 @@ def test_kill_at_every_call(has_links: bool) -> None:
 
 
 def test_failure_at_every_call() -> None:
-    """A passing trouble with the disk at any call: the same batch again ends as the first would."""
+    """A transient error of the disk at any call: the same batch again ends as the first would."""
     with root_with_jobs() as root:
         calls = in_child(partial(publish_all, root, Trap(fail, 0)))
     for call in range(1, calls + 1):

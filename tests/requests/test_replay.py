@@ -12,7 +12,7 @@ import pytest
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files.layout import Root
-from fluxdrop.generate.request import GenerationRequest
+from fluxdrop.generate.parameters import PromptParameters
 from fluxdrop.jobs.claim import NewJob
 from fluxdrop.jobs.job import Job
 from fluxdrop.jobs.select import find_job
@@ -64,7 +64,7 @@ def test_prompt(root: Root) -> None:
 
     job = requested(root)
     made = jobs.GENERATED.parameters
-    expected = GenerationRequest(
+    expected = PromptParameters(
         prompt=made.prompt,
         negative_prompt="",
         steps=20,
@@ -78,8 +78,8 @@ def test_prompt(root: Root) -> None:
     assert (first, again, first, expected) == (
         of,
         job.id,
-        job.request.replay_of,
-        job.request.generation,
+        job.options.replay_of,
+        job.options.generation,
     )
     assert ("sub/v1.5 cat.txt", f"input of {first}") == (job.source, job.input.read_text())
 
@@ -95,7 +95,7 @@ def test_picture_by_name(root: Root, source: str, name: str) -> None:
     assert (source, f"input of {first}", None) == (
         job.source,
         job.input.read_text(),
-        job.request.generation,
+        job.options.generation,
     )
 
 
@@ -106,7 +106,7 @@ def test_second_of_a_name(root: Root) -> None:
     replay_job(root, "cat-2")
 
     job = requested(root)
-    assert (second, f"input of {second}") == (job.request.replay_of, job.input.read_text())
+    assert (second, f"input of {second}") == (job.options.replay_of, job.input.read_text())
 
 
 CONVERTED = [("generate", "cat.jpeg", "input"), ("preprocess", "cat.png", "image")]
@@ -137,10 +137,10 @@ def test_from_what_was_recorded(root: Root, start: Start) -> None:
     assert ("sub/cat.png", f"image of {first}", None) == (
         job.source,
         job.input.read_text(),
-        job.request.generation,
+        job.options.generation,
     )
     assert (has_tensor, [f"tensor of {first}"] * has_tensor) == (
-        job.request.has_tensor,
+        job.options.has_tensor,
         [path.read_text() for path in job.folder.glob("*.npy")],
     )
 
@@ -220,7 +220,7 @@ def test_files_that_are_gone(root: Root, gone: str, sentence: str) -> None:
 def test_input_that_may_not_be_seen(
     root: Root, monkeypatch: pytest.MonkeyPatch, number: int, said: str
 ) -> None:
-    """What is wrong with the one file ends its replay, and is no trouble of the disk that others wait for."""
+    """What is wrong with the one file ends its replay, and no outage of the disk that others wait for."""
     (first,) = publish(root, "cat.png")
     spoiled = root.outputs / "cat.png"
     real = Path.lstat

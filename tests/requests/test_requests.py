@@ -62,7 +62,7 @@ def test_replay(root: Root, desk: Desk) -> None:
 
     (folder,) = desk.accepted
     job = jobs.job_in(folder)
-    assert (root.work / asked, "sub/cat.png", first) == (folder, job.source, job.request.replay_of)
+    assert (root.work / asked, "sub/cat.png", first) == (folder, job.source, job.options.replay_of)
     assert (1, f"image of {first}") == (job.input.stat().st_nlink, job.input.read_text())
     assert f"tensor of {first}" == job.tensor.read_text()
     assert ([], []) == (list(root.requests.iterdir()), list(root.answers.iterdir()))
@@ -180,10 +180,10 @@ def test_defect_over_one_request(
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.EACCES])
-def test_trouble_over_one_request(
+def test_disk_error_over_one_request(
     root: Root, desk: Desk, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """A disk in trouble over one result holds up the replay of that one alone, and a right that is missing refuses
+    """An error of the disk over one result holds up the replay of that one alone, and a right that is missing refuses
     it."""
     first, spoiled = done_job(root, "a.png"), done_job(root, "b.png")
     asked = [leave(root, ReplayRequest(name)) for name in (spoiled, first)]
@@ -263,14 +263,14 @@ def test_too_large(root: Root, samples: Path) -> None:
     assert [] == list(root.work.iterdir())
 
 
-@pytest.mark.parametrize("point", ["request-made", "request-renamed", "file-written"])
+@pytest.mark.parametrize("point", ["replay-made", "replay-renamed", "file-written"])
 def test_killed_over_a_replay(root: Root, samples: Path, point: str) -> None:
     """A daemon that is killed while it makes a job of a request leaves one that does it, once."""
     shutil.copyfile(samples / "round_ring_01.png", root.inbox / "ring.png")
     assert 0 == fluxdrop("run", "--once", "--root", root.path, **QUICK).returncode
     (first,) = rows(root)
     asked = request_replay(root, plan_replay(root, first))
-    with started(root, "--once", fault=point, **QUICK) as daemon:
+    with started(root, "--once", failpoint=point, **QUICK) as daemon:
         assert -signal.SIGKILL == daemon.process.wait()
     again = fluxdrop("run", "--once", "--root", root.path, **QUICK)
 

@@ -14,7 +14,7 @@ import pytest
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files.layout import Root
-from fluxdrop.jobs.job import REQUEST, JobRequest
+from fluxdrop.jobs.job import OPTIONS, JobOptions
 from fluxdrop.jobs.job_id import new_job_id
 from fluxdrop.requests.messages import MAX_JOBS, CancelRequest, ReplayRequest, answer_to, ask
 from fluxdrop.requests.refused import Refused
@@ -72,8 +72,8 @@ def test_rubbish(root: Root, samples: Path) -> None:
     rest is set aside, and nothing of it enters work/.
     """
     ids = [new_job_id() for _ in range(4)]
-    (root.requests / "x.order.json").mkdir()
-    (root.requests / "x.order.json/file").touch()
+    (root.requests / "x.request.json").mkdir()
+    (root.requests / "x.request.json/file").touch()
     (root.requests / f"{ids[0]}.request.json").mkdir()
     os.mkfifo(root.requests / f"{ids[1]}.request.json")
     (root.requests / f"{ids[2]}.request.json").symlink_to("/etc/hostname")
@@ -85,7 +85,7 @@ def test_rubbish(root: Root, samples: Path) -> None:
     old = root.requests / ids[3]
     old.mkdir()
     shutil.copyfile(samples / "round_ring_01.png", old / "input=ring.png")
-    (old / REQUEST).write_bytes(msgspec.json.encode(JobRequest(model=str(root.inbox / ".m"))))
+    (old / OPTIONS).write_bytes(msgspec.json.encode(JobOptions(model=str(root.inbox / ".m"))))
     (root.requests / ".half").write_bytes(b"{")
     with serving(root, **QUICK) as daemon:
         shutil.copyfile(samples / "round_circle_01.png", root.inbox / "circle.png")

@@ -12,7 +12,7 @@ import pytest
 
 from fluxdrop.files.layout import Root
 from fluxdrop.jobs.claim import FAULT, place
-from fluxdrop.jobs.job import REQUEST, TENSOR, JobRequest
+from fluxdrop.jobs.job import OPTIONS, TENSOR, JobOptions
 from fluxdrop.jobs.job_id import new_job_id
 from fluxdrop.requests.messages import ReplayRequest, answer_to, ask
 from fluxdrop.resources import models_folder
@@ -67,12 +67,12 @@ def test_spoiled_results(root: Root, desk: Desk, spoil: Callable[[Root], None]) 
 
 
 def spoil_tensor(folder: Path) -> None:
-    (folder / REQUEST).write_bytes(msgspec.json.encode(JobRequest(has_tensor=True)))
+    (folder / OPTIONS).write_bytes(msgspec.json.encode(JobOptions(has_tensor=True)))
     os.mkfifo(folder / TENSOR)
 
 
 def spoil_request(folder: Path) -> None:
-    os.mkfifo(folder / REQUEST)
+    os.mkfifo(folder / OPTIONS)
 
 
 def spoil_input(folder: Path) -> None:
@@ -90,7 +90,7 @@ def spoil_fault_by_fifo(folder: Path) -> None:
 
 def spoil_model(folder: Path) -> None:
     bundle = shutil.copytree(models_folder() / "round-or-angular", folder.parents[2] / "inbox/.m")
-    (folder / REQUEST).write_bytes(msgspec.json.encode(JobRequest(model=str(bundle))))
+    (folder / OPTIONS).write_bytes(msgspec.json.encode(JobOptions(model=str(bundle))))
 
 
 IN_WORK = [spoil_tensor, spoil_request, spoil_input, spoil_fault, spoil_fault_by_fifo, spoil_model]

@@ -14,7 +14,7 @@ import pytest
 
 from fluxdrop.files.layout import Root
 from fluxdrop.jobs.claim import Claim, NewJob
-from fluxdrop.jobs.job import REQUEST, Job, open_job
+from fluxdrop.jobs.job import OPTIONS, Job, open_job
 from fluxdrop.jobs.store import Store
 from fluxdrop.publish.plans import Plan
 from fluxdrop.service import admission
@@ -106,9 +106,9 @@ def test_suspects_first_and_alone(bench: Bench) -> None:
 
 
 def test_suspect_that_cannot_be_read(bench: Bench) -> None:
-    """A suspect that is left alone, as its request is rubbish, holds up nothing."""
+    """A suspect that is left alone, as its options are rubbish, holds up nothing."""
     made = bench.claim("a.png", "b.png")
-    (made[0].folder / REQUEST).write_bytes(b"rubbish")
+    (made[0].folder / OPTIONS).write_bytes(b"rubbish")
     bench.die_over(made[0])
     bench.admission.recover()
     bench.admission.admit()
@@ -135,14 +135,14 @@ def test_three_deaths(bench: Bench) -> None:
     assert ["b.png"] == bench.admitted
 
 
-@pytest.mark.parametrize("request_json", [b"", b"{", b'{"unknown": 1}', b"\xff"])
-def test_request_that_cannot_be_read(
-    bench: Bench, caplog: pytest.LogCaptureFixture, request_json: bytes
+@pytest.mark.parametrize("options_json", [b"", b"{", b'{"unknown": 1}', b"\xff"])
+def test_options_that_cannot_be_read(
+    bench: Bench, caplog: pytest.LogCaptureFixture, options_json: bytes
 ) -> None:
-    """A claim whose request is rubbish is left alone with a line in the log, and takes no room; the others are
+    """A claim whose options are rubbish is left alone with a line in the log, and takes no room; the others are
     taken on."""
     made = bench.add("a.png", "b.png", "c.png")
-    (made[1].folder / REQUEST).write_bytes(request_json)
+    (made[1].folder / OPTIONS).write_bytes(options_json)
     bench.admission.admit()
     for job in (made[0], made[2]):
         bench.admission.remove(job.id)
@@ -281,7 +281,7 @@ def test_odd_folders(bench: Bench, spoil: Callable[[Bench, Job], None]) -> None:
 
 
 @pytest.mark.parametrize("error", [OSError(errno.EINVAL, "odd"), KeyError("odd")])
-@pytest.mark.parametrize("part", ["without_ended", "planned and withdraw"])
+@pytest.mark.parametrize("part", ["remove_if_ended", "planned and withdraw"])
 def test_folder_that_nobody_can_use(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, part: str, error: Exception
 ) -> None:
@@ -295,10 +295,10 @@ def test_folder_that_nobody_can_use(
     def fail(folders: Any) -> Any:
         if made[0].folder in (folders if isinstance(folders, list) else [folders]):
             raise error
-        return folders
+        return False
 
-    if part == "without_ended":
-        monkeypatch.setattr(publisher, "without_ended", fail)
+    if part == "remove_if_ended":
+        monkeypatch.setattr(publisher, "remove_if_ended", fail)
     else:
         made[0].record.write_bytes(b"{}")
         publisher._plans.decide({made[0].id: Plan(links=[], record="outputs/a.json")})

@@ -68,7 +68,7 @@ class Bench:
             self.told.append((name, error))
 
         for name in names:
-            self.changes.request(UseModel(self.stages, name, partial(tell, name)))
+            self.changes.add(UseModel(self.stages, name, partial(tell, name)))
 
     def reload(self, load: Callable[[], Settings]) -> Reload:
         """Ask for the settings that *load* gives."""
@@ -86,7 +86,7 @@ class Bench:
                 bench.notified.append(f"ready {max_reply_seconds}")
 
         change = Reload(self.root, load, self.stages, cast(Intake, Intakes()), Notifiers())
-        self.changes.request(change)
+        self.changes.add(change)
         return change
 
     def settings(self, **changed: Any) -> Settings:

@@ -44,7 +44,7 @@ class RecordingStages:
     def __init__(self, root: Root) -> None:
         self.settings = Settings()
         self.context = context_of(root.work)
-        self.trouble: list[str] = []
+        self.outages: list[str] = []
         self.wanted: list[str] = []
         self.check: Callable[[], None] = lambda: None
 
@@ -70,7 +70,7 @@ class FakeIntake:
 
     def __init__(self) -> None:
         self.waiting = 0
-        self.trouble: list[str] = []
+        self.degraded: list[str] = []
         self.irregular: list[str] = []
         self.step: Callable[[float], None] = lambda _longest: None
 
@@ -95,7 +95,7 @@ class RecordingObservers:
     """Records the paths of the ended jobs."""
 
     def __init__(self) -> None:
-        self.trouble: list[str] = []
+        self.errors: list[str] = []
         self.paths: list[str] = []
         self.update: Callable[[Any], None] = lambda _beat: None
 

@@ -268,7 +268,7 @@ def test_worker_that_dies_once(bench: Bench) -> None:
 
 
 def test_engine_that_is_down(bench: Bench) -> None:
-    """While an engine cannot be started its pictures wait, and none is given up."""
+    """While an engine cannot be started its pictures wait, and none fails."""
     down = EngineDown("the worker does not start", kind="worker")
     engine = FakeEngine(on_predict=Once(*[down] * 4))
     used = model(engine)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -224,6 +225,38 @@ def test_job_that_ended_before_its_index_was_lost(root: Root) -> None:
 
     assert ["cat.json"] == [path.name for path in root.outputs.glob("*.json")]
     assert not job.folder.exists()
+
+
+def test_division_that_was_cut_off(bench: Bench) -> None:
+    """The folders that were made for the parts of a file whose division a kill cut off are removed, and the file's job
+    is done from its beginning."""
+    (job,) = bench.claim("a.txt")
+    part = job.folder.with_name(f"{job.id}-2")
+    shutil.copytree(job.folder, part)
+    bench.admission.recover()
+    bench.admission.admit()
+
+    assert ["a.txt"] == bench.admitted
+    assert (True, False) == (job.folder.exists(), part.exists())
+
+
+def test_input_that_is_moved_by_its_plan(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job whose input was moved to its final name while its plan was completed, which then failed, is not begun: its
+    folder holds no claim any more."""
+    (job,) = bench.claim("a.png")
+    decided(bench, job)
+
+    def move(_folders: Any) -> None:
+        if job.input.exists():
+            job.input.rename(bench.root.failed / "a.png")
+        raise KeyError("odd")
+
+    monkeypatch.setattr(bench.stages, "publish_planned", move)
+    bench.admission.recover()
+    bench.admission.admit()
+
+    assert ([], False) == (bench.admitted, job.folder.exists())
+    assert (bench.root.failed / "a.png").exists()
 
 
 def test_both_names_of_a_claim(bench: Bench) -> None:

@@ -18,7 +18,7 @@ from support import jobs
 from support.stages import Clock, Number, Numbers, Once, Together, context_of, run_stage
 from support.station import events
 
-PASSING = {
+TRANSIENT = {
     "full": OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
     "share away": OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN)),
     "outage": Outage("The engine does not start", kind="worker"),
@@ -52,7 +52,7 @@ def only(number: int, fail: Callable[[], None]) -> Callable[[Number], None]:
     return work
 
 
-@pytest.mark.parametrize("error", PASSING.values(), ids=PASSING)
+@pytest.mark.parametrize("error", TRANSIENT.values(), ids=TRANSIENT)
 def test_what_passes_is_waited_out(tmp_path: Path, error: Exception) -> None:
     """What passes costs no item: the pauses grow to ten seconds, and only what is still open comes again."""
     clock = Clock()
@@ -62,15 +62,15 @@ def test_what_passes_is_waited_out(tmp_path: Path, error: Exception) -> None:
 
     assert [0.5, 1, 2, 4, 8, 10, 10] == clock.waits
     assert [[1, 2, 3], *[[2, 3]] * 7] == handler.batches
-    assert [] == handler.given_up
-    assert ("", None) == (str(stage.trouble), stage.failure)
+    assert [] == handler.failed
+    assert ("", None) == (str(stage.outage), stage.failure)
 
 
-def test_trouble_is_told_while_it_lasts(tmp_path: Path) -> None:
-    """While a stage waits it says why and where, and the next trouble's pauses are short again."""
+def test_outage_is_told_while_it_lasts(tmp_path: Path) -> None:
+    """While a stage waits it says why and where, and the next outage's pauses are short again."""
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "outputs/a.json")
     seen: list[str] = []
-    clock = Clock(then=lambda _waits: seen.append(str(stage.trouble)))
+    clock = Clock(then=lambda _waits: seen.append(str(stage.outage)))
     first, second = only(1, Once(full, full)), only(2, Once(full))
 
     def work(item: Number) -> None:
@@ -88,7 +88,7 @@ def test_trouble_is_told_while_it_lasts(tmp_path: Path) -> None:
 
 
 def test_one_of_several(tmp_path: Path) -> None:
-    """Items that fail together are handled again alone: the one that cannot be is given up, the others are
+    """Items that fail together are handled again alone: the one that cannot be fails, the others are
     unharmed and keep their order."""
     error = FluxdropError("It is damaged", kind="picture")
     failing = only(2, Once(*[error] * 9))
@@ -104,7 +104,7 @@ def test_one_of_several(tmp_path: Path) -> None:
 
     assert [[1, 2, 3, 4], [1], [2], [3], [4]] == handler.batches
     assert [1, 3, 4] == done
-    assert [(2, error)] == handler.given_up
+    assert [(2, error)] == handler.failed
 
 
 @pytest.mark.parametrize(("deaths", "calls", "lost"), [(1, 2, 0), (2, 3, 0), (3, 3, 1), (9, 3, 1)])
@@ -116,9 +116,9 @@ def test_child_died(root: Root, deaths: int, calls: int, lost: int) -> None:
     run_stage(handler, root.work, with_job(root, 1))
 
     assert [[1]] * calls == handler.batches
-    assert lost == len(handler.given_up)
-    assert ["worker"] * lost == [error.kind for _, error in handler.given_up]
-    assert all("tried 3 times" in error.hint for _, error in handler.given_up)
+    assert lost == len(handler.failed)
+    assert ["worker"] * lost == [error.kind for _, error in handler.failed]
+    assert all("tried 3 times" in error.hint for _, error in handler.failed)
 
 
 def test_child_died_over_several(root: Root) -> None:
@@ -129,7 +129,7 @@ def test_child_died_over_several(root: Root) -> None:
     run_stage(handler, root.work, with_job(root, 1), with_job(root, 2))
 
     assert [[1, 2], [1], [1], [1], [2]] == handler.batches
-    assert [1] == [number for number, _ in handler.given_up]
+    assert [1] == [number for number, _ in handler.failed]
 
 
 def test_child_died_over_no_job(tmp_path: Path) -> None:
@@ -139,18 +139,18 @@ def test_child_died_over_no_job(tmp_path: Path) -> None:
     run_stage(handler, tmp_path, *numbers(1, 2))
 
     assert [[1], [2]] == handler.batches
-    assert [1] == [number for number, _ in handler.given_up]
+    assert [1] == [number for number, _ in handler.failed]
 
 
 def test_reason_for_a_user(root: Root) -> None:
-    """A FluxdropError is the reason for which the item is given up, and no defect."""
+    """A FluxdropError is the reason for which the item fails, and no defect."""
     error = FluxdropError("cat.png is no picture", hint="Save it again.", kind="picture")
     context = context_of(root.work)
     handler = Numbers(Once(error))
 
     run_stage(handler, root.work, with_job(root, 1), context=context)
 
-    assert [(1, error)] == handler.given_up
+    assert [(1, error)] == handler.failed
     assert {} == context.defects.counts()
 
 
@@ -168,10 +168,10 @@ def test_defect(root: Root, caplog: pytest.LogCaptureFixture, error: Exception) 
     expected = internal(error, "cat.png").message
     told = [record.msg for record in caplog.records if isinstance(record.msg, dict)]
     tracebacks = [line["exc_info"] for line in told if line.get("exc_info")]
-    assert [(1, expected), (2, expected)] == [(one, why.message) for one, why in handler.given_up]
-    assert ["internal"] * 2 == [why.kind for _, why in handler.given_up]
+    assert [(1, expected), (2, expected)] == [(one, why.message) for one, why in handler.failed]
+    assert ["internal"] * 2 == [why.kind for _, why in handler.failed]
     assert "cat.png" in expected
-    assert not any("Traceback" in str(why) or "\n" in str(why) for _, why in handler.given_up)
+    assert not any("Traceback" in str(why) or "\n" in str(why) for _, why in handler.failed)
     assert [2] == list(context.defects.counts().values())
     assert (["defect", "defect again"], [error]) == (events(caplog), tracebacks)
     assert [[1], [2], [3]] == handler.batches
@@ -190,16 +190,16 @@ def test_defect_after_all_is_settled(tmp_path: Path) -> None:
     handler = Late(lambda _item: None)
     run_stage(handler, tmp_path, *numbers(1, 2), context=context)
 
-    assert ([[1], [2]], []) == (handler.batches, handler.given_up)
+    assert ([[1], [2]], []) == (handler.batches, handler.failed)
     assert [2] == list(context.defects.counts().values())
 
 
 def test_give_up_that_raises(root: Root) -> None:
-    """What goes wrong while an item is given up ends neither the stage nor the items behind it; both
+    """What goes wrong while an item fails ends neither the stage nor the items behind it; both
     errors count."""
 
     class Hopeless(Numbers):
-        def give_up(self, item: Number, error: FluxdropError) -> None:
+        def fail(self, item: Number, error: FluxdropError) -> None:
             raise KeyError(item.number) from error
 
     context = context_of(root.work)
@@ -212,40 +212,40 @@ def test_give_up_that_raises(root: Root) -> None:
 
 
 def test_give_up_that_has_to_wait(tmp_path: Path) -> None:
-    """What passes while an item is given up is waited out, without handling the item again."""
+    """An outage while an item fails is waited out, without handling the item again."""
     clock = Clock()
-    full = Once(*[PASSING["full"]] * 2)
+    full = Once(*[TRANSIENT["full"]] * 2)
 
     class Waiting(Numbers):
-        def give_up(self, item: Number, error: FluxdropError) -> None:
+        def fail(self, item: Number, error: FluxdropError) -> None:
             full()
-            super().give_up(item, error)
+            super().fail(item, error)
 
     error = FluxdropError("It is damaged")
     handler = Waiting(Once(error))
     run_stage(handler, tmp_path, *numbers(1), clock=clock)
 
-    assert ([[1]], [(1, error)]) == (handler.batches, handler.given_up)
+    assert ([[1]], [(1, error)]) == (handler.batches, handler.failed)
     assert [0.5, 1] == clock.waits
 
 
 def test_stopping_gives_back(tmp_path: Path) -> None:
-    """When the daemon is to end, items are neither done nor given up, nor are those behind them begun."""
+    """When the daemon is to end, items are neither done nor failed, nor are those behind them begun."""
     handler = Together(Once(Stopping()), batch_size=2)
 
     stage = run_stage(handler, tmp_path, *numbers(1, 2, 3))
 
-    assert ([[1, 2]], [], None) == (handler.batches, handler.given_up, stage.failure)
+    assert ([[1, 2]], [], None) == (handler.batches, handler.failed, stage.failure)
 
 
 def test_stopping_ends_a_wait(tmp_path: Path) -> None:
     """A daemon that is to end does not wait for what passes: the item is given back."""
     context = context_of(tmp_path, Clock(then=lambda _waits: context.shutdown.begin()))
-    handler = Numbers(Once(*[PASSING["full"]] * 9))
+    handler = Numbers(Once(*[TRANSIENT["full"]] * 9))
 
     stage = run_stage(handler, tmp_path, *numbers(1, 2), context=context)
 
-    assert ([[1]], [], None) == (handler.batches, handler.given_up, stage.failure)
+    assert ([[1]], [], None) == (handler.batches, handler.failed, stage.failure)
 
 
 AWAY = {
@@ -275,7 +275,7 @@ def test_folder_of_the_jobs_is_away(tmp_path: Path, error: Exception, guarded: b
     context = context_of(work, clock)
     run_stage(handler, work, *numbers(1, 2), context=context)
 
-    assert ([[1, 2]] * 3, []) == (handler.batches, handler.given_up)
+    assert ([[1, 2]] * 3, []) == (handler.batches, handler.failed)
     assert ([0.5, 1], {}) == (clock.waits, context.defects.counts())
 
 
@@ -295,19 +295,19 @@ def test_guard(root: Root) -> None:
                     done.append(item.number)
             has_to_wait()
 
-    has_to_wait = Once(PASSING["full"])
+    has_to_wait = Once(TRANSIENT["full"])
     handler = Guarding(lambda _item: None, batch_size=4)
     items = [with_job(root, number) for number in (1, 2, 3, 4)]
     run_stage(handler, root.work, *items, context=context)
 
     assert ([[1, 2, 3, 4], [1, 4]], [1, 4] * 2) == (handler.batches, done)
-    assert [(2, "error"), (3, "internal")] == [(one, why.kind) for one, why in handler.given_up]
+    assert [(2, "error"), (3, "internal")] == [(one, why.kind) for one, why in handler.failed]
     assert [1] == list(context.defects.counts().values())
 
 
 @pytest.mark.parametrize(
     "error",
-    [ChildDied("dead"), PASSING["full"], PASSING["outage"]],
+    [ChildDied("dead"), TRANSIENT["full"], TRANSIENT["outage"]],
     ids=["death", "full", "outage"],
 )
 def test_guard_lets_through(root: Root, error: Exception) -> None:
@@ -324,4 +324,4 @@ def test_guard_lets_through(root: Root, error: Exception) -> None:
     handler = Guarding(lambda _item: None)
     run_stage(handler, root.work, with_job(root, 1))
 
-    assert ([[1], [1]], []) == (handler.batches, handler.given_up)
+    assert ([[1], [1]], []) == (handler.batches, handler.failed)

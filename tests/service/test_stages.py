@@ -326,7 +326,7 @@ def test_model_that_a_job_names(bench: Bench, png: bytes) -> None:
     (bench.root.models / "mine").symlink_to(BUNDLE.folder)
     for source, name in (("a.png", "mine"), ("b.png", "none"), ("c.png", None)):
         job = job_of(bench.root, source, png)
-        job.request = msgspec.structs.replace(job.request, model=name)
+        job.options = msgspec.structs.replace(job.options, model=name)
         bench.store.claimed([claimed_row(job)])
         bench.stages.accept(job)
     bench.wait_for_ends(3)
@@ -355,11 +355,11 @@ def test_start_that_fails(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
     assert error is info.value
 
 
-def test_trouble_and_state(bench: Bench) -> None:
+def test_outages_and_state(bench: Bench) -> None:
     """What keeps the engine from working is told while it does; idle stages are not stuck, and owe nothing."""
-    bench.engines[0].trouble = "the worker does not start"
+    bench.engines[0].outage = "the worker does not start"
 
-    assert ["engine: the worker does not start"] == bench.stages.trouble
+    assert ["engine: the worker does not start"] == bench.stages.outages
     assert ([], 0.0, None) == (
         bench.stages.stuck(0.0),
         bench.stages.reply_wait_seconds,

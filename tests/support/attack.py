@@ -143,7 +143,7 @@ class Stranger:
                 (self.folder / os.fsdecode(name)).write_bytes(self.picture)
 
     def forged(self) -> None:
-        """Requests, orders, settings and a model with code, wherever something can be written."""
+        """Requests, options of jobs, settings and a model with code, wherever something can be written."""
         root = self.folder.parent
         code = f'build_model() = (touch("{self.attic}/{CANARY}"); x -> x)\ntouch("{self.attic}/{CANARY}")\n'
         for place in (self.folder, root):
@@ -153,14 +153,14 @@ class Stranger:
                 ("model/flux_model.jl", code),
                 ("fluxdrop.toml", f'model = "{self.folder}/.m"\nengine = "julia"\n'),
                 (".fluxdrop/model", f"{self.folder}/.m\n"),
-                (".fluxdrop/requests/x.order.json/y", "{}"),
-                (".fluxdrop/requests/a.order.json", json.dumps({"type": "model", "model": ".m"})),
+                (".fluxdrop/requests/x.request.json/y", "{}"),
+                (".fluxdrop/requests/a.request.json", json.dumps({"type": "model", "model": ".m"})),
                 (".fluxdrop/requests/20260101T000000-00000000/input=x.png", "x"),
                 (
-                    ".fluxdrop/requests/20260101T000000-00000000/request.json",
+                    ".fluxdrop/requests/20260101T000000-00000000/options.json",
                     json.dumps({"model": f"{self.folder}/.m"}),
                 ),
-                ("request.json", json.dumps({"model": f"{self.folder}/.m"})),
+                ("options.json", json.dumps({"model": f"{self.folder}/.m"})),
                 ("m.txt", f"a cat\nSteps: 1, Seed: 1, Model: {self.folder}/.m, Size: 8192x8192"),
                 ("all.txt", "\n---\n".join(["a cat\nSteps: 1000, Batch size: 100"] * 900)),
             ):

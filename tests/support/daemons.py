@@ -134,8 +134,8 @@ def ends(root: Root) -> list[Path]:
     return [path for path in files_below(root.outputs) if path.suffix == ".json"]
 
 
-def troubles(root: Root) -> list[str]:
-    """What `fluxdrop status` tells of trouble, without the process that it would take each time."""
+def degraded_reasons(root: Root) -> list[str]:
+    """What `fluxdrop status` shows as degraded, without the process that it would take each time."""
     found: list[str] = overview(root).facts["degraded"]
     return found
 

@@ -16,7 +16,7 @@ from fluxdrop.errors import FluxdropError
 from fluxdrop.files.layout import Root
 from fluxdrop.generate.generator import GenerationOrder
 from fluxdrop.generate.messages import GeneratedImage
-from fluxdrop.generate.request import Generated, GenerationRequest
+from fluxdrop.generate.parameters import Generated, PromptParameters
 from fluxdrop.jobs.job import Job, StageName
 from fluxdrop.predict.engine import EngineInfo
 from fluxdrop.service.items import Model
@@ -63,17 +63,15 @@ class FakeEngine:
         pid: int | None = None,
         prepare: Callable[[], None] = lambda: None,
         on_predict: Callable[[NDArray[np.float32]], object] = lambda _batch: None,
-        tend: Callable[[], None] = lambda: None,
     ) -> None:
         self.info = EngineInfo(engine="fake", backend="fake", version="1", pid=pid)
-        self.trouble = ""
+        self.outage = ""
         self.batches: list[int] = []
         """How many pictures were in each forward pass that was begun."""
         self.closes = 0
         self._answer = answer
         self._prepare = prepare
         self._on_predict = on_predict
-        self._tend = tend
 
     def prepare(self) -> None:
         """See `Engine.prepare`."""
@@ -85,9 +83,8 @@ class FakeEngine:
         self._on_predict(batch)
         return np.array([self._answer] * len(batch), dtype=np.float32)
 
-    def tend(self) -> None:
-        """See `Engine.tend`."""
-        self._tend()
+    def check_health(self) -> None:
+        """See `Engine.check_health`."""
 
     def close(self) -> None:
         """See `Engine.close`."""
@@ -110,9 +107,9 @@ class FakeGenerator:
         """Have the next runs raise *errors*, one each."""
         self._fail = Once(*errors)
 
-    def batch_key(self, request: GenerationRequest) -> Hashable:
+    def batch_key(self, parameters: PromptParameters) -> Hashable:
         """See `Generator.batch_key`: pictures of the same size are made together."""
-        return request.width
+        return parameters.width
 
     def generate(
         self,
@@ -120,23 +117,26 @@ class FakeGenerator:
         on_progress: Callable[[int, int], None] | None = None,
     ) -> list[GeneratedImage]:
         """See `Generator.generate`."""
-        self.runs.append([order.request.prompt for order in orders])
+        self.runs.append([order.parameters.prompt for order in orders])
         if on_progress is not None:
             on_progress(1, 2)
         self._fail()
-        return [GeneratedImage(self._png, _generated(order.request)) for order in orders]
+        return [GeneratedImage(self._png, _generated(order.parameters)) for order in orders]
 
-    def tend(self) -> None:
-        """See `Generator.tend`."""
+    def check_health(self) -> None:
+        """See `Generator.check_health`."""
+
+    def stop_if_idle(self) -> None:
+        """See `Generator.stop_if_idle`."""
 
     def close(self) -> None:
         """See `Generator.close`."""
         self.closes += 1
 
 
-def _generated(request: GenerationRequest) -> Generated:
-    parameters = msgspec.structs.replace(jobs.GENERATED.parameters, prompt=request.prompt)
-    return msgspec.structs.replace(jobs.GENERATED, parameters=parameters)
+def _generated(parameters: PromptParameters) -> Generated:
+    made_with = msgspec.structs.replace(jobs.GENERATED.parameters, prompt=parameters.prompt)
+    return msgspec.structs.replace(jobs.GENERATED, parameters=made_with)
 
 
 def model(engine: FakeEngine | None = None) -> Model:

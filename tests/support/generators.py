@@ -12,11 +12,11 @@ import pytest
 import fluxdrop
 from fluxdrop.config import Settings
 from fluxdrop.generate.generator import GenerationOrder, Generator
-from fluxdrop.generate.request import Generated, GenerationRequest
+from fluxdrop.generate.parameters import Generated, PromptParameters
 
 PROMPT = "a large red circle on a white background"
-REQUEST = GenerationRequest(prompt=PROMPT, seed=3)
-ONE_STEP = GenerationRequest(prompt=PROMPT, seed=3, steps=1)
+PARAMETERS = PromptParameters(prompt=PROMPT, seed=3)
+ONE_STEP = PromptParameters(prompt=PROMPT, seed=3, steps=1)
 EMBEDDED = Path(fluxdrop.__file__).parent / "models" / "shapes-diffusion"
 
 
@@ -47,11 +47,11 @@ def use(generator: Generator, monkeypatch: pytest.MonkeyPatch, **settings: objec
 
 def generate(
     generator: Generator,
-    request: GenerationRequest,
+    parameters: PromptParameters,
     target: Path,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Generated:
-    """The picture of *request*, at *target*."""
-    ((png, generated),) = generator.generate([GenerationOrder(request)], on_progress)
+    """The picture of *parameters*, at *target*."""
+    ((png, generated),) = generator.generate([GenerationOrder(parameters)], on_progress)
     target.write_bytes(png)
     return generated

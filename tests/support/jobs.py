@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files.layout import Root
-from fluxdrop.generate.request import Generated, GenerationParameters, GeneratorInfo
+from fluxdrop.generate.parameters import Generated, GenerationParameters, GeneratorInfo
 from fluxdrop.jobs.claim import make_place
 from fluxdrop.jobs.job import Job, file_sha256, input_sha256, open_job
 from fluxdrop.jobs.job_id import new_job_id

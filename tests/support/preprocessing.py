@@ -43,9 +43,9 @@ class Bench:
         self.context = context_of(root.work)
 
     def job(self, source: str, data: bytes, **asked: Any) -> Job:
-        """A job that waits for its first stage; *asked* is in its request."""
+        """A job that waits for its first stage; *asked* is in its options."""
         job = job_of(self.root, source, data)
-        job.request = msgspec.structs.replace(job.request, **asked)
+        job.options = msgspec.structs.replace(job.options, **asked)
         self.store.claimed([claimed_row(job)])
         self.waiting.add(job)
         return job

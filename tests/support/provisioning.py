@@ -28,7 +28,7 @@ for last; do :; done
 case $last in
 --version) echo julia version {version} ;;
 *libjulia*) printf '/lib/libjulia.so\\0/bin' ;;
-*fluxdrop-check*) echo 'fluxdrop-check|{version}|{flux}|{trouble}' ;;
+*fluxdrop-check*) echo 'fluxdrop-check|{version}|{flux}|{flux_error}' ;;
 *Pkg*) {pkg} ;;
 esac
 """
@@ -38,13 +38,13 @@ def stand_in(
     folder: Path,
     version: str = "1.11.7",
     flux: str = "0.16.5",
-    trouble: str = "",
+    flux_error: str = "",
     pkg: str = "echo resolved",
 ) -> Path:
     """A script that answers as Julia does what juliapkg and fluxdrop ask of it."""
     folder.mkdir(parents=True, exist_ok=True)
     julia = folder / "julia"
-    julia.write_text(STAND_IN.format(version=version, flux=flux, trouble=trouble, pkg=pkg))
+    julia.write_text(STAND_IN.format(version=version, flux=flux, flux_error=flux_error, pkg=pkg))
     julia.chmod(0o755)
     return julia
 

@@ -38,7 +38,7 @@ class Clock:
 
 
 class Numbers(Handler[Number]):
-    """Calls *work* with each item of a batch, settles it, and keeps what was given up with the reasons."""
+    """Calls *work* with each item of a batch, settles it, and keeps what failed with the reasons."""
 
     name = "numbers"
 
@@ -54,7 +54,7 @@ class Numbers(Handler[Number]):
         self.idle_check_seconds = idle_check_seconds
         self.batches: list[list[int]] = []
         """The numbers that were open in each call of `handle`."""
-        self.given_up: list[tuple[int, FluxdropError]] = []
+        self.failed: list[tuple[int, FluxdropError]] = []
         self._work = work
         self._on_idle = on_idle
 
@@ -65,9 +65,9 @@ class Numbers(Handler[Number]):
             self._work(item)
             batch.settle(item)
 
-    def give_up(self, item: Number, error: FluxdropError) -> None:
-        """See `Handler.give_up`."""
-        self.given_up.append((item.number, error))
+    def fail(self, item: Number, error: FluxdropError) -> None:
+        """See `Handler.fail`."""
+        self.failed.append((item.number, error))
 
     def on_idle(self) -> None:
         """See `Handler.on_idle`."""

@@ -1,4 +1,4 @@
-"""Daemons killed with SIGKILL again and again, at every fault point and at random times, under a
+"""Daemons killed with SIGKILL again and again, at every failpoint and at random times, under a
 stream of files; `python tests/support/torture.py --help` runs it for as long as one likes.
 """
 
@@ -27,7 +27,7 @@ from rich.progress import Progress
 from fluxdrop.errors import FluxdropError
 from fluxdrop.failpoints import POINTS
 from fluxdrop.files.layout import Root, holder
-from fluxdrop.jobs.crash_suspects import MOST_DEATHS, count_deaths, deaths
+from fluxdrop.jobs.crash_suspects import MAX_DEATHS, count_deaths, deaths
 from fluxdrop.jobs.store import Store
 from fluxdrop.requests.messages import ModelRequest, ask_and_wait
 from fluxdrop.requests.replay import plan_replay, request_replay
@@ -40,8 +40,8 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 OF_GENERATION = tuple(point for point in POINTS if point.startswith("generation-"))
 OF_COPIES = ("copy-written",)
-OF_ORDERS = ("order-read", "order-taken", "model-swapped", "model-chosen", "order-answered")
-OF_REPLAYS = ("request-made", "request-renamed")
+OF_REQUESTS = ("request-read", "request-taken", "model-swapped", "model-chosen", "request-answered")
+OF_REPLAYS = ("replay-made", "replay-renamed")
 OF_CONFLICTS = ("names-taken-back", "plan-void")
 OF_JULIA = ("job-in-index", "prediction-begun", "prediction-ended", "name-given", "model-swapped")
 # A job is past its dangers there, and not yet so far that another one's end is met first.
@@ -133,7 +133,7 @@ class Torture:
             self._elsewhere.cleanup()
 
     def _kill_once(self, todo: deque[str]) -> None:
-        if self._most_deaths() >= MOST_DEATHS - 1:
+        if self._most_deaths() >= MAX_DEATHS - 1:
             # One more in the same place, and the job would be set aside, as it should be.
             self._kill_at(self._rng.choice(AFTER_DANGER))
         elif todo:
@@ -146,8 +146,8 @@ class Torture:
     def _kill_at(self, point: str) -> None:
         self._feed(2 if self._stream.waiting < 6 else 0)
         self._drop_for(point)
-        if point in OF_ORDERS:
-            self._kill_over_an_order(point)
+        if point in OF_REQUESTS:
+            self._kill_over_a_request(point)
             return
         if point in OF_CONFLICTS:
             self._make_conflict()
@@ -158,11 +158,11 @@ class Torture:
 
     def _kill_at_passing(self, point: str, number: int) -> None:
         # Jobs that are done together pass a point once; how many are is left to chance.
-        fault = f"{point}:{number}"
+        failpoint = f"{point}:{number}"
         if number > 1:
-            with started(self.root, "--once", fault=fault, **self._settings) as daemon:
+            with started(self.root, "--once", failpoint=failpoint, **self._settings) as daemon:
                 if daemon.process.wait(LONG_PATIENCE) not in (0, 1):
-                    return self._expect_kill(daemon, fault)
+                    return self._expect_kill(daemon, failpoint)
             self._drop_for(point)
         return self._killed_by(point)
 
@@ -172,17 +172,17 @@ class Torture:
         apart = {"picture-converted": "converted", "generation-divided": "several"}
         self._stream.drop((apart.get(point, kind),))
 
-    def _killed_by(self, fault: str) -> None:
-        with started(self.root, "--once", fault=fault, **self._settings) as daemon:
-            self._expect_kill(daemon, fault)
+    def _killed_by(self, failpoint: str) -> None:
+        with started(self.root, "--once", failpoint=failpoint, **self._settings) as daemon:
+            self._expect_kill(daemon, failpoint)
 
-    def _expect_kill(self, daemon: Daemon, fault: str) -> None:
+    def _expect_kill(self, daemon: Daemon, failpoint: str) -> None:
         code = daemon.process.wait(LONG_PATIENCE)
-        assert -signal.SIGKILL == code, f"{code}, not killed at {fault}:\n{self._stderr()}"
+        assert -signal.SIGKILL == code, f"{code}, not killed at {failpoint}:\n{self._stderr()}"
         self.kills += 1
 
-    def _kill_over_an_order(self, point: str) -> None:
-        with started(self.root, fault=point, **self._settings) as daemon:
+    def _kill_over_a_request(self, point: str) -> None:
+        with started(self.root, failpoint=point, **self._settings) as daemon:
             self._wait_for_lock(daemon)
             with contextlib.suppress(FluxdropError):
                 ask_and_wait(self.root, ModelRequest("round-or-angular"), lambda: None)

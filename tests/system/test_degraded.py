@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from fluxdrop.files.layout import Root
-from support.daemons import Daemon, environment, failures, results, serving, troubles
+from support.daemons import Daemon, degraded_reasons, environment, failures, results, serving
 
 
 def told(daemon: Daemon, part: str) -> list[str]:
-    """What the log tells of the trouble of *part*."""
+    """What the log tells of the outages of *part*."""
     return [line["event"] for line in daemon.log() if line.get("part") == part]
 
 
@@ -75,21 +75,23 @@ def test_folder_goes_and_comes_back(
                 shutil.copyfile(picture, root.inbox / "a.png")
             if words is None:
                 text = ""
-                while '"trouble begins"' not in text:
+                while '"outage begins"' not in text:
                     assert daemon.process.poll() is None
                     time.sleep(0.05)
                     text += log.read()
             else:
-                daemon.wait_until(lambda: any(words in one for one in troubles(root)), words)
+                daemon.wait_until(
+                    lambda: any(words in one for one in degraded_reasons(root)), words
+                )
         log.close()
         if part == "inbox":
             shutil.copyfile(picture, root.inbox / "a.png")
         daemon.wait_for_ends(1)
-        daemon.wait_until(lambda: not troubles(root), "no trouble")
+        daemon.wait_until(lambda: not degraded_reasons(root), "no outage")
         assert 0 == daemon.stop()
 
     assert ({"a.json"}, {}) == (set(results(root)), failures(root))
-    assert ["trouble begins", "trouble ended"] == told(daemon, part)
+    assert ["outage begins", "outage ended"] == told(daemon, part)
 
 
 LIMITED = """
@@ -121,11 +123,11 @@ def test_inotify_limits(root: Root, samples: Path, limit: str, setting: str) -> 
             if process.poll() is not None:
                 pytest.skip("a limit of our own cannot be set here")
             time.sleep(0.05)
-        found = troubles(root)
+        found = degraded_reasons(root)
         shutil.copyfile(samples / "round_circle_01.png", root.inbox / "a.png")
         daemon.wait_for_ends(1)
         (root.path / "enough").touch()
-        daemon.wait_until(lambda: not troubles(root), "no trouble")
+        daemon.wait_until(lambda: not degraded_reasons(root), "no outage")
         assert 0 == daemon.stop()
     finally:
         process.kill()
@@ -134,4 +136,4 @@ def test_inotify_limits(root: Root, samples: Path, limit: str, setting: str) -> 
     assert 1 == len(found)
     assert "found by scans only" in found[0]
     assert setting in found[0]
-    assert ["trouble begins", "trouble ended"] == told(daemon, "events")
+    assert ["outage begins", "outage ended"] == told(daemon, "events")

@@ -15,13 +15,13 @@ import pytest
 from fluxdrop.files.layout import Root
 from support.daemons import (
     Daemon,
+    degraded_reasons,
     every_file,
     failures,
     fluxdrop,
     results,
     serving,
     started,
-    troubles,
 )
 from support.disk_images import fill
 from support.needs import needs_generation
@@ -64,18 +64,18 @@ def assert_nothing_is_torn(root: Root) -> None:
 
 
 def assert_recovered(daemon: Daemon, expected: set[str]) -> None:
-    """All is done, nothing is left over, each trouble's end is in the log as its beginning is."""
+    """All is done, nothing is left over, each outage's end is in the log as its beginning is."""
     root = daemon.root
-    daemon.wait_until(lambda: not troubles(root), "no trouble")
+    daemon.wait_until(lambda: not degraded_reasons(root), "no outage")
     assert 0 == daemon.stop()
     assert expected == set(results(root))
     assert not failures(root)
     assert not list(root.work.iterdir())
     assert not [name for name in every_file(root) if name.endswith((".tmp", ".part"))]
     assert_nothing_is_torn(root)
-    told = [line for line in daemon.log() if line["event"].startswith("trouble")]
-    begun = [line["part"] for line in told if line["event"] == "trouble begins"]
-    ended = [line["part"] for line in told if line["event"] == "trouble ended"]
+    told = [line for line in daemon.log() if line["event"].startswith("outage")]
+    begun = [line["part"] for line in told if line["event"] == "outage begins"]
+    ended = [line["part"] for line in told if line["event"] == "outage ended"]
     # The first lines of the story may be those that the full disk did not take.
     assert set(begun) <= set(ended)
     assert ended
@@ -90,7 +90,9 @@ def test_full_in_mid_work(root: Root, samples: Path) -> None:
         daemon.process.send_signal(signal.SIGSTOP)
         ballast = fill(root)
         daemon.process.send_signal(signal.SIGCONT)
-        daemon.wait_until(lambda: any("No space" in line for line in troubles(root)), "trouble")
+        daemon.wait_until(
+            lambda: any("No space" in line for line in degraded_reasons(root)), "an outage"
+        )
         shown = fluxdrop("status", "--root", root.path).stdout
         assert_nothing_is_torn(root)
         held = len(results(root))
@@ -107,8 +109,8 @@ def test_full_from_the_start(root: Root, samples: Path) -> None:
     expected = drop(root, samples)
     ballast = fill(root)
     with started(root, engine="onnxruntime") as daemon:
-        daemon.wait_until(lambda: troubles(root), "trouble")
-        told = troubles(root)
+        daemon.wait_until(lambda: degraded_reasons(root), "an outage")
+        told = degraded_reasons(root)
         assert not results(root)
         ballast.unlink()
         daemon.wait_for_ends(PICTURES)
@@ -125,12 +127,13 @@ def test_full_in_mid_generation(root: Root) -> None:
         daemon.wait_for_steps()
         ballast = fill(root)
         daemon.wait_until(
-            lambda: any("generate: No space" in line for line in troubles(root)), "trouble"
+            lambda: any("generate: No space" in line for line in degraded_reasons(root)),
+            "an outage",
         )
         ballast.unlink()
         daemon.wait_for_ends(1)
         assert_recovered(daemon, {"circle.json"})
         lines = [line["event"] for line in daemon.log()]
 
-    assert 1 == lines.count("worker started")
+    assert 1 == lines.count("generator started")
     assert 1 == results(root)["circle.json"]["attempts"]

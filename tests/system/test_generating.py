@@ -13,7 +13,7 @@ from PIL import Image
 
 from fluxdrop.files.layout import Root
 from fluxdrop.generate.generator import Generator
-from fluxdrop.generate.request import GenerationRequest
+from fluxdrop.generate.parameters import PromptParameters
 from fluxdrop.jobs.store import Row, Store
 from support.daemons import environment, failures, fluxdrop, results, serving
 from support.generators import generate
@@ -196,11 +196,7 @@ def test_idle_generator_gives_its_memory_back(root: Root) -> None:
     with serving(root, engine="onnxruntime", generator_idle_seconds=0.5) as daemon:
         (root.inbox / "ring.txt").write_text(f"a red ring\n{SHORT}")
         daemon.wait_for_ends(1)
-        (pid,) = [
-            line["pid"]
-            for line in daemon.log()
-            if line["event"] == "worker started" and line["logger"] == "fluxdrop.generator"
-        ]
+        (pid,) = [line["pid"] for line in daemon.log() if line["event"] == "generator started"]
         daemon.wait_until(lambda: not psutil.pid_exists(pid), "the generator's end")
         code = daemon.stop()
 
@@ -226,16 +222,16 @@ def test_missing_pipeline_harms_no_picture(root: Root, samples: Path) -> None:
 def test_info(generator: Generator, tmp_path: Path) -> None:
     """info prints what a picture says of itself, and one sentence for a picture that says nothing."""
     out = tmp_path / "ring.png"
-    request = GenerationRequest(
+    parameters = PromptParameters(
         prompt="a ring", steps=1, guidance_scale=3, seed=4, width=64, height=64
     )
-    generate(generator, request, out)
+    generate(generator, parameters, out)
     told = fluxdrop("info", out)
     as_json = json.loads(fluxdrop("info", out, "--json").stdout)
     Image.new("RGB", (8, 8)).save(tmp_path / "plain.png")
     plain = fluxdrop("info", tmp_path / "plain.png")
 
     assert told.stdout.startswith("a ring\nSteps: 1, Sampler: DDIM, CFG scale: 3, Seed: 4, ")
-    assert ("a ring", 4) == (as_json["request"]["prompt"], as_json["request"]["seed"])
+    assert ("a ring", 4) == (as_json["parameters"]["prompt"], as_json["parameters"]["seed"])
     assert 2 == plain.returncode
     assert f"{tmp_path}/plain.png does not say how it was generated" in plain.stderr

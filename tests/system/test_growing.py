@@ -14,7 +14,7 @@ from PIL import Image
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files.layout import Root
-from fluxdrop.generate.request import GenerationRequest
+from fluxdrop.generate.parameters import PromptParameters
 from fluxdrop.jobs.parts import divide
 from fluxdrop.jobs.store import Store
 from fluxdrop.preprocess.picture import open_picture
@@ -68,7 +68,7 @@ def test_prompt_that_grows(root: Root) -> None:
     os.truncate(job.input, _HUGE)
 
     with pytest.raises(FluxdropError, match=r"a\.txt grew over"):
-        divide(job, [GenerationRequest(prompt=word) for word in "ab"], 1000)
+        divide(job, [PromptParameters(prompt=word) for word in "ab"], 1000)
     assert [job.folder] == list(root.work.iterdir())
 
 

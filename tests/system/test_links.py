@@ -132,7 +132,7 @@ def test_lock_taken_away(root: Root, outside: Outside, png: bytes, way: str) -> 
         drop(root, "first.png", png)
         daemon.wait_for_ends(1)
         intrude(root.lock, way, outside)
-        daemon.wait_until(lambda: "state: " in root.heartbeat.read_text(), "the trouble")
+        daemon.wait_until(lambda: "state: " in root.heartbeat.read_text(), "the reason")
 
     with pytest.raises(FluxdropError, match="lock"), closing(RootLock(root)):
         pass

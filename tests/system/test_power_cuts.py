@@ -15,7 +15,7 @@ import pytest
 
 from fluxdrop.files.folders import Folders
 from fluxdrop.files.layout import Root
-from fluxdrop.generate.request import GenerationRequest
+from fluxdrop.generate.parameters import PromptParameters
 from fluxdrop.jobs import folder_pool
 from fluxdrop.jobs.claim import claim
 from fluxdrop.jobs.parts import divide
@@ -75,7 +75,7 @@ def test_no_folder_moves(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
             # Many are synced together with all of the filesystem.
             for _ in range(2):
                 folders = [_claimed(root, f"{number}.txt") for number in range(30)]
-                requests = [GenerationRequest(prompt="a"), GenerationRequest(prompt="b")]
+                requests = [PromptParameters(prompt="a"), PromptParameters(prompt="b")]
                 parts = divide(jobs.job_in(folders[0]), requests)
                 folders += [part.folder for part in parts]
                 publisher.publish([jobs.done(jobs.job_in(folder)) for folder in folders])
@@ -91,7 +91,7 @@ def test_index_and_a_name_lost(root: Root, samples: Path) -> None:
     settings = {"engine": "onnxruntime", "settle_seconds": 0.1}
     shutil.copyfile(samples / "round_ring_01.png", root.inbox / "ring.png")
     # The first passing is at the start, with nothing to publish.
-    with started(root, "--once", fault="folders-synced:2", **settings) as daemon:
+    with started(root, "--once", failpoint="folders-synced:2", **settings) as daemon:
         assert -signal.SIGKILL == daemon.process.wait(PATIENCE)
     for path in root.state.glob("jobs.sqlite3*"):
         path.unlink()

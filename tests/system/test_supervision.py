@@ -5,18 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import threading
 from pathlib import Path
 
 import psutil
 import pytest
 
 from fluxdrop.files.layout import Root
-from fluxdrop.service.stages.stage import Context, Stage
 from support.daemons import Daemon, failures, results, serving
 from support.misbehaving import julia_that, julia_that_once
 from support.needs import needs_generation, needs_julia
-from support.stages import Number, Numbers
 
 PICTURES = 6
 
@@ -86,7 +83,7 @@ def test_worker_that_floods_and_grows(root: Root, samples: Path, tmp_path: Path)
     with serving(root, engine="julia", julia=julia, **settings) as daemon:
         daemon.wait_for_ends(PICTURES)
         daemon.stop()
-        told = [lines(daemon, event) for event in ("worker died", "worker outgrown and replaced")]
+        told = [lines(daemon, event) for event in ("worker died", "worker over its memory limit")]
         left_out = sum(
             int(str(line["left_out"]))
             for line in lines(daemon, "worker prints more than is logged")
@@ -116,7 +113,7 @@ def test_worker_that_does_not_start_at_once(root: Root, samples: Path, tmp_path:
         daemon.wait_for_ends(PICTURES)
         daemon.stop()
         reasons = [str(line["reason"]) for line in lines(daemon, "worker died")]
-        troubles = [line for line in daemon.log() if "trouble" in line["event"]]
+        outages = [line for line in daemon.log() if "outage" in line["event"]]
 
     assert_all_right(root)
     assert [
@@ -124,7 +121,7 @@ def test_worker_that_does_not_start_at_once(root: Root, samples: Path, tmp_path:
         "the worker exited with code 5",
         "the worker exited with code 5",
     ] == reasons
-    assert ["trouble begins", "trouble ended"] == [line["event"] for line in troubles]
+    assert ["outage begins", "outage ended"] == [line["event"] for line in outages]
     assert all(record["attempts"] == 1 for record in results(root).values())
 
 
@@ -135,15 +132,15 @@ def test_generator_stopped_and_killed(root: Root) -> None:
     with serving(root, engine="onnxruntime", generator_step_seconds=8) as daemon:
         (root.inbox / "one.txt").write_text("a circle\nSteps: 100, Seed: 1, Size: 64x64\n")
         daemon.wait_for_steps()
-        (start,) = lines(daemon, "worker started")
+        (start,) = lines(daemon, "generator started")
         os.kill(int(str(start["pid"])), signal.SIGSTOP)
         daemon.wait_for_ends(1)
-        os.kill(int(str(lines(daemon, "worker started")[1]["pid"])), signal.SIGKILL)
+        os.kill(int(str(lines(daemon, "generator started")[1]["pid"])), signal.SIGKILL)
         (root.inbox / "two.txt").write_text("a square\nSteps: 1, Seed: 1, Size: 64x64\n")
         daemon.wait_for_ends(2)
         children = psutil.Process(daemon.process.pid).children()
         daemon.stop()
-        reasons = [str(line["reason"]) for line in lines(daemon, "worker died")]
+        reasons = [str(line["reason"]) for line in lines(daemon, "generator died")]
     psutil.wait_procs(children)
 
     assert not failures(root)
@@ -152,27 +149,3 @@ def test_generator_stopped_and_killed(root: Root) -> None:
         "the generator did not answer within 8 s and was killed",
         "the generator was ended by SIGKILL",
     ] == reasons
-
-
-def test_stage_that_is_stuck(tmp_path: Path) -> None:
-    """A stage with work that does not move is stuck; an idle one, or one that is held up by the
-    stage behind it, is not; while idle it runs its idle check."""
-    go, tended = threading.Event(), threading.Event()
-    context = Context(tmp_path)
-    handler = Numbers(lambda _item: go.wait(), on_idle=tended.set, idle_check_seconds=0.01)
-    slow = Stage(handler, context, limit=1)
-    before = Stage(Numbers(slow.put), context, limit=9)
-    for stage in (slow, before):
-        stage.start()
-    assert tended.wait(30)
-    for number in range(4):
-        before.put(Number(number))
-    while slow.pulse.silence < 1.0:
-        go.wait(0.05)
-    found = slow.stuck(1.0), before.stuck(1.0)
-    go.set()
-    ended = before.finish(30), slow.finish(30)
-
-    assert (True, False) == found
-    assert (True, True) == ended
-    assert not slow.stuck(0.0)

@@ -22,7 +22,7 @@ CAMPAIGNS = campaigns(300, **what_is_here())
 
 
 def test_campaigns_are_complete() -> None:
-    """What is tortured here comes to 300 kills and, where all can be had, to every fault point."""
+    """What is tortured here comes to 300 kills and, where all can be had, to every failpoint."""
     points = {point for campaign in CAMPAIGNS for point in campaign.points}
 
     assert sum(campaign.kills for campaign in CAMPAIGNS) >= 300
@@ -44,15 +44,15 @@ def test_every_point_is_named_once() -> None:
 
 @pytest.mark.parametrize("campaign", CAMPAIGNS, ids=lambda campaign: campaign.name)
 def test_torture(tmp_path: Path, campaign: Campaign) -> None:
-    """After SIGKILLs at each fault point and at random, every input has one result, whole."""
+    """After SIGKILLs at each failpoint and at random, every input has one result, whole."""
     (done,) = torture([campaign], tmp_path, SEED, lambda: None)
 
     assert done.kills >= campaign.kills
 
 
-def kill_at(root: Root, fault: str) -> None:
-    """Have a daemon on *root* die at *fault*."""
-    with started(root, "--once", fault=fault, **SETTINGS) as daemon:
+def kill_at(root: Root, failpoint: str) -> None:
+    """Have a daemon on *root* die at *failpoint*."""
+    with started(root, "--once", failpoint=failpoint, **SETTINGS) as daemon:
         assert -signal.SIGKILL == daemon.process.wait(PATIENCE)
 
 

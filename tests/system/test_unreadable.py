@@ -97,7 +97,7 @@ def test_closed_folders(root: Root) -> None:
 def test_lost_right(root: Root, name: str) -> None:
     """A file that its owner closes after it was claimed fails as unreadable, too."""
     shutil.copyfile(SAMPLES / "round_circle_01.png", root.inbox / name)
-    run_without_rights(root, fault="claim-renamed")
+    run_without_rights(root, failpoint="claim-renamed")
     (claimed,) = root.work.glob("*/input=*")
     claimed.chmod(0)
 

@@ -13,8 +13,8 @@ from fluxdrop.cli.progress import steps_bar
 from fluxdrop.cli.resolve import optional_root, refuse_existing, settings_of
 from fluxdrop.files import durable
 from fluxdrop.generate.generator import GenerationOrder, Generator
+from fluxdrop.generate.parameters import Generated
 from fluxdrop.generate.prompt_file import read_prompts
-from fluxdrop.generate.request import Generated
 from fluxdrop.logs import configure
 
 
@@ -54,11 +54,11 @@ def generate(
     for path in outputs:
         refuse_existing(path)
     try:
-        for number, (path, (request, warnings)) in enumerate(zip(outputs, prompts, strict=True)):
+        for number, (path, (parameters, warnings)) in enumerate(zip(outputs, prompts, strict=True)):
             if seed is not None:
-                request = msgspec.structs.replace(request, seed=seed + number)
+                parameters = msgspec.structs.replace(parameters, seed=seed + number)
             with steps_bar(f"Generating {path.name}") as on_step:
-                ((png, made),) = generator.generate([GenerationOrder(request)], on_step)
+                ((png, made),) = generator.generate([GenerationOrder(parameters)], on_step)
             durable.write(path, png)
             made = msgspec.structs.replace(made, warnings=warnings + made.warnings)
             found.append({"file": str(path), **msgspec.to_builtins(made)})

@@ -22,13 +22,13 @@ def info(
     The picture may be by fluxdrop or another program.
     """
     infotext = read_infotext(picture)
-    request, warnings = parse_infotext(infotext)
+    parameters, warnings = parse_infotext(infotext)
     if json_output:
         print_json(
             {
                 "file": str(picture),
                 "infotext": infotext,
-                "request": msgspec.to_builtins(request),
+                "parameters": msgspec.to_builtins(parameters),
                 "warnings": warnings,
             }
         )

@@ -96,7 +96,7 @@ def _part_in_hand(root: Root, row: Row) -> Part | None:
     """Return the part of a job without a record, from its folder; None if there is none that can be read."""
     with suppress(FluxdropError, OSError):
         job = open_job(root.work / row.id)
-        return job.request.part if job else None
+        return job.options.part if job else None
     return None
 
 

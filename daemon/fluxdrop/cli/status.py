@@ -76,7 +76,7 @@ def status_lines(seen: Overview, width: int) -> Iterator[str]:
     facts = seen.facts
     yield from hanging("state", _INDENT, seen.verdict, width, _COLOURS[seen.verdict])
     for reason in facts["degraded"]:
-        yield from hanging("trouble", _INDENT, reason, width, "red")
+        yield from hanging("degraded", _INDENT, reason, width, "red")
     for title, text in [*_daemon(facts), *_work(facts)]:
         yield from hanging(title, _INDENT, text, width)
     for title, rows in (

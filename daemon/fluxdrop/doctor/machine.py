@@ -51,7 +51,7 @@ def julia(settings: Settings, *, deep: bool) -> Iterator[Finding]:
     if flux:
         yield Finding("flux", "ok", flux)
     else:
-        reason = f": {checked.trouble}" if checked else ""
+        reason = f": {checked.flux_error}" if checked else ""
         yield Finding(
             "flux",
             "broken" if settings.julia_backend == "flux" else "note",
@@ -119,12 +119,12 @@ def _locate_pipeline(settings: Settings) -> Iterator[Finding]:
 
 def _generate_picture(settings: Settings) -> Iterator[Finding]:
     from fluxdrop.generate.generator import GenerationOrder, Generator
-    from fluxdrop.generate.request import GenerationRequest
+    from fluxdrop.generate.parameters import PromptParameters
 
     with closing(Generator(settings)) as generator:
         started = time.monotonic()
-        request = GenerationRequest(prompt="a circle", steps=2, seed=1)
-        (made,) = generator.generate([GenerationOrder(request)])
+        parameters = PromptParameters(prompt="a circle", steps=2, seed=1)
+        (made,) = generator.generate([GenerationOrder(parameters)])
         took = time.monotonic() - started
     info = made.generated.generator
     yield Finding(

@@ -1,4 +1,4 @@
-"""Classify errors of the filesystem: which ones pass by themselves or once somebody fixes the cause."""
+"""Classify errors of the filesystem: which are transient, so that the same work may succeed later."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ AWAY = frozenset(
     }
 )
 """A disk or share is read-only, failing or cannot be reached."""
-PASSING = FULL | AWAY | {errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE}
-"""What passes once somebody makes room, mounts a share again or fixes permissions."""
+TRANSIENT = FULL | AWAY | {errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE}
+"""Errors that end once somebody makes room, mounts a share again or fixes permissions."""
 _SQLITE_AWAY = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR}
 
 _REMEDIES = {
@@ -44,8 +44,8 @@ _REMEDIES = {
 
 
 def is_transient(error: BaseException) -> bool:
-    """Return whether *error* is an Outage or an OSError in `PASSING`."""
-    return isinstance(error, Outage) or (isinstance(error, OSError) and error.errno in PASSING)
+    """Return whether *error* is an Outage or an OSError in `TRANSIENT`."""
+    return isinstance(error, Outage) or (isinstance(error, OSError) and error.errno in TRANSIENT)
 
 
 def is_full_or_away(error: BaseException) -> bool:

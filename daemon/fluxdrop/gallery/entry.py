@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from fluxdrop.generate.request import GenerationParameters, GeneratorInfo
+from fluxdrop.generate.parameters import GenerationParameters, GeneratorInfo
 from fluxdrop.records.result import Failure, ModelFacts, Record, Result
 
 Thumbnail = Literal["picture", "made", "preview"]

@@ -25,12 +25,12 @@ _MAX_WAITING = 2000
 class GalleryUpdater:
     """Shows ended jobs in the gallery, at most once in two seconds; first those of earlier runs.
 
-    An error is logged, reported by `trouble`, and the update is tried again; no job waits for it.
+    An error is logged, reported by `last_error`, and the update is tried again; no job waits for it.
     """
 
     def __init__(self, root: Root) -> None:
         """Prepare the thread; `start` starts it."""
-        self.trouble = ""
+        self.last_error = ""
         """Why the last update failed; empty if it did not."""
         self._root = root
         self._gallery = Gallery(root)
@@ -88,9 +88,9 @@ class GalleryUpdater:
             self._update()
         except Exception as error:
             self._is_behind = True
-            self._report_trouble(error)
+            self._report_error(error)
             return False
-        self.trouble = ""
+        self.last_error = ""
         return True
 
     def _update(self) -> None:
@@ -102,12 +102,12 @@ class GalleryUpdater:
                 ended = store.ended()
             self._gallery.catch_up(ended, lambda: time.monotonic() < self._deadline)
 
-    def _report_trouble(self, error: Exception) -> None:
-        trouble = error.message if isinstance(error, FluxdropError) else str(error)
-        if trouble != self.trouble:
+    def _report_error(self, error: Exception) -> None:
+        reason = error.message if isinstance(error, FluxdropError) else str(error)
+        if reason != self.last_error:
             log.warning(
                 "the gallery is behind",
-                reason=trouble,
+                reason=reason,
                 hint=error.hint if isinstance(error, FluxdropError) else "",
             )
-        self.trouble = trouble
+        self.last_error = reason

@@ -1,25 +1,25 @@
-"""Check a prompt file's request against the limits in the settings."""
+"""Check a prompt file's parameters against the limits in the settings."""
 
 from __future__ import annotations
 
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
-from fluxdrop.generate.request import GenerationRequest
+from fluxdrop.generate.parameters import PromptParameters
 
 
-def check_bounds(request: GenerationRequest, settings: Settings) -> None:
-    """Check that *request* does not exceed the limits in *settings*.
+def check_bounds(parameters: PromptParameters, settings: Settings) -> None:
+    """Check that *parameters* do not exceed the limits in *settings*.
 
-    Values that the request leaves open are not checked: they come from the station's own settings.
+    Values that they leave open are not checked: they come from the station's own settings.
 
     Raises:
         FluxdropError: Kind ``prompt``, when a value exceeds its limit.
     """
-    if request.steps is not None and request.steps > settings.max_steps:
+    if parameters.steps is not None and parameters.steps > settings.max_steps:
         raise _limit_error(
-            f"Steps is {request.steps}; at most {settings.max_steps} here", "max_steps"
+            f"Steps is {parameters.steps}; at most {settings.max_steps} here", "max_steps"
         )
-    width, height = request.width, request.height
+    width, height = parameters.width, parameters.height
     if width is None or height is None:
         return
     if width * height > settings.max_generated_pixels:

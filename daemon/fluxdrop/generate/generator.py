@@ -30,7 +30,7 @@ from fluxdrop.generate.messages import (
     StepProgress,
     unpack_images,
 )
-from fluxdrop.generate.request import GenerationRequest, check
+from fluxdrop.generate.parameters import PromptParameters, check
 from fluxdrop.processes.child import Child, ChildDied
 from fluxdrop.processes.wire import Frame, FrameKind, WireError
 
@@ -59,7 +59,7 @@ _ENVIRONMENT = {
 class GenerationOrder(NamedTuple):
     """A picture to be made."""
 
-    request: GenerationRequest
+    parameters: PromptParameters
     cancelled: Path | None = None
     """A file that cancels the picture as soon as it exists."""
 
@@ -107,9 +107,9 @@ class Generator:
             ChildDied: When the child ends or does not answer in time. The next call starts another.
         """
         for order in orders:
-            check(order.request)
-        name, table, warnings = choose(self._settings, orders[0].request.pipeline)
-        parsed = [split_tags(order.request.prompt, self._settings.loras) for order in orders]
+            check(order.parameters)
+        name, table, warnings = choose(self._settings, orders[0].parameters.pipeline)
+        parsed = [split_tags(order.parameters.prompt, self._settings.loras) for order in orders]
         child = self._start()
         self._last_used = time.monotonic()
 
@@ -126,7 +126,7 @@ class Generator:
         )
         pictures = [
             PictureOrder(
-                request=order.request,
+                parameters=order.parameters,
                 prompt=prompt,
                 cancelled=str(order.cancelled.absolute()) if order.cancelled else None,
             )
@@ -142,7 +142,7 @@ class Generator:
         )
         self._last_used = time.monotonic()
         images = self._unpack(child, answer, len(orders))
-        if child.outgrown(self._settings.generator_max_bytes):
+        if child.exceeds_memory_limit(self._settings.generator_max_bytes):
             self.close()
         return [
             GeneratedImage(
@@ -161,36 +161,38 @@ class Generator:
             raise child.reject_reply(error) from error
         return images
 
-    def batch_key(self, request: GenerationRequest) -> Hashable:
-        """Return a key that is equal for requests that one run of a pipeline can answer.
+    def batch_key(self, parameters: PromptParameters) -> Hashable:
+        """Return a key that is equal for pictures that one run of a pipeline can make.
 
         Raises:
             FluxdropError: Kind ``prompt`` or ``pipeline``, when the picture cannot be made.
         """
-        check(request)
-        name, _table, _warnings = choose(self._settings, request.pipeline)
-        _prompt, loras, _warnings = split_tags(request.prompt, self._settings.loras)
+        check(parameters)
+        name, _table, _warnings = choose(self._settings, parameters.pipeline)
+        _prompt, loras, _warnings = split_tags(parameters.prompt, self._settings.loras)
         rest = msgspec.structs.replace(
-            request, prompt="", negative_prompt="", seed=None, pipeline=None
+            parameters, prompt="", negative_prompt="", seed=None, pipeline=None
         )
         return name, tuple(loras), msgspec.structs.astuple(rest)
 
-    def tend(self) -> None:
-        """Check the child; called regularly while no picture is made.
+    def check_health(self) -> None:
+        """End a child that died, hangs or was stopped; called regularly while no picture is made.
 
-        A child that was idle for ``generator_idle_seconds`` is stopped to free its memory. One that
-        died, hangs or was stopped is ended. The next picture starts another.
+        The next picture starts another.
         """
         if self._child is None:
             return
         if not self._child.alive():
             self._child.reap()
             self._child = None
-        elif time.monotonic() - self._last_used > self._settings.generator_idle_seconds:
-            self.close()
         else:
             with contextlib.suppress(ChildDied):
                 self._child.ping(_PING_SECONDS)
+
+    def stop_if_idle(self) -> None:
+        """Stop a child that was idle for ``generator_idle_seconds``, to free its memory."""
+        if time.monotonic() - self._last_used > self._settings.generator_idle_seconds:
+            self.close()
 
     def close(self) -> None:
         """Stop the child and free its memory; a later call starts another."""

@@ -14,12 +14,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from fluxdrop.errors import FluxdropError
-from fluxdrop.generate.request import (
+from fluxdrop.generate.parameters import (
     BATCH_SIZES,
     RANGES,
     UNLIMITED,
     GenerationParameters,
-    GenerationRequest,
+    PromptParameters,
     Range,
     check,
 )
@@ -43,24 +43,24 @@ _SIZE = re.compile(r"(\d{1,9})\s*[xX]\s*(\d{1,9})", re.ASCII)
 
 
 class PromptBatch(NamedTuple):
-    """What an infotext asks for: *size* pictures, of which *request* is the first."""
+    """What an infotext asks for: *size* pictures, of which the first has *parameters*."""
 
-    request: GenerationRequest
+    parameters: PromptParameters
     size: int
     warnings: list[str]
 
 
-def parse_infotext(text: str) -> tuple[GenerationRequest, list[str]]:
+def parse_infotext(text: str) -> tuple[PromptParameters, list[str]]:
     """Parse the infotext of one picture, and ignore the batch size.
 
     Returns:
-        The request and the warnings of `parse_batch`.
+        The parameters and the warnings of `parse_batch`.
 
     Raises:
         FluxdropError: As `parse_batch` does.
     """
-    request, _size, warnings = parse_batch(text)
-    return request, warnings
+    parameters, _size, warnings = parse_batch(text)
+    return parameters, warnings
 
 
 def parse_batch(text: str, max_size: int = UNLIMITED, max_steps: int = UNLIMITED) -> PromptBatch:
@@ -94,11 +94,11 @@ def parse_batch(text: str, max_size: int = UNLIMITED, max_steps: int = UNLIMITED
     # The infotext of one picture of a batch has that picture's own seed.
     if values.pop("batch_position", None) is not None:
         size = 1
-    request = GenerationRequest(prompt=prompt, negative_prompt=negative, **values)
-    check(request, shown)
+    parameters = PromptParameters(prompt=prompt, negative_prompt=negative, **values)
+    check(parameters, shown)
     unused += _unparsed(last, pairs)
     warnings = [f"Not used of the parameters: {', '.join(unused)}."] if unused else []
-    return PromptBatch(request, size, warnings)
+    return PromptBatch(parameters, size, warnings)
 
 
 def format_infotext(parameters: GenerationParameters, model: str = "") -> str:
@@ -137,7 +137,7 @@ def _split_prompts(lines: list[str]) -> tuple[str, str]:
 def _read_values(
     pairs: list[re.Match[str]], shown: Mapping[str, Range]
 ) -> tuple[dict[str, Any], list[str]]:
-    """Return the request's fields, and the pairs that are not used, as text; errors name the ranges *shown*."""
+    """Return the fields of PromptParameters, and the unused pairs as text; errors name the ranges *shown*."""
     values: dict[str, Any] = {}
     unused = []
     schedule = ""
@@ -176,7 +176,7 @@ def _unparsed(line: str, pairs: list[re.Match[str]]) -> list[str]:
 
 
 def _integer_reader(field: str) -> _Reader:
-    """Return a reader of a whole number for the request's *field*."""
+    """Return a reader of a whole number for the *field* of PromptParameters."""
 
     def read(value: str, shown: Mapping[str, Range]) -> dict[str, Any]:
         try:
@@ -221,7 +221,7 @@ def _sampler(value: str, _shown: Mapping[str, Range]) -> dict[str, Any]:
 
 
 def _name_reader(field: str) -> _Reader:
-    """Return a reader of a name for the request's *field*."""
+    """Return a reader of a name for the *field* of PromptParameters."""
     return lambda value, _shown: {field: value or None}
 
 

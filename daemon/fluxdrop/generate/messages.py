@@ -1,7 +1,7 @@
 """The JSON payloads between the daemon and the generator process.
 
 =========  =================  ================================
-request    payload            answer
+frame      payload            answer
 =========  =================  ================================
 LOAD       `Load`             LOADED, a `GeneratorInfo`
 GENERATE   `Generate`         PROGRESS, any number of `StepProgress`, then IMAGE, of `pack_images`
@@ -20,7 +20,7 @@ from typing import NamedTuple
 import msgspec
 
 from fluxdrop.config import PipelineTable
-from fluxdrop.generate.request import Generated, GenerationRequest
+from fluxdrop.generate.parameters import Generated, PromptParameters
 from fluxdrop.processes.wire import WireError
 
 _LENGTH = struct.Struct("<I")
@@ -45,17 +45,17 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
 class PictureOrder(msgspec.Struct, frozen=True, kw_only=True):
     """One picture to be made."""
 
-    request: GenerationRequest
+    parameters: PromptParameters
     prompt: str
-    """The request's prompt without its LoRA tags."""
-    cancelled: str | None
+    """The prompt without its LoRA tags."""
+    cancelled: str | None = None
     """The path of a file that cancels the picture as soon as it exists."""
 
 
 class Generate(msgspec.Struct, frozen=True, kw_only=True):
     """Make pictures with the pipeline that was loaded last, in one run.
 
-    The requests differ in their prompts and seeds only.
+    Their parameters differ in the prompts and seeds only.
     """
 
     pictures: list[PictureOrder]

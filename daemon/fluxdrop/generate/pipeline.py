@@ -9,7 +9,7 @@ import inspect
 import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -19,25 +19,18 @@ from fluxdrop.config import PipelineTable
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate import failures, loading, samplers
 from fluxdrop.generate.encoders import truncation_warnings
-from fluxdrop.generate.request import (
+from fluxdrop.generate.messages import PictureOrder
+from fluxdrop.generate.parameters import (
     Generated,
     GenerationParameters,
-    GenerationRequest,
     GeneratorInfo,
+    PromptParameters,
     check,
 )
 from fluxdrop.generate.run import Run
 from fluxdrop.generate.sources import PipelineSource
 
 _SEED_BITS = 32
-
-
-class PictureRequest(NamedTuple):
-    """One picture to be made."""
-
-    request: GenerationRequest
-    prompt: str
-    """The request's prompt without its LoRA tags."""
 
 
 class Pipeline:
@@ -71,17 +64,17 @@ class Pipeline:
 
     def generate(
         self,
-        wanted: Sequence[PictureRequest],
+        wanted: Sequence[PictureOrder],
         loras: list[tuple[str, float]],
         on_step: Callable[[int, int], None],
     ) -> list[tuple[Image.Image, Generated]]:
         """Make several pictures in one run.
 
-        On the same machine the same request with a seed gives the same picture; in a batch with
+        On the same machine the same parameters with a seed give the same picture; in a batch with
         others that is not guaranteed.
 
         Args:
-            wanted: At least one request; they differ in their prompts and seeds only.
+            wanted: At least one picture; their parameters differ in the prompts and seeds only.
             loras: Files with their weights.
             on_step: Called after each step with the number of finished steps and of all steps; what
                 it raises ends the run.
@@ -94,13 +87,13 @@ class Pipeline:
             Exception: What torch raises when the memory does not suffice; see
                 `failures.out_of_memory`.
         """
-        first = wanted[0].request
+        first = wanted[0].parameters
         for item in wanted:
-            check(item.request)
+            check(item.parameters)
         sampler, self._pipe.scheduler = samplers.choose(first.sampler, self._own_scheduler)
         warnings = samplers.warnings(sampler, self._own_scheduler)
         self._set_loras(loras)
-        negatives = self._negatives([item.request for item in wanted], warnings)
+        negatives = self._negatives(wanted, warnings)
         run = Run(
             self._pipe,
             self.name,
@@ -109,7 +102,9 @@ class Pipeline:
             prompts=[item.prompt for item in wanted],
             negatives=negatives,
             seeds=[
-                secrets.randbits(_SEED_BITS) if item.request.seed is None else item.request.seed
+                secrets.randbits(_SEED_BITS)
+                if item.parameters.seed is None
+                else item.parameters.seed
                 for item in wanted
             ],
             arguments=self._arguments(first, warnings),
@@ -119,11 +114,11 @@ class Pipeline:
         pixels, flagged = run.make()
         info = msgspec.structs.replace(self.info, batch=len(wanted))
         pictures = []
-        for number, (request, prompt) in enumerate(wanted):
+        for number, item in enumerate(wanted):
             image = Image.fromarray((pixels[number] * 255).round().astype(np.uint8))
             nsfw = None if flagged is None else bool(flagged[number])
             parameters = GenerationParameters(
-                prompt=request.prompt,
+                prompt=item.parameters.prompt,
                 negative_prompt=negatives[number],
                 steps=run.arguments["num_inference_steps"],
                 guidance_scale=run.arguments.get("guidance_scale"),
@@ -135,7 +130,7 @@ class Pipeline:
             generated = Generated(
                 parameters=parameters,
                 generator=info,
-                warnings=warnings + self._warnings(prompt, negatives[number], image, nsfw),
+                warnings=warnings + self._warnings(item.prompt, negatives[number], image, nsfw),
                 width=image.width,
                 height=image.height,
                 nsfw=nsfw,
@@ -174,23 +169,23 @@ class Pipeline:
             ) from error
         self._loras = loras
 
-    def _arguments(self, request: GenerationRequest, warnings: list[str]) -> dict[str, Any]:
+    def _arguments(self, parameters: PromptParameters, warnings: list[str]) -> dict[str, Any]:
         """Return the arguments of the pipeline's call, and add a warning for each that it does not take.
 
-        A value comes from the request, else from the station's configuration, else from the model's
+        A value comes from the parameters, else from the station's configuration, else from the model's
         pipeline.toml, else from the pipeline's own default.
         """
         arguments: dict[str, Any] = {}
         for argument, asked, configured, recommended in (
-            ("num_inference_steps", request.steps, self._table.steps, self._defaults.steps),
+            ("num_inference_steps", parameters.steps, self._table.steps, self._defaults.steps),
             (
                 "guidance_scale",
-                request.guidance_scale,
+                parameters.guidance_scale,
                 self._table.guidance_scale,
                 self._defaults.guidance_scale,
             ),
-            ("width", request.width, self._table.width, self._defaults.width),
-            ("height", request.height, self._table.height, self._defaults.height),
+            ("width", parameters.width, self._table.width, self._defaults.width),
+            ("height", parameters.height, self._table.height, self._defaults.height),
         ):
             named = (value for value in (asked, configured, recommended) if value is not None)
             value = next(named, None)
@@ -203,9 +198,9 @@ class Pipeline:
             del arguments[argument]
         return arguments
 
-    def _negatives(self, requests: list[GenerationRequest], warnings: list[str]) -> list[str]:
+    def _negatives(self, wanted: Sequence[PictureOrder], warnings: list[str]) -> list[str]:
         """Return the negative prompts; empty ones, with a warning, if the pipeline does not use any."""
-        negatives = [request.negative_prompt for request in requests]
+        negatives = [item.parameters.negative_prompt for item in wanted]
         # Pipelines with a true_cfg_scale, as FLUX, ignore the negative prompt unless that is raised, which
         # a prompt file cannot ask for.
         if "negative_prompt" in self._call and "true_cfg_scale" not in self._call:

@@ -12,7 +12,7 @@ import msgspec
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files.regular import open_regular
 from fluxdrop.generate.infotext import PromptBatch, parse_batch
-from fluxdrop.generate.request import RANGES, UNLIMITED, GenerationRequest
+from fluxdrop.generate.parameters import RANGES, UNLIMITED, PromptParameters
 
 MAX_PICTURES = 1000
 """The largest number of pictures that a file may ask for, whatever the settings allow."""
@@ -25,7 +25,7 @@ _SEED_BITS = 32
 class PromptPicture(NamedTuple):
     """One picture that a file asks for, with its warnings."""
 
-    request: GenerationRequest
+    parameters: PromptParameters
     warnings: list[str]
 
 
@@ -76,14 +76,16 @@ def read_prompts(
 
 def _pictures(batch: PromptBatch) -> list[PromptPicture]:
     """Return the pictures of a batch, each with its seed."""
-    request, size, warnings = batch
-    if _WEIGHT.search(request.prompt) or _WEIGHT.search(request.negative_prompt):
+    parameters, size, warnings = batch
+    if _WEIGHT.search(parameters.prompt) or _WEIGHT.search(parameters.negative_prompt):
         warnings = [*warnings, "Weights such as (word:1.2) are read as plain words."]
     if size == 1:
-        return [PromptPicture(request, warnings)]
-    first = secrets.randbits(_SEED_BITS) if request.seed is None else request.seed
+        return [PromptPicture(parameters, warnings)]
+    first = secrets.randbits(_SEED_BITS) if parameters.seed is None else parameters.seed
     seeds = [(first + number) % (int(RANGES["seed"].high) + 1) for number in range(size)]
-    return [PromptPicture(msgspec.structs.replace(request, seed=seed), warnings) for seed in seeds]
+    return [
+        PromptPicture(msgspec.structs.replace(parameters, seed=seed), warnings) for seed in seeds
+    ]
 
 
 def read_prompt(path: Path, max_bytes: int, name: str = "") -> str:

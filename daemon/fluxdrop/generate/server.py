@@ -51,7 +51,7 @@ class Server:
             PipeClosed: At end of file.
             WireError: When a frame is malformed, or of a kind that the generator cannot answer.
         """
-        facts = {"protocol": wire.VERSION, "pid": os.getpid()}
+        facts = {"protocol": wire.PROTOCOL_VERSION, "pid": os.getpid()}
         self._pipe.send(FrameKind.HELLO, 0, wire.pack_facts(facts))
         usable = True
         while usable and (frame := self._pipe.receive()).kind is not FrameKind.STOP:
@@ -105,10 +105,7 @@ class Server:
             if all(mark is not None and Path(mark).exists() for mark in marks):
                 raise cancelled()
 
-        from fluxdrop.generate.pipeline import PictureRequest
-
-        wanted = [PictureRequest(picture.request, picture.prompt) for picture in order.pictures]
-        made = self._pipeline.generate(wanted, order.loras, on_step)
+        made = self._pipeline.generate(order.pictures, order.loras, on_step)
         return pack_images(
             [
                 GeneratedImage(

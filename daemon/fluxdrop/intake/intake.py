@@ -114,10 +114,10 @@ class Intake:
         self._last_scan = 0.0
         self._next_scan = 0.0
         self._watch: Watch | None = None
-        self._folder_trouble = OutageTracker("inbox")
-        self._claim_trouble = OutageTracker("claim")
-        self._watch_trouble = OutageTracker("events")
-        self._overflow_trouble = OutageTracker("inbox")
+        self._folder_outage = OutageTracker("inbox")
+        self._claim_outage = OutageTracker("claim")
+        self._watch_outage = OutageTracker("events")
+        self._overflow_outage = OutageTracker("inbox")
         self._next_claim = 0.0
 
     def apply(self, settings: Settings) -> None:
@@ -149,10 +149,10 @@ class Intake:
         return self._skipped.reasons()
 
     @property
-    def trouble(self) -> list[str]:
-        """What holds up the intake and which files it cannot read or claim, one sentence each."""
-        parts = [self._folder_trouble, self._claim_trouble, self._watch_trouble]
-        held = [str(part) for part in (*parts, self._overflow_trouble) if part.ongoing]
+    def degraded(self) -> list[str]:
+        """Why the intake is degraded: its outages and the files that it skips, one sentence each."""
+        parts = [self._folder_outage, self._claim_outage, self._watch_outage]
+        held = [str(part) for part in (*parts, self._overflow_outage) if part.ongoing]
         return [*held, *self._skipped.summary(str(self._root.inbox))]
 
     @property
@@ -232,7 +232,7 @@ class Intake:
         if not unfinished:
             return False
         self._forget(next(iter(unfinished)))
-        self._overflow_trouble.begin(
+        self._overflow_outage.begin(
             f"more than {_MAX_WAITING:,} files wait there and many are not whole, so files may be found late"
         )
         return True
@@ -258,11 +258,11 @@ class Intake:
     def _scan(self) -> None:
         self._last_scan = time.monotonic()
         self._next_scan = self._last_scan + self._scan_seconds
-        if self._folder_trouble.attempt(self._root.inbox.stat, passes=lambda _error: True):
+        if self._folder_outage.attempt(self._root.inbox.stat, is_transient=lambda _error: True):
             self._ensure_watch()
         self._skipped.begin_scan()
         if not self._overflowed:
-            self._overflow_trouble.end()
+            self._overflow_outage.end()
         self._overflowed.clear()
         self._recheck_unfinished()
         offsets, self._scan_offsets = self._scan_offsets, {}
@@ -290,7 +290,7 @@ class Intake:
             log.warning("the watch of the inbox ended and is begun again")
             self._watch.close()
             self._watch = None
-        self._watch_trouble.attempt(self._begin_watch, passes=lambda _error: True)
+        self._watch_outage.attempt(self._begin_watch, is_transient=lambda _error: True)
 
     def _begin_watch(self) -> None:
         try:
@@ -354,13 +354,13 @@ class Intake:
                 if waiting is not None and waiting.fault is not None:
                     claim = partial(self._claim, complete[0], waiting.candidate, waiting.fault)
                     # The next file would meet the same full disk.
-                    if not self._claim_trouble.attempt(claim, passes=is_full):
+                    if not self._claim_outage.attempt(claim, is_transient=is_full):
                         self._next_claim = time.monotonic() + _FULL_PAUSE_SECONDS
                         return
                 complete.popleft()
         if not any(self._complete.values()):
             # The file that could not be claimed may have been removed.
-            self._claim_trouble.end()
+            self._claim_outage.end()
 
     def _claim(self, path: str, candidate: Candidate, fault: str) -> None:
         try:

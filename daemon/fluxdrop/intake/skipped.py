@@ -56,7 +56,7 @@ class Skipped:
     def summary(self, inbox: str) -> Iterator[str]:
         """Yield a line for each of the first regular files and folders, and one that counts the others.
 
-        Leaves out *inbox*, the inbox's own path, which has a trouble of its own.
+        Leaves out *inbox*, the inbox's own path, which has an outage of its own.
         """
         yield from _lines({path: why for path, why in self._reasons.items() if path != inbox})
 

@@ -7,7 +7,7 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -227,36 +227,14 @@ def _source(job: Path, name: str, others: frozenset[str]) -> PurePosixPath | Non
     return PurePosixPath(os.fsdecode(source))
 
 
-def without_unclaimed(folders: Sequence[Path], refused: Path) -> list[Path]:
-    """Return those of *folders* that hold an input; discard the others with `discard_unclaimed`.
-
-    Raises:
-        OSError: The disk failed in a way that passes. Any other failure is logged.
-    """
-    left = []
-    for folder in folders:
-        if read_claim(folder) is not None:
-            left.append(folder)
-            continue
-        try:
-            discard_unclaimed(folder, refused)
-        except OSError as error:
-            if is_transient(error):
-                raise
-            log.error("left alone", job=folder.name, reason=error.strerror)
-    return left
-
-
-def finish_rename(inbox: Path, job: Path) -> None:
-    """Remove the name in *inbox* of a file that is claimed in *job*.
+def finish_rename(inbox: Path, claim: Claim) -> None:
+    """Remove the name in *inbox* that the file of *claim* still has there.
 
     A filesystem that logs the two names of a rename apart can keep both after a power cut. The file
     would then be claimed again.
     """
-    claim = read_claim(job)
-    if claim is not None:
-        # Nobody else can link this file to this name, because its other name is in .fluxdrop/.
-        remove_name(inbox, claim.source, claim.input.lstat())
+    # Nobody else can link this file to this name, because its other name is in .fluxdrop/.
+    remove_name(inbox, claim.source, claim.input.lstat())
 
 
 def remove_name(

@@ -26,8 +26,8 @@ from fluxdrop.files import durable
 from fluxdrop.files.layout import Root
 from fluxdrop.jobs.job import Job
 
-MOST_DEATHS = 3
-"""A job over which the daemon died this often in a row fails."""
+MAX_DEATHS = 3
+"""A job fails when so many processes died over it: workers and generators, or daemons in a row."""
 
 SuspectStage = Literal["preprocess", "predict"]
 

@@ -17,7 +17,7 @@ import msgspec
 from fluxdrop.decoders import decoder
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files.regular import chunks, open_regular
-from fluxdrop.generate.request import GenerationRequest
+from fluxdrop.generate.parameters import PromptParameters
 from fluxdrop.jobs.claim import FAULT, Claim, read_claim
 from fluxdrop.jobs.fault import Fault, read_fault
 from fluxdrop.jobs.input_names import InputKind, kind_of
@@ -25,7 +25,9 @@ from fluxdrop.jobs.job_id import claim_time
 from fluxdrop.jobs.store import Row
 from fluxdrop.printable import printable
 
-REQUEST = "request.json"
+OPTIONS = "options.json"
+_EARLIER_OPTIONS = "request.json"
+"""The name of the same file in a job that an earlier fluxdrop left in hand."""
 RECORD = "record.json"
 CANCELLED = "cancelled"
 TENSOR = "tensor.npy"
@@ -47,11 +49,11 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     first: str
 
 
-class JobRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a command asks for besides the input itself: request.json in the job's folder."""
+class JobOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a job differs from that of a file which was just dropped: options.json in the job's folder."""
 
     replay_of: str | None = None
-    generation: GenerationRequest | None = None
+    generation: PromptParameters | None = None
     """Overrides the prompt file."""
     model: str | None = None
     """The model bundle to use instead of the one in use, a name or a folder."""
@@ -60,14 +62,14 @@ class JobRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     part: Part | None = None
 
 
-_DECODER: msgspec.json.Decoder[JobRequest] = decoder(JobRequest)
+_DECODER: msgspec.json.Decoder[JobOptions] = decoder(JobOptions)
 
 
-def decode_request(data: bytes) -> JobRequest:
-    """Decode a request.
+def decode_options(data: bytes) -> JobOptions:
+    """Decode the options of a job.
 
     Raises:
-        msgspec.DecodeError: *data* is no JSON, or, as its subclass ValidationError, no request.
+        msgspec.DecodeError: *data* is no JSON, or, as its subclass ValidationError, no options.
     """
     return _DECODER.decode(data)
 
@@ -82,7 +84,7 @@ class Job:
     """The input's path below inbox/, made printable."""
     input: Path
     kind: InputKind | Literal["unknown"]
-    request: JobRequest
+    options: JobOptions
     created: str
     attempts: int = 0
     fault: Fault | None = None
@@ -145,32 +147,35 @@ def open_job(folder: Path, claim: Claim | None = None) -> Job | None:
     *claim* is read from the folder unless it is given.
 
     Raises:
-        FluxdropError: The job's request.json is wrong, or is not a readable regular file.
+        FluxdropError: The job's options.json is wrong, or is not a readable regular file.
     """
     claim = claim or read_claim(folder)
     if claim is None:
         return None
-    request = JobRequest()
-    if REQUEST in claim.others:
+    options = JobOptions()
+    path = next(
+        (folder / name for name in (OPTIONS, _EARLIER_OPTIONS) if name in claim.others), None
+    )
+    if path is not None:
         try:
-            with open_regular(folder / REQUEST, "request") as file:
-                request = decode_request(file.read())
+            with open_regular(path, "options") as file:
+                options = decode_options(file.read())
         except msgspec.DecodeError as error:
-            raise FluxdropError(f"{folder / REQUEST} is wrong: {error}", kind="request") from error
+            raise FluxdropError(f"{path} is wrong: {error}", kind="options") from error
     return Job(
         id=folder.name,
         folder=folder,
         source=printable(str(claim.source)),
         input=claim.input,
         kind=kind_of(claim.source.name) or "unknown",
-        request=request,
+        options=options,
         created=claim_time(folder.name),
         fault=_fault(folder / FAULT) if FAULT in claim.others else None,
     )
 
 
 def _fault(path: Path) -> Fault:
-    with open_regular(path, "request") as file:
+    with open_regular(path, "fault") as file:
         return read_fault(printable(os.fsdecode(file.read(_MAX_FAULT_BYTES))))
 
 
@@ -186,7 +191,7 @@ def claimed_row(job: Job) -> Row:
         kind=job.kind,
         source=job.source,
         inode=inode,
-        replay_of=job.request.replay_of,
+        replay_of=job.options.replay_of,
         created=job.created,
     )
 

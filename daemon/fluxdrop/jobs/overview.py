@@ -42,7 +42,7 @@ def overview(root: Root) -> Overview:
     """Return the state of *root*, from its lock, the last heartbeat, the inbox and the index."""
     pid = holder(root)
     beat = _beat(root, pid) if pid is not None else None
-    degraded = list(beat["trouble"]) if beat else []
+    degraded = list(beat["degraded"]) if beat else []
     silence = _silence(root) if beat else 0.0
     if silence > _MAX_SILENCE_SECONDS:
         degraded.append(f"daemon: it has said nothing for {silence:.0f} seconds")

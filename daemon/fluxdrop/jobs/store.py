@@ -124,7 +124,7 @@ _UPSERT = (
 # Raised for values that SQLite cannot store.
 _VALUE_ERRORS = (OverflowError, UnicodeEncodeError, sqlite3.DataError, sqlite3.IntegrityError)
 
-# SQLite's errors about the disk, as the errno for which a stage waits until it passes.
+# SQLite's errors about the disk, as the errno of a transient error, for which a stage waits.
 _DISK_ERRORS = {
     sqlite3.SQLITE_FULL: errno.ENOSPC,
     sqlite3.SQLITE_IOERR: errno.EIO,
@@ -366,7 +366,7 @@ class Store:
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
-        # The daemon needs SQLite's own error, to know whether it passes.
+        # The daemon needs SQLite's own error, to know whether it is transient.
         with self._lock:
             try:
                 yield self._db

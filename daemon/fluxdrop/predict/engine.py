@@ -36,7 +36,7 @@ class EngineInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False)
 
 
 class Engine(Protocol):
-    """A loaded model. Only one thread may call its methods; others may read `info` and `trouble`."""
+    """A loaded model. Only one thread may call its methods; others may read `info` and `outage`."""
 
     @property
     def info(self) -> EngineInfo:
@@ -60,10 +60,10 @@ class Engine(Protocol):
         """
 
     @property
-    def trouble(self) -> str:
+    def outage(self) -> str:
         """Why the engine cannot predict at the moment; empty when it can."""
 
-    def tend(self) -> None:
+    def check_health(self) -> None:
         """Check the engine's process and replace a broken one; called regularly while no pictures come.
 
         Raises:

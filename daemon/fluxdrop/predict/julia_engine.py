@@ -84,7 +84,7 @@ class JuliaEngine:
         self._wait_hook = wait_hook
         self._backoff = 0.0
         self._retry_at = 0.0
-        self._trouble = ""
+        self._outage = ""
         self._worker: Worker | None = None
         self._info: EngineInfo | None = None
         self._ensure_worker()
@@ -96,9 +96,9 @@ class JuliaEngine:
         return self._info
 
     @property
-    def trouble(self) -> str:
+    def outage(self) -> str:
         """Why there is no worker at the moment; empty when there is one."""
-        return self._trouble
+        return self._outage
 
     def prepare(self) -> None:
         """Do nothing: the constructor opened the model."""
@@ -112,13 +112,13 @@ class JuliaEngine:
             self._record_death(error)
             raise
         self._backoff = 0.0
-        if worker.outgrown(self._settings.worker_max_bytes):
+        if worker.exceeds_memory_limit(self._settings.worker_max_bytes):
             self.close()
-            self._trouble = "the worker needed too much memory and is replaced"
+            self._outage = "the worker needed too much memory and is replaced"
         return result
 
-    def tend(self) -> None:
-        """Replace a worker that died, hangs or was stopped; see `Engine.tend`."""
+    def check_health(self) -> None:
+        """Replace a worker that died, hangs or was stopped; see `Engine.check_health`."""
         try:
             self._require_worker().ping(min(_PING_SECONDS, self._settings.worker_call_seconds))
         except ChildDied as error:
@@ -167,7 +167,7 @@ class JuliaEngine:
             self._record_death(error)
             raise
         self._worker = worker
-        self._trouble = ""
+        self._outage = ""
         return worker
 
     def _load(self, worker: Worker, limit: float) -> None:
@@ -177,14 +177,15 @@ class JuliaEngine:
             if self._graph is not None:
                 given, kind, payload = self._graph, FrameKind.LOAD, self._graph
             else:
-                given, kind, payload = self._native_request(worker)
+                given, kind, payload = self._native_load(worker)
             loaded = worker.call(kind, payload, expect=FrameKind.LOADED, timeout=limit)
             if unpack_facts(loaded.payload).get("digest") != hashlib.sha256(given).hexdigest():
                 raise worker.reject_reply(WireError("another model was loaded than was given"))
             # The first forward pass compiles: run it now and not with the first picture.
             shape = self._bundle.spec.input.shape
             self._forward(worker, np.zeros(shape, dtype=np.float32), limit)
-            worker.outgrown(self._settings.worker_max_bytes)
+            # The first call records what the worker needs.
+            worker.exceeds_memory_limit(self._settings.worker_max_bytes)
         except CallFailed as error:
             worker.stop()
             raise FluxdropError(
@@ -200,8 +201,8 @@ class JuliaEngine:
             note=hello.get("note") or None,
         )
 
-    def _native_request(self, worker: Worker) -> tuple[bytes, FrameKind, bytes]:
-        """Check the native model; return its code, and the kind and payload of the request to load it."""
+    def _native_load(self, worker: Worker) -> tuple[bytes, FrameKind, bytes]:
+        """Check the native model; return its code, and the kind and payload of the frame that loads it."""
         bundle = self._bundle
         if worker.hello["backend"] != "flux":
             worker.stop()
@@ -231,6 +232,6 @@ class JuliaEngine:
     def _record_death(self, error: ChildDied) -> None:
         """Forget the worker that died, and set the earliest time to start the next."""
         self._worker = None
-        self._trouble = f"the worker is restarted: {error.message}"
+        self._outage = f"the worker is restarted: {error.message}"
         self._backoff = min(_MAX_BACKOFF_SECONDS, self._backoff * 2 or _FIRST_BACKOFF_SECONDS)
         self._retry_at = time.monotonic() + self._backoff

@@ -103,11 +103,11 @@ class JuliacallEngine:
         return run_in_batches(self._batch, self._run, batch)
 
     @property
-    def trouble(self) -> str:
+    def outage(self) -> str:
         """Always empty: there is no process that could be missing."""
         return ""
 
-    def tend(self) -> None:
+    def check_health(self) -> None:
         """Do nothing: there is no process to check."""
 
     def close(self) -> None:

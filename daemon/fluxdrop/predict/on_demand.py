@@ -56,11 +56,11 @@ class OnDemandEngine:
             raise _as_permanent(error) from error
 
     @property
-    def trouble(self) -> str:
+    def outage(self) -> str:
         """Always empty: nothing waits for this engine."""
         return ""
 
-    def tend(self) -> None:
+    def check_health(self) -> None:
         """Do nothing: the next batch finds out whether the engine works."""
 
     def close(self) -> None:

@@ -79,11 +79,11 @@ class OnnxruntimeEngine:
             ) from error
 
     @property
-    def trouble(self) -> str:
+    def outage(self) -> str:
         """Always empty: there is no process that could be missing."""
         return ""
 
-    def tend(self) -> None:
+    def check_health(self) -> None:
         """Do nothing: there is no process to check."""
 
     def close(self) -> None:

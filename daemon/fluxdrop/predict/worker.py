@@ -68,7 +68,7 @@ class Worker(Child):
             CallFailed: When the worker cannot run the model on *batch*.
             ChildDied: When the worker ends, or does not answer within *timeout* seconds.
         """
-        frame = self.call(*self._request(batch), expect=FrameKind.PREDICTION, timeout=timeout)
+        frame = self.call(*self._frame(batch), expect=FrameKind.PREDICTION, timeout=timeout)
         try:
             return unpack_tensor(frame.payload)
         except WireError as error:
@@ -84,7 +84,7 @@ class Worker(Child):
         super().kill()
         self._close_memory()
 
-    def _request(
+    def _frame(
         self, batch: NDArray[np.float32]
     ) -> tuple[FrameKind, *tuple[bytes | memoryview, ...]]:
         """Return the frame's kind and payload for *batch*, whose numbers are put into shared memory if possible."""

@@ -135,7 +135,7 @@ class Child:
             raise
         starts[name] += 1
         self._log.info(
-            "worker started",
+            f"{name} started",
             pid=self.pid,
             seconds=round(time.monotonic() - started, 2),
             **{key: value for key, value in self.hello.items() if key != "pid" and value},
@@ -224,7 +224,7 @@ class Child:
             return 0
         return int(fields[1]) * _PAGE_BYTES
 
-    def outgrown(self, limit: int) -> bool:
+    def exceeds_memory_limit(self, limit: int) -> bool:
         """Return whether the child's memory has grown above a limit; log it if so.
 
         The limit is *limit* bytes, or twice the memory at the first call if that is more: a child that
@@ -235,7 +235,7 @@ class Child:
         if resident <= max(limit, 2 * self._baseline_bytes):
             return False
         self._log.warning(
-            "worker outgrown and replaced",
+            f"{self.name} over its memory limit",
             pid=self.pid,
             megabytes=resident >> 20,
             limit=limit >> 20,
@@ -301,7 +301,7 @@ class Child:
             what = f"the {self.name} exited with code {code}"
         tail = "\n".join(self._tail)
         last = f"; its last line was: {self._tail[-1]}" if self._tail else ""
-        self._log.warning("worker died", pid=self.pid, reason=what, tail=tail)
+        self._log.warning(f"{self.name} died", pid=self.pid, reason=what, tail=tail)
         self._death = ChildDied(what + last, tail=tail)
         return self._death
 
@@ -318,12 +318,14 @@ class Child:
                     second, lines = time.monotonic(), 0
                 lines += 1
                 if lines <= _MAX_LINES_PER_SECOND:
-                    self._log.debug("worker output", pid=self.pid, line=line)
+                    self._log.debug(f"{self.name} output", pid=self.pid, line=line)
             self._log_dropped(lines - _MAX_LINES_PER_SECOND)
 
     def _log_dropped(self, left_out: int) -> None:
         if left_out > 0:
-            self._log.warning("worker prints more than is logged", pid=self.pid, left_out=left_out)
+            self._log.warning(
+                f"{self.name} prints more than is logged", pid=self.pid, left_out=left_out
+            )
 
     def _finish_output(self) -> None:
         # A process that the child started may keep the pipe open. The thread is a daemon thread, so it

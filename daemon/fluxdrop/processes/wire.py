@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-MAGIC = b"FXDP"
-VERSION = 1
+FRAME_MAGIC = b"FXDP"
+PROTOCOL_VERSION = 1
 MAX_PAYLOAD = 1 << 30
 """The most bytes of a frame's payload."""
 MAX_DIMENSIONS = 8
@@ -127,7 +127,7 @@ class Pipe:
             raise WireError(f"a payload of {length} bytes is over the limit of {MAX_PAYLOAD}")
         self._check_open()
         deadline = _deadline(timeout)
-        pending = [_HEADER.pack(MAGIC, VERSION, kind, request, length), *parts]
+        pending = [_HEADER.pack(FRAME_MAGIC, PROTOCOL_VERSION, kind, request, length), *parts]
         if length > _PIECE_BYTES:
             pending = [piece for part in pending for piece in _pieces(part)]
         left = _HEADER.size + length
@@ -163,10 +163,10 @@ class Pipe:
         deadline = _deadline(timeout)
         self._fill(_HEADER.size, deadline, wait_hook)
         magic, version, kind, request, length = _HEADER.unpack_from(self._buffer)
-        if magic != MAGIC:
-            raise WireError(f"a frame begins with {magic!r}, not {MAGIC!r}")
-        if version != VERSION:
-            raise WireError(f"a frame has protocol version {version}, not {VERSION}")
+        if magic != FRAME_MAGIC:
+            raise WireError(f"a frame begins with {magic!r}, not {FRAME_MAGIC!r}")
+        if version != PROTOCOL_VERSION:
+            raise WireError(f"a frame has protocol version {version}, not {PROTOCOL_VERSION}")
         if length > MAX_PAYLOAD:
             raise WireError(f"a frame announces {length} bytes, over the limit of {MAX_PAYLOAD}")
         known = _KINDS.get(kind)

@@ -13,7 +13,7 @@ from fluxdrop.resources import julia_folder
 _SCRIPT = """
 using LinearAlgebra
 [1.0 2; 3 4] * [1.0 2; 3 4] == [7.0 10; 15 22] || error("a product of matrices came out wrong")
-flux, trouble = let id = Base.identify_package("Flux")
+flux, flux_error = let id = Base.identify_package("Flux")
     if VERSION < v"1.10"
         "", "Flux 0.16 needs Julia 1.10"
     elseif id === nothing
@@ -29,7 +29,7 @@ flux, trouble = let id = Base.identify_package("Flux")
 end
 include(LOAD)
 isempty(flux) || Base.invokelatest(FluxdropWorker.load_compiled_flux)
-println("fluxdrop-check|", VERSION, "|", flux, "|", trouble)
+println("fluxdrop-check|", VERSION, "|", flux, "|", flux_error)
 """
 
 
@@ -39,7 +39,7 @@ class Check(NamedTuple):
     version: str
     flux: str
     """Empty where Flux 0.16 or newer does not load."""
-    trouble: str
+    flux_error: str
     """Why Flux does not load, in one line; empty where it does."""
 
 

@@ -86,7 +86,7 @@ def provide_flux(
     install = JuliaInstall(Path(found["executable"]), Path(found["project"]), source="juliapkg")
     checked = check_julia(install)
     if not checked.flux:
-        message = f"juliapkg chose Julia {checked.version}, but {checked.trouble}"
+        message = f"juliapkg chose Julia {checked.version}, but {checked.flux_error}"
         raise FluxdropError(message, kind="flux")
     return replace(install, version=checked.version, flux=checked.flux)
 

@@ -139,10 +139,10 @@ def _provide(
         if on_path is None:
             steps.append(Step("PATH", "skipped", "There is no julia on PATH."))
         else:
-            on_path, trouble = _verified(on_path, progress)
+            on_path, no_flux = _verified(on_path, progress)
             # A recorded install would take precedence over PATH.
             forget_install(data)
-            reason = f"{_described(on_path)} is on PATH{trouble}."
+            reason = f"{_described(on_path)} is on PATH{no_flux}."
             return _report(on_path, *steps, Step("PATH", "used", reason))
     except FluxdropError as problem:
         steps.append(_failed("PATH", problem))
@@ -164,8 +164,8 @@ def _kept(recorded: JuliaInstall, *steps: Step) -> SetupReport:
 
 
 def _verified_override(named: JuliaInstall, progress: SetupProgress) -> SetupReport:
-    install, trouble = _verified(named, progress)
-    reason = f"It names {_described(install)}{trouble}."
+    install, no_flux = _verified(named, progress)
+    reason = f"It names {_described(install)}{no_flux}."
     report = _report(install, Step("environment", "used", reason))
     # While the environment decides, another setup would change nothing.
     return replace(report, remedies=() if install.flux else (_OWN_FLUX,))
@@ -177,8 +177,8 @@ def _verified(install: JuliaInstall, progress: SetupProgress) -> tuple[JuliaInst
 
     progress.step(f"Running {install.executable}")
     checked = check_julia(install)
-    trouble = f"; {checked.trouble}" if checked.trouble else ""
-    return replace(install, version=checked.version, flux=checked.flux), trouble
+    no_flux = f"; {checked.flux_error}" if checked.flux_error else ""
+    return replace(install, version=checked.version, flux=checked.flux), no_flux
 
 
 def _report(install: JuliaInstall | None, *steps: Step) -> SetupReport:

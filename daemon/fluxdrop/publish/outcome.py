@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files.folders import STATE
 from fluxdrop.files.layout import FAILED
-from fluxdrop.generate.request import Generated
+from fluxdrop.generate.parameters import Generated
 from fluxdrop.jobs.job import Job, StageName
 from fluxdrop.predict.bundle import Bundle
 from fluxdrop.predict.engine import EngineInfo
@@ -173,8 +173,8 @@ def build_record(finished: Finished, name: str) -> Record:
             attempts=job.attempts,
             created=job.created,
             finished=now(),
-            replay_of=job.request.replay_of,
-            part=job.request.part,
+            replay_of=job.options.replay_of,
+            part=job.options.part,
         )
     picture = facts.picture
     generated = picture.generated
@@ -207,8 +207,8 @@ def build_record(finished: Finished, name: str) -> Record:
         attempts=job.attempts,
         created=job.created,
         finished=now(),
-        replay_of=job.request.replay_of,
-        part=job.request.part,
+        replay_of=job.options.replay_of,
+        part=job.options.part,
     )
 
 

@@ -272,19 +272,16 @@ class Publisher:
         """Forget the plans for jobs other than those in *folders*, which are all there are. Never raises."""
         self._plans.forget_all_but(folder.name for folder in folders)
 
-    def without_ended(self, folders: Sequence[Path]) -> list[Path]:
-        """Remove those of *folders* whose jobs have ended by the index; return the others. Raises OSError.
+    def remove_if_ended(self, folder: Path) -> bool:
+        """Remove *folder* if its job has ended by the index; return whether it has. Raises OSError.
 
         A start finds such a folder where it could not be removed, or where a power cut brought it back.
         """
-        left = []
-        for folder in folders:
-            row = self._store.get(folder.name)
-            if row is None or row.state == "claimed":
-                left.append(folder)
-            else:
-                durable.remove_tree(folder)
-        return left
+        row = self._store.get(folder.name)
+        if row is None or row.state == "claimed":
+            return False
+        durable.remove_tree(folder)
+        return True
 
     def _choose(self, finished: Finished, is_closed: Callable[[str], bool]) -> str:
         """Return a NAME for *finished*, under which none of its files exists; `NameChooser` reserves it.

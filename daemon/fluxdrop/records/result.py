@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from fluxdrop.decoders import decoder
-from fluxdrop.generate.request import GenerationParameters, GeneratorInfo
+from fluxdrop.generate.parameters import GenerationParameters, GeneratorInfo
 from fluxdrop.jobs.job import Part
 
 SCHEMA_VERSION: Literal[1] = 1

@@ -45,7 +45,7 @@ class Answers:
         facts = (error.kind, printable(error.message), printable(error.hint)) if error else ()
         durable.write(self._file(request_id), msgspec.json.encode(Answer(*facts)), sync=False)
         self._written.append((time.monotonic(), request_id))
-        failpoints.reach("order-answered")
+        failpoints.reach("request-answered")
 
     def write_pending(self) -> None:
         """Write the answers that could not be written before. Raises OSError."""

@@ -243,13 +243,13 @@ class Requests:
         if self._wanted is None or self._changing:
             return
         name, asked = self._wanted
-        failpoints.reach("order-read")
+        failpoints.reach("request-read")
         self._changing = True
         self._use(name, partial(self._model_changed, asked, name))
         self._wanted = None
         for request_id in asked:
             self._forget(request_id)
-        failpoints.reach("order-taken")
+        failpoints.reach("request-taken")
 
     def _model_changed(self, asked: list[str], name: str, error: FluxdropError | None) -> None:
         """Answer the requests *asked* for the model *name*, which is in use unless there is an *error*.
@@ -294,9 +294,9 @@ class Requests:
             files = [path for files in made.values() for path in files]
             durable.sync_all(files, [self._unfinished(request_id) for request_id in made])
             for request_id in made:
-                failpoints.reach("request-made")
+                failpoints.reach("replay-made")
                 self._unfinished(request_id).rename(self._root.work / request_id)
-                failpoints.reach("request-renamed")
+                failpoints.reach("replay-renamed")
             durable.sync_folder(self._root.work)
         except OSError:
             waiting.extendleft(reversed(batch))

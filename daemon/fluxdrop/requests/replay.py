@@ -13,9 +13,9 @@ from fluxdrop.errors import FluxdropError
 from fluxdrop.files import durable
 from fluxdrop.files.layout import Root
 from fluxdrop.files.regular import is_file_error, open_in_root
-from fluxdrop.generate.request import GenerationRequest
+from fluxdrop.generate.parameters import PromptParameters
 from fluxdrop.jobs.claim import is_below_inbox, make_place
-from fluxdrop.jobs.job import REQUEST, TENSOR, JobRequest
+from fluxdrop.jobs.job import OPTIONS, TENSOR, JobOptions
 from fluxdrop.jobs.store import Row
 from fluxdrop.records.job_files import files_of, read_record
 from fluxdrop.records.result import Failure, Record, Result
@@ -32,8 +32,8 @@ class Replay(NamedTuple):
     """The job that is to be done again."""
     record: Record
     """The record of that job."""
-    request: JobRequest
-    """The request of the new job."""
+    options: JobOptions
+    """The options of the new job."""
     name: str
     """The source of the new job, a path below inbox/."""
     source: Path
@@ -77,14 +77,14 @@ def plan_replay(
     for path in filter(None, (source, tensor)):
         _refuse_missing(row, path)
     made = isinstance(record, Result) and record.generation is not None and start == "generate"
-    request = JobRequest(
+    options = JobOptions(
         replay_of=row.id,
         generation=_generation(record) if isinstance(record, Result) and made else None,
         model=model,
         has_tensor=tensor is not None,
         part=record.part if start == "generate" else None,
     )
-    return Replay(row, record, request, str(name), source, tensor, start)
+    return Replay(row, record, options, str(name), source, tensor, start)
 
 
 def build_replay(root: Root, replay: Replay, folder: Path, most_bytes: int) -> list[Path]:
@@ -109,8 +109,8 @@ def build_replay(root: Root, replay: Replay, folder: Path, most_bytes: int) -> l
     if replay.tensor is not None:
         _copy(root, replay.tensor, folder / TENSOR, max(most_bytes, _MAX_TENSOR_BYTES))
         files.append(folder / TENSOR)
-    durable.put(folder / REQUEST, msgspec.json.encode(replay.request))
-    return [*files, folder / REQUEST]
+    durable.put(folder / OPTIONS, msgspec.json.encode(replay.options))
+    return [*files, folder / OPTIONS]
 
 
 def _copy(root: Root, source: Path, target: Path, most_bytes: int) -> None:
@@ -128,7 +128,7 @@ def _copy(root: Root, source: Path, target: Path, most_bytes: int) -> None:
 
 def request_replay(root: Root, replay: Replay) -> str:
     """Ask the daemon of *root* for *replay*; return the id of the new job. Raises FluxdropError."""
-    return ask(root, ReplayRequest(replay.row.id, replay.start, replay.request.model))
+    return ask(root, ReplayRequest(replay.row.id, replay.start, replay.options.model))
 
 
 def _refuse_missing(row: Row, path: Path) -> None:
@@ -158,11 +158,11 @@ def _refuse_later_start(row: Row, failure: Failure, start: Start) -> None:
         )
 
 
-def _generation(record: Result) -> GenerationRequest:
-    """Return a request for the picture of *record*, which was generated."""
+def _generation(record: Result) -> PromptParameters:
+    """Return the parameters that make the picture of *record*, which was generated."""
     made = record.generation
     assert made is not None
-    return GenerationRequest(
+    return PromptParameters(
         prompt=made.prompt,
         negative_prompt=made.negative_prompt,
         steps=made.steps,

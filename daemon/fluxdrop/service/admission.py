@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fluxdrop import failpoints
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files.layout import Root
 from fluxdrop.jobs import crash_suspects
-from fluxdrop.jobs.claim import NewJob, discard_unclaimed, finish_rename, without_unclaimed
+from fluxdrop.jobs.claim import NewJob, discard_unclaimed, finish_rename, read_claim
 from fluxdrop.jobs.crash_suspects import Died
 from fluxdrop.jobs.job import Job, claimed_row, open_job
-from fluxdrop.jobs.parts import without_undecided
+from fluxdrop.jobs.parts import remove_if_undecided
 from fluxdrop.jobs.store import Store
 from fluxdrop.logs import get_logger
 from fluxdrop.service.inbox_recovery import remove_published_names
@@ -86,22 +86,22 @@ class Admission:
         found = sorted(
             path for path in self._root.work.iterdir() if path.is_dir() and not path.is_symlink()
         )
-        deaths = {folder: died for folder in found for died in self._inspect(folder)}
+        jobs = [recovered for folder in found if (recovered := self._inspect(folder))]
         remaining = [folder for folder in found if folder.exists()]
         self._stages.publisher.forget_gone(remaining)
         self._store.keep_claims(folder.name for folder in remaining)
-        folders = [folder for folder in remaining if folder in deaths]
-        ended = self._publish_planned(folders)
-        for folder in folders:
-            if folder in ended:
+        ended = self._publish_planned([job.folder for job, _died in jobs])
+        for job, died in jobs:
+            job_id = job.folder.name
+            if job.folder in ended:
                 continue
-            if died := deaths[folder]:
-                log.warning("the daemon died over a job", job=folder.name, **died._asdict())
-                self._suspects[folder.name] = died
-                self._claims.appendleft(NewJob(folder))
+            if died:
+                log.warning("the daemon died over a job", job=job_id, **died._asdict())
+                self._suspects[job_id] = died
+                self._claims.appendleft(job)
             else:
-                log.info("taken up again", job=folder.name)
-                self._claims.append(NewJob(folder))
+                log.info("taken up again", job=job_id)
+                self._claims.append(job)
 
     def admit(self) -> None:
         """Give the stages each queued job that may start now; the others stay queued.
@@ -109,7 +109,7 @@ class Admission:
         A job that cannot be read is left alone in its folder, with a line in the log.
 
         Raises:
-            Exception: An error that may pass, in opening a job, or an error of the index or the
+            Exception: A transient error in opening a job, or an error of the index or the
                 stages. The jobs that it concerns stay queued.
         """
         if not self._is_root_available():
@@ -164,25 +164,30 @@ class Admission:
         limit = _MAX_PROMPTS if is_prompt else self._max_pictures
         return len(self._claims) + len(self._in_flight[is_prompt]) < limit
 
-    def _inspect(self, folder: Path) -> Iterator[Died | None]:
-        """Tidy up a folder in work/ and yield how the daemon died over its job: a `Died`, or None if it did not.
+    def _inspect(self, folder: Path) -> tuple[NewJob, Died | None] | None:
+        """Tidy up a folder in work/; return its job and how the daemon died over it, if it did.
 
-        Yields nothing if the folder holds no job, and is removed, or holds something that cannot be
-        used, and is left alone. Raises only errors that may pass.
+        Returns None if the folder holds no job, and is removed, or holds something that cannot be
+        used, and is left alone. Raises only transient errors.
         """
+        publisher = self._stages.publisher
         try:
-            kept = self._stages.publisher.without_ended([folder])
-            kept = without_undecided(kept)
-            # A failed input may have been moved to its final name before a kill; the plan knows.
-            if kept and self._stages.publisher.planned(folder) is None:
-                kept = without_unclaimed(kept, self._root.refused)
-            if kept:
-                finish_rename(self._root.inbox, folder)
-                yield crash_suspects.deaths(folder)
+            if publisher.remove_if_ended(folder) or remove_if_undecided(folder):
+                return None
+            claim = read_claim(folder)
+            is_planned = publisher.planned(folder) is not None
+            if claim is not None:
+                finish_rename(self._root.inbox, claim)
+            elif not is_planned:
+                discard_unclaimed(folder, self._root.refused)
+                return None
+            # By its plan a failed job's input is moved to its final name, so its claim may be gone, or go.
+            return NewJob(folder, None if is_planned else claim), crash_suspects.deaths(folder)
         except Exception as error:
-            if self._stages.context.passes(error):
+            if self._stages.context.is_transient(error):
                 raise
             self._skip(folder, error)
+            return None
 
     def _skip(self, folder: Path, error: Exception) -> None:
         if isinstance(error, OSError):
@@ -201,7 +206,7 @@ class Admission:
             self._stages.publish_planned(planned)
             return set(planned)
         except Exception as error:
-            if self._stages.context.passes(error):
+            if self._stages.context.is_transient(error):
                 raise
         published = set()
         for folder in planned:
@@ -209,13 +214,13 @@ class Admission:
                 self._stages.publish_planned([folder])
                 published.add(folder)
             except Exception as error:
-                if self._stages.context.passes(error):
+                if self._stages.context.is_transient(error):
                     raise
                 self._stages.context.defects.record("recovery", error, job=folder.name)
                 try:
                     self._stages.publisher.withdraw(folder)
                 except Exception as another:
-                    if self._stages.context.passes(another):
+                    if self._stages.context.is_transient(another):
                         raise
                     self._skip(folder, another)
                     published.add(folder)
@@ -234,7 +239,7 @@ class Admission:
     def _open(self, new: NewJob) -> Job | None:
         """Open a claimed job and count it as admitted; return None if there is none that can be read.
 
-        Raises only errors that may pass.
+        Raises only transient errors.
         """
         folder = new.folder
         job = None
@@ -245,7 +250,7 @@ class Admission:
         except FluxdropError as error:
             log.error("left alone", job=folder.name, reason=error.message)
         except Exception as error:
-            if self._stages.context.passes(error):
+            if self._stages.context.is_transient(error):
                 raise
             self._stages.context.defects.record("claims", error, job=folder.name)
         if job is None:
@@ -257,7 +262,7 @@ class Admission:
     def _begin(self, job: Job) -> None:
         failpoints.reach("job-in-index")
         died = self._suspects.get(job.id)
-        if died and died.deaths >= crash_suspects.MOST_DEATHS:
+        if died and died.deaths >= crash_suspects.MAX_DEATHS:
             row = self._store.get(job.id)
             job.attempts = row.attempts if row else 0
             self._stages.refuse(job, died.stage, died.error(job))

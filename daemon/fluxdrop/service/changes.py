@@ -62,7 +62,7 @@ class Change(Protocol):
 
 
 class Changes:
-    """Carries out changes in the order in which they were requested.
+    """Carries out changes in the order in which they were added.
 
     Only the main loop's thread may use it. While a change opens a model, pictures are still
     predicted by the old one; `model_opened` or `model_refused` ends such a change.
@@ -70,7 +70,7 @@ class Changes:
 
     def __init__(self, stages: Stages) -> None:
         self._stages = stages
-        self._requested: deque[Change] = deque()
+        self._waiting: deque[Change] = deque()
         self._current: tuple[Change, Settings] | None = None
         """The change whose model is being opened, and its settings."""
         self._ended: deque[tuple[Change, FluxdropError | None]] = deque()
@@ -79,11 +79,11 @@ class Changes:
     @property
     def busy(self) -> bool:
         """Return whether a change is in progress or waits."""
-        return bool(self._requested or self._current or self._ended)
+        return bool(self._waiting or self._current or self._ended)
 
-    def request(self, change: Change) -> None:
+    def add(self, change: Change) -> None:
         """Queue a change; return at once."""
-        self._requested.append(change)
+        self._waiting.append(change)
 
     def model_opened(self) -> None:
         """Apply the current change: its model is in use."""
@@ -105,8 +105,8 @@ class Changes:
             OSError: The disk is full or not available; call again later.
         """
         self._conclude_ended()
-        while self._requested and self._current is None:
-            self._begin(self._requested[0])
+        while self._waiting and self._current is None:
+            self._begin(self._waiting[0])
             self._conclude_ended()
 
     def _conclude_ended(self) -> None:
@@ -121,7 +121,7 @@ class Changes:
         except Exception as error:
             self._refuse(change, error)
             return
-        self._requested.popleft()
+        self._waiting.popleft()
         if plan.opens_model:
             self._current = change, plan.settings
             self._stages.open_model(plan.settings)
@@ -132,12 +132,12 @@ class Changes:
     def _refuse(self, change: Change, error: Exception) -> None:
         if isinstance(error, FluxdropError):
             reason = error
-        elif self._stages.context.passes(error):
+        elif self._stages.context.is_transient(error):
             raise error
         else:
             self._stages.context.defects.record("settings", error)
             reason = internal(error, "the settings")
-        self._requested.popleft()
+        self._waiting.popleft()
         self._ended.append((change, reason))
 
 

@@ -65,7 +65,7 @@ class Daemon:
         self._notifier = notifier or Notifier()
         self._shutdown = Shutdown()
         self._mailbox = Mailbox()
-        self._trouble = OutageTracker("disk")
+        self._outage = OutageTracker("disk")
         self._lock: RootLock | None = None
         self._loop: MainLoop | None = None
         self.skipped: dict[str, str] = {}
@@ -114,7 +114,7 @@ class Daemon:
             except (OSError, FluxdropError) as error:
                 if not is_full_or_away(error):
                     raise
-                self._trouble.begin(reason_of(error), str(self._root.path))
+                self._outage.begin(reason_of(error), str(self._root.path))
             if self._shutdown.wait(_FULL_PAUSE_SECONDS):
                 raise Stopping
 
@@ -140,7 +140,7 @@ class Daemon:
             if store.fresh:
                 for row in store.fill(self._ended(stages.publisher)):
                     log.warning("a record that the index does not take", path=row.record)
-            self._trouble.end()
+            self._outage.end()
             with closing(Observers(self._root, self._settings)) as observers:
                 try:
                     stages.start()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
-from fluxdrop.generate.request import Generated
+from fluxdrop.generate.parameters import Generated
 from fluxdrop.jobs.job import Job, StageName
 from fluxdrop.predict.bundle import Bundle
 from fluxdrop.predict.engine import Engine
@@ -57,7 +57,7 @@ class TensorItem:
 
 @dataclass(frozen=True, slots=True)
 class OpenModel:
-    """A request to open the model that *settings* name and then to use it."""
+    """An order to open the model that *settings* name and then to use it."""
 
     settings: Settings
     job: ClassVar[None] = None
@@ -65,7 +65,7 @@ class OpenModel:
 
 @dataclass(frozen=True, slots=True)
 class RetireModel:
-    """A request to close *model*, which no later item needs.
+    """An order to close *model*, which no later item needs.
 
     It passes through the stages in order, behind all tensors that were made for the model.
     """
@@ -76,7 +76,7 @@ class RetireModel:
 
 @dataclass(frozen=True, slots=True)
 class SwapModel:
-    """A request to use *model* from here on.
+    """An order to use *model* from here on.
 
     It passes through the stages in order, so that each picture is predicted by the model that its
     tensor was made for.

@@ -13,7 +13,7 @@ from fluxdrop.files.io_lock import hold_io_lock
 from fluxdrop.files.layout import Root
 from fluxdrop.intake.intake import Intake
 from fluxdrop.jobs.store import Store
-from fluxdrop.logs import file_trouble, get_logger
+from fluxdrop.logs import file_error, get_logger
 from fluxdrop.outage import OutageTracker
 from fluxdrop.records.result import Failure
 from fluxdrop.requests.reader import Requests
@@ -44,7 +44,7 @@ _PAUSE_SECONDS = 1.0
 class MainLoop:
     """Runs the daemon's parts in turn until it stops or, with *once*, until no work is left.
 
-    An error that may pass is reported as a trouble, and the work is tried again in the next step. A
+    A transient error begins an outage, and the work is tried again in the next step. A
     defect in one part is logged, and the other parts go on.
     """
 
@@ -105,23 +105,23 @@ class MainLoop:
         self._heartbeat = Heartbeat(root.heartbeat)
         self._started = now()
         self._pulse = Liveness()
-        self._scan_trouble = OutageTracker("scan")
-        self._messages_trouble = OutageTracker("messages")
-        self._requests_trouble = OutageTracker("requests")
-        self._jobs_trouble = OutageTracker("jobs")
-        self._changes_trouble = OutageTracker("settings")
-        self._heartbeat_trouble = OutageTracker("heartbeat")
-        self._state_trouble = OutageTracker("state")
-        self._log_trouble = OutageTracker("log file")
-        self._troubles = (
-            self._scan_trouble,
-            self._messages_trouble,
-            self._requests_trouble,
-            self._jobs_trouble,
-            self._changes_trouble,
-            self._heartbeat_trouble,
-            self._state_trouble,
-            self._log_trouble,
+        self._scan_outage = OutageTracker("scan")
+        self._messages_outage = OutageTracker("messages")
+        self._requests_outage = OutageTracker("requests")
+        self._jobs_outage = OutageTracker("jobs")
+        self._changes_outage = OutageTracker("settings")
+        self._heartbeat_outage = OutageTracker("heartbeat")
+        self._state_outage = OutageTracker("state")
+        self._log_outage = OutageTracker("log file")
+        self._outages = (
+            self._scan_outage,
+            self._messages_outage,
+            self._requests_outage,
+            self._jobs_outage,
+            self._changes_outage,
+            self._heartbeat_outage,
+            self._state_outage,
+            self._log_outage,
         )
         self.reload_wanted = False
         """Set to True, by any thread, to have the settings read again."""
@@ -151,7 +151,7 @@ class MainLoop:
     def read_mailbox(self) -> None:
         """Handle the messages that wait in the mailbox."""
         for message in self._mailbox.receive():
-            self._attempt(self._messages_trouble, partial(self._handle, message))
+            self._attempt(self._messages_outage, partial(self._handle, message))
 
     @property
     def _busy(self) -> bool:
@@ -160,7 +160,7 @@ class MainLoop:
         )
 
     def _recover(self) -> None:
-        while not self._attempt(self._jobs_trouble, self._admission.recover):
+        while not self._attempt(self._jobs_outage, self._admission.recover):
             if self._shutdown.wait(_PAUSE_SECONDS):
                 return
 
@@ -168,21 +168,21 @@ class MainLoop:
         # While a picture is generated, `status` shows its progress, so update the heartbeat sooner.
         timeout = 0.2 if self._once else 1.0 if self._stages.current else 5.0
         step = partial(self._intake.step, min(timeout, self._notifier.max_silence_seconds))
-        self._attempt(self._scan_trouble, step)
+        self._attempt(self._scan_outage, step)
         self._pulse.beat()
         self._stages.check()
         self.read_mailbox()
         if self._is_root_available():
-            self._attempt(self._requests_trouble, self._requests.step)
-        self._attempt(self._jobs_trouble, self._admit_jobs)
-        self._attempt(self._changes_trouble, self._step_changes)
+            self._attempt(self._requests_outage, self._requests.step)
+        self._attempt(self._jobs_outage, self._admit_jobs)
+        self._attempt(self._changes_outage, self._step_changes)
         self._check_state_and_log()
-        self._attempt(self._heartbeat_trouble, self._report)
+        self._attempt(self._heartbeat_outage, self._report)
 
-    def _attempt(self, trouble: OutageTracker, work: Callable[[], object]) -> bool:
-        """Call *work*; return whether it succeeded. Otherwise report *trouble*, or a defect, and try again later."""
+    def _attempt(self, outage: OutageTracker, work: Callable[[], object]) -> bool:
+        """Call *work*; return whether it succeeded. Otherwise begin *outage* or record a defect."""
         try:
-            return trouble.attempt(work, lambda _error: True)
+            return outage.attempt(work, lambda _error: True)
         except Exception as error:
             self._stages.context.defects.record("main loop", error)
             # Do not retry at once: the defect may show each time.
@@ -215,7 +215,7 @@ class MainLoop:
             self._admission.admit()
 
     def _use_model(self, name: str, on_done: Callable[[FluxdropError | None], None]) -> None:
-        self._changes.request(UseModel(self._stages, name, on_done))
+        self._changes.add(UseModel(self._stages, name, on_done))
 
     def _step_changes(self) -> None:
         if self.reload_wanted and (self._reload is None or self._reload.done):
@@ -223,20 +223,20 @@ class MainLoop:
             self._reload = Reload(
                 self._root, self._load, self._stages, self._intake, self._notifier
             )
-            self._changes.request(self._reload)
+            self._changes.add(self._reload)
         self._changes.step()
 
     def _check_state_and_log(self) -> None:
-        """Report a trouble if `.fluxdrop/` is not the folder that was locked, or the log file takes no lines."""
-        if reason := file_trouble():
-            self._log_trouble.begin(reason)
+        """Begin an outage if `.fluxdrop/` is not the folder that was locked, or the log file takes no lines."""
+        if reason := file_error():
+            self._log_outage.begin(reason)
             log.debug("log file tried again")
         else:
-            self._log_trouble.end()
+            self._log_outage.end()
         if self._is_root_available():
-            self._state_trouble.end()
+            self._state_outage.end()
         else:
-            self._state_trouble.begin(
+            self._state_outage.begin(
                 "it is gone, or another is in its place", str(self._root.state)
             )
 
@@ -255,11 +255,11 @@ class MainLoop:
         stages, intake = self._stages, self._intake
         model = stages.model
         watch = "polling" if intake.polling else "events" if intake.watching else "scans only"
-        trouble = [
-            *(str(part) for part in self._troubles if part.ongoing),
-            *stages.trouble,
-            *intake.trouble,
-            *self._observers.trouble,
+        degraded = [
+            *(str(part) for part in self._outages if part.ongoing),
+            *stages.outages,
+            *intake.degraded,
+            *self._observers.errors,
             *(f"{part}: nothing has moved for {STUCK_SECONDS:g} s" for part in self.stuck),
         ]
         return Beat(
@@ -274,7 +274,7 @@ class MainLoop:
             inbox=intake.waiting + len(self._requests),
             stages={stage.name: stage.waiting for stage in stages.all},
             current=stages.current,
-            trouble=trouble,
+            degraded=degraded,
             irregular=intake.irregular,
             defects=stages.context.defects.counts(),
         )

@@ -15,7 +15,7 @@ from fluxdrop.predict.bundle import Bundle
 from fluxdrop.predict.compiler.batch import with_dynamic_batch
 from fluxdrop.predict.compiler.fit import fit_to_spec, unusable_error
 from fluxdrop.predict.compiler.fusion import fuse
-from fluxdrop.predict.compiler.graph_file import VERSION
+from fluxdrop.predict.compiler.graph_file import GRAPH_VERSION
 from fluxdrop.predict.compiler.lower import lower
 from fluxdrop.predict.compiler.operators import UnsupportedError
 from fluxdrop.predict.compiler.source import (
@@ -41,7 +41,7 @@ def compile_cached(bundle: Bundle, cache: Path | None) -> bytes:
     spec = bundle.spec
     fit = repr((spec.input.shape, len(spec.labels), spec.output_name)).encode()
     digest = hashlib.sha256(fit).hexdigest()[:16]
-    path = cache / f"{bundle.sha256}-{digest}-{VERSION}.{COMPILER_VERSION}.graph"
+    path = cache / f"{bundle.sha256}-{digest}-{GRAPH_VERSION}.{COMPILER_VERSION}.graph"
     try:
         return path.read_bytes()
     except FileNotFoundError:

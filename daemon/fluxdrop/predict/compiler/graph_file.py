@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-MAGIC = b"FLUXDROP"
-VERSION = 1
+GRAPH_MAGIC = b"FLUXDROP"
+GRAPH_VERSION = 1
 _ALIGNMENT = 64
 _HEAD = struct.Struct("<8sIIQ")
 _TYPES = {np.dtype("<f4"): "float32", np.dtype("<i8"): "int64"}
@@ -60,7 +60,9 @@ class Graph:
         header = "".join(f"{line}\n" for line in lines).encode()
         start = _HEAD.size + len(header)
         padding = bytes(-start % _ALIGNMENT)
-        return b"".join([_HEAD.pack(MAGIC, VERSION, 0, len(header)), header, padding, blob])
+        return b"".join(
+            [_HEAD.pack(GRAPH_MAGIC, GRAPH_VERSION, 0, len(header)), header, padding, blob]
+        )
 
 
 def fixed_batch(graph_file: bytes) -> int | None:

@@ -56,8 +56,8 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True):
     stages: dict[str, int]
     """How many jobs wait or are in hand, by stage."""
     current: Current | None
-    trouble: list[str]
-    """What holds up the daemon, one sentence each; see `fluxdrop.outage`."""
+    degraded: list[str]
+    """Why the daemon is degraded, one sentence each: outages, parts that are stuck, files that are skipped."""
     irregular: list[str] = []
     """Which symlinks and other irregular files lie in the inbox, one sentence each. They hold up nothing."""
     defects: dict[str, int] = {}
@@ -72,7 +72,7 @@ def summary(beat: Beat) -> str:
     runs = f"{beat.model} on {engine.engine} {engine.version} ({engine.backend})" if engine else ""
     generating = f"generating {beat.current.file}" if beat.current else ""
     counts = f"{beat.inbox} in the inbox, {sum(beat.stages.values())} in hand"
-    return "; ".join(filter(None, (runs, counts, generating, *beat.trouble)))
+    return "; ".join(filter(None, (runs, counts, generating, *beat.degraded)))
 
 
 class Heartbeat:

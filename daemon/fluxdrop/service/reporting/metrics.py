@@ -43,7 +43,7 @@ class Metrics:
         Raises:
             FluxdropError: The port is taken or not allowed.
         """
-        self.trouble = ""
+        self.last_error = ""
         """Why the file could not be written the last time; empty if it could."""
         self._file = root.path / settings.metrics_file if settings.metrics_file else None
         self._registry = registry = CollectorRegistry()
@@ -95,7 +95,7 @@ class Metrics:
     def update(self, beat: Beat) -> None:
         """Set the gauges from *beat* and write the file."""
         self._up.set(1)
-        self._degraded.set(bool(beat.trouble))
+        self._degraded.set(bool(beat.degraded))
         self._inbox.set(beat.inbox)
         for stage, jobs in beat.stages.items():
             self._queue.labels(stage).set(jobs)
@@ -134,12 +134,12 @@ class Metrics:
         try:
             durable.write(self._file, generate_latest(self._registry), sync=False)
         except OSError as error:
-            trouble = f"{self._file} cannot be written: {error.strerror}"
-            if trouble != self.trouble:
-                log.warning("metrics are behind", reason=trouble)
-            self.trouble = trouble
+            error_text = f"{self._file} cannot be written: {error.strerror}"
+            if error_text != self.last_error:
+                log.warning("metrics are behind", reason=error_text)
+            self.last_error = error_text
         else:
-            self.trouble = ""
+            self.last_error = ""
 
 
 def _serve(port: int, registry: CollectorRegistry) -> tuple[WSGIServer, Thread]:

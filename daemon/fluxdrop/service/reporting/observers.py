@@ -44,10 +44,12 @@ class Observers:
             self._gallery.start()
 
     @property
-    def trouble(self) -> list[str]:
-        """What keeps an observer from being up to date, one sentence each."""
+    def errors(self) -> list[str]:
+        """The errors that keep an observer from being up to date, one sentence each."""
         parts = {"gallery": self._gallery, "metrics": self._metrics}
-        return [f"{name}: {part.trouble}" for name, part in parts.items() if part and part.trouble]
+        return [
+            f"{name}: {part.last_error}" for name, part in parts.items() if part and part.last_error
+        ]
 
     def job_ended(self, record: Record, path: str) -> None:
         """Report a job that has ended.

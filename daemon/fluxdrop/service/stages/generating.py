@@ -16,8 +16,8 @@ from fluxdrop.generate.bounds import check_bounds
 from fluxdrop.generate.failures import cancelled
 from fluxdrop.generate.generator import GenerationOrder, Generator
 from fluxdrop.generate.messages import GeneratedImage
+from fluxdrop.generate.parameters import Generated, PromptParameters
 from fluxdrop.generate.prompt_file import MAX_PICTURES, read_prompt, read_prompts
-from fluxdrop.generate.request import Generated, GenerationRequest
 from fluxdrop.jobs.claim import NewJob
 from fluxdrop.jobs.job import Job, file_sha256
 from fluxdrop.jobs.parts import divide
@@ -38,7 +38,7 @@ class _ReadPrompt:
     """An item whose prompt file was read."""
 
     item: PromptItem
-    request: GenerationRequest
+    parameters: PromptParameters
 
     @property
     def job(self) -> Job:
@@ -84,7 +84,7 @@ class Generating(Handler[PromptItem]):
         self._announce = announce
         self._generator = make_generator(settings)
         self._progress: GenerationProgress | None = None
-        self._requests: dict[str, GenerationRequest] = {}
+        self._parameters: dict[str, PromptParameters] = {}
         """What the jobs in hand ask for, by job id: each file is read only once."""
         self._begun: set[str] = set()
         """The ids of the jobs in hand whose attempt was counted."""
@@ -117,7 +117,7 @@ class Generating(Handler[PromptItem]):
                 if prompt is None:
                     batch.settle(item)
                 else:
-                    key = self._generator.batch_key(prompt.request)
+                    key = self._generator.batch_key(prompt.parameters)
                     groups.setdefault(key, []).append(prompt)
         for group in groups.values():
             self._generate(group)
@@ -126,8 +126,8 @@ class Generating(Handler[PromptItem]):
                     self._finish(prompt.job, self._write_image(prompt.job))
                     batch.settle(prompt.item)
 
-    def give_up(self, item: PromptItem, error: FluxdropError) -> None:
-        """See `Handler.give_up`."""
+    def fail(self, item: PromptItem, error: FluxdropError) -> None:
+        """See `Handler.fail`."""
         if error.kind == "prompt" and not error.hint:
             error.hint = "Correct the prompt file and drop it once more."
         self._announce_parts(item.job)
@@ -135,8 +135,9 @@ class Generating(Handler[PromptItem]):
         self._fail(item.job, "intake" if item.job.fault else "generate", error)
 
     def on_idle(self) -> None:
-        """Check the generator while no prompt comes; see `Generator.tend`."""
-        self._generator.tend()
+        """Check the generator, and stop it if it was idle for long."""
+        self._generator.check_health()
+        self._generator.stop_if_idle()
 
     def close(self) -> None:
         """Stop the generator."""
@@ -151,23 +152,23 @@ class Generating(Handler[PromptItem]):
     def _read_item(self, item: PromptItem) -> _ReadPrompt | None:
         """Return what *item* asks for; None if it was cancelled while it waited, or its picture exists."""
         job = item.job
-        if job.id in self._requests:
-            return _ReadPrompt(item, self._requests[job.id])
+        if job.id in self._parameters:
+            return _ReadPrompt(item, self._parameters[job.id])
         if not self._pending.begin(job):
             # The thread that cancelled it has ended it already.
             return None
         if job.id not in self._begun:
             job.attempts = self._store.begin_attempt([job.id])[job.id]
             self._begun.add(job.id)
-        request = self._read_prompt(job)
+        parameters = self._read_prompt(job)
         if job.generation.exists() and job.image.exists():
             recorded = msgspec.json.decode(job.generation.read_bytes(), type=Generated)
             self._finish(job, recorded)
             return None
-        self._requests[job.id] = request
-        return _ReadPrompt(item, request)
+        self._parameters[job.id] = parameters
+        return _ReadPrompt(item, parameters)
 
-    def _read_prompt(self, job: Job) -> GenerationRequest:
+    def _read_prompt(self, job: Job) -> PromptParameters:
         """Return what a job's prompt file asks for.
 
         A file that asks for several pictures is divided into as many jobs first.
@@ -175,17 +176,17 @@ class Generating(Handler[PromptItem]):
         text = read_prompt(job.input, self._settings.max_prompt_bytes, job.name)
         job.sha256 = file_sha256(job.input, self._settings.max_prompt_bytes, job.name)
         job.prompt = text.strip()
-        part = job.request.part
-        replayed = job.request.generation
+        part = job.options.part
+        replayed = job.options.generation
         is_whole_file = part is None and replayed is None
         max_pictures = self._settings.max_pictures_per_prompt if is_whole_file else MAX_PICTURES
         prompts = read_prompts(text, max_pictures, self._settings.max_steps)
-        for wanted in [replayed] if replayed else [prompt.request for prompt in prompts]:
+        for wanted in [replayed] if replayed else [prompt.parameters for prompt in prompts]:
             check_bounds(wanted, self._settings)
         if is_whole_file and len(prompts) > 1:
-            requests = [prompt.request for prompt in prompts]
-            self._parts[job.id] = divide(job, requests, self._settings.max_prompt_bytes)
-            part = job.request.part
+            pictures = [prompt.parameters for prompt in prompts]
+            self._parts[job.id] = divide(job, pictures, self._settings.max_prompt_bytes)
+            part = job.options.part
         self._announce_parts(job)
         if part is not None and part.number > len(prompts):
             raise FluxdropError(
@@ -194,10 +195,10 @@ class Generating(Handler[PromptItem]):
             )
         prompt = prompts[part.number - 1 if part is not None else 0]
         job.warnings = list(prompt.warnings)
-        request = job.request.generation or prompt.request
+        parameters = job.options.generation or prompt.parameters
         if part is not None:
-            job.prompt = request.prompt
-        return request
+            job.prompt = parameters.prompt
+        return parameters
 
     def _announce_parts(self, job: Job) -> None:
         if job.id in self._parts:
@@ -213,7 +214,7 @@ class Generating(Handler[PromptItem]):
         ]
         if not group:
             return
-        orders = [GenerationOrder(prompt.request, prompt.job.cancelled) for prompt in group]
+        orders = [GenerationOrder(prompt.parameters, prompt.job.cancelled) for prompt in group]
         self._progress = GenerationProgress([prompt.job for prompt in group])
         try:
             with ExitStack() as timers:
@@ -252,7 +253,7 @@ class Generating(Handler[PromptItem]):
         self._forward(PictureItem(job, generated))
 
     def _forget(self, job: Job) -> None:
-        self._requests.pop(job.id, None)
+        self._parameters.pop(job.id, None)
         self._begun.discard(job.id)
         self._images.pop(job.id, None)
 

@@ -74,6 +74,6 @@ class Opening(Handler[OpenModel]):
             self._forward(SwapModel(self._opener.open(wanted.settings)))
             batch.settle(wanted)
 
-    def give_up(self, item: OpenModel, error: FluxdropError) -> None:
-        """See `Handler.give_up`; the model in use stays in use."""
+    def fail(self, item: OpenModel, error: FluxdropError) -> None:
+        """See `Handler.fail`; the model in use stays in use."""
         self._mailbox.post(ModelRefused(error))

@@ -88,8 +88,8 @@ class Predicting(Handler[TensorItem | RetireModel | SwapModel]):
                     self._predict(first.model, items, batch)
                     batch.settle(*items)
 
-    def give_up(self, item: TensorItem | RetireModel | SwapModel, error: FluxdropError) -> None:
-        """See `Handler.give_up`."""
+    def fail(self, item: TensorItem | RetireModel | SwapModel, error: FluxdropError) -> None:
+        """See `Handler.fail`."""
         if isinstance(item, TensorItem):
             self._fail(item.job, "predict", error)
         elif isinstance(item, SwapModel):
@@ -102,7 +102,7 @@ class Predicting(Handler[TensorItem | RetireModel | SwapModel]):
             EngineDown: The engine does not work, and was not replaced.
         """
         assert self.model is not None
-        self.model.engine.tend()
+        self.model.engine.check_health()
 
     def close(self) -> None:
         """Close the engines and the file of suspects."""

@@ -126,8 +126,8 @@ class Preprocessing(Handler[PictureItem | SwapModel]):
         self._decoded.clear()
         self._retiring.clear()
 
-    def give_up(self, item: PictureItem | SwapModel, error: FluxdropError) -> None:
-        """See `Handler.give_up`."""
+    def fail(self, item: PictureItem | SwapModel, error: FluxdropError) -> None:
+        """See `Handler.fail`."""
         if isinstance(item, PictureItem):
             self._decoded.pop(item.job.id, None)
             self._fail(item.job, "intake" if item.job.fault else "preprocess", error)
@@ -203,7 +203,7 @@ class Preprocessing(Handler[PictureItem | SwapModel]):
             original_suffix=_SUFFIXES.get(file_format, ""),
             generated=item.generated,
         )
-        tensor = _recorded_tensor(job, model) if job.request.has_tensor else None
+        tensor = _recorded_tensor(job, model) if job.options.has_tensor else None
         seen = fit(image, spec) if tensor is None else to_preview(tensor, spec)
         # Keep the source's metadata out of the preview.
         seen.info.clear()
@@ -228,7 +228,7 @@ class Preprocessing(Handler[PictureItem | SwapModel]):
                 for number, item in enumerate(new):
                     item.tensor = tensors[number : number + 1]
         for item in pictures:
-            if not item.job.request.has_tensor:
+            if not item.job.options.has_tensor:
                 # numpy's own writing does not report why a write fails.
                 durable.put(item.job.tensor, npy(item.prepared().tensor))
                 failpoints.reach("tensor-written")
@@ -247,7 +247,7 @@ class Preprocessing(Handler[PictureItem | SwapModel]):
 
     def _model_for(self, job: Job) -> Model:
         assert self.model is not None
-        name = job.request.model
+        name = job.options.model
         if name is None or name == self.model.bundle.name:
             return self.model
         if self.secondary is None or self.secondary[0] != name:

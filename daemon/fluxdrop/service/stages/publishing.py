@@ -53,8 +53,8 @@ class Publishing(Handler[Finished]):
         """See `Handler.handle`."""
         self.announce(self.publisher.publish(batch.open))
 
-    def give_up(self, item: Finished, error: FluxdropError) -> None:
-        """See `Handler.give_up`."""
+    def fail(self, item: Finished, error: FluxdropError) -> None:
+        """See `Handler.fail`."""
         self.publisher.withdraw(item.job.folder)
         if item.has_failed:
             log.error("left claimed until the next start", job=item.job.id, reason=error.message)

@@ -4,11 +4,11 @@
 what a handler raises                     what happens to the items that are still open
 ========================================  ==============================================================
 Stopping                                  nothing: the next start takes up their jobs
-an OSError or Outage that may pass        they wait, and are given to the handler again
+a transient OSError or Outage             they wait, and are given to the handler again
 anything else, over several items         each is handled again, alone
 ChildDied, over one item                  it is handled again, until three processes died over its job
-another FluxdropError, over one item      it is given up for that reason
-any other exception, over one item        it is given up as ``internal``; the traceback goes to the log
+another FluxdropError, over one item      it fails for that reason
+any other exception, over one item        it fails as ``internal``; the traceback goes to the log
 ========================================  ==============================================================
 
 So nothing that a file or a result can cause ends a stage.
@@ -66,7 +66,7 @@ class Handler(ABC, Generic[T]):
     """How often `on_idle` is called while no items come; None means never."""
 
     def open(self) -> None:
-        """Get ready before the first item. An error that does not pass ends the daemon's start."""
+        """Get ready before the first item. An error that is not transient ends the daemon's start."""
 
     @abstractmethod
     def handle(self, batch: Batch[T]) -> None:
@@ -77,8 +77,8 @@ class Handler(ABC, Generic[T]):
         """
 
     @abstractmethod
-    def give_up(self, item: T, error: FluxdropError) -> None:
-        """End *item*, which cannot be handled because of *error*."""
+    def fail(self, item: T, error: FluxdropError) -> None:
+        """End *item* as failed, because of *error*."""
 
     def on_idle(self) -> None:
         """Check the resources that the stage keeps, while no items come."""
@@ -104,7 +104,7 @@ class Batch(Generic[T]):
         return list(self._items.values())
 
     def settle(self, *items: T) -> None:
-        """Mark items as done, whether handed on or given up."""
+        """Mark items as done, whether handed on or failed."""
         for item in items:
             self._items.pop(id(item), None)
         report_progress()
@@ -113,7 +113,7 @@ class Batch(Generic[T]):
     def guard(self, item: T) -> Iterator[None]:
         """End only *item*, by the policy, if the body raises an error.
 
-        Stopping, ChildDied and errors that may pass are raised.
+        Stopping, ChildDied and transient errors are raised.
         """
         try:
             yield
@@ -136,8 +136,8 @@ class Context:
     wait: Callable[[float], object] | None = None
     """Waits for the given number of seconds, or less if the daemon is to stop; by default `shutdown.wait`."""
 
-    def passes(self, error: BaseException) -> bool:
-        """Return whether *error* is one that may pass, so that the work is to be tried again."""
+    def is_transient(self, error: BaseException) -> bool:
+        """Return whether *error* is transient, so that the work is to be tried again."""
         is_away = isinstance(error, FileNotFoundError) and not self.work.is_dir()
         return is_transient(error) or is_away
 
@@ -164,7 +164,7 @@ class Stage(Generic[T]):
                 `fluxdrop.files.io_lock`.
         """
         self.name = handler.name
-        self.trouble = OutageTracker(handler.name)
+        self.outage = OutageTracker(handler.name)
         self.failure: BaseException | None = None
         """The error that ended the stage by itself, as that an engine cannot be opened at the start."""
         self.pulse = Liveness()
@@ -274,11 +274,11 @@ class Stage(Generic[T]):
 
     def _run_idle_check(self) -> None:
         try:
-            self.trouble.attempt(self._handler.on_idle, self._context.passes)
+            self.outage.attempt(self._handler.on_idle, self._context.is_transient)
         except Stopping:
             raise
         except FluxdropError as error:
-            self.trouble.begin(error.message)
+            self.outage.begin(error.message)
         except Exception as error:
             self._context.defects.record(self.name, error)
         self.pulse.beat()
@@ -328,8 +328,8 @@ class Stage(Generic[T]):
         )
 
     def _end(self, item: T, error: Exception) -> None:
-        """Give *item* up because of *error*; if the error may pass, raise it."""
-        if self._context.passes(error):
+        """Fail *item* because of *error*; if the error is transient, raise it."""
+        if self._context.is_transient(error):
             raise error
         self._raise_if_away(error)
         if isinstance(error, FluxdropError):
@@ -339,22 +339,22 @@ class Stage(Generic[T]):
             self._context.defects.record(self.name, error, **facts)
             reason = internal(error, item.job.name if item.job else self.name)
         try:
-            self._retry_outages(partial(self._handler.give_up, item, reason))
+            self._retry_outages(partial(self._handler.fail, item, reason))
         except Stopping:
             raise
         except Exception as second:
             self._context.defects.record(self.name, second)
 
     def _raise_if_away(self, error: Exception) -> None:
-        """Raise an error that may pass if the folder of the jobs is away: *error* is then no job's fault."""
+        """Raise a transient error if the folder of the jobs is away: *error* is then no job's fault."""
         work = self._context.work
-        if not self._context.passes(error) and not work.is_dir():
+        if not self._context.is_transient(error) and not work.is_dir():
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(work)) from error
 
     def _retry_outages(self, work: Callable[[], None]) -> None:
-        """Call *work* until it raises no error that may pass, with growing pauses."""
+        """Call *work* until it raises no transient error, with growing pauses."""
         pause = _FIRST_PAUSE_SECONDS
-        while not self.trouble.attempt(work, self._context.passes):
+        while not self.outage.attempt(work, self._context.is_transient):
             self.pulse.beat()
             with release_io_lock():
                 self._context.pause(pause)

@@ -175,11 +175,11 @@ class Stages:
         return self._generate.pid
 
     @property
-    def trouble(self) -> list[str]:
-        """What holds up the stages, one sentence each."""
-        held = [str(stage.trouble) for stage in self.all if stage.trouble.ongoing]
-        if not self._predicting.trouble.ongoing and self.model and self.model.engine.trouble:
-            held.append(f"engine: {self.model.engine.trouble}")
+    def outages(self) -> list[str]:
+        """The outages of the stages and the engine, one sentence each."""
+        held = [str(stage.outage) for stage in self.all if stage.outage.ongoing]
+        if not self._predicting.outage.ongoing and self.model and self.model.engine.outage:
+            held.append(f"engine: {self.model.engine.outage}")
         return held
 
     def stuck(self, seconds: float) -> list[str]:

@@ -48,8 +48,8 @@ class Liveness:
 def report_progress() -> None:
     """Record progress of the part of the daemon whose thread this is.
 
-    Also to be called while waiting for something that has a deadline, or because of a known
-    trouble. Does nothing on a thread without a `Liveness`.
+    Also to be called while waiting for something that has a deadline, or because of an
+    outage. Does nothing on a thread without a `Liveness`.
     """
     pulse = getattr(_current_thread, "pulse", None)
     if pulse is not None:

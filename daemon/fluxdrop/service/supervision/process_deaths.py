@@ -5,13 +5,12 @@ from __future__ import annotations
 import threading
 from collections import Counter
 
+from fluxdrop.jobs.crash_suspects import MAX_DEATHS
 from fluxdrop.jobs.job import Job
 from fluxdrop.logs import get_logger
 from fluxdrop.processes.child import ChildDied
 
 log = get_logger("fluxdrop.daemon")
-
-_MAX_DEATHS = 3
 
 
 class ProcessDeaths:
@@ -22,7 +21,7 @@ class ProcessDeaths:
         self._counts: Counter[str] = Counter()
 
     def record_death(self, job: Job, error: ChildDied) -> bool:
-        """Count one more death over *job*; return whether the job has reached the limit of three.
+        """Count one more death over *job*; return whether the job has reached `MAX_DEATHS`.
 
         In that case *error* gets a hint, if it has none.
         """
@@ -30,7 +29,7 @@ class ProcessDeaths:
             self._counts[job.id] += 1
             deaths = self._counts[job.id]
         log.warning("a process died over a job", job=job.id, file=job.source, deaths=deaths)
-        if deaths < _MAX_DEATHS:
+        if deaths < MAX_DEATHS:
             return False
         error.hint = error.hint or f"It was tried {deaths} times; see the log for what was printed."
         return True

@@ -17,8 +17,9 @@ from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files.layout import Root
 from fluxdrop.provision import find_julia
-from fluxdrop.service.reporting.heartbeat import Beat, read
+from fluxdrop.service.reporting.heartbeat import read
 from fluxdrop.service.reporting.metrics import Metrics
+from support.beats import beat
 from support.daemons import fluxdrop, serving
 from support.gallery_records import failure, result
 
@@ -49,25 +50,6 @@ def scrape(port: int) -> str:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
         text: str = answer.read().decode()
         return text
-
-
-def beat(**changes: object) -> Beat:
-    """A daemon with nothing to do."""
-    facts: dict[str, object] = {
-        "pid": 1,
-        "version": "1",
-        "started": "2026-01-01T00:00:00.000Z",
-        "model": "round-or-angular",
-        "engine": None,
-        "generator_pid": None,
-        "watch": "events",
-        "filesystem": "",
-        "inbox": 0,
-        "stages": {"predict": 0},
-        "current": None,
-        "trouble": [],
-    }
-    return Beat(**(facts | changes))  # type: ignore[arg-type]
 
 
 def test_daemon(root: Root, samples: Path) -> None:
@@ -119,10 +101,10 @@ def test_only_this_machine(root: Root) -> None:
 
 
 def test_degraded_and_queues(root: Root) -> None:
-    """A heartbeat with trouble, a queue and waiting files shows as such, and as gone afterwards."""
+    """A heartbeat with an outage, a queue and waiting files shows as such, and as gone afterwards."""
     metrics = Metrics(root, Settings(metrics_file="a.prom"))
     seen = []
-    for facts in (beat(trouble=["disk"], inbox=7, stages={"predict": 5}), beat()):
+    for facts in (beat(degraded=["disk"], inbox=7, stages={"predict": 5}), beat()):
         metrics.update(facts)
         found = values((root.path / "a.prom").read_text())
         names = ("fluxdrop_degraded", "fluxdrop_inbox_waiting")
@@ -164,13 +146,13 @@ def test_hostile_kind(root: Root) -> None:
 
 
 def test_file_that_cannot_be_written(root: Root) -> None:
-    """A folder that is missing is told as trouble and holds up nothing."""
+    """A folder that is missing is told as an error and holds up nothing."""
     metrics = Metrics(root, Settings(metrics_file="missing/a.prom"))
 
     metrics.update(beat())
 
     assert f"{root.path}/missing/a.prom cannot be written: No such file or directory" == (
-        metrics.trouble
+        metrics.last_error
     )
 
 
@@ -214,7 +196,7 @@ def test_documentation(root: Root) -> None:
     metrics.update(beat())
     text = (root.path / "a.prom").read_text()
     kinds = {line.split()[2]: line.split()[3] for line in text.splitlines() if "# TYPE" in line}
-    rows = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text().splitlines()
+    rows = (Path(__file__).parents[3] / "docs" / "metrics.md").read_text().splitlines()
     cells = [row.replace("`", "").split("|")[1:3] for row in rows if row.startswith("| `fluxdrop")]
     named = {name.split("{")[0].strip(): kind.strip() for name, kind in cells}
 

@@ -1,4 +1,4 @@
-"""The values that a picture is requested with and made with, and their valid ranges."""
+"""The parameters of pictures: those that a prompt gives, those that were used, and their valid ranges."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import msgspec
 from fluxdrop.errors import FluxdropError
 
 
-class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One picture to be made; None stands for the pipeline's own value, or for a random seed."""
+class PromptParameters(msgspec.Struct, frozen=True, kw_only=True):
+    """What a prompt gives for one picture; None stands for the pipeline's own value, or for a random seed."""
 
     prompt: str
     negative_prompt: str = ""
@@ -100,7 +100,7 @@ UNLIMITED = sys.maxsize
 
 
 def check(
-    request: GenerationRequest | GenerationParameters, shown: Mapping[str, Range] = RANGES
+    parameters: PromptParameters | GenerationParameters, shown: Mapping[str, Range] = RANGES
 ) -> None:
     """Check the prompts for emptiness and NUL, and the numbers against their `RANGES`.
 
@@ -110,19 +110,19 @@ def check(
         FluxdropError: Kind ``prompt``, when a value is invalid. The message names the key, the value
             and the valid range.
     """
-    if not request.prompt.strip():
+    if not parameters.prompt.strip():
         raise FluxdropError(
             "The prompt is empty.",
             hint="Write what the picture should show before the line of parameters.",
             kind="prompt",
         )
     for field in ("prompt", "negative_prompt"):
-        if "\0" in getattr(request, field):
+        if "\0" in getattr(parameters, field):
             raise FluxdropError(
                 f"The {field.replace('_', ' ')} has a NUL character.", kind="prompt"
             )
     for field, allowed in RANGES.items():
-        value = getattr(request, field)
+        value = getattr(parameters, field)
         if value is not None and not _within(value, allowed):
             raise FluxdropError(f"{allowed.key} is {value}; must be {shown[field]}.", kind="prompt")
 
