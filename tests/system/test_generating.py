@@ -109,7 +109,7 @@ def test_one_wrong_prompt(root: Root) -> None:
     assert 1 == once(root).returncode
 
     (failure,) = failures(root).values()
-    assert "Prompt 2 of 2: Steps is 0; must be 1 to 1000." == failure["error"]["message"]
+    assert "Prompt 2 of 2: Steps is 0; must be 1 to 150." == failure["error"]["message"]
     assert "Correct the prompt file and drop it once more." == failure["error"]["hint"]
     assert text == (root.failed / "cat.txt").read_text()
     assert {} == results(root)
