@@ -1,13 +1,17 @@
 # The backend: the module that the layers come from, Flux or PlainLayers, and the device that they run on.
 
 """
-A backend. `name` is `"flux"` or `"plain"`; `layers` is the module with the layers; `flux` is Flux's version, or empty;
-`note` says why Flux is not used, and is empty if it is.
+A backend.
+
+- `name`: `"fast"` (Flux's models by this package's layers), `"flux"` (Flux's own layers) or `"plain"` (without Flux).
+- `layers`: the module that the layers of graphs come from.
+- `flux`: the module Flux, or `nothing`.
+- `note`: why Flux is not used; empty if it is.
 """
 struct Backend
     name::String
     layers::Module
-    flux::String
+    flux::Union{Module,Nothing}
     device::Device
     note::String
 end
@@ -17,8 +21,9 @@ end
 
 Choose the backend `name` (`"auto"`, `"flux"` or `"plain"`) on a device (`"auto"`, `"cpu"` or `"gpu"`).
 
-`"auto"` takes Flux, or a GPU, if it can be loaded, and otherwise the plain layers, or the CPU. `"plain"` does not try to
-load Flux. Throws [`BackendError`](@ref) if `"flux"` or `"gpu"` cannot be had, [`UsageError`](@ref) for another name.
+`"auto"` loads Flux and looks for a GPU. On a GPU, models run by Flux's layers; on the CPU by this package's, which are
+faster; without Flux, native models cannot run. `"flux"` takes Flux's layers everywhere. `"plain"` does not try to load
+Flux. Throws [`BackendError`](@ref) if `"flux"` or `"gpu"` cannot be had, [`UsageError`](@ref) for another name.
 """
 function choose_backend(name, device="auto")
     name in ("auto", "flux", "plain") || throw(UsageError("the backend is auto, flux or plain, not '$name'"))
@@ -32,48 +37,51 @@ function choose_backend(name, device="auto")
     end
     gpu, reason = device == "cpu" ? (nothing, "") : find_gpu(flux)
     gpu === nothing && device == "gpu" && throw(BackendError("a GPU is demanded, and there is none that works: $reason"))
-    return flux_backend(flux, gpu === nothing ? CPU : gpu)
+    gpu === nothing && name == "auto" || return flux_backend(flux, gpu === nothing ? CPU : gpu)
+    PlainLayers.use_threads()
+    return fast_backend(flux)
 end
 
 "The backend that builds models of Flux's layers on `device`."
-flux_backend(flux, device=CPU) = Backend("flux", flux, version_of(flux), device, "")
+flux_backend(flux, device=CPU) = Backend("flux", flux, flux, device, "")
+
+"The backend that runs Flux's models by this package's layers on the CPU."
+fast_backend(flux) = Backend("fast", PlainLayers, flux, CPU, "")
 
 "The backend that builds models of the plain layers on the CPU. `note` says why Flux is not used."
-plain_backend(note) = Backend("plain", PlainLayers, "", CPU, note)
+plain_backend(note) = Backend("plain", PlainLayers, nothing, CPU, note)
 
 """
     load_flux() -> (flux, note)
 
-Load Flux from the active project. Return the module and `""`, or `nothing` and the reason. Does not throw.
+Load Flux from the active project, and with it ext/. Return the module and `""`, or `nothing` and the reason. Does not
+throw.
 """
 @noinline function load_flux()
     id = Base.identify_package("Flux")
     id === nothing && return nothing, "Flux is not installed in Julia's active project"
     try
-        load_compiled_flux()
-        return Base.require(id), ""
+        flux = Base.require(id)
+        has_extension() || Base.invokelatest(include_extension, flux)
+        return flux, ""
     catch e
         return nothing, "Flux could not be loaded: $(reason(e))"
     end
 end
 
-"""
-    load_compiled_flux() -> nothing
+"Whether Julia has loaded the extension for Flux, as it does from version 1.9 on if this module is a package."
+has_extension() = isdefined(Base, :get_extension) && parentmodule(FluxdropWorker) === FluxdropWorker &&
+    Base.get_extension(FluxdropWorker, :FluxdropWorkerFluxExt) !== nothing
 
-Load the package in julia/flux, which loads Flux with precompiled native code. Does nothing before Julia 1.9, which
-cannot keep native code of packages. Prints a warning on stderr if that package cannot be loaded.
-"""
-function load_compiled_flux()
-    # FluxdropFlux imports the package FluxdropWorker. It is of no use to a copy of this module that was included.
-    VERSION >= v"1.9" && parentmodule(FluxdropWorker) === FluxdropWorker || return nothing
-    try
-        # load_flux must look for Flux before this: julia/flux on the load path makes Flux look installed.
-        push!(LOAD_PATH, normpath(joinpath(@__DIR__, "..", "flux")))
-        Base.require(Base.identify_package("FluxdropFlux"))
-    catch e
-        println(stderr, "fluxdrop: nothing is compiled ahead for Flux, so every worker starts slowly: ", one_line(e))
-    end
+"Evaluate what the extension contains. Julia has not loaded it, so nothing of it is compiled ahead."
+function include_extension(flux)
+    space = Core.eval(FluxdropWorker, :(module FluxLayers end))
+    Core.eval(space, :(const Flux = $flux; const FluxdropWorker = $FluxdropWorker))
+    Base.include(space, normpath(joinpath(@__DIR__, "..", "ext", "flux_layers.jl")))
     return nothing
 end
+
+"Flux's version, or an empty string without Flux."
+flux_version(backend::Backend) = backend.flux === nothing ? "" : version_of(backend.flux)
 
 version_of(flux) = isdefined(Base, :pkgversion) ? string(Base.pkgversion(flux)) : "unknown"

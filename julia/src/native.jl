@@ -3,11 +3,16 @@
 """
 The model that `build_model()` of `file` returned, in test mode and on the `device`. `digest` is the SHA-256 of the file
 in hex.
+
+`quick` is its [`fast`](@ref) model, or `nothing`. It is used once it `agrees` with the model: the first forward pass
+runs both, as a struct of the model's own may use its layers in ways that `fast` cannot know.
 """
-struct NativeModel
+mutable struct NativeModel
     file::String
     digest::String
-    model
+    model::Any
+    quick::Any
+    agrees::Bool
     device::Device
 end
 
@@ -18,7 +23,7 @@ Evaluate `file` in a new module and call its `build_model()`. Throws [`GraphErro
 fails, or if the backend is not Flux.
 """
 function load_native(file, backend::Backend)
-    backend.name == "flux" || throw(GraphError("$file needs Flux, which this worker does not have: $(backend.note)"))
+    backend.flux === nothing && throw(GraphError("$file needs Flux, which this worker does not have: $(backend.note)"))
     isfile(file) || throw(GraphError("there is no file $file"))
     try
         digest = bytes2hex(sha256(read(file)))
@@ -37,8 +42,9 @@ function native(space, file, digest, backend)
     isdefined(space, :build_model) || throw(GraphError("it does not define build_model()"))
     model = space.build_model()
     isempty(methods(model)) && throw(GraphError("build_model() returned $(summary(model)), which cannot be called"))
-    backend.layers.testmode!(model)
-    return NativeModel(file, digest, backend.device.to_device(model), backend.device)
+    backend.flux.testmode!(model)
+    quick = backend.name == "fast" ? fast(model) : nothing
+    return NativeModel(file, digest, backend.device.to_device(model), quick, false, backend.device)
 end
 
 """
@@ -62,4 +68,33 @@ function predict(native::NativeModel, x::Array{Float32})
 end
 
 # Copy x: the model may keep its input or write to it, and x is memory of the pipe, which the next request overwrites.
-forward(native, x) = native.device.to_cpu(native.model(native.device.to_device(copy(x))))
+function forward(native, x)
+    native.agrees && return native.quick(copy(x))
+    y = native.device.to_cpu(native.model(native.device.to_device(copy(x))))
+    native.quick === nothing || compare_once!(native, x, y)
+    return y
+end
+
+"Use the fast model from now on if it gives the model's answer `y` for `x`; drop it, with a warning on stderr, if not."
+function compare_once!(native, x, y)
+    difference = try
+        largest_difference(native.quick(copy(x)), y)
+    catch e
+        e isa InterruptException && rethrow()
+        one_line(e)
+    end
+    native.agrees = difference isa Real && difference <= FAST_TOLERANCE
+    native.agrees && return nothing
+    native.quick = nothing
+    println(stderr, "fluxdrop: $(native.file) runs by Flux's own layers, as fluxdrop's give another answer: $difference")
+    return nothing
+end
+
+"How far the answer of a fast model may be from the model's, relative to the largest number of that."
+const FAST_TOLERANCE = 1.0f-4
+
+function largest_difference(a, b)
+    size(a) == size(b) || return Inf32
+    scale = max(1.0f0, maximum(abs, b))
+    return maximum(abs.(Float32.(a) .- Float32.(b)) ./ scale)
+end

@@ -7,8 +7,8 @@ module OnnxLayers
 Base.Experimental.@optlevel 2
 
 using LinearAlgebra: rmul!
-import ..PlainLayers: allocates_output
-using ..PlainLayers: ELEMENT_COST, acquire, parallel_for, mean_and_variance
+import ..PlainLayers: allocates_output, normalise_columns
+using ..PlainLayers: ELEMENT_COST, acquire, batched_mul, parallel_for
 
 include("onnx_layers/strided.jl")
 include("onnx_layers/inputs.jl")

@@ -19,7 +19,7 @@ include("plain/conv.jl")
 include("plain/depthwise.jl")
 include("plain/conv_transpose.jl")
 include("plain/pooling.jl")
-include("plain/chain.jl")
+include("plain/containers.jl")
 include("plain/dense.jl")
 include("plain/normalisation.jl")
 

@@ -39,7 +39,7 @@ pipe_failed(e) = e isa Union{EOFError,SystemError}
 
 "The payload of HELLO."
 hello(backend) = facts(
-    "protocol" => PROTOCOL, "julia" => VERSION, "flux" => backend.flux, "backend" => backend.name,
+    "protocol" => PROTOCOL, "julia" => VERSION, "flux" => flux_version(backend), "backend" => backend.name,
     "device" => backend.device.name, "threads" => Threads.nthreads(), "pid" => getpid(), "note" => backend.note)
 
 """

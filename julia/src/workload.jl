@@ -10,37 +10,19 @@ precompiling() = ccall(:jl_generating_output, Cint, ()) == 1
 Serve a small model with the layers that image classifiers consist of. Return the bytes of the worker's answers.
 """
 function run_workload(backend::Backend)
-    with_tagged_inference() do
-        worker_options(["--in=3", "--out=4"])
-        mktempdir() do folder
-            requests, answers, shared = joinpath(folder, "requests"), joinpath(folder, "answers"), joinpath(folder, "shared")
-            write(shared, zeros(Float32, 64))
-            open(file -> write_requests(Pipe(devnull, file)), requests, "w")
-            # Use files, because they are IOStreams as the descriptors of a worker are.
-            open(requests) do input
-                open(shared, "r+") do memory
-                    open(output -> serve(Pipe(input, output, SharedMemory(memory)), backend), answers, "w")
-                end
+    worker_options(["--in=3", "--out=4"])
+    mktempdir() do folder
+        requests, answers, shared = joinpath(folder, "requests"), joinpath(folder, "answers"), joinpath(folder, "shared")
+        write(shared, zeros(Float32, 64))
+        open(file -> write_requests(Pipe(devnull, file)), requests, "w")
+        # Use files, because they are IOStreams as the descriptors of a worker are.
+        open(requests) do input
+            open(shared, "r+") do memory
+                open(output -> serve(Pipe(input, output, SharedMemory(memory)), backend), answers, "w")
             end
-            PlainLayers.empty_buffers!()
-            return read(answers)
         end
-    end
-end
-
-"""
-    with_tagged_inference(f) -> f()
-
-Call `f`. While precompiling on Julia 1.9 or later, keep all code that is compiled for it, even if it belongs to another
-package and is called by dynamic dispatch, as layers are. This is what PrecompileTools.jl does (its src/workloads.jl).
-"""
-function with_tagged_inference(f)
-    precompiling() && VERSION >= v"1.9" || return f()
-    ccall(:jl_tag_newly_inferred_enable, Cvoid, ())
-    try
-        return f()
-    finally
-        ccall(:jl_tag_newly_inferred_disable, Cvoid, ())
+        PlainLayers.empty_buffers!()
+        return read(answers)
     end
 end
 

@@ -8,7 +8,7 @@ const F = FluxdropWorker
 
 const BACKENDS = [F.choose_backend("plain")]
 const FOUND = F.choose_backend("auto")
-FOUND.name == "flux" ? push!(BACKENDS, FOUND) : @info "the Flux backend is not tested: $(FOUND.note)"
+FOUND.flux !== nothing ? push!(BACKENDS, F.flux_backend(FOUND.flux)) : @info "the Flux backend is not tested: $(FOUND.note)"
 
 include("graphs.jl")
 include("references.jl")
@@ -31,6 +31,8 @@ include("references.jl")
     include("test_workload.jl")
     include("test_hostile.jl")
     include("test_juliacall.jl")
+    include("test_containers.jl")
+    include("test_fast.jl")
     include("test_native.jl")
     include("test_devices.jl")
     include("test_npy.jl")

@@ -53,7 +53,7 @@ F.PlainLayers.meanpool(x::DeviceArray, dims::F.PlainLayers.Window) = DeviceArray
 to_device(x::Array) = DeviceArray(x)
 to_device(x::DeviceArray) = x
 to_device(layer) = x -> x isa DeviceArray ? wrap(layer(x.data)) : error("the layer $layer gets an array in memory")
-const FAKE_GPU = F.Backend("plain", F.PlainLayers, "", F.Device("fake-gpu", to_device, to_host), "")
+const FAKE_GPU = F.Backend("plain", F.PlainLayers, nothing, F.Device("fake-gpu", to_device, to_host), "")
 
 @testset "operators give the same results on a device without access to elements" begin
     cpu_backends = copy(BACKENDS)
@@ -96,7 +96,7 @@ end
 
 @testset "a native model computes on the device" begin
     device = F.Device("fake-gpu", x -> x isa Array ? DeviceArray(x) : x, to_host)
-    backend = F.Backend("flux", F.PlainLayers, "0", device, "")
+    backend = F.Backend("flux", F.PlainLayers, F.PlainLayers, device, "")
     x = numbers(3, 2, 1, 4)
     with_native("build_model() = x -> (x isa Array && error(\"in memory\"); reshape(2 .* x, (6, 4)))") do path
         @test F.predict(F.load_native(path, backend), x) ≈ 2 .* reshape(x, 6, 4)

@@ -49,6 +49,8 @@ function (m::MatMul)(a, b)
     return apply_activation(m.σ, reshape(y, (columns..., rows..., batch...)))
 end
 
+allocates_output(m::MatMul) = m.multiply === batched_mul
+
 "`x` with all batch dimensions in the third one, and broadcast to `batch` unless it is a single matrix."
 function batch_matrices(x, batch)
     matrices = length(x) == size(x, 1) * size(x, 2) ? x : broadcast_to(x, Int[size(x, 1); size(x, 2); batch])

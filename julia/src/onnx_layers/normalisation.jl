@@ -61,6 +61,8 @@ function (l::LayerNormalization)(x, scale, bias=nothing)
     return l.outputs == 1 ? y : (y, statistics(l, x)...)
 end
 
+allocates_output(l::LayerNormalization) = l.outputs == 1
+
 "The means and inverse standard deviations, with size 1 in the normalised dimensions."
 function statistics(l, x)
     last = dimension(x, l.axis)
@@ -80,28 +82,6 @@ function normalised(l, x, scale, bias)
     y = Elementwise(*)(normalise_columns(x, l.ϵ, prod(inner), nothing, nothing), scale)
     return bias === nothing ? y : Elementwise(+)(y, bias)
 end
-
-"""
-    normalise_columns(x, ϵ, n, scale, bias)
-
-Normalise each `n` consecutive numbers of `x` to mean 0 and variance 1, then apply the scale and the bias, which have `n`
-elements or are `nothing`.
-"""
-function normalise_columns(x::Array, ϵ, n, scale, bias)
-    y = similar(x)
-    for first in 0:n:length(x)-1
-        μ, σ² = mean_and_variance(x, first, n)
-        slope = inv(sqrt(σ² + ϵ))
-        @inbounds @simd for i in 1:n
-            y[first+i] = scale_shift((x[first+i] - μ) * slope, scale, bias, i)
-        end
-    end
-    return y
-end
-
-@inline scale_shift(z, ::Nothing, ::Nothing, i) = z
-@inline scale_shift(z, scale, ::Nothing, i) = @inbounds z * scale[i]
-@inline scale_shift(z, scale, bias, i) = @inbounds muladd(z, scale[i], bias[i])
 
 "ONNX's LRN, over `size` neighbouring channels: `x / (bias + α / size * Σ x²)^β`."
 struct LocalResponseNorm

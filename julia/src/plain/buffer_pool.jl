@@ -5,6 +5,9 @@
 const POOL = Vector{Float32}[]
 const POOL_INPUT_SIZE = Ref{Tuple}(())
 
+"Held during a forward pass where several tasks may run models."
+const POOL_LOCK = ReentrantLock()
+
 """
     acquire(sizes) -> Array{Float32}
 

@@ -62,7 +62,7 @@ function batched_mul(A::Array{Float32,3}, B::Array{Float32,3})
     _, n, b_count = size(B)
     size(B, 1) == inner && (a_count == b_count || a_count == 1 || b_count == 1) ||
         throw(DimensionMismatch("matrices of $(size(A)) and $(size(B)) have no product"))
-    y = Array{Float32,3}(undef, m, n, a_count == 1 ? b_count : a_count)
+    y = acquire((m, n, a_count == 1 ? b_count : a_count))
     inner == 0 && return fill!(y, 0)
     parallel_for(size(y, 3), length(y) * inner) do _, items
         for k in items .- 1

@@ -26,15 +26,19 @@ function (b::BatchNorm)(x::Array{Float32})
     channels = length(b.γ)
     ndims(x) >= 2 && size(x, ndims(x) - 1) == channels ||
         throw(DimensionMismatch("$b expects $channels channels, but got $(size(x))"))
-    y = similar(x)
+    y = acquire(size(x))
     pixels = prod(size(x)[1:ndims(x)-2])
-    normalise!(y, x, b, b.λ, pixels)
+    parallel_for(channels * size(x, ndims(x)), ELEMENT_COST * length(x)) do _, planes
+        normalise!(y, x, b, b.λ, pixels, planes .- 1)
+    end
     return y
 end
 
-function normalise!(y, x, b, λ::F, pixels) where {F}
+allocates_output(::BatchNorm) = true
+
+function normalise!(y, x, b, λ::F, pixels, planes) where {F}
     channels = length(b.γ)
-    for plane in 0:channels*size(x, ndims(x))-1
+    for plane in planes
         c = plane % channels + 1
         scale = b.γ[c] / sqrt(b.σ²[c] + b.ϵ)
         shift = b.β[c] - b.μ[c] * scale
@@ -86,15 +90,20 @@ function (g::GroupNorm)(x::Array{Float32})
     channels = length(g.γ)
     ndims(x) >= 3 && size(x, ndims(x) - 1) == channels ||
         throw(DimensionMismatch("$g expects $channels channels, but got $(size(x))"))
-    y = similar(x)
-    normalise_groups!(y, x, g, g.λ, prod(size(x)[1:ndims(x)-2]))
+    y = acquire(size(x))
+    pixels = prod(size(x)[1:ndims(x)-2])
+    parallel_for(g.G * size(x, ndims(x)), 2 * ELEMENT_COST * length(x)) do _, groups
+        normalise_groups!(y, x, g, g.λ, pixels, groups .- 1)
+    end
     return y
 end
 
-function normalise_groups!(y, x, g, λ::F, pixels) where {F}
+allocates_output(::GroupNorm) = true
+
+function normalise_groups!(y, x, g, λ::F, pixels, groups) where {F}
     channels = length(g.γ)
     share = channels ÷ g.G
-    for group in 0:g.G*size(x, ndims(x))-1
+    for group in groups
         first = group * share * pixels
         μ, σ² = mean_and_variance(x, first, share * pixels)
         for i in 0:share-1
@@ -127,3 +136,61 @@ function Base.show(io::IO, g::GroupNorm)
     g.λ === identity || print(io, ", ", g.λ)
     print(io, ")")
 end
+
+"""
+    LayerNorm(size, scale, bias, λ, ϵ)
+
+`λ.(scale .* (x .- μ) ./ sqrt.(σ² .+ ϵ) .+ bias)` with the mean and variance over the first dimensions, which have the
+`size`. `scale` and `bias` are vectors of `prod(size)` numbers, or `nothing`. Throws `DimensionMismatch` for another size.
+"""
+struct LayerNorm{S,B,F}
+    size::Tuple{Vararg{Int}}
+    scale::S
+    bias::B
+    λ::F
+    ϵ::Float32
+end
+
+function (l::LayerNorm)(x::Array{Float32})
+    ndims(x) >= length(l.size) && size(x)[1:length(l.size)] == l.size ||
+        throw(DimensionMismatch("$l expects an input that begins with $(l.size), but got $(size(x))"))
+    y = normalise_columns(x, l.ϵ, prod(l.size), l.scale, l.bias)
+    l.λ === identity || activate!(y, l.λ, 0, length(y))
+    return y
+end
+
+allocates_output(::LayerNorm) = true
+
+"""
+    normalise_columns(x, ϵ, n, scale, bias)
+
+Normalise each `n` consecutive numbers of `x` to mean 0 and variance 1, then apply the scale and the bias, which have `n`
+elements or are `nothing`.
+"""
+function normalise_columns(x::Array{Float32}, ϵ, n, scale, bias)
+    y = acquire(size(x))
+    n == 0 && return y
+    parallel_for(length(x) ÷ n, 2 * ELEMENT_COST * length(x)) do _, columns
+        normalise_columns!(y, x, ϵ, n, scale, bias, columns .- 1)
+    end
+    return y
+end
+
+function normalise_columns!(y, x, ϵ, n, scale, bias, columns)
+    for column in columns
+        first = column * n
+        μ, σ² = mean_and_variance(x, first, n)
+        slope = inv(sqrt(σ² + ϵ))
+        @inbounds @simd for i in 1:n
+            y[first+i] = scale_shift((x[first+i] - μ) * slope, scale, bias, i)
+        end
+    end
+    return nothing
+end
+
+@inline scale_shift(z, ::Nothing, ::Nothing, i) = z
+@inline scale_shift(z, scale, ::Nothing, i) = @inbounds z * scale[i]
+@inline scale_shift(z, ::Nothing, bias, i) = @inbounds z + bias[i]
+@inline scale_shift(z, scale, bias, i) = @inbounds muladd(z, scale[i], bias[i])
+
+Base.show(io::IO, l::LayerNorm) = print(io, "LayerNorm(", l.size, ")")

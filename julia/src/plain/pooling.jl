@@ -73,6 +73,31 @@ function Base.show(io::IO, m::Union{MaxPool,MeanPool})
     print(io, ")")
 end
 
+"""
+    AdaptiveMaxPool(output_size::NTuple)
+    AdaptiveMeanPool(output_size::NTuple)
+
+The largest number, or the mean, in each of `output_size` windows that divide the input, as Flux's layers choose them.
+"""
+struct AdaptiveMaxPool
+    output_size::Tuple{Vararg{Int}}
+end
+
+struct AdaptiveMeanPool
+    output_size::Tuple{Vararg{Int}}
+end
+
+(a::AdaptiveMaxPool)(x) = maxpool(x, adaptive_window(x, a.output_size))
+(a::AdaptiveMeanPool)(x) = meanpool(x, adaptive_window(x, a.output_size))
+
+"The window of a pooling of `x` to `output_size` (Flux's src/layers/conv.jl)."
+function adaptive_window(x, output_size)
+    n = length(output_size)
+    ndims(x) == n + 2 || throw(DimensionMismatch("$(n + 2) dimensions are expected, not $(ndims(x))"))
+    stride = size(x)[1:n] .÷ output_size
+    return window(size(x)[1:n] .- (output_size .- 1) .* stride; stride=stride, pad=0, dilation=1)
+end
+
 "The largest number of each plane: (W, H, C, N) to (1, 1, C, N)."
 struct GlobalMaxPool end
 
@@ -98,7 +123,7 @@ function global_pool(f::F, start, x::Array{Float32,N}, divisor) where {F,N}
     return y
 end
 
-allocates_output(::Union{MaxPool,MeanPool,GlobalMaxPool,GlobalMeanPool}) = true
+allocates_output(::Union{MaxPool,MeanPool,AdaptiveMaxPool,AdaptiveMeanPool,GlobalMaxPool,GlobalMeanPool}) = true
 
 Base.show(io::IO, ::GlobalMaxPool) = print(io, "GlobalMaxPool()")
 Base.show(io::IO, ::GlobalMeanPool) = print(io, "GlobalMeanPool()")

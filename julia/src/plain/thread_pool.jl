@@ -4,6 +4,19 @@
 "Limit OpenBLAS to one thread if Julia has several, so that only the thread pool divides work."
 use_threads() = Threads.nthreads() > 1 && BLAS.set_num_threads(1)
 
+"Call `f` while OpenBLAS has one thread if Julia has several. Before Julia 1.6, which cannot tell their number, call it."
+function with_one_blas_thread(f)
+    VERSION >= v"1.6" && Threads.nthreads() > 1 || return f()
+    threads = BLAS.get_num_threads()
+    threads == 1 && return f()
+    BLAS.set_num_threads(1)
+    try
+        return f()
+    finally
+        BLAS.set_num_threads(threads)
+    end
+end
+
 """
 Work in chunks. `started` and `done` count the chunks that a task has taken and finished. `failure` is the last exception
 of a chunk, or `nothing`.
