@@ -73,7 +73,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = "auto"
     julia_backend: Annotated[
         Literal["auto", "flux", "plain"],
-        Meta(description="the layers in the Julia worker; auto takes Flux where it loads"),
+        Meta(
+            description="the layers in the Julia worker; auto loads Flux where it can, and computes with fluxdrop's "
+            "own layers on a CPU, which are faster than Flux's; flux takes Flux's everywhere"
+        ),
     ] = "auto"
     device: Annotated[
         Literal["auto", "cpu", "gpu"],

@@ -28,7 +28,7 @@ Flux. Throws [`BackendError`](@ref) if `"flux"` or `"gpu"` cannot be had, [`Usag
 function choose_backend(name, device="auto")
     name in ("auto", "flux", "plain") || throw(UsageError("the backend is auto, flux or plain, not '$name'"))
     device in ("auto", "cpu", "gpu") || throw(UsageError("the device is auto, cpu or gpu, not '$device'"))
-    flux, note = name == "plain" ? (nothing, "the plain layers were asked for") : load_flux()
+    flux, has_fast, note = name == "plain" ? (nothing, false, "the plain layers were asked for") : load_flux()
     if flux === nothing
         name == "flux" && throw(BackendError(note))
         device == "gpu" && throw(BackendError("a GPU is demanded, and only Flux can use one: $note"))
@@ -37,7 +37,7 @@ function choose_backend(name, device="auto")
     end
     gpu, reason = device == "cpu" ? (nothing, "") : find_gpu(flux)
     gpu === nothing && device == "gpu" && throw(BackendError("a GPU is demanded, and there is none that works: $reason"))
-    gpu === nothing && name == "auto" || return flux_backend(flux, gpu === nothing ? CPU : gpu)
+    gpu === nothing && has_fast && name == "auto" || return flux_backend(flux, gpu === nothing ? CPU : gpu)
     PlainLayers.use_threads()
     return fast_backend(flux)
 end
@@ -52,20 +52,20 @@ fast_backend(flux) = Backend("fast", PlainLayers, flux, CPU, "")
 plain_backend(note) = Backend("plain", PlainLayers, nothing, CPU, note)
 
 """
-    load_flux() -> (flux, note)
+    load_flux() -> (flux, has_fast, note)
 
-Load Flux from the active project, and with it ext/. Return the module and `""`, or `nothing` and the reason. Does not
+Load Flux from the active project, and with it the methods of `fast_layer` in ext/. `flux` is the module, or `nothing`;
+then `note` says why. `has_fast` is whether these methods could be loaded; if not, the reason is printed on stderr. Does not
 throw.
 """
 @noinline function load_flux()
     id = Base.identify_package("Flux")
-    id === nothing && return nothing, "Flux is not installed in Julia's active project"
+    id === nothing && return nothing, false, "Flux is not installed in Julia's active project"
     try
         flux = Base.require(id)
-        has_extension() || Base.invokelatest(include_extension, flux)
-        return flux, ""
+        return flux, has_extension() || Base.invokelatest(include_extension, flux), ""
     catch e
-        return nothing, "Flux could not be loaded: $(reason(e))"
+        return nothing, false, "Flux could not be loaded: $(reason(e))"
     end
 end
 
@@ -73,12 +73,20 @@ end
 has_extension() = isdefined(Base, :get_extension) && parentmodule(FluxdropWorker) === FluxdropWorker &&
     Base.get_extension(FluxdropWorker, :FluxdropWorkerFluxExt) !== nothing
 
-"Evaluate what the extension contains. Julia has not loaded it, so nothing of it is compiled ahead."
+"""
+Evaluate what the extension contains, as Julia has not loaded it; nothing of it is compiled ahead. Return whether that
+succeeds: a Flux of another version may lack what it needs.
+"""
 function include_extension(flux)
     space = Core.eval(FluxdropWorker, :(module FluxLayers end))
     Core.eval(space, :(const Flux = $flux; const FluxdropWorker = $FluxdropWorker))
-    Base.include(space, normpath(joinpath(@__DIR__, "..", "ext", "flux_layers.jl")))
-    return nothing
+    try
+        Base.include(space, normpath(joinpath(@__DIR__, "..", "ext", "flux_layers.jl")))
+        return true
+    catch e
+        println(stderr, "fluxdrop: models run by Flux's own layers, as fluxdrop's do not know this Flux: ", one_line(e))
+        return false
+    end
 end
 
 "Flux's version, or an empty string without Flux."

@@ -171,6 +171,7 @@ def _generating(current: dict[str, Any]) -> str:
 def _engine(engine: dict[str, Any]) -> str:
     text = f"{engine['engine']} {engine['version']}"
     if engine["engine"].startswith("julia"):
-        text += f", Flux {engine['flux']}" if engine["backend"] == "flux" else ", plain layers"
+        text += f", Flux {engine['flux']}" if engine["flux"] else ", plain layers"
+        text += " with fluxdrop's layers" if engine["backend"] == "fast" else ""
     text += f", on {engine['device']}"
     return f"{text}, pid {engine['pid']}" if engine["pid"] else text

@@ -204,7 +204,7 @@ class JuliaEngine:
     def _native_load(self, worker: Worker) -> tuple[bytes, FrameKind, bytes]:
         """Check the native model; return its code, and the kind and payload of the frame that loads it."""
         bundle = self._bundle
-        if worker.hello["backend"] != "flux":
+        if not worker.hello["flux"]:
             worker.stop()
             raise flux_required_error(bundle, worker.hello.get("note", ""))
         try:

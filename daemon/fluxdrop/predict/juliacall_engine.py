@@ -79,7 +79,7 @@ class JuliacallEngine:
         self._julia = julia = _shared_julia(install)
         self._batch = fixed_batch(graph) if graph is not None else None
         self._info = julia.run(lambda: julia.choose_backend(settings), wait_hook)
-        if graph is None and self._info.backend != "flux":
+        if graph is None and self._info.flux is None:
             raise flux_required_error(bundle, self._info.note or "")
         try:
             self._model = julia.run(lambda: julia.load(bundle, graph), wait_hook)
@@ -168,7 +168,7 @@ class _Julia:
             engine="juliacall",
             backend=str(backend.name),
             version=self._version,
-            flux=str(backend.flux) or None,
+            flux=str(self._worker.flux_version(backend)) or None,
             device=str(backend.device.name),
             note=str(backend.note) or None,
         )
