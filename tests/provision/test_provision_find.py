@@ -41,11 +41,20 @@ def test_override_wins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert JuliaInstall(named, None, version="1.11.7", source="FLUXDROP_JULIA") == found
 
 
-@pytest.mark.parametrize("content", [None, "not a program", "#!/bin/sh\necho hello\n"])
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "No such file or directory"),
+        ("not a program", "Exec format error"),
+        ("#!/bin/sh\necho hello\n", "it printed 'hello'"),
+        ("#!/bin/sh\necho no libjulia.so >&2\nexit 3\n", "it ended with 3: no libjulia.so"),
+        ("#!/bin/sh\nprintf '\\377'\n", "it printed no text"),
+    ],
+)
 def test_broken_override(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str | None
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str | None, reason: str
 ) -> None:
-    """A FLUXDROP_JULIA that does not run as Julia is an error that names the variable."""
+    """A FLUXDROP_JULIA that does not run as Julia is an error that names the variable and says why."""
     stand_in(tmp_path / "path")
     named = tmp_path / "named"
     if content is not None:
@@ -56,7 +65,10 @@ def test_broken_override(
     with pytest.raises(FluxdropError, match="FLUXDROP_JULIA is set to") as caught:
         find_julia()
 
-    assert "julia" == caught.value.kind
+    assert ("julia", True) == (
+        caught.value.kind,
+        caught.value.message.endswith(f"as Julia: {reason}"),
+    )
 
 
 def test_project_override_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

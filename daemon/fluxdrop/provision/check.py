@@ -28,7 +28,6 @@ flux, flux_error = let id = Base.identify_package("Flux")
     end
 end
 include(LOAD)
-isempty(flux) || Base.invokelatest(FluxdropWorker.load_compiled_flux)
 println("fluxdrop-check|", VERSION, "|", flux, "|", flux_error)
 """
 

@@ -57,14 +57,15 @@ def executable_override() -> JuliaInstall | None:
         return None
     from shutil import which
 
-    executable = which(expanded(named))
-    version = julia_version(Path(executable)) if executable else None
-    if executable is None or version is None:
+    executable = which(expanded(named)) or expanded(named)
+    try:
+        version = julia_version(Path(executable))
+    except ValueError as error:
         raise FluxdropError(
-            f"{EXECUTABLE_VARIABLE} is set to {named}, which does not run as Julia",
+            f"{EXECUTABLE_VARIABLE} is set to {named}, which does not run as Julia: {error}",
             hint=f"Name a julia executable in {EXECUTABLE_VARIABLE}, or unset it.",
             kind="julia",
-        )
+        ) from None
     _refuse_old(version, EXECUTABLE_VARIABLE)
     return JuliaInstall(
         Path(executable).absolute(), None, version=version, source=EXECUTABLE_VARIABLE
@@ -80,8 +81,11 @@ def julia_on_path() -> JuliaInstall | None:
     from shutil import which
 
     executable = which("julia")
-    version = julia_version(Path(executable)) if executable else None
-    if executable is None or version is None:
+    try:
+        version = julia_version(Path(executable)) if executable else ""
+    except ValueError:
+        return None
+    if executable is None:
         return None
     _refuse_old(version, f"The julia on PATH, {executable},")
     return JuliaInstall(Path(executable).absolute(), None, version=version, source="PATH")
@@ -92,18 +96,31 @@ def overridden() -> bool:
     return bool(os.environ.get(EXECUTABLE_VARIABLE) or os.environ.get(PROJECT_VARIABLE))
 
 
-def julia_version(executable: Path) -> str | None:
-    """Return the version that ``julia --version`` prints; None if *executable* does not run as Julia."""
+def julia_version(executable: Path) -> str:
+    """Return the version that ``julia --version`` prints.
+
+    Raises:
+        ValueError: *executable* does not run as Julia; the message says why.
+    """
     import subprocess
 
     try:
         answer = subprocess.run(
             [executable, "--version"], capture_output=True, text=True, timeout=60, check=True
         ).stdout
-    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
-        return None
+    except OSError as error:
+        raise ValueError(error.strerror or str(error)) from error
+    except subprocess.CalledProcessError as error:
+        said = (error.stderr or error.stdout).strip().splitlines()
+        raise ValueError(": ".join([f"it ended with {error.returncode}", *said[-1:]])) from error
+    except subprocess.TimeoutExpired as error:
+        raise ValueError("it did not answer within a minute") from error
+    except UnicodeDecodeError as error:
+        raise ValueError("it printed no text") from error
     match = re.fullmatch(rf"julia version ({_VERSION.pattern})", answer.strip())
-    return match[1] if match else None
+    if not match:
+        raise ValueError(f"it printed {answer.strip()[:80]!r}")
+    return match[1]
 
 
 def release(version: str) -> tuple[int, int]:
