@@ -57,8 +57,9 @@ class Preprocessed(msgspec.Struct, frozen=True, kw_only=True):
 class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Which model made the probabilities, and what it ran on.
 
-    *julia* and *flux* are versions, null where they were not used; *backend* is ``flux`` (Flux's
-    own layers), ``fast`` (Flux, computed by fluxdrop's layers), ``plain`` (without Flux) or ``onnxruntime``; *note* says why a preferred engine was not used.
+    *julia* and *flux* are versions, null where they were not used; *backend* is ``flux`` (Flux's own layers),
+    ``fast`` (Flux, computed by fluxdrop's layers), ``plain`` (without Flux) or ``onnxruntime``; *note* says why a
+    preferred engine was not used.
     """
 
     bundle: str
