@@ -23,4 +23,10 @@ include("plain/containers.jl")
 include("plain/dense.jl")
 include("plain/normalisation.jl")
 
+# As in Flux, whose layers convert inputs of other numbers. A view is copied.
+for Layer in (Conv, ConvTranspose, Dense, MaxPool, MeanPool, AdaptiveMaxPool, AdaptiveMeanPool, GlobalMaxPool, GlobalMeanPool,
+              BatchNorm, GroupNorm, LayerNorm)
+    @eval (layer::$Layer)(x::AbstractArray{<:Real}) = layer(convert(Array{Float32}, x))
+end
+
 end

@@ -39,6 +39,10 @@ activations() = Any[identity, tanh, Flux.relu, Flux.leakyrelu, Flux.elu, Flux.ce
 random_window(rng, n) = (stride=Tuple(rand(rng, 1:3, n)), pad=Tuple(rand(rng, 0:2, 2n)), dilation=Tuple(rand(rng, 1:2, n)))
 
 if Flux !== nothing
+    @testset "Flux's models are made fast wherever Flux loads" begin
+        @test FOUND.name == "fast"
+    end
+
     @testset "convolutions of random shapes are as Flux's, with $σ" for (i, σ) in enumerate(activations())
         rng = MersenneTwister(i)
         for n in 1:3, _ in 1:2

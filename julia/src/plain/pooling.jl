@@ -50,7 +50,7 @@ struct MaxPool
 end
 
 MaxPool(k::Tuple; pad=0, stride=k) = MaxPool(window(k; stride=stride, pad=pad, dilation=1))
-(m::MaxPool)(x) = maxpool(x, m.window)
+(m::MaxPool)(x::Array{Float32}) = maxpool(x, m.window)
 
 """
     MeanPool(window::NTuple; pad = 0, stride = window)
@@ -62,7 +62,7 @@ struct MeanPool
 end
 
 MeanPool(k::Tuple; pad=0, stride=k) = MeanPool(window(k; stride=stride, pad=pad, dilation=1))
-(m::MeanPool)(x) = meanpool(x, m.window)
+(m::MeanPool)(x::Array{Float32}) = meanpool(x, m.window)
 
 function Base.show(io::IO, m::Union{MaxPool,MeanPool})
     n = m.window.spatial
@@ -87,8 +87,8 @@ struct AdaptiveMeanPool
     output_size::Tuple{Vararg{Int}}
 end
 
-(a::AdaptiveMaxPool)(x) = maxpool(x, adaptive_window(x, a.output_size))
-(a::AdaptiveMeanPool)(x) = meanpool(x, adaptive_window(x, a.output_size))
+(a::AdaptiveMaxPool)(x::Array{Float32}) = maxpool(x, adaptive_window(x, a.output_size))
+(a::AdaptiveMeanPool)(x::Array{Float32}) = meanpool(x, adaptive_window(x, a.output_size))
 
 "The window of a pooling of `x` to `output_size` (Flux's src/layers/conv.jl)."
 function adaptive_window(x, output_size)
@@ -104,8 +104,8 @@ struct GlobalMaxPool end
 "The mean of each plane: (W, H, C, N) to (1, 1, C, N)."
 struct GlobalMeanPool end
 
-(::GlobalMaxPool)(x) = global_pool((a, b) -> ifelse(b > a, b, a), -Inf32, x, 1)
-(::GlobalMeanPool)(x) = global_pool(+, 0.0f0, x, prod(size(x)[1:end-2]))
+(::GlobalMaxPool)(x::Array{Float32}) = global_pool((a, b) -> ifelse(b > a, b, a), -Inf32, x, 1)
+(::GlobalMeanPool)(x::Array{Float32}) = global_pool(+, 0.0f0, x, prod(size(x)[1:end-2]))
 
 "Reduce each plane of `x` with `f`, beginning with `start`, and divide the result."
 function global_pool(f::F, start, x::Array{Float32,N}, divisor) where {F,N}
