@@ -16,8 +16,11 @@ const FAST_FUNCTIONS = IdDict{Any,Any}(
 fast_function(f) = get(FAST_FUNCTIONS, f, f)
 
 # An activation among the layers of a chain: NNlib applies it to each number of an array.
-FluxdropWorker.fast_layer(f::Function) = haskey(FAST_FUNCTIONS, f) ? OnnxLayers.Elementwise(FAST_FUNCTIONS[f]) :
-    f === Flux.softmax ? PlainLayers.softmax : f === Flux.logsoftmax ? PlainLayers.logsoftmax : f
+for (f, g) in FAST_FUNCTIONS
+    FluxdropWorker.fast_layer(::typeof(f)) = OnnxLayers.Elementwise(g)
+end
+FluxdropWorker.fast_layer(::typeof(Flux.softmax)) = PlainLayers.softmax
+FluxdropWorker.fast_layer(::typeof(Flux.logsoftmax)) = PlainLayers.logsoftmax
 FluxdropWorker.fast_layer(f::Base.BroadcastFunction) = OnnxLayers.Elementwise(fast_function(f.f))
 
 "Whether `layer` has a weight of `dims` dimensions and a bias that this package's layers take."
