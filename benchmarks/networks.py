@@ -40,7 +40,6 @@ _NETWORKS: dict[str, dict[str, Any]] = {
 }
 _SHOWN = {"ResNet": "ResNet-18", "EfficientNet": "EfficientNet-B0"}
 _BATCHES = (1, 8)
-_TIMES = 21
 _TURNS = 5
 _TIMES_A_TURN = 5
 # Until the threads of the one sleep, who would take the other's processors.
@@ -93,16 +92,15 @@ def _growth() -> Row:
 
 
 def _against_flux() -> Iterator[Row]:
-    for batch in _BATCHES:
-        what, target = f"ResNet-18 on Flux, batch {batch}, against a Chain by hand", ">= 1.0"
-        if not has_flux():
-            yield without_flux(what, target)
-            continue
-        graph = _compiled(_exported("ResNet"))
-        (chain,) = script("flux_chain.jl", batch, _TIMES)
-        with worker("auto", graph) as child:
-            figure = chain / predict(child, _pictures(batch), _TIMES)
-        yield Row(what, target, figure, "x as fast", figure >= 1)
+    for name in ("ResNet-18", "MobileNetV2"):
+        for batch in _BATCHES:
+            what, target = f"{name} as a Flux Chain by hand, batch {batch}, made fast", ">= 2.0"
+            if not has_flux():
+                yield without_flux(what, target)
+                continue
+            chain, quick = script("flux_chain.jl", name, batch, _TURNS)
+            figure = chain / quick
+            yield Row(what, target, figure, "x as fast", figure >= 2)
 
 
 def _pictures(batch: int) -> NDArray[np.float32]:

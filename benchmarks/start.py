@@ -37,12 +37,12 @@ def rows() -> Iterator[Row]:
             yield Row(f"{name}, against import typer", "<= 2.5", ratio, "x", ratio <= 2.5)
         root.graphs.mkdir(exist_ok=True)
         yield _worker("plain layers", "plain", root)
-        yield _worker("Flux", "flux", root)
+        yield _worker("Flux", "auto", root)
 
 
-def _worker(layers: str, backend: Literal["plain", "flux"], root: Root) -> Row:
+def _worker(layers: str, backend: Literal["plain", "auto"], root: Root) -> Row:
     what, target = f"worker start to first answer, {layers}", "<= 3"
-    if backend == "flux" and not has_flux():
+    if backend == "auto" and not has_flux():
         return without_flux(what, target)
     settings = Settings(engine="julia", julia_backend=backend)
     bundle = load_bundle(settings.model)

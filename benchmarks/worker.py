@@ -39,7 +39,7 @@ def worker(backend: Literal["auto", "plain"], graph: bytes | None = None) -> Ite
 def has_flux() -> bool:
     """Whether the Julia in use has Flux."""
     with worker("auto") as child:
-        return child.hello["backend"] == "flux"
+        return bool(child.hello["flux"])
 
 
 def predict(child: Worker, batch: NDArray[np.float32], times: int) -> float:
