@@ -118,4 +118,28 @@ if FOUND.flux !== nothing
             @test vec(sum(y; dims=1)) ≈ ones(Float32, 3)
         end
     end
+
+    @testset "a native model that uses its layers as fast cannot know keeps Flux's" begin
+        code = """
+            using Flux
+            struct Reader{C} conv::C end
+            (r::Reader)(x) = reshape(sum(r.conv(x); dims=(1, 2)), 2, :) .* size(r.conv.weight, 3)
+            build_model() = Reader(Conv(fill(0.5f0, 3, 3, 4, 2), Float32[1, 2]))
+            """
+        with_native(code) do path
+            x = numbers(5, 5, 4, 2)
+            model = F.load_native(path, FOUND)
+            first, second = F.predict(model, x), F.predict(model, x)
+            @test first ≈ second ≈ Base.invokelatest(model.model, x) && model.quick === nothing
+        end
+    end
+
+    @testset "a native model of layers that are known runs by fluxdrop's after its first answer" begin
+        with_native("using Flux; build_model() = Chain(Conv((3, 3), 4 => 2, relu), GlobalMeanPool(), Flux.flatten)") do path
+            x = numbers(5, 5, 4, 2)
+            model = F.load_native(path, FOUND)
+            first = F.predict(model, x)
+            @test model.agrees && F.predict(model, x) ≈ first
+        end
+    end
 end
