@@ -199,7 +199,7 @@ class _Tree:
         while paths:
             path = paths.pop()
             if path and (path.count("/") >= MOST_LEVELS or len(self._folders) >= _MAX_FOLDERS):
-                # The scans find what is in it.
+                # If there are too many folders, the scans find its files. If it is too deep, nothing does.
                 continue
             try:
                 # Step by step: a folder on the way may become a symlink at any moment.

@@ -38,7 +38,7 @@ _TENSOR_HEAD = struct.Struct("<BBH")
 
 
 class FrameKind(IntEnum):
-    """The kinds of frames: 1 to 11 are for the Julia worker, 20 and up for the generator."""
+    """The kinds of frames. The Julia worker has 1 to 11; the generator has 1 to 3, 6 to 9, and 20 and up."""
 
     HELLO = 1
     LOAD = 2

@@ -1,4 +1,4 @@
-"""A stage: a thread that works off a bounded queue, and the one policy for errors in it.
+"""A stage: a thread that handles the items of a queue, and the one policy for errors in it.
 
 ========================================  ==============================================================
 what a handler raises                     what happens to the items that are still open
