@@ -20,7 +20,7 @@ import msgspec
 
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
-from fluxdrop.generate.choice import choose
+from fluxdrop.generate.choose_pipeline import choose
 from fluxdrop.generate.lora import split_tags
 from fluxdrop.generate.messages import (
     Generate,

@@ -21,7 +21,7 @@ from fluxdrop.files import durable
 from fluxdrop.files.layout import Root
 from fluxdrop.files.transient import naming
 from fluxdrop.predict.bundle import NATIVE, Bundle, known_bundles, load_bundle, native_files
-from fluxdrop.predict.choose import open_engine
+from fluxdrop.predict.choose_engine import open_engine
 from fluxdrop.predict.classify import label_probabilities
 from fluxdrop.predict.compiler.compile import check_fit, compile_bundle
 from fluxdrop.predict.engine import EngineInfo

@@ -22,7 +22,7 @@ from fluxdrop.errors import FluxdropError
 from fluxdrop.files import durable
 from fluxdrop.files.io_lock import release_io_lock
 from fluxdrop.files.layout import Root
-from fluxdrop.jobs.folder_pool import FolderPool, most_spares
+from fluxdrop.jobs.folder_pool import FolderPool, spares_limit
 from fluxdrop.jobs.job import RECORD
 from fluxdrop.jobs.store import Store
 from fluxdrop.logs import get_logger
@@ -75,7 +75,7 @@ class Publisher:
         self._store = store
         self.max_copied_bytes = max_copied_bytes
         self._places = Places(root)
-        self.pool = FolderPool(root.spares, most_spares(root.state))
+        self.pool = FolderPool(root.spares, spares_limit(root.state))
         self._chooser = NameChooser()
         self._refused: Counter[str] = Counter()
         """How often the names of each job were refused, by the jobs' ids."""

@@ -61,7 +61,7 @@ class Requests:
         *,
         accept: Callable[[NewJob], None],
         room: Callable[[bool], bool],
-        most_bytes: Callable[[], int],
+        max_bytes: Callable[[], int],
         use: Callable[[str, OnDone], None],
         cancel: Callable[[list[str]], None],
     ) -> None:
@@ -72,7 +72,7 @@ class Requests:
             store: Its index.
             accept: Takes each new job.
             room: Returns whether one more job may be made, for a prompt (True) or a picture (False).
-            most_bytes: Returns the largest input that is copied.
+            max_bytes: Returns the largest input that is copied.
             use: Changes the model to one of this name and calls back when that is done; where the callback raises
                 OSError, it calls it again later.
             cancel: Cancels the jobs of these ids.
@@ -81,7 +81,7 @@ class Requests:
         self._store = store
         self._accept = accept
         self._room = room
-        self._most_bytes = most_bytes
+        self._max_bytes = max_bytes
         self._use = use
         self._cancel = cancel
         # Prompts (True) and pictures (False) queue apart, as in the inbox.
@@ -324,11 +324,11 @@ class Requests:
         try:
             row = self._store.get(request.job_id)
             if row is None:
-                raise FluxdropError(f"There is no job {request.job_id}", kind="unknown-job")
+                raise FluxdropError(f"There is no job {request.job_id}", kind="no-job")
             if request.model is not None:
                 installed_folder(request.model, self._root.models)
             replay = plan_replay(self._root, row, start=request.start, model=request.model)
-            return build_replay(self._root, replay, unfinished, self._most_bytes())
+            return build_replay(self._root, replay, unfinished, self._max_bytes())
         except FluxdropError as error:
             cause = error.__cause__
             if isinstance(cause, OSError) and is_transient(cause) and not is_file_error(cause):

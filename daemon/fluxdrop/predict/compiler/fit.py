@@ -10,7 +10,7 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, num
 from fluxdrop.errors import FluxdropError
 from fluxdrop.predict.bundle import Bundle
 from fluxdrop.predict.compiler.source import FLOATS, OLDEST_OPSET, opset_of, value_shape
-from fluxdrop.predict.interface import Shape, label_output, picture_shape
+from fluxdrop.predict.model_signature import Shape, label_output, picture_shape
 
 NAME_THE_OUTPUT = "Name it with --output-name, which is output_name in model.toml."
 
