@@ -295,7 +295,7 @@ def test_defect_in_a_root(tmp_path: Path, root: Root, given: str) -> None:
     ended.append(with_defect(tmp_path / "tmp", DEFECT, "status", *arguments))
 
     assert [70, 70] == [each.returncode for each in ended]
-    assert f" Report it with what {kept[0]} says.\n" in ended[0].stderr
+    assert f" Report it and attach {kept[0]}.\n" in ended[0].stderr
     assert (1, True) == (len(kept), "Traceback" in kept[0].read_text())
     assert (20, []) == (len(list(root.logs.iterdir())), list((tmp_path / "tmp").iterdir()))
 
@@ -340,7 +340,7 @@ def test_defect(tmp_path: Path) -> None:
     assert (70, "") == (ended.returncode, ended.stdout)
     expected = (
         "fluxdrop: This is a defect of fluxdrop, not a mistake of yours: LookupError: no such thing."
-        f" Report it with what {kept} says.\n"
+        f" Report it and attach {kept}.\n"
     )
     assert expected == ended.stderr
     assert "Traceback" in kept.read_text()

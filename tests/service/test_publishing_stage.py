@@ -142,7 +142,7 @@ def test_full_disk(bench: Bench, monkeypatch: pytest.MonkeyPatch, calls: range) 
 def test_full_disk_elsewhere(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, name: str, call: int
 ) -> None:
-    """Wherever else a disk is in the way, it is waited out, and each job is published and told once."""
+    """Wherever else a disk is full or away, it is waited out, and each job is published and told once."""
     real = getattr(durable, name)
     number = iter(range(1000))
 

@@ -280,7 +280,7 @@ def sync_all(
 
 
 def sync_inputs(paths: Iterable[Path]) -> None:
-    """Wait until the contents of *paths* are on the disk; skip what is gone, leased, unreadable or no regular file.
+    """Wait until the contents of *paths* are on the disk; skip what is gone, leased, unreadable or not a regular file.
 
     The files belong to whoever dropped them, who may take away the right to read at any time.
     """

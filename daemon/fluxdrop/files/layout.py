@@ -103,7 +103,7 @@ class Root:
 
     @cached_property
     def refused(self) -> Path:
-        """Files from requests/ that are no request, and folders of jobs whose input is no file."""
+        """Files from requests/ that are not requests, and folders of jobs whose input is not a file."""
         return self.state / "refused"
 
     @cached_property

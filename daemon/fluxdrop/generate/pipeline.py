@@ -197,8 +197,8 @@ class Pipeline:
     def _negatives(self, wanted: Sequence[PictureOrder], warnings: list[str]) -> list[str]:
         """Return the negative prompts; empty ones, with a warning, if the pipeline does not use any."""
         negatives = [item.parameters.negative_prompt for item in wanted]
-        # Pipelines with a true_cfg_scale, as FLUX, ignore the negative prompt unless that is raised, which
-        # a prompt file cannot ask for.
+        # Pipelines with a true_cfg_scale, such as FLUX, ignore the negative prompt unless that is raised,
+        # which a prompt file cannot ask for.
         if "negative_prompt" in self._call and "true_cfg_scale" not in self._call:
             return negatives
         if any(negatives):

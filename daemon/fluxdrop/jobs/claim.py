@@ -95,7 +95,7 @@ def claim(
         failpoints.reach("claim-renamed")
         status = target.lstat()
         if not stat.S_ISREG(status.st_mode):
-            # This is no claim; `discard_unclaimed` moves it aside.
+            # This is not a claim; `discard_unclaimed` moves it aside.
             return NewJob(job)
         if not is_same(status) and _give_back(target, name, folder_fd):
             return None

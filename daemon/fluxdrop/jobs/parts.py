@@ -40,7 +40,7 @@ def divide(
 
     Raises:
         FluxdropError: The file is gone, cannot be read or has more than *max_bytes* bytes.
-        OSError: The disk is in the way.
+        OSError: The disk is full or not available.
     """
     if job.options.part is not None:
         return []

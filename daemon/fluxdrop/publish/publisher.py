@@ -69,7 +69,7 @@ class Publisher:
             max_copied_bytes: The largest input that is copied.
 
         Raises:
-            OSError: The disk is in the way.
+            OSError: The disk is full or not available.
         """
         self._root = root
         self._store = store
@@ -96,7 +96,7 @@ class Publisher:
 
         Raises:
             FluxdropError: A job cannot be published; its plan still holds, see `withdraw`.
-            OSError: The disk is in the way.
+            OSError: The disk is full or not available.
         """
         names = []
         # Most files of a batch go to the same few folders.
@@ -154,7 +154,7 @@ class Publisher:
 
         Raises:
             FluxdropError: A job cannot be published; its plan still holds, see `withdraw`.
-            OSError: The disk is in the way.
+            OSError: The disk is full or not available.
         """
         try:
             return self._perform(planned, records)
@@ -216,7 +216,7 @@ class Publisher:
         .fluxdrop/kept/.
 
         Raises:
-            OSError: It is *error*, which holds up all jobs, or the disk is in the way.
+            OSError: It is *error*, which holds up all jobs, or the disk is full or not available.
             FluxdropError: This was tried often enough.
         """
         cause = error if isinstance(error, OSError) else error.__cause__

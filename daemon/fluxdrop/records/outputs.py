@@ -22,7 +22,7 @@ MAX_RECORD_BYTES = 1 << 22
 
 
 def records(root: Root) -> Iterator[tuple[Record, str]]:
-    """Yield each record of *root* with its path below it; skip files that are no record."""
+    """Yield each record of *root* with its path below it; skip files that are not records."""
     with closing(root.open_outputs()) as folders:
         for path in files_below(root.outputs, skip=lambda name: name.startswith(".")):
             if path.endswith(".json"):

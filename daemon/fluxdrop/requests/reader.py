@@ -119,7 +119,7 @@ class Requests:
         """Do what there is to do and room for.
 
         Raises:
-            OSError: A disk is in the way; the next call does the rest.
+            OSError: A disk is full or not available; the next call does the rest.
         """
         held_up: list[Exception] = []
         parts: list[Callable[[], None]] = [
@@ -146,7 +146,7 @@ class Requests:
             self._look()
 
     def _look(self) -> None:
-        """Read the new requests, then set aside the files that are none. Raises OSError."""
+        """Read the new requests, then set aside the files that are not requests. Raises OSError."""
         self._put_off = {
             name: user
             for name, user in self._put_off.items()
@@ -255,7 +255,7 @@ class Requests:
         """Answer the requests *asked* for the model *name*, which is in use unless there is an *error*.
 
         Raises:
-            OSError: The disk is in the way; it may be called again.
+            OSError: The disk is full or not available; it may be called again.
         """
         if error is None:
             choose_model(self._root, name)
@@ -315,7 +315,7 @@ class Requests:
             The files in it, none of them synced; none where the job exists already, or the request was refused.
 
         Raises:
-            OSError: The disk is in the way, for other requests as well.
+            OSError: The disk is full or not available, for other requests as well.
         """
         if (self._root.work / request_id).exists():
             return []

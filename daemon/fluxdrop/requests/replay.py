@@ -57,7 +57,7 @@ def plan_replay(
 
     Raises:
         FluxdropError: The job is not finished, or a file that is needed is gone or never existed.
-        OSError: The disk is in the way.
+        OSError: The disk is full or not available.
     """
     name = PurePosixPath(row.source)
     # Anybody may have written the record from which the index has it.
@@ -100,8 +100,8 @@ def build_replay(root: Root, replay: Replay, folder: Path, max_bytes: int) -> li
         The files in the folder that are not synced.
 
     Raises:
-        FluxdropError: A file is gone, no regular file or too large.
-        OSError: The disk is in the way.
+        FluxdropError: A file is gone, is not a regular file, or is too large.
+        OSError: The disk is full or not available.
     """
     target = make_place(folder, replay.name)
     _copy(root, replay.source, target, max_bytes)

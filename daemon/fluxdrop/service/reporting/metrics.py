@@ -63,7 +63,9 @@ class Metrics:
         )
         self._up = Gauge("fluxdrop_up", "Whether the daemon serves its root", registry=registry)
         self._degraded = Gauge(
-            "fluxdrop_degraded", "Whether something is in the way; see status", registry=registry
+            "fluxdrop_degraded",
+            "Whether the daemon is degraded; status says why",
+            registry=registry,
         )
         self._inbox = Gauge(
             "fluxdrop_inbox_waiting",
