@@ -312,7 +312,7 @@ def test_defect_where_logs_are_none(tmp_path: Path, root: Root, spoil: str) -> N
     ended = with_defect(tmp_path / "tmp", DEFECT, "status", "--root", root.path)
 
     (kept,) = (tmp_path / "tmp").iterdir()
-    assert (70, True) == (ended.returncode, f"what {kept} says" in ended.stderr)
+    assert (70, True) == (ended.returncode, f"attach {kept}." in ended.stderr)
     assert [] == list((tmp_path / "elsewhere").iterdir())
 
 
@@ -326,7 +326,7 @@ def test_defect_of_a_daemon(tmp_path: Path, root: Root) -> None:
     ended = with_defect(tmp_path / "tmp", setup, "run", "--once", "--root", root.path)
 
     log = root.logs / "fluxdrop.log"
-    assert (70, True) == (ended.returncode, f"what {log} says" in ended.stderr)
+    assert (70, True) == (ended.returncode, f"attach {log}." in ended.stderr)
     assert [log] == list(root.logs.iterdir())
     assert "LookupError: no such thing" in log.read_text()
     assert [] == list((tmp_path / "tmp").iterdir())
