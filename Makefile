@@ -34,7 +34,7 @@ run: setup
 # with torch and Julia.
 PYTEST := $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
-test: coverage
+test: setup coverage
 	$(PYTEST) -m slow
 
 # `make torture KILLS=100000 SEED=...` kills daemons, `CUTS=300` cuts the power that often on each of three filesystems
@@ -47,6 +47,7 @@ torture: setup
 attack: setup
 	ATTACK_SECONDS=$(ATTACK) $(BIN)/pytest tests/system/test_attack.py
 
+# Which module may import which is a test: tests/test_layers.py.
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -55,8 +56,8 @@ lint: $(INSTALLED)
 bench: setup
 	$(BIN)/python -m benchmarks
 
-# Of the fast tests only: most of the others start new processes, which are not measured.
-coverage: setup
+# Of the fast tests only: most of the others start new processes, which are not measured. They need no Julia.
+coverage: $(INSTALLED)
 	$(PYTEST) -m "not slow" --cov
 
 # The page also shows failures; a failure makes the target fail.
