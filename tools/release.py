@@ -1,8 +1,8 @@
 """Build a release and check it: `python -m tools.release 1.2.3`. Nothing is uploaded and nothing is tagged.
 
 The checks, in order: VERSION has the form X.Y.Z, is the version of the code in Python and in Julia, has a dated section
-in CHANGELOG.md, and has no tag yet; the working tree is clean; `twine check` accepts the wheel and the sdist; each of them installs into an
-environment of its own, where `fluxdrop --version` and `fluxdrop --help` run.
+in CHANGELOG.md, and has no tag yet; the working tree is clean; `twine check` accepts the wheel and the sdist; each of
+them installs into an environment of its own, where `fluxdrop --version` and `fluxdrop --help` run.
 """
 
 from __future__ import annotations
