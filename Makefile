@@ -1,4 +1,4 @@
-# What a developer needs, in one word each; the environment is .venv in this folder.
+# The targets that a developer needs. The virtual environment is .venv in this folder.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -15,8 +15,9 @@ ATTACK ?= 60
 setup: $(INSTALLED)
 	$(BIN)/fluxdrop setup
 
-# Torch comes as constraints.txt pins it; name another wheel index in PIP_EXTRA_INDEX_URL for a CPU-only build.
-# Compiled here, as a container's PYTHONDONTWRITEBYTECODE would have each of hundreds of processes do it anew.
+# constraints.txt pins torch. For a build for the CPU only, set PIP_EXTRA_INDEX_URL to another wheel index.
+# The modules are compiled here because with PYTHONDONTWRITEBYTECODE, which containers often set, each of the hundreds of
+# processes that the tests start would compile them again.
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[generate,dev,docs]'
@@ -29,11 +30,11 @@ demo: setup
 run: setup
 	$(BIN)/fluxdrop run --root .
 
-# Every test once: the fast ones with their coverage, then the others. More processes than these would rather fill the
-# memory with torch and Julia than be faster.
+# Every test once: the fast ones with their coverage, then the others. More than four processes would fill the memory
+# with torch and Julia.
 PYTEST := $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
-test: coverage
+test: setup coverage
 	$(PYTEST) -m slow
 
 # `make torture KILLS=100000 SEED=...` kills daemons, `CUTS=300` cuts the power that often on each of three filesystems
@@ -42,10 +43,11 @@ torture: setup
 	$(if $(KILLS),PYTHONPATH=tests $(BIN)/python -m support.torture --kills $(KILLS) $(if $(SEED),--seed $(SEED)))
 	$(if $(CUTS),PYTHONPATH=tests $(BIN)/python -m support.power_cuts --cuts $(CUTS) $(if $(SEED),--seed $(SEED)))
 
-# `make attack ATTACK=600`: strangers who may write one folder of a root try what they can, for so many seconds.
+# `make attack ATTACK=600`: other users who may write to one folder of a root attack it for that many seconds.
 attack: setup
 	ATTACK_SECONDS=$(ATTACK) $(BIN)/pytest tests/system/test_attack.py
 
+# Which module may import which is a test: tests/test_layers.py.
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -54,16 +56,16 @@ lint: $(INSTALLED)
 bench: setup
 	$(BIN)/python -m benchmarks
 
-# Of the fast tests alone, as most of the others start the program anew.
-coverage: setup
+# Of the fast tests only: most of the others start new processes, which are not measured. They need no Julia.
+coverage: $(INSTALLED)
 	$(PYTEST) -m "not slow" --cov
 
-# A failure is written down, too, and fails the target.
+# The page also shows failures; a failure makes the target fail.
 onnx-coverage: setup
 	notes=$$(mktemp) && FLUXDROP_COVERAGE=$$notes $(BIN)/pytest tests/predict/test_onnx_nodes.py; failed=$$?; \
 	PYTHONPATH=tests $(BIN)/python -m support.write_coverage $$notes docs/onnx-coverage.md && rm $$notes && exit $$failed
 
-# Into site/; a link or a reference that leads nowhere fails it.
+# Writes site/. Fails if a link or a reference leads nowhere.
 docs: $(INSTALLED)
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs site
 

@@ -12,9 +12,9 @@ from playwright.sync_api import Browser, sync_playwright
 
 from benchmarks.table import Row, seconds
 from fluxdrop.files.folders import Folders
+from fluxdrop.gallery.data_pages import Pages
 from fluxdrop.gallery.entry import Entry
-from fluxdrop.gallery.page import write_page
-from fluxdrop.gallery.pages import Pages
+from fluxdrop.gallery.html_page import write_page
 
 _PICTURE = Path(__file__).parents[1] / "examples" / "round_ring_01.png"
 _RESULTS = 20_000
@@ -47,7 +47,7 @@ def _open(browser: Browser, address: str) -> None:
 
 
 def _fill(folder: Path) -> Path:
-    folders = Folders(folder, most=8)
+    folders = Folders(folder, max_open=8)
     pages = Pages(folders)
     entries = [_entry(number) for number in range(_RESULTS)]
     for entry in entries:

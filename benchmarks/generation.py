@@ -38,12 +38,12 @@ def rows() -> Iterator[Row]:
         )
         try:
             (root / "inbox" / "long.txt").write_text(_LONG)
-            beat = _generating(daemon, root)
+            status = _generating(daemon, root)
             alone, beside = [], []
             for number in range(_PICTURES):
-                os.kill(beat["generator_pid"], signal.SIGSTOP)
+                os.kill(status["generator_pid"], signal.SIGSTOP)
                 alone.append(_latency(root, f"alone-{number}"))
-                os.kill(beat["generator_pid"], signal.SIGCONT)
+                os.kill(status["generator_pid"], signal.SIGCONT)
                 sleep(_PAUSE_SECONDS)
                 beside.append(_latency(root, f"beside-{number}"))
             _generating(daemon, root)
@@ -74,7 +74,7 @@ def _generating(daemon: subprocess.Popen[bytes], root: Path) -> dict[str, Any]:
     while True:
         assert daemon.poll() is None
         if path.exists():
-            beat: dict[str, Any] = json.loads(path.read_bytes())
-            if beat["current"] and beat["current"]["steps_per_second"]:
-                return beat
+            status: dict[str, Any] = json.loads(path.read_bytes())
+            if status["current"] and status["current"]["steps_per_second"]:
+                return status
         sleep(0.05)

@@ -15,7 +15,7 @@ import psutil
 from benchmarks.station import SETTINGS, Station, serving, tensor_of
 from benchmarks.table import Row, seconds
 from fluxdrop.predict.bundle import load_bundle
-from fluxdrop.predict.choose import open_engine
+from fluxdrop.predict.choose_engine import open_engine
 
 _SAMPLE = Path(__file__).parents[1] / "examples" / "round_ring_01.png"
 _TIMES = 40

@@ -15,7 +15,7 @@ from benchmarks.worker import has_flux
 from fluxdrop.config import Settings
 from fluxdrop.files.layout import Root
 from fluxdrop.predict.bundle import load_bundle
-from fluxdrop.predict.choose import open_engine
+from fluxdrop.predict.choose_engine import open_engine
 
 _TIMES = 15
 _WORKERS = 7

@@ -13,7 +13,7 @@ from time import perf_counter
 from benchmarks.station import SETTINGS, pictures, seconds_a_picture, tensor_of
 from benchmarks.table import Row
 from fluxdrop.predict.bundle import load_bundle
-from fluxdrop.predict.choose import open_engine
+from fluxdrop.predict.choose_engine import open_engine
 from fluxdrop.predict.classify import label_probabilities
 
 _FEW, _MANY = 2_000, 20_000

@@ -1,8 +1,8 @@
 """Build a release and check it: `python -m tools.release 1.2.3`. Nothing is uploaded and nothing is tagged.
 
-The checks, in order: VERSION has the form X.Y.Z, is the version of the code, has a dated section in CHANGELOG.md, and
-has no tag yet; the working tree is clean; `twine check` accepts the wheel and the sdist; each of them installs into an
-environment of its own, where `fluxdrop --version` and `fluxdrop --help` run.
+The checks, in order: VERSION has the form X.Y.Z, is the version of the code in Python and in Julia, has a dated section
+in CHANGELOG.md, and has no tag yet; the working tree is clean; `twine check` accepts the wheel and the sdist; each of
+them installs into an environment of its own, where `fluxdrop --version` and `fluxdrop --help` run.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -29,6 +30,10 @@ def check_source(root: Path, version: str) -> None:
     code = (root / "daemon/fluxdrop/__init__.py").read_text()
     if f'__version__ = "{version}"' not in code.splitlines():
         raise ReleaseError(f"daemon/fluxdrop/__init__.py does not say that this is {version}")
+    # The worker is part of the package, so it has the package's version.
+    worker = tomllib.loads((root / "julia/Project.toml").read_text())
+    if worker.get("version") != version:
+        raise ReleaseError(f"julia/Project.toml does not say that this is {version}")
     _check_changelog((root / "CHANGELOG.md").read_text(), version)
     if changed := _git(root, "status", "--porcelain"):
         raise ReleaseError(f"the working tree is not clean:\n{changed}")
@@ -110,7 +115,9 @@ def main(arguments: list[str]) -> int:
     except (ReleaseError, subprocess.CalledProcessError) as error:
         print(f"No release: {error}", file=sys.stderr)
         return 1
-    print(f"dist/ holds {version}. Nothing was uploaded: tag v{version} and upload it yourself.")
+    print(f"Nothing was uploaded. Tag this commit v{version}, then upload:")
+    for package in packages:
+        print(f"    {package.relative_to(ROOT)}")
     return 0
 
 

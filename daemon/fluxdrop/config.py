@@ -121,10 +121,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         int, Meta(ge=1, le=1000, description="most pictures that one prompt file may ask for")
     ] = 64
     max_steps: Annotated[
-        Count, Meta(description="most steps that a prompt file may ask for a picture")
+        Count, Meta(description="most steps that a prompt file may request per picture")
     ] = 150
     max_generated_pixels: Annotated[
-        Count, Meta(description="most pixels, width times height, that a prompt file may ask for")
+        Count,
+        Meta(
+            description="most pixels, width times height, that a prompt file may request per picture"
+        ),
     ] = 2048 * 2048
     worker_start_seconds: Annotated[
         Seconds, Meta(description="how long the Julia worker may take to start and load a model")

@@ -1,4 +1,4 @@
-"""Outages: transient problems, as a full disk or a share that is gone, which hold up a part of the daemon."""
+"""Outages: transient problems, such as a full disk or a share that is gone, that stop a part of the daemon."""
 
 from __future__ import annotations
 

@@ -224,7 +224,7 @@ def _faults_below(folder: Path, user: int | None) -> Iterator[OwnershipFault]:
 def _faults(path: Path, user: int | None, allowed: int = 0) -> Iterator[OwnershipFault]:
     """Yield the faults of *path* and, if it is a symlink, of its target; none if it does not exist.
 
-    *allowed* are write bits of the mode that are no fault.
+    *allowed* are write bits of the mode that are not a fault.
     """
     user = os.geteuid() if user is None else user
     try:

@@ -1,7 +1,7 @@
 # The device that the forward pass runs on: the CPU, or a GPU if Julia has the packages for one.
 
 """
-A device. `name` is `"cpu"` or the kind of GPU, as in `"cuda"`. `to_device` moves an array or a Flux layer to the
+A device. `name` is `"cpu"` or the kind of GPU, such as `"cuda"`. `to_device` moves an array or a Flux layer to the
 device; `to_cpu` moves an array to the CPU.
 """
 struct Device
@@ -18,8 +18,8 @@ const GPU_PACKAGES = (("CUDA", "cuDNN"), ("AMDGPU",), ("Metal",))
 """
     find_gpu(flux) -> (device, note)
 
-Load GPU packages of the active project until Flux finds a GPU that works. Return its [`Device`](@ref) and `""`, or
-`nothing` and the reason. Does not throw.
+Load the GPU packages that are installed in the active project, in the order of `GPU_PACKAGES`, until Flux finds a GPU
+that works. Return its [`Device`](@ref) and `""`; if there is none, `nothing` and the reason. Does not throw.
 """
 function find_gpu(flux)
     reasons = String[]

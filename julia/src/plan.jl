@@ -1,5 +1,4 @@
-# The plan: the nodes of a graph that have to be built. Nodes that only pass their input on, or whose output is not
-# used,
+# The plan: the nodes of a graph that have to be built. Nodes that only pass their input on, or whose output is not used,
 # are removed, and activations are fused into the layer before them.
 
 """

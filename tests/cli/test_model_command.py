@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from fluxdrop import config
 from fluxdrop.files.layout import Root
 from fluxdrop.predict.bundle import load_bundle
-from fluxdrop.predict.choose import open_engine
+from fluxdrop.predict.choose_engine import open_engine
 from support.daemons import ends, failures, fluxdrop, results, serving
 from support.needs import needs_julia
 

@@ -295,7 +295,7 @@ def test_defect_in_a_root(tmp_path: Path, root: Root, given: str) -> None:
     ended.append(with_defect(tmp_path / "tmp", DEFECT, "status", *arguments))
 
     assert [70, 70] == [each.returncode for each in ended]
-    assert f" Report it with what {kept[0]} says.\n" in ended[0].stderr
+    assert f" Report it and attach {kept[0]}.\n" in ended[0].stderr
     assert (1, True) == (len(kept), "Traceback" in kept[0].read_text())
     assert (20, []) == (len(list(root.logs.iterdir())), list((tmp_path / "tmp").iterdir()))
 
@@ -312,7 +312,7 @@ def test_defect_where_logs_are_none(tmp_path: Path, root: Root, spoil: str) -> N
     ended = with_defect(tmp_path / "tmp", DEFECT, "status", "--root", root.path)
 
     (kept,) = (tmp_path / "tmp").iterdir()
-    assert (70, True) == (ended.returncode, f"what {kept} says" in ended.stderr)
+    assert (70, True) == (ended.returncode, f"attach {kept}." in ended.stderr)
     assert [] == list((tmp_path / "elsewhere").iterdir())
 
 
@@ -326,7 +326,7 @@ def test_defect_of_a_daemon(tmp_path: Path, root: Root) -> None:
     ended = with_defect(tmp_path / "tmp", setup, "run", "--once", "--root", root.path)
 
     log = root.logs / "fluxdrop.log"
-    assert (70, True) == (ended.returncode, f"what {log} says" in ended.stderr)
+    assert (70, True) == (ended.returncode, f"attach {log}." in ended.stderr)
     assert [log] == list(root.logs.iterdir())
     assert "LookupError: no such thing" in log.read_text()
     assert [] == list((tmp_path / "tmp").iterdir())
@@ -340,7 +340,7 @@ def test_defect(tmp_path: Path) -> None:
     assert (70, "") == (ended.returncode, ended.stdout)
     expected = (
         "fluxdrop: This is a defect of fluxdrop, not a mistake of yours: LookupError: no such thing."
-        f" Report it with what {kept} says.\n"
+        f" Report it and attach {kept}.\n"
     )
     assert expected == ended.stderr
     assert "Traceback" in kept.read_text()

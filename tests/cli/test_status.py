@@ -24,7 +24,7 @@ from fluxdrop.files.layout import REQUEST_SUFFIX, Root, RootLock
 from fluxdrop.jobs.job_id import new_job_id
 from fluxdrop.jobs.overview import overview
 from fluxdrop.jobs.store import Row, Store
-from fluxdrop.service.reporting.heartbeat import Beat, Current, Heartbeat
+from fluxdrop.service.reporting.heartbeat import Current, DaemonStatus, Heartbeat
 from fluxdrop.timestamps import now, rfc3339
 from support.daemons import SAMPLES, environment, fluxdrop, serving
 
@@ -117,7 +117,7 @@ def test_on_80_columns(short: Root, tmp_path: Path) -> None:
     assert matches("doctor-broken", broken.stdout)
 
 
-def beat(root: Root, **facts: Any) -> None:
+def write_status(root: Root, **facts: Any) -> None:
     """Write what a daemon in this process would say of itself."""
     said: dict[str, Any] = {
         "pid": os.getpid(),
@@ -133,20 +133,22 @@ def beat(root: Root, **facts: Any) -> None:
         "current": None,
         "degraded": [],
     }
-    Heartbeat(root.heartbeat).write(Beat(**{**said, **facts}))
+    Heartbeat(root.heartbeat).write(DaemonStatus(**{**said, **facts}))
 
 
 def test_degraded(root: Root) -> None:
     """A daemon with an outage, and one that fell silent, are degraded: exit code 1 and the reason."""
     with closing(RootLock(root)):
         starting = fluxdrop("status", "--root", root.path)
-        beat(root, pid=os.getpid() + 1)
+        write_status(root, pid=os.getpid() + 1)
         of_another = overview(root).verdict
-        beat(root, current=Current(job_id="a", file="cat.txt", step=3, steps=20, pictures=1))
+        write_status(
+            root, current=Current(job_id="a", file="cat.txt", step=3, steps=20, pictures=1)
+        )
         running = fluxdrop("status", "--root", root.path)
-        beat(root, degraded=["publish: No space left on device"])
+        write_status(root, degraded=["publish: No space left on device"])
         degraded = fluxdrop("status", "--root", root.path)
-        beat(root)
+        write_status(root)
         os.utime(root.heartbeat, (0, 0))
         silent = json.loads(fluxdrop("status", "--json", "--root", root.path).stdout)
 

@@ -17,10 +17,10 @@ from PIL import Image
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files.layout import GALLERY, Root
+from fluxdrop.gallery.data_pages import PAGE_ENTRIES, Pages
 from fluxdrop.gallery.entry import Entry
 from fluxdrop.gallery.gallery import Gallery, page_of
-from fluxdrop.gallery.page import render
-from fluxdrop.gallery.pages import PAGE_ENTRIES, Pages
+from fluxdrop.gallery.html_page import render
 from fluxdrop.gallery.thumbnail import thumbnail_of
 from fluxdrop.jobs.store import Store
 from fluxdrop.records.result import Record

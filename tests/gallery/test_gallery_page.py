@@ -12,8 +12,8 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, Request, expect, sync_playwright
 
 from fluxdrop.files.layout import Root
+from fluxdrop.gallery.data_pages import PAGE_ENTRIES
 from fluxdrop.gallery.gallery import Gallery, page_of
-from fluxdrop.gallery.pages import PAGE_ENTRIES
 from support.gallery_records import failure, fill, place, result
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

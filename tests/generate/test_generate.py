@@ -158,14 +158,14 @@ def test_recommended_values_can_be_replaced(generator: Generator, tmp_path: Path
     ] == generated.warnings
 
 
-def test_model_of_another_station(generator: Generator, tmp_path: Path) -> None:
+def test_model_of_another_root(generator: Generator, tmp_path: Path) -> None:
     """A prompt file cannot have a folder or hub id of its choice loaded; the result says so."""
     parameters = msgspec.structs.replace(PARAMETERS, pipeline="someone/model", steps=1)
 
     generated = generate(generator, parameters, tmp_path / "a.png")
 
     assert [
-        "Model someone/model is not a pipeline of this station; shapes-diffusion was used."
+        "Model someone/model is not a pipeline of this root; shapes-diffusion was used."
     ] == generated.warnings
 
 

@@ -175,7 +175,7 @@ def test_lora_that_does_not_fit(generator: Generator, tmp_path: Path) -> None:
         generator, parameters("shapes-diffusion", f"{PROMPT} <lora:nobody:1>"), tmp_path / "b.png"
     )
 
-    assert ["LoRA nobody is not on this station; the picture is made without it."] == made.warnings
+    assert ["LoRA nobody is not on this machine; the picture is made without it."] == made.warnings
 
 
 def test_black_in_float16(generator: Generator, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a station allows one prompt file to ask for, through a real daemon."""
+"""What the settings allow one prompt file to ask for, through a real daemon."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_defaults(asked: dict[str, int], setting: str) -> None:
     ],
 )
 def test_errors_name_the_limit_that_applies(line: str, said: str) -> None:
-    """An error names the station's own limit where that is lower than the format's."""
+    """An error names the limit of the settings where that is lower than the format's."""
     with pytest.raises(FluxdropError) as caught:
         read_prompts(f"a cat\n{line}", 64, 150)
     with pytest.raises(FluxdropError) as by_command:

@@ -35,7 +35,9 @@ def test_samplers_refused(
     assert str(caught.value).startswith(sentence)
 
 
-@pytest.mark.parametrize("sampler", ["Heun", "DPM2 a", "DPM++ 3M SDE Karras", "Heun Simple"])
+@pytest.mark.parametrize(
+    "sampler", ["Heun", "DPM2", "DPM2 a", "DPM++ 3M SDE Karras", "Heun Simple"]
+)
 def test_samplers_from_a_finite_sigma(generator: Generator, tmp_path: Path, sampler: str) -> None:
     """Samplers that would magnify the first step's error draw in the colours that the prompt says."""
     parameters = msgspec.structs.replace(PARAMETERS, sampler=sampler)

@@ -12,7 +12,7 @@ from fluxdrop.files.folders import Folders
 from fluxdrop.files.layout import Root
 from fluxdrop.jobs import folder_pool
 from fluxdrop.jobs.claim import NewJob, claim, job_of, read_claim
-from fluxdrop.jobs.folder_pool import FolderPool, most_spares
+from fluxdrop.jobs.folder_pool import FolderPool, spares_limit
 from fluxdrop.jobs.job import file_sha256
 from fluxdrop.jobs.store import Store
 from fluxdrop.publish.publisher import Publisher
@@ -52,7 +52,7 @@ def claimed_again(root: Root, source: str) -> NewJob:
     pool.settle()
     (root.inbox / source).write_text(source)
     with closing(Folders(root.inbox)) as inbox:
-        job = claim(inbox, root.work, source, lambda _: True, give=pool.give)
+        job = claim(inbox, root.work, source, lambda _: True, reuse_folder=pool.reuse_folder)
     assert job is not None
     return job
 
@@ -60,13 +60,13 @@ def claimed_again(root: Root, source: str) -> NewJob:
 def test_given(pool: FolderPool, tmp_path: Path) -> None:
     """A discarded folder is given once, empty, when it is known to be empty on the disk."""
     pool.discard(ended(tmp_path / "one"))
-    before = pool.give(tmp_path / "two")
+    before = pool.reuse_folder(tmp_path / "two")
     pool.settle()
 
     assert [False, True, False] == [
         before,
-        pool.give(tmp_path / "two"),
-        pool.give(tmp_path / "three"),
+        pool.reuse_folder(tmp_path / "two"),
+        pool.reuse_folder(tmp_path / "three"),
     ]
     assert ["spares", "two"] == sorted(path.name for path in tmp_path.iterdir())
     assert [] == list((tmp_path / "two").iterdir())
@@ -78,7 +78,7 @@ def test_given_where_one_is_gone(pool: FolderPool, tmp_path: Path) -> None:
     pool.settle()
     (tmp_path / "spares" / "one").rmdir()
 
-    assert not pool.give(tmp_path / "two")
+    assert not pool.reuse_folder(tmp_path / "two")
 
 
 def test_folder_in_a_folder(pool: FolderPool, tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_folder_in_a_folder(pool: FolderPool, tmp_path: Path) -> None:
     pool.discard(tmp_path / "one")
     pool.settle()
 
-    assert (False, []) == (pool.give(tmp_path / "two"), list(tmp_path.iterdir()))
+    assert (False, []) == (pool.reuse_folder(tmp_path / "two"), list(tmp_path.iterdir()))
 
 
 def test_few_are_kept(pool: FolderPool, tmp_path: Path) -> None:
@@ -107,11 +107,11 @@ def test_filesystems(
 ) -> None:
     """Folders are used again only where a power cut keeps renames in their order."""
     monkeypatch.setattr(folder_pool, "filesystem_of", lambda _path: filesystem)
-    pool = FolderPool(tmp_path / "spares", most_spares(tmp_path))
+    pool = FolderPool(tmp_path / "spares", spares_limit(tmp_path))
     pool.discard(ended(tmp_path / "one"))
     pool.settle()
 
-    assert given == pool.give(tmp_path / "two")
+    assert given == pool.reuse_folder(tmp_path / "two")
 
 
 def test_published_folder_is_given(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +122,7 @@ def test_published_folder_is_given(root: Root, monkeypatch: pytest.MonkeyPatch) 
         given = []
         for batch in ("a", "b"):
             publisher.publish([done(root, f"{batch}/{number}.png") for number in range(30)])
-            given.append(publisher.pool.give(root.work / batch))
+            given.append(publisher.pool.reuse_folder(root.work / batch))
 
     assert [False, True] == given
 

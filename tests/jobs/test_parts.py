@@ -105,7 +105,7 @@ def test_full_disk(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_decided_and_not_synced(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
-    """New jobs that were decided are not made again when the disk was in the way of syncing that decision."""
+    """New jobs that were decided are not made again when the disk was full or away when syncing that decision."""
     job = jobs.job_in(jobs.claimed(root, "cat.txt"))
     second = root.work / f"{job.id}-2"
     real = durable.write

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from fluxdrop.errors import FluxdropError
+from fluxdrop.jobs.schema import SCHEMA_VERSION
 from fluxdrop.jobs.store import JobFilter, Store
-from fluxdrop.jobs.tables import SCHEMA_VERSION
 from support.indexes import opened, row
 
 ids = st.lists(st.sampled_from("abcdefgh"), max_size=4)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fluxdrop import config
 from fluxdrop.files.layout import Root
 from fluxdrop.predict.bundle import Bundle, load_bundle
-from fluxdrop.predict.choose import open_engine
+from fluxdrop.predict.choose_engine import open_engine
 from fluxdrop.predict.classify import label_probabilities
 from fluxdrop.predict.compiler.compile import compile_bundle
 from fluxdrop.predict.julia_engine import run_graphs

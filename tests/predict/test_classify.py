@@ -92,7 +92,7 @@ def test_not_finite(output: str, value: float) -> None:
 @pytest.mark.parametrize("values", [[2.5, -1.0], [0.0, 1.01], [-0.01, 0.5]])
 def test_logits_that_are_said_to_be_probabilities(values: list[float]) -> None:
     """Logits are not cut to 0 and 1 where model.toml says nothing of them; the remedy is told."""
-    with pytest.raises(FluxdropError, match="no probabilities") as caught:
+    with pytest.raises(FluxdropError, match="not probabilities") as caught:
         probabilities(values)
 
     assert 'output = "logits"' in caught.value.hint

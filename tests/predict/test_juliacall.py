@@ -12,7 +12,7 @@ import pytest
 from fluxdrop import config
 from fluxdrop.errors import FluxdropError
 from fluxdrop.predict.bundle import load_bundle
-from fluxdrop.predict.choose import open_engine
+from fluxdrop.predict.choose_engine import open_engine
 
 BUNDLE = load_bundle("round-or-angular")
 
@@ -118,7 +118,7 @@ from threading import Thread
 from fluxdrop import config
 from fluxdrop.errors import FluxdropError
 from fluxdrop.predict.bundle import load_bundle
-from fluxdrop.predict.choose import open_engine
+from fluxdrop.predict.choose_engine import open_engine
 
 bundle = load_bundle("round-or-angular")
 batch = np.random.default_rng(1).random((5, *bundle.spec.input.shape[1:]), dtype=np.float32)

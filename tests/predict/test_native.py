@@ -20,7 +20,7 @@ from fluxdrop import config
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files.layout import Root
 from fluxdrop.predict.bundle import Bundle, load_bundle
-from fluxdrop.predict.choose import open_engine
+from fluxdrop.predict.choose_engine import open_engine
 from fluxdrop.predict.compiler.compile import compile_bundle
 from fluxdrop.predict.engine import Engine, EngineDown
 from fluxdrop.predict.library import add_model

@@ -9,7 +9,7 @@ import pytest
 
 from fluxdrop.config import Settings
 from fluxdrop.files.layout import Root
-from fluxdrop.records.outputs import MOST_BYTES, records
+from fluxdrop.records.outputs import MAX_RECORD_BYTES, records
 from fluxdrop.records.result import encode
 from fluxdrop.service.daemon import Daemon
 from support.daemons import fluxdrop
@@ -61,7 +61,7 @@ def test_gallery_of_foreign_records(foreign: Root) -> None:
 def test_large_records(root: Root) -> None:
     """What is larger than a record can be is not decoded, which takes twenty times its size."""
     made = failure("cat.png")
-    for name, size in (("largest", MOST_BYTES), ("larger", MOST_BYTES + 1)):
+    for name, size in (("largest", MAX_RECORD_BYTES), ("larger", MAX_RECORD_BYTES + 1)):
         text = "x" * (size - len(encode(made)) + len(made.error.message))
         error = msgspec.structs.replace(made.error, message=text)
         data = encode(msgspec.structs.replace(made, error=error))
@@ -69,7 +69,7 @@ def test_large_records(root: Root) -> None:
         (root.outputs / f"{name}.json").write_bytes(data)
 
     assert ["outputs/largest.json"] == [path for _, path in records(root)]
-    assert MOST_BYTES <= 1 << 22
+    assert MAX_RECORD_BYTES <= 1 << 22
 
 
 @pytest.mark.parametrize("name", FOREIGN)

@@ -16,7 +16,7 @@ from fluxdrop.requests import answers
 from fluxdrop.requests.answers import Answers
 from fluxdrop.requests.messages import Answer, answer_to
 
-ERROR = FluxdropError("There is no job x", hint="Look at fluxdrop jobs.", kind="unknown-job")
+ERROR = FluxdropError("There is no job x", hint="Look at fluxdrop jobs.", kind="no-job")
 
 
 @pytest.fixture

@@ -48,7 +48,7 @@ def requested(root: Root) -> Job:
             store,
             accept=found.append,
             room=lambda _is_prompt: True,
-            most_bytes=lambda: 1000,
+            max_bytes=lambda: 1000,
             use=lambda _name, _told: pytest.fail("nobody asked for a model"),
             cancel=lambda _ids: pytest.fail("nobody cancelled"),
         ).step()

@@ -1,4 +1,4 @@
-"""Which claimed jobs are taken on, in which order, with real claims, index and plans, and stages of the tests' own."""
+"""Which claimed jobs are admitted, in which order, with real claims, index and plans, and stages of the tests' own."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def bench(root: Root) -> Iterator[Bench]:
 
 
 def test_taken_on(bench: Bench) -> None:
-    """Claims are taken on in their order, and the index knows them by then; they are in hand until they end."""
+    """Claims are admitted in their order, and the index knows them by then; they are in hand until they end."""
     seen: list[int] = []
 
     def accept(job: Job) -> None:
@@ -71,7 +71,7 @@ def test_room(bench: Bench, suffix: str, most: int) -> None:
 
 
 def test_state_that_is_away(bench: Bench) -> None:
-    """While the root's state is away nothing is taken on and there is no room; then all is as before."""
+    """While the root's state is away nothing is admitted and there is no room; then all is as before."""
     bench.add("a.png")
     bench.is_root_available = False
     bench.admission.admit()
@@ -84,7 +84,7 @@ def test_state_that_is_away(bench: Bench) -> None:
 
 
 def test_suspects_first_and_alone(bench: Bench) -> None:
-    """What the daemon may have died of is taken on first, each with nothing else in hand; until all of it has ended
+    """What the daemon may have died of is admitted first, each with nothing else in hand; until all of it has ended
     nothing more is claimed."""
     made = bench.claim("a.png", "b.png", "c.png", "d.txt")
     bench.die_over(made[1], made[3])
@@ -140,7 +140,7 @@ def test_options_that_cannot_be_read(
     bench: Bench, caplog: pytest.LogCaptureFixture, options_json: bytes
 ) -> None:
     """A claim whose options are rubbish is left alone with a line in the log, and takes no room; the others are
-    taken on."""
+    admitted."""
     made = bench.add("a.png", "b.png", "c.png")
     (made[1].folder / OPTIONS).write_bytes(options_json)
     bench.admission.admit()
@@ -157,7 +157,7 @@ def test_options_that_cannot_be_read(
 def test_claim_that_cannot_be_opened(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    """A claim that cannot be opened holds up no other; where that passes it is taken on when it has passed."""
+    """A claim that cannot be opened holds up no other; where that passes it is admitted when it has passed."""
     made = bench.add("a.png", "b.png", "c.png")
     fail = Once(error)
 
@@ -190,11 +190,11 @@ def test_folder_without_input(bench: Bench) -> None:
     "error", [full(), sqlite3.OperationalError("database is locked"), MemoryError()]
 )
 @pytest.mark.parametrize("owner", ["index", "stages"])
-def test_taking_on_that_fails(
+def test_admission_that_fails(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, error: Exception, owner: str
 ) -> None:
-    """Whatever keeps jobs from being taken on, none is lost and none is taken on twice: they are, in their order, when
-    it is over."""
+    """Whatever keeps jobs from being admitted, none is lost and none is admitted twice: all are admitted in their order
+    when it is over."""
     bench.add("a.png", "b.png", "c.png")
     if owner == "index":
         fail, real = Once(error, error), bench.store.claimed
@@ -234,7 +234,7 @@ def test_cancel(bench: Bench) -> None:
 
 
 def test_claimed_again(bench: Bench) -> None:
-    """A job whose names were taken meanwhile is taken on again, with what the index knows of it."""
+    """A job whose names were taken meanwhile is admitted again, with what the index knows of it."""
     (job,) = bench.add("a.png")
     bench.admission.admit()
     bench.store.begin_attempt([job.id])
@@ -271,7 +271,7 @@ ODD = [fifo_for_mark, link_for_folder, files_for_folders, folder_for_record]
 
 @pytest.mark.parametrize("spoil", ODD)
 def test_odd_folders(bench: Bench, spoil: Callable[[Bench, Job], None]) -> None:
-    """Whatever a careless restore left in work/, the claims there are taken on."""
+    """Whatever a careless restore left in work/, the claims there are admitted."""
     made = bench.claim("a.png", "b.png")
     spoil(bench, made[0])
     bench.admission.recover()
@@ -286,7 +286,7 @@ def test_folder_that_nobody_can_use(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, part: str, error: Exception
 ) -> None:
     """A folder in work/ that cannot be dealt with is left alone, stays in the index, and keeps no other from being
-    taken on."""
+    admitted."""
     made = bench.add("a.png", "b.png")
     bench.admission.admit()
     bench.restart()

@@ -238,7 +238,7 @@ PARTS = "one\n---\ntwo\n---\nthree"
 
 @pytest.mark.parametrize("name", ["announce", "sync_folder", "remove_tree", "rename"])
 def test_full_disk_for_the_parts(bench: Bench, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Wherever a disk is in the way while a file of several pictures is divided, each of its new jobs is announced
+    """Wherever a disk is full or away while a file of several pictures is divided, each of its new jobs is announced
     once when there is room, and the file's own job has had one attempt."""
     item = bench.prompt("a.txt", PARTS)
     owners = {"announce": bench, "rename": Path}

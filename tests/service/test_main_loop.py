@@ -158,7 +158,7 @@ def bench(root: Root, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
 
 
 def test_messages(bench: Bench) -> None:
-    """Each message has its effect: ends are reported and counted and make room, claims are taken on, what is abandoned
+    """Each message has its effect: ends are reported and counted and make room, claims are admitted, what is abandoned
     makes room and counts as failed."""
     one, other = (job_in(claimed(bench.root, name)) for name in ("a.png", "b.png"))
     records = [(build_record(end, "x"), end.job.id) for end in (done(one), failed(other))]
@@ -206,7 +206,7 @@ def test_requests(bench: Bench) -> None:
 @pytest.mark.parametrize("part", ["intake.step", "admission.admit", "observers.update"])
 def test_one_part_that_fails(bench: Bench, part: str, error: Exception) -> None:
     """Whatever one part of the main loop meets, the others have their turns meanwhile: messages are received, requests
-    taken, and the heart beats."""
+    taken, and the heartbeat is written."""
     owner, _, name = part.partition(".")
     turns: list[bool] = []
 

@@ -142,7 +142,7 @@ def test_full_disk(bench: Bench, monkeypatch: pytest.MonkeyPatch, calls: range) 
 def test_full_disk_elsewhere(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, name: str, call: int
 ) -> None:
-    """Wherever else a disk is in the way, it is waited out, and each job is published and told once."""
+    """Wherever else a disk is full or away, it is waited out, and each job is published and told once."""
     real = getattr(durable, name)
     number = iter(range(1000))
 
@@ -176,7 +176,7 @@ def test_full_disk_for_the_plans(bench: Bench, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_name_that_is_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A job whose name the filesystem refuses is taken on again, to get a plain name; the others are done."""
+    """A job whose name the filesystem refuses is admitted again, to get a plain name; the others are done."""
     refusing(monkeypatch, lambda _source, target: "b" in target.rpartition("/")[2], REFUSED)
     items = [done(bench.root, "a.png"), done(bench.root, "b.png")]
 
@@ -249,7 +249,7 @@ def test_job_whose_folder_is_gone(bench: Bench) -> None:
 
 
 def test_file_in_the_way(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A job in the way of whose names a file came after they were decided is taken on again; that file stays."""
+    """A job in the way of whose names a file came after they were decided is admitted again; that file stays."""
     real = links.link_or_copy
     in_the_way = bench.root.outputs / "b.json"
 

@@ -43,7 +43,7 @@ def bench(root: Root) -> Iterator[Bench]:
 def test_recovery_that_has_to_wait(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, owner: str
 ) -> None:
-    """Recovery that a full disk ends is made again: deaths count once for all tries, and each job is taken on once."""
+    """Recovery that a full disk ends is made again: deaths count once for all tries, and each job is admitted once."""
     made = bench.claim("a.png", "b.png")
     bench.die_over(made[0])
     where: dict[str, tuple[Any, str]] = {
@@ -85,7 +85,7 @@ def decided(bench: Bench, *of: Job) -> None:
 
 
 def test_recovery_of_decided_names(bench: Bench) -> None:
-    """What an earlier run had given its names is published as it was decided, and nothing of it is taken on."""
+    """What an earlier run had given its names is published as it was decided, and nothing of it is admitted."""
     decided(bench, *bench.claim("a.png", "b.png"))
     bench.admission.recover()
     bench.admission.admit()
@@ -119,7 +119,7 @@ def test_recovery_of_a_moved_input(bench: Bench, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("record", [b"", b"rubbish", None])
 def test_recovery_of_a_record_that_cannot_be_read(bench: Bench, record: bytes | None) -> None:
-    """A job whose decided record is damaged or gone is taken on anew, without any name; the others of its batch are
+    """A job whose decided record is damaged or gone is admitted anew, without any name; the others of its batch are
     published, and the next recovery is not held up."""
     made = bench.claim("a.png", "b.png", "c.png")
     decided(bench, *made)

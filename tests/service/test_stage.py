@@ -194,7 +194,7 @@ def test_defect_after_all_is_settled(tmp_path: Path) -> None:
     assert [2] == list(context.defects.counts().values())
 
 
-def test_give_up_that_raises(root: Root) -> None:
+def test_fail_that_raises(root: Root) -> None:
     """What goes wrong while an item fails ends neither the stage nor the items behind it; both
     errors count."""
 
@@ -211,7 +211,7 @@ def test_give_up_that_raises(root: Root) -> None:
     assert {"ValueError", "KeyError"} == {where.split()[1] for where in context.defects.counts()}
 
 
-def test_give_up_that_has_to_wait(tmp_path: Path) -> None:
+def test_fail_that_has_to_wait(tmp_path: Path) -> None:
     """An outage while an item fails is waited out, without handling the item again."""
     clock = Clock()
     full = Once(*[TRANSIENT["full"]] * 2)
@@ -265,8 +265,8 @@ def test_folder_of_the_jobs_is_away(tmp_path: Path, error: Exception, guarded: b
 
     class Guarded(Numbers):
         def handle(self, batch: Batch[Number]) -> None:
-            self.batches.append([item.number for item in batch.open])
-            for item in batch.open:
+            self.batches.append([item.number for item in batch.unsettled])
+            for item in batch.unsettled:
                 with batch.guard(item):
                     self._work(item)
 
@@ -287,8 +287,8 @@ def test_guard(root: Root) -> None:
 
     class Guarding(Numbers):
         def handle(self, batch: Batch[Number]) -> None:
-            self.batches.append([item.number for item in batch.open])
-            for item in batch.open:
+            self.batches.append([item.number for item in batch.unsettled])
+            for item in batch.unsettled:
                 with batch.guard(item):
                     if item.number in errors:
                         raise errors[item.number]
@@ -316,8 +316,8 @@ def test_guard_lets_through(root: Root, error: Exception) -> None:
 
     class Guarding(Numbers):
         def handle(self, batch: Batch[Number]) -> None:
-            self.batches.append([item.number for item in batch.open])
-            for item in batch.open:
+            self.batches.append([item.number for item in batch.unsettled])
+            for item in batch.unsettled:
                 with batch.guard(item):
                     fail()
 

@@ -52,7 +52,7 @@ def test_open_that_has_to_wait(tmp_path: Path) -> None:
     assert stage.failure is None
 
 
-TENDED = {
+IDLE_ERRORS = {
     "full": FULL,
     "outage": DOWN,
     "memory": MemoryError(),
@@ -61,9 +61,9 @@ TENDED = {
 }
 
 
-@pytest.mark.parametrize("error", TENDED.values(), ids=TENDED)
-def test_tend_that_fails(tmp_path: Path, error: Exception) -> None:
-    """Whatever goes wrong while a stage looks after what it keeps, it goes on and takes the next item."""
+@pytest.mark.parametrize("error", IDLE_ERRORS.values(), ids=IDLE_ERRORS)
+def test_idle_check_that_fails(tmp_path: Path, error: Exception) -> None:
+    """Whatever goes wrong in a stage's idle check, it goes on and takes the next item."""
     calls: list[None] = []
     worked = threading.Event()
     fail = Once(error)

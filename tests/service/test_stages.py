@@ -52,7 +52,7 @@ class Bench:
         self.stages = Stages(root, Settings(), store, self.mailbox, Shutdown())
 
     def open_engine(self, *_arguments: object, **_options: object) -> FakeEngine:
-        """See `fluxdrop.predict.choose.open_engine`."""
+        """See `fluxdrop.predict.choose_engine.open_engine`."""
         self.engines.append(self.next())
         return self.engines[-1]
 

@@ -46,13 +46,13 @@ class Desk:
         self.told: list[Callable[[FluxdropError | None], None]] = []
         self.cancelled: list[str] = []
         self.room = {True: 1_000_000, False: 1_000_000}
-        self.most_bytes = 1000
+        self.max_bytes = 1000
         self.requests = Requests(
             root,
             store,
             accept=self._accept,
             room=lambda is_prompt: self.room[is_prompt] > 0,
-            most_bytes=lambda: self.most_bytes,
+            max_bytes=lambda: self.max_bytes,
             use=self._use,
             cancel=self.cancelled.extend,
         )

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fluxdrop import config
 from fluxdrop.predict.bundle import Bundle, load_bundle
-from fluxdrop.predict.choose import open_engine
+from fluxdrop.predict.choose_engine import open_engine
 from fluxdrop.predict.engine import Engine
 from fluxdrop.preprocess.picture import open_picture
 from fluxdrop.preprocess.tensor import to_tensor

@@ -7,9 +7,9 @@ from pathlib import Path
 import msgspec
 
 from fluxdrop.files.layout import Root
+from fluxdrop.gallery.data_pages import Pages
 from fluxdrop.gallery.entry import entry_of
-from fluxdrop.gallery.page import write_page
-from fluxdrop.gallery.pages import Pages
+from fluxdrop.gallery.html_page import write_page
 from fluxdrop.records.result import (
     ErrorFacts,
     Failure,

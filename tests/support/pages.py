@@ -1,4 +1,4 @@
-"""The pages of docs/ that are made of the code: `python tests/pages.py` writes them."""
+"""The pages of docs/ that are generated from the code: `PYTHONPATH=tests python -m support.pages` writes them."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ Each value is taken from the first of these that has it:
 1. a flag of the command, such as `fluxdrop run --engine julia`;
 2. a `FLUXDROP_` variable of the environment;
 3. for `model`: what `fluxdrop model use` chose;
-4. `fluxdrop.toml` in the root, one `key = value` a line;
+4. `fluxdrop.toml` in the root, one `key = value` per line;
 5. the default.
 
 An unknown key, or a value of the wrong kind, is an error that names the file and the nearest right key.
-This page is made of `daemon/fluxdrop/config.py`.
+This page is generated from `daemon/fluxdrop/config.py`.
 
 """
 
 _RESULTS = """# Results
 
-Beside each picture in `outputs/` lies `NAME.json`; beside each input in `outputs/failed/`, `INPUT.error.json`.
-`status` tells them apart. A program can check them against the JSON Schema, of which this page is made:
+Beside each picture in `outputs/` is `NAME.json`; beside each input in `outputs/failed/`, `INPUT.error.json`. The field
+`status` tells them apart. A program can check them against the JSON Schema, from which this page is generated:
 `daemon/fluxdrop/records/result.schema.json`. Paths are relative to the root. `schema_version` changes when a field
-changes its meaning or goes; a new field may come without.
+changes its meaning or is removed; new fields may be added without a new version.
 
 """
 
@@ -66,7 +66,7 @@ def _rules(annotation: Any) -> tuple[str, str]:
     described = next(meta.description for meta in reversed(metas) if meta.description)
     if _is_literal(kind):
         return described, "One of " + ", ".join(f"`{value}`" for value in get_args(kind))
-    names = {str: "A text", int: "A whole number", float: "A number", bool: "`true` or `false`"}
+    names = {str: "A string", int: "A whole number", float: "A number", bool: "`true` or `false`"}
     bounds = []
     for meta in metas:
         for key, words in (("gt", "above"), ("ge", "at least"), ("lt", "below"), ("le", "at most")):

@@ -60,8 +60,8 @@ class Numbers(Handler[Number]):
 
     def handle(self, batch: Batch[Number]) -> None:
         """See `Handler.handle`."""
-        self.batches.append([item.number for item in batch.open])
-        for item in batch.open:
+        self.batches.append([item.number for item in batch.unsettled])
+        for item in batch.unsettled:
             self._work(item)
             batch.settle(item)
 
@@ -79,8 +79,8 @@ class Together(Numbers):
 
     def handle(self, batch: Batch[Number]) -> None:
         """See `Handler.handle`."""
-        self.batches.append([item.number for item in batch.open])
-        for item in batch.open:
+        self.batches.append([item.number for item in batch.unsettled])
+        for item in batch.unsettled:
             self._work(item)
 
 

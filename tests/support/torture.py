@@ -50,7 +50,7 @@ AFTER_DANGER = ("record-written", "files-synced", "plan-written", "plans-synced"
 OFTEN = {"index-written": 6, "index-committed": 6, "name-given": 4, "file-written": 2}
 LONG_PATIENCE = 10 * PATIENCE
 # A root's audit takes time, and so does whatever reads a folder that grew.
-MOST_KILLS = 90
+MAX_KILLS = 90
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def campaigns(kills: int, julia: bool, generation: bool, copies: bool) -> list[C
             Campaign("copies", "onnxruntime", points, max(len(points), rest // 3), copies=True)
         )
         rest -= made[-1].kills
-    roots = max(1, rest // MOST_KILLS)
+    roots = max(1, rest // MAX_KILLS)
     for number in range(1, roots + 1):
         share = max(len(common), -(-rest // roots))
         made.append(Campaign(f"links-{number}", "onnxruntime", common, share))

@@ -26,7 +26,7 @@ WITH_COMMANDS = [DOCS.parent / "README.md", *sorted(DOCS.glob("*.md"))]
 
 @pytest.mark.parametrize("page", pages.PAGES)
 def test_generated(page: str) -> None:
-    """A page that is made of the code is what the code makes: `python tests/pages.py` writes it."""
+    """A page that is generated from the code is up to date; `python -m support.pages` writes it."""
     assert pages.PAGES[page]() == (DOCS / page).read_text()
 
 

@@ -57,6 +57,20 @@ def test_named_files(page: str) -> None:
     assert [] == [path for path in named if not (ROOT / path).exists()]
 
 
+def test_named_identifiers() -> None:
+    """Every name with an underscore that CONTRIBUTING.md gives as code is a name in the code."""
+    named = re.findall(
+        r"`([A-Za-z_]*[a-zA-Z]_[a-zA-Z]\w*|_\w+)`", (ROOT / "CONTRIBUTING.md").read_text()
+    )
+    sources = [
+        path.read_text() for folder in ("daemon", "tests") for path in (ROOT / folder).rglob("*.py")
+    ]
+    known = {word for source in sources for word in re.findall(r"\w+", source)}
+
+    assert named
+    assert set() == {*named} - known
+
+
 @pytest.mark.parametrize("page", [".github/workflows/ci.yml", "CONTRIBUTING.md", "README.md"])
 def test_targets(page: str) -> None:
     """Every target of make that is named is in the Makefile."""

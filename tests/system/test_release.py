@@ -36,6 +36,8 @@ def checkout(tmp_path: Path) -> Path:
     package.mkdir(parents=True)
     (package / "__init__.py").write_text('"""It."""\n\n__version__ = "1.2.3"\n')
     (tmp_path / "CHANGELOG.md").write_text(CHANGELOG)
+    (tmp_path / "julia").mkdir()
+    (tmp_path / "julia/Project.toml").write_text('name = "Worker"\nversion = "1.2.3"\n')
     git(tmp_path, "init", "--quiet")
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "--quiet", "--message", "Begin")
@@ -58,6 +60,15 @@ def test_other_version_in_the_code(checkout: Path) -> None:
     """A version that is not the code's is refused."""
     with pytest.raises(ReleaseError, match=r"__init__\.py does not say that this is 1\.2\.4"):
         check_source(checkout, "1.2.4")
+
+
+def test_other_version_of_the_worker(checkout: Path) -> None:
+    """A version that is the code's in Python but not in Julia is refused."""
+    (checkout / "julia/Project.toml").write_text('name = "Worker"\nversion = "1.2.2"\n')
+    git(checkout, "commit", "--quiet", "--all", "--message", "Change")
+
+    with pytest.raises(ReleaseError, match=r"Project\.toml does not say that this is 1\.2\.3"):
+        check_source(checkout, "1.2.3")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from fluxdrop.cli.preprocess import tensor_of
 from fluxdrop.cli.resolve import bundle_of, optional_root, settings_of
 from fluxdrop.errors import FluxdropError
 from fluxdrop.logs import configure
-from fluxdrop.predict.choose import open_engine
+from fluxdrop.predict.choose_engine import open_engine
 from fluxdrop.predict.classify import label_probabilities
 from fluxdrop.preprocess.spec import InputSpec
 

@@ -92,7 +92,7 @@ def _save_traceback(error: Exception) -> str:
             path = root.logs / f"{new_job_id()}{_SUFFIX}"
             durable.write(path, text.encode("utf-8", "backslashreplace"), sync=False)
             _remove_old(root.logs)
-            return f"Report it with what {path} says."
+            return f"Report it and attach {path}."
     except OSError:
         # The root may be read-only, or another user's.
         pass
@@ -108,7 +108,7 @@ def _save_traceback(error: Exception) -> str:
             file.write(text)
     except OSError:
         return f"Report it with this:\n{text}"
-    return f"Report it with what {file.name} says."
+    return f"Report it and attach {file.name}."
 
 
 def _root_of_command() -> Root | None:

@@ -264,7 +264,7 @@ def _print_drift(found: Sequence[tuple[Replay, Row, Drift]]) -> None:
     words: dict[Verdict, str] = {
         "same": "the same",
         "drifted": "drifted",
-        "unknown": "not to be compared",
+        "unknown": "not comparable",
     }
     said = [f"{counts[key]} {text}" for key, text in words.items() if counts[key] or key == "same"]
     typer.echo(f"{len(found)} replayed: {', '.join(said)}")

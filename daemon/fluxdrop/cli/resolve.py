@@ -48,6 +48,6 @@ def refuse_existing(output: Path) -> None:
         FluxdropError: *output* exists, or its folder does not.
     """
     if output.exists():
-        raise FluxdropError(f"{output} is there already", hint="Choose another name with -o.")
+        raise FluxdropError(f"{output} already exists", hint="Choose another name with -o.")
     if not output.parent.is_dir():
         raise FluxdropError(f"There is no folder {output.parent} for {output.name}")

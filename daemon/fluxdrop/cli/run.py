@@ -59,10 +59,10 @@ def run(
     except FluxdropError:
         raise
     except Exception as error:
-        get_logger("fluxdrop.daemon").exception("the daemon ended by a defect")
+        get_logger("fluxdrop.daemon").exception("the daemon ended because of a defect")
         if isinstance(error, OSError):
             raise
         log = served.logs / "fluxdrop.log"
-        raise defect(error, f"Report it with what {log} says.") from error
+        raise defect(error, f"Report it and attach {log}.") from error
     if once and (daemon.failed or daemon.skipped):
         raise typer.Exit(1)

@@ -92,46 +92,49 @@ def status_lines(seen: Overview, width: int) -> Iterator[str]:
 def _daemon(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield the title and text of each line about the running daemon."""
     yield "root", facts["root"]
-    beat = facts["daemon"]
-    if beat is None:
+    daemon = facts["daemon"]
+    if daemon is None:
         if facts["running"]:
             yield "daemon", f"pid {facts['pid']}"
         return
-    since = f"since {local(beat['started'])} ({ago(beat['started'])})"
-    yield "daemon", f"fluxdrop {beat['version']}, pid {beat['pid']}, {since}"
-    yield "model", beat["model"]
-    if beat["engine"]:
-        yield "engine", _engine(beat["engine"])
-        if beat["engine"]["note"]:
-            yield "note", beat["engine"]["note"]
-    if beat["generator_pid"]:
-        yield "generator", f"pid {beat['generator_pid']}"
-    yield "inbox by", beat["watch"] + (f" on {beat['filesystem']}" if beat["filesystem"] else "")
+    since = f"since {local(daemon['started'])} ({ago(daemon['started'])})"
+    yield "daemon", f"fluxdrop {daemon['version']}, pid {daemon['pid']}, {since}"
+    yield "model", daemon["model"]
+    if daemon["engine"]:
+        yield "engine", _engine(daemon["engine"])
+        if daemon["engine"]["note"]:
+            yield "note", daemon["engine"]["note"]
+    if daemon["generator_pid"]:
+        yield "generator", f"pid {daemon['generator_pid']}"
+    yield (
+        "inbox by",
+        daemon["watch"] + (f" on {daemon['filesystem']}" if daemon["filesystem"] else ""),
+    )
 
 
 def _work(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield the title and text of each line about what waits, what is in progress and the throughput."""
-    jobs, beat = facts["jobs"], facts["daemon"]
+    jobs, daemon = facts["jobs"], facts["daemon"]
     waiting = f"{facts['inbox']} in the inbox"
     if facts["requests"]:
         waiting += f", {facts['requests']} asked for by commands"
     yield "waiting", waiting
-    if beat:
+    if daemon:
         # The queue of model changes is nearly always empty; it is shown only if it is not.
         queues = [
             f"{stage} {count}"
-            for stage, count in beat["stages"].items()
+            for stage, count in daemon["stages"].items()
             if count or stage != "model"
         ]
         yield "stages", ", ".join(queues)
     # A daemon of an earlier version does not report these.
-    for left in (beat or {}).get("irregular", []):
+    for left in (daemon or {}).get("irregular", []):
         yield "left alone", left
-    if beat and beat["current"]:
-        yield "generating", _generating(beat["current"])
-    if beat and beat.get("defects"):
+    if daemon and daemon["current"]:
+        yield "generating", _generating(daemon["current"])
+    if daemon and daemon.get("defects"):
         found = [
-            f"{where}{f' ({n} times)' if n > 1 else ''}" for where, n in beat["defects"].items()
+            f"{where}{f' ({n} times)' if n > 1 else ''}" for where, n in daemon["defects"].items()
         ]
         yield "defects", "; ".join(found) + "; the log has the tracebacks"
     ended = f"{jobs['done']} done, {jobs['failed']} failed so far"

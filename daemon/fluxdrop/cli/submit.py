@@ -81,7 +81,7 @@ def _wait_and_print(root: Root, submitted: list[Submitted], json_output: bool) -
         rows = wait_for(
             root,
             submitted,
-            lambda left: show(left, beat.current if (beat := read(root.heartbeat)) else None),
+            lambda left: show(left, status.current if (status := read(root.heartbeat)) else None),
         )
     if json_output:
         print_json([row_as_dict(root, row) for row in rows])

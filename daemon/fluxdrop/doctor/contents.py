@@ -64,7 +64,7 @@ def waiting(root: Root, settings: Settings) -> Iterator[Finding]:
             "inbox",
             "note",
             f"files that have been there for a long time: {len(stale)}, such as {printable(stale[0])}",
-            "Work ahead of them may take its time (fluxdrop status); else the log says why they are left alone.",
+            "Other work may come first (fluxdrop status); if not, the log says why they were not taken.",
         )
     elif not irregular:
         yield Finding("inbox", "ok", "nothing has been there for longer than it should")

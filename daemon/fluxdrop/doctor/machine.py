@@ -63,7 +63,7 @@ def julia(settings: Settings, *, deep: bool) -> Iterator[Finding]:
 def engine(settings: Settings, root: Root | None) -> Iterator[Finding]:
     """Check that the model loads, and that the engine starts and answers."""
     from fluxdrop.predict.bundle import load_bundle
-    from fluxdrop.predict.choose import open_engine
+    from fluxdrop.predict.choose_engine import open_engine
     from fluxdrop.predict.classify import label_probabilities
     from fluxdrop.predict.parity import samples
 

@@ -1,9 +1,9 @@
 """Write files so that they survive a power cut and never replace another user's file.
 
-A file is written, synced and renamed (or linked), and then its folder is synced. All writes go
-through this module, and no symlink can redirect them: a new file gets a random, unused name; a file
-with a fixed name is opened without following links; and names are given relative to the descriptor
-of an open folder (`fluxdrop.files.folders`).
+A file is written, synced and renamed (or linked), and then its folder is synced. Results, and all
+state that must survive, are written through this module, and no symlink can redirect them: a new
+file gets a random, unused name; a file with a fixed name is opened without following links; and
+names are given relative to the descriptor of an open folder (`fluxdrop.files.folders`).
 """
 
 from __future__ import annotations
@@ -280,7 +280,7 @@ def sync_all(
 
 
 def sync_inputs(paths: Iterable[Path]) -> None:
-    """Wait until the contents of *paths* are on the disk; skip what is gone, leased, unreadable or no regular file.
+    """Wait until the contents of *paths* are on the disk; skip what is gone, leased, unreadable or not a regular file.
 
     The files belong to whoever dropped them, who may take away the right to read at any time.
     """

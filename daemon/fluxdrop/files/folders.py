@@ -19,7 +19,7 @@ from typing import NamedTuple
 STATE = ".fluxdrop"
 """The state folder's name. `opened` follows no symlink at or below a folder of this name."""
 
-MOST_LEVELS = 100
+MAX_LEVELS = 100
 """Deeper folders are not read: no person makes them, and opening one costs a call for each level."""
 
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -41,7 +41,7 @@ class Folders:
 
     Args:
         top: The folder above all others.
-        most: How many folders stay open until `close`; the least recently used one is closed first.
+        max_open: How many folders stay open until `close`; the least recently used one is closed first.
         is_ours: Whether the folder at a path below *top* is the daemon's own. If something else has
             the name when `fd` has to make such a folder, or another user's folder that the daemon
             cannot open, it is moved aside.
@@ -51,12 +51,12 @@ class Folders:
     def __init__(
         self,
         top: Path,
-        most: int = 1,
+        max_open: int = 1,
         is_ours: Callable[[str], bool] = lambda _folder: False,
         on_aside: Callable[[str, str], None] = lambda _old, _new: None,
     ) -> None:
         self._top = top
-        self._most = most
+        self._max_open = max_open
         self._is_ours = is_ours
         self._on_aside = on_aside
         self._open: dict[str, int] = {}
@@ -95,7 +95,7 @@ class Folders:
     close = forget
 
     def _keep(self, folder: str, fd: int) -> int:
-        while len(self._open) >= self._most:
+        while len(self._open) >= self._max_open:
             os.close(self._open.pop(next(iter(self._open))))
         self._open[folder] = fd
         return fd
@@ -188,7 +188,7 @@ def files_below(
 
     def enter(folder: str, open_it: Callable[[], int]) -> None:
         try:
-            if folder.count("/") >= MOST_LEVELS:
+            if folder.count("/") >= MAX_LEVELS:
                 raise OSError(errno.ENAMETOOLONG, "it is too deep", folder)
             if len(os.fsencode(folder)) > max_bytes:
                 raise OSError(errno.ENAMETOOLONG, "its path is too long", folder)

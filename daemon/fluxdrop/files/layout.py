@@ -103,7 +103,7 @@ class Root:
 
     @cached_property
     def refused(self) -> Path:
-        """Files from requests/ that are no request, and folders of jobs whose input is no file."""
+        """Files from requests/ that are not requests, and folders of jobs whose input is not a file."""
         return self.state / "refused"
 
     @cached_property
@@ -197,13 +197,13 @@ class Root:
                         kind="root",
                     )
 
-    def open_outputs(self, most: int = 16) -> Folders:
-        """Return a cache of at most *most* open folders below outputs/, which follows no symlink.
+    def open_outputs(self, max_open: int = 16) -> Folders:
+        """Return a cache of at most *max_open* folders below outputs/, which follows no symlink.
 
         What has the name of failed/ or of the gallery's folders and is not the daemon's own is moved
         aside and logged.
         """
-        return Folders(self.outputs, most, _is_ours, partial(_log_aside, self.outputs))
+        return Folders(self.outputs, max_open, _is_ours, partial(_log_aside, self.outputs))
 
     def check(self) -> None:
         """Raise FluxdropError if no file can be renamed from inbox/ to work/, which a claim does."""

@@ -10,12 +10,12 @@ from pathlib import Path, PurePosixPath
 
 from fluxdrop.files import durable
 from fluxdrop.files.layout import GALLERY, Root
+from fluxdrop.gallery.data_pages import PAGE_ENTRIES, GalleryDamaged, Pages, Summary
 from fluxdrop.gallery.entry import Entry, entry_of
-from fluxdrop.gallery.page import INDEX_NAME, write_page
-from fluxdrop.gallery.pages import PAGE_ENTRIES, GalleryDamaged, Pages, Summary
+from fluxdrop.gallery.html_page import INDEX_NAME, write_page
 from fluxdrop.gallery.thumbnail import prune_thumbnails, sweep_thumbnails, thumbnail_of
 from fluxdrop.jobs.job_id import is_job_id
-from fluxdrop.records.outputs import read_record, records
+from fluxdrop.records.outputs import records, try_read_record
 from fluxdrop.records.result import Record, Result
 
 
@@ -81,7 +81,7 @@ class Gallery:
                     return
                 entries = []
                 for job_id, path in waiting[first : first + PAGE_ENTRIES]:
-                    record = read_record(self._folders, self._below_outputs(path))
+                    record = try_read_record(self._folders, self._below_outputs(path))
                     # Leave out a record that another job's has replaced.
                     if record is not None and record.job_id == job_id:
                         entries.append(self._entry(record, path))

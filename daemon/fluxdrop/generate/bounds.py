@@ -10,7 +10,7 @@ from fluxdrop.generate.parameters import PromptParameters
 def check_bounds(parameters: PromptParameters, settings: Settings) -> None:
     """Check that *parameters* do not exceed the limits in *settings*.
 
-    Values that they leave open are not checked: they come from the station's own settings.
+    Values that they leave open are not checked: they come from the settings.
 
     Raises:
         FluxdropError: Kind ``prompt``, when a value exceeds its limit.

@@ -20,7 +20,7 @@ import msgspec
 
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
-from fluxdrop.generate.choice import choose
+from fluxdrop.generate.choose_pipeline import choose
 from fluxdrop.generate.lora import split_tags
 from fluxdrop.generate.messages import (
     Generate,
@@ -46,8 +46,8 @@ _ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
     # Without a workspace of fixed size the results of cuBLAS are not reproducible.
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-    # OpenMP threads spin while they wait for each other. Beside a busy process, as the worker, a
-    # picture on the CPU then takes ten times as long.
+    # OpenMP threads spin while they wait for each other. Beside a busy process, such as the
+    # worker, a picture on the CPU then takes ten times as long.
     "OMP_WAIT_POLICY": "PASSIVE",
     # torch creates this folder at import, for compiled code, of which there is none here. An existing folder is
     # not changed.

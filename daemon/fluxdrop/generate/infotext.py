@@ -72,8 +72,8 @@ def parse_batch(text: str, max_size: int = UNLIMITED, max_steps: int = UNLIMITED
 
     Args:
         text: The infotext.
-        max_size: The station's limit of the batch size. Only errors use it, to name the range that applies.
-        max_steps: The station's limit of the steps, for errors, too.
+        max_size: The limit of the batch size in the settings. Only errors use it, to name the range that applies.
+        max_steps: The limit of the steps in the settings, for errors, too.
 
     Raises:
         FluxdropError: Kind ``prompt``, when the prompt is empty or a value is invalid.

@@ -54,7 +54,7 @@ def split_tags(prompt: str, folder: str) -> tuple[str, list[Lora], list[str]]:
                 kind="pipeline",
             )
         else:
-            warnings.append(f"LoRA {name} is not on this station; the picture is made without it.")
+            warnings.append(f"LoRA {name} is not on this machine; the picture is made without it.")
     text = re.sub(r"[ \t]{2,}", " ", _TAG.sub("", prompt)).strip()
     return text, [Lora(file, weight) for file, weight in loras.items()], warnings
 

@@ -36,7 +36,7 @@ class GeneratedImage(NamedTuple):
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
-    """Load a pipeline, and free the one that was loaded before. *name* is its name on this station."""
+    """Load a pipeline, and free the one that was loaded before. *name* is its configured name."""
 
     name: str
     table: PipelineTable

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import secrets
 import sys
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -44,7 +45,7 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
     """The pipeline that made a picture."""
 
     name: str
-    """Its name on this station, by which a prompt file's ``Model`` selects it."""
+    """Its configured name, by which a prompt file's ``Model`` selects it."""
     pipeline: str
     """The diffusers class."""
     model: str
@@ -96,7 +97,12 @@ RANGES = {
 }
 BATCH_SIZES = Range("Batch size", 1, 100)
 UNLIMITED = sys.maxsize
-"""Stands for a limit of the station that is none."""
+"""The value of a limit in the settings that does not limit."""
+
+
+def random_seed() -> int:
+    """Return a random seed of 32 bits, which every program that reads infotext accepts."""
+    return secrets.randbits(32)
 
 
 def check(

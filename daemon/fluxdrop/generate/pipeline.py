@@ -6,7 +6,6 @@ This module imports torch; only the generator process imports it.
 from __future__ import annotations
 
 import inspect
-import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from PIL import Image
 from fluxdrop.config import PipelineTable
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate import failures, loading, samplers
-from fluxdrop.generate.encoders import truncation_warnings
 from fluxdrop.generate.messages import PictureOrder
 from fluxdrop.generate.parameters import (
     Generated,
@@ -26,18 +24,18 @@ from fluxdrop.generate.parameters import (
     GeneratorInfo,
     PromptParameters,
     check,
+    random_seed,
 )
+from fluxdrop.generate.prompt_truncation import truncation_warnings
 from fluxdrop.generate.run import Run
 from fluxdrop.generate.sources import PipelineSource
-
-_SEED_BITS = 32
 
 
 class Pipeline:
     """A pipeline in memory.
 
     Args:
-        name: Its name on this station.
+        name: Its configured name.
         table: Its configuration.
         source: Where it is loaded from.
 
@@ -102,9 +100,7 @@ class Pipeline:
             prompts=[item.prompt for item in wanted],
             negatives=negatives,
             seeds=[
-                secrets.randbits(_SEED_BITS)
-                if item.parameters.seed is None
-                else item.parameters.seed
+                random_seed() if item.parameters.seed is None else item.parameters.seed
                 for item in wanted
             ],
             arguments=self._arguments(first, warnings),
@@ -172,7 +168,7 @@ class Pipeline:
     def _arguments(self, parameters: PromptParameters, warnings: list[str]) -> dict[str, Any]:
         """Return the arguments of the pipeline's call, and add a warning for each that it does not take.
 
-        A value comes from the parameters, else from the station's configuration, else from the model's
+        A value comes from the parameters, else from the pipeline's table in the settings, else from the model's
         pipeline.toml, else from the pipeline's own default.
         """
         arguments: dict[str, Any] = {}
@@ -201,8 +197,8 @@ class Pipeline:
     def _negatives(self, wanted: Sequence[PictureOrder], warnings: list[str]) -> list[str]:
         """Return the negative prompts; empty ones, with a warning, if the pipeline does not use any."""
         negatives = [item.parameters.negative_prompt for item in wanted]
-        # Pipelines with a true_cfg_scale, as FLUX, ignore the negative prompt unless that is raised, which
-        # a prompt file cannot ask for.
+        # Pipelines with a true_cfg_scale, such as FLUX, ignore the negative prompt unless that is raised,
+        # which a prompt file cannot ask for.
         if "negative_prompt" in self._call and "true_cfg_scale" not in self._call:
             return negatives
         if any(negatives):

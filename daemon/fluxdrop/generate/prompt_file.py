@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import secrets
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,14 +11,13 @@ import msgspec
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files.regular import open_regular
 from fluxdrop.generate.infotext import PromptBatch, parse_batch
-from fluxdrop.generate.parameters import RANGES, UNLIMITED, PromptParameters
+from fluxdrop.generate.parameters import RANGES, UNLIMITED, PromptParameters, random_seed
 
 MAX_PICTURES = 1000
 """The largest number of pictures that a file may ask for, whatever the settings allow."""
 
 _SEPARATOR = re.compile(r"^[ \t]*---[ \t]*\r?$", re.MULTILINE)
 _WEIGHT = re.compile(r"\([^()]*:\s*\d+(?:\.\d+)?\s*\)")
-_SEED_BITS = 32
 
 
 class PromptPicture(NamedTuple):
@@ -45,7 +43,7 @@ def read_prompts(
     Args:
         text: The contents of the file.
         limit: The largest number of pictures.
-        max_steps: The station's limit of the steps, for errors to name; it is not checked here.
+        max_steps: The limit of the steps in the settings, for errors to name; it is not checked here.
 
     Raises:
         FluxdropError: Kind ``prompt``, when any of the prompts is invalid or there are too many
@@ -81,7 +79,7 @@ def _pictures(batch: PromptBatch) -> list[PromptPicture]:
         warnings = [*warnings, "Weights such as (word:1.2) are read as plain words."]
     if size == 1:
         return [PromptPicture(parameters, warnings)]
-    first = secrets.randbits(_SEED_BITS) if parameters.seed is None else parameters.seed
+    first = random_seed() if parameters.seed is None else parameters.seed
     seeds = [(first + number) % (int(RANGES["seed"].high) + 1) for number in range(size)]
     return [
         PromptPicture(msgspec.structs.replace(parameters, seed=seed), warnings) for seed in seeds

@@ -19,7 +19,7 @@ from watchdog.observers.inotify_c import (
     WatchDescriptor,
 )
 
-from fluxdrop.files.folders import MOST_LEVELS, open_folder
+from fluxdrop.files.folders import MAX_LEVELS, open_folder
 from fluxdrop.intake.ready import Hint
 from fluxdrop.logs import get_logger
 
@@ -198,8 +198,8 @@ class _Tree:
         paths = [path]
         while paths:
             path = paths.pop()
-            if path and (path.count("/") >= MOST_LEVELS or len(self._folders) >= _MAX_FOLDERS):
-                # The scans find what is in it.
+            if path and (path.count("/") >= MAX_LEVELS or len(self._folders) >= _MAX_FOLDERS):
+                # If there are too many folders, the scans find its files. If it is too deep, nothing does.
                 continue
             try:
                 # Step by step: a folder on the way may become a symlink at any moment.

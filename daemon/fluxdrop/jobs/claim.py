@@ -56,7 +56,7 @@ def claim(
     source: str,
     is_same: Callable[[os.stat_result], bool],
     fault: str = "",
-    give: Callable[[Path], bool] = lambda _folder: False,
+    reuse_folder: Callable[[Path], bool] = lambda _folder: False,
 ) -> NewJob | None:
     """Move a file from the inbox into a new job's folder in *work*.
 
@@ -69,7 +69,7 @@ def claim(
         source: The file's path below the inbox.
         is_same: Whether the file with a status is the one to claim.
         fault: Why the job has to fail; written to the folder before the rename. Empty for no fault.
-        give: Rename an emptied folder to the new path (`FolderPool.give`); False if there is none,
+        reuse_folder: Rename an emptied folder to the new path (`FolderPool.reuse_folder`); False if there is none,
             and a new folder is made. Not used for a job with a fault.
 
     Returns:
@@ -82,7 +82,7 @@ def claim(
     job = work / new_job_id()
     try:
         folder_fd = inbox.fd(folder)
-        target = _used_place(job, source, give) if not fault else None
+        target = _used_place(job, source, reuse_folder) if not fault else None
         target = target or make_place(job, source)
         if fault:
             # On the disk before the input: if a power cut kept the input alone, an incomplete file would be done.
@@ -95,7 +95,7 @@ def claim(
         failpoints.reach("claim-renamed")
         status = target.lstat()
         if not stat.S_ISREG(status.st_mode):
-            # This is no claim; `discard_unclaimed` moves it aside.
+            # This is not a claim; `discard_unclaimed` moves it aside.
             return NewJob(job)
         if not is_same(status) and _give_back(target, name, folder_fd):
             return None
@@ -125,14 +125,14 @@ def _give_back(target: Path, name: str, folder: int) -> bool:
     return True
 
 
-def _used_place(job: Path, source: str, give: Callable[[Path], bool]) -> Path | None:
+def _used_place(job: Path, source: str, reuse_folder: Callable[[Path], bool]) -> Path | None:
     """Do what `make_place` does with a used folder; return None if there is none or the name is too long.
 
     The input's name contains the job's id here: a power cut may keep the rename of the input into the
     folder and lose the rename of the folder itself.
     """
     name = f"{_INPUT}@{job.name}={_escaped(source)}"
-    return job / name if len(os.fsencode(name)) <= _MAX_NAME_BYTES and give(job) else None
+    return job / name if len(os.fsencode(name)) <= _MAX_NAME_BYTES and reuse_folder(job) else None
 
 
 def make_place(job: Path, source: str) -> Path:

@@ -24,25 +24,25 @@ _MAX_SPARES = 256
 _ORDERED_FILESYSTEMS = ("ext4", "xfs")
 
 
-def most_spares(folder: Path) -> int:
+def spares_limit(folder: Path) -> int:
     """Return how many folders may be kept on the filesystem of *folder*."""
     return _MAX_SPARES if filesystem_of(folder) in _ORDERED_FILESYSTEMS else 0
 
 
 class FolderPool:
-    """At most *most* empty folders in *folder*.
+    """At most *max_spares* empty folders in *folder*.
 
-    One thread calls `discard` and `settle`; any thread may call `give`.
+    One thread calls `discard` and `settle`; any thread may call `reuse_folder`.
     """
 
-    def __init__(self, folder: Path, most: int) -> None:
+    def __init__(self, folder: Path, max_spares: int) -> None:
         self._folder = folder
-        self._most = most
+        self._max_spares = max_spares
         self._free: deque[Path] = deque()
         self._emptied: list[Path] = []
         """Folders whose emptying is not synced: after a power cut they could hold their old files."""
 
-    def give(self, folder: Path) -> bool:
+    def reuse_folder(self, folder: Path) -> bool:
         """Rename one of the folders to *folder*; return False if there is none. Raise OSError."""
         with suppress(IndexError, FileNotFoundError):
             self._free.pop().rename(folder)
@@ -59,7 +59,7 @@ class FolderPool:
             durable.remove_tree(folder)
             return
         failpoints.reach("job-emptied")
-        if len(self._emptied) + len(self._free) < self._most:
+        if len(self._emptied) + len(self._free) < self._max_spares:
             spare = self._folder / folder.name
             self._folder.mkdir(exist_ok=True)
             folder.rename(spare)
@@ -68,6 +68,6 @@ class FolderPool:
             folder.rmdir()
 
     def settle(self) -> None:
-        """Let `give` use the folders discarded so far. Call it once their emptying is on the disk."""
+        """Let `reuse_folder` use the folders discarded so far. Call it once their emptying is on the disk."""
         self._free.extend(self._emptied)
         self._emptied.clear()

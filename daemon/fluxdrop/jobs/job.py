@@ -69,7 +69,7 @@ def decode_options(data: bytes) -> JobOptions:
     """Decode the options of a job.
 
     Raises:
-        msgspec.DecodeError: *data* is no JSON, or, as its subclass ValidationError, no options.
+        msgspec.DecodeError: *data* is not JSON. The subclass ValidationError: it is not options.
     """
     return _DECODER.decode(data)
 

@@ -41,12 +41,12 @@ class Overview(NamedTuple):
 def overview(root: Root) -> Overview:
     """Return the state of *root*, from its lock, the last heartbeat, the inbox and the index."""
     pid = holder(root)
-    beat = _beat(root, pid) if pid is not None else None
-    degraded = list(beat["degraded"]) if beat else []
-    silence = _silence(root) if beat else 0.0
+    daemon = _daemon_status(root, pid) if pid is not None else None
+    degraded = list(daemon["degraded"]) if daemon else []
+    silence = _silence(root) if daemon else 0.0
     if silence > _MAX_SILENCE_SECONDS:
         degraded.append(f"daemon: it has said nothing for {silence:.0f} seconds")
-    if pid is not None and beat is None and os.statvfs(root.path).f_bavail == 0:
+    if pid is not None and daemon is None and os.statvfs(root.path).f_bavail == 0:
         # A daemon that waits for room on the disk may have none for a heartbeat either.
         degraded.append(f"disk: {root.path} is full")
     facts: dict[str, Any] = {
@@ -54,7 +54,7 @@ def overview(root: Root) -> Overview:
         "state": "",
         "running": pid is not None,
         "pid": pid or None,
-        "daemon": beat,
+        "daemon": daemon,
         "inbox": sum(kind_of(path.rpartition("/")[2]) is not None for path in scan(root.inbox)),
         "requests": _requests(root),
         "jobs": {"claimed": 0, "done": 0, "failed": 0},
@@ -71,15 +71,15 @@ def overview(root: Root) -> Overview:
     elif degraded:
         verdict = "degraded"
     else:
-        verdict = "running" if beat else "starting"
+        verdict = "running" if daemon else "starting"
     return Overview(verdict, facts | {"state": verdict, "degraded": degraded})
 
 
-def _beat(root: Root, pid: int) -> dict[str, Any] | None:
+def _daemon_status(root: Root, pid: int) -> dict[str, Any] | None:
     """Return the last heartbeat of the daemon *pid*; None before its first."""
     for _ in range(_READ_TRIES):
         try:
-            beat: dict[str, Any] = json.loads(durable.read_own(root.heartbeat))
+            daemon: dict[str, Any] = json.loads(durable.read_own(root.heartbeat))
         except OSError:
             return None
         except ValueError:
@@ -87,7 +87,7 @@ def _beat(root: Root, pid: int) -> dict[str, Any] | None:
             time.sleep(_READ_RETRY_SECONDS)
             continue
         # A killed daemon leaves its last heartbeat behind. On a full disk the lock may have no pid.
-        return beat if pid in (0, beat["pid"]) else None
+        return daemon if pid in (0, daemon["pid"]) else None
     return None
 
 

@@ -24,7 +24,7 @@ from fluxdrop.jobs.job import OPTIONS, Job, JobOptions, Part, open_job
 
 
 def divide(
-    job: Job, pictures: Sequence[PromptParameters], most_bytes: int = sys.maxsize
+    job: Job, pictures: Sequence[PromptParameters], max_bytes: int = sys.maxsize
 ) -> list[NewJob]:
     """Make *job* the first part of its prompt file, and make new jobs of the other parts.
 
@@ -33,14 +33,14 @@ def divide(
     Args:
         job: The job of the file. Its `options` are changed, in its folder and in memory.
         pictures: The parameters of each picture that the file asks for.
-        most_bytes: The largest file that is copied.
+        max_bytes: The largest file that is copied.
 
     Returns:
         The new jobs, whose ids are that of *job* with -2, -3, ...; none if *job* is a part already.
 
     Raises:
-        FluxdropError: The file is gone, cannot be read or has more than *most_bytes* bytes.
-        OSError: The disk is in the way.
+        FluxdropError: The file is gone, cannot be read or has more than *max_bytes* bytes.
+        OSError: The disk is full or not available.
     """
     if job.options.part is not None:
         return []
@@ -50,7 +50,7 @@ def divide(
     parts = [_part(job, claim, number) for number in range(2, len(pictures) + 1)]
     if not _is_divided(job.folder, claim):
         try:
-            _make(job, parts, pictures, most_bytes)
+            _make(job, parts, pictures, max_bytes)
         except OSError:
             with suppress(OSError):
                 _remove([part.folder for part in parts])
@@ -84,13 +84,13 @@ def _part(job: Job, claim: Claim, number: int) -> NewJob:
 
 
 def _make(
-    job: Job, parts: Sequence[NewJob], pictures: Sequence[PromptParameters], most_bytes: int
+    job: Job, parts: Sequence[NewJob], pictures: Sequence[PromptParameters], max_bytes: int
 ) -> None:
     """Make the folders of *parts*, durably; what lies there already is removed first."""
     folders = [part.folder for part in parts]
     _remove(folders)
     with open_regular(job.input, "prompt") as reader:
-        data = b"".join(chunks(reader, most_bytes, job.name, 1 << 16))
+        data = b"".join(chunks(reader, max_bytes, job.name, 1 << 16))
     written = []
     for number, (folder, claim) in enumerate(parts, 2):
         assert claim is not None

@@ -41,7 +41,7 @@ def is_glob(text: str) -> bool:
 
 
 def _name_of_path(root: Root, text: str) -> str | None:
-    """Return the NAME of the job whose file has the path *text*; None if it is no such path."""
+    """Return the NAME of the job whose file has the path *text*; None if it is not such a path."""
     given = Path(text)
     if given.is_absolute() or given.exists():
         try:

@@ -21,7 +21,7 @@ from fluxdrop import failpoints
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files.layout import FAILED
 from fluxdrop.jobs.index_file import is_other, move_aside, refuse_other
-from fluxdrop.jobs.tables import LATER_INDEXES, SCHEMA, SCHEMA_VERSION, UNFILLED, WITHOUT_MODEL
+from fluxdrop.jobs.schema import LATER_INDEXES, SCHEMA, SCHEMA_VERSION, UNFILLED, WITHOUT_MODEL
 from fluxdrop.timestamps import rfc3339
 
 State = Literal["claimed", "done", "failed"]
@@ -315,9 +315,9 @@ class Store:
         )
         return found[0] if found else None
 
-    def latest(self, state: State, most: int) -> list[Row]:
-        """Return the *most* jobs in *state* that finished last, newest first."""
-        return self._rows("WHERE state = ? ORDER BY finished DESC LIMIT ?", (state, most))
+    def latest(self, state: State, max_rows: int) -> list[Row]:
+        """Return the *max_rows* jobs in *state* that finished last, newest first."""
+        return self._rows("WHERE state = ? ORDER BY finished DESC LIMIT ?", (state, max_rows))
 
     def ended(self) -> list[tuple[str, str]]:
         """Return id and record path of each job that has ended, in the order of their ends."""
@@ -327,10 +327,10 @@ class Store:
                 " ORDER BY finished, id"
             ).fetchall()
 
-    def select(self, wanted: JobFilter, most: int = -1) -> list[Row]:
-        """Return the jobs that match *wanted*, newest first: at most *most*, or all for -1."""
+    def select(self, wanted: JobFilter, max_rows: int = -1) -> list[Row]:
+        """Return the jobs that match *wanted*, newest first: at most *max_rows*, or all for -1."""
         where, values = wanted.condition()
-        return self._rows(f"WHERE {where} ORDER BY id DESC LIMIT ?", (*values, most))
+        return self._rows(f"WHERE {where} ORDER BY id DESC LIMIT ?", (*values, max_rows))
 
     def replays_of(self, job_id: str) -> list[Row]:
         """Return the replays of *job_id*, oldest first."""

@@ -42,7 +42,7 @@ class Bundle:
     sha256: str
     """The digest of model.onnx; for a native Flux model, `native_digest` of its folder."""
     kind: Literal["onnx", "flux"] = "onnx"
-    """``flux`` is a native Flux model: Julia code that the station's owner installed."""
+    """``flux`` is a native Flux model: Julia code that the root's owner installed."""
 
     @property
     def onnx(self) -> Path:

@@ -37,8 +37,8 @@ def label_probabilities(raw: NDArray[np.float32], bundle: Bundle) -> dict[str, f
         values /= values.sum()
     elif values.min() < -_ROUNDING_TOLERANCE or values.max() > 1 + _ROUNDING_TOLERANCE:
         raise FluxdropError(
-            f"The model {bundle.name} gives {values.min():g} to {values.max():g}, no probabilities",
-            hint='Where it ends before its softmax: --output logits, or output = "logits" in model.toml.',
+            f"The model {bundle.name} gives {values.min():g} to {values.max():g}; these are not probabilities",
+            hint='If the model has no softmax at its end, use --output logits, or output = "logits" in model.toml.',
             kind="model",
         )
     # A softmax in float32 can exceed 1 by a rounding error.

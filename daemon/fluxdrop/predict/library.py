@@ -21,7 +21,7 @@ from fluxdrop.files import durable
 from fluxdrop.files.layout import Root
 from fluxdrop.files.transient import naming
 from fluxdrop.predict.bundle import NATIVE, Bundle, known_bundles, load_bundle, native_files
-from fluxdrop.predict.choose import open_engine
+from fluxdrop.predict.choose_engine import open_engine
 from fluxdrop.predict.classify import label_probabilities
 from fluxdrop.predict.compiler.compile import check_fit, compile_bundle
 from fluxdrop.predict.engine import EngineInfo
@@ -92,7 +92,8 @@ def add_model(
         if added.engine.note is not None:
             note = _name_source(added.engine.note, copy, source)
             added = added._replace(engine=msgspec.structs.replace(added.engine, note=note))
-        durable.sync_all([path for path in copy.iterdir() if path.is_file()], [copy])
+        files = [path for path in copy.rglob("*") if path.is_file()]
+        durable.sync_all(files, sorted({path.parent for path in files}))
         copy.rename(root.models / name)
         durable.sync_folder(root.models)
     return added._replace(bundle=load_bundle(name, root.models))

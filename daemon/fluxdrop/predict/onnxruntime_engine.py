@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fluxdrop.errors import FluxdropError
 from fluxdrop.predict.bundle import Bundle, flux_required_error
 from fluxdrop.predict.engine import EngineInfo, run_in_batches
-from fluxdrop.predict.interface import Shape, label_output, picture_shape
+from fluxdrop.predict.model_signature import Shape, label_output, picture_shape
 from fluxdrop.telemetry import import_onnxruntime
 
 _DTYPES: dict[str, type[np.floating[Any]]] = {

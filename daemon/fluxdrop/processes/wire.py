@@ -38,7 +38,7 @@ _TENSOR_HEAD = struct.Struct("<BBH")
 
 
 class FrameKind(IntEnum):
-    """The kinds of frames: 1 to 11 are for the Julia worker, 20 and up for the generator."""
+    """The kinds of frames. The Julia worker has 1 to 11; the generator has 1 to 3, 6 to 9, and 20 and up."""
 
     HELLO = 1
     LOAD = 2
@@ -157,7 +157,7 @@ class Pipe:
         Raises:
             PipeClosed: The pipe is at its end, or this side is closed.
             DeadlineExceeded: The frame was not complete in time.
-            WireError: The bytes are no frame of this protocol.
+            WireError: The bytes are not a frame of this protocol.
         """
         self._check_open()
         deadline = _deadline(timeout)
@@ -285,7 +285,7 @@ def unpack_tensor(payload: bytes | bytearray) -> NDArray[Any]:
     """Decode a tensor as a float32 array that shares *payload*'s memory.
 
     Raises:
-        WireError: *payload* is no tensor.
+        WireError: *payload* is not a tensor.
     """
     import numpy as np
 

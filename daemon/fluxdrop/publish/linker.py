@@ -43,7 +43,7 @@ class Linker:
         Raises:
             NameTakenError: Another file has one of the names; the plan is void then.
             NotCopiedError: The input can neither be linked nor copied.
-            OSError: The disk is in the way.
+            OSError: The disk is full or not available.
         """
         pairs = _links(folder, plan)
         # A subfolder may be new; then its own name has to be synced, too.
@@ -100,7 +100,7 @@ class Linker:
                 if os.path.lexists(source):
                     raise
             failpoints.reach("name-given")
-        # After everything else, the record too, as a move is not undone.
+        # Last, after the record too, because a move cannot be undone.
         for source, name, parent in to_move:
             links.move(source, name, self._places.fd(parent))
 

@@ -60,7 +60,7 @@ def link_or_copy(
     Raises:
         NameTakenError: Another file has the name.
         NotCopiedError: Linking fails, and *source* cannot be copied.
-        OSError: The disk is in the way.
+        OSError: The disk is full or not available.
     """
     if _link(source, name, folder) != 0:
         _copy(source, name, folder, on_progress, max_bytes)
@@ -113,7 +113,7 @@ def _link(source: str, name: str, folder: int) -> int:
 
     Raises:
         NameTakenError: Another file has the name.
-        OSError: The disk is in the way.
+        OSError: The disk is full or not available.
     """
     try:
         os.link(source, name, dst_dir_fd=folder, follow_symlinks=False)
@@ -180,7 +180,7 @@ def _link_error(source: str, folder: int) -> int:
 def _copy(
     source: str, name: str, folder: int, on_progress: Callable[[], None], max_bytes: int | None
 ) -> None:
-    """Make *name* in the open *folder* a copy of *source*, if it is none yet. See `link_or_copy`."""
+    """Make *name* in the open *folder* a copy of *source*, unless it already is one. See `link_or_copy`."""
     if has_name(name, folder):
         if _is_copy(source, name, folder, on_progress):
             return

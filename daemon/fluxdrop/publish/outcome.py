@@ -32,7 +32,7 @@ from fluxdrop.records.result import (
 )
 from fluxdrop.timestamps import now
 
-_MOST_GUESSES = 5
+_MAX_GUESSES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +201,7 @@ def build_record(finished: Finished, name: str) -> Record:
         ),
         model=facts.model,
         probabilities=facts.probabilities,
-        top=[Guess(label=label, index=index, p=p) for index, (label, p) in ranked[:_MOST_GUESSES]],
+        top=[Guess(label=label, index=index, p=p) for index, (label, p) in ranked[:_MAX_GUESSES]],
         warnings=job.warnings,
         timings_ms=job.timings_ms,
         attempts=job.attempts,

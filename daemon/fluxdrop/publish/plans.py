@@ -58,7 +58,7 @@ _DECODER: msgspec.json.Decoder[_Line] = decoder(_Line)
 class Plans:
     """The plans in the file *path*. One thread owns it, and no other process writes the file.
 
-    Each change raises OSError when the disk is in the way, and may then be tried again.
+    Each change raises OSError when the disk is full or not available, and may then be tried again.
     """
 
     def __init__(self, path: Path, job_ids: Iterable[str]) -> None:
@@ -103,7 +103,8 @@ class Plans:
     def forget(self, job_ids: Iterable[str]) -> None:
         """Forget the plans for *job_ids*, whose folders are gone. Never raises.
 
-        Where the disk is in the way, their lines stay in the file, where they mean nothing for jobs that are gone.
+        While the disk is full or not available, their lines stay in the file. They have no effect then, as the jobs
+        are gone.
         """
         with suppress(OSError):
             self._keep(self._plans.keys() - set(job_ids))

@@ -22,7 +22,7 @@ from fluxdrop.errors import FluxdropError
 from fluxdrop.files import durable
 from fluxdrop.files.io_lock import release_io_lock
 from fluxdrop.files.layout import Root
-from fluxdrop.jobs.folder_pool import FolderPool, most_spares
+from fluxdrop.jobs.folder_pool import FolderPool, spares_limit
 from fluxdrop.jobs.job import RECORD
 from fluxdrop.jobs.store import Store
 from fluxdrop.logs import get_logger
@@ -69,13 +69,13 @@ class Publisher:
             max_copied_bytes: The largest input that is copied.
 
         Raises:
-            OSError: The disk is in the way.
+            OSError: The disk is full or not available.
         """
         self._root = root
         self._store = store
         self.max_copied_bytes = max_copied_bytes
         self._places = Places(root)
-        self.pool = FolderPool(root.spares, most_spares(root.state))
+        self.pool = FolderPool(root.spares, spares_limit(root.state))
         self._chooser = NameChooser()
         self._refused: Counter[str] = Counter()
         """How often the names of each job were refused, by the jobs' ids."""
@@ -96,7 +96,7 @@ class Publisher:
 
         Raises:
             FluxdropError: A job cannot be published; its plan still holds, see `withdraw`.
-            OSError: The disk is in the way.
+            OSError: The disk is full or not available.
         """
         names = []
         # Most files of a batch go to the same few folders.
@@ -154,7 +154,7 @@ class Publisher:
 
         Raises:
             FluxdropError: A job cannot be published; its plan still holds, see `withdraw`.
-            OSError: The disk is in the way.
+            OSError: The disk is full or not available.
         """
         try:
             return self._perform(planned, records)
@@ -216,7 +216,7 @@ class Publisher:
         .fluxdrop/kept/.
 
         Raises:
-            OSError: It is *error*, which holds up all jobs, or the disk is in the way.
+            OSError: It is *error*, which holds up all jobs, or the disk is full or not available.
             FluxdropError: This was tried often enough.
         """
         cause = error if isinstance(error, OSError) else error.__cause__

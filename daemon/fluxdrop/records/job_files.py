@@ -15,7 +15,7 @@ from fluxdrop.errors import FluxdropError
 from fluxdrop.files.layout import Root
 from fluxdrop.files.regular import open_in_root, open_regular
 from fluxdrop.jobs.store import Row
-from fluxdrop.records.outputs import MOST_BYTES
+from fluxdrop.records.outputs import MAX_RECORD_BYTES
 from fluxdrop.records.result import Failure, Record, decode
 
 _ORIGINALS = (".jpg", ".webp")
@@ -34,8 +34,8 @@ def read_record(root: Root, row: Row) -> Record:
     path = root.path / row.record
     try:
         with open_in_root(root.path, path, "record") as file:
-            data = file.read(MOST_BYTES + 1)
-        if len(data) > MOST_BYTES:
+            data = file.read(MAX_RECORD_BYTES + 1)
+        if len(data) > MAX_RECORD_BYTES:
             raise FluxdropError(f"{path} is too large to be a result of fluxdrop", kind="record")
         return decode(data)
     except OSError as error:

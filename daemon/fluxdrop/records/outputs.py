@@ -17,21 +17,21 @@ from fluxdrop.files.regular import open_regular
 from fluxdrop.jobs.job_id import is_job_id
 from fluxdrop.records.result import Record, decode
 
-MOST_BYTES = 1 << 22
+MAX_RECORD_BYTES = 1 << 22
 """The size limit of a record, enough for tens of thousands of labels. Decoding takes some 20 times the memory."""
 
 
 def records(root: Root) -> Iterator[tuple[Record, str]]:
-    """Yield each record of *root* with its path below it; skip files that are no record."""
+    """Yield each record of *root* with its path below it; skip files that are not records."""
     with closing(root.open_outputs()) as folders:
         for path in files_below(root.outputs, skip=lambda name: name.startswith(".")):
             if path.endswith(".json"):
-                record = read_record(folders, path)
+                record = try_read_record(folders, path)
                 if record is not None:
                     yield record, f"{root.outputs.name}/{path}"
 
 
-def read_record(folders: Folders, path: str) -> Record | None:
+def try_read_record(folders: Folders, path: str) -> Record | None:
     """Read the record at *path* below outputs/; return None if it is gone or is not a record.
 
     *folders* are those of outputs/.
@@ -39,8 +39,8 @@ def read_record(folders: Folders, path: str) -> Record | None:
     parent, _, name = path.rpartition("/")
     try:
         with open_regular(name, "record", folder=folders.fd(parent)) as file:
-            data = file.read(MOST_BYTES + 1)
-        if len(data) > MOST_BYTES:
+            data = file.read(MAX_RECORD_BYTES + 1)
+        if len(data) > MAX_RECORD_BYTES:
             return None
         record = decode(data)
     except (FluxdropError, OSError, msgspec.DecodeError):

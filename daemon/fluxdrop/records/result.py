@@ -147,7 +147,7 @@ def decode(data: bytes) -> Record:
     """Decode a record.
 
     Raises:
-        msgspec.DecodeError: *data* is no JSON, or, as its subclass ValidationError, no record.
+        msgspec.DecodeError: *data* is not JSON. The subclass ValidationError: it is not a record.
     """
     try:
         return _DECODER.decode(data)

@@ -33,7 +33,7 @@ class Answers:
         durable.empty_tree(path)
 
     def write_or_keep(self, request_id: str, error: FluxdropError | None) -> None:
-        """Call `write`, now or, where the disk is in the way, in `write_pending`."""
+        """Call `write`; if the disk is full or not available, keep the answer for `write_pending`."""
         try:
             self.write(request_id, error)
         except OSError:
@@ -41,7 +41,7 @@ class Answers:
 
     def write(self, request_id: str, error: FluxdropError | None) -> None:
         """Answer the request with *error*, or None if it was done. Raises OSError."""
-        # The error may contain a path that is no UTF-8.
+        # The error may contain a path that is not UTF-8.
         facts = (error.kind, printable(error.message), printable(error.hint)) if error else ()
         durable.write(self._file(request_id), msgspec.json.encode(Answer(*facts)), sync=False)
         self._written.append((time.monotonic(), request_id))

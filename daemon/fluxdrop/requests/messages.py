@@ -82,7 +82,7 @@ def ask(root: Root, request: Request) -> str:
         The id of the request.
 
     Raises:
-        FluxdropError: This user may not make requests, or the disk is in the way.
+        FluxdropError: This user may not make requests, or the disk is full or not available.
     """
     name = new_job_id()
     # The daemon does not read dot files.
@@ -184,7 +184,7 @@ def read_request(root: Root, request_id: str) -> Request:
 
     Raises:
         FluxdropError: It is not a regular file, larger than `MAX_BYTES`, or no request that this version knows.
-        OSError: The disk is in the way.
+        OSError: The disk is full or not available.
     """
     with open_regular(_path(root, request_id), "request") as file:
         data = file.read(MAX_BYTES + 1)

@@ -61,7 +61,7 @@ class Requests:
         *,
         accept: Callable[[NewJob], None],
         room: Callable[[bool], bool],
-        most_bytes: Callable[[], int],
+        max_bytes: Callable[[], int],
         use: Callable[[str, OnDone], None],
         cancel: Callable[[list[str]], None],
     ) -> None:
@@ -72,7 +72,7 @@ class Requests:
             store: Its index.
             accept: Takes each new job.
             room: Returns whether one more job may be made, for a prompt (True) or a picture (False).
-            most_bytes: Returns the largest input that is copied.
+            max_bytes: Returns the largest input that is copied.
             use: Changes the model to one of this name and calls back when that is done; where the callback raises
                 OSError, it calls it again later.
             cancel: Cancels the jobs of these ids.
@@ -81,7 +81,7 @@ class Requests:
         self._store = store
         self._accept = accept
         self._room = room
-        self._most_bytes = most_bytes
+        self._max_bytes = max_bytes
         self._use = use
         self._cancel = cancel
         # Prompts (True) and pictures (False) queue apart, as in the inbox.
@@ -119,7 +119,7 @@ class Requests:
         """Do what there is to do and room for.
 
         Raises:
-            OSError: A disk is in the way; the next call does the rest.
+            OSError: A disk is full or not available; the next call does the rest.
         """
         held_up: list[Exception] = []
         parts: list[Callable[[], None]] = [
@@ -146,7 +146,7 @@ class Requests:
             self._look()
 
     def _look(self) -> None:
-        """Read the new requests, then set aside the files that are none. Raises OSError."""
+        """Read the new requests, then set aside the files that are not requests. Raises OSError."""
         self._put_off = {
             name: user
             for name, user in self._put_off.items()
@@ -255,7 +255,7 @@ class Requests:
         """Answer the requests *asked* for the model *name*, which is in use unless there is an *error*.
 
         Raises:
-            OSError: The disk is in the way; it may be called again.
+            OSError: The disk is full or not available; it may be called again.
         """
         if error is None:
             choose_model(self._root, name)
@@ -315,7 +315,7 @@ class Requests:
             The files in it, none of them synced; none where the job exists already, or the request was refused.
 
         Raises:
-            OSError: The disk is in the way, for other requests as well.
+            OSError: The disk is full or not available, for other requests as well.
         """
         if (self._root.work / request_id).exists():
             return []
@@ -324,11 +324,11 @@ class Requests:
         try:
             row = self._store.get(request.job_id)
             if row is None:
-                raise FluxdropError(f"There is no job {request.job_id}", kind="unknown-job")
+                raise FluxdropError(f"There is no job {request.job_id}", kind="no-job")
             if request.model is not None:
                 installed_folder(request.model, self._root.models)
             replay = plan_replay(self._root, row, start=request.start, model=request.model)
-            return build_replay(self._root, replay, unfinished, self._most_bytes())
+            return build_replay(self._root, replay, unfinished, self._max_bytes())
         except FluxdropError as error:
             cause = error.__cause__
             if isinstance(cause, OSError) and is_transient(cause) and not is_file_error(cause):

@@ -1,4 +1,4 @@
-"""Keeping what lay in .fluxdrop/requests/ and is no request in .fluxdrop/refused/ for a while."""
+"""Move files that are not requests from .fluxdrop/requests/ to .fluxdrop/refused/, which keeps the newest."""
 
 from __future__ import annotations
 

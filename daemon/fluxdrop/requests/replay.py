@@ -57,7 +57,7 @@ def plan_replay(
 
     Raises:
         FluxdropError: The job is not finished, or a file that is needed is gone or never existed.
-        OSError: The disk is in the way.
+        OSError: The disk is full or not available.
     """
     name = PurePosixPath(row.source)
     # Anybody may have written the record from which the index has it.
@@ -87,42 +87,42 @@ def plan_replay(
     return Replay(row, record, options, str(name), source, tensor, start)
 
 
-def build_replay(root: Root, replay: Replay, folder: Path, most_bytes: int) -> list[Path]:
+def build_replay(root: Root, replay: Replay, folder: Path, max_bytes: int) -> list[Path]:
     """Make the folder of the new job, with copies of what it needs.
 
     Args:
         root: The root.
         replay: What `plan_replay` found.
         folder: The new folder.
-        most_bytes: The largest input that is copied.
+        max_bytes: The largest input that is copied.
 
     Returns:
         The files in the folder that are not synced.
 
     Raises:
-        FluxdropError: A file is gone, no regular file or too large.
-        OSError: The disk is in the way.
+        FluxdropError: A file is gone, is not a regular file, or is too large.
+        OSError: The disk is full or not available.
     """
     target = make_place(folder, replay.name)
-    _copy(root, replay.source, target, most_bytes)
+    _copy(root, replay.source, target, max_bytes)
     files = [target]
     if replay.tensor is not None:
-        _copy(root, replay.tensor, folder / TENSOR, max(most_bytes, _MAX_TENSOR_BYTES))
+        _copy(root, replay.tensor, folder / TENSOR, max(max_bytes, _MAX_TENSOR_BYTES))
         files.append(folder / TENSOR)
     durable.put(folder / OPTIONS, msgspec.json.encode(replay.options))
     return [*files, folder / OPTIONS]
 
 
-def _copy(root: Root, source: Path, target: Path, most_bytes: int) -> None:
+def _copy(root: Root, source: Path, target: Path, max_bytes: int) -> None:
     """Copy *source*, a file in *root*, to the new file *target*. Raises what `build_replay` does."""
     with open_in_root(root.path, source, "replay") as reader, target.open("xb") as writer:
-        left = most_bytes + 1
+        left = max_bytes + 1
         while data := reader.read(min(left, _CHUNK)):
             writer.write(data)
             left -= len(data)
     if not left:
         raise FluxdropError(
-            f"{source} is larger than the {most_bytes:,} bytes of max_file_bytes", kind="replay"
+            f"{source} is larger than the {max_bytes:,} bytes of max_file_bytes", kind="replay"
         )
 
 

@@ -50,7 +50,7 @@ class RequestFiles:
         new: defaultdict[int, list[str]] = defaultdict(list)
         unexpected: list[str] = []
         before, self._unfinished = self._unfinished, {}
-        # Names that are no UTF-8 come with surrogates.
+        # Names that are not UTF-8 come with surrogates.
         with os.scandir(self._path) as entries:
             for entry in entries:
                 request_id = id_of(entry.name)

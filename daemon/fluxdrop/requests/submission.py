@@ -75,7 +75,7 @@ def submit_regeneration(root: Root, picture: Path) -> Submitted:
     parse_infotext(infotext)
     if is_divided(infotext):
         raise FluxdropError(
-            f"The prompt in {picture} has a line of dashes, which would divide it",
+            f"The prompt in {picture} contains a line `---`, which would split it into two prompts",
             hint="Write a prompt file without that line.",
             kind="prompt",
         )

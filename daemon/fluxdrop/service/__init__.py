@@ -1,1 +1,1 @@
-"""The daemon: a main loop, and a pipeline of stages, each a thread with a bounded queue."""
+"""The daemon: a main loop, and a pipeline of stages, each a thread with a queue."""

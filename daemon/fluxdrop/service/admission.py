@@ -181,7 +181,7 @@ class Admission:
             elif not is_planned:
                 discard_unclaimed(folder, self._root.refused)
                 return None
-            # By its plan a failed job's input is moved to its final name, so its claim may be gone, or go.
+            # The plan of a failed job moves its input to the final name, so a planned job may have no claim.
             return NewJob(folder, None if is_planned else claim), crash_suspects.deaths(folder)
         except Exception as error:
             if self._stages.context.is_transient(error):

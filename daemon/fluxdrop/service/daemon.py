@@ -182,7 +182,7 @@ class Daemon:
                 self._settings,
                 admission.add,
                 admission.has_room,
-                stages.publisher.pool.give,
+                stages.publisher.pool.reuse_folder,
             )
         ) as intake:
             self._mailbox.wake = intake.wake

@@ -48,7 +48,7 @@ def _remove(root: Root, row: Row) -> None:
     except FluxdropError:
         return
     if published.st_ctime > _seconds(row.finished) + _MAX_PUBLISHING_SECONDS:
-        # Somebody gave it a name since, as to have it done again.
+        # Somebody has given it a name since, for example to have it done again.
         return
     if remove_name(root.inbox, PurePosixPath(row.source), published, kept=root.refused / row.id):
         log.warning("taken from the inbox, as it is published", job=row.id, file=row.source)

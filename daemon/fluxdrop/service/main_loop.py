@@ -28,7 +28,7 @@ from fluxdrop.service.mailbox import (
     ModelChanged,
     ModelRefused,
 )
-from fluxdrop.service.reporting.heartbeat import Beat, Heartbeat, summary
+from fluxdrop.service.reporting.heartbeat import DaemonStatus, Heartbeat, summary
 from fluxdrop.service.reporting.notify import Notifier
 from fluxdrop.service.reporting.observers import Observers
 from fluxdrop.service.shutdown import Shutdown
@@ -97,14 +97,14 @@ class MainLoop:
             store,
             accept=admission.add,
             room=admission.has_room,
-            most_bytes=lambda: stages.settings.max_file_bytes,
+            max_bytes=lambda: stages.settings.max_file_bytes,
             use=self._use_model,
             cancel=admission.cancel,
         )
         self._reload: Reload | None = None
         self._heartbeat = Heartbeat(root.heartbeat)
         self._started = now()
-        self._pulse = Liveness()
+        self._liveness = Liveness()
         self._scan_outage = OutageTracker("scan")
         self._messages_outage = OutageTracker("messages")
         self._requests_outage = OutageTracker("requests")
@@ -132,7 +132,7 @@ class MainLoop:
     def stuck(self) -> list[str]:
         """The parts that have work and made no progress for two minutes. Any thread may ask."""
         stuck = self._stages.stuck(STUCK_SECONDS)
-        return [*stuck, "scan"] if self._pulse.silence > STUCK_SECONDS else stuck
+        return [*stuck, "scan"] if self._liveness.silence > STUCK_SECONDS else stuck
 
     def run(self) -> None:
         """Serve until the daemon stops.
@@ -140,7 +140,7 @@ class MainLoop:
         Raises:
             BaseException: The error that ended a stage.
         """
-        self._pulse.bind_thread()
+        self._liveness.bind_thread()
         self._recover()
         self._notifier.ready(self._stages.max_reply_seconds)
         while not self._shutdown.begun:
@@ -169,7 +169,7 @@ class MainLoop:
         timeout = 0.2 if self._once else 1.0 if self._stages.current else 5.0
         step = partial(self._intake.step, min(timeout, self._notifier.max_silence_seconds))
         self._attempt(self._scan_outage, step)
-        self._pulse.beat()
+        self._liveness.touch()
         self._stages.check()
         self.read_mailbox()
         if self._is_root_available():
@@ -242,16 +242,16 @@ class MainLoop:
 
     def _report(self) -> None:
         """Report the daemon's status to the heartbeat file, the observers and the service manager."""
-        beat = self._beat()
-        self._observers.update(beat)
-        self._notifier.status(summary(beat))
+        status = self._status()
+        self._observers.update(status)
+        self._notifier.status(summary(status))
         # This is not reached, and the watchdog not fed, while the main loop hangs.
         is_overdue = self._stages.reply_wait_seconds > self._notifier.max_silence_seconds
         self._notifier.feed("worker" if is_overdue else ", ".join(self.stuck))
-        pulses = {stage.name: stage.pulse for stage in self._stages.all}
-        self._heartbeat.write(beat, {"scan": self._pulse, **pulses})
+        stages = {stage.name: stage.liveness for stage in self._stages.all}
+        self._heartbeat.write(status, {"scan": self._liveness, **stages})
 
-    def _beat(self) -> Beat:
+    def _status(self) -> DaemonStatus:
         stages, intake = self._stages, self._intake
         model = stages.model
         watch = "polling" if intake.polling else "events" if intake.watching else "scans only"
@@ -262,7 +262,7 @@ class MainLoop:
             *self._observers.errors,
             *(f"{part}: nothing has moved for {STUCK_SECONDS:g} s" for part in self.stuck),
         ]
-        return Beat(
+        return DaemonStatus(
             pid=os.getpid(),
             version=__version__,
             started=self._started,

@@ -23,8 +23,8 @@ log = get_logger("fluxdrop.daemon")
 def recover_spares(root: Root, store: Store) -> None:
     """Move each input in spares/ back to work/, durably, and remove the spare folders.
 
-    A job's folder becomes a spare when it is empty; after a power cut it may hold an input again.
-    What is no such folder is left alone. May be called again after an error.
+    A job's folder becomes a spare when it is empty; after a power cut it may contain an input again.
+    An entry of spares/ that is not a folder is left alone. May be called again after an error.
 
     Args:
         root: The root whose spares/ is searched.

@@ -1,4 +1,4 @@
-# Methods for arrays on a device, as a GPU's. Such arrays do not allow access to single elements, so these methods use
+# Methods for arrays on a device such as a GPU. Such arrays do not allow access to single elements, so these methods use
 # operations on whole arrays in place of loops.
 
 "The method for device arrays: it indexes `x` with an array of linear indices."

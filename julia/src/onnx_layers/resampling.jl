@@ -1,5 +1,4 @@
-# Resizing. ONNX's Resize is separable: each axis in turn is multiplied by a sparse matrix. Semantics are those of
-# ONNX's
+# Resizing. ONNX's Resize is separable: each axis in turn is multiplied by a sparse matrix. Semantics are those of ONNX's
 # operator reference and, where it is ambiguous, of ONNX's reference implementation.
 
 export Resize

@@ -1,6 +1,5 @@
-# Pooling (Flux's src/layers/conv.jl and NNlib's src/pooling.jl). Padding is ignored by a maximum, and counts as zeros
-# in a
-# mean, whose divisor is the window's size.
+# Pooling (Flux's src/layers/conv.jl and NNlib's src/pooling.jl). A maximum ignores the padding. A mean counts it as
+# zeros, and divides by the window's size.
 
 """
     PoolDims(x, kernel; stride = kernel, padding = 0, dilation = 1)

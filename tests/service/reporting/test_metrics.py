@@ -19,9 +19,9 @@ from fluxdrop.files.layout import Root
 from fluxdrop.provision import find_julia
 from fluxdrop.service.reporting.heartbeat import read
 from fluxdrop.service.reporting.metrics import Metrics
-from support.beats import beat
 from support.daemons import fluxdrop, serving
 from support.gallery_records import failure, result
+from support.statuses import daemon_status
 
 pytestmark = pytest.mark.slow
 
@@ -104,7 +104,10 @@ def test_degraded_and_queues(root: Root) -> None:
     """A heartbeat with an outage, a queue and waiting files shows as such, and as gone afterwards."""
     metrics = Metrics(root, Settings(metrics_file="a.prom"))
     seen = []
-    for facts in (beat(degraded=["disk"], inbox=7, stages={"predict": 5}), beat()):
+    for facts in (
+        daemon_status(degraded=["disk"], inbox=7, stages={"predict": 5}),
+        daemon_status(),
+    ):
         metrics.update(facts)
         found = values((root.path / "a.prom").read_text())
         names = ("fluxdrop_degraded", "fluxdrop_inbox_waiting")
@@ -139,7 +142,7 @@ def test_hostile_kind(root: Root) -> None:
     metrics = Metrics(root, Settings(metrics_file="a.prom"))
     metrics.count(result("a", 1))
     metrics.count(failure("b", 2, message='"}\nfluxdrop_up 7\n'))
-    metrics.update(beat())
+    metrics.update(daemon_status())
     found = values((root.path / "a.prom").read_text())
 
     assert 1 == found["fluxdrop_up", ()]
@@ -149,7 +152,7 @@ def test_file_that_cannot_be_written(root: Root) -> None:
     """A folder that is missing is told as an error and holds up nothing."""
     metrics = Metrics(root, Settings(metrics_file="missing/a.prom"))
 
-    metrics.update(beat())
+    metrics.update(daemon_status())
 
     assert f"{root.path}/missing/a.prom cannot be written: No such file or directory" == (
         metrics.last_error
@@ -193,7 +196,7 @@ def test_not_imported(root: Root) -> None:
 def test_documentation(root: Root) -> None:
     """docs/metrics.md names every metric with its kind, and no other."""
     metrics = Metrics(root, Settings(metrics_file="a.prom"))
-    metrics.update(beat())
+    metrics.update(daemon_status())
     text = (root.path / "a.prom").read_text()
     kinds = {line.split()[2]: line.split()[3] for line in text.splitlines() if "# TYPE" in line}
     rows = (Path(__file__).parents[3] / "docs" / "metrics.md").read_text().splitlines()

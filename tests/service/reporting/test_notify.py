@@ -133,15 +133,15 @@ def test_hung_worker(root: Root, samples: Path, manager: ServiceManager) -> None
         manager.wait_for("WATCHDOG=1")
         # The heartbeat is written after the watchdog is fed.
         daemon.wait_until(root.heartbeat.exists, "heartbeat")
-        beat = heartbeat.read(root.heartbeat)
-        assert beat is not None
-        assert beat.engine is not None
-        assert beat.engine.pid is not None
-        os.kill(beat.engine.pid, signal.SIGSTOP)
+        status = heartbeat.read(root.heartbeat)
+        assert status is not None
+        assert status.engine is not None
+        assert status.engine.pid is not None
+        os.kill(status.engine.pid, signal.SIGSTOP)
         shutil.copyfile(samples / "round_ring_01.png", root.inbox / "ring.png")
         manager.wait_for_silence()
         told = wait_for_log(daemon, "the watchdog is not fed")
-        os.kill(beat.engine.pid, signal.SIGCONT)
+        os.kill(status.engine.pid, signal.SIGCONT)
         manager.wait_for("WATCHDOG=1")
         daemon.wait_for_ends(1)
 

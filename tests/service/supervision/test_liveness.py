@@ -24,53 +24,53 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 
 def test_silence(clock: SimpleNamespace) -> None:
-    """A part has made progress when it is made; silence grows from there, and from each beat."""
-    pulse = Liveness()
+    """A part has made progress when it is made; silence grows from there, and from each touch."""
+    liveness = Liveness()
     clock.seconds += 5
-    before = pulse.silence
-    pulse.beat()
+    before = liveness.silence
+    liveness.touch()
     clock.seconds += 2
 
-    assert (5, 2) == (before, pulse.silence)
+    assert (5, 2) == (before, liveness.silence)
 
 
 def test_time_of_the_last_progress(clock: SimpleNamespace) -> None:
     """The time of the last progress is told as a time of day, in UTC."""
-    pulse = Liveness()
+    liveness = Liveness()
     clock.seconds += 90
     earliest = datetime.now(UTC) - timedelta(seconds=90, milliseconds=1)
-    last = datetime.fromisoformat(pulse.last)
+    last = datetime.fromisoformat(liveness.last)
     latest = datetime.now(UTC) - timedelta(seconds=90)
 
     assert earliest <= last <= latest
-    assert pulse.last.endswith("Z")
+    assert liveness.last.endswith("Z")
 
 
 def test_progress_of_a_thread(clock: SimpleNamespace) -> None:
-    """What reports progress beats the part whose thread it is on, and no other; on any other thread it does nothing."""
-    pulses = {name: Liveness() for name in ("working", "idle")}
+    """What reports progress touches the part whose thread it is on, and no other; on another thread it does nothing."""
+    parts = {name: Liveness() for name in ("working", "idle")}
     bound, go = threading.Barrier(3), threading.Event()
 
     def work(name: str) -> None:
-        pulses[name].bind_thread()
+        parts[name].bind_thread()
         bound.wait(60)
         go.wait(60)
         if name == "working":
             report_progress()
 
-    threads = [threading.Thread(target=work, args=(name,)) for name in pulses]
+    threads = [threading.Thread(target=work, args=(name,)) for name in parts]
     for thread in threads:
         thread.start()
     bound.wait(60)
     clock.seconds += 7
     report_progress()
-    before = [pulse.silence for pulse in pulses.values()]
+    before = [liveness.silence for liveness in parts.values()]
     go.set()
     for thread in threads:
         thread.join(60)
 
     assert [7, 7] == before
-    assert [0, 7] == [pulse.silence for pulse in pulses.values()]
+    assert [0, 7] == [liveness.silence for liveness in parts.values()]
 
 
 @pytest.mark.slow
@@ -87,7 +87,7 @@ def test_stage_that_is_stuck(tmp_path: Path) -> None:
     assert checked.wait(30)
     for number in range(4):
         before.put(Number(number))
-    while slow.pulse.silence < 1.0:
+    while slow.liveness.silence < 1.0:
         go.wait(0.05)
     found = slow.stuck(1.0), before.stuck(1.0)
     go.set()

@@ -15,7 +15,7 @@ from fluxdrop.files.layout import find_root, holder
 from fluxdrop.logs import configure
 from fluxdrop.ownership import narrow_umask
 from fluxdrop.predict.bundle import load_installed
-from fluxdrop.predict.choose import open_engine
+from fluxdrop.predict.choose_engine import open_engine
 from fluxdrop.requests.messages import ModelRequest, ask_and_wait
 
 

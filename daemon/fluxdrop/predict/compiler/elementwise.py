@@ -8,43 +8,42 @@ from __future__ import annotations
 from onnx import TensorProto
 
 from fluxdrop.predict.compiler.graph_file import Attribute
-from fluxdrop.predict.compiler.operators import NodeView, UnsupportedError, operator
+from fluxdrop.predict.compiler.operators import NodeView, UnsupportedError, no_attributes, operator
 from fluxdrop.predict.compiler.shaping import resolve_axis_if_known
 
-
-@operator("Relu", "Sigmoid", "Tanh", "Softplus", "Softsign", "Mish", "HardSwish", "Erf", "PRelu")
-@operator("Abs", "Neg", "Reciprocal", "Exp", "Log", "Sqrt", "Floor", "Ceil", "Round", "Sign")
-@operator("Sin", "Cos", "Tan", "Asin", "Acos", "Atan")
-@operator("Sinh", "Cosh", "Asinh", "Acosh", "Atanh")
-@operator("Add", "Sub", "Mul", "Div", "Pow", "Min", "Max", "Sum", "Mean", "Clip", "MatMul")
-@operator("Equal", "Greater", "Less", "GreaterOrEqual", "LessOrEqual")
-@operator("Not", "And", "Or", "Xor", "Where", "IsNaN", "Identity")
-def _no_attributes(node: NodeView) -> dict[str, Attribute]:
-    """Return nothing: these operators have no attributes."""
-    return {}
+_WITHOUT_ATTRIBUTES = (
+    "Relu Sigmoid Tanh Softplus Softsign Mish HardSwish Erf PRelu"
+    " Abs Neg Reciprocal Exp Log Sqrt Floor Ceil Round Sign"
+    " Sin Cos Tan Asin Acos Atan"
+    " Sinh Cosh Asinh Acosh Atanh"
+    " Add Sub Mul Div Pow Min Max Sum Mean Clip MatMul"
+    " Equal Greater Less GreaterOrEqual LessOrEqual"
+    " Not And Or Xor Where IsNaN Identity"
+)
+operator(*_WITHOUT_ATTRIBUTES.split())(no_attributes)
 
 
 @operator("LeakyRelu")
 def _leaky_relu(node: NodeView) -> dict[str, Attribute]:
-    return {"alpha": _float(node, "alpha", 0.01)}
+    return {"alpha": node.number("alpha", 0.01)}
 
 
 @operator("Elu", "Celu", "ThresholdedRelu", "Swish")
 def _alpha_activation(node: NodeView) -> dict[str, Attribute]:
-    return {"alpha": _float(node, "alpha", 1.0)}
+    return {"alpha": node.number("alpha", 1.0)}
 
 
 @operator("Selu")
 def _selu(node: NodeView) -> dict[str, Attribute]:
     return {
-        "alpha": _float(node, "alpha", 1.67326319217681884765625),
-        "gamma": _float(node, "gamma", 1.05070102214813232421875),
+        "alpha": node.number("alpha", 1.67326319217681884765625),
+        "gamma": node.number("gamma", 1.05070102214813232421875),
     }
 
 
 @operator("HardSigmoid")
 def _hard_sigmoid(node: NodeView) -> dict[str, Attribute]:
-    return {"alpha": _float(node, "alpha", 0.2), "beta": _float(node, "beta", 0.5)}
+    return {"alpha": node.number("alpha", 0.2), "beta": node.number("beta", 0.5)}
 
 
 @operator("Gelu")
@@ -88,8 +87,8 @@ def _arg_max_min(node: NodeView) -> dict[str, Attribute]:
 @operator("Gemm")
 def _gemm(node: NodeView) -> dict[str, Attribute]:
     return {
-        "alpha": _float(node, "alpha", 1.0),
-        "beta": _float(node, "beta", 1.0),
+        "alpha": node.number("alpha", 1.0),
+        "beta": node.number("beta", 1.0),
         "transA": int(node.attributes.get("transA", 0)),
         "transB": int(node.attributes.get("transB", 0)),
     }
@@ -133,7 +132,3 @@ def _cast(node: NodeView) -> dict[str, Attribute]:
     if to not in (*_INTEGERS, TensorProto.BOOL):
         raise UnsupportedError(f"it casts to {TensorProto.DataType.Name(to)}")
     return {"to": to}
-
-
-def _float(node: NodeView, name: str, default: float) -> float:
-    return float(node.attributes.get(name, default))

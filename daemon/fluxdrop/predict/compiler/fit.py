@@ -10,7 +10,7 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, num
 from fluxdrop.errors import FluxdropError
 from fluxdrop.predict.bundle import Bundle
 from fluxdrop.predict.compiler.source import FLOATS, OLDEST_OPSET, opset_of, value_shape
-from fluxdrop.predict.interface import Shape, label_output, picture_shape
+from fluxdrop.predict.model_signature import Shape, label_output, picture_shape
 
 NAME_THE_OUTPUT = "Name it with --output-name, which is output_name in model.toml."
 
@@ -43,7 +43,7 @@ def fit_to_spec(model: ModelProto, bundle: Bundle) -> ModelProto:
 
 
 def unusable_error(bundle: Bundle, reason: str, hint: str = "") -> FluxdropError:
-    """Return the error, kind ``model``, for a model that cannot be used."""
+    """Return the error, of kind ``model``, that says for what *reason* the model of *bundle* cannot be used."""
     return FluxdropError(f"{bundle.onnx} cannot be used: {reason}", hint=hint, kind="model")
 
 
@@ -54,7 +54,7 @@ def _check_not_training(model: ModelProto, bundle: Bundle) -> None:
             raise unusable_error(
                 bundle,
                 f"node {node.name or node.output[0]} ({node.op_type}) is in training mode, in which"
-                " a picture's answer depends on the pictures beside it",
+                " the result for a picture depends on the other pictures of its batch",
                 hint="Export the model for inference; in PyTorch: model.eval().",
             )
 

@@ -48,6 +48,10 @@ class NodeView:
         """Return the attribute *name*, a list of integers; *default* if the node does not have it."""
         return [int(value) for value in self.attributes.get(name, default)]
 
+    def number(self, name: str, default: float) -> float:
+        """Return the attribute *name*, a floating-point number; *default* if the node does not have it."""
+        return float(self.attributes.get(name, default))
+
     def constant(self, index: int) -> NDArray[Any]:
         """Return the value of input *index*.
 
@@ -76,6 +80,11 @@ def operator(*names: str) -> Callable[[AttributeBuilder], AttributeBuilder]:
         return build
 
     return register
+
+
+def no_attributes(_node: NodeView) -> dict[str, Attribute]:
+    """Return nothing, for an operator that has no attributes or gets them as inputs."""
+    return {}
 
 
 def resolve_axis(node: NodeView, default: int) -> int:

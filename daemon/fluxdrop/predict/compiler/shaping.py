@@ -8,7 +8,13 @@ from __future__ import annotations
 from onnx import numpy_helper
 
 from fluxdrop.predict.compiler.graph_file import Attribute
-from fluxdrop.predict.compiler.operators import NodeView, UnsupportedError, operator, resolve_axis
+from fluxdrop.predict.compiler.operators import (
+    NodeView,
+    UnsupportedError,
+    no_attributes,
+    operator,
+    resolve_axis,
+)
 
 _MAX_INT64 = 2**63 - 1
 
@@ -24,10 +30,7 @@ def resolve_axis_if_known(node: NodeView, default: int) -> int:
     return resolve_axis(node, default)
 
 
-@operator("Squeeze", "Unsqueeze", "Slice", "Expand", "Tile", "Size", "Range")
-def _no_attributes(node: NodeView) -> dict[str, Attribute]:
-    """Return nothing: these operators have no attributes, or get them as inputs."""
-    return {}
+operator("Squeeze", "Unsqueeze", "Slice", "Expand", "Tile", "Size", "Range")(no_attributes)
 
 
 @operator("Flatten")

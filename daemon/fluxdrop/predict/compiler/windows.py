@@ -76,27 +76,27 @@ def _lp_pool(node: NodeView) -> dict[str, Attribute]:
 @operator("BatchNormalization")
 def _batch_normalization(node: NodeView) -> dict[str, Attribute]:
     return {
-        "epsilon": _float(node, "epsilon", _EPSILON),
-        "momentum": _float(node, "momentum", 0.9),
+        "epsilon": node.number("epsilon", _EPSILON),
+        "momentum": node.number("momentum", 0.9),
         "training_mode": _int(node, "training_mode", 0),
     }
 
 
 @operator("InstanceNormalization")
 def _instance_normalization(node: NodeView) -> dict[str, Attribute]:
-    return {"epsilon": _float(node, "epsilon", _EPSILON)}
+    return {"epsilon": node.number("epsilon", _EPSILON)}
 
 
 @operator("LayerNormalization")
 def _layer_normalization(node: NodeView) -> dict[str, Attribute]:
-    return {"axis": resolve_axis(node, -1), "epsilon": _float(node, "epsilon", _EPSILON)}
+    return {"axis": resolve_axis(node, -1), "epsilon": node.number("epsilon", _EPSILON)}
 
 
 @operator("GroupNormalization")
 def _group_normalization(node: NodeView) -> dict[str, Attribute]:
     attributes: dict[str, Attribute] = {
         "num_groups": _int(node, "num_groups", 1),
-        "epsilon": _float(node, "epsilon", _EPSILON),
+        "epsilon": node.number("epsilon", _EPSILON),
     }
     if node.opset < 21:
         # Before opset 21 scale and bias are per group, so the worker needs the number of channels.
@@ -111,9 +111,9 @@ def _group_normalization(node: NodeView) -> dict[str, Attribute]:
 def _lrn(node: NodeView) -> dict[str, Attribute]:
     return {
         "size": _int(node, "size", 1),
-        "alpha": _float(node, "alpha", 1e-4),
-        "beta": _float(node, "beta", 0.75),
-        "bias": _float(node, "bias", 1.0),
+        "alpha": node.number("alpha", 1e-4),
+        "beta": node.number("beta", 0.75),
+        "bias": node.number("bias", 1.0),
     }
 
 
@@ -131,8 +131,8 @@ def _resize(node: NodeView) -> dict[str, Attribute]:
         "keep_aspect_ratio_policy": _text(node, "keep_aspect_ratio_policy", "stretch"),
         "antialias": _int(node, "antialias", 0),
         "exclude_outside": _int(node, "exclude_outside", 0),
-        "cubic_coeff_a": _float(node, "cubic_coeff_a", -0.75),
-        "extrapolation_value": _float(node, "extrapolation_value", 0.0),
+        "cubic_coeff_a": node.number("cubic_coeff_a", -0.75),
+        "extrapolation_value": node.number("extrapolation_value", 0.0),
         "axes": [value % rank for value in node.ints("axes", range(rank))],
     }
 
@@ -157,10 +157,6 @@ def _depth_space(node: NodeView) -> dict[str, Attribute]:
 
 def _int(node: NodeView, name: str, default: int) -> int:
     return int(node.attributes.get(name, default))
-
-
-def _float(node: NodeView, name: str, default: float) -> float:
-    return float(node.attributes.get(name, default))
 
 
 def _text(node: NodeView, name: str, default: str) -> str:

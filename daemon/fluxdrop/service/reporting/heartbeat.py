@@ -40,7 +40,7 @@ class Current(msgspec.Struct, frozen=True, kw_only=True):
     """None until a second step is done."""
 
 
-class Beat(msgspec.Struct, frozen=True, kw_only=True):
+class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The contents of `.fluxdrop/daemon.json`."""
 
     pid: int
@@ -59,55 +59,59 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True):
     degraded: list[str]
     """Why the daemon is degraded, one sentence each: outages, parts that are stuck, files that are skipped."""
     irregular: list[str] = []
-    """Which symlinks and other irregular files lie in the inbox, one sentence each. They hold up nothing."""
+    """Which symlinks and other irregular files are in the inbox, one sentence each. They delay no job."""
     defects: dict[str, int] = {}
     """How many times each defect of fluxdrop or of a library has ended a job or other work."""
     progress: dict[str, str] = {}
-    """When the scan loop and each stage last made progress, RFC 3339."""
+    """When the main loop (as ``scan``) and each stage last made progress, RFC 3339."""
 
 
-def summary(beat: Beat) -> str:
-    """Return *beat* as one line of text."""
-    engine = beat.engine
-    runs = f"{beat.model} on {engine.engine} {engine.version} ({engine.backend})" if engine else ""
-    generating = f"generating {beat.current.file}" if beat.current else ""
-    counts = f"{beat.inbox} in the inbox, {sum(beat.stages.values())} in hand"
-    return "; ".join(filter(None, (runs, counts, generating, *beat.degraded)))
+def summary(status: DaemonStatus) -> str:
+    """Return *status* as one line of text."""
+    engine = status.engine
+    runs = (
+        f"{status.model} on {engine.engine} {engine.version} ({engine.backend})" if engine else ""
+    )
+    generating = f"generating {status.current.file}" if status.current else ""
+    counts = f"{status.inbox} in the inbox, {sum(status.stages.values())} in hand"
+    return "; ".join(filter(None, (runs, counts, generating, *status.degraded)))
 
 
 class Heartbeat:
-    """Writes beats to a file: changed ones soon, unchanged ones every ten seconds.
+    """Writes the daemon's status to a file: a changed one soon, an unchanged one every ten seconds.
 
-    A beat that differs from the last one only in its times counts as unchanged.
+    A status that differs from the last one only in its times counts as unchanged.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._last: Beat | None = None
+        self._last: DaemonStatus | None = None
         self._written = 0.0
 
-    def write(self, beat: Beat, pulses: Mapping[str, Liveness] = MappingProxyType({})) -> None:
-        """Write *beat* if it is due.
+    def write(
+        self, status: DaemonStatus, parts: Mapping[str, Liveness] = MappingProxyType({})
+    ) -> None:
+        """Write *status* if it is due.
 
         Args:
-            beat: What to write.
-            pulses: The parts whose times of last progress are added, by name.
+            status: What to write.
+            parts: The parts whose times of last progress are added, by name.
 
         Raises:
             OSError: The file cannot be written.
         """
         age = time.monotonic() - self._written
-        if age < _MIN_INTERVAL_SECONDS or (beat == self._last and age < _MAX_INTERVAL_SECONDS):
+        if age < _MIN_INTERVAL_SECONDS or (status == self._last and age < _MAX_INTERVAL_SECONDS):
             return
-        progress = {name: pulse.last for name, pulse in pulses.items()}
-        data = msgspec.json.encode(msgspec.structs.replace(beat, progress=progress))
+        progress = {name: liveness.last for name, liveness in parts.items()}
+        data = msgspec.json.encode(msgspec.structs.replace(status, progress=progress))
         try:
             durable.write(self._path, data, sync=False)
         except OSError as error:
             if not is_full(error):
                 raise
             self._overwrite(data)
-        self._last = beat
+        self._last = status
         self._written = time.monotonic()
 
     def _overwrite(self, data: bytes) -> None:
@@ -121,9 +125,9 @@ class Heartbeat:
             file.truncate()
 
 
-def read(path: Path) -> Beat | None:
-    """Return the last beat at *path*; None if there is none, or none that this version understands."""
+def read(path: Path) -> DaemonStatus | None:
+    """Return the last status at *path*; None if there is none, or none that this version understands."""
     try:
-        return msgspec.json.decode(durable.read_own(path), type=Beat)
+        return msgspec.json.decode(durable.read_own(path), type=DaemonStatus)
     except (OSError, msgspec.DecodeError):
         return None

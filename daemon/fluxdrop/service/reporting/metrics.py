@@ -25,7 +25,7 @@ from fluxdrop.files.layout import Root
 from fluxdrop.logs import get_logger
 from fluxdrop.processes import child
 from fluxdrop.records.result import Failure, Record
-from fluxdrop.service.reporting.heartbeat import Beat
+from fluxdrop.service.reporting.heartbeat import DaemonStatus
 
 log = get_logger("fluxdrop.metrics")
 
@@ -63,7 +63,9 @@ class Metrics:
         )
         self._up = Gauge("fluxdrop_up", "Whether the daemon serves its root", registry=registry)
         self._degraded = Gauge(
-            "fluxdrop_degraded", "Whether something is in the way; see status", registry=registry
+            "fluxdrop_degraded",
+            "Whether the daemon is degraded; status says why",
+            registry=registry,
         )
         self._inbox = Gauge(
             "fluxdrop_inbox_waiting",
@@ -92,22 +94,22 @@ class Metrics:
         for stage, milliseconds in record.timings_ms.items():
             self._stages.labels(stage).observe(milliseconds / 1000)
 
-    def update(self, beat: Beat) -> None:
-        """Set the gauges from *beat* and write the file."""
+    def update(self, status: DaemonStatus) -> None:
+        """Set the gauges from *status* and write the file."""
         self._up.set(1)
-        self._degraded.set(bool(beat.degraded))
-        self._inbox.set(beat.inbox)
-        for stage, jobs in beat.stages.items():
+        self._degraded.set(bool(status.degraded))
+        self._inbox.set(status.inbox)
+        for stage, jobs in status.stages.items():
             self._queue.labels(stage).set(jobs)
         self._count_starts()
-        engine = beat.engine
+        engine = status.engine
         self._info.info(
             {
-                "version": beat.version,
-                "model": beat.model,
+                "version": status.version,
+                "model": status.model,
                 "engine": engine.engine if engine else "",
                 "backend": engine.backend if engine else "",
-                "watch": beat.watch,
+                "watch": status.watch,
             }
         )
         self._write()

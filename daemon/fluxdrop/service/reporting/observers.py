@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fluxdrop.config import Settings
 from fluxdrop.files.layout import Root
 from fluxdrop.records.result import Record
-from fluxdrop.service.reporting.heartbeat import Beat
+from fluxdrop.service.reporting.heartbeat import DaemonStatus
 
 if TYPE_CHECKING:
     from fluxdrop.gallery.updater import GalleryUpdater
@@ -63,11 +63,11 @@ class Observers:
         if self._gallery is not None:
             self._gallery.add(record, path)
 
-    def update(self, beat: Beat) -> None:
+    def update(self, status: DaemonStatus) -> None:
         """Report the daemon's status, at most once a second."""
         silence = time.monotonic() - self._updated
         if self._metrics is not None and silence >= _MIN_INTERVAL_SECONDS:
-            self._metrics.update(beat)
+            self._metrics.update(status)
             self._updated = time.monotonic()
 
     def close(self) -> None:

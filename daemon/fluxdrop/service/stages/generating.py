@@ -111,7 +111,7 @@ class Generating(Handler[PromptItem]):
         """See `Handler.handle`: prompts that can share a run of the pipeline do."""
         self._apply_settings()
         groups: dict[Hashable, list[_ReadPrompt]] = {}
-        for item in batch.open:
+        for item in batch.unsettled:
             with batch.guard(item):
                 prompt = self._read_item(item)
                 if prompt is None:

@@ -9,7 +9,7 @@ from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files.layout import Root
 from fluxdrop.predict.bundle import Bundle, load_bundle, load_installed
-from fluxdrop.predict.choose import open_engine
+from fluxdrop.predict.choose_engine import open_engine
 from fluxdrop.predict.engine import Engine
 from fluxdrop.predict.on_demand import OnDemandEngine
 from fluxdrop.service.items import Model, OpenModel, SwapModel
@@ -70,7 +70,7 @@ class Opening(Handler[OpenModel]):
 
     def handle(self, batch: Batch[OpenModel]) -> None:
         """See `Handler.handle`."""
-        for wanted in batch.open:
+        for wanted in batch.unsettled:
             self._forward(SwapModel(self._opener.open(wanted.settings)))
             batch.settle(wanted)
 

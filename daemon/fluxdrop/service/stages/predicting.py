@@ -76,7 +76,7 @@ class Predicting(Handler[TensorItem | RetireModel | SwapModel]):
     def handle(self, batch: Batch[TensorItem | RetireModel | SwapModel]) -> None:
         """See `Handler.handle`: items are handled in order, so a model is closed after its last picture."""
         while batch:
-            match batch.open[0]:
+            match batch.unsettled[0]:
                 case SwapModel() as swap:
                     self._swap(swap)
                     batch.settle(swap)
@@ -84,7 +84,7 @@ class Predicting(Handler[TensorItem | RetireModel | SwapModel]):
                     self._end(model)
                     batch.settle(retire)
                 case TensorItem() as first:
-                    items = _same_model(first, batch.open)
+                    items = _same_model(first, batch.unsettled)
                     self._predict(first.model, items, batch)
                     batch.settle(*items)
 

@@ -110,7 +110,7 @@ class Preprocessing(Handler[PictureItem | SwapModel]):
 
     def handle(self, batch: Batch[PictureItem | SwapModel]) -> None:
         """See `Handler.handle`: the whole batch is handed on together."""
-        items = batch.open
+        items = batch.unsettled
         in_hand = {item.job.id for item in items if isinstance(item, PictureItem)}
         self._decoded = {key: self._decoded[key] for key in self._decoded.keys() & in_hand}
         self._count_attempts(items)

@@ -51,7 +51,7 @@ class Publishing(Handler[Finished]):
 
     def handle(self, batch: Batch[Finished]) -> None:
         """See `Handler.handle`."""
-        self.announce(self.publisher.publish(batch.open))
+        self.announce(self.publisher.publish(batch.unsettled))
 
     def fail(self, item: Finished, error: FluxdropError) -> None:
         """See `Handler.fail`."""

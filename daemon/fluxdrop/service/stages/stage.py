@@ -1,7 +1,7 @@
-"""A stage: a thread that works off a bounded queue, and the one policy for errors in it.
+"""A stage: a thread that handles the items of a queue, and the one policy for errors in it.
 
 ========================================  ==============================================================
-what a handler raises                     what happens to the items that are still open
+what a handler raises                     what happens to the items that are not settled
 ========================================  ==============================================================
 Stopping                                  nothing: the next start takes up their jobs
 a transient OSError or Outage             they wait, and are given to the handler again
@@ -70,10 +70,10 @@ class Handler(ABC, Generic[T]):
 
     @abstractmethod
     def handle(self, batch: Batch[T]) -> None:
-        """Handle the open items of *batch*, and settle each when it is done.
+        """Handle the unsettled items of *batch*, and settle each when it is done.
 
-        Items that are still open when this returns count as settled. May raise anything (see the
-        module), after which it is called again with the items that were open.
+        Items that are not settled when this returns count as settled. May raise anything (see the
+        module), after which it is called again with the items that were not.
         """
 
     @abstractmethod
@@ -88,10 +88,10 @@ class Handler(ABC, Generic[T]):
 
 
 class Batch(Generic[T]):
-    """The items that a handler has in hand. Each is open until it is settled."""
+    """The items that a handler has in hand, each until it is settled."""
 
     def __init__(self, items: Sequence[T], end: Callable[[T, Exception], None]) -> None:
-        """Begin with all *items* open; *end* is called with an item that fails in `guard`, and the error."""
+        """Begin with no item settled; *end* is called with an item that fails in `guard`, and the error."""
         self._items = {id(item): item for item in items}
         self._end = end
 
@@ -99,7 +99,7 @@ class Batch(Generic[T]):
         return len(self._items)
 
     @property
-    def open(self) -> list[T]:
+    def unsettled(self) -> list[T]:
         """The items that are not settled, in order."""
         return list(self._items.values())
 
@@ -166,11 +166,11 @@ class Stage(Generic[T]):
         self.name = handler.name
         self.outage = OutageTracker(handler.name)
         self.failure: BaseException | None = None
-        """The error that ended the stage by itself, as that an engine cannot be opened at the start."""
-        self.pulse = Liveness()
+        """The error that ended the stage by itself, such as an engine that cannot be opened at the start."""
+        self.liveness = Liveness()
         """When the stage last made progress.
 
-        It beats for each batch that is taken, tried or done, each item that is settled, each idle
+        It is touched for each batch that is taken, tried or done, each item that is settled, each idle
         check, and each call of `report_progress` by the handler.
         """
         self._handler = handler
@@ -215,7 +215,7 @@ class Stage(Generic[T]):
 
     def stuck(self, seconds: float) -> bool:
         """Return whether there is work and no progress was made for *seconds*."""
-        return self.waiting > 0 and self.pulse.silence > seconds
+        return self.waiting > 0 and self.liveness.silence > seconds
 
     def finish(self, timeout: float) -> bool:
         """Make the thread end after the queued items; return whether it did within *timeout* seconds."""
@@ -226,7 +226,7 @@ class Stage(Generic[T]):
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        self.pulse.bind_thread()
+        self.liveness.bind_thread()
         try:
             self._retry_outages(self._handler.open)
             self.ready.set()
@@ -267,7 +267,7 @@ class Stage(Generic[T]):
                     lambda: self._items or self._is_finishing,
                     timeout=self._handler.idle_check_seconds,
                 )
-            self.pulse.beat()
+            self.liveness.touch()
             if has_news:
                 return bool(self._items)
             self._run_idle_check()
@@ -281,7 +281,7 @@ class Stage(Generic[T]):
             self.outage.begin(error.message)
         except Exception as error:
             self._context.defects.record(self.name, error)
-        self.pulse.beat()
+        self.liveness.touch()
 
     def _take(self) -> list[T]:
         with self._changed:
@@ -303,10 +303,10 @@ class Stage(Generic[T]):
                     # All items are settled, but the defect is to be known.
                     self._context.defects.record(self.name, error)
                 if len(batch) > 1:
-                    for item in batch.open:
+                    for item in batch.unsettled:
                         self._handle([item])
                     return
-                for item in batch.open:
+                for item in batch.unsettled:
                     if not self._may_repeat(item, error):
                         self._end(item, error)
                         return
@@ -351,12 +351,12 @@ class Stage(Generic[T]):
         if not self._context.is_transient(error) and not work.is_dir():
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(work)) from error
 
-    def _retry_outages(self, work: Callable[[], None]) -> None:
-        """Call *work* until it raises no transient error, with growing pauses."""
+    def _retry_outages(self, action: Callable[[], None]) -> None:
+        """Call *action* until it raises no transient error, with growing pauses."""
         pause = _FIRST_PAUSE_SECONDS
-        while not self.outage.attempt(work, self._context.is_transient):
-            self.pulse.beat()
+        while not self.outage.attempt(action, self._context.is_transient):
+            self.liveness.touch()
             with release_io_lock():
                 self._context.pause(pause)
             pause = min(2 * pause, _MAX_PAUSE_SECONDS)
-        self.pulse.beat()
+        self.liveness.touch()

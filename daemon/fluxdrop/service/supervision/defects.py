@@ -24,7 +24,7 @@ class Defects:
         Args:
             part: The part of the daemon whose work it ended.
             error: The exception.
-            facts: What else the log line is to say, as the job's id.
+            facts: What else the log line says, such as the job's id.
         """
         where = _where(part, error)
         with self._lock:

@@ -20,17 +20,17 @@ _current_thread = threading.local()
 class Liveness:
     """The time at which one part of the daemon last made progress.
 
-    One thread calls `beat`; any thread may read.
+    One thread calls `touch`; any thread may read.
     """
 
     def __init__(self) -> None:
         self._last = time.monotonic()
 
     def bind_thread(self) -> None:
-        """Let `report_progress` beat this object when it is called on the current thread."""
-        _current_thread.pulse = self
+        """Let `report_progress` touch this object when it is called on the current thread."""
+        _current_thread.liveness = self
 
-    def beat(self) -> None:
+    def touch(self) -> None:
         """Record progress now."""
         self._last = time.monotonic()
 
@@ -51,6 +51,6 @@ def report_progress() -> None:
     Also to be called while waiting for something that has a deadline, or because of an
     outage. Does nothing on a thread without a `Liveness`.
     """
-    pulse = getattr(_current_thread, "pulse", None)
-    if pulse is not None:
-        pulse.beat()
+    liveness = getattr(_current_thread, "liveness", None)
+    if liveness is not None:
+        liveness.touch()

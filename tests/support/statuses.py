@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from fluxdrop.service.reporting.heartbeat import Beat
+from fluxdrop.service.reporting.heartbeat import DaemonStatus
 
 
-def beat(**changes: object) -> Beat:
+def daemon_status(**changes: object) -> DaemonStatus:
     """The heartbeat of a daemon with nothing to do, but for *changes*."""
     facts: dict[str, object] = {
         "pid": 1,
@@ -21,4 +21,4 @@ def beat(**changes: object) -> Beat:
         "current": None,
         "degraded": [],
     }
-    return Beat(**(facts | changes))  # type: ignore[arg-type]
+    return DaemonStatus(**(facts | changes))  # type: ignore[arg-type]

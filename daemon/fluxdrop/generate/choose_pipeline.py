@@ -1,4 +1,4 @@
-"""Choose the pipeline that a prompt file names, among those that the station has."""
+"""Choose the pipeline that a prompt file names, among the configured ones."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from fluxdrop.resources import expanded
 def choose(settings: Settings, asked: str | None) -> tuple[str, PipelineTable, list[str]]:
     """Choose the pipeline for a prompt file whose ``Model`` is *asked*.
 
-    Anyone may drop a file, so *asked* selects only among the pipelines that this station has; a
-    folder or hub id that is not configured is never used.
+    Anyone may drop a file, so *asked* selects only among the configured pipelines; another folder or
+    hub id is never used.
 
     Returns:
-        The pipeline's name on this station, its configuration, and warnings.
+        The pipeline's configured name, its configuration, and warnings.
     """
     default = settings.pipeline
     if default not in settings.pipelines:
         default = _short_name(default)
     pipelines = {name: PipelineTable(source=name) for name in sources.embedded()}
     pipelines |= {default: PipelineTable(source=settings.pipeline)} | settings.pipelines
-    # A picture that another station made with the same source has the source's name.
+    # A picture that was made in another root with the same source has the source's name.
     names = {_short_name(table.source): name for name, table in pipelines.items()}
     names |= {settings.pipeline: default} | {name: name for name in pipelines}
     if asked is None or asked in names:
         name = default if asked is None else names[asked]
         return name, pipelines[name], []
-    warning = f"Model {asked} is not a pipeline of this station; {default} was used."
+    warning = f"Model {asked} is not a pipeline of this root; {default} was used."
     return default, pipelines[default], [warning]
 
 
