@@ -24,12 +24,12 @@ function read_options(arguments, names)
 end
 
 """
-    worker_options(arguments) -> (input, output, shared, backend, device)
+    worker_options(arguments) -> (input, output, shared, backend, device, compiled)
 
 Parse the command line of worker.jl into a named tuple. The first three are file descriptors; `shared` may be `nothing`.
 """
 function worker_options(arguments)
-    positional, options = read_options(arguments, ("in", "out", "shared", "backend", "device"))
+    positional, options = read_options(arguments, ("in", "out", "shared", "backend", "device", "compiled"))
     isempty(positional) || throw(UsageError("unexpected argument '$(positional[1])'"))
     descriptor(name) = begin
         number = tryparse(Int, get(options, name, ""))
@@ -37,7 +37,8 @@ function worker_options(arguments)
     end
     return (input=descriptor("in"), output=descriptor("out"),
             shared=haskey(options, "shared") ? descriptor("shared") : nothing,
-            backend=get(options, "backend", "auto"), device=get(options, "device", "auto"))
+            backend=get(options, "backend", "auto"), device=get(options, "device", "auto"),
+            compiled=get(options, "compiled", ""))
 end
 
 """

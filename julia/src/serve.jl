@@ -1,12 +1,13 @@
 # The worker's loop: it answers one request at a time, in order.
 
 """
-    serve(pipe, backend) -> exit code
+    serve(pipe, backend; compiled="") -> exit code
 
 Send HELLO, then answer requests until STOP or end of file (0), or until bytes that break the protocol (1). A request
 that fails is answered with FAILURE, and the model in use stays. Does not return for another error: it is thrown.
+`compiled` is the folder of [`load_compiled_model`](@ref), or empty.
 """
-function serve(pipe::Pipe, backend::Backend)
+function serve(pipe::Pipe, backend::Backend; compiled="")
     model = nothing
     try
         send(pipe, HELLO, UInt64(0), hello(backend))
@@ -14,7 +15,7 @@ function serve(pipe::Pipe, backend::Backend)
             kind, id = receive!((id, e) -> send_failure(pipe, id, e), pipe)
             kind == STOP && return 0
             try
-                model = answer(pipe, kind, id, model, backend)
+                model = answer(pipe, kind, id, model, backend, compiled)
             catch e
                 pipe_failed(e) && rethrow()
                 send_failure(pipe, id, e)
@@ -43,17 +44,19 @@ hello(backend) = facts(
     "device" => backend.device.name, "threads" => Threads.nthreads(), "pid" => getpid(), "note" => backend.note)
 
 """
-    answer(pipe, kind, id, model, backend) -> model
+    answer(pipe, kind, id, model, backend, compiled) -> model
 
 Answer the request whose payload is in `pipe`. Return the model to use from now on. Throws any [`WorkerError`](@ref).
 """
-function answer(pipe, kind, id, model, backend)
+function answer(pipe, kind, id, model, backend, compiled)
     if kind == PING
         send(pipe, PONG, id, pipe.payload)
     elseif kind == LOAD
-        model = build(read_graph(pipe.payload), backend)
         digest = bytes2hex(sha256(pipe.payload))
-        send(pipe, LOADED, id, facts("digest" => digest, "nodes" => model.nodes))
+        is_compiled = backend.layers === PlainLayers && load_compiled_model(compiled, digest)
+        # Native code that was just loaded is newer than this function, here and below.
+        model = Base.invokelatest(build, read_graph(pipe.payload), backend)
+        send(pipe, LOADED, id, facts("digest" => digest, "nodes" => model.nodes, (is_compiled ? ("compiled" => true,) : ())...))
     elseif kind == LOAD_NATIVE
         model = load_native(String(copy(pipe.payload)), backend)
         send(pipe, LOADED, id, facts("digest" => model.digest, "nodes" => 0))
@@ -62,7 +65,7 @@ function answer(pipe, kind, id, model, backend)
         payload, shared = pipe.payload, pipe.shared
         GC.@preserve payload shared begin
             x = kind == PREDICT ? tensor(payload) : shared_tensor(payload, shared)
-            send_tensor(pipe, PREDICTION, id, predict(model, x))
+            send_tensor(pipe, PREDICTION, id, Base.invokelatest(predict, model, x))
         end
     end
     return model

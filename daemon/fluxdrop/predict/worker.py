@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluxdrop.config import Settings
+from fluxdrop.predict.compiled_models import compiled_models_folder
 from fluxdrop.processes.child import Child
 from fluxdrop.processes.shared_memory import SharedMemory
 from fluxdrop.processes.wire import FrameKind, WireError, pack_head, pack_tensor, unpack_tensor
@@ -42,6 +43,7 @@ class Worker(Child):
     ) -> None:
         command, environment = julia_command(install)
         arguments = ["--backend", settings.julia_backend, "--device", settings.device]
+        arguments += ["--compiled", str(compiled_models_folder())]
         self._memory: SharedMemory | None = None
         with contextlib.suppress(OSError):
             self._memory = SharedMemory()

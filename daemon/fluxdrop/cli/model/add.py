@@ -15,6 +15,7 @@ from fluxdrop.errors import FluxdropError
 from fluxdrop.files.layout import find_root
 from fluxdrop.logs import configure
 from fluxdrop.ownership import narrow_umask
+from fluxdrop.predict.compiled_models import compile_model
 from fluxdrop.predict.library import add_model
 
 
@@ -120,6 +121,9 @@ def add(
             options=options,
         )
     bundle, info = added.bundle, added.engine
+    if info.engine == "julia":
+        with spinner(f"Compiling {bundle.name}, so that it starts quickly"):
+            compile_model(bundle, settings_of(served, engine=engine), served.graphs)
     if json_output:
         print_json(
             {

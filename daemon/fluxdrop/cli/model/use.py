@@ -16,6 +16,7 @@ from fluxdrop.logs import configure
 from fluxdrop.ownership import narrow_umask
 from fluxdrop.predict.bundle import load_installed
 from fluxdrop.predict.choose_engine import open_engine
+from fluxdrop.predict.compiled_models import compile_model
 from fluxdrop.requests.messages import ModelRequest, ask_and_wait
 
 
@@ -38,6 +39,10 @@ def use(
             settings = settings_of(served, model=model)
             with closing(open_engine(settings, load_installed(model, served.models))):
                 choose_model(served, model)
+    with spinner(f"Compiling {model}, so that it starts quickly"):
+        compile_model(
+            load_installed(model, served.models), settings_of(served, model=model), served.graphs
+        )
     if json_output:
         print_json({"model": model, "running": holder(served) is not None})
     else:
