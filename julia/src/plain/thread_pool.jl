@@ -53,7 +53,8 @@ ended. If a call throws, throw its exception then.
 memory. `cost` is the number of multiplications of the whole job, roughly: small jobs run on one thread.
 
 A task that is free takes the next chunk. So a thread that the operating system has not scheduled does not delay the others.
-Call this from one task at a time.
+Call this from one task at a time. `f` must not wait for another task or a timer: the thread that waits here runs none of
+them, nor Julia's event loop.
 """
 function parallel_for(@nospecialize(f), n, cost)
     n == 0 && return nothing
