@@ -37,6 +37,11 @@ struct Repeated
     d::Int
 end
 
+"Any other constant that depends on the number of pictures: its arrays for the two batches of the trace."
+struct Unequal
+    arrays::NTuple{2,Any}
+end
+
 "A function that is applied to each number: its `name` or, if that is empty, `formula(x)` is its code for a number `x`."
 struct Scalar
     name::String
@@ -50,9 +55,9 @@ as_function(s::Scalar) = isempty(s.name) ? "x -> $(s.formula("x"))" : s.name
 as_broadcast(s::Scalar, x) = isempty(s.name) ? "@.($(s.formula(x)))" : "$(s.name).($x)"
 
 """
-A node that is being written. `arguments` are its inputs: a [`Value`](@ref), an array, a [`Repeated`](@ref), `nothing` if
-it is absent, or `missing` for one that depends on the number of pictures in another way. `op` has its attributes and
-constants. `sizes` are the sizes of its first output in both batches.
+A node that is being written. `arguments` are its inputs: a [`Value`](@ref), an array, a [`Repeated`](@ref) or
+[`Unequal`](@ref) constant, or `nothing` for one that is absent. `op` has its attributes and constants. `sizes` are the
+sizes of its first output in both batches.
 """
 mutable struct Site
     op::NodeContext

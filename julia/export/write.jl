@@ -99,16 +99,16 @@ function argument_of(name, graph, found, renamed)
     return repeated(first, second)
 end
 
-"The [`Repeated`](@ref) array that two arrays for two numbers of pictures are, or `missing`."
+"The [`Repeated`](@ref) array that two arrays for two numbers of pictures are, or else both of them as [`Unequal`](@ref)."
 function repeated(first, second)
-    ndims(first) == ndims(second) || return missing
+    ndims(first) == ndims(second) || return Unequal((first, second))
     growing = findall(collect(size(first)) .!= collect(size(second)))
-    length(growing) == 1 || return missing
+    length(growing) == 1 || return Unequal((first, second))
     d = growing[1]
     n = size(second, d) - size(first, d)
-    size(first, d) == n * BATCHES[1] && size(second, d) == n * BATCHES[2] || return missing
+    size(first, d) == n * BATCHES[1] && size(second, d) == n * BATCHES[2] || return Unequal((first, second))
     one = collect(selectdim(first, d, 1:n))
     times(count) = ntuple(k -> k == d ? count : 1, ndims(first))
     return isequal(repeat(one, times(BATCHES[1])...), first) && isequal(repeat(one, times(BATCHES[2])...), second) ?
-        Repeated(one, d) : missing
+        Repeated(one, d) : Unequal((first, second))
 end

@@ -63,6 +63,9 @@ end
 writes("Gather") do site
     x = value(site)
     chosen = site.arguments[2]
+    # PyTorch writes a reshaped view as a choice of all numbers in their order.
+    all_in_order = chosen isa Unequal && length(x.sizes[1]) == 1 && all(i -> vec(chosen.arrays[i]) == 0:x.sizes[i][1]-1, 1:2)
+    all_in_order && return reshape!(site)
     chosen isa Array || cannot(site, "its indices depend on the picture")
     d = dimension(length(x.sizes[1]), int(site.op, "axis"))
     x.sizes[1][d] == x.sizes[2][d] || cannot(site, "it selects among the pictures")
