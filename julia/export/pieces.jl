@@ -110,9 +110,9 @@ function constant!(site, array)
 end
 
 """
-    layer!(site, layer; activation=true)
+    layer!(site, layer; activation=false)
 
-Add a layer that is called with the first input. `activation` is whether the layer applies the activation itself.
+Add a layer that is called with the first input. `activation` is whether the layer applies the node's activation itself.
 """
 function layer!(site, layer::Layer; activation=false)
     add!(site, String[value(site).name], layer, "", Array[], "", activation ? nothing : site.activation)

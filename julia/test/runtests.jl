@@ -35,6 +35,7 @@ include("references.jl")
     include("test_fast.jl")
     include("test_native.jl")
     include("test_devices.jl")
+    include("test_export.jl")
     include("test_npy.jl")
     Sys.iswindows() || include("test_process.jl")
 end

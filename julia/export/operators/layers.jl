@@ -6,13 +6,16 @@ argument(site) = site.activation === nothing ? "" : as_function(site.activation)
 "The layer's weights. `bias` may be `nothing`: the option is then `bias=false`."
 weights_of(weight, bias) = bias === nothing ? Pair{Symbol,Any}[:weight => weight] : Pair{Symbol,Any}[:weight => weight, :bias => bias]
 
+"`x`, or `nothing` if it is the default of its option."
 unless(default, x) = x == default ? nothing : x
+"The code of a padding, or `nothing` if there is none."
 window_text(window) = all(iszero, window) ? nothing : compact(symmetric(window))
 
 "NNlib's padding (before, after, ...) with one number for each dimension if both sides are equal."
 symmetric(pad) = all(i -> pad[i] == pad[i+1], 1:2:length(pad)) ? pad[1:2:end] : pad
 
-function convolution!(site, name, kind, channels; options...)
+"A convolution layer. `channels(weight, groups)` is the code of its number of channels, `in => out`."
+function convolution!(site, name, channels; options...)
     op = site.op
     all(i -> !given(site, i) || site.arguments[i] isa Array, 2:3) || cannot(site, "its weights are computed")
     weight, bias = constant(op, 2), optional_constant(op, 3)
@@ -20,29 +23,25 @@ function convolution!(site, name, kind, channels; options...)
     code = call(name, literal(size(weight)[1:n]), channels(weight, int(op, "group")), argument(site);
                 stride=unless("1", compact(spatial(op, "strides"))), dilation=unless("1", compact(spatial(op, "dilations"))),
                 groups=unless("1", literal(int(op, "group"))), bias=bias === nothing ? "false" : nothing, options...)
-    layer!(site, Layer(kind, code, weights_of(FluxdropWorker.flipped(weight, n), bias)); activation=true)
+    layer!(site, Layer("conv", code, weights_of(FluxdropWorker.flipped(weight, n), bias)); activation=true)
 end
 
 writes("Conv") do site
-    pad = window_text(pads(site.op))
-    convolution!(site, "Conv", "conv", (w, groups) -> "$(size(w, ndims(w) - 1) * groups) => $(size(w, ndims(w)))"; pad=pad)
+    channels(w, groups) = "$(size(w, ndims(w) - 1) * groups) => $(size(w, ndims(w)))"
+    convolution!(site, "Conv", channels; pad=window_text(pads(site.op)))
 end
 
 writes("ConvTranspose") do site
-    all(iszero, ints(site.op, "output_padding")) || all(<(0), ints(site.op, "output_padding") .- ints(site.op, "strides")) ||
-        cannot(site, "its output padding is not less than its stride")
-    all(iszero, ints(site.op, "output_padding")) || return transposed_with_padding!(site)
-    pad = window_text(pads(site.op))
-    convolution!(site, "ConvTranspose", "conv", (w, groups) -> "$(size(w, ndims(w))) => $(size(w, ndims(w) - 1) * groups)"; pad=pad)
+    channels(w, groups) = "$(size(w, ndims(w))) => $(size(w, ndims(w) - 1) * groups)"
+    # Output padding first replaces cropping at the end; only what is left of it extends the output.
+    extra, given_pads = reverse(ints(site.op, "output_padding")), pads(site.op)
+    pad = Tuple(isodd(i) ? p : max(0, p - extra[i÷2]) for (i, p) in enumerate(given_pads))
+    outpad = Tuple(max(0, extra[i] - given_pads[2i]) for i in 1:length(extra))
+    all(outpad .< spatial(site.op, "strides")) || cannot(site, "its output padding is not less than its stride")
+    convolution!(site, "ConvTranspose", channels; pad=window_text(pad), outpad=unless("0", compact(outpad)))
 end
 
-function transposed_with_padding!(site)
-    outpad = Tuple(reverse(ints(site.op, "output_padding")))
-    pad = window_text(pads(site.op))
-    convolution!(site, "ConvTranspose", "conv", (w, groups) -> "$(size(w, ndims(w))) => $(size(w, ndims(w) - 1) * groups)";
-                 pad=pad, outpad=compact(outpad))
-end
-
+"A Dense with a weight of (out, in)."
 function dense!(site, weight, bias)
     code = call("Dense", "$(size(weight, 2)) => $(size(weight, 1))", argument(site); bias=bias === nothing ? "false" : nothing)
     layer!(site, Layer("dense", code, weights_of(weight, bias)); activation=true)
@@ -60,6 +59,7 @@ writes("Gemm") do site
     dense!(site, weight, length(bias) == out ? vec(bias) : fill(first(bias), out))
 end
 
+"A Gemm of two computed matrices."
 function gemm!(site, α, β)
     a, b = operand!(site, 1), operand!(site, 2)
     int(site.op, "transA") == 0 || (a = "transpose($a)")
@@ -76,6 +76,7 @@ writes("MatMul") do site
     product!(site, argument_size(a), argument_size(b))
 end
 
+"The size of an argument in the first batch of the trace."
 argument_size(x::Value) = x.sizes[1]
 argument_size(x::AbstractArray) = collect(Int, size(x))
 argument_size(x::Repeated) = [d == x.d ? n * BATCHES[1] : n for (d, n) in enumerate(size(x.array))]
@@ -148,13 +149,14 @@ writes("LayerNormalization") do site
     layer!(site, Layer("norm", code, weights))
 end
 
-function pool!(site, name, kind, overhang)
-    op, n = site.op, length(spatial(site.op, "kernel_shape"))
+"A pooling layer whose last windows extend beyond the padded input by `overhang`."
+function pool!(site, name, overhang)
+    op = site.op
     all(isone, spatial(op, "dilations")) || cannot(site, "Flux's poolings have no dilation")
     pad = Tuple(isodd(i) ? p : p + overhang[i÷2] for (i, p) in enumerate(pads(op)))
     kernel, stride = spatial(op, "kernel_shape"), spatial(op, "strides")
     code = call(name, literal(kernel); pad=window_text(pad), stride=stride == kernel ? nothing : compact(stride))
-    layer!(site, Layer(kind, code, []))
+    layer!(site, Layer("pool", code, []))
 end
 
 "How far the last window extends beyond the padded input in each dimension, from the size of the output."
@@ -164,7 +166,7 @@ function overhang(site)
     return [max(0, (site.sizes[1][i] - 1) * stride[i] + kernel[i] - x[i] - pad[2i-1] - pad[2i]) for i in 1:length(kernel)]
 end
 
-writes(site -> pool!(site, "MaxPool", "pool", overhang(site)), "MaxPool")
+writes(site -> pool!(site, "MaxPool", overhang(site)), "MaxPool")
 
 writes("AveragePool") do site
     pool = FluxdropWorker.general_pool(site.op, PlainLayers.meanpool)
@@ -172,7 +174,7 @@ writes("AveragePool") do site
     x, y, n = value(site).sizes[1], site.sizes[1], length(pool.kernel)
     counts = [OnnxLayers.window_counts(average, x[i], i, y[i]) for i in 1:n]
     all(i -> all(==(pool.kernel[i]), counts[i]), 1:n) || cannot(site, "its windows at the edge count fewer pixels than Flux's")
-    pool!(site, "MeanPool", "pool", overhang(site))
+    pool!(site, "MeanPool", overhang(site))
 end
 
 writes(site -> layer!(site, Layer("pool", "GlobalMeanPool()", [])), "GlobalAveragePool")
