@@ -136,12 +136,11 @@ def every_operator() -> bytes:
     (positive,) = node("Abs", ["x"])
     measure(node("Sqrt", [positive])[0])
     node("Concat", results, axis=1)
-    return _model(nodes, constants, nodes[-1].output[0], len(results)).SerializeToString()
+    model: bytes = _model(nodes, constants, nodes[-1].output[0], len(results)).SerializeToString()
+    return model
 
 
-def _numbers_in(
-    nodes: list[onnx.NodeProto], constants: list[onnx.TensorProto], value: str
-) -> int:
+def _numbers_in(nodes: list[onnx.NodeProto], constants: list[onnx.TensorProto], value: str) -> int:
     """How many numbers *value* has for one picture."""
     model = _model(nodes, constants, value, None).SerializeToString()
     session = import_onnxruntime().InferenceSession(model, providers=["CPUExecutionProvider"])

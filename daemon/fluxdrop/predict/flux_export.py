@@ -28,8 +28,8 @@ from fluxdrop.resources import julia_folder
 _TIMEOUT_SECONDS = 1800
 _REFUSED, _NO_PACKAGES = 2, 3
 
-# Arguments: the bundle's folder, the file of the pictures, the file for the answers, the pictures' size in Julia's order.
-# The answers are those to all pictures at once, and then those to each of them alone.
+# Arguments: the bundle's folder, the file of the pictures, the file for the answers, and the pictures' size in Julia's
+# order. The answers are those to all pictures at once, and then those to each of them alone.
 _PLAIN_SESSION = """
 include(joinpath(ARGS[1], "flux_model.jl"))
 model = build_model()
@@ -61,7 +61,9 @@ def export_bundle(bundle: Bundle, folder: Path, settings: Settings) -> float:
     install = find_julia()
     if install is None:
         raise FluxdropError(
-            "There is no Julia to write a Flux model with", hint="Run `fluxdrop setup`.", kind="julia"
+            "There is no Julia to write a Flux model with",
+            hint="Run `fluxdrop setup`.",
+            kind="julia",
         )
     graph = compile_bundle(bundle)
     staging = Path(tempfile.mkdtemp(prefix=".exporting-", dir=folder.parent))
@@ -104,11 +106,13 @@ def _write_code(install: JuliaInstall, bundle: Bundle, graph: Path, folder: Path
         raise FluxdropError(
             f"Writing a Flux model needs Flux and JLD2: {said}",
             hint=flux_required_error(bundle, "").hint
-            + " JLD2 is added to that project by Julia: import Pkg; Pkg.add(\"JLD2\").",
+            + ' JLD2 is added to that project by Julia: import Pkg; Pkg.add("JLD2").',
             kind="julia",
         )
     if run.returncode == _REFUSED:
-        raise FluxdropError(f"{bundle.onnx} cannot be written as a Flux model: {said}", kind="model")
+        raise FluxdropError(
+            f"{bundle.onnx} cannot be written as a Flux model: {said}", kind="model"
+        )
     raise FluxdropError(f"{bundle.onnx} could not be written as a Flux model: {said}", kind="julia")
 
 
@@ -148,7 +152,7 @@ def _compare(install: JuliaInstall, bundle: Bundle, folder: Path, settings: Sett
 def _run_plain(
     install: JuliaInstall, bundle: Bundle, folder: Path, pictures: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Return the answers of the native model in *folder* to *pictures* [N, C, H, W], as `_PLAIN_SESSION` writes them."""
+    """Run the native model in *folder* on *pictures* [N, C, H, W]; return what `_PLAIN_SESSION` writes."""
     given, answers = folder.with_name("pictures"), folder.with_name("answers")
     given.write_bytes(pictures.tobytes())
     sizes = reversed(pictures.shape)

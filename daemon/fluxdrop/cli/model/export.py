@@ -22,7 +22,9 @@ def export(
     flux: Annotated[
         Path,
         typer.Option(
-            "--flux", metavar="FOLDER", help="Write flux_model.jl and its weights to this new folder."
+            "--flux",
+            metavar="FOLDER",
+            help="Write flux_model.jl and its weights to this new folder.",
         ),
     ],
     root: RootOption = None,
