@@ -36,6 +36,7 @@ include("references.jl")
     include("test_native.jl")
     VERSION >= v"1.10" && include("test_aqua.jl")
     include("test_devices.jl")
+    include("test_export.jl")
     include("test_npy.jl")
     Sys.iswindows() || include("test_process.jl")
 end

@@ -40,7 +40,7 @@ COMMANDS = [
 ]
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "model compile"])
+@pytest.mark.parametrize("command", [*COMMANDS, "model compile", "model export"])
 def test_help(command: str) -> None:
     """Every command tells what it does."""
     ended = fluxdrop(*command.split(), "--help")

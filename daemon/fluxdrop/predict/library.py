@@ -239,7 +239,7 @@ def _complete_spec(
             kind="model",
         )
     guessed = {"labels": ["?"], "output": "logits"} | top
-    (bundle / "model.toml").write_text(_toml(guessed, table), encoding="utf-8")
+    (bundle / "model.toml").write_text(spec_text(guessed, table), encoding="utf-8")
     output = _run_samples(load_bundle(str(bundle)), settings)
     raw = output.raw
     if raw.ndim != 2:
@@ -257,7 +257,7 @@ def _complete_spec(
         )
     sums_to_one = bool(np.allclose(raw.sum(axis=1), 1, atol=1e-3) and raw.min() >= 0)
     top.setdefault("output", "probabilities" if sums_to_one else "logits")
-    (bundle / "model.toml").write_text(_toml(top, table), encoding="utf-8")
+    (bundle / "model.toml").write_text(spec_text(top, table), encoding="utf-8")
     return output
 
 
@@ -277,7 +277,7 @@ def _run_samples(bundle: Bundle, settings: Settings) -> SampleOutput:
         raise
 
 
-def _toml(top: dict[str, Any], table: dict[str, Any]) -> str:
+def spec_text(top: dict[str, Any], table: dict[str, Any]) -> str:
     """Return the text of model.toml."""
     # Strings, numbers and lists of them are written the same way in JSON and TOML. No valid key has another type.
     lines = [f"{key} = {json.dumps(value, default=str)}" for key, value in top.items()]

@@ -31,6 +31,10 @@ class _Commands(LazyGroup):
             "fluxdrop.cli.model.compile:compile_model",
             "Compile a model to a graph file.",
         ),
+        "export": Entry(
+            "fluxdrop.cli.model.export:export",
+            "Write an ONNX model as a native Flux model.",
+        ),
     }
 
 
