@@ -13,6 +13,8 @@ struct Conv
     bias::Union{Vector{Float32},Bool}
     window::Window
     groups::Int
+    frequencies::Vector{Float32}  # of the weights, from the first use of winograd! on
+    Conv(σ, weight, bias, window, groups) = new(σ, weight, bias, window, groups, Float32[])
 end
 
 function Conv(weight::Array{Float32,N}, bias, σ=identity; stride=1, pad=0, dilation=1, groups=1) where {N}
@@ -32,6 +34,8 @@ function (c::Conv)(input::Array{Float32})
     isempty(y) && return restore_rank(y, input)
     if size(c.weight, 4) == 1 && c.groups > 1
         depthwise!(y, x, c)
+    elseif uses_winograd(c, spatial_size(y), size(y, 5))
+        winograd!(y, x, c)
     else
         cost = length(y) * (inner_length(c.weight) + ELEMENT_COST)
         tiles = tile_output(y, c.weight, c.groups, threads_worth(cost))
