@@ -4,8 +4,9 @@
 Convolution, as Flux's `Conv` (its src/layers/conv.jl): (W, H, in, N) to (W', H', out, N), for one to three spatial
 dimensions.
 
-`weight` is (kw, kh, in ÷ groups, out); `bias` is a vector of length `out`, or `false`. Throws `DimensionMismatch` if
-sizes do not fit. The kernel is flipped, as in NNlib's `conv`; in ONNX and PyTorch it is not.
+`weight` is (kw, kh, in ÷ groups, out), and does not change once the layer has been called; `bias` is a vector of length
+`out`, or `false`. Throws `DimensionMismatch` if sizes do not fit. The kernel is flipped, as in NNlib's `conv`; in ONNX and
+PyTorch it is not.
 """
 struct Conv
     σ::Any  # not a type parameter, so that Julia compiles the layer once for all activations
@@ -13,7 +14,7 @@ struct Conv
     bias::Union{Vector{Float32},Bool}
     window::Window
     groups::Int
-    frequencies::Vector{Float32}  # of the weights, from the first use of winograd! on
+    frequencies::Vector{Float32}  # empty until winograd! is called
     Conv(σ, weight, bias, window, groups) = new(σ, weight, bias, window, groups, Float32[])
 end
 
