@@ -21,6 +21,8 @@ function run_workload(backend::Backend)
                 open(output -> serve(Pipe(input, output, SharedMemory(memory)), backend), answers, "w")
             end
         end
+        # Large enough for Winograd's method, which no convolution of the graph is.
+        PlainLayers.Conv(zeros(Float32, 3, 3, 24, 1), false; pad=1)(zeros(Float32, 16, 16, 24, 1))
         PlainLayers.empty_buffers!()
         return read(answers)
     end

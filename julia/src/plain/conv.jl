@@ -4,8 +4,9 @@
 Convolution, as Flux's `Conv` (its src/layers/conv.jl): (W, H, in, N) to (W', H', out, N), for one to three spatial
 dimensions.
 
-`weight` is (kw, kh, in ÷ groups, out); `bias` is a vector of length `out`, or `false`. Throws `DimensionMismatch` if
-sizes do not fit. The kernel is flipped, as in NNlib's `conv`; in ONNX and PyTorch it is not.
+`weight` is (kw, kh, in ÷ groups, out), and does not change once the layer has been called; `bias` is a vector of length
+`out`, or `false`. Throws `DimensionMismatch` if sizes do not fit. The kernel is flipped, as in NNlib's `conv`; in ONNX and
+PyTorch it is not.
 """
 struct Conv
     σ::Any  # not a type parameter, so that Julia compiles the layer once for all activations
@@ -13,6 +14,8 @@ struct Conv
     bias::Union{Vector{Float32},Bool}
     window::Window
     groups::Int
+    frequencies::Vector{Float32}  # empty until winograd! is called
+    Conv(σ, weight, bias, window, groups) = new(σ, weight, bias, window, groups, Float32[])
 end
 
 function Conv(weight::Array{Float32,N}, bias, σ=identity; stride=1, pad=0, dilation=1, groups=1) where {N}
@@ -32,6 +35,8 @@ function (c::Conv)(input::Array{Float32})
     isempty(y) && return restore_rank(y, input)
     if size(c.weight, 4) == 1 && c.groups > 1
         depthwise!(y, x, c)
+    elseif uses_winograd(c, spatial_size(y), size(y, 5))
+        winograd!(y, x, c)
     else
         cost = length(y) * (inner_length(c.weight) + ELEMENT_COST)
         tiles = tile_output(y, c.weight, c.groups, threads_worth(cost))
