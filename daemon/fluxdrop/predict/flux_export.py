@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 
@@ -20,8 +19,8 @@ from fluxdrop.predict.compiler.compile import compile_bundle
 from fluxdrop.predict.library import spec_text
 from fluxdrop.predict.onnxruntime_engine import OnnxruntimeEngine
 from fluxdrop.predict.parity import TOLERANCE, relative_difference, samples
-from fluxdrop.provision import JuliaInstall, find_julia, julia_command
-from fluxdrop.provision.script import complaint
+from fluxdrop.provision import JuliaInstall, find_julia
+from fluxdrop.provision.script import complaint, run_julia
 from fluxdrop.resources import julia_folder
 
 # A Julia that has never loaded Flux compiles it first.
@@ -98,7 +97,8 @@ def _write_code(install: JuliaInstall, bundle: Bundle, graph: Path, folder: Path
     width, height = spec.size
     script = julia_folder() / "export.jl"
     sizes = [spec.channels, height, width]
-    run = _julia(install, script, graph, folder, *sizes, "--layout", spec.layout)
+    arguments = [script, graph, folder, *sizes, "--layout", spec.layout]
+    run = run_julia(install, [str(argument) for argument in arguments], _TIMEOUT_SECONDS)
     if run.returncode == 0:
         return
     said = complaint(run.stderr).removeprefix("fluxdrop: ")
@@ -155,8 +155,8 @@ def _run_plain(
     """Run the native model in *folder* on *pictures* [N, C, H, W]; return what `_PLAIN_SESSION` writes."""
     given, answers = folder.with_name("pictures"), folder.with_name("answers")
     given.write_bytes(pictures.tobytes())
-    sizes = reversed(pictures.shape)
-    run = _julia(install, "-e", _PLAIN_SESSION, folder, given, answers, *sizes)
+    arguments = ["-e", _PLAIN_SESSION, folder, given, answers, *reversed(pictures.shape)]
+    run = run_julia(install, [str(argument) for argument in arguments], _TIMEOUT_SECONDS)
     if run.returncode != 0:
         raise FluxdropError(
             f"{bundle.name} does not run as a Flux model: {complaint(run.stderr)}",
@@ -164,19 +164,3 @@ def _run_plain(
             kind="julia",
         )
     return np.fromfile(answers, dtype=np.float32)
-
-
-def _julia(install: JuliaInstall, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run Julia as workers are run."""
-    command, environment = julia_command(install)
-    try:
-        return subprocess.run(
-            [*command, *map(str, arguments)],
-            env=environment,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_TIMEOUT_SECONDS,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise FluxdropError(f"{install.executable} does not run: {error}", kind="julia") from error

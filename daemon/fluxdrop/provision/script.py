@@ -10,6 +10,33 @@ from fluxdrop.provision.find import julia_command
 from fluxdrop.provision.install import JuliaInstall
 
 
+def run_julia(
+    install: JuliaInstall, arguments: list[str], timeout: float
+) -> subprocess.CompletedProcess[str]:
+    """Run Julia as workers are run, and return how it ended and what it printed.
+
+    Args:
+        install: The Julia.
+        arguments: Those after the options that every worker has.
+        timeout: Seconds that it may take.
+
+    Raises:
+        FluxdropError: It does not run, or takes too long; kind ``julia``.
+    """
+    command, environment = julia_command(install)
+    try:
+        return subprocess.run(
+            [*command, *arguments],
+            env=environment,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise FluxdropError(f"{install.executable} does not run: {error}", kind="julia") from error
+
+
 def answer_of(install: JuliaInstall, script: str, mark: str, timeout: float) -> str:
     """Run a script and return what follows ``MARK|`` in the first such line that it prints.
 
@@ -22,18 +49,7 @@ def answer_of(install: JuliaInstall, script: str, mark: str, timeout: float) -> 
     Raises:
         FluxdropError: It does not run, prints no such line, or takes too long; kind ``julia``.
     """
-    command, environment = julia_command(install)
-    try:
-        run = subprocess.run(
-            [*command, "-e", script],
-            env=environment,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise FluxdropError(f"{install.executable} does not run: {error}", kind="julia") from error
+    run = run_julia(install, ["-e", script], timeout)
     for line in run.stdout.splitlines():
         if line.startswith(f"{mark}|"):
             return line.partition("|")[2]
