@@ -23,7 +23,9 @@ flux, flux_error = let id = Base.identify_package("Flux")
             version = pkgversion(Base.require(id))
             version >= v"0.16" ? (string(version), "") : ("", "it has Flux $version, not 0.16")
         catch problem
-            "", "Flux does not load: " * first(split(sprint(showerror, problem), '\\n'))
+            # Julia would show the linker's whole environment.
+            "", "Flux does not load: " * (problem isa ProcessFailedException ? "Julia's linker failed" :
+                                          first(split(sprint(showerror, problem), '\\n')))
         end
     end
 end

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fluxdrop.errors import FluxdropError
+from fluxdrop.provision.attempt import attempt
 from fluxdrop.provision.check import check_julia
 from fluxdrop.provision.find import depot_path, julia_on_path, release
 from fluxdrop.provision.install import JuliaInstall
@@ -26,6 +29,10 @@ if TYPE_CHECKING:
 OLDEST_WITH_FLUX = (1, 10)
 NEWEST_WITH_FLUX = (1, 12)
 """The bounds on Julia's version in juliapkg.json, in the folder above."""
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL_BYTES = 16_000_000
+"""With less than this free, a full disk is why a step failed, whatever it says."""
 
 _RELEASES = "https://julialang-s3.julialang.org/bin/versions.json"
 
@@ -79,15 +86,24 @@ def provide_flux(
     depots = os.environ.get("JULIA_DEPOT_PATH") or depot_path(data)
     # Packages go where a service can read them, and nothing goes into the user's ~/.julia.
     environment = {"PYTHON_JULIAPKG_PROJECT": str(project), "JULIA_DEPOT_PATH": depots}
-    found = _resolve(
-        project, data / "juliapkg.log", progress, environment, force=force, limit=limit
-    )
-    progress.step("Loading Flux")
-    install = JuliaInstall(Path(found["executable"]), Path(found["project"]), source="juliapkg")
-    checked = check_julia(install)
-    if not checked.flux:
-        message = f"juliapkg chose Julia {checked.version}, but {checked.flux_error}"
-        raise FluxdropError(message, kind="flux")
+    log = data / "juliapkg.log"
+    try:
+        project.mkdir(parents=True, exist_ok=True)
+        with attempt(project, data / "julia-depot") as temporary:
+            environment["TMPDIR"] = str(temporary)
+            found = _resolve(project, log, progress, environment, force=force, limit=limit)
+            progress.step("Loading Flux")
+            install = JuliaInstall(
+                Path(found["executable"]), Path(found["project"]), source="juliapkg"
+            )
+            checked = check_julia(install)
+            if not checked.flux:
+                message = f"juliapkg chose Julia {checked.version}, but {checked.flux_error}"
+                raise FluxdropError(message, kind="flux")
+    except (FluxdropError, OSError) as problem:
+        if shutil.disk_usage(data).free < _FULL_BYTES or getattr(problem, "errno", 0) in _FULL:
+            raise FluxdropError(f"there is no space left in {data}", kind="disk") from problem
+        raise
     return replace(install, version=checked.version, flux=checked.flux)
 
 
@@ -116,7 +132,6 @@ def _resolve(
     force: bool,
     limit: float,
 ) -> dict[str, str]:
-    project.mkdir(parents=True, exist_ok=True)
     answer = project / "fluxdrop.json"
     answer.unlink(missing_ok=True)
     child = [sys.executable, "-P", str(Path(__file__).with_name("resolve_child.py")), str(answer)]
@@ -129,7 +144,8 @@ def _resolve(
             env={**os.environ, **environment, "PYTHONUNBUFFERED": "1"},
             # juliapkg reads juliapkg.json in the current folder, which could be another project's.
             cwd=project,
-            stdin=subprocess.DEVNULL,
+            # Its other end closes when this process dies, however it dies, and the child then ends its group.
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -162,10 +178,20 @@ def _resolve(
         raise FluxdropError(f"juliapkg was not done after {limit:g} s, see {log}", kind="timeout")
     if process.returncode != 0:
         raise FluxdropError(
-            f"juliapkg failed: {complaint(''.join(output))} (see {log})", kind="juliapkg"
+            f"juliapkg failed: {_cause(''.join(output))} (see {log})", kind="juliapkg"
         )
     found: dict[str, str] = json.loads(answer.read_bytes())
     return found
+
+
+def _cause(output: str) -> str:
+    """Return what went wrong according to the *output* of juliapkg."""
+    # Pkg only warns of these. It then tries to clone the package, and that is the error that it ends with.
+    if "failed to extract archive" in output:
+        return "a package could not be unpacked, as its download is broken or the disk is full"
+    if "does not match git-tree-sha1" in output:
+        return "the server sent a package with the wrong content"
+    return complaint(output)
 
 
 def _kill(process: subprocess.Popen[str]) -> None:

@@ -108,7 +108,7 @@ def provision(
 def _recorded_or_provided(data: Path, progress: SetupProgress, force: bool) -> SetupReport:
     if not force and (recorded := read_install(data)) is not None:
         return _kept(recorded)
-    with setup_lock(data):
+    with setup_lock(data, lambda: progress.step("Waiting for another setup to end")):
         recorded = read_install(data)
         if not force and recorded is not None:
             # Another process provided it while this one waited for the lock.

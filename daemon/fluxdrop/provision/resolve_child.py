@@ -1,14 +1,18 @@
 """Run juliapkg's resolver and write the result to the file named on the command line.
 
 This is a separate program because juliapkg prints and waits without limit. Run it with ``python -P``,
-because juliapkg reads ``juliapkg.json`` from the first folder on ``sys.path``.
+because juliapkg reads ``juliapkg.json`` from the first folder on ``sys.path``. At the end of its standard input it kills
+its process group, which also has Julia in it.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 
@@ -34,5 +38,18 @@ def main(answer: Path, force: bool) -> None:
     answer.write_text(json.dumps(found))
 
 
+def end_with_parent() -> None:
+    """Kill the process group at the end of standard input, and let nothing else read from it."""
+    lifeline = os.dup(0)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+
+    def wait() -> None:
+        os.read(lifeline, 1)
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 if __name__ == "__main__":
+    end_with_parent()
     main(Path(sys.argv[1]), force="--force" in sys.argv[2:])

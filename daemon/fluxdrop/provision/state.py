@@ -11,7 +11,7 @@ from fluxdrop.files import durable
 from fluxdrop.provision.install import JuliaInstall
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 STATE_VERSION = 1
 
@@ -67,11 +67,18 @@ def install_as_dict(install: JuliaInstall) -> dict[str, object]:
 
 
 @contextmanager
-def setup_lock(data: Path) -> Iterator[None]:
-    """Hold the lock that lets one setup at a time work in *data*; wait until it is free."""
+def setup_lock(data: Path, on_wait: Callable[[], None]) -> Iterator[None]:
+    """Hold the lock that lets one setup at a time work in *data*.
+
+    Call *on_wait* if another process holds it, then wait until it is free.
+    """
     import fcntl
 
     data.mkdir(parents=True, exist_ok=True)
     with (data / "setup.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            on_wait()
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
