@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -48,13 +49,13 @@ def test_failure_is_undone(project: Path, tmp_path: Path) -> None:
     """The project is as before, the registries are gone, and of the packages only complete ones stay."""
     depot, before = tmp_path / "depot", contents(project)
 
-    with pytest.raises(RuntimeError), attempt(project, depot) as temporary:
+    with suppress(ZeroDivisionError), attempt(project, depot) as temporary:
         (temporary / "half").touch()
         (project / "Project.toml").write_text("")
         (project / "Manifest.toml").write_text("[[de")
         for folder in ("registries", "packages/Flux/abc", "packages/Flux/def/src"):
             (depot / folder).mkdir(parents=True)
-        raise RuntimeError
+        raise ZeroDivisionError
 
     assert before == contents(project)
     assert ["packages/Flux/def/src"] == [

@@ -60,6 +60,13 @@ class Package:
         """The UUID of the package."""
         return str(self.project["uuid"])
 
+    @property
+    def deps(self) -> dict[str, str]:
+        """The UUIDs of the packages that it needs, by their names. Those before Julia 1.9 repeat weak ones here."""
+        weak = self.project.get("weakdeps", {})
+        deps = self.project.get("deps", {})
+        return {name: uuid for name, uuid in deps.items() if name not in weak}
+
 
 def small_package(name: str, uuid: str, version: str, source: str = "") -> Package:
     """A package without dependencies whose module consists of *source*."""
@@ -78,7 +85,7 @@ def packages_of(project: Path, wanted: tuple[str, ...]) -> list[Package]:
         path = entries[name][0].get("path") if name in entries else None
         if path and name not in found:
             found[name] = Package(tree_of(project / path))
-            names += found[name].project.get("deps", {})
+            names += found[name].deps
     return list(found.values())
 
 
@@ -99,7 +106,7 @@ def tree_hash(tree: Tree) -> str:
 def registry_of(packages: list[Package]) -> Tree:
     """The registry that lists *packages*, each in its one version."""
     lines = ['name = "General"', f'uuid = "{GENERAL}"', "[packages]"]
-    tree = {}
+    tree: Tree = {}
     for package in packages:
         project = package.project
         name = project["name"]
@@ -108,8 +115,7 @@ def registry_of(packages: list[Package]) -> Tree:
             # Pkg clones from here what the server does not give it.
             "Package": f'name = "{name}"\nuuid = "{package.uuid}"\nrepo = "http://127.0.0.1:9/{name}.jl.git"\n',
             "Versions": f'["{project["version"]}"]\ngit-tree-sha1 = "{tree_hash(package.tree)}"\n',
-            "Deps": "[0]\n"
-            + "".join(f'{dep} = "{uuid}"\n' for dep, uuid in project.get("deps", {}).items()),
+            "Deps": "[0]\n" + "".join(f'{dep} = "{uuid}"\n' for dep, uuid in package.deps.items()),
         }
         tree |= {f"{name}/{kind}.toml": _file(text) for kind, text in texts.items()}
     return tree | {"Registry.toml": _file("\n".join(lines) + "\n")}

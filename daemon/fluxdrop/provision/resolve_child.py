@@ -1,8 +1,8 @@
 """Run juliapkg's resolver and write the result to the file named on the command line.
 
 This is a separate program because juliapkg prints and waits without limit. Run it with ``python -P``,
-because juliapkg reads ``juliapkg.json`` from the first folder on ``sys.path``. At the end of its standard input it kills
-its process group, which also has Julia in it.
+because juliapkg reads ``juliapkg.json`` from the first folder on ``sys.path``. At the end of its standard input it
+kills its process group, which also has Julia in it.
 """
 
 from __future__ import annotations
