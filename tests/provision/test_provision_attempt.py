@@ -11,7 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from fluxdrop.provision import JuliaInstall
 from fluxdrop.provision.attempt import attempt
+from fluxdrop.provision.provide import provision
+from fluxdrop.provision.state import write_install
+from support.provisioning import stand_in
 
 WRITES = """
 import os, signal, sys
@@ -45,6 +49,16 @@ def contents(folder: Path) -> dict[str, str]:
     }
 
 
+def run_killed(project: Path, depot: Path) -> None:
+    """Run an attempt that is killed in the middle."""
+    killed = subprocess.run(
+        [sys.executable, "-c", WRITES, str(project), str(depot)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        check=False,
+    )
+    assert -signal.SIGKILL == killed.returncode
+
+
 def test_failure_is_undone(project: Path, tmp_path: Path) -> None:
     """The project is as before, the registries are gone, and of the packages only complete ones stay."""
     depot, before = tmp_path / "depot", contents(project)
@@ -66,19 +80,32 @@ def test_failure_is_undone(project: Path, tmp_path: Path) -> None:
 def test_kill_is_undone_by_the_next(project: Path, tmp_path: Path) -> None:
     """What a killed attempt wrote is gone before the next one begins."""
     depot, before = tmp_path / "depot", contents(project)
-    killed = subprocess.run(
-        [sys.executable, "-c", WRITES, str(project), str(depot)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        check=False,
-    )
+    run_killed(project, depot)
 
-    assert -signal.SIGKILL == killed.returncode
     assert before != contents(project)
     with attempt(project, depot):
         seen = {name: text for name, text in contents(project).items() if name in before}
         assert before == seen
         assert not (project / "Manifest.toml").exists()
         assert not (depot / "packages" / "Flux" / "abc").exists()
+
+
+@pytest.mark.usefixtures("nothing_set")
+def test_setup_undoes_a_killed_one(project: Path, tmp_path: Path) -> None:
+    """A plain setup that keeps what an earlier one recorded also undoes a forced one that was killed."""
+    data = tmp_path / "data"
+    data.mkdir()
+    project = project.rename(data / "julia-env")
+    before = contents(project)
+    julia = stand_in(tmp_path / "julia")
+    write_install(data, JuliaInstall(julia, project, {}, "1.11.7", "juliapkg", "0.16.5"))
+    run_killed(project, data / "julia-depot")
+    assert before != contents(project)
+
+    report = provision(data=data)
+
+    assert ["earlier setup"] == [step.name for step in report.steps]
+    assert before == contents(project)
 
 
 def test_success_stays(project: Path, tmp_path: Path) -> None:

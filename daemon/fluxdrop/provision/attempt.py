@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_KEPT = ".before-setup"
+_TEMPORARY = "tmp"
 _FILES = ("Project.toml", "Manifest.toml", "pyjuliapkg/meta.json")
 
 
@@ -32,19 +34,45 @@ def attempt(project: Path, depot: Path) -> Iterator[Path]:
     Raises:
         OSError: The files of *project* cannot be kept; nothing was changed.
     """
-    kept, temporary = project / ".before-setup", depot / "tmp"
-    _undo(project, depot, kept, temporary)
+    undo_unfinished(project, depot)
+    kept, temporary = project / _KEPT, depot / _TEMPORARY
     _keep(project, kept)
     temporary.mkdir(parents=True)
     try:
         yield temporary
     except BaseException:
-        _undo(project, depot, kept, temporary)
+        undo_unfinished(project, depot)
         raise
     # The rename marks the attempt as a success, so its files must be on the disk before.
     os.sync()
     shutil.rmtree(kept.rename(_incomplete(kept)))
     shutil.rmtree(temporary)
+
+
+def is_unfinished(project: Path) -> bool:
+    """Return whether an attempt is running in *project*, or one that was killed is not undone yet."""
+    return (project / _KEPT).is_dir()
+
+
+def undo_unfinished(project: Path, depot: Path) -> None:
+    """Undo an attempt that did not end well, if there was one; this takes no space on the disk."""
+    shutil.rmtree(depot / _TEMPORARY, ignore_errors=True)
+    if not is_unfinished(project):
+        return
+    kept = project / _KEPT
+    for name in _FILES:
+        if (kept / name).exists():
+            (kept / name).replace(project / name)
+        elif (kept / f"{name}.absent").exists():
+            (project / name).unlink(missing_ok=True)
+    # Pkg downloads them again.
+    shutil.rmtree(depot / "registries", ignore_errors=True)
+    shutil.rmtree(depot / "clones", ignore_errors=True)
+    for package in depot.glob("packages/*/*"):
+        # Pkg creates the folder before it moves the package there.
+        with suppress(OSError):
+            package.rmdir()
+    shutil.rmtree(kept)
 
 
 def _keep(project: Path, kept: Path) -> None:
@@ -63,23 +91,3 @@ def _keep(project: Path, kept: Path) -> None:
 def _incomplete(kept: Path) -> Path:
     """Return where the copies are while some of them are missing."""
     return kept.with_name(f"{kept.name}.part")
-
-
-def _undo(project: Path, depot: Path, kept: Path, temporary: Path) -> None:
-    """Undo an attempt that did not end well, if there was one; this takes no space on the disk."""
-    shutil.rmtree(temporary, ignore_errors=True)
-    if not kept.is_dir():
-        return
-    for name in _FILES:
-        if (kept / name).exists():
-            (kept / name).replace(project / name)
-        elif (kept / f"{name}.absent").exists():
-            (project / name).unlink(missing_ok=True)
-    # Pkg downloads them again.
-    shutil.rmtree(depot / "registries", ignore_errors=True)
-    shutil.rmtree(depot / "clones", ignore_errors=True)
-    for package in depot.glob("packages/*/*"):
-        # Pkg creates the folder before it moves the package there.
-        with suppress(OSError):
-            package.rmdir()
-    shutil.rmtree(kept)

@@ -46,6 +46,11 @@ def juliapkg_project(data: Path) -> Path:
     return Path(own) if own else data / "julia-env"
 
 
+def juliapkg_depot(data: Path) -> Path:
+    """Return the depot that setup may clean; ``JULIA_DEPOT_PATH`` can name another one, which it may not."""
+    return data / "julia-depot"
+
+
 def servers() -> list[str]:
     """Return the URLs that have to answer, else juliapkg would fail."""
     if os.environ.get("PYTHON_JULIAPKG_OFFLINE") == "yes":
@@ -89,7 +94,7 @@ def provide_flux(
     log = data / "juliapkg.log"
     try:
         project.mkdir(parents=True, exist_ok=True)
-        with attempt(project, data / "julia-depot") as temporary:
+        with attempt(project, juliapkg_depot(data)) as temporary:
             environment["TMPDIR"] = str(temporary)
             found = _resolve(project, log, progress, environment, force=force, limit=limit)
             progress.step("Loading Flux")

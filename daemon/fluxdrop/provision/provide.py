@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from fluxdrop.errors import FluxdropError
+from fluxdrop.provision.attempt import is_unfinished, undo_unfinished
 from fluxdrop.provision.find import (
     EXECUTABLE_VARIABLE,
     PROJECT_VARIABLE,
@@ -106,9 +107,14 @@ def provision(
 
 
 def _recorded_or_provided(data: Path, progress: SetupProgress, force: bool) -> SetupReport:
-    if not force and (recorded := read_install(data)) is not None:
+    from fluxdrop.provision.juliapkg_setup import juliapkg_depot, juliapkg_project
+
+    project = juliapkg_project(data)
+    recorded = read_install(data)
+    if not force and recorded is not None and not is_unfinished(project):
         return _kept(recorded)
     with setup_lock(data, lambda: progress.step("Waiting for another setup to end")):
+        undo_unfinished(project, juliapkg_depot(data))
         recorded = read_install(data)
         if not force and recorded is not None:
             # Another process provided it while this one waited for the lock.
