@@ -296,7 +296,9 @@ def test_forced_setup_that_fails_keeps_flux(
 )
 def test_real_flux(tmp_path: Path) -> None:
     """The real Flux and all that it depends on are downloaded and compiled, and a prediction runs on them."""
-    packages: list[Package] = packages_of(Path(REAL), WANTED)
+    assert JULIA is not None
+    stdlib = answer_of(JULIA, 'println("stdlib|", Sys.STDLIB)', "stdlib", 60)
+    packages: list[Package] = packages_of(Path(REAL), WANTED, Path(stdlib))
     names = {package.project["name"] for package in packages}
     if not set(WANTED) <= names:
         pytest.skip("FLUXDROP_JULIA_PROJECT does not have Flux, JLD2 and BSON as folders")

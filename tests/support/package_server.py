@@ -27,6 +27,8 @@ from support.daemons import PATIENCE
 GENERAL = "23338594-aafe-5451-b93e-139f81909106"
 """The UUID of the registry that Julia installs by itself."""
 
+_REGISTERED_STDLIB = ("DelimitedFiles", "Statistics")
+
 Fault = Literal["", "error", "cut", "wrong", "hang", "gone"]
 """What happens to a request: the answer 500; a body that ends in the middle; the bytes of another tree; a body that
 stops in the middle, and goes on when the server is healed; this connection and all later ones end without an
@@ -75,16 +77,20 @@ def small_package(name: str, uuid: str, version: str, source: str = "") -> Packa
     return Package({"Project.toml": _file(project), f"src/{name}.jl": _file(module)})
 
 
-def packages_of(project: Path, wanted: tuple[str, ...]) -> list[Package]:
-    """The packages *wanted* and their dependencies, as far as the Manifest.toml of *project* has them as folders."""
+def packages_of(project: Path, wanted: tuple[str, ...], stdlib: Path) -> list[Package]:
+    """The packages *wanted* and their dependencies, as far as the Manifest.toml of *project* has them as folders.
+
+    What Julia has in *stdlib* but looks up in a registry is among them.
+    """
     entries = tomllib.loads((project / "Manifest.toml").read_text())["deps"]
     found: dict[str, Package] = {}
     names = list(wanted)
     while names:
         name = names.pop()
         path = entries[name][0].get("path") if name in entries else None
-        if path and name not in found:
-            found[name] = Package(tree_of(project / path))
+        folder = project / path if path else stdlib / name if name in _REGISTERED_STDLIB else None
+        if folder and name not in found:
+            found[name] = Package(tree_of(folder))
             names += found[name].deps
     return list(found.values())
 
