@@ -121,7 +121,9 @@ def registry_of(packages: list[Package]) -> Tree:
             # Pkg clones from here what the server does not give it.
             "Package": f'name = "{name}"\nuuid = "{package.uuid}"\nrepo = "http://127.0.0.1:9/{name}.jl.git"\n',
             "Versions": f'["{project["version"]}"]\ngit-tree-sha1 = "{tree_hash(package.tree)}"\n',
-            "Deps": "[0]\n" + "".join(f'{dep} = "{uuid}"\n' for dep, uuid in package.deps.items()),
+            # The heading is a range of versions: this one, where no build number may stand.
+            "Deps": f'["{project["version"].partition("+")[0]}"]\n'
+            + "".join(f'{dep} = "{uuid}"\n' for dep, uuid in package.deps.items()),
         }
         tree |= {f"{name}/{kind}.toml": _file(text) for kind, text in texts.items()}
     return tree | {"Registry.toml": _file("\n".join(lines) + "\n")}
