@@ -23,7 +23,8 @@ end
 
 # evens and odds take every second number of two vectors that follow each other. low and high do the opposite: they
 # alternate the numbers of two vectors, and are the first and the second half of the result.
-for (name, order) in ((:evens, 0:2:14), (:odds, 1:2:15), (:low, (0, 8, 1, 9, 2, 10, 3, 11)), (:high, (4, 12, 5, 13, 6, 14, 7, 15)))
+for (name, order) in ((:evens, 0:2:14), (:odds, 1:2:15), (:low, (0, 8, 1, 9, 2, 10, 3, 11)),
+                      (:high, (4, 12, 5, 13, 6, 14, 7, 15)))
     mask = join(("i32 $i" for i in order), ", ")
     code = "%3 = shufflevector <8 x float> %0, <8 x float> %1, <8 x i32> <$mask>\nret <8 x float> %3"
     @eval @inline $name(a::Lanes, b::Lanes) = Base.llvmcall($code, Lanes, Tuple{Lanes,Lanes}, a, b)
@@ -106,12 +107,17 @@ enough for the cache.
 """
 const BAND_TILES = 64
 
+"Divide the output `y` into bands: of few rows of tiles, or, if an image has few tiles, of a part of the channels."
 function winograd_bands(y, threads)
     columns, out = cld(size(y, 1), 4), size(y, 4)
     rows = cld(size(y, 2), 4) * size(y, 5)
     count, shares = clamp(cld(rows * columns, BAND_TILES), 1, rows), 1
     if count % threads != 0
-        rows * columns < BAND_TILES * threads ? (shares = min(out, threads)) : (count = min(rows, cld(count, threads) * threads))
+        if count == 1
+            shares = min(out, threads)
+        else
+            count = min(rows, cld(count, threads) * threads)
+        end
     end
     bands = WinogradBand[]
     for i in 1:count, j in 1:shares
@@ -125,10 +131,10 @@ end
 
 Whether the convolution `c` takes less time by Winograd's method, for an output of spatial size `y_size`.
 
-Measured with OpenBLAS 0.3.9 and 0.3.23 on two AVX2 threads, against im2col: twice as fast for 32 to 128 channels, 1.4 to
-1.9 times for 256 and 512 if there are at least 16 tiles. It is slower with fewer tiles, as the transformed weights are four
-times as many as the weights, and have to be read; where tiles reach beyond the image, as those of 5x5 and 9x9 do; and for
-16 input channels and fewer.
+Measured in turns with im2col, on two threads, with Julia 1.5 and 1.10: twice as fast for 32 to 128 channels, 1.1 to 1.9
+times for 256 and 512 with at least 16 tiles. With fewer tiles it is not faster, as the transformed weights are four times
+as many as the weights and have to be read, nor where much of the tiles is beyond the edge (5x5 and 9x9 pixels), nor with 16
+input channels or fewer.
 """
 function uses_winograd(c, y_size, images)
     w = c.window
