@@ -19,14 +19,14 @@ using .FluxdropWorker: FluxdropWorker, PREDICT, PREDICT_SHARED, PREDICTION, answ
 const PREDICTS = Ref(0)
 const HOARD = Vector{{UInt8}}[]
 
-function FluxdropWorker.answer(pipe::FluxdropWorker.Pipe, kind, id, model, backend)
+function FluxdropWorker.answer(pipe::FluxdropWorker.Pipe, kind, id, model, backend, compiled)
     kind in (PREDICT, PREDICT_SHARED) && (PREDICTS[] += 1)
     # The first forward pass is the one at the start, before the worker is given work.
     if PREDICTS[] == 2 && !isfile("{marker}")
         touch("{marker}")
         {does}
     end
-    return invoke(answer, NTuple{{5,Any}}, pipe, kind, id, model, backend)
+    return invoke(answer, NTuple{{6,Any}}, pipe, kind, id, model, backend, compiled)
 end
 """
 
