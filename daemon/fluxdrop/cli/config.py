@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import msgspec
 from rich.console import Console
 from rich.table import Table
@@ -12,6 +9,7 @@ from rich.table import Table
 from fluxdrop.cli.options import EngineOption, JsonOption, LogLevelOption, RootOption, print_json
 from fluxdrop.cli.resolve import optional_root
 from fluxdrop.config import Settings, sources
+from fluxdrop.toml_text import toml_value
 
 
 def config(
@@ -42,28 +40,8 @@ def config(
     for key, value, place in rows:
         table.add_row(
             key,
-            _as_toml(msgspec.to_builtins(value)),
+            toml_value(msgspec.to_builtins(value)),
             place,
             style=None if place == "default" else "bold",
         )
     Console(markup=False, highlight=False).print(table)
-
-
-def _as_toml(value: Any) -> str:
-    """Return *value* as it is written in TOML on one line. Keys of tables without a value are left out."""
-    if isinstance(value, dict):
-        pairs = [
-            f"{_as_toml_key(key)} = {_as_toml(part)}"
-            for key, part in value.items()
-            if part is not None
-        ]
-        return f"{{ {', '.join(pairs)} }}" if pairs else "{}"
-    if isinstance(value, float):
-        return repr(value)
-    # JSON's strings, integers, true and false are also TOML's, except that TOML escapes DEL.
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def _as_toml_key(key: str) -> str:
-    is_bare = key.isascii() and key.replace("-", "").replace("_", "").isalnum()
-    return key if is_bare else _as_toml(key)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import tempfile
@@ -28,6 +27,7 @@ from fluxdrop.predict.engine import EngineInfo
 from fluxdrop.predict.onnxruntime_engine import OnnxruntimeEngine
 from fluxdrop.predict.parity import TOLERANCE, relative_difference, samples
 from fluxdrop.provision import find_julia
+from fluxdrop.toml_text import toml_value
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _TOP_LEVEL_KEYS = ("output", "output_name")
@@ -279,10 +279,9 @@ def _run_samples(bundle: Bundle, settings: Settings) -> SampleOutput:
 
 def spec_text(top: dict[str, Any], table: dict[str, Any]) -> str:
     """Return the text of model.toml."""
-    # Strings, numbers and lists of them are written the same way in JSON and TOML. No valid key has another type.
-    lines = [f"{key} = {json.dumps(value, default=str)}" for key, value in top.items()]
+    lines = [f"{key} = {toml_value(value)}" for key, value in top.items()]
     lines += ["", "[input]"]
-    lines += [f"{key} = {json.dumps(value, default=str)}" for key, value in table.items()]
+    lines += [f"{key} = {toml_value(value)}" for key, value in table.items()]
     return "\n".join(lines) + "\n"
 
 
