@@ -55,28 +55,22 @@ FluxdropWorker.fast_layer(::Flux.GlobalMeanPool) = PlainLayers.GlobalMeanPool()
 
 FluxdropWorker.fast_layer(d::Union{Flux.Dropout,Flux.AlphaDropout}) = d.active === true ? d : identity
 
-"`(scale, shift)` of a batch norm in test mode, so that it computes `scale .* x .+ shift`; `nothing` for any other."
-function scale_and_shift(norm)
-    norm isa Flux.BatchNorm && norm.active !== true && norm.track_stats || return nothing
-    μ, σ² = norm.μ, norm.σ²
-    γ, β = norm.affine ? (norm.γ, norm.β) : (ones(Float32, norm.chs), zeros(Float32, norm.chs))
-    all(v -> v isa Vector{Float32}, (μ, σ², γ, β)) || return nothing
-    scale = γ ./ sqrt.(σ² .+ Float32(norm.ϵ))
-    return scale, β .- μ .* scale
-end
+"The γ and β of a normalisation; ones and zeros where it has none."
+scale_and_bias(norm) = norm.affine ? (norm.γ, norm.β) : (ones(Float32, norm.chs), zeros(Float32, norm.chs))
+
+are_plain(vectors...) = all(v -> v isa Vector{Float32}, vectors)
 
 function FluxdropWorker.fast_layer(norm::Flux.BatchNorm)
-    scale_and_shift(norm) === nothing && return norm
-    γ, β = norm.affine ? (norm.γ, norm.β) : (ones(Float32, norm.chs), zeros(Float32, norm.chs))
+    γ, β = scale_and_bias(norm)
+    norm.active !== true && norm.track_stats && are_plain(γ, β, norm.μ, norm.σ²) || return norm
     return PlainLayers.BatchNorm(fast_function(norm.λ), β, γ, norm.μ, norm.σ², Float32(norm.ϵ))
 end
 
 function FluxdropWorker.fast_layer(norm::Union{Flux.GroupNorm,Flux.InstanceNorm})
-    (norm.active === true || norm.track_stats) && return norm
-    affine = norm.affine ? (norm.γ, norm.β) : (ones(Float32, norm.chs), zeros(Float32, norm.chs))
-    all(v -> v isa Vector{Float32}, affine) || return norm
+    γ, β = scale_and_bias(norm)
+    norm.active !== true && !norm.track_stats && are_plain(γ, β) || return norm
     groups = norm isa Flux.GroupNorm ? norm.G : norm.chs
-    return PlainLayers.GroupNorm(groups, fast_function(norm.λ), affine[2], affine[1], Float32(norm.ϵ))
+    return PlainLayers.GroupNorm(groups, fast_function(norm.λ), β, γ, Float32(norm.ϵ))
 end
 
 """
@@ -109,34 +103,37 @@ function append_fast!(layers, chain::Flux.Chain)
             append_fast!(layers, layer)
             continue
         end
-        folded = isempty(layers) ? nothing : fold(layers[end], layer)
+        made = fast_layer(layer)
+        folded = isempty(layers) ? nothing : fold(layers[end], made)
         if folded !== nothing
             layers[end] = folded
-        else
-            made = fast_layer(layer)
-            made === identity || push!(layers, made)
+        elseif made !== identity
+            push!(layers, made)
         end
     end
     isempty(layers) && push!(layers, identity)
     return nothing
 end
 
+"The layers that a batch norm or an activation can be folded into, if they have no activation yet."
+const Foldable = Union{PlainLayers.Conv,PlainLayers.ConvTranspose,PlainLayers.Dense}
+
 """
     fold(before, layer)
 
-A layer that does what the fast layer `before` and then Flux's `layer` do, or `nothing`. A batch norm or an activation is
-folded into a convolution or a Dense that has no activation yet.
+One layer that does what `before` and then `layer` do, both of this package, or `nothing`.
 """
-function fold(before, layer)
-    before isa Union{PlainLayers.Conv,PlainLayers.ConvTranspose,PlainLayers.Dense} && before.σ === identity || return nothing
-    layer isa Function && haskey(FAST_FUNCTIONS, layer) && return rebuilt(before, before.weight, before.bias, fast_function(layer))
-    layer isa Base.BroadcastFunction && return rebuilt(before, before.weight, before.bias, fast_function(layer.f))
-    factors = scale_and_shift(layer)
-    factors === nothing && return nothing
-    scale, shift = factors
-    length(scale) == output_channels(before) || return nothing
+fold(before, layer) = nothing
+
+fold(before::Foldable, layer::OnnxLayers.Elementwise) =
+    before.σ === identity ? rebuilt(before, before.weight, before.bias, layer.f) : nothing
+
+function fold(before::Foldable, norm::PlainLayers.BatchNorm)
+    before.σ === identity && length(norm.γ) == output_channels(before) || return nothing
+    scale = norm.γ ./ sqrt.(norm.σ² .+ norm.ϵ)
+    shift = norm.β .- norm.μ .* scale
     bias = before.bias === false ? shift : before.bias .* scale .+ shift
-    return rebuilt(before, scaled_weight(before, scale), bias, fast_function(layer.λ))
+    return rebuilt(before, scaled_weight(before, scale), bias, norm.λ)
 end
 
 output_channels(c::PlainLayers.Conv) = size(c.weight, 5)

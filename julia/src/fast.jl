@@ -12,12 +12,11 @@ it is; weights that are not changed are shared with it. Load Flux first.
 Layers that are not known, those on a GPU and those with other weights than `Float32` are kept and called as they are. So
 is a layer in training mode (`Flux.trainmode!`).
 """
-fast(model) = FastModel(fast_layer(model), model)
+fast(model) = FastModel(fast_layer(model))
 
 "What [`fast`](@ref) returns. Its calls take turns, as all models share buffers."
 struct FastModel
     layers::Any
-    original::Any
 end
 
 function (m::FastModel)(xs...)
@@ -42,9 +41,14 @@ constructor allows it.
 """
 fast_layer(layers::Tuple) = map(fast_layer, layers)
 fast_layer(layers::NamedTuple) = map(fast_layer, layers)
-fast_layer(layers::Vector) = any(layer -> fast_layer(layer) !== layer, layers) ? Any[fast_layer(layer) for layer in layers] : layers
 fast_layer(x::Union{AbstractArray{<:Number},Number,AbstractString,Symbol,Type,Module}) = x
 fast_layer(f::Function) = f
+
+function fast_layer(layers::Vector)
+    made = Any[fast_layer(layer) for layer in layers]
+    return all(i -> made[i] === layers[i], eachindex(layers)) ? layers : made
+end
+
 isdefined(Base, :ComposedFunction) && @eval fast_layer(f::ComposedFunction) = fast_layer(f.outer) ∘ fast_layer(f.inner)
 
 function fast_layer(@nospecialize(layer))
