@@ -34,10 +34,11 @@ end
     write_compiled_model(folder, graph) -> digest
 
 Write the package for the model in the file `graph` to `folder`, and let Julia precompile it, which takes as long as the
-model's first forward pass. Throws what [`read_graph`](@ref) throws, and an error where the model does not run.
+model's first forward pass; do nothing if there is such a package already. Throws what [`read_graph`](@ref) throws, and an error where the model does not run.
 """
 function write_compiled_model(folder, graph)
     digest = bytes2hex(open(sha256, graph))
+    load_compiled_model(folder, digest) && return digest
     id = compiled_model_id(digest)
     path = joinpath(folder, id.name)
     mkpath(joinpath(path, "src"))
@@ -61,7 +62,7 @@ function write_compiled_model(folder, graph)
         FluxdropWorker = "$(own.uuid)"
         $(has_tools ? "PrecompileTools = \"$(PRECOMPILE_TOOLS.uuid)\"" : "")
         """)
-    push!(LOAD_PATH, path)
+    path in LOAD_PATH || push!(LOAD_PATH, path)
     withenv(() -> Base.compilecache(id), "FLUXDROP_GRAPH" => abspath(graph))
     return digest
 end

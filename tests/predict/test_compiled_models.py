@@ -69,6 +69,18 @@ def test_kept(bundle: Bundle, tmp_path: Path) -> None:
 
 @needs_julia
 @pytest.mark.skipif(not KEEPS, reason="Julia keeps native code since 1.9")
+def test_kept_already(bundle: Bundle, tmp_path: Path) -> None:
+    """Code that is kept is not compiled again, as where a model is used after it was added."""
+    assert compile_model(bundle, Settings(), tmp_path)
+    (source,) = compiled_models_folder().glob("*/src/*.jl")
+    written = source.stat().st_mtime_ns
+
+    assert compile_model(bundle, Settings(), tmp_path)
+    assert written == source.stat().st_mtime_ns
+
+
+@needs_julia
+@pytest.mark.skipif(not KEEPS, reason="Julia keeps native code since 1.9")
 def test_spoiled(bundle: Bundle, tmp_path: Path) -> None:
     """What is kept and cannot be used is passed over: the model is compiled at the start."""
     assert compile_model(bundle, Settings(), tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -70,8 +71,8 @@ def compile_model(bundle: Bundle, settings: Settings, cache: Path) -> bool:
             constants = "".join(
                 f"const {name} = {_quoted(path)}\n" for name, path in values.items()
             )
-            answer_of(install, constants + _SCRIPT, "fluxdrop-compiled", _MAX_SECONDS)
-        _forget_old(folder)
+            digest = answer_of(install, constants + _SCRIPT, "fluxdrop-compiled", _MAX_SECONDS)
+        _forget_old(folder, used=f"FluxdropModel_{digest[:16]}")
     except (FluxdropError, OSError) as error:
         log.warning("model not compiled ahead", model=bundle.name, reason=str(error))
         return False
@@ -83,8 +84,9 @@ def _quoted(path: Path) -> str:
     return json.dumps(str(path)).replace("$", "\\$")
 
 
-def _forget_old(folder: Path) -> None:
-    """Remove the packages in *folder* but the newest, and their code in Julia's depot."""
+def _forget_old(folder: Path, used: str) -> None:
+    """Remove the packages in *folder* but those last used, now *used*, and their code in Julia's depot."""
+    os.utime(folder / used)
     packages = sorted(folder.glob("FluxdropModel_*"), key=lambda path: path.stat().st_mtime)
     for path in packages[:-_MAX_KEPT]:
         shutil.rmtree(path, ignore_errors=True)

@@ -37,7 +37,8 @@ def use(
         else:
             narrow_umask()
             settings = settings_of(served, model=model)
-            with closing(open_engine(settings, load_installed(model, served.models))):
+            bundle = load_installed(model, served.models)
+            with closing(open_engine(settings, bundle, cache=served.graphs)):
                 choose_model(served, model)
     with spinner(f"Compiling {model}, so that it starts quickly"):
         compile_model(
