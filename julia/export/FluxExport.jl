@@ -11,7 +11,7 @@ with named layers and a function with one line a node. Needs no Flux; [`save_wei
 module FluxExport
 
 using ..FluxdropWorker
-using ..FluxdropWorker: COMPUTED, BackendError, Graph, GraphError, Node, NodeContext, OnnxLayers, PlainLayers, PlannedNode,
+using ..FluxdropWorker: COMPUTED, Graph, GraphError, Node, NodeContext, OnnxLayers, PlainLayers, PlannedNode,
     UsageError, build_layer, constant, count_readers, float, int, ints, label, make_plan, optional_constant, pads, reason, refuse,
     shape_text, spatial, text, window_options
 using ..FluxdropWorker.OnnxLayers: dimension

@@ -6,16 +6,7 @@
 Load Flux and JLD2 from the active project. Throws `BackendError` if one of them is not there.
 """
 function load_packages()
-    modules = map(("Flux", "JLD2")) do name
-        id = Base.identify_package(name)
-        id === nothing && throw(BackendError("$name is not installed in Julia's active project"))
-        try
-            Base.require(id)
-        catch e
-            throw(BackendError("$name could not be loaded: $(FluxdropWorker.one_line(e))"))
-        end
-    end
-    return modules
+    return map(FluxdropWorker.load_package, ("Flux", "JLD2"))
 end
 
 """
@@ -24,8 +15,7 @@ end
 Build the architecture of the folder's flux_model.jl, put the `weights` into its layers, and write weights.jld2.
 """
 function save_weights(folder, weights, flux, jld2)
-    space = Core.eval(Module(:Bundle), :(module FluxModel end))
-    Base.include(space, joinpath(folder, "flux_model.jl"))
+    space = FluxdropWorker.evaluate(joinpath(folder, "flux_model.jl"))
     model = Base.invokelatest(space.architecture)
     for (path, fields) in weights
         layer = foldl((part, key) -> key isa Int ? part[key] : getproperty(part, key), path; init=model)

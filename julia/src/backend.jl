@@ -59,13 +59,22 @@ then `note` says why. `has_fast` is whether these methods could be loaded; if no
 throw.
 """
 @noinline function load_flux()
-    id = Base.identify_package("Flux")
-    id === nothing && return nothing, false, "Flux is not installed in Julia's active project"
     try
-        flux = Base.require(id)
+        flux = load_package("Flux")
         return flux, has_extension() || Base.invokelatest(include_extension, flux), ""
     catch e
-        return nothing, false, "Flux could not be loaded: $(reason(e))"
+        return nothing, false, reason(e)
+    end
+end
+
+"Load the package `name` of the active project, and return its module. Throws [`BackendError`](@ref)."
+function load_package(name)
+    id = Base.identify_package(name)
+    id === nothing && throw(BackendError("$name is not installed in Julia's active project"))
+    try
+        return Base.require(id)
+    catch e
+        throw(BackendError("$name could not be loaded: $(reason(e))"))
     end
 end
 

@@ -27,14 +27,20 @@ function load_native(file, backend::Backend)
     isfile(file) || throw(GraphError("there is no file $file"))
     try
         digest = bytes2hex(sha256(read(file)))
-        space = Core.eval(Module(:Bundle), :(module FluxModel end))
-        Base.include(space, file)
+        space = evaluate(file)
         # The file's methods, and those of packages it loaded, are newer than this function.
         return Base.invokelatest(native, space, file, digest, backend)
     catch e
         e isa InterruptException && rethrow()
         throw(GraphError("$file: $(Base.invokelatest(one_line, e))"))
     end
+end
+
+"Evaluate a flux_model.jl in a new module, and return that. Throws what the file throws."
+function evaluate(file)
+    space = Core.eval(Module(:Bundle), :(module FluxModel end))
+    Base.include(space, file)
+    return space
 end
 
 "Call `build_model()` of the module `space`. Throws [`GraphError`](@ref) if it returns something that cannot be called."
