@@ -19,6 +19,7 @@ from fluxdrop.files.layout import Root
 from support.commands import known, loaded
 from support.daemons import PATIENCE, SAMPLES, Daemon, environment, failures, fluxdrop, results
 from support.disk_images import fill
+from support.filesystems import tmpfs
 from support.needs import needs_generation
 from support.rights import without_rights
 
@@ -73,15 +74,12 @@ def served(tmp_path: Path) -> Iterator[Root]:
     """A root on a filesystem of its own, 32 MB, with a result in it."""
     root = Root(tmp_path / "disk")
     root.path.mkdir()
-    mounted("-t", "tmpfs", "-o", "size=32m", "fluxdrop-test", root.path)
-    try:
+    with tmpfs(root.path, "32m"):
         root.create()
         shutil.copyfile(PICTURE, root.inbox / "a.png")
         flags = ("run", "--once", "--root", root.path)
         assert 0 == fluxdrop(*flags, engine="onnxruntime", settle_seconds=0.1).returncode
         yield root
-    finally:
-        subprocess.run(["umount", "--lazy", root.path], check=True)
 
 
 def read_only(root: Root) -> None:

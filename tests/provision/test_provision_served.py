@@ -28,6 +28,7 @@ from fluxdrop.provision.script import answer_of
 from fluxdrop.provision.state import read_install
 from fluxdrop.resources import julia_folder
 from support.daemons import PATIENCE, SAMPLES, wait_for_end
+from support.filesystems import tmpfs
 from support.needs import JULIA
 from support.package_server import (
     Fault,
@@ -213,11 +214,7 @@ def test_broken_download(
 def test_full_disk(machine: Machine, compiled: Path, free: int) -> None:
     """With *free* KiB left, the sentence says that the disk is full; with space, the next setup works."""
     machine.data.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64M", "tmpfs", str(machine.data)]
-    done = subprocess.run(mount, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"no filesystem can be mounted here: {done.stderr.strip()}")
-    try:
+    with tmpfs(machine.data, "64m"):
         machine.keep_compiled(compiled)
         filler = machine.data / "filler"
         space = os.statvfs(machine.data)
@@ -227,8 +224,6 @@ def test_full_disk(machine: Machine, compiled: Path, free: int) -> None:
 
         filler.unlink()
         assert_works(machine)
-    finally:
-        subprocess.run(["umount", "--lazy", str(machine.data)], check=True)
 
 
 def test_killed(machine: Machine) -> None:

@@ -14,6 +14,19 @@ MEGABYTE = 1 << 20
 
 
 @contextmanager
+def tmpfs(folder: Path, size: str) -> Iterator[None]:
+    """A filesystem of *size*, as 32m, on *folder*; the test is skipped where nothing can be mounted."""
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "fluxdrop-test", str(folder)]
+    done = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"a filesystem cannot be mounted here: {done.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@contextmanager
 def ntfs(folder: Path, options: str = "windows_names") -> Iterator[Path]:
     """A filesystem as Windows has it, mounted below *folder* with the *options* of ntfs-3g(8): as it is, all on it
     may be written by everybody, and it refuses the names that Windows does.

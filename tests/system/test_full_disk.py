@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import signal
 import sqlite3
-import subprocess
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -24,6 +23,7 @@ from support.daemons import (
     started,
 )
 from support.disk_images import fill
+from support.filesystems import tmpfs
 from support.needs import needs_generation
 
 # More than are in hand at a time, so that some have not been begun when others are done.
@@ -35,15 +35,9 @@ def root(tmp_path: Path) -> Iterator[Root]:
     """A root on a filesystem of 32 MB."""
     made = Root(tmp_path / "disk")
     made.path.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=32m", "fluxdrop-test", str(made.path)]
-    mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
-    if mounted.returncode:
-        pytest.skip(f"a filesystem cannot be mounted here: {mounted.stderr.strip()}")
-    try:
+    with tmpfs(made.path, "32m"):
         made.create()
         yield made
-    finally:
-        subprocess.run(["umount", "--lazy", str(made.path)], check=True)
 
 
 def drop(root: Root, samples: Path) -> set[str]:
