@@ -213,10 +213,9 @@ def _derive_input(onnx_file: Path) -> dict[str, Any]:
         raise FluxdropError(
             f"{onnx_file} is not a valid ONNX model: {error}", kind="model"
         ) from error
-    constants = {item.name for item in model.graph.initializer}
     for item in model.graph.input:
         shape = value_shape(item)
-        if item.name in constants or shape is None or len(shape) != 4:
+        if shape is None or len(shape) != 4:
             continue
         channels_last = shape[3] in (1, 3) and shape[1] not in (1, 3)
         height, width = shape[1:3] if channels_last else shape[2:4]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.predict.bundle import Bundle, flux_required_error
-from fluxdrop.predict.engine import EngineInfo, run_in_batches
+from fluxdrop.predict.engine import EngineInfo, label_rows, run_in_batches
 from fluxdrop.predict.model_signature import Shape, label_output, picture_shape
 from fluxdrop.telemetry import import_onnxruntime
 
@@ -101,7 +101,7 @@ class OnnxruntimeEngine:
         if isinstance(output, list):
             # scikit-learn's models return a dictionary per picture, with the labels in order.
             output = [list(row.values()) for row in output]
-        result = np.asarray(output, dtype=np.float32)
+        result = label_rows(np.asarray(output, dtype=np.float32), len(batch))
         if result.shape[:1] != batch.shape[:1]:
             raise ValueError(f"an output of shape {result.shape} for {len(batch)} pictures")
         return result
