@@ -15,6 +15,7 @@ from fluxdrop.errors import FluxdropError
 from fluxdrop.files.layout import find_root
 from fluxdrop.logs import configure
 from fluxdrop.ownership import narrow_umask
+from fluxdrop.predict.bundle import BundleSpec
 from fluxdrop.predict.compiled_models import compile_model
 from fluxdrop.predict.library import add_model
 
@@ -83,8 +84,28 @@ def add(
     output: Annotated[
         str | None,
         typer.Option(
-            metavar="probabilities|logits", help="Read the output as probabilities or logits."
+            metavar="KIND",
+            help="Read the output as softmax, logits, sigmoid, multi-label, regression or embedding.",
         ),
+    ] = None,
+    activation: Annotated[
+        str | None,
+        typer.Option(
+            metavar="none|sigmoid", help="Apply a sigmoid, if the model has none at its end."
+        ),
+    ] = None,
+    threshold: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NUMBERS",
+            help="Count a label as found from this probability; one for all, or one a label.",
+        ),
+    ] = None,
+    value_name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Call a regression's value this.")
+    ] = None,
+    unit: Annotated[
+        str | None, typer.Option(metavar="UNIT", help="Give a regression's values this unit.")
     ] = None,
     output_name: Annotated[
         str | None, typer.Option(metavar="NAME", help="Use this output, if the model has several.")
@@ -92,7 +113,7 @@ def add(
     engine: EngineOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Add an image classifier to the root, after testing that it works.
+    """Add an image model to the root, after testing that it works.
 
     An ONNX model must give the same results as onnxruntime; a native Flux model must run.
     """
@@ -110,6 +131,10 @@ def add(
         "layout": layout,
         "output": output,
         "output_name": output_name,
+        "activation": activation,
+        "thresholds": _numbers("--threshold", threshold, ",", float),
+        "value_name": value_name,
+        "unit": unit,
     }
     with spinner(f"Proving that {source.name} runs"):
         added = add_model(
@@ -130,6 +155,8 @@ def add(
                 "name": bundle.name,
                 "folder": str(bundle.folder),
                 "labels": bundle.spec.labels,
+                "output": bundle.spec.output,
+                "origin": bundle.spec.origin,
                 "engine": info.engine,
                 "backend": info.backend,
                 "difference": added.difference,
@@ -141,12 +168,21 @@ def add(
         if added.difference is None
         else f" within {added.difference:.1e} of onnxruntime"
     )
-    typer.echo(
-        f"{bundle.name}: {len(bundle.spec.labels)} labels; on {info.engine} ({info.backend}){proof}"
-    )
+    typer.echo(f"{bundle.name}: {_answers(bundle.spec)}; on {info.engine} ({info.backend}){proof}")
+    for key, origin in bundle.spec.origin.items():
+        typer.echo(f"{key}: {origin}")
     if info.note:
         typer.echo(f"Note: {info.note}.", err=True)
     typer.echo(f"Use it with: fluxdrop model use {bundle.name}")
+
+
+def _answers(spec: BundleSpec) -> str:
+    """Return what the model answers with, in a few words."""
+    if spec.output == "embedding":
+        return "an embedding"
+    if spec.output == "regression":
+        return f"a regression of {', '.join(spec.names)}"
+    return f"{len(spec.labels)} labels of a {spec.output} output"
 
 
 def _numbers(
