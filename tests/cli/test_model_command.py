@@ -170,7 +170,11 @@ def test_output_name(root: Root, tmp_path: Path, engine: str) -> None:
             "node d (Det)",
         ),
         (foreign(), [], "node f (Frob): this operator is not supported"),
-        (two_outputs(), ["--labels", "a,b,c,d,e"], "2 outputs (y [N, 5], z [N, 5]), and it is not clear"),
+        (
+            two_outputs(),
+            ["--labels", "a,b,c,d,e"],
+            "2 outputs (y [N, 5], z [N, 5]), and it is not clear",
+        ),
         (two_outputs(), ["--output-name", "u"], "it has no output u"),
         (classifier(), ["--size", "16x16", "--mode", "L"], "its input x has shape"),
         (classifier(), ["--labels", "a,b"], "gives 5 numbers a picture, and there are 2 labels"),

@@ -345,9 +345,7 @@ def test_add_from_options(root: Root, tmp_path: Path) -> None:
     with pytest.raises(FluxdropError, match="does not declare the size") as caught:
         add_model(root, source, config.Settings(), name=None, labels=None, options={})
     with pytest.raises(FluxdropError, match="nothing says what they mean"):
-        add_model(
-            root, source, config.Settings(), name=None, labels=None, options={"size": [4, 2]}
-        )
+        add_model(root, source, config.Settings(), name=None, labels=None, options={"size": [4, 2]})
     options = {"size": [4, 2], "output": "logits"}
     added = add_model(root, source, config.Settings(), name=None, labels=None, options=options)
 

@@ -36,7 +36,6 @@ _ANSWER_KEYS = ("output", "activation", "thresholds", "unit", "value_name")
 _TOP_LEVEL_KEYS = ("output_name", *_ANSWER_KEYS)
 
 
-
 class SampleOutput(NamedTuple):
     """A model's output for the samples, and, for a native Flux model, the engine that computed it."""
 
@@ -224,10 +223,9 @@ def _derive_input(onnx_file: Path, has_output: bool) -> dict[str, Any]:
         ) from error
     if not has_output:
         refuse_unserved(onnx_file, model)
-    constants = {item.name for item in model.graph.initializer}
     for item in model.graph.input:
         shape = value_shape(item)
-        if item.name in constants or shape is None or len(shape) != 4:
+        if shape is None or len(shape) != 4:
             continue
         channels_last = shape[3] in (1, 3) and shape[1] not in (1, 3)
         height, width = shape[1:3] if channels_last else shape[2:4]

@@ -36,8 +36,8 @@ def picture_shape(declared: Shape | None, spec: InputSpec) -> Shape | None:
 def label_output(outputs: Mapping[str, Shape | None], labels: int | None, name: str | None) -> str:
     """Return the name of the output that has the answer: for a classifier, one number per label.
 
-    That is the output *name*, if given; else the only output, else the only output [N, K], else the
-    only [N, K] whose K is the number of labels or dynamic.
+    That is the output *name*, if given; else the only output, else the only one of
+    shape [N, K] or [N, K, 1, 1], else the only one of these whose K is the number of labels or dynamic.
 
     Args:
         outputs: The shapes of the model's outputs by name; None for one that is not a float tensor.
@@ -54,7 +54,7 @@ def label_output(outputs: Mapping[str, Shape | None], labels: int | None, name: 
         return name
     if len(outputs) == 1:
         return next(iter(outputs))
-    rows = {key: shape[1] for key, shape in outputs.items() if shape and len(shape) == 2}
+    rows = {key: shape[1] for key, shape in outputs.items() if shape and _is_row(shape)}
     fitting = [
         key
         for key, size in rows.items()
@@ -73,3 +73,8 @@ def _format(shape: Shape | None) -> str:
     if shape is None:
         return "of no floats"
     return "[" + ", ".join("N" if size < 0 else str(size) for size in shape) + "]"
+
+
+def _is_row(shape: Shape) -> bool:
+    """Return whether an output of this shape has one row a picture: [N, K], or [N, K, 1, 1]."""
+    return len(shape) == 2 or (len(shape) > 2 and set(shape[2:]) == {1})

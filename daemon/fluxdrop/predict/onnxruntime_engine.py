@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fluxdrop.errors import FluxdropError
 from fluxdrop.predict.bundle import Bundle, flux_required_error
 from fluxdrop.predict.class_maps import class_names, class_order
-from fluxdrop.predict.engine import EngineInfo, run_in_batches
+from fluxdrop.predict.engine import EngineInfo, label_rows, run_in_batches
 from fluxdrop.predict.model_signature import Shape, label_output, picture_shape
 from fluxdrop.predict.unserved import batch_error
 from fluxdrop.telemetry import import_onnxruntime
@@ -109,7 +109,7 @@ class OnnxruntimeEngine:
         if isinstance(output, list):
             # A class map gives a dictionary per picture, in the order of its keys.
             output = [[row[key] for key in self._class_keys] for row in output]
-        result = np.asarray(output, dtype=np.float32)
+        result = label_rows(np.asarray(output, dtype=np.float32), len(batch))
         if result.shape[:1] != batch.shape[:1]:
             raise batch_error(self._file, result.shape, len(batch))
         return result

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.predict.bundle import Bundle
 from fluxdrop.predict.class_maps import TAKE_THE_LABELS, class_order
 from fluxdrop.predict.compiler.source import FLOATS, OLDEST_OPSET, opset_of, value_shape
+from fluxdrop.predict.compiler.tidy import dependencies
 from fluxdrop.predict.model_signature import Shape, label_output, picture_shape
 
 NAME_THE_OUTPUT = "Name it with --output-name, which is output_name in model.toml."
@@ -94,11 +93,8 @@ def _fit_input(model: ModelProto, bundle: Bundle) -> None:
 
 
 def _only_input(model: ModelProto, bundle: Bundle) -> ValueInfoProto:
-    """Return the model's only input that is not an initializer; raise if there is not exactly one."""
-    constants = {item.name for item in model.graph.initializer}
-    inputs: list[ValueInfoProto] = [
-        item for item in model.graph.input if item.name not in constants
-    ]
+    """Return the model's only input; raise if there is not exactly one."""
+    inputs: list[ValueInfoProto] = list(model.graph.input)
     if len(inputs) != 1:
         names = ", ".join(item.name for item in inputs)
         raise unusable_error(bundle, f"it has {len(inputs)} inputs ({names}), not one")
@@ -119,7 +115,7 @@ def _fit_output(model: ModelProto, bundle: Bundle) -> None:
             break
     del graph.output[:]
     graph.output.append(output)
-    nodes = _dependencies(graph.node, output.name)
+    nodes = dependencies(graph.node, output.name)
     del graph.node[:]
     graph.node.extend(nodes)
 
@@ -166,23 +162,6 @@ def _float_shape(item: ValueInfoProto) -> Shape | None:
     if item.type.tensor_type.elem_type not in FLOATS:
         return None
     return value_shape(item) or (-1, -1)
-
-
-def _dependencies(nodes: Iterable[NodeProto], output: str) -> list[NodeProto]:
-    """Return those of *nodes* that *output* depends on."""
-    names = {output}
-    kept = []
-    for node in reversed(list(nodes)):
-        if names.intersection(node.output):
-            names |= _names_read(node)
-            kept.append(node)
-    return kept[::-1]
-
-
-def _names_read(node: NodeProto) -> set[str]:
-    """Return the names that *node* reads, including those in its subgraphs."""
-    graphs = [graph for item in node.attribute for graph in (item.g, *item.graphs)]
-    return set(node.input).union(*(_names_read(inner) for graph in graphs for inner in graph.node))
 
 
 def _format_shape(shape: Shape | None) -> str:

@@ -18,6 +18,7 @@ from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_m
 from onnx.shape_inference import InferenceError
 
 from fluxdrop.predict.compiler.ml_operators import rewrite_ml_operators
+from fluxdrop.predict.compiler.tidy import tidy
 from fluxdrop.telemetry import import_onnxruntime
 
 OLDEST_OPSET = 7
@@ -40,7 +41,7 @@ class ExternalDataError(Exception):
 
 
 def parse(data: bytes) -> ModelProto:
-    """Return the model in *data*, checked, with its shapes inferred.
+    """Return the model in *data*, checked and tidied, with its shapes inferred.
 
     Raises:
         InvalidModelError: When it is damaged or invalid.
@@ -51,6 +52,7 @@ def parse(data: bytes) -> ModelProto:
         model = ModelProto.FromString(data)
         # The checker would look for external data in the working folder, so this comes first.
         _check_no_external_data(model)
+        tidy(model)
         onnx.checker.check_model(model)
         return shape_inference.infer_shapes(model)
     except (DecodeError, ValueError, CheckError, InferenceError) as error:
