@@ -28,6 +28,7 @@ from fluxdrop.predict.engine import EngineInfo
 from fluxdrop.predict.onnxruntime_engine import OnnxruntimeEngine
 from fluxdrop.predict.parity import TOLERANCE, relative_difference, samples
 from fluxdrop.predict.unserved import refuse_unserved
+from fluxdrop.preprocess import crop_percentage
 from fluxdrop.provision import find_julia
 from fluxdrop.toml_text import toml_value
 
@@ -72,8 +73,8 @@ def add_model(
         name: The bundle's name; None for the name of *source*.
         labels: The names of the classes, in the model's order; None to take them from the folder's
             model.toml, or to number them.
-        options: Keys of model.toml's ``[input]`` table, ``output`` and ``output_name``. A value of
-            None is taken from the folder's model.toml, or else from the model.
+        options: Keys of model.toml's ``[input]`` table, ``crop_pct`` (see `crop_percentage.resolve`), ``output`` and
+            ``output_name``. A value of None is taken from the folder's model.toml, or else from the model.
 
     Raises:
         FluxdropError: When any step fails; *root* is unchanged then.
@@ -201,7 +202,7 @@ def _write_spec(
     top |= {key: given.pop(key) for key in _TOP_LEVEL_KEYS if key in given}
     if (bundle / "model.onnx").exists():
         table = _derive_input(bundle / "model.onnx", "output_name" in top) | table
-    table |= given
+    crop_percentage.resolve(table, given)
     if labels is not None:
         top["labels"] = labels
     return _complete_spec(bundle, settings, top, table)
