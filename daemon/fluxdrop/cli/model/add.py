@@ -15,6 +15,7 @@ from fluxdrop.cli.model.input_options import (
     MeanOption,
     ModeOption,
     PadOption,
+    PresetOption,
     ResamplerOption,
     ResizeOption,
     ResizeToOption,
@@ -34,11 +35,11 @@ from fluxdrop.cli.model.output_options import (
 from fluxdrop.cli.options import EngineOption, JsonOption, RootOption, print_json
 from fluxdrop.cli.progress import spinner
 from fluxdrop.cli.resolve import settings_of
-from fluxdrop.errors import FluxdropError
 from fluxdrop.files.layout import find_root
 from fluxdrop.logs import configure
 from fluxdrop.ownership import narrow_umask
 from fluxdrop.predict.compiled_models import compile_model
+from fluxdrop.predict.label_file import labels_of
 from fluxdrop.predict.library import add_model
 
 
@@ -58,9 +59,10 @@ def add(
         str | None,
         typer.Option(
             metavar="LABELS|FILE",
-            help="Use these labels, separated by commas, or those in this file, one a line.",
+            help="Use these labels, separated by commas, or those in this file: lines, CSV or JSON.",
         ),
     ] = None,
+    preset: PresetOption = None,
     size: SizeOption = None,
     mode: ModeOption = None,
     resize: ResizeOption = None,
@@ -89,19 +91,24 @@ def add(
     configure("error")
     narrow_umask()
     served = find_root(root)
-    options = {
-        "size": input_options.size(size),
-        "mode": mode,
-        "resize": resize,
-        "resize_to": input_options.resize_to(resize_to),
-        "crop_pct": input_options.crop_pct(crop_pct),
-        "pad": pad,
-        "filter": filter_,
-        "resampler": resampler,
-        "scale": scale,
-        "mean": input_options.numbers("--mean", mean),
-        "std": input_options.numbers("--std", std),
-        "layout": layout,
+    options = input_options.with_preset(
+        preset,
+        {
+            "size": input_options.size(size),
+            "mode": mode,
+            "resize": resize,
+            "resize_to": input_options.resize_to(resize_to),
+            "crop_pct": input_options.crop_pct(crop_pct),
+            "pad": pad,
+            "filter": filter_,
+            "resampler": resampler,
+            "scale": scale,
+            "mean": input_options.numbers("--mean", mean),
+            "std": input_options.numbers("--std", std),
+            "layout": layout,
+        },
+    )
+    options |= {
         "output": output,
         "output_name": output_name,
         "activation": activation,
@@ -109,19 +116,22 @@ def add(
         "value_name": value_name,
         "unit": unit,
     }
+    given = None if labels is None else labels_of(labels)
     with spinner(f"Proving that {source.name} runs"):
         added = add_model(
             served,
             source,
             settings_of(served, engine=engine),
             name=name,
-            labels=_labels(labels),
+            labels=None if given is None else given.labels,
             options=options,
         )
     bundle, info = added.bundle, added.engine
     if info.engine == "julia":
         with spinner(f"Compiling {bundle.name}, so that it starts quickly"):
             compile_model(bundle, settings_of(served, engine=engine), served.graphs)
+    for warning in given.warnings if given else []:
+        typer.echo(f"Warning: {warning}.", err=True)
     if json_output:
         print_json(
             {
@@ -147,14 +157,3 @@ def add(
     if info.note:
         typer.echo(f"Note: {info.note}.", err=True)
     typer.echo(f"Use it with: fluxdrop model use {bundle.name}")
-
-
-def _labels(text: str | None) -> list[str] | None:
-    if text is None:
-        return None
-    path = Path(text)
-    try:
-        lines = path.read_text("utf-8").splitlines() if path.is_file() else text.split(",")
-    except (OSError, UnicodeDecodeError) as error:
-        raise FluxdropError(f"{path} cannot be read as a list of labels: {error}") from error
-    return [line.strip() for line in lines if line.strip()]
