@@ -82,7 +82,7 @@ def _pass(
     for tap in range(weights.shape[1]):
         seen = pixels.take((first + tap).clip(0, last), axis).astype(np.int32)
         total = total + seen * weights[:, tap].reshape(shape)
-    return np.clip(total >> bits, 0, 255).astype(np.uint8)
+    return (total >> bits).clip(0, 255).astype(np.uint8)
 
 
 def _linear(distance: NDArray[np.float64]) -> NDArray[np.float64]:
