@@ -11,41 +11,57 @@ from numpy.typing import NDArray
 from fluxdrop.errors import FluxdropError
 from fluxdrop.predict.bundle import Bundle, flux_required_error
 from fluxdrop.predict.engine import EngineInfo, label_rows, run_in_batches
-from fluxdrop.predict.model_signature import Shape, label_output, picture_shape
+from fluxdrop.predict.model_signature import (
+    INTEGERS,
+    Shape,
+    integer_problem,
+    label_output,
+    picture_shape,
+)
 from fluxdrop.telemetry import import_onnxruntime
 
-_DTYPES: dict[str, type[np.floating[Any]]] = {
-    "tensor(float16)": np.float16,
-    "tensor(double)": np.float64,
-}
+_FLOATS = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
+_PROVIDERS = ["CPUExecutionProvider"]
+_INTEGERS = {f"tensor({kind})": kind for kind in INTEGERS}
 
 
 class OnnxruntimeEngine:
     """Runs a bundle's model.onnx as it is, on the CPU, in this process.
 
+    A model of a float type for which onnxruntime lacks operators is run as float32.
+
     Args:
         bundle: The model; a native Flux model is refused.
         note: Why this engine runs and not the preferred one.
+        as_float32: Run a model of any other float type as float32.
+        optimised: Let onnxruntime rewrite the model for speed.
 
     Raises:
         FluxdropError: Kind ``model``, when onnxruntime cannot run the model.
     """
 
-    def __init__(self, bundle: Bundle, note: str | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        note: str | None = None,
+        *,
+        as_float32: bool = False,
+        optimised: bool = True,
+    ) -> None:
         if bundle.kind == "flux":
             raise flux_required_error(bundle, "onnxruntime has no Flux")
         ort = import_onnxruntime()
         options = ort.SessionOptions()
         options.log_severity_level = 3
+        if not optimised:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         # Spinning threads would take a core from the stages that prepare the next pictures.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self._session = ort.InferenceSession(
-                os.fspath(bundle.onnx), options, providers=["CPUExecutionProvider"]
-            )
+            self._session = _open_session(bundle, options, as_float32)
             declared = self._session.get_inputs()[0]
             self._input = declared.name
-            self._dtype = _DTYPES.get(declared.type, np.float32)
+            self._dtype = _dtype(declared, bundle)
             shape = _shape(declared)
             self._batch = shape[0] if shape and shape[0] >= 0 else None
             accepted = picture_shape(shape, bundle.spec.input)
@@ -65,6 +81,11 @@ class OnnxruntimeEngine:
     def info(self) -> EngineInfo:
         """What runs the model."""
         return self._info
+
+    @property
+    def takes_integers(self) -> bool:
+        """Whether the model's input holds integers."""
+        return self._dtype in INTEGERS
 
     def prepare(self) -> None:
         """Do nothing: the constructor opened the model."""
@@ -107,6 +128,38 @@ class OnnxruntimeEngine:
         return result
 
 
+def _open_session(bundle: Bundle, options: Any, as_float32: bool) -> Any:
+    """Return onnxruntime's session of the model, or of its float32 form."""
+    ort = import_onnxruntime()
+    if not as_float32:
+        try:
+            return ort.InferenceSession(os.fspath(bundle.onnx), options, providers=_PROVIDERS)
+        except Exception:  # onnxruntime's exceptions share no class below Exception
+            if (form := _float32_form(bundle)) is None:
+                raise
+    else:
+        form = _float32_form(bundle)
+    return ort.InferenceSession(form or os.fspath(bundle.onnx), options, providers=_PROVIDERS)
+
+
+def _float32_form(bundle: Bundle) -> bytes | None:
+    # The compiler imports onnx.
+    from fluxdrop.predict.compiler.compile import float32_form
+
+    return float32_form(bundle)
+
+
+def _dtype(declared: Any, bundle: Bundle) -> str:
+    """Return the numpy type of the input that the session *declared*; raise ValueError for what is no number."""
+    if declared.type in _INTEGERS:
+        problem = integer_problem(_INTEGERS[declared.type], bundle.spec.input)
+        if problem:
+            raise ValueError(f"its input {declared.name} {problem}")
+    elif declared.type not in _FLOATS:
+        raise ValueError(f"its input {declared.name} holds {declared.type}, not numbers")
+    return (_FLOATS | _INTEGERS)[declared.type]
+
+
 def _shape(declared: Any) -> Shape:
     return tuple(size if isinstance(size, int) else -1 for size in declared.shape)
 
@@ -116,7 +169,7 @@ def _label_output(session: Any, bundle: Bundle) -> str:
     shapes: dict[str, Shape | None] = {}
     for item in session.get_outputs():
         is_table = item.type.startswith("seq(map(")
-        is_float = item.type == "tensor(float)" or item.type in _DTYPES
+        is_float = item.type in _FLOATS
         shape = _shape(item) or (-1, -1) if is_float else None
         shapes[item.name] = (-1, -1) if is_table else shape
     return label_output(shapes, len(bundle.spec.labels), bundle.spec.output_name)

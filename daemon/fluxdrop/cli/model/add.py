@@ -133,6 +133,7 @@ def add(
                 "engine": info.engine,
                 "backend": info.backend,
                 "difference": added.difference,
+                "remark": added.remark,
             }
         )
         return
@@ -144,6 +145,8 @@ def add(
     typer.echo(
         f"{bundle.name}: {len(bundle.spec.labels)} labels; on {info.engine} ({info.backend}){proof}"
     )
+    if added.remark:
+        typer.echo(f"Note: {added.remark}.", err=True)
     if info.note:
         typer.echo(f"Note: {info.note}.", err=True)
     typer.echo(f"Use it with: fluxdrop model use {bundle.name}")

@@ -14,6 +14,7 @@ from fluxdrop.files.durable import write
 from fluxdrop.predict.bundle import Bundle
 from fluxdrop.predict.compiler.batch import with_dynamic_batch
 from fluxdrop.predict.compiler.fit import fit_to_spec, unusable_error
+from fluxdrop.predict.compiler.float_types import as_float32, other_floats
 from fluxdrop.predict.compiler.fusion import fuse
 from fluxdrop.predict.compiler.graph_file import GRAPH_VERSION
 from fluxdrop.predict.compiler.lower import lower
@@ -25,7 +26,7 @@ from fluxdrop.predict.compiler.source import (
     parse,
 )
 
-COMPILER_VERSION = 5
+COMPILER_VERSION = 6
 """Increased whenever the compiler's output changes, so that no outdated cache entry is used."""
 
 
@@ -72,6 +73,17 @@ def check_fit(bundle: Bundle) -> None:
     """
     with translate_errors(bundle):
         fitting_model(bundle)
+
+
+def float32_form(bundle: Bundle) -> bytes | None:
+    """Return the model of *bundle* with float32 in place of its other float types; None if it has none.
+
+    Raises:
+        FluxdropError: As `check_fit` does.
+    """
+    with translate_errors(bundle):
+        model = fitting_model(bundle)
+        return as_float32(model).SerializeToString() if other_floats(model) else None
 
 
 def normal_model(bundle: Bundle) -> ModelProto:
