@@ -99,7 +99,8 @@ def test_add_with_options(root: Root, tmp_path: Path) -> None:
     """Every flag of add ends in model.toml, and the bundle's folder can be added again elsewhere."""
     labels = tmp_path / "labels.txt"
     labels.write_text("angular\nround\n")
-    flags = ["--name", "mine", "--labels", str(labels), "--size", "64x64", "--mode", "L"]
+    flags = ["--name", "mine", "--labels", str(labels), "--size", "64", "--mode", "L"]
+    flags += ["--crop-pct", "0.875", "--pad", "corner", "--resampler", "torchvision"]
     flags += ["--resize", "crop", "--filter", "lanczos", "--scale", "128", "--mean", "1"]
     flags += ["--std", "2", "--layout", "NCHW", "--output", "probabilities"]
 
@@ -108,6 +109,11 @@ def test_add_with_options(root: Root, tmp_path: Path) -> None:
     mine, again = (load_bundle(name, root.models).spec for name in ("mine", "again"))
 
     assert mine == again
+    assert (73, "corner", "torchvision") == (
+        mine.input.resize_to,
+        mine.input.pad,
+        mine.input.resampler,
+    )
     assert (["angular", "round"], "crop", "lanczos", 128.0, (1.0,), (2.0,)) == (
         mine.labels,
         mine.input.resize,
@@ -170,7 +176,9 @@ def test_output_name(root: Root, tmp_path: Path, engine: str) -> None:
         (classifier(), ["--size", "16x16", "--mode", "L"], "its input x has shape"),
         (classifier(), ["--labels", "a,b"], "gives 5 numbers a picture, and there are 2 labels"),
         (classifier(), ["--size", "big"], "--size is 'big'"),
-        (classifier(), ["--size", "8"], "--size is '8', not WIDTHxHEIGHT"),
+        (classifier(), ["--size", "8x8x3"], "--size is '8x8x3', not a number of pixels or"),
+        (classifier(), ["--resize-to", "0.5"], "--resize-to is '0.5', not a number of pixels or"),
+        (classifier(), ["--crop-pct", "87.5"], "--crop-pct is 87.5, not a part of"),
         (classifier(), ["--mean", "nan"], "--mean is 'nan'"),
         (classifier(), ["--resize", "cut"], "What the options say is wrong"),
         (classifier(), ["--labels", str(EMBEDDED)], "cannot be read as a list of labels"),

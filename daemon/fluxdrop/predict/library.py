@@ -27,6 +27,7 @@ from fluxdrop.predict.engine import EngineInfo
 from fluxdrop.predict.onnxruntime_engine import OnnxruntimeEngine
 from fluxdrop.predict.parity import samples
 from fluxdrop.predict.verify import compare
+from fluxdrop.preprocess import crop_percentage
 from fluxdrop.provision import find_julia
 from fluxdrop.toml_text import toml_value
 
@@ -72,8 +73,8 @@ def add_model(
         name: The bundle's name; None for the name of *source*.
         labels: The names of the classes, in the model's order; None to take them from the folder's
             model.toml, or to number them.
-        options: Keys of model.toml's ``[input]`` table, ``output`` and ``output_name``. A value of
-            None is taken from the folder's model.toml, or else from the model.
+        options: Keys of model.toml's ``[input]`` table, ``crop_pct`` (see `crop_percentage.resolve`), ``output`` and
+            ``output_name``. A value of None is taken from the folder's model.toml, or else from the model.
 
     Raises:
         FluxdropError: When any step fails; *root* is unchanged then.
@@ -199,7 +200,7 @@ def _write_spec(
             raise FluxdropError(f"{described} is wrong: its input is not a table", kind="model")
         table |= own
     top |= {key: given.pop(key) for key in _TOP_LEVEL_KEYS if key in given}
-    table |= given
+    crop_percentage.resolve(table, given)
     if labels is not None:
         top["labels"] = labels
     return _complete_spec(bundle, settings, top, table)

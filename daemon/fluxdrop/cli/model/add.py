@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from fluxdrop.cli.model import input_options
+from fluxdrop.cli.model.input_options import (
+    CropPctOption,
+    FilterOption,
+    LayoutOption,
+    MeanOption,
+    ModeOption,
+    PadOption,
+    ResamplerOption,
+    ResizeOption,
+    ResizeToOption,
+    ScaleOption,
+    SizeOption,
+    StdOption,
+)
 from fluxdrop.cli.options import EngineOption, JsonOption, RootOption, print_json
 from fluxdrop.cli.progress import spinner
 from fluxdrop.cli.resolve import settings_of
@@ -38,48 +52,18 @@ def add(
             help="Use these labels, separated by commas, or those in this file, one a line.",
         ),
     ] = None,
-    size: Annotated[
-        str | None,
-        typer.Option(
-            metavar="WIDTHxHEIGHT",
-            help="Resize pictures to this size. Default: the size in the model.",
-        ),
-    ] = None,
-    mode: Annotated[
-        str | None,
-        typer.Option(metavar="L|RGB|BGR", help="Convert pictures to L (grey), RGB or BGR."),
-    ] = None,
-    resize: Annotated[
-        str | None,
-        typer.Option(
-            metavar="stretch|crop|letterbox",
-            help="Fit pictures to the size by stretch, crop or letterbox.",
-        ),
-    ] = None,
-    filter_: Annotated[
-        str | None,
-        typer.Option(
-            "--filter",
-            metavar="FILTER",
-            help="Resize with nearest, box, bilinear, hamming, bicubic or lanczos.",
-        ),
-    ] = None,
-    scale: Annotated[
-        float | None, typer.Option(metavar="NUMBER", help="Divide the pixels, 0 to 255, by this.")
-    ] = None,
-    mean: Annotated[
-        str | None,
-        typer.Option(metavar="NUMBERS", help="Subtract these, one a channel, separated by commas."),
-    ] = None,
-    std: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NUMBERS", help="Then divide by these, one a channel, separated by commas."
-        ),
-    ] = None,
-    layout: Annotated[
-        str | None, typer.Option(metavar="NCHW|NHWC", help="Order the tensor as NCHW or NHWC.")
-    ] = None,
+    size: SizeOption = None,
+    mode: ModeOption = None,
+    resize: ResizeOption = None,
+    resize_to: ResizeToOption = None,
+    crop_pct: CropPctOption = None,
+    pad: PadOption = None,
+    filter_: FilterOption = None,
+    resampler: ResamplerOption = None,
+    scale: ScaleOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    layout: LayoutOption = None,
     output: Annotated[
         str | None,
         typer.Option(
@@ -100,13 +84,17 @@ def add(
     narrow_umask()
     served = find_root(root)
     options = {
-        "size": _size(size),
+        "size": input_options.size(size),
         "mode": mode,
         "resize": resize,
+        "resize_to": input_options.resize_to(resize_to),
+        "crop_pct": input_options.crop_pct(crop_pct),
+        "pad": pad,
         "filter": filter_,
+        "resampler": resampler,
         "scale": scale,
-        "mean": _numbers("--mean", mean, ",", float),
-        "std": _numbers("--std", std, ",", float),
+        "mean": input_options.numbers("--mean", mean),
+        "std": input_options.numbers("--std", std),
         "layout": layout,
         "output": output,
         "output_name": output_name,
@@ -150,27 +138,6 @@ def add(
     if info.note:
         typer.echo(f"Note: {info.note}.", err=True)
     typer.echo(f"Use it with: fluxdrop model use {bundle.name}")
-
-
-def _numbers(
-    option: str, text: str | None, separator: str, kind: type[int] | type[float]
-) -> list[float] | None:
-    if text is None:
-        return None
-    try:
-        numbers = [kind(part) for part in text.lower().split(separator)]
-    except ValueError:
-        numbers = []
-    if not numbers or not all(map(math.isfinite, numbers)):
-        raise FluxdropError(f"{option} is {text!r}, not numbers with {separator!r} between")
-    return numbers
-
-
-def _size(text: str | None) -> list[float] | None:
-    size = _numbers("--size", text, "x", int)
-    if size is not None and len(size) != 2:
-        raise FluxdropError(f"--size is {text!r}, not WIDTHxHEIGHT")
-    return size
 
 
 def _labels(text: str | None) -> list[str] | None:
