@@ -22,7 +22,7 @@ from fluxdrop.files.transient import naming
 from fluxdrop.predict.bundle import NATIVE, Bundle, known_bundles, load_bundle, native_files
 from fluxdrop.predict.choose_engine import open_engine
 from fluxdrop.predict.classify import label_probabilities
-from fluxdrop.predict.compiler.compile import check_fit, compile_bundle
+from fluxdrop.predict.compiler.compile import check_fit, compile_bundle, float32_form
 from fluxdrop.predict.engine import EngineInfo
 from fluxdrop.predict.onnxruntime_engine import OnnxruntimeEngine
 from fluxdrop.predict.parity import samples
@@ -280,7 +280,9 @@ def _run_samples(bundle: Bundle, settings: Settings) -> SampleOutput:
             return SampleOutput(engine.predict(batch), engine.info)
     check_fit(bundle)
     try:
-        return SampleOutput(OnnxruntimeEngine(bundle, as_float32=True).predict(batch), None)
+        return SampleOutput(
+            OnnxruntimeEngine(bundle, model=float32_form(bundle)).predict(batch), None
+        )
     except FluxdropError:
         if settings.engine != "onnxruntime":
             # Where onnxruntime does not know an operator either, this error names the node.

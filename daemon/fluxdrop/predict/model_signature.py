@@ -28,7 +28,7 @@ def integer_problem(kind: str, spec: InputSpec) -> str:
         if not exact:
             return f"holds {kind}, and its model.toml makes fractions of the pixels"
         if -mean < low or 255 - mean > high:
-            return f"holds {kind}, and its model.toml makes {-mean:g} to {255 - mean:g}"
+            return f"holds {kind}, and its model.toml makes {0 - mean:g} to {255 - mean:g}"
     return ""
 
 

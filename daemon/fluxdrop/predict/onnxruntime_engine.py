@@ -33,7 +33,7 @@ class OnnxruntimeEngine:
     Args:
         bundle: The model; a native Flux model is refused.
         note: Why this engine runs and not the preferred one.
-        as_float32: Run a model of any other float type as float32.
+        model: Another form of the bundle's model, to be run instead of it.
         optimised: Let onnxruntime rewrite the model for speed.
 
     Raises:
@@ -45,7 +45,7 @@ class OnnxruntimeEngine:
         bundle: Bundle,
         note: str | None = None,
         *,
-        as_float32: bool = False,
+        model: bytes | None = None,
         optimised: bool = True,
     ) -> None:
         if bundle.kind == "flux":
@@ -58,7 +58,7 @@ class OnnxruntimeEngine:
         # Spinning threads would take a core from the stages that prepare the next pictures.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self._session = _open_session(bundle, options, as_float32)
+            self._session = _open_session(bundle, options, model)
             declared = self._session.get_inputs()[0]
             self._input = declared.name
             self._dtype = _dtype(declared, bundle)
@@ -81,11 +81,6 @@ class OnnxruntimeEngine:
     def info(self) -> EngineInfo:
         """What runs the model."""
         return self._info
-
-    @property
-    def takes_integers(self) -> bool:
-        """Whether the model's input holds integers."""
-        return self._dtype in INTEGERS
 
     def prepare(self) -> None:
         """Do nothing: the constructor opened the model."""
@@ -128,25 +123,20 @@ class OnnxruntimeEngine:
         return result
 
 
-def _open_session(bundle: Bundle, options: Any, as_float32: bool) -> Any:
-    """Return onnxruntime's session of the model, or of its float32 form."""
+def _open_session(bundle: Bundle, options: Any, model: bytes | None) -> Any:
+    """Return onnxruntime's session of *model*, or of the bundle's own, as float32 if it cannot run that."""
     ort = import_onnxruntime()
-    if not as_float32:
+    if model is None:
         try:
             return ort.InferenceSession(os.fspath(bundle.onnx), options, providers=_PROVIDERS)
         except Exception:  # onnxruntime's exceptions share no class below Exception
-            if (form := _float32_form(bundle)) is None:
+            # The compiler imports onnx.
+            from fluxdrop.predict.compiler.compile import float32_form
+
+            model = float32_form(bundle)
+            if model is None:
                 raise
-    else:
-        form = _float32_form(bundle)
-    return ort.InferenceSession(form or os.fspath(bundle.onnx), options, providers=_PROVIDERS)
-
-
-def _float32_form(bundle: Bundle) -> bytes | None:
-    # The compiler imports onnx.
-    from fluxdrop.predict.compiler.compile import float32_form
-
-    return float32_form(bundle)
+    return ort.InferenceSession(model, options, providers=_PROVIDERS)
 
 
 def _dtype(declared: Any, bundle: Bundle) -> str:

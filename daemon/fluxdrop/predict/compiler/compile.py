@@ -7,7 +7,8 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from onnx import ModelProto
+import numpy as np
+from onnx import ModelProto, numpy_helper
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files.durable import write
@@ -25,6 +26,7 @@ from fluxdrop.predict.compiler.source import (
     normal_form,
     parse,
 )
+from fluxdrop.predict.parity import perturbed
 
 COMPILER_VERSION = 6
 """Increased whenever the compiler's output changes, so that no outdated cache entry is used."""
@@ -84,6 +86,21 @@ def float32_form(bundle: Bundle) -> bytes | None:
     with translate_errors(bundle):
         model = fitting_model(bundle)
         return as_float32(model).SerializeToString() if other_floats(model) else None
+
+
+def rounded_form(bundle: Bundle) -> bytes:
+    """Return the normal form of *bundle*'s model with each weight changed by one rounding step.
+
+    Raises:
+        FluxdropError: As `compile_bundle` does.
+    """
+    with translate_errors(bundle):
+        model = normal_model(bundle)
+        for tensor in model.graph.initializer:
+            array = numpy_helper.to_array(tensor)
+            if array.dtype == np.float32:
+                tensor.CopyFrom(numpy_helper.from_array(perturbed(array), tensor.name))
+        return bytes(model.SerializeToString())
 
 
 def normal_model(bundle: Bundle) -> ModelProto:

@@ -22,8 +22,8 @@ NAME_THE_OUTPUT = "Name it with --output-name, which is output_name in model.tom
 
 _PICTURES = "fluxdrop/pictures"
 _PIXELS = (
-    "Such a model takes the pixels as they are: --scale 1, and neither --mean nor --std, which are the"
-    " same keys in model.toml."
+    "Such a model takes the pixels as they are: --scale 1 and no --std, and --mean 128 only for int8;"
+    " these are also keys of model.toml."
 )
 
 
