@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.predict.bundle import Bundle, flux_required_error
+from fluxdrop.predict.class_maps import class_names, class_order
 from fluxdrop.predict.engine import EngineInfo, label_rows, run_in_batches
 from fluxdrop.predict.model_signature import (
     INTEGERS,
@@ -18,6 +19,7 @@ from fluxdrop.predict.model_signature import (
     label_output,
     picture_shape,
 )
+from fluxdrop.predict.unserved import batch_error
 from fluxdrop.telemetry import import_onnxruntime
 
 _FLOATS = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
@@ -33,7 +35,7 @@ class OnnxruntimeEngine:
     Args:
         bundle: The model; a native Flux model is refused.
         note: Why this engine runs and not the preferred one.
-        model: Another form of the bundle's model, to be run instead of it.
+        model: What `fit_to_spec` made of the bundle's model, to be run instead of it.
         optimised: Let onnxruntime rewrite the model for speed.
 
     Raises:
@@ -58,7 +60,7 @@ class OnnxruntimeEngine:
         # Spinning threads would take a core from the stages that prepare the next pictures.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self._session = _open_session(bundle, options, model)
+            self._session, is_fitted = _open_session(bundle, options, model)
             declared = self._session.get_inputs()[0]
             self._input = declared.name
             self._dtype = _dtype(declared, bundle)
@@ -66,9 +68,17 @@ class OnnxruntimeEngine:
             self._batch = shape[0] if shape and shape[0] >= 0 else None
             accepted = picture_shape(shape, bundle.spec.input)
             self._reshape = accepted if accepted != bundle.spec.input.shape[1:] else None
-            self._output = _label_output(self._session, bundle)
+            self._file = bundle.onnx
+            self._output, is_map = (
+                (self._session.get_outputs()[0].name, False)
+                if is_fitted
+                else _label_output(self._session, bundle)
+            )
+            self._class_keys = _class_keys(bundle, self._output) if is_map else []
             # A model that does not fit model.toml fails here, and not with each picture.
             self._run(np.zeros(bundle.spec.input.shape, dtype=np.float32))
+        except FluxdropError:
+            raise
         except Exception as error:  # onnxruntime's exceptions share no class below Exception
             raise FluxdropError(
                 f"{bundle.onnx} cannot be run by onnxruntime: {_reason(error)}", kind="model"
@@ -89,6 +99,8 @@ class OnnxruntimeEngine:
         """See `Engine.predict`."""
         try:
             return self._run(batch)
+        except FluxdropError:
+            raise
         except Exception as error:
             raise FluxdropError(
                 f"onnxruntime failed on {len(batch)} pictures: {_reason(error)}", kind="compute"
@@ -115,20 +127,25 @@ class OnnxruntimeEngine:
             pictures = pictures.reshape(len(batch), *self._reshape)
         (output,) = self._session.run([self._output], {self._input: pictures})
         if isinstance(output, list):
-            # scikit-learn's models return a dictionary per picture, with the labels in order.
-            output = [list(row.values()) for row in output]
+            # A class map gives a dictionary per picture, in the order of its keys.
+            output = [[row[key] for key in self._class_keys] for row in output]
         result = label_rows(np.asarray(output, dtype=np.float32), len(batch))
         if result.shape[:1] != batch.shape[:1]:
-            raise ValueError(f"an output of shape {result.shape} for {len(batch)} pictures")
+            raise batch_error(self._file, result.shape, len(batch))
         return result
 
 
-def _open_session(bundle: Bundle, options: Any, model: bytes | None) -> Any:
-    """Return onnxruntime's session of *model*, or of the bundle's own, as float32 if it cannot run that."""
+def _open_session(bundle: Bundle, options: Any, model: bytes | None) -> tuple[Any, bool]:
+    """Return onnxruntime's session, and whether it is that of a fitted model.
+
+    That is the session of *model*, else of the bundle's own, or of its float32 form if it cannot be
+    run otherwise.
+    """
     ort = import_onnxruntime()
     if model is None:
         try:
-            return ort.InferenceSession(os.fspath(bundle.onnx), options, providers=_PROVIDERS)
+            path = os.fspath(bundle.onnx)
+            return ort.InferenceSession(path, options, providers=_PROVIDERS), False
         except Exception:  # onnxruntime's exceptions share no class below Exception
             # The compiler imports onnx.
             from fluxdrop.predict.compiler.compile import float32_form
@@ -136,7 +153,7 @@ def _open_session(bundle: Bundle, options: Any, model: bytes | None) -> Any:
             model = float32_form(bundle)
             if model is None:
                 raise
-    return ort.InferenceSession(model, options, providers=_PROVIDERS)
+    return ort.InferenceSession(model, options, providers=_PROVIDERS), True
 
 
 def _dtype(declared: Any, bundle: Bundle) -> str:
@@ -154,15 +171,32 @@ def _shape(declared: Any) -> Shape:
     return tuple(size if isinstance(size, int) else -1 for size in declared.shape)
 
 
-def _label_output(session: Any, bundle: Bundle) -> str:
-    """Return the name of the output with one number per label; see `label_output`."""
+def _label_output(session: Any, bundle: Bundle) -> tuple[str, bool]:
+    """Return the name of the output with the answer (see `label_output`), and whether it is a class map."""
+    maps = set()
     shapes: dict[str, Shape | None] = {}
     for item in session.get_outputs():
-        is_table = item.type.startswith("seq(map(")
+        is_map = item.type.startswith("seq(map(")
+        maps |= {item.name} if is_map else set()
         is_float = item.type in _FLOATS
         shape = _shape(item) or (-1, -1) if is_float else None
-        shapes[item.name] = (-1, -1) if is_table else shape
-    return label_output(shapes, len(bundle.spec.labels), bundle.spec.output_name)
+        shapes[item.name] = (-1, -1) if is_map else shape
+    name = label_output(shapes, bundle.spec.columns, bundle.spec.output_name)
+    return name, name in maps
+
+
+def _class_keys(bundle: Bundle, output: str) -> list[str | int]:
+    """Return the keys of the class map *output* in the order of *bundle*'s labels.
+
+    Raises:
+        ValueError: They are not the labels.
+    """
+    import onnx
+
+    model = onnx.load(bundle.onnx)
+    order = class_order(model, output, bundle.spec.labels)
+    names: list[str | int] = [*(class_names(model, output) or [])]
+    return [names[place] for place in order]
 
 
 def _reason(error: Exception) -> str:

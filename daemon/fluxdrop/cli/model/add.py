@@ -15,6 +15,7 @@ from fluxdrop.cli.model.input_options import (
     MeanOption,
     ModeOption,
     PadOption,
+    PresetOption,
     ResamplerOption,
     ResizeOption,
     ResizeToOption,
@@ -22,14 +23,23 @@ from fluxdrop.cli.model.input_options import (
     SizeOption,
     StdOption,
 )
+from fluxdrop.cli.model.output_options import (
+    ActivationOption,
+    OutputNameOption,
+    OutputOption,
+    ThresholdOption,
+    UnitOption,
+    ValueNameOption,
+    answers,
+)
 from fluxdrop.cli.options import EngineOption, JsonOption, RootOption, print_json
 from fluxdrop.cli.progress import spinner
 from fluxdrop.cli.resolve import settings_of
-from fluxdrop.errors import FluxdropError
 from fluxdrop.files.layout import find_root
 from fluxdrop.logs import configure
 from fluxdrop.ownership import narrow_umask
 from fluxdrop.predict.compiled_models import compile_model
+from fluxdrop.predict.label_file import labels_of
 from fluxdrop.predict.library import add_model
 
 
@@ -49,9 +59,10 @@ def add(
         str | None,
         typer.Option(
             metavar="LABELS|FILE",
-            help="Use these labels, separated by commas, or those in this file, one a line.",
+            help="Use these labels, separated by commas, or those in this file: lines, CSV or JSON.",
         ),
     ] = None,
+    preset: PresetOption = None,
     size: SizeOption = None,
     mode: ModeOption = None,
     resize: ResizeOption = None,
@@ -64,60 +75,71 @@ def add(
     mean: MeanOption = None,
     std: StdOption = None,
     layout: LayoutOption = None,
-    output: Annotated[
-        str | None,
-        typer.Option(
-            metavar="probabilities|logits", help="Read the output as probabilities or logits."
-        ),
-    ] = None,
-    output_name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Use this output, if the model has several.")
-    ] = None,
+    output: OutputOption = None,
+    output_name: OutputNameOption = None,
+    activation: ActivationOption = None,
+    threshold: ThresholdOption = None,
+    value_name: ValueNameOption = None,
+    unit: UnitOption = None,
     engine: EngineOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Add an image classifier to the root, after testing that it works.
+    """Add an image model to the root, after testing that it works.
 
     An ONNX model must give the same results as onnxruntime; a native Flux model must run.
     """
     configure("error")
     narrow_umask()
     served = find_root(root)
-    options = {
-        "size": input_options.size(size),
-        "mode": mode,
-        "resize": resize,
-        "resize_to": input_options.resize_to(resize_to),
-        "crop_pct": input_options.crop_pct(crop_pct),
-        "pad": pad,
-        "filter": filter_,
-        "resampler": resampler,
-        "scale": scale,
-        "mean": input_options.numbers("--mean", mean),
-        "std": input_options.numbers("--std", std),
-        "layout": layout,
+    options = input_options.with_preset(
+        preset,
+        {
+            "size": input_options.size(size),
+            "mode": mode,
+            "resize": resize,
+            "resize_to": input_options.resize_to(resize_to),
+            "crop_pct": input_options.crop_pct(crop_pct),
+            "pad": pad,
+            "filter": filter_,
+            "resampler": resampler,
+            "scale": scale,
+            "mean": input_options.numbers("--mean", mean),
+            "std": input_options.numbers("--std", std),
+            "layout": layout,
+        },
+    )
+    options |= {
         "output": output,
         "output_name": output_name,
+        "activation": activation,
+        "thresholds": input_options.numbers("--threshold", threshold),
+        "value_name": value_name,
+        "unit": unit,
     }
+    given = None if labels is None else labels_of(labels)
     with spinner(f"Proving that {source.name} runs"):
         added = add_model(
             served,
             source,
             settings_of(served, engine=engine),
             name=name,
-            labels=_labels(labels),
+            labels=None if given is None else given.labels,
             options=options,
         )
     bundle, info = added.bundle, added.engine
     if info.engine == "julia":
         with spinner(f"Compiling {bundle.name}, so that it starts quickly"):
             compile_model(bundle, settings_of(served, engine=engine), served.graphs)
+    for warning in given.warnings if given else []:
+        typer.echo(f"Warning: {warning}.", err=True)
     if json_output:
         print_json(
             {
                 "name": bundle.name,
                 "folder": str(bundle.folder),
                 "labels": bundle.spec.labels,
+                "output": bundle.spec.output,
+                "origin": bundle.spec.origin,
                 "engine": info.engine,
                 "backend": info.backend,
                 "difference": added.difference,
@@ -130,22 +152,11 @@ def add(
         if added.difference is None
         else f" within {added.difference:.1e} of onnxruntime"
     )
-    typer.echo(
-        f"{bundle.name}: {len(bundle.spec.labels)} labels; on {info.engine} ({info.backend}){proof}"
-    )
+    typer.echo(f"{bundle.name}: {answers(bundle.spec)}; on {info.engine} ({info.backend}){proof}")
+    for key, origin in bundle.spec.origin.items():
+        typer.echo(f"{key}: {origin}")
     if added.remark:
         typer.echo(f"Note: {added.remark}.", err=True)
     if info.note:
         typer.echo(f"Note: {info.note}.", err=True)
     typer.echo(f"Use it with: fluxdrop model use {bundle.name}")
-
-
-def _labels(text: str | None) -> list[str] | None:
-    if text is None:
-        return None
-    path = Path(text)
-    try:
-        lines = path.read_text("utf-8").splitlines() if path.is_file() else text.split(",")
-    except (OSError, UnicodeDecodeError) as error:
-        raise FluxdropError(f"{path} cannot be read as a list of labels: {error}") from error
-    return [line.strip() for line in lines if line.strip()]
