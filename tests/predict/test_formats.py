@@ -173,7 +173,14 @@ def added(root: Root, model: ModelProto, name: str, **options: Any) -> Bundle:
     path = root.path / f"{name}.onnx"
     path.write_bytes(model.SerializeToString())
     settings = config.Settings(engine="onnxruntime")
-    return add_model(root, path, settings, name=None, labels=None, options=options).bundle
+    return add_model(
+        root,
+        path,
+        settings,
+        name=None,
+        labels=["r", "g", "b"],
+        options={"output": "logits"} | options,
+    ).bundle
 
 
 @pytest.mark.parametrize(

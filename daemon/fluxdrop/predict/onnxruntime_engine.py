@@ -69,11 +69,10 @@ class OnnxruntimeEngine:
             accepted = picture_shape(shape, bundle.spec.input)
             self._reshape = accepted if accepted != bundle.spec.input.shape[1:] else None
             self._file = bundle.onnx
-            self._output, is_map = (
-                (self._session.get_outputs()[0].name, False)
-                if is_fitted
-                else _label_output(self._session, bundle)
-            )
+            self._output: str = self._session.get_outputs()[0].name
+            is_map = False
+            if not is_fitted:
+                self._output, is_map = _label_output(self._session, bundle)
             self._class_keys = _class_keys(bundle, self._output) if is_map else []
             # A model that does not fit model.toml fails here, and not with each picture.
             self._run(np.zeros(bundle.spec.input.shape, dtype=np.float32))
