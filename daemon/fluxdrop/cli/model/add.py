@@ -146,6 +146,7 @@ def add(
                 "engine": info.engine,
                 "backend": info.backend,
                 "difference": added.difference,
+                "remark": added.remark,
             }
         )
         return
@@ -157,6 +158,8 @@ def add(
     typer.echo(f"{bundle.name}: {answers(bundle.spec)}; on {info.engine} ({info.backend}){proof}")
     for key, origin in bundle.spec.origin.items():
         typer.echo(f"{key}: {origin}")
+    if added.remark:
+        typer.echo(f"Note: {added.remark}.", err=True)
     if info.note:
         typer.echo(f"Note: {info.note}.", err=True)
     typer.echo(f"Use it with: fluxdrop model use {bundle.name}")
