@@ -18,6 +18,7 @@ from onnx.shape_inference import InferenceError
 
 from fluxdrop.predict.compiler.float_types import as_float32
 from fluxdrop.predict.compiler.ml_operators import rewrite_ml_operators
+from fluxdrop.predict.compiler.quantised import is_quantised, rewrite_quantised
 from fluxdrop.predict.compiler.tidy import tidy
 from fluxdrop.predict.model_signature import INTEGERS
 from fluxdrop.telemetry import import_onnxruntime
@@ -27,6 +28,10 @@ OLDEST_OPSET = 7
 
 _TARGET_OPSET = 26
 """The opset of the normal form: the newest that onnxruntime supports, too."""
+
+
+_OPSET_WITH_ROUND = 11
+"""The first opset with the operators that quantised ones are rewritten with."""
 
 
 class InvalidModelError(Exception):
@@ -107,9 +112,17 @@ def normal_form(model: ModelProto) -> ModelProto:
 
     A step that fails leaves the model as it is: `lower` then reports the node that is not supported.
     """
-    model = rewrite_ml_operators(as_float32(_inline_functions(model)), opset_of(model))
+    model = _inline_functions(model)
+    values = (*model.graph.input, *model.graph.value_info, *model.graph.output)
+    shapes = {item.name: value_shape(item) for item in values}
+    model = rewrite_ml_operators(as_float32(model), opset_of(model))
+    if is_quantised(model):
+        ranks = {name: len(shape) for name, shape in shapes.items() if shape is not None}
+        model = rewrite_quantised(_convert_opset(model, _OPSET_WITH_ROUND), ranks)
     # Fold twice: the nodes that an operator is expanded into are folded only by the next run.
-    return with_inferred_shapes(_convert_opset(_fold_constants(_fold_constants(model))))
+    return with_inferred_shapes(
+        _convert_opset(_fold_constants(_fold_constants(model)), _TARGET_OPSET)
+    )
 
 
 def with_inferred_shapes(model: ModelProto) -> ModelProto:
@@ -147,9 +160,9 @@ def _fold_constants(model: ModelProto) -> ModelProto:
             return model
 
 
-def _convert_opset(model: ModelProto) -> ModelProto:
-    """Convert *model* to `_TARGET_OPSET`, if onnx can."""
-    if opset_of(model) >= _TARGET_OPSET:
+def _convert_opset(model: ModelProto, target: int) -> ModelProto:
+    """Convert *model* to the opset *target*, if it is older and onnx can."""
+    if opset_of(model) >= target:
         return model
     # The optimiser adds imports of its own domains, which no node uses.
     used = {node.domain or "" for node in model.graph.node}
@@ -157,7 +170,7 @@ def _convert_opset(model: ModelProto) -> ModelProto:
     del model.opset_import[:]
     model.opset_import.extend(imports)
     try:
-        return version_converter.convert_version(model, _TARGET_OPSET)
+        return version_converter.convert_version(model, target)
     except (RuntimeError, ValueError, CheckError, version_converter.ConvertError):
         return model
 
