@@ -214,7 +214,8 @@ def _derive_input(onnx_file: Path, has_output: bool) -> dict[str, Any]:
     A model that says itself that it is a detector or the like is refused, unless *has_output*: one of its outputs is
     named.
     """
-    from fluxdrop.predict.compiler.source import InvalidModelError, parse, value_shape
+    from fluxdrop.predict.compiler.shapes import value_shape
+    from fluxdrop.predict.compiler.source import InvalidModelError, parse
 
     try:
         model = parse(onnx_file.read_bytes())

@@ -8,7 +8,8 @@ from onnx import ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
 from fluxdrop.errors import FluxdropError
 from fluxdrop.predict.bundle import Bundle
 from fluxdrop.predict.class_maps import TAKE_THE_LABELS, class_order
-from fluxdrop.predict.compiler.source import FLOATS, OLDEST_OPSET, opset_of, value_shape
+from fluxdrop.predict.compiler.shapes import value_shape
+from fluxdrop.predict.compiler.source import FLOATS, OLDEST_OPSET, opset_of
 from fluxdrop.predict.compiler.tidy import dependencies
 from fluxdrop.predict.model_signature import Shape, label_output, picture_shape
 
