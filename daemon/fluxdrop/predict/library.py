@@ -23,11 +23,12 @@ from fluxdrop.predict.answer import answer_of
 from fluxdrop.predict.answer_kind import complete_answer
 from fluxdrop.predict.bundle import NATIVE, Bundle, known_bundles, load_bundle, native_files
 from fluxdrop.predict.choose_engine import open_engine
-from fluxdrop.predict.compiler.compile import check_fit, compile_bundle
+from fluxdrop.predict.compiler.compile import check_fit, compile_bundle, float32_form
 from fluxdrop.predict.engine import EngineInfo
 from fluxdrop.predict.onnxruntime_engine import OnnxruntimeEngine
-from fluxdrop.predict.parity import TOLERANCE, relative_difference, samples
+from fluxdrop.predict.parity import samples
 from fluxdrop.predict.unserved import refuse_unserved
+from fluxdrop.predict.verify import compare
 from fluxdrop.preprocess import crop_percentage
 from fluxdrop.provision import find_julia
 from fluxdrop.toml_text import toml_value
@@ -51,6 +52,8 @@ class AddedModel(NamedTuple):
     engine: EngineInfo
     difference: float | None
     """The `relative_difference` from onnxruntime; None for a native Flux model, which has no reference."""
+    remark: str | None = None
+    """Why the difference is large; None if it is not."""
 
 
 def add_model(
@@ -214,7 +217,12 @@ def _derive_input(onnx_file: Path, has_output: bool) -> dict[str, Any]:
     A model that says itself that it is a detector or the like is refused, unless *has_output*: one of its outputs is
     named.
     """
-    from fluxdrop.predict.compiler.source import InvalidModelError, parse, value_shape
+    from fluxdrop.predict.compiler.source import (
+        InvalidModelError,
+        integer_type,
+        parse,
+        value_shape,
+    )
 
     try:
         model = parse(onnx_file.read_bytes())
@@ -235,6 +243,9 @@ def _derive_input(onnx_file: Path, has_output: bool) -> dict[str, Any]:
             "mode": "L" if channels == 1 else "RGB",
             "layout": "NHWC" if channels_last else "NCHW",
         }
+        if (kind := integer_type(item)) is not None:
+            # Such a model takes the pixels as they are; int8 only if 128 is subtracted.
+            found |= {"scale": 1.0} | ({"mean": [128.0]} if kind == "int8" else {})
         return found | ({"size": [width, height]} if min(width, height) > 0 else {})
     return {}
 
@@ -267,7 +278,9 @@ def _run_samples(bundle: Bundle, settings: Settings) -> SampleOutput:
             return SampleOutput(engine.predict(batch), engine.info)
     check_fit(bundle)
     try:
-        return SampleOutput(OnnxruntimeEngine(bundle).predict(batch), None)
+        return SampleOutput(
+            OnnxruntimeEngine(bundle, model=float32_form(bundle)).predict(batch), None
+        )
     except FluxdropError:
         if settings.engine != "onnxruntime":
             # Where onnxruntime does not know an operator either, this error names the node.
@@ -295,12 +308,7 @@ def _verify(bundle: Bundle, settings: Settings, output: SampleOutput) -> AddedMo
         # The purpose is to run on Flux, so a fallback to onnxruntime is an error; --engine onnxruntime allows it.
         settings = msgspec.structs.replace(settings, engine="julia")
     with closing(open_engine(settings, bundle)) as engine:
-        difference = relative_difference(output.raw, engine.predict(samples(bundle, settings)))
-        if difference > TOLERANCE:
-            raise FluxdropError(
-                f"{bundle.onnx.name} gives other numbers on {engine.info.backend} than on onnxruntime:"
-                f" off by {difference:.2g} of the largest",
-                hint="This is a defect of fluxdrop; please report it with the model.",
-                kind="model",
-            )
-        return AddedModel(bundle, engine.info, difference)
+        batch = samples(bundle, settings)
+        found = engine.predict(batch)
+        compared = compare(bundle, settings, batch, output.raw, found, engine.info)
+        return AddedModel(bundle, engine.info, compared.difference, compared.remark)

@@ -9,6 +9,7 @@ import typer
 
 from fluxdrop.cli.model import input_options
 from fluxdrop.cli.model.input_options import (
+    BackgroundOption,
     CropPctOption,
     FilterOption,
     LayoutOption,
@@ -70,6 +71,7 @@ def add(
     pad: PadOption = None,
     filter_: FilterOption = None,
     resampler: ResamplerOption = None,
+    background: BackgroundOption = None,
     scale: ScaleOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
@@ -101,6 +103,7 @@ def add(
             "pad": pad,
             "filter": filter_,
             "resampler": resampler,
+            "background": background,
             "scale": scale,
             "mean": input_options.numbers("--mean", mean),
             "std": input_options.numbers("--std", std),
@@ -142,6 +145,7 @@ def add(
                 "engine": info.engine,
                 "backend": info.backend,
                 "difference": added.difference,
+                "remark": added.remark,
             }
         )
         return
@@ -153,6 +157,8 @@ def add(
     typer.echo(f"{bundle.name}: {bundle.spec.summary}; on {info.engine} ({info.backend}){proof}")
     for key, origin in bundle.spec.origin.items():
         typer.echo(f"{key}: {origin}")
+    if added.remark:
+        typer.echo(f"Note: {added.remark}.", err=True)
     if info.note:
         typer.echo(f"Note: {info.note}.", err=True)
     typer.echo(f"Use it with: fluxdrop model use {bundle.name}")
