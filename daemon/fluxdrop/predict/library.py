@@ -217,12 +217,8 @@ def _derive_input(onnx_file: Path, has_output: bool) -> dict[str, Any]:
     A model that says itself that it is a detector or the like is refused, unless *has_output*: one of its outputs is
     named.
     """
-    from fluxdrop.predict.compiler.source import (
-        InvalidModelError,
-        integer_type,
-        parse,
-        value_shape,
-    )
+    from fluxdrop.predict.compiler.shapes import value_shape
+    from fluxdrop.predict.compiler.source import InvalidModelError, integer_type, parse
 
     try:
         model = parse(onnx_file.read_bytes())
@@ -288,13 +284,17 @@ def _run_samples(bundle: Bundle, settings: Settings) -> SampleOutput:
         raise
 
 
+def _key_lines(entries: dict[str, Any]) -> list[str]:
+    return [f"{key} = {toml_value(value)}" for key, value in entries.items() if value is not None]
+
+
 def spec_text(top: dict[str, Any], table: dict[str, Any]) -> str:
-    """Return the text of model.toml."""
+    """Return the text of model.toml, without the keys whose value is None."""
     tables = {key: value for key, value in top.items() if isinstance(value, dict)}
-    lines = [f"{key} = {toml_value(value)}" for key, value in top.items() if key not in tables]
+    lines = _key_lines({key: value for key, value in top.items() if key not in tables})
     for name, entries in {"input": table, **tables}.items():
         lines += ["", f"[{name}]"] if entries else []
-        lines += [f"{key} = {toml_value(value)}" for key, value in entries.items()]
+        lines += _key_lines(entries)
     return "\n".join(lines) + "\n"
 
 

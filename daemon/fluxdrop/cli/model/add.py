@@ -31,7 +31,6 @@ from fluxdrop.cli.model.output_options import (
     ThresholdOption,
     UnitOption,
     ValueNameOption,
-    answers,
 )
 from fluxdrop.cli.options import EngineOption, JsonOption, RootOption, print_json
 from fluxdrop.cli.progress import spinner
@@ -155,7 +154,7 @@ def add(
         if added.difference is None
         else f" within {added.difference:.1e} of onnxruntime"
     )
-    typer.echo(f"{bundle.name}: {answers(bundle.spec)}; on {info.engine} ({info.backend}){proof}")
+    typer.echo(f"{bundle.name}: {bundle.spec.summary}; on {info.engine} ({info.backend}){proof}")
     for key, origin in bundle.spec.origin.items():
         typer.echo(f"{key}: {origin}")
     if added.remark:

@@ -10,7 +10,8 @@ from fluxdrop.predict.bundle import Bundle
 from fluxdrop.predict.class_maps import TAKE_THE_LABELS, class_order
 from fluxdrop.predict.compiler.float_types import FLOATS
 from fluxdrop.predict.compiler.quantised import dequantised, is_dynamically_quantised
-from fluxdrop.predict.compiler.source import OLDEST_OPSET, opset_of, value_shape
+from fluxdrop.predict.compiler.shapes import value_shape
+from fluxdrop.predict.compiler.source import OLDEST_OPSET, opset_of
 from fluxdrop.predict.compiler.tidy import dependencies
 from fluxdrop.predict.model_signature import (
     INTEGERS,
