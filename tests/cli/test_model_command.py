@@ -79,11 +79,11 @@ def add(root: Root, path: Path, *flags: str, **settings: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("engine", [pytest.param("julia", marks=needs_julia), "onnxruntime"])
 def test_add(root: Root, tmp_path: Path, engine: str) -> None:
-    """A model added without a word gets its size, mode, labels and kind of output from itself."""
+    """A model gets its size and mode from itself, and without labels numbers for them."""
     path = tmp_path / "five.onnx"
     onnx.save(classifier(), path)
 
-    answer = add(root, path, engine=engine)
+    answer = add(root, path, "--output", "logits", engine=engine)
     bundle = load_bundle("five", root.models)
 
     assert (engine, True) == (answer["engine"], answer["difference"] < 1e-4)
@@ -158,7 +158,8 @@ def test_output_name(root: Root, tmp_path: Path, engine: str) -> None:
     found = {}
 
     for name in ("y", "z"):
-        add(root, path, "--name", name, "--output-name", name, engine=engine)
+        flags = ["--name", name, "--output-name", name, "--output", "logits"]
+        add(root, path, *flags, engine=engine)
         settings = config.load(root.path, {"engine": engine})
         with closing(open_engine(settings, load_bundle(name, root.models))) as opened:
             found[name] = opened.predict(black).tolist()
@@ -169,9 +170,17 @@ def test_output_name(root: Root, tmp_path: Path, engine: str) -> None:
 @pytest.mark.parametrize(
     ("made", "flags", "words"),
     [
-        (model(helper.make_node("Det", ["x"], ["y"], name="d")), [], "node d (Det)"),
+        (
+            model(helper.make_node("Det", ["x"], ["y"], name="d")),
+            ["--output", "logits"],
+            "node d (Det)",
+        ),
         (foreign(), [], "node f (Frob): this operator is not supported"),
-        (two_outputs(), ["--labels", "a,b,c,d,e"], "it has 2 outputs (y, z), and it is not clear"),
+        (
+            two_outputs(),
+            ["--labels", "a,b,c,d,e"],
+            "2 outputs (y [N, 5], z [N, 5]), and it is not clear",
+        ),
         (two_outputs(), ["--output-name", "u"], "it has no output u"),
         (classifier(), ["--size", "16x16", "--mode", "L"], "its input x has shape"),
         (classifier(), ["--labels", "a,b"], "gives 5 numbers a picture, and there are 2 labels"),

@@ -11,6 +11,7 @@ from fluxdrop.errors import FluxdropError
 from fluxdrop.predict.bundle import load_bundle
 from fluxdrop.preprocess.spec import InputSpec
 
+THREE = 'labels = ["a", "b", "c"]\n[input]\nsize = [8, 6]\n'
 GOOD = 'labels = ["a", "b"]\n[input]\nsize = [8, 6]\n'
 
 
@@ -81,12 +82,20 @@ def test_shape(tmp_path: Path, layout: str, mode: str, shape: tuple[int, ...]) -
     [
         ("labels = [", "Invalid"),
         (b"labels = ['\xe9']", "utf-8"),
-        ("[input]\nsize = [8, 8]\n", "missing required field `labels`"),
+        ("[input]\nsize = [8, 8]\n", "labels are missing, which output softmax needs"),
         ('labels = ["a"]\n', "missing required field `input`"),
         ("labels = []\n[input]\nsize = [8, 8]\n", "length >= 1"),
         ('labels = "round"\n[input]\nsize = [8, 8]\n', "Expected `array`"),
         ('labels = ["a", "a"]\n[input]\nsize = [8, 8]\n', "two labels are the same"),
         ('output = "logit"\n' + GOOD, "Invalid enum value 'logit'"),
+        ('output = "embedding"\n' + GOOD, "an embedding has no labels"),
+        ('output = "sigmoid"\n' + THREE, "for one or two labels, not 3"),
+        ('output = "logits"\n' + GOOD.replace(', "b"', ""), "is always 1"),
+        ('activation = "sigmoid"\n' + GOOD, "activation is for output sigmoid or multi-label"),
+        ("thresholds = [0.4]\n" + GOOD, "thresholds are for output multi-label"),
+        ('output = "multi-label"\nthresholds = [0.4, 0.5]\n' + THREE, "2 values for 3 labels"),
+        ('output = "multi-label"\nthresholds = [1.5]\n' + THREE, "thresholds"),
+        ('unit = "years"\n' + GOOD, "unit and value_name are for output regression"),
         ("Labels = []\n" + GOOD, "unknown field `Labels`"),
         (GOOD + "colour = 1\n", "unknown field `colour`"),
         (GOOD.replace("[8, 6]", "[8]"), "input.size"),

@@ -62,9 +62,9 @@ def julia(settings: Settings, *, deep: bool) -> Iterator[Finding]:
 
 def engine(settings: Settings, root: Root | None) -> Iterator[Finding]:
     """Check that the model loads, and that the engine starts and answers."""
+    from fluxdrop.predict.answer import answer_of
     from fluxdrop.predict.bundle import load_bundle
     from fluxdrop.predict.choose_engine import open_engine
-    from fluxdrop.predict.classify import label_probabilities
     from fluxdrop.predict.parity import samples
 
     bundle = load_bundle(settings.model, root.models if root else None)
@@ -76,7 +76,7 @@ def engine(settings: Settings, root: Root | None) -> Iterator[Finding]:
         start = time.monotonic() - started
         before = time.perf_counter()
         for row in opened.predict(batch):
-            label_probabilities(row, bundle)
+            answer_of(row, bundle)
         took = (time.perf_counter() - before) * 1000 / len(batch)
         info = opened.info
     layers = "" if info.backend == "onnxruntime" else f" with {info.backend} layers"

@@ -30,10 +30,16 @@ def name_of(row: Row) -> str | None:
     return row.record.removeprefix("outputs/").removesuffix(".json")
 
 
+def label_of(row: Row) -> str | None:
+    """Return the label of *row* on one line: those of a multi-label answer, or a value, are in it, too."""
+    return row.label.replace("\n", ", ") if row.label is not None else None
+
+
 def row_as_dict(root: Root, row: Row) -> dict[str, Any]:
     """Return *row* for JSON, with its NAME; ``there`` is whether its files exist (`is_there`)."""
     facts = row._asdict()
     del facts["inode"]
+    facts["label"] = label_of(row)
     facts["name"] = name_of(row)
     facts["there"] = is_there(root, row)
     return facts

@@ -19,19 +19,22 @@ from fluxdrop.errors import FluxdropError
 from fluxdrop.files import durable
 from fluxdrop.files.layout import Root
 from fluxdrop.files.transient import naming
+from fluxdrop.predict.answer import answer_of
+from fluxdrop.predict.answer_kind import complete_answer
 from fluxdrop.predict.bundle import NATIVE, Bundle, known_bundles, load_bundle, native_files
 from fluxdrop.predict.choose_engine import open_engine
-from fluxdrop.predict.classify import label_probabilities
 from fluxdrop.predict.compiler.compile import check_fit, compile_bundle
 from fluxdrop.predict.engine import EngineInfo
 from fluxdrop.predict.onnxruntime_engine import OnnxruntimeEngine
 from fluxdrop.predict.parity import TOLERANCE, relative_difference, samples
+from fluxdrop.predict.unserved import refuse_unserved
 from fluxdrop.preprocess import crop_percentage
 from fluxdrop.provision import find_julia
 from fluxdrop.toml_text import toml_value
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_TOP_LEVEL_KEYS = ("output", "output_name")
+_ANSWER_KEYS = ("output", "activation", "thresholds", "unit", "value_name")
+_TOP_LEVEL_KEYS = ("output_name", *_ANSWER_KEYS)
 
 
 class SampleOutput(NamedTuple):
@@ -184,7 +187,7 @@ def _write_spec(
     The options take precedence over the source's model.toml, and that over what the model declares.
     """
     given = {key: value for key, value in options.items() if value is not None}
-    table = _derive_input(bundle / "model.onnx") if (bundle / "model.onnx").exists() else {}
+    table: dict[str, Any] = {}
     top: dict[str, Any] = {}
     described = source / "model.toml"
     if described.is_file():
@@ -197,14 +200,20 @@ def _write_spec(
             raise FluxdropError(f"{described} is wrong: its input is not a table", kind="model")
         table |= own
     top |= {key: given.pop(key) for key in _TOP_LEVEL_KEYS if key in given}
+    if (bundle / "model.onnx").exists():
+        table = _derive_input(bundle / "model.onnx", "output_name" in top) | table
     crop_percentage.resolve(table, given)
     if labels is not None:
         top["labels"] = labels
     return _complete_spec(bundle, settings, top, table)
 
 
-def _derive_input(onnx_file: Path) -> dict[str, Any]:
-    """Derive size, mode and layout from the model's declared input, as far as that is possible."""
+def _derive_input(onnx_file: Path, has_output: bool) -> dict[str, Any]:
+    """Derive size, mode and layout from the model's declared input, as far as that is possible.
+
+    A model that says itself that it is a detector or the like is refused, unless *has_output*: one of its outputs is
+    named.
+    """
     from fluxdrop.predict.compiler.source import InvalidModelError, parse, value_shape
 
     try:
@@ -213,6 +222,8 @@ def _derive_input(onnx_file: Path) -> dict[str, Any]:
         raise FluxdropError(
             f"{onnx_file} is not a valid ONNX model: {error}", kind="model"
         ) from error
+    if not has_output:
+        refuse_unserved(onnx_file, model)
     for item in model.graph.input:
         shape = value_shape(item)
         if shape is None or len(shape) != 4:
@@ -238,25 +249,12 @@ def _complete_spec(
             hint="Give --size WIDTHxHEIGHT.",
             kind="model",
         )
-    guessed = {"labels": ["?"], "output": "logits"} | top
-    (bundle / "model.toml").write_text(spec_text(guessed, table), encoding="utf-8")
+    # Until the kind of output is known, labels only say how many numbers the right output has.
+    trial = {key: value for key, value in top.items() if key not in _ANSWER_KEYS}
+    trial["output"] = "multi-label" if "labels" in top else "embedding"
+    (bundle / "model.toml").write_text(spec_text(trial, table), encoding="utf-8")
     output = _run_samples(load_bundle(str(bundle)), settings)
-    raw = output.raw
-    if raw.ndim != 2:
-        raise FluxdropError(
-            f"The model gives an output of shape {list(raw.shape[1:])} a picture, not one number a label",
-            hint="Only image classifiers can be added.",
-            kind="model",
-        )
-    top.setdefault("labels", [str(index) for index in range(raw.shape[1])])
-    if len(top["labels"]) != raw.shape[1]:
-        raise FluxdropError(
-            f"The model gives {raw.shape[1]} numbers a picture, and there are {len(top['labels'])} labels",
-            hint="Give as many with --labels, in the model's order, or a file that has them.",
-            kind="model",
-        )
-    sums_to_one = bool(np.allclose(raw.sum(axis=1), 1, atol=1e-3) and raw.min() >= 0)
-    top.setdefault("output", "probabilities" if sums_to_one else "logits")
+    complete_answer(load_bundle(str(bundle)), top, output.raw)
     (bundle / "model.toml").write_text(spec_text(top, table), encoding="utf-8")
     return output
 
@@ -279,16 +277,18 @@ def _run_samples(bundle: Bundle, settings: Settings) -> SampleOutput:
 
 def spec_text(top: dict[str, Any], table: dict[str, Any]) -> str:
     """Return the text of model.toml."""
-    lines = [f"{key} = {toml_value(value)}" for key, value in top.items()]
-    lines += ["", "[input]"]
-    lines += [f"{key} = {toml_value(value)}" for key, value in table.items()]
+    tables = {key: value for key, value in top.items() if isinstance(value, dict)}
+    lines = [f"{key} = {toml_value(value)}" for key, value in top.items() if key not in tables]
+    for name, entries in {"input": table, **tables}.items():
+        lines += ["", f"[{name}]"] if entries else []
+        lines += [f"{key} = {toml_value(value)}" for key, value in entries.items()]
     return "\n".join(lines) + "\n"
 
 
 def _verify(bundle: Bundle, settings: Settings, output: SampleOutput) -> AddedModel:
-    """Check the labels' probabilities, and run an ONNX model on the chosen engine to compare the outputs."""
+    """Check the answers, and run an ONNX model on the chosen engine to compare the outputs."""
     for row in output.raw:
-        label_probabilities(row, bundle)
+        answer_of(row, bundle)
     if output.engine is not None:
         return AddedModel(bundle, output.engine, None)
     if settings.engine == "auto" and find_julia() is not None:

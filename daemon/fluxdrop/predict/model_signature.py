@@ -33,19 +33,19 @@ def picture_shape(declared: Shape | None, spec: InputSpec) -> Shape | None:
     return None
 
 
-def label_output(outputs: Mapping[str, Shape | None], labels: int, name: str | None) -> str:
-    """Return the name of the output that has one number per label.
+def label_output(outputs: Mapping[str, Shape | None], labels: int | None, name: str | None) -> str:
+    """Return the name of the output that has the answer: for a classifier, one number per label.
 
     That is the output *name*, if given; else the only output, else the only one of
     shape [N, K] or [N, K, 1, 1], else the only one of these whose K is the number of labels or dynamic.
 
     Args:
         outputs: The shapes of the model's outputs by name; None for one that is not a float tensor.
-        labels: The number of labels.
+        labels: How many numbers the answer has; None if that is not known.
         name: The output that model.toml names, or None.
 
     Raises:
-        ValueError: When there is no such output, or more than one. The message lists the names.
+        ValueError: When there is no such output, or more than one. The message lists the outputs.
     """
     names = ", ".join(outputs)
     if name is not None:
@@ -55,13 +55,24 @@ def label_output(outputs: Mapping[str, Shape | None], labels: int, name: str | N
     if len(outputs) == 1:
         return next(iter(outputs))
     rows = {key: shape[1] for key, shape in outputs.items() if shape and _is_row(shape)}
-    fitting = [key for key, size in rows.items() if len(rows) == 1 or size in (-1, labels)]
+    fitting = [
+        key
+        for key, size in rows.items()
+        if len(rows) == 1 or (labels is not None and size in (-1, labels))
+    ]
     if len(fitting) != 1:
+        shown = ", ".join(f"{key} {_format(shape)}".strip() for key, shape in outputs.items())
         raise ValueError(
-            f"it has {len(outputs)} outputs ({names}), and it is not clear which of them"
-            " has a number for each label"
+            f"it has {len(outputs)} outputs ({shown}), and it is not clear which of them"
+            " has the numbers of the answer"
         )
     return fitting[0]
+
+
+def _format(shape: Shape | None) -> str:
+    if shape is None:
+        return "of no floats"
+    return "[" + ", ".join("N" if size < 0 else str(size) for size in shape) + "]"
 
 
 def _is_row(shape: Shape) -> bool:

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.predict.bundle import Bundle, flux_required_error
+from fluxdrop.predict.class_maps import class_names, class_order
 from fluxdrop.predict.engine import EngineInfo, label_rows, run_in_batches
 from fluxdrop.predict.model_signature import Shape, label_output, picture_shape
+from fluxdrop.predict.unserved import batch_error
 from fluxdrop.telemetry import import_onnxruntime
 
 _DTYPES: dict[str, type[np.floating[Any]]] = {
@@ -50,9 +52,13 @@ class OnnxruntimeEngine:
             self._batch = shape[0] if shape and shape[0] >= 0 else None
             accepted = picture_shape(shape, bundle.spec.input)
             self._reshape = accepted if accepted != bundle.spec.input.shape[1:] else None
-            self._output = _label_output(self._session, bundle)
+            self._file = bundle.onnx
+            self._output, is_map = _label_output(self._session, bundle)
+            self._class_keys = _class_keys(bundle, self._output) if is_map else []
             # A model that does not fit model.toml fails here, and not with each picture.
             self._run(np.zeros(bundle.spec.input.shape, dtype=np.float32))
+        except FluxdropError:
+            raise
         except Exception as error:  # onnxruntime's exceptions share no class below Exception
             raise FluxdropError(
                 f"{bundle.onnx} cannot be run by onnxruntime: {_reason(error)}", kind="model"
@@ -73,6 +79,8 @@ class OnnxruntimeEngine:
         """See `Engine.predict`."""
         try:
             return self._run(batch)
+        except FluxdropError:
+            raise
         except Exception as error:
             raise FluxdropError(
                 f"onnxruntime failed on {len(batch)} pictures: {_reason(error)}", kind="compute"
@@ -99,11 +107,11 @@ class OnnxruntimeEngine:
             pictures = pictures.reshape(len(batch), *self._reshape)
         (output,) = self._session.run([self._output], {self._input: pictures})
         if isinstance(output, list):
-            # scikit-learn's models return a dictionary per picture, with the labels in order.
-            output = [list(row.values()) for row in output]
+            # A class map gives a dictionary per picture, in the order of its keys.
+            output = [[row[key] for key in self._class_keys] for row in output]
         result = label_rows(np.asarray(output, dtype=np.float32), len(batch))
         if result.shape[:1] != batch.shape[:1]:
-            raise ValueError(f"an output of shape {result.shape} for {len(batch)} pictures")
+            raise batch_error(self._file, result.shape, len(batch))
         return result
 
 
@@ -111,15 +119,32 @@ def _shape(declared: Any) -> Shape:
     return tuple(size if isinstance(size, int) else -1 for size in declared.shape)
 
 
-def _label_output(session: Any, bundle: Bundle) -> str:
-    """Return the name of the output with one number per label; see `label_output`."""
+def _label_output(session: Any, bundle: Bundle) -> tuple[str, bool]:
+    """Return the name of the output with the answer (see `label_output`), and whether it is a class map."""
+    maps = set()
     shapes: dict[str, Shape | None] = {}
     for item in session.get_outputs():
-        is_table = item.type.startswith("seq(map(")
+        is_map = item.type.startswith("seq(map(")
+        maps |= {item.name} if is_map else set()
         is_float = item.type == "tensor(float)" or item.type in _DTYPES
         shape = _shape(item) or (-1, -1) if is_float else None
-        shapes[item.name] = (-1, -1) if is_table else shape
-    return label_output(shapes, len(bundle.spec.labels), bundle.spec.output_name)
+        shapes[item.name] = (-1, -1) if is_map else shape
+    name = label_output(shapes, bundle.spec.columns, bundle.spec.output_name)
+    return name, name in maps
+
+
+def _class_keys(bundle: Bundle, output: str) -> list[str | int]:
+    """Return the keys of the class map *output* in the order of *bundle*'s labels.
+
+    Raises:
+        ValueError: They are not the labels.
+    """
+    import onnx
+
+    model = onnx.load(bundle.onnx)
+    order = class_order(model, output, bundle.spec.labels)
+    names: list[str | int] = [*(class_names(model, output) or [])]
+    return [names[place] for place in order]
 
 
 def _reason(error: Exception) -> str:

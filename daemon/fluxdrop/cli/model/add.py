@@ -22,6 +22,15 @@ from fluxdrop.cli.model.input_options import (
     SizeOption,
     StdOption,
 )
+from fluxdrop.cli.model.output_options import (
+    ActivationOption,
+    OutputNameOption,
+    OutputOption,
+    ThresholdOption,
+    UnitOption,
+    ValueNameOption,
+    answers,
+)
 from fluxdrop.cli.options import EngineOption, JsonOption, RootOption, print_json
 from fluxdrop.cli.progress import spinner
 from fluxdrop.cli.resolve import settings_of
@@ -64,19 +73,16 @@ def add(
     mean: MeanOption = None,
     std: StdOption = None,
     layout: LayoutOption = None,
-    output: Annotated[
-        str | None,
-        typer.Option(
-            metavar="probabilities|logits", help="Read the output as probabilities or logits."
-        ),
-    ] = None,
-    output_name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Use this output, if the model has several.")
-    ] = None,
+    output: OutputOption = None,
+    output_name: OutputNameOption = None,
+    activation: ActivationOption = None,
+    threshold: ThresholdOption = None,
+    value_name: ValueNameOption = None,
+    unit: UnitOption = None,
     engine: EngineOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Add an image classifier to the root, after testing that it works.
+    """Add an image model to the root, after testing that it works.
 
     An ONNX model must give the same results as onnxruntime; a native Flux model must run.
     """
@@ -98,6 +104,10 @@ def add(
         "layout": layout,
         "output": output,
         "output_name": output_name,
+        "activation": activation,
+        "thresholds": input_options.numbers("--threshold", threshold),
+        "value_name": value_name,
+        "unit": unit,
     }
     with spinner(f"Proving that {source.name} runs"):
         added = add_model(
@@ -118,6 +128,8 @@ def add(
                 "name": bundle.name,
                 "folder": str(bundle.folder),
                 "labels": bundle.spec.labels,
+                "output": bundle.spec.output,
+                "origin": bundle.spec.origin,
                 "engine": info.engine,
                 "backend": info.backend,
                 "difference": added.difference,
@@ -129,9 +141,9 @@ def add(
         if added.difference is None
         else f" within {added.difference:.1e} of onnxruntime"
     )
-    typer.echo(
-        f"{bundle.name}: {len(bundle.spec.labels)} labels; on {info.engine} ({info.backend}){proof}"
-    )
+    typer.echo(f"{bundle.name}: {answers(bundle.spec)}; on {info.engine} ({info.backend}){proof}")
+    for key, origin in bundle.spec.origin.items():
+        typer.echo(f"{key}: {origin}")
     if info.note:
         typer.echo(f"Note: {info.note}.", err=True)
     typer.echo(f"Use it with: fluxdrop model use {bundle.name}")

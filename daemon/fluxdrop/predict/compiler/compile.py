@@ -39,7 +39,7 @@ def compile_cached(bundle: Bundle, cache: Path | None) -> bytes:
         return compile_bundle(bundle)
     # What `fit_to_spec` reads from model.toml changes the graph, so it is part of the cache's key.
     spec = bundle.spec
-    fit = repr((spec.input.shape, len(spec.labels), spec.output_name)).encode()
+    fit = repr((spec.input.shape, spec.columns, spec.labels, spec.output_name)).encode()
     digest = hashlib.sha256(fit).hexdigest()[:16]
     path = cache / f"{bundle.sha256}-{digest}-{GRAPH_VERSION}.{COMPILER_VERSION}.graph"
     try:

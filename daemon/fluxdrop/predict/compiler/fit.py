@@ -7,6 +7,7 @@ from onnx import ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.predict.bundle import Bundle
+from fluxdrop.predict.class_maps import TAKE_THE_LABELS, class_order
 from fluxdrop.predict.compiler.source import FLOATS, OLDEST_OPSET, opset_of, value_shape
 from fluxdrop.predict.compiler.tidy import dependencies
 from fluxdrop.predict.model_signature import Shape, label_output, picture_shape
@@ -14,6 +15,7 @@ from fluxdrop.predict.model_signature import Shape, label_output, picture_shape
 NAME_THE_OUTPUT = "Name it with --output-name, which is output_name in model.toml."
 
 _PICTURES = "fluxdrop/pictures"
+_ORDERED = "fluxdrop/ordered"
 
 
 def fit_to_spec(model: ModelProto, bundle: Bundle) -> ModelProto:
@@ -100,32 +102,59 @@ def _only_input(model: ModelProto, bundle: Bundle) -> ValueInfoProto:
 
 
 def _fit_output(model: ModelProto, bundle: Bundle) -> None:
-    """Keep only the output with one number per label, and the nodes that it depends on."""
+    """Keep only the output with the answer, and the nodes that it depends on."""
     graph = model.graph
-    # scikit-learn's models end in a ZipMap, which turns each row of a tensor into a dictionary by label. The
-    # tensor itself is used.
-    zip_maps = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "ZipMap"}
-    labels = len(bundle.spec.labels)
-    outputs = {item.name: item for item in graph.output}
-    shapes = {
-        name: (-1, -1) if name in zip_maps else _float_shape(item) for name, item in outputs.items()
-    }
-    try:
-        chosen = label_output(shapes, labels, bundle.spec.output_name)
-    except ValueError as error:
-        raise unusable_error(bundle, str(error), hint=NAME_THE_OUTPUT) from error
-    if shapes[chosen] is None:
-        kind = TensorProto.DataType.Name(outputs[chosen].type.tensor_type.elem_type).lower()
-        raise unusable_error(bundle, f"its output {chosen} holds {kind}, not float32")
+    chosen = chosen_output(model, bundle)
+    (declared,) = [item for item in graph.output if item.name == chosen]
     output = ValueInfoProto()
-    output.CopyFrom(outputs[chosen])
-    if output.name in zip_maps:
-        output = helper.make_tensor_value_info(zip_maps[output.name], TensorProto.FLOAT, None)
+    output.CopyFrom(declared)
+    for node in graph.node:
+        if node.op_type == "ZipMap" and output.name in node.output:
+            # Of a class map its tensor is used, in the order of the labels in model.toml.
+            output = _by_label(model, bundle, output.name, node.input[0])
+            break
     del graph.output[:]
     graph.output.append(output)
     nodes = dependencies(graph.node, output.name)
     del graph.node[:]
     graph.node.extend(nodes)
+
+
+def chosen_output(model: ModelProto, bundle: Bundle) -> str:
+    """Return the name of the output of *model* that has the answer of *bundle*.
+
+    Raises:
+        FluxdropError: Kind ``model``, when it is not clear which one has, or when that one has no floats.
+    """
+    maps = {name for node in model.graph.node if node.op_type == "ZipMap" for name in node.output}
+    shapes = {
+        item.name: (-1, -1) if item.name in maps else _float_shape(item)
+        for item in model.graph.output
+    }
+    try:
+        chosen = label_output(shapes, bundle.spec.columns, bundle.spec.output_name)
+    except ValueError as error:
+        raise unusable_error(bundle, str(error), hint=NAME_THE_OUTPUT) from error
+    if shapes[chosen] is None:
+        (item,) = [item for item in model.graph.output if item.name == chosen]
+        kind = TensorProto.DataType.Name(item.type.tensor_type.elem_type).lower()
+        raise unusable_error(bundle, f"its output {chosen} holds {kind}, not float32")
+    return chosen
+
+
+def _by_label(model: ModelProto, bundle: Bundle, output: str, numbers: str) -> ValueInfoProto:
+    """Return the output to use instead of the class map *output* of the tensor *numbers*: by bundle's labels."""
+    try:
+        order = class_order(model, output, bundle.spec.labels)
+    except ValueError as error:
+        raise unusable_error(bundle, str(error), hint=TAKE_THE_LABELS) from error
+    if order != list(range(len(order))):
+        places = numpy_helper.from_array(np.array(order))
+        made = [f"{_ORDERED}/places", _ORDERED]
+        model.graph.node.append(helper.make_node("Constant", [], made[:1], value=places))
+        model.graph.node.append(helper.make_node("Gather", [numbers, made[0]], made[1:], axis=1))
+        numbers = _ORDERED
+    return helper.make_tensor_value_info(numbers, TensorProto.FLOAT, None)
 
 
 def _float_shape(item: ValueInfoProto) -> Shape | None:
