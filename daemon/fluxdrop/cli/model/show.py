@@ -59,6 +59,4 @@ def _shown(value: Any) -> str:
     shown = ", ".join(
         f"{part:g}" if isinstance(part, float) else str(part) for part in value[:_SHOWN_LABELS]
     )
-    return shown + (
-        f", ... ({len(value)} in all)" if len(value) > _SHOWN_LABELS else ""
-    )
+    return shown + (f", ... ({len(value)} in all)" if len(value) > _SHOWN_LABELS else "")

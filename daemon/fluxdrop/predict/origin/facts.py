@@ -11,6 +11,8 @@ from fluxdrop.errors import FluxdropError
 
 GUESSED = "guessed: "
 """How the source of a fact begins that nothing states."""
+OPTION = "option"
+"""The source of what the user says."""
 
 
 @dataclass
@@ -37,6 +39,27 @@ class Facts:
         """Note a key of the ``[input]`` table."""
         self.input[key] = value
         self.origin[key] = source
+
+    def declare(self, table: dict[str, Any], source: str) -> None:
+        """Note keys of the ``[input]`` table that nothing better is known of."""
+        for key, value in table.items():
+            if key not in self.input:
+                self.take(key, value, source)
+
+    def override(self, top: dict[str, Any], table: dict[str, Any]) -> None:
+        """Take what the user says. A size of the user's own makes the size before the crop void.
+
+        Raises:
+            FluxdropError: What is `unusable` is not overridden.
+        """
+        if "size" in table:
+            self.input.pop("resize_to", None)
+            self.origin.pop("resize_to", None)
+        elif self.unusable is not None:
+            raise self.unusable
+        self.top |= top
+        self.input |= table
+        self.origin |= dict.fromkeys([*top, *table], OPTION)
 
     def update(self, other: Facts) -> None:
         """Take all of *other*, which knows better."""
@@ -85,3 +108,15 @@ def class_names(value: Any) -> list[str] | None:
     if not isinstance(value, list | tuple) or not value:
         return None
     return [str(name) for name in value]
+
+
+def from_table(top: dict[str, Any], table: dict[str, Any], file: str) -> Facts:
+    """Return what *top* and its ``[input]`` *table*, the content of a model.toml, say; *file* is its name.
+
+    What it says itself of a key's origin stays.
+    """
+    stated = top.pop("origin", {})
+    origin = dict.fromkeys([*top, *table], file)
+    if isinstance(stated, dict):
+        origin |= {key: str(value) for key, value in stated.items() if key in origin}
+    return Facts(top, table, origin)

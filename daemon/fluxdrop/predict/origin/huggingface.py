@@ -266,7 +266,9 @@ def _read_geometry(name: str, values: dict[str, Any], facts: Facts) -> None:
     facts.take("size", crop, cropped)
     facts.take("resize", "crop" if isinstance(to, int) else "stretch", source)
     if to != crop and [to, to] != crop:
-        facts.take("resize_to", to, f"{PROCESSOR}: size and crop_pct" if "crop_pct" in values else source)
+        facts.take(
+            "resize_to", to, f"{PROCESSOR}: size and crop_pct" if "crop_pct" in values else source
+        )
     if min(crop) > (to if isinstance(to, int) else min(to)):
         facts.take("background", "#000000", f"{PROCESSOR}: the crop_size is larger than the size")
 

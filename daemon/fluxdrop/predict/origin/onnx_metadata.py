@@ -120,7 +120,8 @@ def _read_start(model: ModelProto, file: str, facts: Facts) -> None:
     constants = {item.name: item for item in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type == "Constant":
-            constants |= {node.output[0]: a.t for a in node.attribute if a.name == "value"}
+            values = [item.t for item in node.attribute if item.name == "value"]
+            constants |= dict(zip(node.output, values, strict=False))
     inputs = [item.name for item in model.graph.input if item.name not in constants]
     if len(inputs) != 1:
         return
@@ -137,10 +138,10 @@ def _read_start(model: ModelProto, file: str, facts: Facts) -> None:
     others = [constants[used] for used in node.input if used != name and used in constants]
     if len(others) != 1 or (node.op_type in ("Div", "Sub") and node.input[0] != name):
         return
-    values = abs(numpy_helper.to_array(others[0]).astype(float))
-    if not values.size or values.size > 3:
+    by_channel = abs(numpy_helper.to_array(others[0]).astype(float))
+    if not by_channel.size or by_channel.size > 3:
         return
-    by = float(values.max())
+    by = float(by_channel.max())
     rescales = {
         "Mul": 0 < by < 1 / 50,
         "Div": by > 50,

@@ -70,7 +70,14 @@ def read(folder: Path, config: dict[str, Any]) -> Facts:
         fill = [round(255 * value) for value in (mean * 3)[:3]]
         facts.take("background", "#" + "".join(f"{value:02x}" for value in fill), source("mean"))
     facts.take("filter", values["interpolation"], source("interpolation"))
-    if values["interpolation"] not in ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"):
+    if values["interpolation"] not in (
+        "nearest",
+        "bilinear",
+        "bicubic",
+        "box",
+        "hamming",
+        "lanczos",
+    ):
         facts.take("filter", "bicubic", f"guessed: not {values['interpolation']}")
     facts.take("resampler", "torchvision", f"{CONFIG}: timm resizes with torchvision")
     facts.take("scale", 255.0, f"{CONFIG}: timm's pictures are from 0 to 1")
@@ -91,7 +98,9 @@ def _read_labels(config: dict[str, Any], stated: dict[str, Any], facts: Facts) -
     labels = class_names(names) or class_names(config.get("id2label"))
     if labels and isinstance(descriptions, dict) and all(name in descriptions for name in labels):
         # The names are those of the data set, such as n02123045; the descriptions are words.
-        facts.say("labels", [str(descriptions[name]) for name in labels], f"{CONFIG}: label_descriptions")
+        facts.say(
+            "labels", [str(descriptions[name]) for name in labels], f"{CONFIG}: label_descriptions"
+        )
     elif labels and not all(label == f"LABEL_{index}" for index, label in enumerate(labels)):
         key = "label_names" if names else "id2label"
         facts.say("labels", labels, f"{CONFIG}: {key}")
@@ -101,4 +110,3 @@ def _read_labels(config: dict[str, Any], stated: dict[str, Any], facts: Facts) -
         facts.say("activation", "sigmoid", f"{CONFIG}: problem_type")
     elif isinstance(count, int) and count > 1:
         facts.say("output", "logits", f"{CONFIG}: timm's classifiers give logits")
-

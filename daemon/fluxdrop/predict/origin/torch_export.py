@@ -94,9 +94,7 @@ def _export(folder: Path, out: Path) -> Answer:
         outputs=np.concatenate(outputs),
         inputs=np.concatenate([tensor.numpy() for tensor in inputs]),
     )
-    return Answer(
-        library=original.library, processor=original.processor, labels=original.labels
-    )
+    return Answer(library=original.library, processor=original.processor, labels=original.labels)
 
 
 def _load_transformers(folder: Path, config: dict[str, Any]) -> Original:
@@ -123,7 +121,8 @@ def _load_transformers(folder: Path, config: dict[str, Any]) -> Original:
     lacking = [*loaded["missing_keys"], *(key for key, *_ in loaded["mismatched_keys"])]
     if lacking:
         raise FluxdropError(f"its weights lack {sorted(lacking)[0]}, which would be random")
-    processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
+    images: Any = AutoImageProcessor
+    processor = images.from_pretrained(folder, local_files_only=True)
 
     class Logits(torch.nn.Module):
         """Only what is the answer of all that the model returns."""
@@ -140,7 +139,11 @@ def _load_transformers(folder: Path, config: dict[str, Any]) -> Original:
         return processor(picture.convert(mode), return_tensors="pt")["pixel_values"]
 
     return Original(
-        f"transformers {transformers.__version__}", type(processor).__name__, None, Logits(), process
+        f"transformers {transformers.__version__}",
+        type(processor).__name__,
+        None,
+        Logits(),
+        process,
     )
 
 
@@ -148,7 +151,7 @@ def _load_timm(folder: Path, config: dict[str, Any]) -> Original:
     _import_torchvision()
     import timm
 
-    if not any((folder / name).is_file() for name in ("model.safetensors",)):
+    if not (folder / "model.safetensors").is_file():
         raise FluxdropError("it has no model.safetensors")
     model = timm.create_model(f"local-dir:{folder}", pretrained=True)
     settings = timm.data.resolve_model_data_config(model)
@@ -184,9 +187,10 @@ def _import_torchvision() -> None:
     import torch
 
     try:
-        import torchvision  # noqa: F401
+        import torchvision
     except RuntimeError:
-        library = torch.library.Library("torchvision", "FRAGMENT")
+        libraries: Any = torch.library
+        library = libraries.Library("torchvision", "FRAGMENT")
         for name in ("nms", "qnms"):
             library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:

@@ -68,17 +68,16 @@ def refuse_pickles(source: Path) -> None:
         if file.suffix in PICKLES:
             raise FluxdropError(
                 f"{file} is a pickle, which can run any code when it is loaded: fluxdrop never does",
-                hint="Where you trust its maker, load it in Python and write model.save_pretrained(FOLDER) (transformers),"
-                " timm.models.save_for_hf(model, FOLDER, safe_serialization=True), or torch.onnx.export(...).",
+                hint="Where you trust its maker, load it in Python and write model.save_pretrained(FOLDER)"
+                " (transformers), timm.models.save_for_hf(model, FOLDER, safe_serialization=True) or"
+                " torch.onnx.export(...).",
                 kind="model",
             )
 
 
 def _keras_hint(file: Path) -> str:
     if file.suffix == ".keras":
-        return (
-            "In Python: keras.saving.load_model(FILE).export('model.onnx', format='onnx'), then add model.onnx."
-        )
+        return "In Python: keras.saving.load_model(FILE).export('model.onnx', format='onnx'), then add model.onnx."
     return (
         f"Run: python -m tf2onnx.convert --saved-model {file.parent} --opset 18 --output model.onnx"
     )
@@ -100,7 +99,8 @@ def export(folder: Path, out: Path, pictures: Sequence[Image]) -> Original:
     for index, picture in enumerate(pictures):
         picture.save(out / "pictures" / f"{index:06}.png")
     answer_file = out / "answer.json"
-    command = [sys.executable, "-m", "fluxdrop.predict.origin.torch_export", folder.resolve(), out]
+    module = "fluxdrop.predict.origin.torch_export"
+    command = [sys.executable, "-m", module, str(folder.resolve()), str(out)]
     offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     ended = subprocess.run(
         command, env=os.environ | offline, capture_output=True, text=True, check=False
