@@ -124,6 +124,29 @@ def test_add_with_options(root: Root, tmp_path: Path) -> None:
     )
 
 
+def test_add_labels_that_occur_twice(root: Root, tmp_path: Path) -> None:
+    """Labels of the same name get their numbers, and a warning that names both lines; a preset ends in model.toml."""
+    path = tmp_path / "five.onnx"
+    onnx.save(classifier(), path)
+    labels = tmp_path / "labels.csv"
+    labels.write_bytes(
+        b"\xef\xbb\xbfindex,label\r\n0,crane\r\n1,cat\r\n2,dog\r\n3,fox\r\n4,crane\r\n"
+    )
+    flags = ["--labels", labels, "--preset", "imagenet", "--filter", "bicubic"]
+
+    ended = fluxdrop("model", "add", path, "--root", root.path, *flags, engine="onnxruntime")
+    spec = load_bundle("five", root.models).spec
+
+    assert (0, ["crane", "cat", "dog", "fox", "crane (4)"]) == (ended.returncode, spec.labels)
+    assert "line 2 and line 6 of labels.csv are both crane" in ended.stderr
+    assert (9, "crop", "bicubic", (0.485, 0.456, 0.406)) == (
+        spec.input.resize_to,
+        spec.input.resize,
+        spec.input.filter,
+        spec.input.mean,
+    )
+
+
 @pytest.mark.parametrize(
     ("toml", "words"),
     [
@@ -188,6 +211,9 @@ def test_output_name(root: Root, tmp_path: Path, engine: str) -> None:
         (classifier(), ["--size", "8x8x3"], "--size is '8x8x3', not a number of pixels or"),
         (classifier(), ["--resize-to", "0.5"], "--resize-to is '0.5', not a number of pixels or"),
         (classifier(), ["--crop-pct", "87.5"], "--crop-pct is 87.5, not a part of"),
+        (classifier(), ["--resize-to", "9", "--crop-pct", "0.9"], "both say what to resize to"),
+        (classifier(), ["--preset", "imagnet"], "There is no preset imagnet"),
+        (classifier(), ["--labels", "nowhere.txt"], "There is no file nowhere.txt"),
         (classifier(), ["--mean", "nan"], "--mean is 'nan'"),
         (classifier(), ["--resize", "cut"], "What the options say is wrong"),
         (classifier(), ["--labels", str(EMBEDDED)], "cannot be read as a list of labels"),

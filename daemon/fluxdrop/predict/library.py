@@ -192,9 +192,7 @@ def _copy_files(source: Path, copy: Path, pictures: Sequence[Picture]) -> Origin
         onnx = onnx_file(source)
         if onnx is None:
             with tempfile.TemporaryDirectory(prefix="fluxdrop-") as out:
-                original = export(
-                    source, Path(out), [picture.image for picture in pictures]
-                )
+                original = export(source, Path(out), [picture.image for picture in pictures])
                 (copy / "model.onnx").write_bytes(_read_onnx(Path(out) / "model.onnx"))
         else:
             (copy / "model.onnx").write_bytes(_read_onnx(onnx))

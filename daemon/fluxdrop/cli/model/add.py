@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from fluxdrop.cli.model import input_options
+from fluxdrop.cli.model.added import tell, tell_json, warnings_of
 from fluxdrop.cli.model.input_options import (
     CropPctOption,
     FilterOption,
@@ -15,6 +16,7 @@ from fluxdrop.cli.model.input_options import (
     MeanOption,
     ModeOption,
     PadOption,
+    PresetOption,
     ResamplerOption,
     ResizeOption,
     ResizeToOption,
@@ -29,24 +31,30 @@ from fluxdrop.cli.model.output_options import (
     ThresholdOption,
     UnitOption,
     ValueNameOption,
-    answers,
 )
-from fluxdrop.cli.options import EngineOption, JsonOption, RootOption, print_json
+from fluxdrop.cli.options import EngineOption, JsonOption, RootOption
 from fluxdrop.cli.progress import spinner
 from fluxdrop.cli.resolve import settings_of
-from fluxdrop.errors import FluxdropError
-from fluxdrop.files.layout import find_root
+from fluxdrop.files.layout import Root, find_root
 from fluxdrop.logs import configure
 from fluxdrop.ownership import narrow_umask
 from fluxdrop.predict.compiled_models import compile_model
+from fluxdrop.predict.label_file import labels_of
 from fluxdrop.predict.library import add_model
+from fluxdrop.predict.origin.hub import HUB, download, model_name
 
 
 def add(
     source: Annotated[
-        Path,
-        typer.Argument(metavar="FILE.onnx|FOLDER", help="An ONNX file, or the folder of a bundle."),
+        str,
+        typer.Argument(
+            metavar="FILE.onnx|FOLDER|hub:OWNER/NAME",
+            help="An ONNX file, a folder with a model, or hub:OWNER/NAME[@REVISION].",
+        ),
     ],
+    pictures: Annotated[
+        list[Path] | None, typer.Argument(metavar="[PICTURE]...", help="More pictures for --try.")
+    ] = None,
     root: RootOption = None,
     name: Annotated[
         str | None,
@@ -58,9 +66,10 @@ def add(
         str | None,
         typer.Option(
             metavar="LABELS|FILE",
-            help="Use these labels, separated by commas, or those in this file, one a line.",
+            help="Use these labels, separated by commas, or those in this file: lines, CSV or JSON.",
         ),
     ] = None,
+    preset: PresetOption = None,
     size: SizeOption = None,
     mode: ModeOption = None,
     resize: ResizeOption = None,
@@ -79,6 +88,17 @@ def add(
     threshold: ThresholdOption = None,
     value_name: ValueNameOption = None,
     unit: UnitOption = None,
+    try_: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--try",
+            metavar="PICTURE...",
+            help="Show what it says of these pictures, and what it sees.",
+        ),
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Take the place of the model of this name.")
+    ] = False,
     engine: EngineOption = None,
     json_output: JsonOption = False,
 ) -> None:
@@ -89,72 +109,61 @@ def add(
     configure("error")
     narrow_umask()
     served = find_root(root)
-    options = {
-        "size": input_options.size(size),
-        "mode": mode,
-        "resize": resize,
-        "resize_to": input_options.resize_to(resize_to),
-        "crop_pct": input_options.crop_pct(crop_pct),
-        "pad": pad,
-        "filter": filter_,
-        "resampler": resampler,
-        "scale": scale,
-        "mean": input_options.numbers("--mean", mean),
-        "std": input_options.numbers("--std", std),
-        "layout": layout,
-        "output": output,
-        "output_name": output_name,
-        "activation": activation,
-        "thresholds": input_options.numbers("--threshold", threshold),
-        "value_name": value_name,
-        "unit": unit,
-    }
-    with spinner(f"Proving that {source.name} runs"):
+    options = input_options.with_preset(
+        preset,
+        {
+            "size": input_options.size(size),
+            "mode": mode,
+            "resize": resize,
+            "resize_to": input_options.resize_to(resize_to),
+            "crop_pct": input_options.crop_pct(crop_pct),
+            "pad": pad,
+            "filter": filter_,
+            "resampler": resampler,
+            "scale": scale,
+            "mean": input_options.numbers("--mean", mean),
+            "std": input_options.numbers("--std", std),
+            "layout": layout,
+            "output": output,
+            "output_name": output_name,
+            "activation": activation,
+            "thresholds": input_options.numbers("--threshold", threshold),
+            "value_name": value_name,
+            "unit": unit,
+        },
+    )
+    given = None if labels is None else labels_of(labels)
+    model = _source(source, served)
+    if source.startswith(HUB):
+        name = name or model_name(source)
+    with spinner(f"Proving that {name or model.name} runs"):
         added = add_model(
             served,
-            source,
+            model,
             settings_of(served, engine=engine),
             name=name,
-            labels=_labels(labels),
+            labels=None if given is None else given.labels,
             options=options,
+            pictures=[*(try_ or ()), *(pictures or ())],
+            replace=replace,
         )
-    bundle, info = added.bundle, added.engine
-    if info.engine == "julia":
+    bundle = added.bundle
+    if added.engine.engine == "julia":
         with spinner(f"Compiling {bundle.name}, so that it starts quickly"):
             compile_model(bundle, settings_of(served, engine=engine), served.graphs)
-    if json_output:
-        print_json(
-            {
-                "name": bundle.name,
-                "folder": str(bundle.folder),
-                "labels": bundle.spec.labels,
-                "output": bundle.spec.output,
-                "origin": bundle.spec.origin,
-                "engine": info.engine,
-                "backend": info.backend,
-                "difference": added.difference,
-            }
-        )
-        return
-    proof = (
-        "; a native Flux model, which nothing can be compared with"
-        if added.difference is None
-        else f" within {added.difference:.1e} of onnxruntime"
-    )
-    typer.echo(f"{bundle.name}: {answers(bundle.spec)}; on {info.engine} ({info.backend}){proof}")
-    for key, origin in bundle.spec.origin.items():
-        typer.echo(f"{key}: {origin}")
-    if info.note:
-        typer.echo(f"Note: {info.note}.", err=True)
-    typer.echo(f"Use it with: fluxdrop model use {bundle.name}")
+    warnings = warnings_of(added, given.warnings if given else [])
+    (tell_json if json_output else tell)(added, warnings)
 
 
-def _labels(text: str | None) -> list[str] | None:
-    if text is None:
-        return None
-    path = Path(text)
-    try:
-        lines = path.read_text("utf-8").splitlines() if path.is_file() else text.split(",")
-    except (OSError, UnicodeDecodeError) as error:
-        raise FluxdropError(f"{path} cannot be read as a list of labels: {error}") from error
-    return [line.strip() for line in lines if line.strip()]
+def _source(text: str, root: Root) -> Path:
+    """Return the file or folder that *text* names: a path, a model that was added to *root*, or one of the hub.
+
+    Raises:
+        FluxdropError: The hub does not have it, or cannot be reached.
+    """
+    if text.startswith(HUB):
+        with spinner(f"Downloading {text.removeprefix(HUB)}"):
+            return download(text.removeprefix(HUB))
+    path = Path(text).expanduser()
+    own = root.models / text
+    return own if not path.exists() and (own / "model.toml").is_file() else path

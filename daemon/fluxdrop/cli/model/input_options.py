@@ -8,12 +8,20 @@ from typing import Annotated, Any
 import typer
 
 from fluxdrop.errors import FluxdropError
+from fluxdrop.preprocess.presets import PRESETS
 
 SizeOption = Annotated[
     str | None,
     typer.Option(
         metavar="N|WIDTHxHEIGHT",
         help="Give the model pictures of this size. Default: the size in the model.",
+    ),
+]
+PresetOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PRESET",
+        help=f"Preprocess as these do, unless another option says otherwise: {', '.join(PRESETS)}.",
     ),
 ]
 ModeOption = Annotated[
@@ -78,6 +86,27 @@ StdOption = Annotated[
 LayoutOption = Annotated[
     str | None, typer.Option(metavar="NCHW|NHWC", help="Order the tensor as NCHW or NHWC.")
 ]
+
+
+def with_preset(preset: str | None, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the *options* that are not None, and those of the *preset* that they leave open.
+
+    Raises:
+        FluxdropError: There is no such preset, or two options are about the size before the crop.
+    """
+    if preset is not None and preset not in PRESETS:
+        raise FluxdropError(
+            f"There is no preset {preset}", hint=f"There are: {', '.join(PRESETS)}."
+        )
+    given = {key: value for key, value in options.items() if value is not None}
+    if "resize_to" in given and "crop_pct" in given:
+        raise FluxdropError(
+            "--resize-to and --crop-pct both say what to resize to", hint="Give one of them."
+        )
+    chosen = dict(PRESETS[preset]) if preset is not None else {}
+    if "resize_to" in given:
+        chosen.pop("crop_pct", None)
+    return chosen | given
 
 
 def numbers(option: str, text: str | None) -> list[float] | None:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from fluxdrop.errors import FluxdropError
+from fluxdrop.predict.label_file import distinct
+from fluxdrop.predict.label_formats import Named
 
 GUESSED = "guessed: "
 """How the source of a fact begins that nothing states."""
@@ -29,6 +31,12 @@ class Facts:
     """Sentences for the user: what was read but cannot be followed, and why."""
     unusable: FluxdropError | None = None
     """Why the pictures cannot be made as the files say; to be raised unless the user says how."""
+
+    def name_classes(self, names: list[str], source: str) -> None:
+        """Note the labels; of two that are the same, the second gets its number."""
+        found = distinct([Named(name, f"label {number}") for number, name in enumerate(names)])
+        self.say("labels", found.labels, source)
+        self.notes += found.warnings
 
     def say(self, key: str, value: Any, source: str) -> None:
         """Note a key of the file itself."""

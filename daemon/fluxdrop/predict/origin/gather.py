@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from fluxdrop.errors import FluxdropError
+from fluxdrop.predict.label_file import read_labels
 from fluxdrop.predict.origin import huggingface, onnx_metadata, teachable_machine, timm
 from fluxdrop.predict.origin.facts import GUESSED, Facts, from_table, read_json
 from fluxdrop.predict.origin.weights import Original
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from fluxdrop.predict.bundle import BundleSpec
 
 _DESCRIPTION = "model.toml"
+_LABEL_FILES = ("labels.txt", "labels.csv", "labels.json", "classes.txt")
 _PIXELS = ("scale", "mean", "std")
 
 
@@ -38,7 +40,8 @@ def gather(folder: Path, model: ModelProto | None, original: Original | None) ->
     if not folder.is_dir():
         return facts
     if original is not None and original.labels:
-        facts.say("labels", original.labels, f"{GUESSED}the names that {original.library} has")
+        facts.name_classes(original.labels, f"{GUESSED}the names that {original.library} has")
+    _read_label_file(folder, facts)
     config = read_json(folder / huggingface.CONFIG)
     if config is not None and timm.is_config(config):
         facts.update(timm.read(folder, config))
@@ -51,6 +54,16 @@ def gather(folder: Path, model: ModelProto | None, original: Original | None) ->
         _yield_to_graph(facts, model)
     facts.update(_described(folder / _DESCRIPTION))
     return facts
+
+
+def _read_label_file(folder: Path, facts: Facts) -> None:
+    """Add the labels of a file beside the model, as Custom Vision, Teachable Machine and others write it."""
+    for name in _LABEL_FILES:
+        if (folder / name).is_file():
+            found = read_labels(folder / name)
+            facts.say("labels", found.labels, name)
+            facts.notes += found.warnings
+            return
 
 
 def add_guesses(facts: Facts) -> None:

@@ -171,7 +171,7 @@ def _read_labels(config: dict[str, Any], facts: Facts) -> None:
     else:
         source = f"{CONFIG}: id2label"
     if not (facts.top.get("output") == "regression" and source.startswith(GUESSED)):
-        facts.say("labels", labels, source)
+        facts.name_classes(labels, source)
 
 
 def _class_of(values: dict[str, Any]) -> str:

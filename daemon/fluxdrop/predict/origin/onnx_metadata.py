@@ -49,11 +49,11 @@ def read(model: ModelProto, file: str) -> Facts:
     for key in _NAME_KEYS:
         labels = class_names(_literal(stated.get(key)))
         if labels:
-            facts.say("labels", labels, f"{file}: its metadata {key}")
+            facts.name_classes(labels, f"{file}: its metadata {key}")
             break
     if stated.get("character"):
         labels = stated["character"].splitlines()
-        facts.say("labels", labels, f"{file}: its metadata character")
+        facts.name_classes(labels, f"{file}: its metadata character")
     if stated.get("task") == "classify" and "names" in stated:
         _read_ultralytics(stated, file, facts)
     _read_image_category(lowered, file, facts)

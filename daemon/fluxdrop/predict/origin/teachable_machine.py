@@ -24,7 +24,7 @@ def read(folder: Path) -> Facts | None:
     facts = Facts()
     labels = class_names(values.get("labels"))
     if labels:
-        facts.say("labels", labels, f"{METADATA}: labels")
+        facts.name_classes(labels, f"{METADATA}: labels")
     side = values.get("imageSize", 224)
     if isinstance(side, int) and side > 0:
         facts.take("size", [side, side], f"{METADATA}: imageSize")

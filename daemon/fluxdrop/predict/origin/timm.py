@@ -98,12 +98,12 @@ def _read_labels(config: dict[str, Any], stated: dict[str, Any], facts: Facts) -
     labels = class_names(names) or class_names(config.get("id2label"))
     if labels and isinstance(descriptions, dict) and all(name in descriptions for name in labels):
         # The names are those of the data set, such as n02123045; the descriptions are words.
-        facts.say(
-            "labels", [str(descriptions[name]) for name in labels], f"{CONFIG}: label_descriptions"
+        facts.name_classes(
+            [str(descriptions[name]) for name in labels], f"{CONFIG}: label_descriptions"
         )
     elif labels and not all(label == f"LABEL_{index}" for index, label in enumerate(labels)):
         key = "label_names" if names else "id2label"
-        facts.say("labels", labels, f"{CONFIG}: {key}")
+        facts.name_classes(labels, f"{CONFIG}: {key}")
     problem = config.get("problem_type")
     if problem == "multi_label_classification":
         facts.say("output", "multi-label", f"{CONFIG}: problem_type")

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-
 from PIL.Image import Image, alpha_composite
 from PIL.Image import new as new_image
 
