@@ -105,7 +105,7 @@ def add_model(
             model.toml, or to number them.
         options: Keys of model.toml's ``[input]`` table, ``crop_pct`` (see `crop_percentage.resolve`), ``output`` and
             ``output_name``. A value of None is taken from the folder's model.toml, or else from the model.
-        pictures: Files to try the model on, as on those in samples/. What it saw of each is kept in the bundle's tried/.
+        pictures: Files to try the model on, as on those in samples/. What it saw of them is kept in tried/.
         replace: Whether the bundle takes the place of one that was added before.
 
     Raises:

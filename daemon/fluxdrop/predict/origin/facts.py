@@ -68,6 +68,8 @@ class Facts:
         self.top |= top
         self.input |= table
         self.origin |= dict.fromkeys([*top, *table], OPTION)
+        if self.origin.pop("crop_pct", None):
+            self.origin["resize_to"] = OPTION
 
     def update(self, other: Facts) -> None:
         """Take all of *other*, which knows better."""
