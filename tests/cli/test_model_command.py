@@ -202,7 +202,7 @@ def test_output_name(root: Root, tmp_path: Path, engine: str) -> None:
         (
             two_outputs(),
             ["--labels", "a,b,c,d,e"],
-            "2 outputs (y [N, 5], z [N, 5]), and it is not clear",
+            "for each label: y [N, 5], z [N, 5]",
         ),
         (two_outputs(), ["--output-name", "u"], "it has no output u"),
         (classifier(), ["--size", "16x16", "--mode", "L"], "its input x has shape"),

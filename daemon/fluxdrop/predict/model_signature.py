@@ -63,8 +63,8 @@ def label_output(outputs: Mapping[str, Shape | None], labels: int | None, name: 
     if len(fitting) != 1:
         shown = ", ".join(f"{key} {_format(shape)}".strip() for key, shape in outputs.items())
         raise ValueError(
-            f"it has {len(outputs)} outputs ({shown}), and it is not clear which of them"
-            " has the numbers of the answer"
+            f"it has {len(outputs)} outputs ({names}), and it is not clear which of them"
+            f" has a number for each label: {shown}"
         )
     return fitting[0]
 

@@ -124,14 +124,16 @@ def add(
             "mean": input_options.numbers("--mean", mean),
             "std": input_options.numbers("--std", std),
             "layout": layout,
-            "output": output,
-            "output_name": output_name,
-            "activation": activation,
-            "thresholds": input_options.numbers("--threshold", threshold),
-            "value_name": value_name,
-            "unit": unit,
         },
     )
+    options |= {
+        "output": output,
+        "output_name": output_name,
+        "activation": activation,
+        "thresholds": input_options.numbers("--threshold", threshold),
+        "value_name": value_name,
+        "unit": unit,
+    }
     given = None if labels is None else labels_of(labels)
     model = _source(source, served)
     if source.startswith(HUB):
