@@ -101,6 +101,7 @@ def test_add_with_options(root: Root, tmp_path: Path) -> None:
     labels.write_text("angular\nround\n")
     flags = ["--name", "mine", "--labels", str(labels), "--size", "64", "--mode", "L"]
     flags += ["--crop-pct", "0.875", "--pad", "corner", "--resampler", "torchvision"]
+    flags += ["--background", "#000000"]
     flags += ["--resize", "crop", "--filter", "lanczos", "--scale", "128", "--mean", "1"]
     flags += ["--std", "2", "--layout", "NCHW", "--output", "probabilities"]
 
@@ -109,10 +110,11 @@ def test_add_with_options(root: Root, tmp_path: Path) -> None:
     mine, again = (load_bundle(name, root.models).spec for name in ("mine", "again"))
 
     assert mine == again
-    assert (73, "corner", "torchvision") == (
+    assert (73, "corner", "torchvision", "#000000") == (
         mine.input.resize_to,
         mine.input.pad,
         mine.input.resampler,
+        mine.input.background,
     )
     assert (["angular", "round"], "crop", "lanczos", 128.0, (1.0,), (2.0,)) == (
         mine.labels,

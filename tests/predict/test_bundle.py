@@ -102,7 +102,7 @@ def test_shape(tmp_path: Path, layout: str, mode: str, shape: tuple[int, ...]) -
         (GOOD.replace("[8, 6]", "[8, 0]"), "input.size"),
         (GOOD.replace("[8, 6]", "[8, 9000]"), "input.size"),
         (GOOD + 'mode = "CMYK"\n', "Invalid enum value 'CMYK'"),
-        (GOOD + 'resize = "fit"\n', "Invalid enum value 'fit'"),
+        (GOOD + 'resize = "cut"\n', "Invalid enum value 'cut'"),
         (GOOD + 'filter = "cubic"\n', "Invalid enum value 'cubic'"),
         (GOOD + 'layout = "CHW"\n', "Invalid enum value 'CHW'"),
         (GOOD + "scale = 0\n", "input.scale"),

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from fluxdrop.preprocess.crop_percentage import resize_to
-from fluxdrop.preprocess.geometry import Placement, place
+from fluxdrop.preprocess.geometry import Placement, middle, place
 from fluxdrop.preprocess.spec import InputSpec
 from fluxdrop.preprocess.tensor import fit
 from support.originals import levels, pictures, torchvision
@@ -57,6 +57,117 @@ def test_opencv_facts(filter_name: Any, three: list[int], eight: list[int]) -> N
         found = fit(row, InputSpec(size=size, mode="L", filter=filter_name, resampler="opencv"))
 
         assert 1 >= levels([expected], found)
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("size", [(224, 224), (48, 32)])
+def test_torch(mode: Any, size: tuple[int, int]) -> None:
+    """The resampler torch is torchvision's resize of a tensor of uint8, to the last bit."""
+    torch = pytest.importorskip("torch")
+    of = InputSpec(size=size, filter=mode, resampler="torch")
+
+    for picture in pictures():
+        pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
+        resized = torch.nn.functional.interpolate(pixels, size[::-1], mode=mode, antialias=True)
+
+        assert 0 == levels(resized[0].permute(1, 2, 0).numpy(), fit(picture, of))
+
+
+@pytest.mark.parametrize(("to", "crop"), [(256, 224), (33, 32), (32, 40)])
+@pytest.mark.parametrize(("number", "filter_name"), [(2, "bilinear"), (3, "bicubic")])
+def test_transformers_fast(to: int, crop: int, number: int, filter_name: Any) -> None:
+    """The resampler torch is what transformers' fast processors do, to the last bit."""
+    torchvision()
+    transformers = pytest.importorskip("transformers")
+    processor = transformers.CLIPImageProcessor(
+        size={"shortest_edge": to},
+        crop_size={"height": crop, "width": crop},
+        resample=number,
+        do_rescale=False,
+        do_normalize=False,
+    )
+    of = InputSpec(
+        size=(crop, crop),
+        resize="crop",
+        resize_to=to,
+        filter=filter_name,
+        resampler="torch",
+        background="#000000",
+    )
+
+    for picture in pictures():
+        expected = np.asarray(processor(picture)["pixel_values"][0]).transpose(1, 2, 0)
+
+        assert 0 == levels(expected, fit(picture, of))
+
+
+@pytest.mark.parametrize("size", [(224, 224), (48, 32)])
+def test_fit(size: tuple[int, int]) -> None:
+    """fit is ImageOps.fit of Pillow, and may take the centre of it."""
+    whole = InputSpec(size=size, resize="fit", filter="lanczos")
+    centre = InputSpec(size=(20, 30), resize="fit", resize_to=(40, 40), filter="lanczos")
+
+    for picture in pictures():
+        expected = ImageOps.fit(picture, size, Image.Resampling.LANCZOS)
+        middle = ImageOps.fit(picture, (40, 40), Image.Resampling.LANCZOS).crop((10, 5, 30, 35))
+
+        assert 0 == levels(expected, fit(picture, whole))
+        assert 0 == levels(middle, fit(picture, centre))
+
+
+@pytest.mark.parametrize(
+    ("size", "target", "expected"),
+    [
+        ((640, 480), (224, 224), (80, 0, 560, 480)),
+        ((480, 641), (224, 224), (0, 80, 480, 560)),
+        ((101, 50), (2, 1), (0, 0, 100, 50)),
+        ((3000, 1), (1, 4), (1499, 0, 1500, 1)),
+    ],
+)
+def test_middle(
+    size: tuple[int, int], target: tuple[int, int], expected: tuple[int, int, int, int]
+) -> None:
+    """What Keras' smart_resize crops: the largest part with the aspect ratio of the target, in whole pixels."""
+    assert expected == middle(size, target)
+
+
+def test_fit_as_in_keras() -> None:
+    """With a resampler that is not Pillow's, fit crops whole pixels and then resizes."""
+    picture = pictures()[0]
+    cropped = picture.crop(middle(picture.size, (48, 32)))
+    options: dict[str, Any] = {"size": (48, 32), "resampler": "opencv"}
+
+    found = fit(picture, InputSpec(resize="fit", **options))
+
+    assert 0 == levels(fit(cropped, InputSpec(**options)), found)
+
+
+@pytest.mark.parametrize(
+    ("resampler", "name"), [("opencv", "hamming"), ("torch", "box"), ("torch", "hamming")]
+)
+def test_a_filter_that_is_not_there(resampler: Any, name: Any) -> None:
+    """A filter that a library does not have is refused when the bundle is read."""
+    problem = InputSpec(size=(8, 8), resampler=resampler, filter=name).problem()
+
+    assert f"input.filter is {name}, which the resampler {resampler} does not have." == problem
+
+
+@pytest.mark.parametrize(
+    ("filter_name", "three", "eight"),
+    [
+        ("bilinear", [43, 144, 167], [0, 44, 106, 169, 153, 59, 165, 255]),
+        ("bicubic", [43, 144, 168], [0, 34, 107, 187, 160, 50, 167, 255]),
+    ],
+)
+def test_torch_facts(filter_name: Any, three: list[int], eight: list[int]) -> None:
+    """What interpolate of torch 2.13 makes of one row of five pixels, with antialias, to the last bit."""
+    row = Image.fromarray(np.array([[0, 100, 200, 50, 255]], np.uint8))
+
+    for expected in (three, eight):
+        size = (len(expected), 1)
+        found = fit(row, InputSpec(size=size, mode="L", filter=filter_name, resampler="torch"))
+
+        assert 0 == levels([expected], found)
 
 
 @pytest.mark.parametrize("mode", ["bilinear", "bicubic"])

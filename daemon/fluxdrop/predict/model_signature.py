@@ -5,10 +5,31 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+import numpy as np
+
 from fluxdrop.preprocess.spec import InputSpec
 
 Shape = tuple[int, ...]
 """The sizes of a tensor's dimensions; -1 is a dynamic one."""
+
+
+INTEGERS = {
+    name: (int(np.iinfo(name).min), int(np.iinfo(name).max))
+    for name in ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64")
+}
+"""The smallest and the largest value of the integer types that a model may take pictures in."""
+
+
+def integer_problem(kind: str, spec: InputSpec) -> str:
+    """Return why pictures made by *spec* are no tensors of the integer type *kind*; empty if they are."""
+    low, high = INTEGERS[kind]
+    for mean in spec.mean:
+        exact = spec.scale == 1 and set(spec.std) == {1} and float(mean).is_integer()
+        if not exact:
+            return f"holds {kind}, and its model.toml makes fractions of the pixels"
+        if -mean < low or 255 - mean > high:
+            return f"holds {kind}, and its model.toml makes {0 - mean:g} to {255 - mean:g}"
+    return ""
 
 
 def picture_shape(declared: Shape | None, spec: InputSpec) -> Shape | None:

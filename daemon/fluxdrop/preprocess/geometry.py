@@ -43,11 +43,22 @@ def place(size: Size, spec: InputSpec) -> Placement:
     return Placement(scaled, left, top)
 
 
+def middle(size: Size, target: Size) -> tuple[int, int, int, int]:
+    """Return the largest part in the middle of a picture of this *size* with the aspect ratio of *target*.
+
+    It is left, top, right and bottom, in whole pixels, as in smart_resize of keras/src/utils/image_utils.py.
+    """
+    width = min(size[0], max(1, size[1] * target[0] // target[1]))
+    height = min(size[1], max(1, size[0] * target[1] // target[0]))
+    left, top = (size[0] - width) // 2, (size[1] - height) // 2
+    return left, top, left + width, top + height
+
+
 def _scaled(size: Size, spec: InputSpec) -> Size:
     to = spec.size if spec.resize_to is None else spec.resize_to
     square = isinstance(to, int)
     target = (to, to) if isinstance(to, int) else (to[0], to[1])
-    if spec.resize == "stretch":
+    if spec.resize in ("stretch", "fit"):
         return target
     if spec.resize == "letterbox":
         return _fit(size, target, spec)
@@ -79,7 +90,7 @@ def _offset(inner: int, outer: int, spec: InputSpec) -> int:
     if spec.resampler == "torchvision" and inner > outer:
         # CenterCrop of torchvision/transforms/functional.py rounds halves to even numbers.
         return round((inner - outer) / 2)
-    if inner < outer and (spec.resampler == "torchvision" or spec.resize == "letterbox"):
+    if inner < outer and (spec.resampler.startswith("torch") or spec.resize == "letterbox"):
         return -((outer - inner) // 2)
     # center_crop of transformers/image_transforms.py.
     return (inner - outer) // 2

@@ -8,10 +8,10 @@ from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
-from fluxdrop.preprocess import opencv
-from fluxdrop.preprocess.geometry import place
+from fluxdrop.preprocess import opencv, torch_uint8
+from fluxdrop.preprocess.geometry import middle, place
 from fluxdrop.preprocess.spec import InputSpec
 
 _MAX_SCALED_PIXELS = 1 << 24
@@ -87,15 +87,29 @@ def _resize(image: Image.Image, spec: InputSpec) -> Image.Image:
     size = (spec.size[0], spec.size[1])
     placement = place(image.size, spec)
     box = placement.visible(size)
-    if spec.resampler == "opencv":
-        seen = opencv.resize(image, placement.scaled, box, spec.filter)
-    else:
-        seen = _pillow(image, placement.scaled, box, Image.Resampling[spec.filter.upper()])
+    seen = _scaled(image, placement.scaled, box, spec)
     if seen.size == size:
         return seen
     canvas = Image.new(image.mode, size, spec.background)
     canvas.paste(seen, (max(0, -placement.left), max(0, -placement.top)))
     return canvas
+
+
+def _scaled(
+    image: Image.Image, scaled: tuple[int, int], box: tuple[int, int, int, int], spec: InputSpec
+) -> Image.Image:
+    """Return the part *box* of *image* resized to *scaled*, by the resampler and filter of *spec*."""
+    by_pillow = spec.resampler not in _RESIZE or (spec.resampler, spec.filter) == (
+        "torch",
+        "nearest",
+    )
+    if spec.resize == "fit":
+        if by_pillow:
+            return ImageOps.fit(image, scaled, Image.Resampling[spec.filter.upper()]).crop(box)
+        image = image.crop(middle(image.size, scaled))
+    if by_pillow:
+        return _pillow(image, scaled, box, Image.Resampling[spec.filter.upper()])
+    return _RESIZE[spec.resampler](image, scaled, box, spec.filter)
 
 
 def _pillow(
@@ -114,3 +128,6 @@ def _pillow(
     # differs by a rounding error; by more where a filter overshoots, as Pillow may then do the passes in another order.
     x, y = image.width / scaled[0], image.height / scaled[1]
     return image.resize(size, resample, box=(left * x, top * y, right * x, bottom * y))
+
+
+_RESIZE = {"opencv": opencv.resize, "torch": torch_uint8.resize}

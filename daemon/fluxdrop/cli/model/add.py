@@ -10,6 +10,7 @@ import typer
 from fluxdrop.cli.model import input_options
 from fluxdrop.cli.model.added import tell, tell_json, warnings_of
 from fluxdrop.cli.model.input_options import (
+    BackgroundOption,
     CropPctOption,
     FilterOption,
     LayoutOption,
@@ -78,6 +79,7 @@ def add(
     pad: PadOption = None,
     filter_: FilterOption = None,
     resampler: ResamplerOption = None,
+    background: BackgroundOption = None,
     scale: ScaleOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
@@ -120,6 +122,7 @@ def add(
             "pad": pad,
             "filter": filter_,
             "resampler": resampler,
+            "background": background,
             "scale": scale,
             "mean": input_options.numbers("--mean", mean),
             "std": input_options.numbers("--std", std),

@@ -37,6 +37,8 @@ def tell(added: AddedModel, warnings: Sequence[str]) -> None:
         typer.echo(f"  seen: {bundle.folder / PREVIEWS / preview_name(number, trial)}")
     for warning in warnings:
         typer.echo(f"Warning: {warning}.", err=True)
+    if added.remark:
+        typer.echo(f"Note: {added.remark}.", err=True)
     if info.note:
         typer.echo(f"Note: {info.note}.", err=True)
     typer.echo(f"Use it with: fluxdrop model use {bundle.name}")
@@ -55,6 +57,7 @@ def tell_json(added: AddedModel, warnings: Sequence[str]) -> None:
         "engine": info.engine,
         "backend": info.backend,
         "difference": added.difference,
+        "remark": added.remark,
         "comparison": added.comparison._asdict() if added.comparison else None,
         "tried": [
             {

@@ -31,8 +31,8 @@ ModeOption = Annotated[
 ResizeOption = Annotated[
     str | None,
     typer.Option(
-        metavar="stretch|crop|letterbox",
-        help="Fit pictures to the size by stretch, crop or letterbox.",
+        metavar="stretch|crop|letterbox|fit",
+        help="Bring pictures to the size by stretch, crop, letterbox or fit.",
     ),
 ]
 ResizeToOption = Annotated[
@@ -67,7 +67,14 @@ FilterOption = Annotated[
 ResamplerOption = Annotated[
     str | None,
     typer.Option(
-        metavar="pillow|torchvision|opencv", help="Resize as this library does. Default: pillow."
+        metavar="pillow|torchvision|torch|opencv",
+        help="Resize as this library does. Default: pillow.",
+    ),
+]
+BackgroundOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="#RRGGBB", help="The colour behind transparent pixels and around a picture."
     ),
 ]
 ScaleOption = Annotated[

@@ -7,13 +7,15 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from onnx import ModelProto
+import numpy as np
+from onnx import ModelProto, numpy_helper
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files.durable import write
 from fluxdrop.predict.bundle import Bundle
 from fluxdrop.predict.compiler.batch import with_dynamic_batch
 from fluxdrop.predict.compiler.fit import fit_to_spec, unusable_error
+from fluxdrop.predict.compiler.float_types import as_float32, other_floats
 from fluxdrop.predict.compiler.fusion import fuse
 from fluxdrop.predict.compiler.graph_file import GRAPH_VERSION
 from fluxdrop.predict.compiler.lower import lower
@@ -24,8 +26,9 @@ from fluxdrop.predict.compiler.source import (
     normal_form,
     parse,
 )
+from fluxdrop.predict.parity import perturbed
 
-COMPILER_VERSION = 5
+COMPILER_VERSION = 6
 """Increased whenever the compiler's output changes, so that no outdated cache entry is used."""
 
 
@@ -72,6 +75,32 @@ def check_fit(bundle: Bundle) -> None:
     """
     with translate_errors(bundle):
         fitting_model(bundle)
+
+
+def float32_form(bundle: Bundle) -> bytes | None:
+    """Return the model of *bundle* with float32 in place of its other float types; None if it has none.
+
+    Raises:
+        FluxdropError: As `check_fit` does.
+    """
+    with translate_errors(bundle):
+        model = fitting_model(bundle)
+        return as_float32(model).SerializeToString() if other_floats(model) else None
+
+
+def rounded_form(bundle: Bundle) -> bytes:
+    """Return the normal form of *bundle*'s model with each weight changed by one rounding step.
+
+    Raises:
+        FluxdropError: As `compile_bundle` does.
+    """
+    with translate_errors(bundle):
+        model = normal_model(bundle)
+        for tensor in model.graph.initializer:
+            array = numpy_helper.to_array(tensor)
+            if array.dtype == np.float32:
+                tensor.CopyFrom(numpy_helper.from_array(perturbed(array), tensor.name))
+        return bytes(model.SerializeToString())
 
 
 def normal_model(bundle: Bundle) -> ModelProto:

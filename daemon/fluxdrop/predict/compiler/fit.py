@@ -8,21 +8,32 @@ from onnx import ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
 from fluxdrop.errors import FluxdropError
 from fluxdrop.predict.bundle import Bundle
 from fluxdrop.predict.class_maps import TAKE_THE_LABELS, class_order
-from fluxdrop.predict.compiler.source import FLOATS, OLDEST_OPSET, opset_of, value_shape
+from fluxdrop.predict.compiler.float_types import FLOATS
+from fluxdrop.predict.compiler.source import OLDEST_OPSET, opset_of, value_shape
 from fluxdrop.predict.compiler.tidy import dependencies
-from fluxdrop.predict.model_signature import Shape, label_output, picture_shape
+from fluxdrop.predict.model_signature import (
+    INTEGERS,
+    Shape,
+    integer_problem,
+    label_output,
+    picture_shape,
+)
 
 NAME_THE_OUTPUT = "Name it with --output-name, which is output_name in model.toml."
 
 _PICTURES = "fluxdrop/pictures"
+_PIXELS = (
+    "Such a model takes the pixels as they are: --scale 1 and no --std, and --mean 128 only for int8;"
+    " these are also keys of model.toml."
+)
 _ORDERED = "fluxdrop/ordered"
 
 
 def fit_to_spec(model: ModelProto, bundle: Bundle) -> ModelProto:
     """Return *model* with one input, of the shape of *bundle*'s pictures, and with one output.
 
-    A Reshape is added where the model takes the pictures in another shape; nodes that the output
-    does not depend on are removed.
+    Nodes are added where the model takes the pictures in another shape or type; nodes that the
+    output does not depend on are removed.
 
     Raises:
         FluxdropError: Kind ``model``, when the model does not fit model.toml, is in training mode, or
@@ -61,7 +72,10 @@ def _check_not_training(model: ModelProto, bundle: Bundle) -> None:
 
 
 def _fit_input(model: ModelProto, bundle: Bundle) -> None:
-    """Declare the model's input in the shape of the pictures, with a Reshape where the model wants another shape."""
+    """Declare the model's input as float32 in the shape of the pictures.
+
+    A Reshape and a Cast are added where the model wants another shape or integers.
+    """
     given = _only_input(model, bundle)
     declared = value_shape(given)
     wanted = bundle.spec.input.shape[1:]
@@ -72,9 +86,11 @@ def _fit_input(model: ModelProto, bundle: Bundle) -> None:
             f"its input {given.name} has shape {_format_shape(declared)},"
             f" and its model.toml makes {_format_shape((-1, *wanted))}",
         )
-    if given.type.tensor_type.elem_type not in FLOATS:
-        kind = TensorProto.DataType.Name(given.type.tensor_type.elem_type).lower()
-        raise unusable_error(bundle, f"its input {given.name} holds {kind}, not float32")
+    kind = given.type.tensor_type.elem_type
+    if kind not in FLOATS:
+        problem = _pixel_problem(given, bundle)
+        if problem:
+            raise unusable_error(bundle, f"its input {given.name} {problem}", hint=_PIXELS)
     pictures = ValueInfoProto()
     pictures.CopyFrom(given)
     dims = pictures.type.tensor_type.shape.dim
@@ -82,14 +98,32 @@ def _fit_input(model: ModelProto, bundle: Bundle) -> None:
     for size in wanted:
         dims.add().dim_value = size
     graph = model.graph
+    nodes = []
     if shape != wanted:
-        pictures.name = _PICTURES
         target = f"{_PICTURES}/shape"
         value = numpy_helper.from_array(np.array([0, *shape]))
-        graph.node.insert(0, helper.make_node("Constant", [], [target], value=value))
-        graph.node.insert(1, helper.make_node("Reshape", [_PICTURES, target], [given.name]))
+        nodes.append(helper.make_node("Constant", [], [target], value=value))
+        nodes.append(helper.make_node("Reshape", [_PICTURES, target], [f"{_PICTURES}/reshaped"]))
+    if kind not in FLOATS:
+        pictures.type.tensor_type.elem_type = TensorProto.FLOAT
+        source = nodes[-1].output[0] if nodes else _PICTURES
+        nodes.append(helper.make_node("Cast", [source], [f"{_PICTURES}/cast"], to=kind))
+    if nodes:
+        pictures.name = _PICTURES
+        nodes[-1].output[0] = given.name
+        for index, node in enumerate(nodes):
+            graph.node.insert(index, node)
     position = list(graph.input).index(given)
     graph.input[position].CopyFrom(pictures)
+
+
+def _pixel_problem(given: ValueInfoProto, bundle: Bundle) -> str:
+    """Return why the input *given*, which is not of floats, cannot take the pictures; empty if it can."""
+    kind = given.type.tensor_type.elem_type
+    name = TensorProto.DataType.Name(kind).lower()
+    if name not in INTEGERS:
+        return f"holds {name}, not numbers"
+    return integer_problem(name, bundle.spec.input)
 
 
 def _only_input(model: ModelProto, bundle: Bundle) -> ValueInfoProto:

@@ -9,16 +9,17 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-import numpy as np
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from onnx import ModelProto, TensorProto, numpy_helper, shape_inference, version_converter
+from onnx import ModelProto, TensorProto, inliner, shape_inference, version_converter
 from onnx.checker import ValidationError as CheckError
 from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_model
 from onnx.shape_inference import InferenceError
 
+from fluxdrop.predict.compiler.float_types import as_float32
 from fluxdrop.predict.compiler.ml_operators import rewrite_ml_operators
 from fluxdrop.predict.compiler.tidy import tidy
+from fluxdrop.predict.model_signature import INTEGERS
 from fluxdrop.telemetry import import_onnxruntime
 
 OLDEST_OPSET = 7
@@ -26,10 +27,6 @@ OLDEST_OPSET = 7
 
 _TARGET_OPSET = 26
 """The opset of the normal form: the newest that onnxruntime supports, too."""
-
-_OTHER_FLOATS = {TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16}
-FLOATS = {TensorProto.FLOAT, *_OTHER_FLOATS}
-"""The element types that the normal form has as float32."""
 
 
 class InvalidModelError(Exception):
@@ -110,7 +107,7 @@ def normal_form(model: ModelProto) -> ModelProto:
 
     A step that fails leaves the model as it is: `lower` then reports the node that is not supported.
     """
-    model = rewrite_ml_operators(_as_float32(model), opset_of(model))
+    model = rewrite_ml_operators(as_float32(_inline_functions(model)), opset_of(model))
     # Fold twice: the nodes that an operator is expanded into are folded only by the next run.
     return with_inferred_shapes(_convert_opset(_fold_constants(_fold_constants(model))))
 
@@ -123,32 +120,9 @@ def with_inferred_shapes(model: ModelProto) -> ModelProto:
         return model
 
 
-def _as_float32(model: ModelProto) -> ModelProto:
-    """Return a copy of *model* in which all float tensors, inputs, outputs and casts are float32."""
-    changed = ModelProto()
-    changed.CopyFrom(model)
-    graph = changed.graph
-    for tensor in graph.initializer:
-        _float32_tensor(tensor)
-    for item in (*graph.input, *graph.output):
-        if item.type.tensor_type.elem_type in _OTHER_FLOATS:
-            item.type.tensor_type.elem_type = TensorProto.FLOAT
-    # These state the original types, and are inferred again.
-    del graph.value_info[:]
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                _float32_tensor(attribute.t)
-            elif node.op_type in ("Cast", "Dropout") and attribute.name == "to":
-                attribute.i = TensorProto.FLOAT if attribute.i in _OTHER_FLOATS else attribute.i
-    return changed
-
-
-def _float32_tensor(tensor: TensorProto) -> None:
-    """Convert *tensor* to float32 in place, if it holds other floats."""
-    if tensor.data_type in _OTHER_FLOATS:
-        array = numpy_helper.to_array(tensor).astype(np.float32)
-        tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+def _inline_functions(model: ModelProto) -> ModelProto:
+    """Return *model* with its own functions replaced by their bodies."""
+    return inliner.inline_local_functions(model) if model.functions else model
 
 
 def _fold_constants(model: ModelProto) -> ModelProto:
@@ -194,3 +168,9 @@ def value_shape(item: onnx.ValueInfoProto) -> tuple[int, ...] | None:
     if not tensor.HasField("shape"):
         return None
     return tuple(size.dim_value if size.HasField("dim_value") else -1 for size in tensor.shape.dim)
+
+
+def integer_type(item: onnx.ValueInfoProto) -> str | None:
+    """Return the name of the integer type of *item*, such as ``uint8``; None when it holds anything else."""
+    name = TensorProto.DataType.Name(item.type.tensor_type.elem_type).lower()
+    return name if name in INTEGERS else None

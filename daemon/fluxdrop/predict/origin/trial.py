@@ -118,7 +118,7 @@ def try_pictures(bundle: Bundle, engine: Engine, pictures: Sequence[Picture]) ->
     return trials
 
 
-def compare(bundle: Bundle, trials: Sequence[Trial], original: Original) -> Comparison:
+def compare_pipelines(bundle: Bundle, trials: Sequence[Trial], original: Original) -> Comparison:
     """Compare *trials* with what *original* made of the same pictures.
 
     Raises:
