@@ -52,6 +52,7 @@ def gather(folder: Path, model: ModelProto | None, original: Original | None) ->
         facts.update(taught)
     if model is not None and original is None:
         _yield_to_graph(facts, model)
+        _yield_to_pixels(facts, model)
     facts.update(_described(folder / _DESCRIPTION))
     return facts
 
@@ -99,6 +100,16 @@ def _yield_to_graph(facts: Facts, model: ModelProto) -> None:
     for key in dropped:
         facts.top.pop(key, None)
         facts.origin.pop(key, None)
+
+
+def _yield_to_pixels(facts: Facts, model: ModelProto) -> None:
+    """Leave out what the files say of the pixels where the graph takes them as integers, and does it itself."""
+    from fluxdrop.predict.compiler.source import integer_type
+
+    if any(integer_type(item) is not None for item in model.graph.input):
+        for key in _PIXELS:
+            facts.input.pop(key, None)
+            facts.origin.pop(key, None)
 
 
 def _described(path: Path) -> Facts:
