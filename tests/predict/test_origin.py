@@ -35,7 +35,7 @@ def network(
     constant: float | list[float] = 0.0,
     end: str | None = None,
     element: int = TensorProto.FLOAT,
-    **metadata: str,
+    metadata: dict[str, str] | None = None,
 ) -> onnx.ModelProto:
     """A network that begins with *first* from x to p, with the constant c, and may end in *end*."""
     begins = list(first) or [helper.make_node("Cast", ["x"], ["p"], to=TensorProto.FLOAT)]
@@ -59,7 +59,7 @@ def network(
         ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
-    helper.set_model_props(model, metadata)
+    helper.set_model_props(model, metadata or {})
     return model
 
 
@@ -172,7 +172,8 @@ def test_the_graph_knows_better(tmp_path: Path) -> None:
 
 def test_ultralytics() -> None:
     """A classifier of ultralytics has its names and size in the metadata."""
-    model = network(names="{0: 'cat', 1: 'dog'}", imgsz="[48, 64]", task="classify")
+    metadata = {"names": "{0: 'cat', 1: 'dog'}", "imgsz": "[48, 64]", "task": "classify"}
+    model = network(metadata=metadata)
     facts = gather(Path("best.onnx"), model, None)
 
     assert (["cat", "dog"], [64, 48], "crop", "torchvision", 255.0) == (
@@ -193,7 +194,7 @@ def test_ultralytics() -> None:
 def test_windows_ml(pixel_range: str, expected: Any) -> None:
     """The metadata of Windows ML and Custom Vision say the order of the channels and the range of the pixels."""
     metadata = {"Image.BitmapPixelFormat": "Bgr8", "Image.NominalPixelRange": pixel_range}
-    facts = gather(Path("model.onnx"), network(**metadata), None)
+    facts = gather(Path("model.onnx"), network(metadata=metadata), None)
 
     assert ("BGR", *expected) == tuple(facts.input[key] for key in ("mode", "scale", "mean", "std"))
 
@@ -212,7 +213,7 @@ def test_windows_ml(pixel_range: str, expected: Any) -> None:
 )
 def test_names_in_metadata(metadata: dict[str, str], labels: list[str] | None) -> None:
     """Labels are taken from the keys that exporters use, and nothing is read into what is no list of them."""
-    assert labels == gather(Path("m.onnx"), network(**metadata), None).top.get("labels")
+    assert labels == gather(Path("m.onnx"), network(metadata=metadata), None).top.get("labels")
 
 
 @pytest.mark.parametrize(
@@ -258,7 +259,7 @@ def test_precedence(tmp_path: Path) -> None:
     toml = "[input]\nstd = [0.5]\nmean = [0.1]\n\n[origin]\nstd = 'a paper'\n"
     folder = beside(tmp_path, config__json=TIMM, model__toml=toml)
     metadata = {"Image.NominalPixelRange": "NominalRange_0_255", "labels": "x,y"}
-    facts = gather(folder, network(**metadata), None)
+    facts = gather(folder, network(metadata=metadata), None)
     facts.override({"labels": ["a", "b"]}, {"mean": [0.2], "size": [32, 32]})
 
     assert (["a", "b"], 255.0, [0.5], [0.2], [32, 32]) == (

@@ -78,7 +78,7 @@ def add_guesses(facts: Facts) -> None:
 def guesses(spec: BundleSpec) -> list[str]:
     """Return a sentence for each key of *spec* that was guessed."""
     return [
-        f"{key} is {source}" if key == "scale" else f"the {key} is {source}"
+        f"{key} {'were' if key == 'labels' else 'was'} {source}"
         for key, source in spec.origin.items()
         if source.startswith(GUESSED)
     ]
