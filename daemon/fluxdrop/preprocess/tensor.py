@@ -85,6 +85,8 @@ def _remove_alpha(image: Image.Image, spec: InputSpec) -> Image.Image:
 def _resize(image: Image.Image, spec: InputSpec) -> Image.Image:
     """Resize *image* in the way that *spec* names."""
     size = (spec.size[0], spec.size[1])
+    if image.size == size and spec.resize_to is None:
+        return image
     placement = place(image.size, spec)
     box = placement.visible(size)
     seen = _scaled(image, placement.scaled, box, spec)
