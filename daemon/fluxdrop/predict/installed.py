@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from pathlib import Path
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files import durable
 from fluxdrop.files.layout import Root, holder
+from fluxdrop.files.transient import naming
 from fluxdrop.predict.bundle import installed_folder
 
 
@@ -28,8 +31,11 @@ def remove_model(root: Root, name: str, model_in_use: str) -> Path:
             hint="Choose another one first: fluxdrop model use NAME",
             kind="model",
         )
-    durable.remove_tree(folder)
-    durable.sync_folder(root.models)
+    with naming(root.models):
+        hidden = Path(tempfile.mkdtemp(prefix=".removing-", dir=root.models))
+        folder.rename(hidden / name)
+        durable.sync_folder(root.models)
+        shutil.rmtree(hidden)
     return folder
 
 
