@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.predict.bundle import load_bundle
+from fluxdrop.predict.library import spec_text
 from fluxdrop.preprocess.spec import InputSpec
 
 THREE = 'labels = ["a", "b", "c"]\n[input]\nsize = [8, 6]\n'
@@ -51,6 +53,19 @@ def test_folder(tmp_path: Path) -> None:
         found.spec.input,
     )
     assert hashlib.sha256(b"model").hexdigest() == found.sha256
+
+
+@pytest.mark.parametrize(
+    "toml", [GOOD, GOOD + "resize_to = 256\n", GOOD + 'resize_to = [9, 7]\nresampler = "torch"\n']
+)
+def test_written_again(tmp_path: Path, toml: str) -> None:
+    """A model.toml that is written from a bundle says the same, whichever keys were left out."""
+    spec = load_bundle(str(bundle(tmp_path, toml))).spec
+    top = msgspec.to_builtins(spec)
+
+    text = spec_text(top, top.pop("input"))
+
+    assert spec == load_bundle(str(bundle(tmp_path, text))).spec
 
 
 def test_relative_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

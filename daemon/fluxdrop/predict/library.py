@@ -261,7 +261,8 @@ def _parsed(onnx_file: Path) -> ModelProto | None:
 
 def _derive_input(model: ModelProto) -> dict[str, Any]:
     """Derive size, mode and layout from the model's declared input, as far as that is possible."""
-    from fluxdrop.predict.compiler.source import integer_type, value_shape
+    from fluxdrop.predict.compiler.shapes import value_shape
+    from fluxdrop.predict.compiler.source import integer_type
 
     for item in model.graph.input:
         shape = value_shape(item)
@@ -319,13 +320,17 @@ def _run_samples(bundle: Bundle, settings: Settings) -> SampleOutput:
         raise
 
 
+def _key_lines(entries: dict[str, Any]) -> list[str]:
+    return [f"{key} = {toml_value(value)}" for key, value in entries.items() if value is not None]
+
+
 def spec_text(top: dict[str, Any], table: dict[str, Any]) -> str:
-    """Return the text of model.toml."""
+    """Return the text of model.toml, without the keys whose value is None."""
     tables = {key: value for key, value in top.items() if isinstance(value, dict)}
-    lines = [f"{key} = {toml_value(value)}" for key, value in top.items() if key not in tables]
+    lines = _key_lines({key: value for key, value in top.items() if key not in tables})
     for name, entries in {"input": table, **tables}.items():
         lines += ["", f"[{name}]"] if entries else []
-        lines += [f"{key} = {toml_value(value)}" for key, value in entries.items()]
+        lines += _key_lines(entries)
     return "\n".join(lines) + "\n"
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import typer
 
-from fluxdrop.cli.model.output_options import answers
 from fluxdrop.cli.options import print_json
 from fluxdrop.predict.answer import Answer, answer_of
 from fluxdrop.predict.library import AddedModel
@@ -24,7 +23,7 @@ def tell(added: AddedModel, warnings: Sequence[str]) -> None:
         if added.difference is None
         else f" within {added.difference:.1e} of onnxruntime"
     )
-    typer.echo(f"{bundle.name}: {answers(bundle.spec)}; on {info.engine} ({info.backend}){proof}")
+    typer.echo(f"{bundle.name}: {bundle.spec.summary}; on {info.engine} ({info.backend}){proof}")
     if added.comparison is not None:
         typer.echo(f"Compared: {added.comparison.told}.")
     by_source: dict[str, list[str]] = {}
