@@ -26,9 +26,10 @@ from fluxdrop.predict.compiler.source import (
     normal_form,
     parse,
 )
+from fluxdrop.predict.onnxruntime_engine import OnnxruntimeEngine
 from fluxdrop.predict.parity import perturbed
 
-COMPILER_VERSION = 6
+COMPILER_VERSION = 7
 """Increased whenever the compiler's output changes, so that no outdated cache entry is used."""
 
 
@@ -145,7 +146,7 @@ def translate_errors(bundle: Bundle) -> Iterator[None]:
             kind="model",
         ) from error
     except UnsupportedError as error:
-        raise unusable_error(bundle, str(error)) from error
+        raise unusable_error(bundle, str(error), hint=_other_engine(bundle)) from error
     except (InvalidModelError, LookupError, ValueError) as error:
         # onnx's checker does not find all damage; the rest raises when the model is used.
         reason = str(error).strip().split("\n")[0].rstrip(".")
@@ -154,3 +155,12 @@ def translate_errors(bundle: Bundle) -> Iterator[None]:
             hint="Export it again.",
             kind="model",
         ) from error
+
+
+def _other_engine(bundle: Bundle) -> str:
+    """Return the hint for a model that the worker cannot run: onnxruntime, if it can."""
+    try:
+        OnnxruntimeEngine(bundle)
+    except FluxdropError:
+        return "The engine onnxruntime cannot run it either. Export it with other operators."
+    return "The engine onnxruntime runs it: --engine onnxruntime."

@@ -9,7 +9,8 @@ from fluxdrop.errors import FluxdropError
 from fluxdrop.predict.bundle import Bundle
 from fluxdrop.predict.class_maps import TAKE_THE_LABELS, class_order
 from fluxdrop.predict.compiler.float_types import FLOATS
-from fluxdrop.predict.compiler.source import OLDEST_OPSET, opset_of, value_shape
+from fluxdrop.predict.compiler.shapes import value_shape
+from fluxdrop.predict.compiler.source import OLDEST_OPSET, opset_of
 from fluxdrop.predict.compiler.tidy import dependencies
 from fluxdrop.predict.model_signature import (
     INTEGERS,
