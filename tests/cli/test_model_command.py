@@ -199,7 +199,7 @@ def test_output_name(root: Root, tmp_path: Path, engine: str) -> None:
             ["--output", "logits"],
             "node d (Det)",
         ),
-        (foreign(), [], "node f (Frob): this operator is not supported"),
+        (foreign(), [], "node f (com.acme.Frob): this operator is not supported"),
         (
             two_outputs(),
             ["--labels", "a,b,c,d,e"],
