@@ -68,8 +68,9 @@ def engine(settings: Settings, root: Root | None) -> Iterator[Finding]:
     from fluxdrop.predict.parity import samples
 
     bundle = load_bundle(settings.model, root.models if root else None)
-    labels = f"{len(bundle.spec.labels)} labels"
-    yield Finding("model", "ok", f"{bundle.name}: {labels}, sha256 {bundle.sha256[:12]}")
+    count = len(bundle.spec.labels)
+    answer = f"{count} labels" if count > 1 else bundle.spec.summary
+    yield Finding("model", "ok", f"{bundle.name}: {answer}, sha256 {bundle.sha256[:12]}")
     batch = samples(bundle, settings)
     started = time.monotonic()
     with closing(open_engine(settings, bundle)) as opened:

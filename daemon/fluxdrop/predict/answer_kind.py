@@ -5,6 +5,7 @@ What cannot be told is asked for.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +20,9 @@ from fluxdrop.predict.unserved import shape_error
 
 _CLASS_COUNTS = {1000, 1001, 21841, 21842, 21843}
 """The numbers of classes of ImageNet-1k and ImageNet-21k, with and without one for the background."""
+
+_FEW = 32
+"""Up to so many numbers are taken for the scores of labels, even if there are none: embeddings are larger."""
 
 _SUM_TOLERANCE = 1e-3
 _QUANTISED_TOLERANCE = 0.5
@@ -45,21 +49,21 @@ def complete_answer(bundle: Bundle, top: dict[str, Any], raw: NDArray[np.float32
     if raw.ndim != 2:
         raise shape_error(bundle.file, list(raw.shape[1:]), ends_in_softmax=end == "softmax")
     count = raw.shape[1]
-    check_kind(top, end)
+    check_kind(bundle.file, top, end)
     has_labels = top.get("output") not in ("embedding", "regression")
     if graph and graph.class_names and "labels" not in top and has_labels:
         top["labels"] = [str(name) for name in graph.class_names]
         origin.setdefault("labels", "the model: its class map")
     if "output" not in top:
         labels = top.get("labels")
-        found = find_kind(raw, end, len(labels) if labels else None)
+        found = find_kind(bundle.file, raw, end, len(labels) if labels else None)
         top["output"] = found.output
         origin.setdefault("output", found.origin)
     if "labels" not in top and top["output"] not in ("embedding", "regression"):
         # One sigmoid is the probability of the second of two classes.
         top["labels"] = [str(index) for index in range(2 if top["output"] == "sigmoid" else count)]
         origin.setdefault("labels", "guessed: there were none, so they are numbers")
-    _check_count(top, count)
+    _check_count(bundle.file, top, count)
     if origin:
         top["origin"] = origin
 
@@ -76,7 +80,7 @@ class _Graph:
         self.class_names = class_names(model, name)
 
 
-def _check_count(top: dict[str, Any], count: int) -> None:
+def _check_count(file: Path, top: dict[str, Any], count: int) -> None:
     """Check that the model gives *count* numbers for what *top* says."""
     labels = top.get("labels") or []
     wanted = {"embedding": count, "sigmoid": 1}.get(top["output"], len(labels) or 1)
@@ -89,7 +93,7 @@ def _check_count(top: dict[str, Any], count: int) -> None:
     else:
         says = "there is one value"
     raise FluxdropError(
-        f"The model gives {count} numbers a picture, and {says}",
+        f"{file} gives {count} numbers a picture, and {says}",
         hint="Give as many with --labels, in the model's order, or a file that has them."
         if top["output"] != "sigmoid"
         else "Use --output multi-label.",
@@ -105,10 +109,13 @@ class FoundKind(NamedTuple):
     """For people; begins with ``guessed:`` where it is not sure."""
 
 
-def find_kind(raw: NDArray[np.float32], end: End | None, labels: int | None) -> FoundKind:
+def find_kind(
+    file: Path, raw: NDArray[np.float32], end: End | None, labels: int | None
+) -> FoundKind:
     """Return what the numbers of a model mean.
 
     Args:
+        file: The model.
         raw: Its outputs [N, K] for several pictures.
         end: What its graph ends in; None for a native Flux model.
         labels: How many labels are known; None if there are none.
@@ -127,26 +134,28 @@ def find_kind(raw: NDArray[np.float32], end: End | None, labels: int | None) -> 
         kind: OutputKind = "sigmoid" if count == 1 else "multi-label"
         return FoundKind(kind, "the model: it ends in a sigmoid")
     if count == 1:
-        raise _ask_about_one(labels)
+        raise _ask_about_one(file, labels)
     if adds_up and sums < _SUM_TOLERANCE:
         return FoundKind("softmax", "guessed: its numbers for a picture add up to 1")
     if end != "linear" and raw.min() >= 0 and raw.max() <= 1:
-        raise _ask_about_fractions(count)
+        raise _ask_about_fractions(file, count)
     if labels is not None:
         return FoundKind("logits", "guessed: there are labels, and it ends in no softmax")
     if end == "linear" and count in _CLASS_COUNTS:
         return FoundKind("logits", f"guessed: it gives {count} numbers, as models of ImageNet do")
     if end == "unit-vector":
         return FoundKind("embedding", "the model: it ends in a division by the vector's length")
+    if count <= _FEW:
+        return FoundKind("logits", "guessed: so few numbers are rather scores than an embedding")
     raise FluxdropError(
-        f"The model gives {count} numbers a picture, and nothing says what they mean",
+        f"{file} gives {count} numbers a picture, and nothing says what they mean",
         hint="Give --labels if they are the scores of labels (--output logits numbers them),"
         " --output regression if they are values, or --output embedding if they are one vector.",
         kind="model",
     )
 
 
-def check_kind(top: dict[str, Any], end: End | None) -> None:
+def check_kind(file: Path, top: dict[str, Any], end: End | None) -> None:
     """Check that what *top*, keys of model.toml, says of the output is not what the graph rules out.
 
     Raises:
@@ -167,14 +176,14 @@ def check_kind(top: dict[str, Any], end: End | None) -> None:
     else:
         return
     raise FluxdropError(
-        f"The model ends in {says}, so {problem}", hint=f"Use --output {right}.", kind="model"
+        f"{file} ends in {says}, so {problem}", hint=f"Use --output {right}.", kind="model"
     )
 
 
-def _ask_about_one(labels: int | None) -> FluxdropError:
+def _ask_about_one(file: Path, labels: int | None) -> FluxdropError:
     given = f" and there are {labels} labels" if labels and labels > 2 else ""
     return FluxdropError(
-        f"The model gives one number a picture{given}, and it ends in no sigmoid: what the number means"
+        f"{file} gives one number a picture{given}, and it ends in no sigmoid: what the number means"
         " cannot be told",
         hint="Say --output regression if it is a value, --output sigmoid if it is a probability, or --output sigmoid"
         " --activation sigmoid if a sigmoid makes it one.",
@@ -182,9 +191,9 @@ def _ask_about_one(labels: int | None) -> FluxdropError:
     )
 
 
-def _ask_about_fractions(count: int) -> FluxdropError:
+def _ask_about_fractions(file: Path, count: int) -> FluxdropError:
     return FluxdropError(
-        f"The model gives {count} numbers from 0 to 1 a picture that do not add up to 1: what they mean cannot be told",
+        f"{file} gives {count} numbers from 0 to 1 a picture that do not add up to 1: what they mean cannot be told",
         hint="Say --output multi-label if each is the probability of a label, --output logits if their softmax is,"
         " --output regression if they are values, or --output embedding.",
         kind="model",

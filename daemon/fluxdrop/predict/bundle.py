@@ -84,6 +84,16 @@ class BundleSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             return "multi-label"
         return "classification"
 
+    @property
+    def summary(self) -> str:
+        """What the model answers with, in a few words."""
+        if self.output == "embedding":
+            return "an embedding"
+        if self.output == "regression":
+            return f"a regression of {', '.join(self.names)}"
+        plural = "" if len(self.labels) == 1 else "s"
+        return f"{len(self.labels)} label{plural} of a {self.output} output"
+
     def problem(self) -> str:
         """Check the values against each other; return what is wrong, as a sentence, or an empty string."""
         count = len(self.labels)

@@ -223,7 +223,7 @@ def build_record(finished: Finished, name: str) -> Record:
         ],
         kind=answer.kind,
         label_count=len(answer.probabilities) or None,
-        labels=answer.found,
+        labels=answer.found[: facts.max_labels or None],
         thresholds=_only(answer.thresholds, listed),
         values=[
             Value(name=name, value=value, unit=answer.unit) for name, value in answer.values.items()

@@ -112,8 +112,9 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, tag_field="status", tag=
     *kind* says which fields have the answer; those of other kinds are empty or null. ``classification``:
     *probabilities*, which add up to 1, and *top*, the most probable labels. ``multi-label``: *probabilities*, *top*,
     and *labels*, those that reach their *thresholds*, the most probable first. ``regression``: *values*.
-    ``embedding``: *embedding*. *label_count* is the number of the model's labels; *probabilities* has only the most
-    probable of them if there are more than the setting ``result_labels``, and is in the model's order.
+    ``embedding``: *embedding*. *label_count* is the number of the model's labels. If they are more than the setting
+    ``result_labels``, *probabilities*, *thresholds* and *labels* have only the most probable. *probabilities* is in the
+    model's order.
     """
 
     schema_version: Literal[1, 2]

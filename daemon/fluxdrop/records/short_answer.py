@@ -5,6 +5,7 @@ from __future__ import annotations
 from fluxdrop.records.result import Result
 
 _MAX_VALUES = 3
+_MAX_LABELS = 5
 
 
 def labels_of(record: Result) -> list[str]:
@@ -12,6 +13,13 @@ def labels_of(record: Result) -> list[str]:
     if record.kind == "multi-label":
         return record.labels
     return [record.top[0].label] if record.top else []
+
+
+def short_answer(record: Result) -> str:
+    """Return the chosen labels, the values or the dimension on one line."""
+    labels = labels_of(record)
+    more = ["..."] if len(labels) > _MAX_LABELS else []
+    return ", ".join(labels[:_MAX_LABELS] + more) or value_text(record)
 
 
 def value_text(record: Result) -> str:

@@ -13,11 +13,15 @@ class _Commands(LazyGroup):
     entries: ClassVar = {
         "add": Entry(
             "fluxdrop.cli.model.add:add",
-            "Add an image classifier to the root, after testing that it works.",
+            "Add an image model to the root, after testing that it works.",
         ),
         "list": Entry(
             "fluxdrop.cli.model.listing:list_models",
             "List the embedded models and those that were added.",
+        ),
+        "show": Entry(
+            "fluxdrop.cli.model.show:show_model",
+            "Show what a model's model.toml says, and where each value came from.",
         ),
         "check": Entry(
             "fluxdrop.cli.model.check:check",
@@ -26,6 +30,10 @@ class _Commands(LazyGroup):
         "use": Entry(
             "fluxdrop.cli.model.use:use",
             "Classify pictures with this model from now on.",
+        ),
+        "remove": Entry(
+            "fluxdrop.cli.model.remove:remove",
+            "Remove a model that was added.",
         ),
         "compile": Entry(
             "fluxdrop.cli.model.compile:compile_model",

@@ -1,12 +1,10 @@
-"""The options of ``fluxdrop model add`` that say what a model's numbers mean, and what `add` answers about them."""
+"""The options of ``fluxdrop model add`` that say what a model's numbers mean."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
 import typer
-
-from fluxdrop.predict.bundle import BundleSpec
 
 OutputOption = Annotated[
     str | None,
@@ -38,13 +36,3 @@ ValueNameOption = Annotated[
 UnitOption = Annotated[
     str | None, typer.Option(metavar="UNIT", help="Give a regression's values this unit.")
 ]
-
-
-def answers(spec: BundleSpec) -> str:
-    """Return what a model answers with, in a few words."""
-    if spec.output == "embedding":
-        return "an embedding"
-    if spec.output == "regression":
-        return f"a regression of {', '.join(spec.names)}"
-    plural = "" if len(spec.labels) == 1 else "s"
-    return f"{len(spec.labels)} label{plural} of a {spec.output} output"

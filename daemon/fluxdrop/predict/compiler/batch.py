@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
-from fluxdrop.predict.compiler.source import value_shape, with_inferred_shapes
+from fluxdrop.predict.compiler.shapes import value_shape, with_inferred_shapes
 from fluxdrop.predict.engine import label_rows, run_in_batches
 from fluxdrop.telemetry import import_onnxruntime
 

@@ -11,13 +11,17 @@ from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from onnx import ModelProto, TensorProto, inliner, shape_inference, version_converter
+from onnx import ModelProto, TensorProto, defs, inliner, shape_inference, version_converter
 from onnx.checker import ValidationError as CheckError
 from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_model
 from onnx.shape_inference import InferenceError
 
 from fluxdrop.predict.compiler.float_types import as_float32
 from fluxdrop.predict.compiler.ml_operators import rewrite_ml_operators
+from fluxdrop.predict.compiler.quantised import is_quantised, rewrite_quantised
+from fluxdrop.predict.compiler.rewriters import STANDARD, rewriter_of
+from fluxdrop.predict.compiler.rewriting import rewrite
+from fluxdrop.predict.compiler.shapes import known_shapes, with_inferred_shapes
 from fluxdrop.predict.compiler.tidy import tidy
 from fluxdrop.predict.model_signature import INTEGERS
 from fluxdrop.telemetry import import_onnxruntime
@@ -27,6 +31,13 @@ OLDEST_OPSET = 7
 
 _TARGET_OPSET = 26
 """The opset of the normal form: the newest that onnxruntime supports, too."""
+
+_TARGET_IR = 10
+"""The version of the file format that is declared with an older opset: onnxruntime does not read the newest."""
+
+
+_OPSET_WITH_ROUND = 11
+"""The first opset with the operators that quantised ones are rewritten with."""
 
 
 class InvalidModelError(Exception):
@@ -107,17 +118,16 @@ def normal_form(model: ModelProto) -> ModelProto:
 
     A step that fails leaves the model as it is: `lower` then reports the node that is not supported.
     """
-    model = rewrite_ml_operators(as_float32(_inline_functions(model)), opset_of(model))
-    # Fold twice: the nodes that an operator is expanded into are folded only by the next run.
-    return with_inferred_shapes(_convert_opset(_fold_constants(_fold_constants(model))))
-
-
-def with_inferred_shapes(model: ModelProto) -> ModelProto:
-    """Return *model* with all shapes that onnx can infer."""
-    try:
-        return shape_inference.infer_shapes(model, data_prop=True)
-    except (InferenceError, ValueError):
-        return model
+    model = _inline_functions(model)
+    shapes = known_shapes(model)
+    model = rewrite_ml_operators(as_float32(model), opset_of(model))
+    if is_quantised(model):
+        ranks = {name: len(shape) for name, shape in shapes.items() if shape is not None}
+        model = rewrite_quantised(_convert_opset(model, _OPSET_WITH_ROUND), ranks)
+    model = with_inferred_shapes(_convert_opset(_fold_constants(model)))
+    # Fold again: the nodes that an operator is expanded into are folded only by the next run.
+    model = _convert_opset(rewrite(model, opset_of(model)))
+    return with_inferred_shapes(_fold_constants(model))
 
 
 def _inline_functions(model: ModelProto) -> ModelProto:
@@ -147,9 +157,26 @@ def _fold_constants(model: ModelProto) -> ModelProto:
             return model
 
 
-def _convert_opset(model: ModelProto) -> ModelProto:
-    """Convert *model* to `_TARGET_OPSET`, if onnx can."""
+def _declare_older_opset(model: ModelProto) -> ModelProto:
+    """Declare `_TARGET_OPSET` in place of a newer one, unless *model* keeps an operator that changed since then."""
+    newest = opset_of(model)
+    for node in model.graph.node:
+        if node.domain in STANDARD and rewriter_of(node) is None:
+            is_known = defs.has(node.op_type, newest)
+            if not is_known or defs.get_schema(node.op_type, newest).since_version > _TARGET_OPSET:
+                return model
+    for item in model.opset_import:
+        if item.domain in STANDARD:
+            item.version = _TARGET_OPSET
+    model.ir_version = min(model.ir_version, _TARGET_IR)
+    return model
+
+
+def _convert_opset(model: ModelProto, target: int = _TARGET_OPSET) -> ModelProto:
+    """Convert *model* to the opset *target*, if it is older and onnx can; declare `_TARGET_OPSET` for a newer one."""
     if opset_of(model) >= _TARGET_OPSET:
+        return _declare_older_opset(model)
+    if opset_of(model) >= target:
         return model
     # The optimiser adds imports of its own domains, which no node uses.
     used = {node.domain or "" for node in model.graph.node}
@@ -157,17 +184,9 @@ def _convert_opset(model: ModelProto) -> ModelProto:
     del model.opset_import[:]
     model.opset_import.extend(imports)
     try:
-        return version_converter.convert_version(model, _TARGET_OPSET)
+        return version_converter.convert_version(model, target)
     except (RuntimeError, ValueError, CheckError, version_converter.ConvertError):
         return model
-
-
-def value_shape(item: onnx.ValueInfoProto) -> tuple[int, ...] | None:
-    """Return the shape of *item*: -1 is a dynamic dimension; None when it declares no shape."""
-    tensor = item.type.tensor_type
-    if not tensor.HasField("shape"):
-        return None
-    return tuple(size.dim_value if size.HasField("dim_value") else -1 for size in tensor.shape.dim)
 
 
 def integer_type(item: onnx.ValueInfoProto) -> str | None:

@@ -11,7 +11,7 @@ from fluxdrop.logs import get_logger
 from fluxdrop.publish.outcome import Finished
 from fluxdrop.publish.publisher import Published, Publisher
 from fluxdrop.records.result import Record, Result
-from fluxdrop.records.short_answer import labels_of, value_text
+from fluxdrop.records.short_answer import short_answer
 from fluxdrop.service.mailbox import Abandoned, Claimed, Ended, Mailbox
 from fluxdrop.service.stages.stage import Batch, Handler
 from fluxdrop.service.supervision.process_deaths import ProcessDeaths
@@ -84,7 +84,7 @@ class Publishing(Handler[Finished]):
                 job=record.job_id,
                 file=record.source.file,
                 result=path,
-                label=", ".join(labels_of(record)) or value_text(record),
+                label=short_answer(record),
                 **best,
                 engine=record.model.engine,
                 backend=record.model.backend,
