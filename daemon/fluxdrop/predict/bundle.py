@@ -244,7 +244,8 @@ def load_bundle(model: str, own: Path | None = None) -> Bundle:
         if kind == "flux":
             digest = native_digest(folder)
         else:
-            digest = hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest()
+            with (folder / "model.onnx").open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise FluxdropError(
             f"{error.filename} cannot be read: {error.strerror}.",
