@@ -55,6 +55,14 @@ FluxdropWorker.fast_layer(::Flux.GlobalMeanPool) = PlainLayers.GlobalMeanPool()
 
 FluxdropWorker.fast_layer(d::Union{Flux.Dropout,Flux.AlphaDropout}) = d.active === true ? d : identity
 
+# A scale for each channel of a picture, (1, 1, channels), is a batch norm with mean 0 and variance 1.
+function FluxdropWorker.fast_layer(s::Flux.Scale)
+    scale, bias = s.scale, s.bias === false ? zero(s.scale) : s.bias
+    scale isa Array{Float32} && bias isa Array{Float32} || return s
+    ndims(scale) > 1 && all(==(1), size(scale)[1:end-1]) || return OnnxLayers.Affine(scale, bias, fast_function(s.σ))
+    return PlainLayers.BatchNorm(fast_function(s.σ), vec(bias), vec(scale), zero(vec(scale)), one.(vec(scale)), 0.0f0)
+end
+
 "The γ and β of a normalisation; ones and zeros where it has none."
 scale_and_bias(norm) = norm.affine ? (norm.γ, norm.β) : (ones(Float32, norm.chs), zeros(Float32, norm.chs))
 
@@ -134,6 +142,12 @@ function fold(before::Foldable, norm::PlainLayers.BatchNorm)
     shift = norm.β .- norm.μ .* scale
     bias = before.bias === false ? shift : before.bias .* scale .+ shift
     return rebuilt(before, scaled_weight(before, scale), bias, norm.λ)
+end
+
+function fold(before::PlainLayers.Dense, layer::OnnxLayers.Affine)
+    before.σ === identity && size(layer.scale) == (output_channels(before),) || return nothing
+    bias = before.bias === false ? layer.shift : before.bias .* layer.scale .+ layer.shift
+    return rebuilt(before, scaled_weight(before, layer.scale), bias, layer.σ)
 end
 
 output_channels(c::PlainLayers.Conv) = size(c.weight, 5)

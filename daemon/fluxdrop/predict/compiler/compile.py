@@ -25,7 +25,7 @@ from fluxdrop.predict.compiler.source import (
     parse,
 )
 
-COMPILER_VERSION = 5
+COMPILER_VERSION = 6
 """Increased whenever the compiler's output changes, so that no outdated cache entry is used."""
 
 
