@@ -35,13 +35,22 @@ function (d::Dense)(x::Array{Float32})
             end
         end
     else
-        parallel_for((_, items) -> dense_block!(y, d, x, 1:out, items), columns, cost)
+        shares = clamp(columns ÷ SHARE_COLUMNS, SHARES_PER_THREAD * threads_worth(cost), columns)
+        parallel_for(shares, cost) do _, items
+            for item in items
+                share = chunk_range(columns, shares, item) .+ 1
+                isempty(share) || dense_block!(y, d, x, 1:out, share)
+            end
+        end
     end
     return reshape(y, out, size(x)[2:end]...)
 end
 
-"How many shares of the weights each thread computes, so that threads that others interrupt compute fewer."
+"How many shares each thread computes at least, so that threads that others interrupt compute fewer."
 const SHARES_PER_THREAD = 2
+
+"How many columns a share has, if there are as many: enough to repay that OpenBLAS copies the weights for each share."
+const SHARE_COLUMNS = 256
 
 "Shares begin at a multiple of this number of rows, which OpenBLAS computes at once."
 const ROW_STEP = 16
