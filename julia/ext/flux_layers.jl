@@ -14,6 +14,25 @@ const FAST_FUNCTIONS = IdDict{Any,Any}(
 
 "A function of one number as this package has it, or `f` itself."
 fast_function(f) = get(FAST_FUNCTIONS, f, f)
+fast_function(c::OnnxLayers.Composed) = OnnxLayers.Composed(fast_function(c.outer), fast_function(c.inner))
+fast_function(s::OnnxLayers.Swish) = OnnxLayers.Swish(fast_function(s.sigmoid), s.α)
+fast_function(f::Base.Fix2) = Base.Fix2(fast_function(f.f), f.x)
+
+"The functions of whole arrays that the layers of graphs call, and those of this package that compute the same."
+const FAST_ARRAY_FUNCTIONS = IdDict{Any,Any}(
+    Flux.softmax => PlainLayers.softmax, Flux.logsoftmax => PlainLayers.logsoftmax,
+    Flux.batched_mul => PlainLayers.batched_mul, Flux.NNlib.maxpool => PlainLayers.maxpool,
+    Flux.NNlib.meanpool => PlainLayers.meanpool)
+
+fast_array_function(f) = get(FAST_ARRAY_FUNCTIONS, f, f)
+
+FluxdropWorker.fast_layer(e::OnnxLayers.Elementwise) = OnnxLayers.Elementwise(fast_function(e.f))
+FluxdropWorker.fast_layer(a::OnnxLayers.AlongAxis) = OnnxLayers.AlongAxis(fast_array_function(a.f), a.axis)
+FluxdropWorker.fast_layer(m::OnnxLayers.MatMul) =
+    OnnxLayers.MatMul(fast_array_function(m.multiply), fast_function(m.σ))
+FluxdropWorker.fast_layer(e::OnnxLayers.Einsum) = OnnxLayers.Einsum(fast_array_function(e.multiply), e.terms, e.result)
+FluxdropWorker.fast_layer(p::OnnxLayers.Pool) = OnnxLayers.Pool(
+    fast_array_function(p.pool), PlainLayers.PoolDims, p.kernel, p.stride, p.pad, p.dilation, p.ceil_mode)
 
 # An activation among the layers of a chain: NNlib applies it to each number of an array.
 for (f, g) in FAST_FUNCTIONS

@@ -14,6 +14,20 @@ is a layer in training mode (`Flux.trainmode!`).
 """
 fast(model) = FastModel(fast_layer(model))
 
+"""
+    fast(model::Model) -> Model
+
+The model of a graph with this package's layers, from one of Flux's on the CPU. The worker builds it of them at once.
+"""
+function fast(model::Model)
+    steps = Step[]
+    for s in model.steps
+        layers = Any[fast_layer(s.layers[i]) for i in eachindex(s.nodes)]
+        push!(steps, Step(layers, s.nodes, s.inputs, s.outputs, Int[], Int[], Int[]))
+    end
+    return link_steps(steps, model.shape, model.slots, model.output, model.nodes, plain_backend(""))
+end
+
 "What [`fast`](@ref) returns. Its calls take turns, as all models share buffers."
 struct FastModel
     layers::Any

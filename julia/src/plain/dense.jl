@@ -22,7 +22,7 @@ function (d::Dense)(x::Array{Float32})
     out, width = size(d.weight)
     ndims(x) >= 1 && size(x, 1) == width ||
         throw(DimensionMismatch("$d expects size(input, 1) == $width, but got $(size(x))"))
-    columns = length(x) ÷ max(1, width)
+    columns = prod(size(x)[2:end])
     y = acquire((out, columns))
     cost = length(d.weight) * columns
     # OpenBLAS copies the weights for each share of the columns, and the columns for each share of the weights.
