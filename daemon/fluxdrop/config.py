@@ -156,6 +156,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Count,
         Meta(description="memory above which the generator is replaced, between two pictures"),
     ] = 16 * 1024**3
+    result_labels: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="most labels whose probability a result lists, the most probable; 0 lists all",
+        ),
+    ] = 100
     gallery: Annotated[bool, Meta(description="whether outputs/index.html is made")] = True
     metrics_port: Annotated[
         int,

@@ -6,7 +6,7 @@ module OnnxLayers
 
 Base.Experimental.@optlevel 2
 
-using LinearAlgebra: rmul!
+using LinearAlgebra: mul!, rmul!
 import ..PlainLayers: allocates_output, normalise_columns
 using ..PlainLayers: ELEMENT_COST, acquire, batched_mul, logsoftmax, parallel_for, softmax
 
@@ -16,6 +16,8 @@ include("onnx_layers/scalar_functions.jl")
 include("onnx_layers/elementwise.jl")
 include("onnx_layers/axes.jl")
 include("onnx_layers/shape.jl")
+include("onnx_layers/indexing.jl")
+include("onnx_layers/cumulative.jl")
 include("onnx_layers/reductions.jl")
 include("onnx_layers/matmul.jl")
 include("onnx_layers/einsum.jl")
@@ -23,8 +25,10 @@ include("onnx_layers/convolution.jl")
 include("onnx_layers/pooling.jl")
 include("onnx_layers/normalisation.jl")
 include("onnx_layers/resampling.jl")
+include("onnx_layers/grid_sample.jl")
 include("onnx_layers/padding.jl")
 include("onnx_layers/space_to_depth.jl")
+include("onnx_layers/recurrent.jl")
 include("onnx_layers/device_arrays.jl")
 
 end

@@ -79,11 +79,11 @@ def add(root: Root, path: Path, *flags: str, **settings: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("engine", [pytest.param("julia", marks=needs_julia), "onnxruntime"])
 def test_add(root: Root, tmp_path: Path, engine: str) -> None:
-    """A model added without a word gets its size, mode, labels and kind of output from itself."""
+    """A model gets its size and mode from itself, and without labels numbers for them."""
     path = tmp_path / "five.onnx"
     onnx.save(classifier(), path)
 
-    answer = add(root, path, engine=engine)
+    answer = add(root, path, "--output", "logits", engine=engine)
     bundle = load_bundle("five", root.models)
 
     assert (engine, True) == (answer["engine"], answer["difference"] < 1e-4)
@@ -99,7 +99,9 @@ def test_add_with_options(root: Root, tmp_path: Path) -> None:
     """Every flag of add ends in model.toml, and the bundle's folder can be added again elsewhere."""
     labels = tmp_path / "labels.txt"
     labels.write_text("angular\nround\n")
-    flags = ["--name", "mine", "--labels", str(labels), "--size", "64x64", "--mode", "L"]
+    flags = ["--name", "mine", "--labels", str(labels), "--size", "64", "--mode", "L"]
+    flags += ["--crop-pct", "0.875", "--pad", "corner", "--resampler", "torchvision"]
+    flags += ["--background", "#000000"]
     flags += ["--resize", "crop", "--filter", "lanczos", "--scale", "128", "--mean", "1"]
     flags += ["--std", "2", "--layout", "NCHW", "--output", "probabilities"]
 
@@ -108,6 +110,12 @@ def test_add_with_options(root: Root, tmp_path: Path) -> None:
     mine, again = (load_bundle(name, root.models).spec for name in ("mine", "again"))
 
     assert mine == again
+    assert (73, "corner", "torchvision", "#000000") == (
+        mine.input.resize_to,
+        mine.input.pad,
+        mine.input.resampler,
+        mine.input.background,
+    )
     assert (["angular", "round"], "crop", "lanczos", 128.0, (1.0,), (2.0,)) == (
         mine.labels,
         mine.input.resize,
@@ -115,6 +123,29 @@ def test_add_with_options(root: Root, tmp_path: Path) -> None:
         mine.input.scale,
         mine.input.mean,
         mine.input.std,
+    )
+
+
+def test_add_labels_that_occur_twice(root: Root, tmp_path: Path) -> None:
+    """Labels of the same name get their numbers, and a warning that names both lines; a preset ends in model.toml."""
+    path = tmp_path / "five.onnx"
+    onnx.save(classifier(), path)
+    labels = tmp_path / "labels.csv"
+    labels.write_bytes(
+        b"\xef\xbb\xbfindex,label\r\n0,crane\r\n1,cat\r\n2,dog\r\n3,fox\r\n4,crane\r\n"
+    )
+    flags = ["--labels", labels, "--preset", "imagenet", "--filter", "bicubic"]
+
+    ended = fluxdrop("model", "add", path, "--root", root.path, *flags, engine="onnxruntime")
+    spec = load_bundle("five", root.models).spec
+
+    assert (0, ["crane", "cat", "dog", "fox", "crane (4)"]) == (ended.returncode, spec.labels)
+    assert "line 2 and line 6 of labels.csv are both crane" in ended.stderr
+    assert (9, "crop", "bicubic", (0.485, 0.456, 0.406)) == (
+        spec.input.resize_to,
+        spec.input.resize,
+        spec.input.filter,
+        spec.input.mean,
     )
 
 
@@ -152,7 +183,8 @@ def test_output_name(root: Root, tmp_path: Path, engine: str) -> None:
     found = {}
 
     for name in ("y", "z"):
-        add(root, path, "--name", name, "--output-name", name, engine=engine)
+        flags = ["--name", name, "--output-name", name, "--output", "logits"]
+        add(root, path, *flags, engine=engine)
         settings = config.load(root.path, {"engine": engine})
         with closing(open_engine(settings, load_bundle(name, root.models))) as opened:
             found[name] = opened.predict(black).tolist()
@@ -163,14 +195,27 @@ def test_output_name(root: Root, tmp_path: Path, engine: str) -> None:
 @pytest.mark.parametrize(
     ("made", "flags", "words"),
     [
-        (model(helper.make_node("Det", ["x"], ["y"], name="d")), [], "node d (Det)"),
+        (
+            model(helper.make_node("Det", ["x"], ["y"], name="d")),
+            ["--output", "logits"],
+            "node d (Det)",
+        ),
         (foreign(), [], "node f (Frob): this operator is not supported"),
-        (two_outputs(), ["--labels", "a,b,c,d,e"], "it has 2 outputs (y, z), and it is not clear"),
+        (
+            two_outputs(),
+            ["--labels", "a,b,c,d,e"],
+            "for each label: y [N, 5], z [N, 5]",
+        ),
         (two_outputs(), ["--output-name", "u"], "it has no output u"),
         (classifier(), ["--size", "16x16", "--mode", "L"], "its input x has shape"),
         (classifier(), ["--labels", "a,b"], "gives 5 numbers a picture, and there are 2 labels"),
         (classifier(), ["--size", "big"], "--size is 'big'"),
-        (classifier(), ["--size", "8"], "--size is '8', not WIDTHxHEIGHT"),
+        (classifier(), ["--size", "8x8x3"], "--size is '8x8x3', not a number of pixels or"),
+        (classifier(), ["--resize-to", "0.5"], "--resize-to is '0.5', not a number of pixels or"),
+        (classifier(), ["--crop-pct", "87.5"], "--crop-pct is 87.5, not a part of"),
+        (classifier(), ["--resize-to", "9", "--crop-pct", "0.9"], "both say what to resize to"),
+        (classifier(), ["--preset", "imagnet"], "There is no preset imagnet"),
+        (classifier(), ["--labels", "nowhere.txt"], "There is no file nowhere.txt"),
         (classifier(), ["--mean", "nan"], "--mean is 'nan'"),
         (classifier(), ["--resize", "cut"], "What the options say is wrong"),
         (classifier(), ["--labels", str(EMBEDDED)], "cannot be read as a list of labels"),

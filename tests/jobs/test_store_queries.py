@@ -68,6 +68,19 @@ def test_by_inode(tmp_path: Path) -> None:
     assert [f"job {days[1]}", f"job {days[1]}", None, None] == [job and job.id for job in found]
 
 
+@pytest.mark.parametrize(
+    ("label", "expected"),
+    [("red", "ba"), ("big red", "b"), ("big", ""), ("", ""), ("red\nbig red", "b"), ("r_d", "")],
+)
+def test_found_labels(tmp_path: Path, label: str, expected: str) -> None:
+    """A job with several labels, a line each, is selected by any of them, and by no part of one."""
+    with opened(tmp_path) as store:
+        store.finished([row("a", "done", label="red"), row("b", "done", label="red\nbig red")])
+        store.finished([row("c", "done")])
+
+        assert expected == "".join(job.id for job in store.select(JobFilter(label=label)))
+
+
 def test_latest(tmp_path: Path) -> None:
     """The jobs that ended last come first, of one state only."""
     with opened(tmp_path) as store:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.predict.bundle import load_bundle
+from fluxdrop.predict.library import spec_text
 from fluxdrop.preprocess.spec import InputSpec
 
+THREE = 'labels = ["a", "b", "c"]\n[input]\nsize = [8, 6]\n'
 GOOD = 'labels = ["a", "b"]\n[input]\nsize = [8, 6]\n'
 
 
@@ -52,6 +55,19 @@ def test_folder(tmp_path: Path) -> None:
     assert hashlib.sha256(b"model").hexdigest() == found.sha256
 
 
+@pytest.mark.parametrize(
+    "toml", [GOOD, GOOD + "resize_to = 256\n", GOOD + 'resize_to = [9, 7]\nresampler = "torch"\n']
+)
+def test_written_again(tmp_path: Path, toml: str) -> None:
+    """A model.toml that is written from a bundle says the same, whichever keys were left out."""
+    spec = load_bundle(str(bundle(tmp_path, toml))).spec
+    top = msgspec.to_builtins(spec)
+
+    text = spec_text(top, top.pop("input"))
+
+    assert spec == load_bundle(str(bundle(tmp_path, text))).spec
+
+
 def test_relative_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bundle's path may be relative to the working folder and is kept absolute."""
     bundle(tmp_path)
@@ -81,19 +97,27 @@ def test_shape(tmp_path: Path, layout: str, mode: str, shape: tuple[int, ...]) -
     [
         ("labels = [", "Invalid"),
         (b"labels = ['\xe9']", "utf-8"),
-        ("[input]\nsize = [8, 8]\n", "missing required field `labels`"),
+        ("[input]\nsize = [8, 8]\n", "labels are missing, which output softmax needs"),
         ('labels = ["a"]\n', "missing required field `input`"),
         ("labels = []\n[input]\nsize = [8, 8]\n", "length >= 1"),
         ('labels = "round"\n[input]\nsize = [8, 8]\n', "Expected `array`"),
         ('labels = ["a", "a"]\n[input]\nsize = [8, 8]\n', "two labels are the same"),
         ('output = "logit"\n' + GOOD, "Invalid enum value 'logit'"),
+        ('output = "embedding"\n' + GOOD, "an embedding has no labels"),
+        ('output = "sigmoid"\n' + THREE, "for one or two labels, not 3"),
+        ('output = "logits"\n' + GOOD.replace(', "b"', ""), "is always 1"),
+        ('activation = "sigmoid"\n' + GOOD, "activation is for output sigmoid or multi-label"),
+        ("thresholds = [0.4]\n" + GOOD, "thresholds are for output multi-label"),
+        ('output = "multi-label"\nthresholds = [0.4, 0.5]\n' + THREE, "2 values for 3 labels"),
+        ('output = "multi-label"\nthresholds = [1.5]\n' + THREE, "thresholds"),
+        ('unit = "years"\n' + GOOD, "unit and value_name are for output regression"),
         ("Labels = []\n" + GOOD, "unknown field `Labels`"),
         (GOOD + "colour = 1\n", "unknown field `colour`"),
         (GOOD.replace("[8, 6]", "[8]"), "input.size"),
         (GOOD.replace("[8, 6]", "[8, 0]"), "input.size"),
         (GOOD.replace("[8, 6]", "[8, 9000]"), "input.size"),
         (GOOD + 'mode = "CMYK"\n', "Invalid enum value 'CMYK'"),
-        (GOOD + 'resize = "fit"\n', "Invalid enum value 'fit'"),
+        (GOOD + 'resize = "cut"\n', "Invalid enum value 'cut'"),
         (GOOD + 'filter = "cubic"\n', "Invalid enum value 'cubic'"),
         (GOOD + 'layout = "CHW"\n', "Invalid enum value 'CHW'"),
         (GOOD + "scale = 0\n", "input.scale"),

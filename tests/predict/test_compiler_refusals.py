@@ -53,7 +53,7 @@ from support.graph_files import bundle_of, model_of, node, parse, refusal
         (model_of(node("Relu"), shape=("N", 49)), "its input x has shape [N, 49]"),
         (
             model_of(node("Relu"), input_type=TensorProto.INT64),
-            "its input x holds int64, not float32",
+            "its input x holds int64, and its model.toml makes fractions",
         ),
         (model_of(node("Relu"), opset=6), "it has opset 6, older than 7"),
     ],

@@ -344,7 +344,9 @@ def test_add_from_options(root: Root, tmp_path: Path) -> None:
 
     with pytest.raises(FluxdropError, match="does not declare the size") as caught:
         add_model(root, source, config.Settings(), name=None, labels=None, options={})
-    options = {"size": [4, 2]}
+    with pytest.raises(FluxdropError, match="nothing says what they mean"):
+        add_model(root, source, config.Settings(), name=None, labels=None, options={"size": [4, 2]})
+    options = {"size": [4, 2], "output": "logits"}
     added = add_model(root, source, config.Settings(), name=None, labels=None, options=options)
 
     assert "--size" in caught.value.hint

@@ -92,11 +92,14 @@ def test_letterbox_is_centred() -> None:
     assert [[WHITE] * 3, [RED, GREEN, BLUE], [WHITE] * 3] == found
 
 
-@pytest.mark.parametrize("resize", ["stretch", "crop", "letterbox"])
+@pytest.mark.parametrize("resampler", ["pillow", "torchvision", "torch", "opencv"])
+@pytest.mark.parametrize("resize", ["stretch", "crop", "letterbox", "fit"])
 @pytest.mark.parametrize("size", [(3000, 1), (1, 3000), (1, 1)])
-def test_thin_pictures(resize: str, size: tuple[int, int]) -> None:
-    """Of a picture as thin as a line something is left, whatever the policy."""
-    tensor = to_tensor(Image.new("RGB", size, RED), spec(4, 4, resize=resize))
+def test_thin_pictures(resampler: str, resize: str, size: tuple[int, int]) -> None:
+    """Of a picture as thin as a line something is left, whatever the policy and the resampler."""
+    of = spec(4, 4, resize=resize, resampler=resampler, filter="bilinear")
+
+    tensor = to_tensor(Image.new("RGB", size, RED), of)
 
     assert ((1, 3, 4, 4), True) == (tensor.shape, bool((tensor[0, 1] == 0).any()))
 

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from fluxdrop.files.layout import Root
+from fluxdrop.predict.answer import Answer
 from fluxdrop.publish.outcome import build_record, done
 from fluxdrop.records import schema
 from fluxdrop.records.result import Result, decode, encode
@@ -62,7 +63,7 @@ def test_undecodable_name_fits_the_schema(root: Root) -> None:
     ("path", "value"),
     [
         (("status",), "maybe"),
-        (("schema_version",), 2),
+        (("schema_version",), 3),
         (("job_id",), None),
         (("source", "kind"), "film"),
         (("source", "sha256"), "ABC"),
@@ -158,7 +159,8 @@ def test_best_labels_first(root: Root) -> None:
     picture = jobs.picture(job)
     probabilities = {f"label {n}": p for n, p in enumerate([0.1, 0.05, 0.4, 0.15, 0.2, 0.1])}
 
-    best = build_record(done(job, picture, jobs.BUNDLE, jobs.ENGINE, probabilities), "NAME")
+    answer = Answer("classification", probabilities)
+    best = build_record(done(job, picture, jobs.BUNDLE, jobs.ENGINE, answer), "NAME")
 
     assert isinstance(best, Result)
     assert [2, 4, 3, 0, 5] == [guess.index for guess in best.top]

@@ -16,6 +16,7 @@ from fluxdrop.files import durable
 from fluxdrop.files.layout import Root
 from fluxdrop.jobs.claim import NewJob
 from fluxdrop.jobs.job import Job
+from fluxdrop.predict.answer import Answer
 from fluxdrop.processes.child import ChildDied
 from fluxdrop.publish import links, outcome
 from fluxdrop.publish.outcome import Finished, Prediction
@@ -216,7 +217,9 @@ def test_folder_that_takes_no_name(bench: Bench, monkeypatch: pytest.MonkeyPatch
 def broken(item: Finished) -> Finished:
     """*item*, whose record cannot be encoded: UTF-8 has no lone surrogate."""
     assert isinstance(item.facts, Prediction)
-    return item._replace(facts=replace(item.facts, probabilities={"\ud800": 1.0}))
+    return item._replace(
+        facts=replace(item.facts, answer=Answer("classification", {"\ud800": 1.0}))
+    )
 
 
 def test_result_that_cannot_be_written(bench: Bench) -> None:

@@ -11,6 +11,7 @@ from fluxdrop.jobs.claim import make_place
 from fluxdrop.jobs.job import Job, file_sha256, input_sha256, open_job
 from fluxdrop.jobs.job_id import new_job_id
 from fluxdrop.jobs.store import Row
+from fluxdrop.predict.answer import Answer
 from fluxdrop.predict.bundle import load_bundle
 from fluxdrop.predict.engine import EngineInfo
 from fluxdrop.publish import outcome
@@ -88,8 +89,8 @@ def done(job: Job, *, original_suffix: str = "") -> Finished:
     """*job* come through."""
     job.timings_ms["predict"] = 0.5
     job.sha256 = file_sha256(job.input)
-    probabilities = {"angular": 0.25, "round": 0.75}
-    return outcome.done(job, picture(job, original_suffix), BUNDLE, ENGINE, probabilities)
+    answer = Answer("classification", {"angular": 0.25, "round": 0.75})
+    return outcome.done(job, picture(job, original_suffix), BUNDLE, ENGINE, answer)
 
 
 def failed(job: Job) -> Finished:

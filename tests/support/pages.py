@@ -33,7 +33,8 @@ _RESULTS = """# Results
 Beside each picture in `outputs/` is `NAME.json`; beside each input in `outputs/failed/`, `INPUT.error.json`. The field
 `status` tells them apart. A program can check them against the JSON Schema, from which this page is generated:
 `daemon/fluxdrop/records/result.schema.json`. Paths are relative to the root. `schema_version` changes when a field
-changes its meaning or is removed; new fields may be added without a new version.
+changes its meaning or is removed; new fields may be added without a new version. Version 2 added kinds of answer other
+than classification, and lists of the most probable labels only; version 1 is read everywhere, too.
 
 """
 

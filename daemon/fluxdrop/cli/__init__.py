@@ -77,7 +77,7 @@ class _Commands(LazyGroup):
         ),
         "predict": Entry(
             "fluxdrop.cli.predict:predict",
-            "Print the probability of each label for a picture.",
+            "Print what the model says of a picture.",
         ),
         "model": Entry(
             "fluxdrop.cli.model:model_app", "Manage the models that classify the pictures."

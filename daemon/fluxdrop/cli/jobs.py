@@ -38,7 +38,9 @@ def jobs(
     label: Annotated[
         str | None,
         typer.Option(
-            "--label", metavar="LABEL", help="List only jobs whose most probable label is this one."
+            "--label",
+            metavar="LABEL",
+            help="List only jobs with this as the most probable or a found label.",
         ),
     ] = None,
     model: Annotated[

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
 import typer
 from numpy.typing import NDArray
 
+from fluxdrop.cli.arguments import in_range
 from fluxdrop.cli.options import EngineOption, JsonOption, ModelOption, RootOption, print_json
 from fluxdrop.cli.preprocess import tensor_of
 from fluxdrop.cli.resolve import bundle_of, optional_root, settings_of
 from fluxdrop.errors import FluxdropError
 from fluxdrop.logs import configure
+from fluxdrop.predict.answer import Answer, answer_of
 from fluxdrop.predict.choose_engine import open_engine
-from fluxdrop.predict.classify import label_probabilities
 from fluxdrop.preprocess.spec import InputSpec
+
+_FEW_LABELS = 10
+_TOP = 5
+_MAX_LABELS = 1_000_000
+_NUMBERS_PER_LINE = 8
 
 
 def predict(
@@ -29,12 +36,22 @@ def predict(
     ],
     engine: EngineOption = None,
     model: ModelOption = None,
+    top: Annotated[
+        int | None,
+        typer.Option(
+            "--top",
+            metavar="N",
+            callback=in_range(0, _MAX_LABELS),
+            help="Print the N most probable labels; 0 prints all. Default: all of up to 10, else 5.",
+        ),
+    ] = None,
     root: RootOption = None,
     json_output: JsonOption = False,
 ) -> None:
-    """Print the probability of each label for a picture.
+    """Print what the model says of a picture.
 
-    A tensor from `fluxdrop preprocess` may take the place of the picture.
+    That is the probability of each label, the values of a regression, or the numbers of an embedding. A `*` marks
+    the labels that reach their thresholds. A tensor from `fluxdrop preprocess` may take the place of the picture.
     """
     configure("warning")
     served = optional_root(root)
@@ -48,23 +65,63 @@ def predict(
         raw = running.predict(tensor)
     finally:
         running.close()
-    probabilities = label_probabilities(raw[0], bundle)
+    answer = answer_of(raw[0], bundle)
     if json_output:
         print_json(
             {
                 "file": str(source),
                 "model": bundle.name,
                 "engine": msgspec.to_builtins(running.info),
-                "probabilities": probabilities,
+                "kind": answer.kind,
+                **_as_dict(answer, top),
             }
         )
         return
-    for label, p in sorted(probabilities.items(), key=lambda item: -item[1]):
-        typer.echo(f"{p:8.4f}  {label}")
+    for line in _lines(answer, top):
+        typer.echo(line)
     info = running.info
     typer.echo(f"by {bundle.name} on {info.engine} {info.version}, {info.backend}", err=True)
     if info.note:
         typer.echo(f"Note: {info.note}.", err=True)
+
+
+def _chosen(answer: Answer, top: int | None) -> list[tuple[str, float]]:
+    """Return the labels to show, the most probable first."""
+    if top is None:
+        top = len(answer.ranked) if len(answer.ranked) <= _FEW_LABELS else _TOP
+    return answer.ranked[: top or None]
+
+
+def _as_dict(answer: Answer, top: int | None) -> dict[str, Any]:
+    """Return *answer* for JSON; unless *top* says otherwise, with all labels, in the model's order."""
+    if answer.kind == "embedding" and answer.embedding is not None:
+        return {"embedding": answer.embedding.tolist(), "dimension": len(answer.embedding)}
+    if answer.kind == "regression":
+        return {
+            "values": [
+                {"name": name, "value": value, "unit": answer.unit}
+                for name, value in answer.values.items()
+            ]
+        }
+    probabilities = answer.probabilities if top is None else dict(_chosen(answer, top))
+    if answer.kind == "classification":
+        return {"probabilities": probabilities}
+    limits = {label: answer.thresholds[label] for label in probabilities}
+    return {"probabilities": probabilities, "labels": answer.found, "thresholds": limits}
+
+
+def _lines(answer: Answer, top: int | None) -> Iterator[str]:
+    """Yield *answer* as lines for people."""
+    if answer.embedding is not None:
+        for start in range(0, len(answer.embedding), _NUMBERS_PER_LINE):
+            numbers = answer.embedding[start : start + _NUMBERS_PER_LINE]
+            yield " ".join(f"{number:9.4f}" for number in numbers)
+    for name, value in answer.values.items():
+        yield f"{value:10.6g} {answer.unit}".rstrip() + f"  {name}"
+    found = set(answer.found)
+    for label, p in _chosen(answer, top):
+        mark = ("* " if label in found else "  ") if answer.kind == "multi-label" else ""
+        yield f"{p:8.4f}  {mark}{label}"
 
 
 def _load_tensor(path: Path, spec: InputSpec) -> NDArray[np.float32]:

@@ -160,13 +160,25 @@ def _sections(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "size", f"{image['width']} x {image['height']} pixels"
     if record.get("model"):
         yield "model", _joined(record["model"] | {"sha256": record["model"]["sha256"][:12]})
-        ranked = sorted(record["probabilities"].items(), key=lambda item: -item[1])
-        yield "probabilities", "\n".join(f"{p:.6f}  {label}" for label, p in ranked[:_MAX_LABELS])
+        yield from _answer(record)
     if record.get("timings_ms"):
         times = [f"{stage} {took:.1f} ms" for stage, took in record["timings_ms"].items()]
         yield "timings", ", ".join(times)
     for warning in record.get("warnings", []):
         yield "warning", warning
+
+
+def _answer(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the answer of a result, whatever its kind."""
+    if record["kind"] == "multi-label":
+        yield "labels", ", ".join(record["labels"]) or "none"
+    ranked = sorted(record["probabilities"].items(), key=lambda item: -item[1])
+    if ranked:
+        yield "probabilities", "\n".join(f"{p:.6f}  {label}" for label, p in ranked[:_MAX_LABELS])
+    for item in record["values"]:
+        yield item["name"], f"{item['value']:.6g} {item['unit']}".rstrip()
+    if record["embedding"]:
+        yield "embedding", f"{record['embedding']['dimension']} numbers"
 
 
 def _joined(facts: dict[str, Any]) -> str:

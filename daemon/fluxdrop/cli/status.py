@@ -151,7 +151,8 @@ def _work(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _result(row: dict[str, Any]) -> tuple[str, ...]:
     if row["there"]:
-        return (_when(row), row["label"], f"{row['probability']:.3f}", row["record"])
+        p = row["probability"]
+        return (_when(row), row["label"] or "", "" if p is None else f"{p:.3f}", row["record"])
     return (_when(row), "gone", "", row["record"])
 
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fluxdrop.files.layout import Root
-from fluxdrop.jobs.row_facts import name_of, state_of
+from fluxdrop.jobs.row_facts import label_of, name_of, state_of
 from fluxdrop.jobs.store import Row
 from fluxdrop.printable import printable
 
@@ -32,6 +32,7 @@ def print_rows(root: Root, rows: Sequence[Row]) -> None:
 
 
 def _outcome(row: Row) -> str:
-    if row.label is not None and row.probability is not None:
-        return f"{row.label}  {row.probability:.3f}"
-    return row.label or row.error or ""
+    label = label_of(row)
+    if label is not None and row.probability is not None:
+        return f"{label}  {row.probability:.3f}"
+    return label or row.error or ""

@@ -62,21 +62,22 @@ def julia(settings: Settings, *, deep: bool) -> Iterator[Finding]:
 
 def engine(settings: Settings, root: Root | None) -> Iterator[Finding]:
     """Check that the model loads, and that the engine starts and answers."""
+    from fluxdrop.predict.answer import answer_of
     from fluxdrop.predict.bundle import load_bundle
     from fluxdrop.predict.choose_engine import open_engine
-    from fluxdrop.predict.classify import label_probabilities
     from fluxdrop.predict.parity import samples
 
     bundle = load_bundle(settings.model, root.models if root else None)
-    labels = f"{len(bundle.spec.labels)} labels"
-    yield Finding("model", "ok", f"{bundle.name}: {labels}, sha256 {bundle.sha256[:12]}")
+    count = len(bundle.spec.labels)
+    answer = f"{count} labels" if count > 1 else bundle.spec.summary
+    yield Finding("model", "ok", f"{bundle.name}: {answer}, sha256 {bundle.sha256[:12]}")
     batch = samples(bundle, settings)
     started = time.monotonic()
     with closing(open_engine(settings, bundle)) as opened:
         start = time.monotonic() - started
         before = time.perf_counter()
         for row in opened.predict(batch):
-            label_probabilities(row, bundle)
+            answer_of(row, bundle)
         took = (time.perf_counter() - before) * 1000 / len(batch)
         info = opened.info
     layers = "" if info.backend == "onnxruntime" else f" with {info.backend} layers"

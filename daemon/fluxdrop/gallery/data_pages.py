@@ -24,7 +24,7 @@ import msgspec
 from fluxdrop.files import durable
 from fluxdrop.files.folders import Folders
 from fluxdrop.files.layout import GALLERY
-from fluxdrop.gallery.entry import Entry
+from fluxdrop.gallery.entry import Entry, labels_shown
 from fluxdrop.records.result import UNDECODABLE
 
 T = TypeVar("T")
@@ -105,7 +105,9 @@ class Pages:
             summary,
             total=summary.total + len(entries),
             states=_add_counts(summary.states, [entry.state for entry in entries]),
-            labels=_add_counts(summary.labels, [entry.top[0][0] for entry in entries if entry.top]),
+            labels=_add_counts(
+                summary.labels, [label for entry in entries for label in labels_shown(entry)]
+            ),
             models=_add_counts(summary.models, [entry.model for entry in entries if entry.model]),
         )
 

@@ -9,6 +9,7 @@ import msgspec
 
 from fluxdrop.generate.parameters import GenerationParameters, GeneratorInfo
 from fluxdrop.records.result import Failure, ModelFacts, Record, Result
+from fluxdrop.records.short_answer import labels_of, value_text
 
 Thumbnail = Literal["picture", "made", "preview"]
 """What a card shows: the picture itself, a smaller copy of it, or what the model saw."""
@@ -17,6 +18,7 @@ _MAX_TEXT = 600
 _MAX_LABEL = 80
 _MAX_PATH = 4096
 _MAX_GUESSES = 10
+_MAX_FOUND = 20
 
 
 class FailureEntry(msgspec.Struct, frozen=True):
@@ -43,6 +45,12 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     model: str = ""
     engine: str = ""
     top: list[tuple[str, float]] = []
+    labels: list[str] | None = None
+    """The labels that were found, for an answer of several labels; None for other kinds."""
+    value: str = ""
+    """A regression's values, or an embedding's dimension."""
+    vector: bool = False
+    """Whether an embedding lies beside the picture."""
     size: tuple[int, int] | None = None
     """The picture's width and height in pixels."""
     thumbnail: Thumbnail = "picture"
@@ -65,6 +73,13 @@ def entry_of(record: Record, path: str, thumbnail: Thumbnail) -> Entry:
     if isinstance(record, Failure):
         return _failed(record, path)
     return _done(record, path, thumbnail)
+
+
+def labels_shown(entry: Entry) -> list[str]:
+    """Return the labels under which the gallery counts *entry*: the most probable class, or those that were found."""
+    if entry.labels is not None:
+        return entry.labels
+    return [entry.top[0][0]] if entry.top else []
 
 
 def _failed(record: Failure, path: str) -> Entry:
@@ -103,6 +118,11 @@ def _done(record: Result, path: str, thumbnail: Thumbnail) -> Entry:
             (_truncate(guess.label, _MAX_LABEL), round(guess.p, 4))
             for guess in record.top[:_MAX_GUESSES]
         ],
+        labels=[_truncate(label, _MAX_LABEL) for label in labels_of(record)[:_MAX_FOUND]]
+        if record.kind == "multi-label"
+        else None,
+        value=_truncate(value_text(record)),
+        vector=record.embedding is not None,
         size=(record.image.width, record.image.height),
         thumbnail=thumbnail,
         made=_truncate(_made(record.generation, record.generator)),

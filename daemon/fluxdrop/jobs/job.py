@@ -122,6 +122,11 @@ class Job:
         return self.folder / "preview.png"
 
     @property
+    def embedding(self) -> Path:
+        """The vector that an embedding model gave."""
+        return self.folder / "embedding.npy"
+
+    @property
     def record(self) -> Path:
         """The result or error JSON."""
         return self.folder / RECORD

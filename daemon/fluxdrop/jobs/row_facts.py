@@ -30,10 +30,23 @@ def name_of(row: Row) -> str | None:
     return row.record.removeprefix("outputs/").removesuffix(".json")
 
 
+_MAX_LABELS = 5
+
+
+def label_of(row: Row) -> str | None:
+    """Return the label of *row* for a list: of a multi-label answer, the most probable ones; or the value."""
+    if row.label is None:
+        return None
+    labels = row.label.split("\n")
+    return ", ".join(labels[:_MAX_LABELS] + (["..."] if len(labels) > _MAX_LABELS else []))
+
+
 def row_as_dict(root: Root, row: Row) -> dict[str, Any]:
     """Return *row* for JSON, with its NAME; ``there`` is whether its files exist (`is_there`)."""
     facts = row._asdict()
     del facts["inode"]
+    facts["label"] = label_of(row)
+    facts["labels"] = row.label.split("\n") if row.label is not None else []
     facts["name"] = name_of(row)
     facts["there"] = is_there(root, row)
     return facts

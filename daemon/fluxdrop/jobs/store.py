@@ -93,7 +93,11 @@ class JobFilter(NamedTuple):
                 " OR (state = 'failed' AND record GLOB ?))"
             )
             terms.append((named, [self.name, *_records(self.name)]))
-        for column in ("state", "label", "model"):
+        if self.label is not None:
+            # Of a multi-label answer, the row has each found label on a line.
+            term = "instr(char(10) || label || char(10), char(10) || ? || char(10))"
+            terms.append((term, [self.label]))
+        for column in ("state", "model"):
             value = getattr(self, column)
             if value is not None:
                 # Most jobs are done: going back by id (`+` disables the index) finds some sooner than sorting.

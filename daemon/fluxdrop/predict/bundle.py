@@ -20,16 +20,103 @@ NATIVE = "flux_model.jl"
 _WEIGHTS = (".bson", ".jl", ".jld2")
 
 
+OutputKind = Literal["softmax", "logits", "sigmoid", "multi-label", "regression", "embedding"]
+"""What a model's numbers mean; see `BundleSpec.output`."""
+
+Probability = Annotated[float, Meta(ge=0, le=1)]
+_HALF = (0.5,)
+
+AnswerKind = Literal["classification", "multi-label", "regression", "embedding"]
+"""What an answer consists of: `answer_kind` of a `BundleSpec`."""
+
+
 class BundleSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The contents of model.toml."""
 
-    labels: Annotated[list[str], Meta(min_length=1)]
-    """The names of the classes, in the order of the model's output."""
-    output: Literal["probabilities", "logits"] = "probabilities"
-    """What the model returns; of logits, fluxdrop computes the softmax."""
+    labels: Annotated[list[str], Meta(min_length=1)] = []
+    """The names of the classes, in the order of the model's output; for a regression, those of its values.
+
+    It may be missing for a regression with one value, and is for an embedding.
+    """
+    output: OutputKind | Literal["probabilities"] = "softmax"
+    """What the model returns.
+
+    - ``softmax``: probabilities that add up to 1. ``probabilities`` is an earlier name of it, which `load_bundle`
+      replaces.
+    - ``logits``: numbers of which fluxdrop computes the softmax.
+    - ``sigmoid``: one probability: that of the only label, or that of the second of two.
+    - ``multi-label``: a probability per label, each on its own.
+    - ``regression``: numbers that are the answer themselves.
+    - ``embedding``: a vector that describes the picture.
+    """
+    activation: Literal["none", "sigmoid"] = "none"
+    """What fluxdrop applies to the output of ``sigmoid`` or ``multi-label``, where the model itself does not."""
+    thresholds: Annotated[tuple[Probability, ...], Meta(min_length=1)] = _HALF
+    """The probability from which a label counts as found: one for all labels, or one per label."""
+    unit: str = ""
+    """The unit of a regression's values."""
+    value_name: str = "value"
+    """The name of a regression's value, where it has no `labels`."""
     output_name: str | None = None
-    """The output of model.onnx with one number per label; None when only one output can be it."""
+    """The output of model.onnx with these numbers; None when only one output can be it."""
+    origin: dict[str, str] = {}
+    """Where the other keys came from, such as ``guessed: ...``; for people only."""
     input: InputSpec
+
+    @property
+    def columns(self) -> int | None:
+        """How many numbers the model gives for a picture; None for any number."""
+        if self.output == "embedding":
+            return None
+        return 1 if self.output == "sigmoid" else len(self.names)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the answer's numbers: `labels`, or of a regression without labels `value_name`."""
+        return self.labels or ([self.value_name] if self.output == "regression" else [])
+
+    @property
+    def answer_kind(self) -> AnswerKind:
+        """The kind of the answers: of one ``sigmoid``, two labels are classes, and one is found or not."""
+        if self.output == "regression" or self.output == "embedding":
+            return self.output
+        if self.output == "multi-label" or (self.output == "sigmoid" and len(self.labels) == 1):
+            return "multi-label"
+        return "classification"
+
+    @property
+    def summary(self) -> str:
+        """What the model answers with, in a few words."""
+        if self.output == "embedding":
+            return "an embedding"
+        if self.output == "regression":
+            return f"a regression of {', '.join(self.names)}"
+        plural = "" if len(self.labels) == 1 else "s"
+        return f"{len(self.labels)} label{plural} of a {self.output} output"
+
+    def problem(self) -> str:
+        """Check the values against each other; return what is wrong, as a sentence, or an empty string."""
+        count = len(self.labels)
+        is_independent = self.answer_kind == "multi-label"
+        if not count and self.output not in ("regression", "embedding"):
+            return f"labels are missing, which output {self.output} needs."
+        if count and self.output == "embedding":
+            return "an embedding has no labels."
+        if len(set(self.labels)) < count:
+            return "two labels are the same."
+        if self.output == "sigmoid" and count > 2:
+            return f"output sigmoid is for one or two labels, not {count}: use multi-label."
+        if self.output == "logits" and count == 1:
+            return "of one label, the softmax of logits is always 1: use sigmoid or regression."
+        if self.activation != "none" and self.output not in ("sigmoid", "multi-label"):
+            return f"activation is for output sigmoid or multi-label, not for {self.output}."
+        if self.thresholds != _HALF and not is_independent:
+            return "thresholds are for output multi-label, or sigmoid with one label."
+        if len(self.thresholds) not in (1, count) and is_independent:
+            return f"thresholds has {len(self.thresholds)} values for {count} labels."
+        if (self.unit or self.value_name != "value") and self.output != "regression":
+            return f"unit and value_name are for output regression, not for {self.output}."
+        return self.input.problem()
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,9 +257,9 @@ def load_bundle(model: str, own: Path | None = None) -> Bundle:
             hint="`fluxdrop model add --help` tells what each key may be.",
             kind="model",
         ) from error
-    problem = spec.input.problem()
-    if len(set(spec.labels)) < len(spec.labels):
-        problem = "two labels are the same."
+    if spec.output == "probabilities":
+        spec = msgspec.structs.replace(spec, output="softmax")
+    problem = spec.problem()
     if kind == "flux" and spec.input.layout != "NCHW":
         problem = f"input.layout is {spec.input.layout}; {NATIVE} gets NCHW, which is Flux's WHCN."
     if kind == "flux" and spec.output_name is not None:

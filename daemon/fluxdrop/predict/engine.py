@@ -74,6 +74,19 @@ class Engine(Protocol):
         """Free the model and end the engine's process."""
 
 
+def label_rows(output: NDArray[np.float32], pictures: int) -> NDArray[np.float32]:
+    """Return the *output* of a model for so many *pictures* with one row a picture.
+
+    Classic networks give [N, K, 1, 1] instead of [N, K], and models that squeeze their output give [K]
+    for one picture or [N] for one label. Any other output is returned as it is.
+    """
+    if output.ndim > 2 and set(output.shape[2:]) == {1}:
+        return output.reshape(output.shape[:2])
+    if output.ndim < 2:
+        return output.reshape(1, -1) if pictures == 1 else output.reshape(-1, 1)
+    return output
+
+
 def run_in_batches(
     size: int | None,
     run: Callable[[NDArray[np.float32]], NDArray[np.float32]],

@@ -15,7 +15,7 @@ from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
 from fluxdrop.predict.bundle import Bundle, check_code_ownership, flux_required_error, native_digest
 from fluxdrop.predict.compiler.graph_file import fixed_batch
-from fluxdrop.predict.engine import EngineDown, EngineInfo, run_in_batches
+from fluxdrop.predict.engine import EngineDown, EngineInfo, label_rows, run_in_batches
 from fluxdrop.predict.worker import Worker
 from fluxdrop.processes.child import CallFailed, ChildDied
 from fluxdrop.processes.wire import FrameKind, WireError, unpack_facts
@@ -144,7 +144,7 @@ class JuliaEngine:
         """Run *batch* on *worker*; end the worker if it returns another number of outputs."""
 
         def run(piece: NDArray[np.float32]) -> NDArray[np.float32]:
-            result = worker.predict(piece, timeout)
+            result = label_rows(worker.predict(piece, timeout), len(piece))
             if result.shape[:1] != piece.shape[:1]:
                 what = f"an answer of shape {result.shape} to a batch of {len(piece)}"
                 raise worker.reject_reply(WireError(what))

@@ -27,7 +27,7 @@ from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
 from fluxdrop.predict.bundle import Bundle, flux_required_error
 from fluxdrop.predict.compiler.graph_file import fixed_batch
-from fluxdrop.predict.engine import EngineInfo, run_in_batches
+from fluxdrop.predict.engine import EngineInfo, label_rows, run_in_batches
 from fluxdrop.provision import JuliaInstall, data_dir
 from fluxdrop.provision.find import depot_path, release
 from fluxdrop.provision.juliapkg_setup import OLDEST_WITH_FLUX, juliapkg_project
@@ -115,7 +115,8 @@ class JuliacallEngine:
         self._julia.run(lambda: self._julia.unload(self._model))
 
     def _run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        result = self._julia.run(lambda: self._julia.predict(self._model, batch))
+        output = self._julia.run(lambda: self._julia.predict(self._model, batch))
+        result = label_rows(output, len(batch))
         if result.shape[:1] != batch.shape[:1]:
             raise FluxdropError(
                 f"The model {self._bundle.name} gives an output of shape {result.shape} for"

@@ -19,18 +19,23 @@ from fluxdrop.errors import FluxdropError
 from fluxdrop.files import durable
 from fluxdrop.files.layout import Root
 from fluxdrop.files.transient import naming
+from fluxdrop.predict.answer import answer_of
+from fluxdrop.predict.answer_kind import complete_answer
 from fluxdrop.predict.bundle import NATIVE, Bundle, known_bundles, load_bundle, native_files
 from fluxdrop.predict.choose_engine import open_engine
-from fluxdrop.predict.classify import label_probabilities
-from fluxdrop.predict.compiler.compile import check_fit, compile_bundle
+from fluxdrop.predict.compiler.compile import check_fit, compile_bundle, float32_form
 from fluxdrop.predict.engine import EngineInfo
 from fluxdrop.predict.onnxruntime_engine import OnnxruntimeEngine
-from fluxdrop.predict.parity import TOLERANCE, relative_difference, samples
+from fluxdrop.predict.parity import samples
+from fluxdrop.predict.unserved import refuse_unserved
+from fluxdrop.predict.verify import compare
+from fluxdrop.preprocess import crop_percentage
 from fluxdrop.provision import find_julia
 from fluxdrop.toml_text import toml_value
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_TOP_LEVEL_KEYS = ("output", "output_name")
+_ANSWER_KEYS = ("output", "activation", "thresholds", "unit", "value_name")
+_TOP_LEVEL_KEYS = ("output_name", *_ANSWER_KEYS)
 
 
 class SampleOutput(NamedTuple):
@@ -47,6 +52,8 @@ class AddedModel(NamedTuple):
     engine: EngineInfo
     difference: float | None
     """The `relative_difference` from onnxruntime; None for a native Flux model, which has no reference."""
+    remark: str | None = None
+    """Why the difference is large; None if it is not."""
 
 
 def add_model(
@@ -69,8 +76,8 @@ def add_model(
         name: The bundle's name; None for the name of *source*.
         labels: The names of the classes, in the model's order; None to take them from the folder's
             model.toml, or to number them.
-        options: Keys of model.toml's ``[input]`` table, ``output`` and ``output_name``. A value of
-            None is taken from the folder's model.toml, or else from the model.
+        options: Keys of model.toml's ``[input]`` table, ``crop_pct`` (see `crop_percentage.resolve`), ``output`` and
+            ``output_name``. A value of None is taken from the folder's model.toml, or else from the model.
 
     Raises:
         FluxdropError: When any step fails; *root* is unchanged then.
@@ -183,7 +190,7 @@ def _write_spec(
     The options take precedence over the source's model.toml, and that over what the model declares.
     """
     given = {key: value for key, value in options.items() if value is not None}
-    table = _derive_input(bundle / "model.onnx") if (bundle / "model.onnx").exists() else {}
+    table: dict[str, Any] = {}
     top: dict[str, Any] = {}
     described = source / "model.toml"
     if described.is_file():
@@ -196,15 +203,22 @@ def _write_spec(
             raise FluxdropError(f"{described} is wrong: its input is not a table", kind="model")
         table |= own
     top |= {key: given.pop(key) for key in _TOP_LEVEL_KEYS if key in given}
-    table |= given
+    if (bundle / "model.onnx").exists():
+        table = _derive_input(bundle / "model.onnx", "output_name" in top) | table
+    crop_percentage.resolve(table, given)
     if labels is not None:
         top["labels"] = labels
     return _complete_spec(bundle, settings, top, table)
 
 
-def _derive_input(onnx_file: Path) -> dict[str, Any]:
-    """Derive size, mode and layout from the model's declared input, as far as that is possible."""
-    from fluxdrop.predict.compiler.source import InvalidModelError, parse, value_shape
+def _derive_input(onnx_file: Path, has_output: bool) -> dict[str, Any]:
+    """Derive size, mode and layout from the model's declared input, as far as that is possible.
+
+    A model that says itself that it is a detector or the like is refused, unless *has_output*: one of its outputs is
+    named.
+    """
+    from fluxdrop.predict.compiler.shapes import value_shape
+    from fluxdrop.predict.compiler.source import InvalidModelError, integer_type, parse
 
     try:
         model = parse(onnx_file.read_bytes())
@@ -212,10 +226,11 @@ def _derive_input(onnx_file: Path) -> dict[str, Any]:
         raise FluxdropError(
             f"{onnx_file} is not a valid ONNX model: {error}", kind="model"
         ) from error
-    constants = {item.name for item in model.graph.initializer}
+    if not has_output:
+        refuse_unserved(onnx_file, model)
     for item in model.graph.input:
         shape = value_shape(item)
-        if item.name in constants or shape is None or len(shape) != 4:
+        if shape is None or len(shape) != 4:
             continue
         channels_last = shape[3] in (1, 3) and shape[1] not in (1, 3)
         height, width = shape[1:3] if channels_last else shape[2:4]
@@ -224,6 +239,9 @@ def _derive_input(onnx_file: Path) -> dict[str, Any]:
             "mode": "L" if channels == 1 else "RGB",
             "layout": "NHWC" if channels_last else "NCHW",
         }
+        if (kind := integer_type(item)) is not None:
+            # Such a model takes the pixels as they are; int8 only if 128 is subtracted.
+            found |= {"scale": 1.0} | ({"mean": [128.0]} if kind == "int8" else {})
         return found | ({"size": [width, height]} if min(width, height) > 0 else {})
     return {}
 
@@ -238,25 +256,12 @@ def _complete_spec(
             hint="Give --size WIDTHxHEIGHT.",
             kind="model",
         )
-    guessed = {"labels": ["?"], "output": "logits"} | top
-    (bundle / "model.toml").write_text(spec_text(guessed, table), encoding="utf-8")
+    # Until the kind of output is known, labels only say how many numbers the right output has.
+    trial = {key: value for key, value in top.items() if key not in _ANSWER_KEYS}
+    trial["output"] = "multi-label" if "labels" in top else "embedding"
+    (bundle / "model.toml").write_text(spec_text(trial, table), encoding="utf-8")
     output = _run_samples(load_bundle(str(bundle)), settings)
-    raw = output.raw
-    if raw.ndim != 2:
-        raise FluxdropError(
-            f"The model gives an output of shape {list(raw.shape[1:])} a picture, not one number a label",
-            hint="Only image classifiers can be added.",
-            kind="model",
-        )
-    top.setdefault("labels", [str(index) for index in range(raw.shape[1])])
-    if len(top["labels"]) != raw.shape[1]:
-        raise FluxdropError(
-            f"The model gives {raw.shape[1]} numbers a picture, and there are {len(top['labels'])} labels",
-            hint="Give as many with --labels, in the model's order, or a file that has them.",
-            kind="model",
-        )
-    sums_to_one = bool(np.allclose(raw.sum(axis=1), 1, atol=1e-3) and raw.min() >= 0)
-    top.setdefault("output", "probabilities" if sums_to_one else "logits")
+    complete_answer(load_bundle(str(bundle)), top, output.raw)
     (bundle / "model.toml").write_text(spec_text(top, table), encoding="utf-8")
     return output
 
@@ -269,7 +274,9 @@ def _run_samples(bundle: Bundle, settings: Settings) -> SampleOutput:
             return SampleOutput(engine.predict(batch), engine.info)
     check_fit(bundle)
     try:
-        return SampleOutput(OnnxruntimeEngine(bundle).predict(batch), None)
+        return SampleOutput(
+            OnnxruntimeEngine(bundle, model=float32_form(bundle)).predict(batch), None
+        )
     except FluxdropError:
         if settings.engine != "onnxruntime":
             # Where onnxruntime does not know an operator either, this error names the node.
@@ -277,30 +284,31 @@ def _run_samples(bundle: Bundle, settings: Settings) -> SampleOutput:
         raise
 
 
+def _key_lines(entries: dict[str, Any]) -> list[str]:
+    return [f"{key} = {toml_value(value)}" for key, value in entries.items() if value is not None]
+
+
 def spec_text(top: dict[str, Any], table: dict[str, Any]) -> str:
-    """Return the text of model.toml."""
-    lines = [f"{key} = {toml_value(value)}" for key, value in top.items()]
-    lines += ["", "[input]"]
-    lines += [f"{key} = {toml_value(value)}" for key, value in table.items()]
+    """Return the text of model.toml, without the keys whose value is None."""
+    tables = {key: value for key, value in top.items() if isinstance(value, dict)}
+    lines = _key_lines({key: value for key, value in top.items() if key not in tables})
+    for name, entries in {"input": table, **tables}.items():
+        lines += ["", f"[{name}]"] if entries else []
+        lines += _key_lines(entries)
     return "\n".join(lines) + "\n"
 
 
 def _verify(bundle: Bundle, settings: Settings, output: SampleOutput) -> AddedModel:
-    """Check the labels' probabilities, and run an ONNX model on the chosen engine to compare the outputs."""
+    """Check the answers, and run an ONNX model on the chosen engine to compare the outputs."""
     for row in output.raw:
-        label_probabilities(row, bundle)
+        answer_of(row, bundle)
     if output.engine is not None:
         return AddedModel(bundle, output.engine, None)
     if settings.engine == "auto" and find_julia() is not None:
         # The purpose is to run on Flux, so a fallback to onnxruntime is an error; --engine onnxruntime allows it.
         settings = msgspec.structs.replace(settings, engine="julia")
     with closing(open_engine(settings, bundle)) as engine:
-        difference = relative_difference(output.raw, engine.predict(samples(bundle, settings)))
-        if difference > TOLERANCE:
-            raise FluxdropError(
-                f"{bundle.onnx.name} gives other numbers on {engine.info.backend} than on onnxruntime:"
-                f" off by {difference:.2g} of the largest",
-                hint="This is a defect of fluxdrop; please report it with the model.",
-                kind="model",
-            )
-        return AddedModel(bundle, engine.info, difference)
+        batch = samples(bundle, settings)
+        found = engine.predict(batch)
+        compared = compare(bundle, settings, batch, output.raw, found, engine.info)
+        return AddedModel(bundle, engine.info, compared.difference, compared.remark)

@@ -10,49 +10,74 @@ from numpy.typing import NDArray
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.predict.bundle import Bundle, flux_required_error
-from fluxdrop.predict.engine import EngineInfo, run_in_batches
-from fluxdrop.predict.model_signature import Shape, label_output, picture_shape
+from fluxdrop.predict.class_maps import class_names, class_order
+from fluxdrop.predict.engine import EngineInfo, label_rows, run_in_batches
+from fluxdrop.predict.model_signature import (
+    INTEGERS,
+    Shape,
+    integer_problem,
+    label_output,
+    picture_shape,
+)
+from fluxdrop.predict.unserved import batch_error
 from fluxdrop.telemetry import import_onnxruntime
 
-_DTYPES: dict[str, type[np.floating[Any]]] = {
-    "tensor(float16)": np.float16,
-    "tensor(double)": np.float64,
-}
+_FLOATS = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
+_PROVIDERS = ["CPUExecutionProvider"]
+_INTEGERS = {f"tensor({kind})": kind for kind in INTEGERS}
 
 
 class OnnxruntimeEngine:
     """Runs a bundle's model.onnx as it is, on the CPU, in this process.
 
+    A model of a float type for which onnxruntime lacks operators is run as float32.
+
     Args:
         bundle: The model; a native Flux model is refused.
         note: Why this engine runs and not the preferred one.
+        model: What `fit_to_spec` made of the bundle's model, to be run instead of it.
+        optimised: Let onnxruntime rewrite the model for speed.
 
     Raises:
         FluxdropError: Kind ``model``, when onnxruntime cannot run the model.
     """
 
-    def __init__(self, bundle: Bundle, note: str | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        note: str | None = None,
+        *,
+        model: bytes | None = None,
+        optimised: bool = True,
+    ) -> None:
         if bundle.kind == "flux":
             raise flux_required_error(bundle, "onnxruntime has no Flux")
         ort = import_onnxruntime()
         options = ort.SessionOptions()
         options.log_severity_level = 3
+        if not optimised:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         # Spinning threads would take a core from the stages that prepare the next pictures.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self._session = ort.InferenceSession(
-                os.fspath(bundle.onnx), options, providers=["CPUExecutionProvider"]
-            )
+            self._session, is_fitted = _open_session(bundle, options, model)
             declared = self._session.get_inputs()[0]
             self._input = declared.name
-            self._dtype = _DTYPES.get(declared.type, np.float32)
+            self._dtype = _dtype(declared, bundle)
             shape = _shape(declared)
             self._batch = shape[0] if shape and shape[0] >= 0 else None
             accepted = picture_shape(shape, bundle.spec.input)
             self._reshape = accepted if accepted != bundle.spec.input.shape[1:] else None
-            self._output = _label_output(self._session, bundle)
+            self._file = bundle.onnx
+            self._output: str = self._session.get_outputs()[0].name
+            is_map = False
+            if not is_fitted:
+                self._output, is_map = _label_output(self._session, bundle)
+            self._class_keys = _class_keys(bundle, self._output) if is_map else []
             # A model that does not fit model.toml fails here, and not with each picture.
             self._run(np.zeros(bundle.spec.input.shape, dtype=np.float32))
+        except FluxdropError:
+            raise
         except Exception as error:  # onnxruntime's exceptions share no class below Exception
             raise FluxdropError(
                 f"{bundle.onnx} cannot be run by onnxruntime: {_reason(error)}", kind="model"
@@ -73,6 +98,8 @@ class OnnxruntimeEngine:
         """See `Engine.predict`."""
         try:
             return self._run(batch)
+        except FluxdropError:
+            raise
         except Exception as error:
             raise FluxdropError(
                 f"onnxruntime failed on {len(batch)} pictures: {_reason(error)}", kind="compute"
@@ -99,27 +126,76 @@ class OnnxruntimeEngine:
             pictures = pictures.reshape(len(batch), *self._reshape)
         (output,) = self._session.run([self._output], {self._input: pictures})
         if isinstance(output, list):
-            # scikit-learn's models return a dictionary per picture, with the labels in order.
-            output = [list(row.values()) for row in output]
-        result = np.asarray(output, dtype=np.float32)
+            # A class map gives a dictionary per picture, in the order of its keys.
+            output = [[row[key] for key in self._class_keys] for row in output]
+        result = label_rows(np.asarray(output, dtype=np.float32), len(batch))
         if result.shape[:1] != batch.shape[:1]:
-            raise ValueError(f"an output of shape {result.shape} for {len(batch)} pictures")
+            raise batch_error(self._file, result.shape, len(batch))
         return result
+
+
+def _open_session(bundle: Bundle, options: Any, model: bytes | None) -> tuple[Any, bool]:
+    """Return onnxruntime's session, and whether it is that of a fitted model.
+
+    That is the session of *model*, else of the bundle's own, or of its float32 form if it cannot be
+    run otherwise.
+    """
+    ort = import_onnxruntime()
+    if model is None:
+        try:
+            path = os.fspath(bundle.onnx)
+            return ort.InferenceSession(path, options, providers=_PROVIDERS), False
+        except Exception:  # onnxruntime's exceptions share no class below Exception
+            # The compiler imports onnx.
+            from fluxdrop.predict.compiler.compile import float32_form
+
+            model = float32_form(bundle)
+            if model is None:
+                raise
+    return ort.InferenceSession(model, options, providers=_PROVIDERS), True
+
+
+def _dtype(declared: Any, bundle: Bundle) -> str:
+    """Return the numpy type of the input that the session *declared*; raise ValueError for what is no number."""
+    if declared.type in _INTEGERS:
+        problem = integer_problem(_INTEGERS[declared.type], bundle.spec.input)
+        if problem:
+            raise ValueError(f"its input {declared.name} {problem}")
+    elif declared.type not in _FLOATS:
+        raise ValueError(f"its input {declared.name} holds {declared.type}, not numbers")
+    return (_FLOATS | _INTEGERS)[declared.type]
 
 
 def _shape(declared: Any) -> Shape:
     return tuple(size if isinstance(size, int) else -1 for size in declared.shape)
 
 
-def _label_output(session: Any, bundle: Bundle) -> str:
-    """Return the name of the output with one number per label; see `label_output`."""
+def _label_output(session: Any, bundle: Bundle) -> tuple[str, bool]:
+    """Return the name of the output with the answer (see `label_output`), and whether it is a class map."""
+    maps = set()
     shapes: dict[str, Shape | None] = {}
     for item in session.get_outputs():
-        is_table = item.type.startswith("seq(map(")
-        is_float = item.type == "tensor(float)" or item.type in _DTYPES
+        is_map = item.type.startswith("seq(map(")
+        maps |= {item.name} if is_map else set()
+        is_float = item.type in _FLOATS
         shape = _shape(item) or (-1, -1) if is_float else None
-        shapes[item.name] = (-1, -1) if is_table else shape
-    return label_output(shapes, len(bundle.spec.labels), bundle.spec.output_name)
+        shapes[item.name] = (-1, -1) if is_map else shape
+    name = label_output(shapes, bundle.spec.columns, bundle.spec.output_name)
+    return name, name in maps
+
+
+def _class_keys(bundle: Bundle, output: str) -> list[str | int]:
+    """Return the keys of the class map *output* in the order of *bundle*'s labels.
+
+    Raises:
+        ValueError: They are not the labels.
+    """
+    import onnx
+
+    model = onnx.load(bundle.onnx)
+    order = class_order(model, output, bundle.spec.labels)
+    names: list[str | int] = [*(class_names(model, output) or [])]
+    return [names[place] for place in order]
 
 
 def _reason(error: Exception) -> str:

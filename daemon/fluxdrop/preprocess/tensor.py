@@ -8,11 +8,13 @@ from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
+from fluxdrop.preprocess import opencv, torch_uint8
+from fluxdrop.preprocess.geometry import middle, place
 from fluxdrop.preprocess.spec import InputSpec
 
-_MAX_UNCROPPED_RATIO = 8
+_MAX_SCALED_PIXELS = 1 << 24
 
 
 def to_tensor(image: Image.Image, spec: InputSpec) -> NDArray[np.float32]:
@@ -83,46 +85,51 @@ def _remove_alpha(image: Image.Image, spec: InputSpec) -> Image.Image:
 def _resize(image: Image.Image, spec: InputSpec) -> Image.Image:
     """Resize *image* in the way that *spec* names."""
     size = (spec.size[0], spec.size[1])
-    resample = Image.Resampling[spec.filter.upper()]
-    if image.size == size:
+    if image.size == size and spec.resize_to is None:
         return image
-    if spec.resize == "stretch":
-        return image.resize(size, resample)
-    if spec.resize == "crop":
-        return _center_crop(image, size, resample)
-    return _letterbox(image, size, resample, spec.background)
-
-
-def _center_crop(
-    image: Image.Image, size: tuple[int, int], resample: Image.Resampling
-) -> Image.Image:
-    """Scale the shorter side of *image* to *size* and return the centre.
-
-    Offsets and lengths are rounded down to whole pixels as torchvision and transformers do.
-    """
-    width, height = size
-    if width * image.height > image.width * height:
-        scaled = (width, image.height * width // image.width)
-    else:
-        scaled = (image.width * height // image.height, height)
-    left, top = (scaled[0] - width) // 2, (scaled[1] - height) // 2
-    box = (left, top, left + width, top + height)
-    if scaled[0] * scaled[1] <= _MAX_UNCROPPED_RATIO * width * height:
-        return image.resize(scaled, resample).crop(box)
-    # Scaling all of a picture that is a thin line would take too much memory. Scaling only the part that
-    # is kept differs by a rounding error.
-    x, y = image.width / scaled[0], image.height / scaled[1]
-    return image.resize(size, resample, box=(box[0] * x, box[1] * y, box[2] * x, box[3] * y))
-
-
-def _letterbox(
-    image: Image.Image, size: tuple[int, int], resample: Image.Resampling, background: str
-) -> Image.Image:
-    """Scale *image* to fit into *size*, and centre it on the background colour."""
-    scale = min(size[0] / image.width, size[1] / image.height)
-    # Keep at least one pixel of the thinnest line.
-    width, height = (max(1, round(side * scale)) for side in image.size)
-    canvas = Image.new(image.mode, size, background)
-    position = ((size[0] - width) // 2, (size[1] - height) // 2)
-    canvas.paste(image.resize((width, height), resample), position)
+    placement = place(image.size, spec)
+    box = placement.visible(size)
+    seen = _scaled(image, placement.scaled, box, spec)
+    if seen.size == size:
+        return seen
+    canvas = Image.new(image.mode, size, spec.background)
+    canvas.paste(seen, (max(0, -placement.left), max(0, -placement.top)))
     return canvas
+
+
+def _scaled(
+    image: Image.Image, scaled: tuple[int, int], box: tuple[int, int, int, int], spec: InputSpec
+) -> Image.Image:
+    """Return the part *box* of *image* resized to *scaled*, by the resampler and filter of *spec*."""
+    by_pillow = spec.resampler not in _RESIZE or (spec.resampler, spec.filter) == (
+        "torch",
+        "nearest",
+    )
+    if spec.resize == "fit":
+        if by_pillow:
+            return ImageOps.fit(image, scaled, Image.Resampling[spec.filter.upper()]).crop(box)
+        image = image.crop(middle(image.size, scaled))
+    if by_pillow:
+        return _pillow(image, scaled, box, Image.Resampling[spec.filter.upper()])
+    return _RESIZE[spec.resampler](image, scaled, box, spec.filter)
+
+
+def _pillow(
+    image: Image.Image,
+    scaled: tuple[int, int],
+    box: tuple[int, int, int, int],
+    resample: Image.Resampling,
+) -> Image.Image:
+    """Return the part *box* of *image* resized to *scaled*."""
+    left, top, right, bottom = box
+    size = (right - left, bottom - top)
+    if scaled[0] * scaled[1] <= max(_MAX_SCALED_PIXELS, 2 * size[0] * size[1]):
+        whole = image if image.size == scaled else image.resize(scaled, resample)
+        return whole if size == scaled else whole.crop(box)
+    # Scaling all of a picture that is a thin line would take too much memory. Scaling only the part that is kept
+    # differs by a rounding error; by more where a filter overshoots, as Pillow may then do the passes in another order.
+    x, y = image.width / scaled[0], image.height / scaled[1]
+    return image.resize(size, resample, box=(left * x, top * y, right * x, bottom * y))
+
+
+_RESIZE = {"opencv": opencv.resize, "torch": torch_uint8.resize}

@@ -14,12 +14,14 @@ from fluxdrop.files.folders import STATE
 from fluxdrop.files.layout import FAILED
 from fluxdrop.generate.parameters import Generated
 from fluxdrop.jobs.job import Job, StageName
+from fluxdrop.predict.answer import Answer
 from fluxdrop.predict.bundle import Bundle
 from fluxdrop.predict.engine import EngineInfo
 from fluxdrop.printable import printable
 from fluxdrop.publish.places import KEPT
 from fluxdrop.records.result import (
     SCHEMA_VERSION,
+    EmbeddingFacts,
     ErrorFacts,
     Failure,
     Guess,
@@ -29,6 +31,7 @@ from fluxdrop.records.result import (
     Record,
     Result,
     Source,
+    Value,
 )
 from fluxdrop.timestamps import now
 
@@ -71,6 +74,7 @@ class Target(NamedTuple):
 _IMAGE = Target("generated_images", ".png")
 _TENSOR = Target("preprocessed_images", ".npy")
 _PREVIEW = Target("preprocessed_images", ".png")
+_EMBEDDING = Target("outputs", ".npy")
 _RESULT = Target("outputs", ".json")
 _FAILURE = Target(f"outputs/{FAILED}", ".error.json")
 _FAILED_INPUT = Target(f"outputs/{FAILED}", "")
@@ -83,7 +87,9 @@ class Prediction:
 
     picture: Picture
     model: ModelFacts
-    probabilities: dict[str, float]
+    answer: Answer
+    max_labels: int
+    """How many labels the record lists at most; 0 for all."""
 
 
 class Finished(NamedTuple):
@@ -104,7 +110,12 @@ class Finished(NamedTuple):
 
 
 def done(
-    job: Job, picture: Picture, bundle: Bundle, engine: EngineInfo, probabilities: dict[str, float]
+    job: Job,
+    picture: Picture,
+    bundle: Bundle,
+    engine: EngineInfo,
+    answer: Answer,
+    max_labels: int = 0,
 ) -> Finished:
     """Return the end of a job that succeeded.
 
@@ -113,7 +124,8 @@ def done(
         picture: Its picture; the tensor and the preview of it are in the job's folder.
         bundle: The model.
         engine: What ran the model.
-        probabilities: The probability of each label, in the order of the model's output.
+        answer: What the model says; an embedding is in the job's folder, too.
+        max_labels: How many labels the record lists at most, the most probable; 0 for all.
     """
     files = [
         (picture.file, _IMAGE),
@@ -126,6 +138,8 @@ def done(
         files.append((job.input, Target("outputs", ".txt")))
     elif picture.original is not None:
         files.append((picture.original, Target("outputs", picture.original_suffix)))
+    if answer.embedding is not None:
+        files.append((job.embedding, _EMBEDDING))
     model = ModelFacts(
         bundle=bundle.name,
         sha256=bundle.sha256,
@@ -136,7 +150,7 @@ def done(
         device=engine.device,
         note=engine.note,
     )
-    return Finished(job, Prediction(picture, model, probabilities), files, _RESULT)
+    return Finished(job, Prediction(picture, model, answer, max_labels), files, _RESULT)
 
 
 def failed(job: Job, stage: StageName, error: FluxdropError) -> Finished:
@@ -178,7 +192,9 @@ def build_record(finished: Finished, name: str) -> Record:
         )
     picture = facts.picture
     generated = picture.generated
-    ranked = sorted(enumerate(facts.probabilities.items()), key=lambda item: -item[1][1])
+    answer = facts.answer
+    indices = {label: index for index, label in enumerate(answer.probabilities)}
+    listed = {label for label, _ in answer.ranked[: facts.max_labels or None]}
     return Result(
         schema_version=SCHEMA_VERSION,
         job_id=job.id,
@@ -200,8 +216,21 @@ def build_record(finished: Finished, name: str) -> Record:
             dtype="float32",
         ),
         model=facts.model,
-        probabilities=facts.probabilities,
-        top=[Guess(label=label, index=index, p=p) for index, (label, p) in ranked[:_MAX_GUESSES]],
+        probabilities=_only(answer.probabilities, listed),
+        top=[
+            Guess(label=label, index=indices[label], p=p)
+            for label, p in answer.ranked[:_MAX_GUESSES]
+        ],
+        kind=answer.kind,
+        label_count=len(answer.probabilities) or None,
+        labels=answer.found[: facts.max_labels or None],
+        thresholds=_only(answer.thresholds, listed),
+        values=[
+            Value(name=name, value=value, unit=answer.unit) for name, value in answer.values.items()
+        ],
+        embedding=None
+        if answer.embedding is None
+        else EmbeddingFacts(file=_EMBEDDING.path(name), dimension=len(answer.embedding)),
         warnings=job.warnings,
         timings_ms=job.timings_ms,
         attempts=job.attempts,
@@ -210,6 +239,10 @@ def build_record(finished: Finished, name: str) -> Record:
         replay_of=job.options.replay_of,
         part=job.options.part,
     )
+
+
+def _only(numbers: dict[str, float], labels: set[str]) -> dict[str, float]:
+    return {label: number for label, number in numbers.items() if label in labels}
 
 
 def _with_kept(facts: ErrorFacts, path: str) -> ErrorFacts:

@@ -29,6 +29,7 @@ class Drift(NamedTuple):
     image: str
     tensor: str
     probabilities: str
+    """How the answers differ, also of the kinds without probabilities."""
     outcome: str
 
 
@@ -45,23 +46,27 @@ def compare(
         before_path: Its path below the root.
         after: The record of the replay.
         after_path: Its path below the root.
-        tolerance: How much a probability may differ.
+        tolerance: How much a probability may differ; for a value or an embedding, relative to the largest number.
     """
     if not isinstance(before, Result) or not isinstance(after, Result):
         outcome = _outcome(before, after)
         return Drift("same" if outcome == "same" else "drifted", "", "", "", outcome)
     image = "same" if before.image.sha256 == after.image.sha256 else "other bytes"
-    tensor = _tensors(
-        root,
-        files_of(root, before_path, before)["tensor"],
-        files_of(root, after_path, after)["tensor"],
-    )
-    probabilities = _probabilities(before, after, tolerance)
-    parts = (image, tensor, probabilities)
+    old, new = files_of(root, before_path, before), files_of(root, after_path, after)
+    tensor = _arrays(root, old["tensor"], new["tensor"])
+    if before.kind != after.kind:
+        answer = f"{before.kind}, now {after.kind}"
+    elif before.kind == "embedding":
+        answer = _arrays(root, old["embedding"], new["embedding"], tolerance)
+    elif before.kind == "regression":
+        answer = _values(before, after, tolerance)
+    else:
+        answer = _probabilities(before, after, tolerance)
+    parts = (image, tensor, answer)
     verdict: Verdict = "same" if set(parts) == {"same"} else "drifted"
     if verdict == "drifted" and set(parts) <= {"same", "gone"}:
         verdict = "unknown"
-    return Drift(verdict, image, tensor, probabilities, "same")
+    return Drift(verdict, image, tensor, answer, "same")
 
 
 def _outcome(before: Record, after: Record) -> str:
@@ -80,7 +85,8 @@ def _load(root: Root, path: Path) -> Any:
         return np.load(file, allow_pickle=False)
 
 
-def _tensors(root: Root, before: Path, after: Path) -> str:
+def _arrays(root: Root, before: Path, after: Path, tolerance: float = 0.0) -> str:
+    """Compare two NumPy files; *tolerance* is relative to the largest number of *before*."""
     import numpy as np
 
     try:
@@ -93,11 +99,38 @@ def _tensors(root: Root, before: Path, after: Path) -> str:
         return "other shape"
     if np.array_equal(old, new, equal_nan=True):
         return "same"
-    return f"by {np.abs(old - new).max():.1e}"
+    worst = np.abs(old - new).max()
+    return "same" if worst <= tolerance * np.abs(old).max() else f"by {worst:.1e}"
 
 
 def _probabilities(before: Result, after: Result, tolerance: float) -> str:
-    if before.probabilities.keys() != after.probabilities.keys():
+    old, new = before.probabilities, after.probabilities
+    # Of many labels, a record has the most probable ones.
+    is_cut = before.label_count == after.label_count and (before.label_count or 0) > min(
+        len(old), len(new)
+    )
+    if (old.keys() != new.keys() and not is_cut) or not old or not new:
         return "other labels"
-    worst = max(abs(p - after.probabilities[label]) for label, p in before.probabilities.items())
-    return "same" if worst <= tolerance else f"by {worst:.1e}"
+    least_old, least_new = min(old.values()), min(new.values())
+    # A label that a record lacks is at most as probable as the last one that it has.
+    worst = max(
+        abs(old[label] - new[label])
+        if label in old and label in new
+        else max(0.0, old.get(label, 0.0) - least_new, new.get(label, 0.0) - least_old)
+        for label in old.keys() | new.keys()
+    )
+    if worst > tolerance:
+        return f"by {worst:.1e}"
+    common = before.thresholds.keys() & after.thresholds.keys()
+    is_same = all(before.thresholds[label] == after.thresholds[label] for label in common)
+    return "same" if is_same else "other thresholds"
+
+
+def _values(before: Result, after: Result, tolerance: float) -> str:
+    old, new = ([(item.name, item.unit) for item in record.values] for record in (before, after))
+    if old != new:
+        return "other names or units"
+    pairs = [(one.value, two.value) for one, two in zip(before.values, after.values, strict=True)]
+    worst = max((abs(one - two) for one, two in pairs), default=0.0)
+    largest = max((abs(one) for one, _ in pairs), default=0.0)
+    return "same" if worst <= tolerance * largest else f"by {worst:.1e}"

@@ -104,15 +104,15 @@ def files_of(root: Root, path: str, record: Record) -> dict[str, Path]:
 
     Returns:
         For a result: ``result``, ``input`` (the untouched dropped file), ``image``, ``generated`` (the
-        same picture in generated_images/), ``tensor`` and ``preview``. For a failure: ``error`` and
-        ``input``.
+        same picture in generated_images/), ``tensor`` and ``preview``, and ``embedding`` if it has one. For a
+        failure: ``error`` and ``input``.
     """
     if isinstance(record, Failure):
         return {"error": root.path / path, "input": root.path / path.removesuffix(".error.json")}
     stem = path.removesuffix(".json")
     name = stem.removeprefix(f"{root.outputs.name}/")
     image = root.path / f"{stem}.png"
-    return {
+    files = {
         "result": root.path / path,
         "input": _input(root, stem, record.source.kind, image)
         if record.source.sha256 != record.image.sha256
@@ -122,6 +122,9 @@ def files_of(root: Root, path: str, record: Record) -> dict[str, Path]:
         "tensor": root.preprocessed / f"{name}.npy",
         "preview": root.preprocessed / f"{name}.png",
     }
+    if record.embedding is not None:
+        files["embedding"] = root.path / f"{stem}.npy"
+    return files
 
 
 def _input(root: Root, stem: str, kind: str, image: Path) -> Path:

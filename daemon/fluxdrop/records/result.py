@@ -14,8 +14,10 @@ from msgspec import Meta
 from fluxdrop.decoders import decoder
 from fluxdrop.generate.parameters import GenerationParameters, GeneratorInfo
 from fluxdrop.jobs.job import Part
+from fluxdrop.predict.bundle import AnswerKind
 
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
+"""The version that is written. Version 1 had only answers of kind classification, with all labels."""
 
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 Timestamp = Annotated[
@@ -55,7 +57,7 @@ class Preprocessed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """Which model made the probabilities, and what it ran on.
+    """Which model gave the answer, and what it ran on.
 
     *julia* and *flux* are versions, null where they were not used; *backend* is ``flux`` (Flux's own layers),
     ``fast`` (Flux, computed by fluxdrop's layers), ``plain`` (without Flux) or ``onnxruntime``; *note* says why a
@@ -80,6 +82,21 @@ class Guess(msgspec.Struct, frozen=True, kw_only=True):
     p: Probability
 
 
+class Value(msgspec.Struct, frozen=True, kw_only=True):
+    """One number of a regression. *unit* is empty where the model has none."""
+
+    name: str
+    value: float
+    unit: str
+
+
+class EmbeddingFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """The vector of an embedding: *file*, a path below the root, is a NumPy file with *dimension* float32 numbers."""
+
+    file: str
+    dimension: Annotated[int, Meta(ge=1)]
+
+
 class ErrorFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What went wrong, where, and what to do about it."""
 
@@ -90,9 +107,17 @@ class ErrorFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True, tag_field="status", tag="done"):
-    """outputs/NAME.json."""
+    """outputs/NAME.json.
 
-    schema_version: Literal[1]
+    *kind* says which fields have the answer; those of other kinds are empty or null. ``classification``:
+    *probabilities*, which add up to 1, and *top*, the most probable labels. ``multi-label``: *probabilities*, *top*,
+    and *labels*, those that reach their *thresholds*, the most probable first. ``regression``: *values*.
+    ``embedding``: *embedding*. *label_count* is the number of the model's labels. If they are more than the setting
+    ``result_labels``, *probabilities*, *thresholds* and *labels* have only the most probable. *probabilities* is in the
+    model's order.
+    """
+
+    schema_version: Literal[1, 2]
     job_id: str
     source: Source
     prompt: str | None
@@ -104,6 +129,12 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, tag_field="status", tag=
     model: ModelFacts
     probabilities: dict[str, Probability]
     top: list[Guess]
+    kind: AnswerKind = "classification"
+    label_count: int | None = None
+    labels: list[str] = []
+    thresholds: dict[str, Probability] = {}
+    values: list[Value] = []
+    embedding: EmbeddingFacts | None = None
     warnings: list[str]
     timings_ms: dict[str, float]
     attempts: Attempts
@@ -116,7 +147,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, tag_field="status", tag=
 class Failure(msgspec.Struct, frozen=True, kw_only=True, tag_field="status", tag="failed"):
     """outputs/failed/INPUT.error.json."""
 
-    schema_version: Literal[1]
+    schema_version: Literal[1, 2]
     job_id: str
     source: Source
     prompt: str | None

@@ -14,6 +14,10 @@ operator("Upsample"; any_input=true) do op
     return x -> resize(x, nothing, scales)
 end
 
+operator("GridSample"; any_input=true) do op
+    bind_constants(op, GridSample(text(op, "mode"), text(op, "padding_mode"), int(op, "align_corners") == 1))
+end
+
 operator(op -> bind_constants(op, Pad(text(op, "mode"))), "Pad"; any_input=true)
 
 operator(op -> SpaceToDepth(int(op, "blocksize"), text(op, "mode") == "CRD"), "SpaceToDepth")

@@ -13,7 +13,7 @@ class _Commands(LazyGroup):
     entries: ClassVar = {
         "add": Entry(
             "fluxdrop.cli.model.add:add",
-            "Add an image classifier to the root, after testing that it works.",
+            "Add an image model to the root, after testing that it works.",
         ),
         "list": Entry(
             "fluxdrop.cli.model.listing:list_models",

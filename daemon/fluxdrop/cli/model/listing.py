@@ -26,7 +26,7 @@ def list_models(root: RootOption = None, json_output: JsonOption = False) -> Non
             bundle = load_bundle(str(folder))
             given = bundle.spec.input
             row |= {"kind": bundle.kind, "size": list(given.size), "mode": given.mode}
-            row["labels"] = bundle.spec.labels
+            row |= {"output": bundle.spec.output, "labels": bundle.spec.labels}
         except FluxdropError as error:
             row["problem"] = error.message
         rows.append(row)
@@ -39,6 +39,7 @@ def list_models(root: RootOption = None, json_output: JsonOption = False) -> Non
             typer.echo(f"{mark} {row['name']}: {row['problem']}")
         else:
             width, height = row["size"]
-            labels = ", ".join(row["labels"][:4]) + (", ..." if len(row["labels"]) > 4 else "")
+            more = ", ..." if len(row["labels"]) > 4 else ""
+            labels = ", ".join(row["labels"][:4]) + more or row["output"]
             kind = " (native Flux)" if row["kind"] == "flux" else ""
             typer.echo(f"{mark} {row['name']}{kind}: {width}x{height} {row['mode']}, {labels}")

@@ -28,6 +28,7 @@ function addressesOf(entry) {
     input: failed && entry.kind !== "unknown" ? address(entry.name) : null,
     record: address(entry.name + (failed ? ".error.json" : ".json")),
     picture: address(`${entry.name}.png`),
+    vector: address(`${entry.name}.npy`),
     prompt: !failed && entry.kind === "prompt" ? address(`${entry.name}.txt`) : null,
     preview: `../${address(`preprocessed_images/${entry.name}.png`).slice(2)}`,
     made: address(`${FOLDER}/thumbnails/${entry.id.slice(0, 8)}/${entry.id}.webp`),
@@ -51,10 +52,11 @@ function setPicture(image, url, entry) {
   if (entry.size && Math.max(...entry.size) <= SMALL) image.classList.add("small");
 }
 
-function addBars(list, top) {
+// A bar per label. Of several labels, those that were found have a mark.
+function addBars(list, top, found) {
   for (const [label, p] of top) {
     const bar = clone("bar");
-    setText(bar, ".label", label);
+    setText(bar, ".label", found?.includes(label) ? `✓ ${label}` : label);
     setText(bar, ".p", percent(p));
     bar.querySelector(".fill").style.width = `${100 * p}%`;
     list.append(bar);
@@ -67,7 +69,8 @@ function resultCard(entry) {
   setPicture(card.querySelector("img"), urls[entry.thumbnail ?? "picture"], entry);
   setText(card, ".open", entry.name);
   setText(card, ".prompt", entry.prompt ?? "");
-  addBars(card.querySelector(".bars"), (entry.top ?? []).slice(0, 3));
+  setText(card, ".value", entry.value ?? "");
+  addBars(card.querySelector(".bars"), (entry.top ?? []).slice(0, 3), entry.labels);
   setTime(card, entry);
   setText(card, ".model", entry.model);
   return card;
@@ -128,7 +131,8 @@ function detailsOf(entry) {
     setPicture(image, entry.thumbnail === "preview" ? urls.preview : urls.picture, entry);
     image.parentElement.href = urls.picture;
     setPicture(preview, urls.preview, { size: [1, 1] });
-    addBars(details.querySelector(".bars"), entry.top ?? []);
+    setText(details, ".value", entry.value ?? "");
+    addBars(details.querySelector(".bars"), entry.top ?? [], entry.labels);
   }
   addFacts(details.querySelector("dl"), [
     ["Dropped as", entry.source],
@@ -147,6 +151,7 @@ function detailsOf(entry) {
     ["Picture", failed ? null : urls.picture],
     ["Prompt", urls.prompt],
     ["The file, untouched", urls.input],
+    ["Embedding", entry.vector ? urls.vector : null],
     ["JSON", urls.record],
   ]);
   return details;

@@ -1,18 +1,19 @@
 // What is asked for: a text, a state, a label, a model and a page, kept in the address behind the # so that it can be
 // reloaded and passed on.
 const FACETS = ["state", "label", "model"];
+// What an entry has of each: a list, as several labels can be found in one picture.
 const facetOf = {
-  state: (entry) => entry.state,
-  label: (entry) => entry.top?.[0]?.[0],
-  model: (entry) => entry.model,
+  state: (entry) => [entry.state],
+  label: (entry) => entry.labels ?? (entry.top?.length ? [entry.top[0][0]] : []),
+  model: (entry) => (entry.model ? [entry.model] : []),
 };
 
 const haystacks = new WeakMap();
 
 function haystack(entry) {
   if (!haystacks.has(entry)) {
-    const { name, source, prompt, model, made, error } = entry;
-    const texts = [name, source, prompt, model, made, facetOf.label(entry), error?.message, error?.kind];
+    const { name, source, prompt, model, made, value, error } = entry;
+    const texts = [name, source, prompt, model, made, value, ...facetOf.label(entry), error?.message, error?.kind];
     haystacks.set(entry, texts.join("\n").toLowerCase());
   }
   return haystacks.get(entry);
@@ -44,7 +45,7 @@ class Wish {
   }
 
   #has(entry, facet) {
-    return !this[facet] || facetOf[facet](entry) === this[facet];
+    return !this[facet] || facetOf[facet](entry).includes(this[facet]);
   }
 
   // Adds what of `entries` matches to `matches`, and to `counts` how many there would be with each other choice.
@@ -55,8 +56,9 @@ class Wish {
       if (!missed.length) matches.push(entry);
       for (const facet of FACETS) {
         if (missed.every((other) => other === facet)) {
-          const value = facetOf[facet](entry);
-          if (value) counts[facet].set(value, (counts[facet].get(value) ?? 0) + 1);
+          for (const value of facetOf[facet](entry)) {
+            counts[facet].set(value, (counts[facet].get(value) ?? 0) + 1);
+          }
         }
       }
     }

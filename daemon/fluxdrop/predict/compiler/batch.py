@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
-from fluxdrop.predict.compiler.source import value_shape, with_inferred_shapes
-from fluxdrop.predict.engine import run_in_batches
+from fluxdrop.predict.compiler.shapes import value_shape, with_inferred_shapes
+from fluxdrop.predict.engine import label_rows, run_in_batches
 from fluxdrop.telemetry import import_onnxruntime
 
 _PICTURES = 3
@@ -26,8 +26,7 @@ def with_dynamic_batch(model: ModelProto) -> ModelProto:
     dimension is dynamic already, and when the changed model would differ: when onnxruntime's output
     for three noise pictures in one batch is not what *model* returns in batches of its own size.
     """
-    constants = {item.name for item in model.graph.initializer}
-    (declared,) = [item for item in model.graph.input if item.name not in constants]
+    (declared,) = model.graph.input
     size, *picture = value_shape(declared) or (-1,)
     if size < 1:
         return model
@@ -111,4 +110,9 @@ def _runner(model: ModelProto, name: str) -> Callable[[NDArray[np.float32]], NDA
     session = ort.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    return lambda batch: np.asarray(session.run(None, {name: batch})[0], dtype=np.float32)
+
+    def run(batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        (output,) = session.run(None, {name: batch})
+        return label_rows(np.asarray(output, dtype=np.float32), len(batch))
+
+    return run

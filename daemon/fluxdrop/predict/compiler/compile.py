@@ -7,13 +7,15 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from onnx import ModelProto
+import numpy as np
+from onnx import ModelProto, numpy_helper
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files.durable import write
 from fluxdrop.predict.bundle import Bundle
 from fluxdrop.predict.compiler.batch import with_dynamic_batch
 from fluxdrop.predict.compiler.fit import fit_to_spec, unusable_error
+from fluxdrop.predict.compiler.float_types import as_float32, other_floats
 from fluxdrop.predict.compiler.fusion import fuse
 from fluxdrop.predict.compiler.graph_file import GRAPH_VERSION
 from fluxdrop.predict.compiler.lower import lower
@@ -24,8 +26,10 @@ from fluxdrop.predict.compiler.source import (
     normal_form,
     parse,
 )
+from fluxdrop.predict.onnxruntime_engine import OnnxruntimeEngine
+from fluxdrop.predict.parity import perturbed
 
-COMPILER_VERSION = 6
+COMPILER_VERSION = 8
 """Increased whenever the compiler's output changes, so that no outdated cache entry is used."""
 
 
@@ -39,7 +43,7 @@ def compile_cached(bundle: Bundle, cache: Path | None) -> bytes:
         return compile_bundle(bundle)
     # What `fit_to_spec` reads from model.toml changes the graph, so it is part of the cache's key.
     spec = bundle.spec
-    fit = repr((spec.input.shape, len(spec.labels), spec.output_name)).encode()
+    fit = repr((spec.input.shape, spec.columns, spec.labels, spec.output_name)).encode()
     digest = hashlib.sha256(fit).hexdigest()[:16]
     path = cache / f"{bundle.sha256}-{digest}-{GRAPH_VERSION}.{COMPILER_VERSION}.graph"
     try:
@@ -72,6 +76,32 @@ def check_fit(bundle: Bundle) -> None:
     """
     with translate_errors(bundle):
         fitting_model(bundle)
+
+
+def float32_form(bundle: Bundle) -> bytes | None:
+    """Return the model of *bundle* with float32 in place of its other float types; None if it has none.
+
+    Raises:
+        FluxdropError: As `check_fit` does.
+    """
+    with translate_errors(bundle):
+        model = fitting_model(bundle)
+        return as_float32(model).SerializeToString() if other_floats(model) else None
+
+
+def rounded_form(bundle: Bundle) -> bytes:
+    """Return the normal form of *bundle*'s model with each weight changed by one rounding step.
+
+    Raises:
+        FluxdropError: As `compile_bundle` does.
+    """
+    with translate_errors(bundle):
+        model = normal_model(bundle)
+        for tensor in model.graph.initializer:
+            array = numpy_helper.to_array(tensor)
+            if array.dtype == np.float32:
+                tensor.CopyFrom(numpy_helper.from_array(perturbed(array), tensor.name))
+        return bytes(model.SerializeToString())
 
 
 def normal_model(bundle: Bundle) -> ModelProto:
@@ -116,7 +146,7 @@ def translate_errors(bundle: Bundle) -> Iterator[None]:
             kind="model",
         ) from error
     except UnsupportedError as error:
-        raise unusable_error(bundle, str(error)) from error
+        raise unusable_error(bundle, str(error), hint=_other_engine(bundle)) from error
     except (InvalidModelError, LookupError, ValueError) as error:
         # onnx's checker does not find all damage; the rest raises when the model is used.
         reason = str(error).strip().split("\n")[0].rstrip(".")
@@ -125,3 +155,12 @@ def translate_errors(bundle: Bundle) -> Iterator[None]:
             hint="Export it again.",
             kind="model",
         ) from error
+
+
+def _other_engine(bundle: Bundle) -> str:
+    """Return the hint for a model that the worker cannot run: onnxruntime, if it can."""
+    try:
+        OnnxruntimeEngine(bundle)
+    except FluxdropError:
+        return "The engine onnxruntime cannot run it either. Export it with other operators."
+    return "The engine onnxruntime runs it: --engine onnxruntime."

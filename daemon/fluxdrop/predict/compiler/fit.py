@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.predict.bundle import Bundle
-from fluxdrop.predict.compiler.source import FLOATS, OLDEST_OPSET, opset_of, value_shape
-from fluxdrop.predict.model_signature import Shape, label_output, picture_shape
+from fluxdrop.predict.class_maps import TAKE_THE_LABELS, class_order
+from fluxdrop.predict.compiler.float_types import FLOATS
+from fluxdrop.predict.compiler.shapes import value_shape
+from fluxdrop.predict.compiler.source import OLDEST_OPSET, opset_of
+from fluxdrop.predict.compiler.tidy import dependencies
+from fluxdrop.predict.model_signature import (
+    INTEGERS,
+    Shape,
+    integer_problem,
+    label_output,
+    picture_shape,
+)
 
 NAME_THE_OUTPUT = "Name it with --output-name, which is output_name in model.toml."
 
 _PICTURES = "fluxdrop/pictures"
+_PIXELS = (
+    "Such a model takes the pixels as they are: --scale 1 and no --std, and --mean 128 only for int8;"
+    " these are also keys of model.toml."
+)
+_ORDERED = "fluxdrop/ordered"
 
 
 def fit_to_spec(model: ModelProto, bundle: Bundle) -> ModelProto:
     """Return *model* with one input, of the shape of *bundle*'s pictures, and with one output.
 
-    A Reshape is added where the model takes the pictures in another shape; nodes that the output
-    does not depend on are removed.
+    Nodes are added where the model takes the pictures in another shape or type; nodes that the
+    output does not depend on are removed.
 
     Raises:
         FluxdropError: Kind ``model``, when the model does not fit model.toml, is in training mode, or
@@ -60,7 +73,10 @@ def _check_not_training(model: ModelProto, bundle: Bundle) -> None:
 
 
 def _fit_input(model: ModelProto, bundle: Bundle) -> None:
-    """Declare the model's input in the shape of the pictures, with a Reshape where the model wants another shape."""
+    """Declare the model's input as float32 in the shape of the pictures.
+
+    A Reshape and a Cast are added where the model wants another shape or integers.
+    """
     given = _only_input(model, bundle)
     declared = value_shape(given)
     wanted = bundle.spec.input.shape[1:]
@@ -71,9 +87,11 @@ def _fit_input(model: ModelProto, bundle: Bundle) -> None:
             f"its input {given.name} has shape {_format_shape(declared)},"
             f" and its model.toml makes {_format_shape((-1, *wanted))}",
         )
-    if given.type.tensor_type.elem_type not in FLOATS:
-        kind = TensorProto.DataType.Name(given.type.tensor_type.elem_type).lower()
-        raise unusable_error(bundle, f"its input {given.name} holds {kind}, not float32")
+    kind = given.type.tensor_type.elem_type
+    if kind not in FLOATS:
+        problem = _pixel_problem(given, bundle)
+        if problem:
+            raise unusable_error(bundle, f"its input {given.name} {problem}", hint=_PIXELS)
     pictures = ValueInfoProto()
     pictures.CopyFrom(given)
     dims = pictures.type.tensor_type.shape.dim
@@ -81,22 +99,37 @@ def _fit_input(model: ModelProto, bundle: Bundle) -> None:
     for size in wanted:
         dims.add().dim_value = size
     graph = model.graph
+    nodes = []
     if shape != wanted:
-        pictures.name = _PICTURES
         target = f"{_PICTURES}/shape"
         value = numpy_helper.from_array(np.array([0, *shape]))
-        graph.node.insert(0, helper.make_node("Constant", [], [target], value=value))
-        graph.node.insert(1, helper.make_node("Reshape", [_PICTURES, target], [given.name]))
+        nodes.append(helper.make_node("Constant", [], [target], value=value))
+        nodes.append(helper.make_node("Reshape", [_PICTURES, target], [f"{_PICTURES}/reshaped"]))
+    if kind not in FLOATS:
+        pictures.type.tensor_type.elem_type = TensorProto.FLOAT
+        source = nodes[-1].output[0] if nodes else _PICTURES
+        nodes.append(helper.make_node("Cast", [source], [f"{_PICTURES}/cast"], to=kind))
+    if nodes:
+        pictures.name = _PICTURES
+        nodes[-1].output[0] = given.name
+        for index, node in enumerate(nodes):
+            graph.node.insert(index, node)
     position = list(graph.input).index(given)
     graph.input[position].CopyFrom(pictures)
 
 
+def _pixel_problem(given: ValueInfoProto, bundle: Bundle) -> str:
+    """Return why the input *given*, which is not of floats, cannot take the pictures; empty if it can."""
+    kind = given.type.tensor_type.elem_type
+    name = TensorProto.DataType.Name(kind).lower()
+    if name not in INTEGERS:
+        return f"holds {name}, not numbers"
+    return integer_problem(name, bundle.spec.input)
+
+
 def _only_input(model: ModelProto, bundle: Bundle) -> ValueInfoProto:
-    """Return the model's only input that is not an initializer; raise if there is not exactly one."""
-    constants = {item.name for item in model.graph.initializer}
-    inputs: list[ValueInfoProto] = [
-        item for item in model.graph.input if item.name not in constants
-    ]
+    """Return the model's only input; raise if there is not exactly one."""
+    inputs: list[ValueInfoProto] = list(model.graph.input)
     if len(inputs) != 1:
         names = ", ".join(item.name for item in inputs)
         raise unusable_error(bundle, f"it has {len(inputs)} inputs ({names}), not one")
@@ -104,32 +137,59 @@ def _only_input(model: ModelProto, bundle: Bundle) -> ValueInfoProto:
 
 
 def _fit_output(model: ModelProto, bundle: Bundle) -> None:
-    """Keep only the output with one number per label, and the nodes that it depends on."""
+    """Keep only the output with the answer, and the nodes that it depends on."""
     graph = model.graph
-    # scikit-learn's models end in a ZipMap, which turns each row of a tensor into a dictionary by label. The
-    # tensor itself is used.
-    zip_maps = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "ZipMap"}
-    labels = len(bundle.spec.labels)
-    outputs = {item.name: item for item in graph.output}
+    chosen = chosen_output(model, bundle)
+    (declared,) = [item for item in graph.output if item.name == chosen]
+    output = ValueInfoProto()
+    output.CopyFrom(declared)
+    for node in graph.node:
+        if node.op_type == "ZipMap" and output.name in node.output:
+            # Of a class map its tensor is used, in the order of the labels in model.toml.
+            output = _by_label(model, bundle, output.name, node.input[0])
+            break
+    del graph.output[:]
+    graph.output.append(output)
+    nodes = dependencies(graph.node, output.name)
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def chosen_output(model: ModelProto, bundle: Bundle) -> str:
+    """Return the name of the output of *model* that has the answer of *bundle*.
+
+    Raises:
+        FluxdropError: Kind ``model``, when it is not clear which one has, or when that one has no floats.
+    """
+    maps = {name for node in model.graph.node if node.op_type == "ZipMap" for name in node.output}
     shapes = {
-        name: (-1, -1) if name in zip_maps else _float_shape(item) for name, item in outputs.items()
+        item.name: (-1, -1) if item.name in maps else _float_shape(item)
+        for item in model.graph.output
     }
     try:
-        chosen = label_output(shapes, labels, bundle.spec.output_name)
+        chosen = label_output(shapes, bundle.spec.columns, bundle.spec.output_name)
     except ValueError as error:
         raise unusable_error(bundle, str(error), hint=NAME_THE_OUTPUT) from error
     if shapes[chosen] is None:
-        kind = TensorProto.DataType.Name(outputs[chosen].type.tensor_type.elem_type).lower()
+        (item,) = [item for item in model.graph.output if item.name == chosen]
+        kind = TensorProto.DataType.Name(item.type.tensor_type.elem_type).lower()
         raise unusable_error(bundle, f"its output {chosen} holds {kind}, not float32")
-    output = ValueInfoProto()
-    output.CopyFrom(outputs[chosen])
-    if output.name in zip_maps:
-        output = helper.make_tensor_value_info(zip_maps[output.name], TensorProto.FLOAT, None)
-    del graph.output[:]
-    graph.output.append(output)
-    nodes = _dependencies(graph.node, output.name)
-    del graph.node[:]
-    graph.node.extend(nodes)
+    return chosen
+
+
+def _by_label(model: ModelProto, bundle: Bundle, output: str, numbers: str) -> ValueInfoProto:
+    """Return the output to use instead of the class map *output* of the tensor *numbers*: by bundle's labels."""
+    try:
+        order = class_order(model, output, bundle.spec.labels)
+    except ValueError as error:
+        raise unusable_error(bundle, str(error), hint=TAKE_THE_LABELS) from error
+    if order != list(range(len(order))):
+        places = numpy_helper.from_array(np.array(order))
+        made = [f"{_ORDERED}/places", _ORDERED]
+        model.graph.node.append(helper.make_node("Constant", [], made[:1], value=places))
+        model.graph.node.append(helper.make_node("Gather", [numbers, made[0]], made[1:], axis=1))
+        numbers = _ORDERED
+    return helper.make_tensor_value_info(numbers, TensorProto.FLOAT, None)
 
 
 def _float_shape(item: ValueInfoProto) -> Shape | None:
@@ -137,23 +197,6 @@ def _float_shape(item: ValueInfoProto) -> Shape | None:
     if item.type.tensor_type.elem_type not in FLOATS:
         return None
     return value_shape(item) or (-1, -1)
-
-
-def _dependencies(nodes: Iterable[NodeProto], output: str) -> list[NodeProto]:
-    """Return those of *nodes* that *output* depends on."""
-    names = {output}
-    kept = []
-    for node in reversed(list(nodes)):
-        if names.intersection(node.output):
-            names |= _names_read(node)
-            kept.append(node)
-    return kept[::-1]
-
-
-def _names_read(node: NodeProto) -> set[str]:
-    """Return the names that *node* reads, including those in its subgraphs."""
-    graphs = [graph for item in node.attribute for graph in (item.g, *item.graphs)]
-    return set(node.input).union(*(_names_read(inner) for graph in graphs for inner in graph.node))
 
 
 def _format_shape(shape: Shape | None) -> str:

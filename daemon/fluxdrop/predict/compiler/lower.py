@@ -8,33 +8,32 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-# Imported because they register operators.
-from fluxdrop.predict.compiler import elementwise, shaping, windows  # noqa: F401
 from fluxdrop.predict.compiler.graph_file import Graph, Node
 from fluxdrop.predict.compiler.operators import OPERATORS, NodeView, UnsupportedError
-from fluxdrop.predict.compiler.source import opset_of, value_shape
+from fluxdrop.predict.compiler.rewriters import STANDARD
+from fluxdrop.predict.compiler.rewriting import reason_kept
+from fluxdrop.predict.compiler.shapes import known_shapes
+from fluxdrop.predict.compiler.source import opset_of
 
 
 def lower(model: ModelProto) -> Graph:
     """Return the worker's graph for *model*, which has one input and one output.
 
     Raises:
-        UnsupportedError: When the worker cannot run a node. The message names the node, its operator
-            and the reason.
+        UnsupportedError: When the worker cannot run some nodes. The message has for each of their
+            operators the first node and the reason.
     """
     graph = model.graph
     constants = {item.name: _constant(item) for item in graph.initializer}
     (model_input,) = [item for item in graph.input if item.name not in constants]
-    shapes = {
-        item.name: value_shape(item) for item in (*graph.input, *graph.value_info, *graph.output)
-    }
-    shapes |= {item.name: tuple(item.dims) for item in graph.initializer}
+    shapes = known_shapes(model)
     lowered = Graph(
         input=model_input.name,
         input_shape=shapes[model_input.name] or (),
         output=graph.output[0].name,
     )
     opset = opset_of(model)
+    problems: dict[str, tuple[str, str]] = {}
     for index, proto in enumerate(graph.node):
         name = proto.name or f"{proto.op_type}_{index}"
         try:
@@ -43,7 +42,11 @@ def lower(model: ModelProto) -> Graph:
             else:
                 lowered.nodes.append(_node(proto, name, opset, shapes, constants))
         except UnsupportedError as error:
-            raise UnsupportedError(f"node {name} ({proto.op_type}): {error}") from error
+            problems.setdefault(_full_name(proto), (name, str(error)))
+    if problems:
+        raise UnsupportedError(_sentence(problems))
+    if lowered.output in constants:
+        raise UnsupportedError(f"its output {lowered.output} does not depend on its input")
     used = {name for node in lowered.nodes for name in node.inputs}
     lowered.tensors = {name: value for name, value in constants.items() if name in used}
     return lowered
@@ -57,12 +60,32 @@ def _node(
     constants: dict[str, NDArray[Any]],
 ) -> Node:
     """Return the graph's node for *proto*; raise UnsupportedError if its operator is not registered."""
-    build = OPERATORS.get(proto.op_type)
-    if build is None or proto.domain not in ("", "ai.onnx"):
-        raise UnsupportedError("this operator is not supported")
     attributes = {item.name: helper.get_attribute_value(item) for item in proto.attribute}
     view = NodeView(proto.op_type, proto.input, attributes, opset, shapes, constants)
+    build = OPERATORS.get(proto.op_type)
+    if build is None or proto.domain not in STANDARD:
+        raise UnsupportedError(reason_kept(proto, view))
     return Node(proto.op_type, list(proto.input), list(proto.output), name, build(view))
+
+
+def _full_name(proto: NodeProto) -> str:
+    """Return the operator of *proto*, with its domain if that is not ONNX's."""
+    return proto.op_type if proto.domain in STANDARD else f"{proto.domain}.{proto.op_type}"
+
+
+def _sentence(problems: dict[str, tuple[str, str]]) -> str:
+    """Return what is wrong, of the first node and the reason for each operator."""
+    nodes: dict[str, list[str]] = {}
+    for operator, (name, reason) in problems.items():
+        nodes.setdefault(reason, []).append(f"{name} ({operator})")
+    parts = []
+    for reason, names in nodes.items():
+        if len(names) == 1:
+            parts.append(f"node {names[0]}: {reason}")
+        else:
+            several = reason.replace("this operator is", "these operators are")
+            parts.append(f"nodes {', '.join(names)}: {several}")
+    return "; ".join(parts)
 
 
 def _constant(tensor: TensorProto) -> NDArray[Any]:

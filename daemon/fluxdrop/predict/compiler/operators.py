@@ -6,11 +6,12 @@ ONNX's defaults filled in: see `elementwise`, `shaping` and `windows`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
+from onnx import NodeProto, TensorProto
 
 from fluxdrop.predict.compiler.graph_file import Attribute
 
@@ -30,8 +31,12 @@ class NodeView:
     opset: int
     shapes: dict[str, tuple[int, ...] | None]
     """The shapes of the graph's values by name: -1 is a dynamic dimension, None an unknown shape."""
-    constants: dict[str, NDArray[Any]]
+    constants: Mapping[str, NDArray[Any]]
     """The graph's constants by name."""
+    types: Mapping[str, int] = field(default_factory=dict)
+    """The element types of the graph's values by name, as `TensorProto` numbers them; only those that are known."""
+    producers: Mapping[str, NodeProto] = field(default_factory=dict)
+    """The nodes that compute the graph's values, by the value's name."""
 
     def rank(self, index: int = 0) -> int:
         """Return the number of dimensions of input *index*.
@@ -44,6 +49,10 @@ class NodeView:
             raise UnsupportedError("the number of dimensions of its input is not known")
         return len(shape)
 
+    def element_type(self, index: int = 0) -> int:
+        """Return the element type of input *index*, float32 if it is not known."""
+        return self.types.get(self.inputs[index], int(TensorProto.FLOAT))
+
     def ints(self, name: str, default: Sequence[int]) -> list[int]:
         """Return the attribute *name*, a list of integers; *default* if the node does not have it."""
         return [int(value) for value in self.attributes.get(name, default)]
@@ -51,6 +60,11 @@ class NodeView:
     def number(self, name: str, default: float) -> float:
         """Return the attribute *name*, a floating-point number; *default* if the node does not have it."""
         return float(self.attributes.get(name, default))
+
+    def text(self, name: str, default: str) -> str:
+        """Return the attribute *name*, a text; *default* if the node does not have it."""
+        value = self.attributes.get(name, default)
+        return value.decode() if isinstance(value, bytes) else str(value)
 
     def constant(self, index: int) -> NDArray[Any]:
         """Return the value of input *index*.

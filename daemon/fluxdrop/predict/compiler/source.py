@@ -9,15 +9,20 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-import numpy as np
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from onnx import ModelProto, TensorProto, numpy_helper, shape_inference, version_converter
+from onnx import ModelProto, TensorProto, defs, inliner, shape_inference, version_converter
 from onnx.checker import ValidationError as CheckError
 from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_model
 from onnx.shape_inference import InferenceError
 
+from fluxdrop.predict.compiler.float_types import as_float32
 from fluxdrop.predict.compiler.ml_operators import rewrite_ml_operators
+from fluxdrop.predict.compiler.rewriters import STANDARD, rewriter_of
+from fluxdrop.predict.compiler.rewriting import rewrite
+from fluxdrop.predict.compiler.shapes import with_inferred_shapes
+from fluxdrop.predict.compiler.tidy import tidy
+from fluxdrop.predict.model_signature import INTEGERS
 from fluxdrop.telemetry import import_onnxruntime
 
 OLDEST_OPSET = 7
@@ -26,9 +31,8 @@ OLDEST_OPSET = 7
 _TARGET_OPSET = 26
 """The opset of the normal form: the newest that onnxruntime supports, too."""
 
-_OTHER_FLOATS = {TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16}
-FLOATS = {TensorProto.FLOAT, *_OTHER_FLOATS}
-"""The element types that the normal form has as float32."""
+_TARGET_IR = 10
+"""The version of the file format that is declared with an older opset: onnxruntime does not read the newest."""
 
 
 class InvalidModelError(Exception):
@@ -40,7 +44,7 @@ class ExternalDataError(Exception):
 
 
 def parse(data: bytes) -> ModelProto:
-    """Return the model in *data*, checked, with its shapes inferred.
+    """Return the model in *data*, checked and tidied, with its shapes inferred.
 
     Raises:
         InvalidModelError: When it is damaged or invalid.
@@ -51,6 +55,7 @@ def parse(data: bytes) -> ModelProto:
         model = ModelProto.FromString(data)
         # The checker would look for external data in the working folder, so this comes first.
         _check_no_external_data(model)
+        tidy(model)
         onnx.checker.check_model(model)
         return shape_inference.infer_shapes(model)
     except (DecodeError, ValueError, CheckError, InferenceError) as error:
@@ -108,45 +113,16 @@ def normal_form(model: ModelProto) -> ModelProto:
 
     A step that fails leaves the model as it is: `lower` then reports the node that is not supported.
     """
-    model = rewrite_ml_operators(_as_float32(model), opset_of(model))
-    # Fold twice: the nodes that an operator is expanded into are folded only by the next run.
-    return with_inferred_shapes(_convert_opset(_fold_constants(_fold_constants(model))))
+    model = rewrite_ml_operators(as_float32(_inline_functions(model)), opset_of(model))
+    model = with_inferred_shapes(_convert_opset(_fold_constants(model)))
+    # Fold again: the nodes that an operator is expanded into are folded only by the next run.
+    model = _convert_opset(rewrite(model, opset_of(model)))
+    return with_inferred_shapes(_fold_constants(model))
 
 
-def with_inferred_shapes(model: ModelProto) -> ModelProto:
-    """Return *model* with all shapes that onnx can infer."""
-    try:
-        return shape_inference.infer_shapes(model, data_prop=True)
-    except (InferenceError, ValueError):
-        return model
-
-
-def _as_float32(model: ModelProto) -> ModelProto:
-    """Return a copy of *model* in which all float tensors, inputs, outputs and casts are float32."""
-    changed = ModelProto()
-    changed.CopyFrom(model)
-    graph = changed.graph
-    for tensor in graph.initializer:
-        _float32_tensor(tensor)
-    for item in (*graph.input, *graph.output):
-        if item.type.tensor_type.elem_type in _OTHER_FLOATS:
-            item.type.tensor_type.elem_type = TensorProto.FLOAT
-    # These state the original types, and are inferred again.
-    del graph.value_info[:]
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                _float32_tensor(attribute.t)
-            elif node.op_type in ("Cast", "Dropout") and attribute.name == "to":
-                attribute.i = TensorProto.FLOAT if attribute.i in _OTHER_FLOATS else attribute.i
-    return changed
-
-
-def _float32_tensor(tensor: TensorProto) -> None:
-    """Convert *tensor* to float32 in place, if it holds other floats."""
-    if tensor.data_type in _OTHER_FLOATS:
-        array = numpy_helper.to_array(tensor).astype(np.float32)
-        tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+def _inline_functions(model: ModelProto) -> ModelProto:
+    """Return *model* with its own functions replaced by their bodies."""
+    return inliner.inline_local_functions(model) if model.functions else model
 
 
 def _fold_constants(model: ModelProto) -> ModelProto:
@@ -171,10 +147,25 @@ def _fold_constants(model: ModelProto) -> ModelProto:
             return model
 
 
+def _declare_older_opset(model: ModelProto) -> ModelProto:
+    """Declare `_TARGET_OPSET` in place of a newer one, unless *model* keeps an operator that changed since then."""
+    newest = opset_of(model)
+    for node in model.graph.node:
+        if node.domain in STANDARD and rewriter_of(node) is None:
+            is_known = defs.has(node.op_type, newest)
+            if not is_known or defs.get_schema(node.op_type, newest).since_version > _TARGET_OPSET:
+                return model
+    for item in model.opset_import:
+        if item.domain in STANDARD:
+            item.version = _TARGET_OPSET
+    model.ir_version = min(model.ir_version, _TARGET_IR)
+    return model
+
+
 def _convert_opset(model: ModelProto) -> ModelProto:
     """Convert *model* to `_TARGET_OPSET`, if onnx can."""
     if opset_of(model) >= _TARGET_OPSET:
-        return model
+        return _declare_older_opset(model)
     # The optimiser adds imports of its own domains, which no node uses.
     used = {node.domain or "" for node in model.graph.node}
     imports = [item for item in model.opset_import if (item.domain or "") in used | {""}]
@@ -186,9 +177,7 @@ def _convert_opset(model: ModelProto) -> ModelProto:
         return model
 
 
-def value_shape(item: onnx.ValueInfoProto) -> tuple[int, ...] | None:
-    """Return the shape of *item*: -1 is a dynamic dimension; None when it declares no shape."""
-    tensor = item.type.tensor_type
-    if not tensor.HasField("shape"):
-        return None
-    return tuple(size.dim_value if size.HasField("dim_value") else -1 for size in tensor.shape.dim)
+def integer_type(item: onnx.ValueInfoProto) -> str | None:
+    """Return the name of the integer type of *item*, such as ``uint8``; None when it holds anything else."""
+    name = TensorProto.DataType.Name(item.type.tensor_type.elem_type).lower()
+    return name if name in INTEGERS else None

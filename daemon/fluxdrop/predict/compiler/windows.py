@@ -35,7 +35,7 @@ def _conv_transpose(node: NodeView) -> dict[str, Attribute]:
     strides = node.ints("strides", [1] * len(kernel))
     dilations = node.ints("dilations", [1] * len(kernel))
     padding = node.ints("output_padding", [0] * len(kernel))
-    mode = _text(node, "auto_pad", "NOTSET")
+    mode = node.text("auto_pad", "NOTSET")
     begin, end = _split_pads(node.ints("pads", [0] * (2 * len(kernel))))
     if mode != "NOTSET":
         begin, end = [0] * len(kernel), [0] * len(kernel)
@@ -122,13 +122,13 @@ def _resize(node: NodeView) -> dict[str, Attribute]:
     rank = node.rank()
     old = node.opset < 11
     return {
-        "mode": _text(node, "mode", "nearest"),
-        "coordinate_transformation_mode": _text(
-            node, "coordinate_transformation_mode", "asymmetric" if old else "half_pixel"
+        "mode": node.text("mode", "nearest"),
+        "coordinate_transformation_mode": node.text(
+            "coordinate_transformation_mode", "asymmetric" if old else "half_pixel"
         ),
         # Opset 10 has no such attribute, and rounds in a way that no later mode has.
-        "nearest_mode": _text(node, "nearest_mode", "simple" if old else "round_prefer_floor"),
-        "keep_aspect_ratio_policy": _text(node, "keep_aspect_ratio_policy", "stretch"),
+        "nearest_mode": node.text("nearest_mode", "simple" if old else "round_prefer_floor"),
+        "keep_aspect_ratio_policy": node.text("keep_aspect_ratio_policy", "stretch"),
         "antialias": _int(node, "antialias", 0),
         "exclude_outside": _int(node, "exclude_outside", 0),
         "cubic_coeff_a": node.number("cubic_coeff_a", -0.75),
@@ -139,29 +139,34 @@ def _resize(node: NodeView) -> dict[str, Attribute]:
 
 @operator("Upsample")
 def _upsample(node: NodeView) -> dict[str, Attribute]:
-    attributes: dict[str, Attribute] = {"mode": _text(node, "mode", "nearest")}
+    attributes: dict[str, Attribute] = {"mode": node.text("mode", "nearest")}
     if "scales" in node.attributes:
         attributes["scales"] = [float(value) for value in node.attributes["scales"]]
     return attributes
 
 
+@operator("GridSample")
+def _grid_sample(node: NodeView) -> dict[str, Attribute]:
+    # Before opset 20 the modes were called bilinear and bicubic.
+    return {
+        "mode": node.text("mode", "linear").removeprefix("bi"),
+        "padding_mode": node.text("padding_mode", "zeros"),
+        "align_corners": _int(node, "align_corners", 0),
+    }
+
+
 @operator("Pad")
 def _pad(node: NodeView) -> dict[str, Attribute]:
-    return {"mode": _text(node, "mode", "constant")}
+    return {"mode": node.text("mode", "constant")}
 
 
 @operator("DepthToSpace", "SpaceToDepth")
 def _depth_space(node: NodeView) -> dict[str, Attribute]:
-    return {"blocksize": _int(node, "blocksize", 1), "mode": _text(node, "mode", "DCR")}
+    return {"blocksize": _int(node, "blocksize", 1), "mode": node.text("mode", "DCR")}
 
 
 def _int(node: NodeView, name: str, default: int) -> int:
     return int(node.attributes.get(name, default))
-
-
-def _text(node: NodeView, name: str, default: str) -> str:
-    value = node.attributes.get(name, default)
-    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def _pool(node: NodeView) -> dict[str, Attribute]:
@@ -206,7 +211,7 @@ def _pads(
     node: NodeView, kernel: Sequence[int], strides: list[int], dilations: list[int]
 ) -> list[int]:
     """Return the explicit padding: all beginnings, then all ends; ``auto_pad`` is resolved."""
-    mode = _text(node, "auto_pad", "NOTSET")
+    mode = node.text("auto_pad", "NOTSET")
     if mode == "NOTSET":
         return node.ints("pads", [0] * (2 * len(kernel)))
     if mode == "VALID":

@@ -48,6 +48,12 @@ class Metrics:
         self._file = root.path / settings.metrics_file if settings.metrics_file else None
         self._registry = registry = CollectorRegistry()
         self._done = Counter("fluxdrop_jobs_done", "Jobs that came through", registry=registry)
+        self._answers = Counter(
+            "fluxdrop_answers",
+            "Jobs that came through, by kind of answer",
+            ["kind"],
+            registry=registry,
+        )
         self._failed = Counter(
             "fluxdrop_jobs_failed",
             "Jobs that failed, by stage and kind of reason",
@@ -91,6 +97,7 @@ class Metrics:
             self._failed.labels(record.error.stage, record.error.kind).inc()
             return
         self._done.inc()
+        self._answers.labels(record.kind).inc()
         for stage, milliseconds in record.timings_ms.items():
             self._stages.labels(stage).observe(milliseconds / 1000)
 

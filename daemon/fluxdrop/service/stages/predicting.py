@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from fluxdrop import failpoints
 from fluxdrop.errors import FluxdropError
+from fluxdrop.files import durable
 from fluxdrop.jobs.crash_suspects import CrashSuspects
-from fluxdrop.predict.classify import label_probabilities
+from fluxdrop.predict.answer import answer_of
+from fluxdrop.preprocess.tensor import npy
 from fluxdrop.publish import outcome
 from fluxdrop.publish.outcome import Finished
 from fluxdrop.service.items import Fail, Model, RetireModel, SwapModel, TensorItem
@@ -38,6 +40,7 @@ class Predicting(Handler[TensorItem | RetireModel | SwapModel]):
         close_secondary: Callable[[], None],
         forward: Callable[..., None],
         fail: Fail,
+        result_labels: int = 0,
     ) -> None:
         """Set up the stage; no model is opened yet.
 
@@ -50,8 +53,10 @@ class Predicting(Handler[TensorItem | RetireModel | SwapModel]):
             close_secondary: Closes the secondary model at the end.
             forward: Hands finished jobs to the next stage.
             fail: Ends a job as failed.
+            result_labels: How many labels a result lists at most; 0 for all.
         """
         self.batch_size = batch_size
+        self.result_labels = result_labels
         self._suspects = suspects
         self._mailbox = mailbox
         self._defects = defects
@@ -146,7 +151,7 @@ class Predicting(Handler[TensorItem | RetireModel | SwapModel]):
         for item, row in zip(items, raw, strict=True):
             item.job.timings_ms["predict"] = round(milliseconds, 3)
             with batch.guard(item):
-                finished.append(_finished(item, row))
+                finished.append(_finished(item, row, self.result_labels))
         self._forward(*finished)
 
     @contextmanager
@@ -158,15 +163,19 @@ class Predicting(Handler[TensorItem | RetireModel | SwapModel]):
             self._called_at = None
 
 
-def _finished(item: TensorItem, row: NDArray[np.float32]) -> Finished:
-    """Return the finished job of *item*, given the model's output *row* for it.
+def _finished(item: TensorItem, row: NDArray[np.float32], max_labels: int) -> Finished:
+    """Return the finished job of *item*, given the model's output *row* for it; its record lists *max_labels*.
+
+    An embedding is written to the job's folder.
 
     Raises:
         FluxdropError: The row is not what the model has to give.
     """
     bundle, engine = item.model.bundle, item.model.engine
-    probabilities = label_probabilities(row, bundle)
-    return outcome.done(item.job, item.picture, bundle, engine.info, probabilities)
+    answer = answer_of(row, bundle)
+    if answer.embedding is not None:
+        durable.put(item.job.embedding, npy(answer.embedding))
+    return outcome.done(item.job, item.picture, bundle, engine.info, answer, max_labels)
 
 
 def _same_model(

@@ -11,6 +11,7 @@ from fluxdrop.logs import get_logger
 from fluxdrop.publish.outcome import Finished
 from fluxdrop.publish.publisher import Published, Publisher
 from fluxdrop.records.result import Record, Result
+from fluxdrop.records.short_answer import short_answer
 from fluxdrop.service.mailbox import Abandoned, Claimed, Ended, Mailbox
 from fluxdrop.service.stages.stage import Batch, Handler
 from fluxdrop.service.supervision.process_deaths import ProcessDeaths
@@ -77,13 +78,14 @@ class Publishing(Handler[Finished]):
 
     def _log(self, record: Record, path: str) -> None:
         if isinstance(record, Result):
+            best = {"p": round(record.top[0].p, 4)} if record.top else {}
             log.info(
                 "done",
                 job=record.job_id,
                 file=record.source.file,
                 result=path,
-                label=record.top[0].label,
-                p=round(record.top[0].p, 4),
+                label=short_answer(record),
+                **best,
                 engine=record.model.engine,
                 backend=record.model.backend,
                 worker_pid=self._worker_pid(),

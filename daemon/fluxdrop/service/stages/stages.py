@@ -115,6 +115,7 @@ class Stages:
             close_secondary=self._close_secondary,
             forward=self._publishing.put,
             fail=self.fail,
+            result_labels=self.settings.result_labels,
         )
         return Stage(self._predict, context, limit=2 * batch)
 
@@ -260,6 +261,7 @@ class Stages:
         """Use *settings* from now on in everything but the model and the queues."""
         self.settings = settings
         self._preprocess.apply(settings)
+        self._predict.result_labels = settings.result_labels
         self.publisher.max_copied_bytes = settings.max_file_bytes
         self._generate.apply(settings)
 

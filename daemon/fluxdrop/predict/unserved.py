@@ -1,0 +1,90 @@
+"""Say what a model is that gives no single row of numbers a picture, and that it is not served."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fluxdrop.errors import FluxdropError
+from fluxdrop.predict.graph_end import operators
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+_SERVED = (
+    "Served are models with one row of numbers a picture: classifiers, regressions and embeddings."
+)
+_TASKS = {
+    "detect": "an object detector",
+    "segment": "a segmenter",
+    "pose": "a pose detector",
+    "obb": "an object detector",
+}
+"""By the key ``task`` of the metadata that ultralytics writes."""
+_BOXES = {"boxes", "detection_boxes", "num_detections", "pred_boxes"}
+_MASKS = {"masks", "pred_masks", "detection_masks"}
+
+
+def refuse_unserved(file: Path, model: ModelProto) -> None:
+    """Check that *model*, read from *file*, does not say itself that it is a detector, a segmenter or the like.
+
+    Raises:
+        FluxdropError: Kind ``model``, when it does.
+    """
+    task = next((item.value for item in model.metadata_props if item.key == "task"), "")
+    outputs = {item.name.lower() for item in model.graph.output}
+    if task in _TASKS:
+        raise unserved(file, _TASKS[task], f"the task in its metadata is {task}")
+    if outputs & _MASKS:
+        raise unserved(file, "a segmenter", f"it has an output {min(outputs & _MASKS)}")
+    if outputs & _BOXES:
+        raise unserved(file, "an object detector", f"it has an output {min(outputs & _BOXES)}")
+    if "NonMaxSuppression" in operators(model):
+        raise unserved(file, "an object detector", "it selects boxes (NonMaxSuppression)")
+
+
+def shape_error(file: Path, shape: list[int], *, ends_in_softmax: bool = False) -> FluxdropError:
+    """Return the error, kind ``model``, for outputs of *shape* a picture, which is not one row.
+
+    Args:
+        file: The model.
+        shape: The shape, without the batch dimension.
+        ends_in_softmax: Whether the model ends in a softmax, as text recognisers do.
+    """
+    if len(shape) == 3 and min(shape[1:]) > 1:
+        says = (
+            f"it gives {shape[0]} numbers for each of {shape[1]} x {shape[2]} places in a picture"
+        )
+        return unserved(file, "a segmenter or another model of places", says)
+    if len(shape) == 2 and min(shape) > 1:
+        says = f"it gives {shape[0]} rows of {shape[1]} numbers a picture"
+        if ends_in_softmax:
+            return unserved(file, "a text recogniser", says)
+        what = "a detector, a text recogniser or a model with a vector for each patch"
+        return unserved(
+            file, what, says, hint=f"{_SERVED} Of patches, export the vector of the whole."
+        )
+    return FluxdropError(
+        f"{file} gives an output of shape {shape} a picture, not one row of numbers",
+        hint=f"{_SERVED} Export it with an output [N, K].",
+        kind="model",
+    )
+
+
+def batch_error(file: Path, shape: tuple[int, ...], count: int) -> FluxdropError:
+    """Return the error, kind ``model``, for an output of *shape* for *count* pictures that does not begin with them."""
+    if len(shape) == 3 and shape[1] == count:
+        says = f"it gives an output [{shape[0]}, N, {shape[2]}], with a row for each step in time"
+        return unserved(file, "a text recogniser", says)
+    return FluxdropError(
+        f"{file} gives an output of shape {list(shape)} for {count} pictures",
+        hint=f"{_SERVED} Export it with an output [N, K].",
+        kind="model",
+    )
+
+
+def unserved(file: Path, what: str, says: str, hint: str = _SERVED) -> FluxdropError:
+    """Return the error that the model in *file* is *what*, as *says* shows, and is not served."""
+    return FluxdropError(
+        f"{file} is {what}, which fluxdrop does not serve: {says}", hint=hint, kind="model"
+    )
