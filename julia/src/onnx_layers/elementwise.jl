@@ -84,12 +84,12 @@ function (e::Elementwise)(@nospecialize(a::Array), @nospecialize(b::Array), @nos
     sizes = broadcast_sizes(broadcast_sizes(shape_of(a), shape_of(b)), shape_of(c))
     y = uninitialised(typeof(e.f(one(eltype(a)), one(eltype(b)), one(eltype(c)))), Tuple(sizes))
     # One number in the middle is what Where has that replaces some numbers, as those that are NaN.
-    middle = length(b) == 1 ? b[1] : vec(broadcast_to(b, sizes))
-    map_into!(vec(y), e.f, vec(broadcast_to(a, sizes)), middle, vec(broadcast_to(c, sizes)))
+    length(b) == 1 ? map_around!(vec(y), e.f, vec(broadcast_to(a, sizes)), b[1], vec(broadcast_to(c, sizes))) :
+        map_into!(vec(y), e.f, vec(broadcast_to(a, sizes)), vec(broadcast_to(b, sizes)), vec(broadcast_to(c, sizes)))
     return y
 end
 
-function map_into!(y, f::F, a, number::Number, c) where {F}
+function map_around!(y, f::F, a, number, c) where {F}
     parallel_for(length(y), ELEMENT_COST * length(y)) do _, items
         @inbounds @simd for i in items
             y[i] = f(a[i], number, c[i])
