@@ -240,7 +240,7 @@ def test_teachable_machine(tmp_path: Path) -> None:
     metadata = {"packageName": "@teachablemachine/image", "labels": ["on", "off"], "imageSize": 96}
     facts = gather(beside(tmp_path, metadata__json=metadata), None, None)
 
-    assert (["on", "off"], [96, 96], "crop", 127.5, [1.0]) == (
+    assert (["on", "off"], [96, 96], "fit", 127.5, [1.0]) == (
         facts.top["labels"],
         *(facts.input[key] for key in ("size", "resize", "scale", "mean")),
     )

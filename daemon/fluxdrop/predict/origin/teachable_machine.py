@@ -1,6 +1,7 @@
 """Read metadata.json of Teachable Machine, which its export for TensorFlow.js has.
 
-Its pictures are squares from the centre, from -1 to 1 (the code that its export for Keras shows).
+Its pictures are the squares in the middle that ImageOps.fit of Pillow takes, from -1 to 1 (the code that its export for
+Keras shows).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def read(folder: Path) -> Facts | None:
         facts.take("size", [side, side], f"{METADATA}: imageSize")
     source = f"{METADATA}: Teachable Machine's models are such"
     for key, value in {
-        "resize": "crop",
+        "resize": "fit",
         "filter": "lanczos",
         "scale": 127.5,
         "mean": [1.0],
