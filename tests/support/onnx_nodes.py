@@ -8,7 +8,7 @@ where an operator has no float32 case. What has no input at all stands behind on
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -147,9 +147,9 @@ class Case(NamedTuple):
     expected: NDArray[Any]
 
 
-def collect() -> Iterator[Case]:
-    """All cases of OPERATORS, in the order of their names."""
-    for case in _of_one_node():
+def collect(operators: Collection[str]) -> Iterator[Case]:
+    """All cases of the *operators*, in the order of their names."""
+    for case in _of_one_node(operators):
         assert case.model is not None
         assert case.data_sets is not None
         inputs, outputs = case.data_sets[0]
@@ -159,13 +159,13 @@ def collect() -> Iterator[Case]:
 def names() -> dict[str, set[str]]:
     """What onnx calls its cases of each of OPERATORS, those that are none of ours with them."""
     found: dict[str, set[str]] = {operator: set() for operator in OPERATORS}
-    for case in _of_one_node():
+    for case in _of_one_node(OPERATORS):
         assert case.model is not None
         found[case.model.graph.node[0].op_type].add(case.name)
     return found
 
 
-def _of_one_node() -> Iterator[TestCase]:
+def _of_one_node(operators: Collection[str]) -> Iterator[TestCase]:
     with warnings.catch_warnings():
         # Making onnx's expected values divides by zero on purpose.
         warnings.simplefilter("ignore")
@@ -175,7 +175,7 @@ def _of_one_node() -> Iterator[TestCase]:
     for case in sorted(found, key=lambda case: case.name):
         assert case.model is not None
         (node, *others) = case.model.graph.node
-        if not others and node.op_type in OPERATORS and node.domain in ("", "ai.onnx"):
+        if not others and node.op_type in operators and node.domain in ("", "ai.onnx"):
             yield case
 
 
@@ -309,6 +309,6 @@ EXCLUDED = {
 def cases() -> dict[str, list[Case]]:
     """All cases by their operator."""
     found: dict[str, list[Case]] = {name: [] for name in OPERATORS}
-    for case in collect():
+    for case in collect(OPERATORS):
         found[case.operator].append(case)
     return found
