@@ -79,11 +79,11 @@ def add(root: Root, path: Path, *flags: str, **settings: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("engine", [pytest.param("julia", marks=needs_julia), "onnxruntime"])
 def test_add(root: Root, tmp_path: Path, engine: str) -> None:
-    """A model gets its size and mode from itself, and without labels numbers for them."""
+    """A model added without a word gets its size, mode, labels and kind of output from itself."""
     path = tmp_path / "five.onnx"
     onnx.save(classifier(), path)
 
-    answer = add(root, path, "--output", "logits", engine=engine)
+    answer = add(root, path, engine=engine)
     bundle = load_bundle("five", root.models)
 
     assert (engine, True) == (answer["engine"], answer["difference"] < 1e-4)
@@ -183,8 +183,7 @@ def test_output_name(root: Root, tmp_path: Path, engine: str) -> None:
     found = {}
 
     for name in ("y", "z"):
-        flags = ["--name", name, "--output-name", name, "--output", "logits"]
-        add(root, path, *flags, engine=engine)
+        add(root, path, "--name", name, "--output-name", name, engine=engine)
         settings = config.load(root.path, {"engine": engine})
         with closing(open_engine(settings, load_bundle(name, root.models))) as opened:
             found[name] = opened.predict(black).tolist()
@@ -200,7 +199,7 @@ def test_output_name(root: Root, tmp_path: Path, engine: str) -> None:
             ["--output", "logits"],
             "node d (Det)",
         ),
-        (foreign(), [], "node f (Frob): this operator is not supported"),
+        (foreign(), [], "node f (com.acme.Frob): this operator is not supported"),
         (
             two_outputs(),
             ["--labels", "a,b,c,d,e"],

@@ -49,6 +49,7 @@ READING: dict[str, list[object]] = {
     "doctor": [],
     "predict": [PICTURE],
     "model list": [],
+    "model show": [],
 }
 
 
@@ -166,11 +167,23 @@ def test_init(served: Root) -> None:
     )
 
 
+def test_model_remove(served: Root) -> None:
+    """A model that cannot be removed stays whole."""
+    folder = served.models / "mine"
+    shutil.copytree(MODEL.parent, folder)
+    read_only(served)
+
+    ended = fluxdrop("model", "remove", "mine", "--root", served.path)
+
+    assert_refused(ended, served, "a disk with errors is made read-only by the system.")
+    assert {path.name for path in MODEL.parent.iterdir()} == {p.name for p in folder.iterdir()}
+
+
 def test_all_commands() -> None:
     """Every command that has to do with a root is tried here; a new one has to be."""
     names = {name for name, command in known() if not hasattr(loaded(command), "commands")}
     tried = {name.partition(" --")[0] for name in (*WRITING, *READING)}
-    apart = {"run", "generate", "init"}
+    apart = {"run", "generate", "init", "model remove"}
     # They write to no root, or are a check that does not read one.
     without_root = {"setup", "info", "model check", "model export"} | {
         name for name in names if name.startswith("service ")

@@ -6,14 +6,17 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlparse
 
+import msgspec
 import pytest
 from playwright.sync_api import Browser, Locator, Page, Request, expect, sync_playwright
 
 from fluxdrop.files.layout import Root
 from fluxdrop.gallery.data_pages import PAGE_ENTRIES
 from fluxdrop.gallery.gallery import Gallery, page_of
+from fluxdrop.records.result import EmbeddingFacts, Value
 from support.gallery_records import failure, fill, place, result
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -175,6 +178,40 @@ def test_filters(studio: Root, open_page: Open) -> None:
     page.reload()
     expect(cards(page)).to_have_count(2)
     expect(page.get_by_role("status")).to_have_text("1 to 2 of 2 matching results")
+
+
+def test_kinds_of_answer(root: Root, samples: Path, open_page: Open) -> None:
+    """Found labels have a mark and are filters each; a value is text; an embedding has a link to its file."""
+    several = msgspec.structs.replace(
+        result("several", 0), kind="multi-label", labels=["angular", "round"]
+    )
+    nothing: dict[str, Any] = {"probabilities": {}, "top": []}
+    value = msgspec.structs.replace(
+        result("value", 1),
+        kind="regression",
+        values=[Value(name="age", value=37.25, unit="years")],
+        **nothing,
+    )
+    vector = msgspec.structs.replace(
+        result("vector", 2),
+        kind="embedding",
+        embedding=EmbeddingFacts(file="outputs/vector.npy", dimension=192),
+        **nothing,
+    )
+    for record in (several, value, vector):
+        place(root, record, record.source.file.removesuffix(".txt"), samples / PICTURE)
+    Gallery(root).rebuild()
+    page = open_page()
+
+    expect(cards(page).filter(has_text="age 37.25 years")).to_have_count(1)
+    expect(page.locator(".bars .label")).to_have_text(["✓ angular", "✓ round"])
+    cards(page).filter(has_text="192 numbers").get_by_role("button").click()
+    expect(page.get_by_role("link", name="Embedding")).to_have_attribute("href", "./vector.npy")
+    page.keyboard.press("Escape")
+    for label in ("round", "angular"):
+        page.get_by_label("Label").select_option(label)
+        expect(cards(page)).to_have_count(1)
+        expect(page.get_by_label("Label")).to_contain_text("round (1)")
 
 
 def test_empty(root: Root, open_page: Open, tmp_path: Path) -> None:

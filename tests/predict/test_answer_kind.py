@@ -80,6 +80,7 @@ def test_graph_end(made: ModelProto, end: End) -> None:
         (sigmoid_model(0.1), None, "sigmoid", ["0", "1"], "a sigmoid"),
         (sigmoid_model(0.1), ["cat"], "sigmoid", ["cat"], "a sigmoid"),
         (model(ROWS), ["a", "b", "c"], "logits", ["a", "b", "c"], "guessed: there are labels"),
+        (model(ROWS), None, "logits", ["0", "1", "2"], "guessed: so few numbers"),
         (model(ROWS, *ADDED_UP, constants=AXES), None, "softmax", ["0", "1", "2"], "guessed:"),
         (model(ROWS, *NORMALISED), None, "embedding", [], "the vector's length"),
         (model([[0.5] * 1000] * 3), None, "logits", [str(n) for n in range(1000)], "ImageNet"),

@@ -119,8 +119,9 @@ def typed(kind: int, *, keep_io_types: bool = False) -> ModelProto:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("keep_io_types", [True, False])
-@pytest.mark.parametrize("kind", ["FLOAT16", "BFLOAT16", "DOUBLE"])
+@pytest.mark.parametrize(
+    ("kind", "keep_io_types"), [("FLOAT16", True), ("BFLOAT16", False), ("DOUBLE", False)]
+)
 @pytest.mark.parametrize("name", ENGINES)
 def test_float_types(tmp_path: Path, name: str, kind: str, keep_io_types: bool) -> None:
     """Models of other float types run in each engine, in Julia as float32: only the weights are rounded."""

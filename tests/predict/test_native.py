@@ -23,7 +23,7 @@ from fluxdrop.predict.bundle import Bundle, load_bundle
 from fluxdrop.predict.choose_engine import open_engine
 from fluxdrop.predict.compiler.compile import compile_bundle
 from fluxdrop.predict.engine import Engine, EngineDown
-from fluxdrop.predict.library import add_model
+from fluxdrop.predict.library import AddedModel, add_model
 from support.daemons import fluxdrop
 from support.needs import needs_julia
 
@@ -344,13 +344,39 @@ def test_add_from_options(root: Root, tmp_path: Path) -> None:
 
     with pytest.raises(FluxdropError, match="does not declare the size") as caught:
         add_model(root, source, config.Settings(), name=None, labels=None, options={})
-    with pytest.raises(FluxdropError, match="nothing says what they mean"):
-        add_model(root, source, config.Settings(), name=None, labels=None, options={"size": [4, 2]})
-    options = {"size": [4, 2], "output": "logits"}
+    options = {"size": [4, 2]}
     added = add_model(root, source, config.Settings(), name=None, labels=None, options=options)
 
     assert "--size" in caught.value.hint
     assert (["0", "1", "2"], "logits") == (added.bundle.spec.labels, added.bundle.spec.output)
+
+
+@needs_julia
+@pytest.mark.usefixtures("flux")
+@pytest.mark.parametrize(
+    ("end", "options", "output"),
+    [
+        ("y -> exp.(y) ./ sum(exp.(y); dims=1)", {}, "softmax"),
+        ("y -> vcat(y, y)", {"output": "embedding"}, "embedding"),
+        ("y -> 1 ./ (1 .+ exp.(-y))", {}, "--output multi-label if each"),
+    ],
+)
+def test_kinds(root: Root, tmp_path: Path, end: str, options: dict[str, Any], output: str) -> None:
+    """A native model gives each kind of answer; as nothing shows its end, more of them is asked for."""
+    code = SUMS.replace("return x ->", f"last = {end}\n    return x -> last(").replace(
+        "3, :)", "3, :))"
+    )
+    source = native(tmp_path / "sums", code, "[input]\nsize = [4, 2]\n")
+
+    def add() -> AddedModel:
+        return add_model(root, source, config.Settings(), name=None, labels=None, options=options)
+
+    if " " in output:
+        with pytest.raises(FluxdropError) as caught:
+            add()
+        assert output in caught.value.hint
+    else:
+        assert output == add().bundle.spec.output
 
 
 @needs_julia

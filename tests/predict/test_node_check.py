@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from fluxdrop import config
-from fluxdrop.predict.bundle import Bundle, load_bundle
+from fluxdrop.predict.bundle import Bundle
 from fluxdrop.predict.julia_engine import run_graphs
 from fluxdrop.predict.node_check import by_node
 from fluxdrop.provision import find_julia
@@ -40,8 +40,12 @@ def made(folder: Path) -> tuple[Bundle, NDArray[np.float32]]:
     return bundle_of(folder, model), pictures
 
 
-def test_each_node(tmp_path: Path) -> None:
-    """Every node is compared, whatever types it has, and then the whole model; progress counts the nodes."""
+def test_each_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every node is compared, whatever types it has, and then the whole model; progress counts the nodes.
+
+    Here, the values are too large for one piece.
+    """
+    monkeypatch.setattr("fluxdrop.predict.node_check._PIECE_BYTES", 6000)
     bundle, pictures = made(tmp_path)
     install = find_julia()
     assert install is not None
@@ -54,6 +58,7 @@ def test_each_node(tmp_path: Path) -> None:
     assert [*operators, "the whole model"] == [item.operator for item in found]
     assert not any(item.diverges for item in found)
     assert (8, 8) == told[-1]
+    assert len(told) > 1
 
 
 def test_cause(tmp_path: Path) -> None:
@@ -75,17 +80,3 @@ def test_cause(tmp_path: Path) -> None:
     diverging = [item for item in found if item.diverges]
     assert ["Relu", "ArgMax", "the whole model"] == [item.operator for item in diverging]
     assert "ArgMux" in diverging[1].node
-
-
-def test_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model whose values do not fit into one piece is compared in several, all of it once."""
-    monkeypatch.setattr("fluxdrop.predict.node_check._PIECE_BYTES", 1000)
-    bundle = load_bundle("round-or-angular")
-    install = find_julia()
-    assert install is not None
-
-    with run_graphs(config.Settings(), install) as run:
-        whole = list(by_node(bundle, np.zeros((1, 1, 64, 64), np.float32), run))
-
-    assert not any(item.diverges for item in whole)
-    assert len({item.node for item in whole}) == len(whole)

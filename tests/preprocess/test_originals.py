@@ -12,7 +12,7 @@ from fluxdrop.preprocess.crop_percentage import resize_to
 from fluxdrop.preprocess.geometry import Placement, middle, place
 from fluxdrop.preprocess.spec import InputSpec
 from fluxdrop.preprocess.tensor import fit
-from support.originals import levels, pictures, torchvision
+from support.originals import levels, pictures, torchvision, transformers
 
 CV2 = {
     "nearest": "INTER_NEAREST",
@@ -78,8 +78,7 @@ def test_torch(mode: Any, size: tuple[int, int]) -> None:
 def test_transformers_fast(to: int, crop: int, number: int, filter_name: Any) -> None:
     """The resampler torch is what transformers' fast processors do, to the last bit."""
     torchvision()
-    transformers = pytest.importorskip("transformers")
-    processor = transformers.CLIPImageProcessor(
+    processor = transformers().CLIPImageProcessor(
         size={"shortest_edge": to},
         crop_size={"height": crop, "width": crop},
         resample=number,
@@ -240,8 +239,7 @@ def test_timm(size: tuple[int, int], percentage: float, crop_mode: str, resize: 
 @pytest.mark.parametrize(("number", "filter_name"), [(2, "bilinear"), (3, "bicubic")])
 def test_transformers(to: int, crop: int, number: int, filter_name: Any) -> None:
     """The resampler pillow is transformers' resize by the shortest edge and centre crop, to the last bit."""
-    transformers = pytest.importorskip("transformers")
-    processor = transformers.CLIPImageProcessorPil(
+    processor = transformers().CLIPImageProcessorPil(
         size={"shortest_edge": to},
         crop_size={"height": crop, "width": crop},
         resample=number,

@@ -15,7 +15,7 @@ from fluxdrop.preprocess import crop_percentage
 from fluxdrop.preprocess.presets import PRESETS
 from fluxdrop.preprocess.spec import InputSpec
 from fluxdrop.preprocess.tensor import to_tensor
-from support.originals import pictures, torchvision
+from support.originals import pictures, torchvision, transformers
 
 Original = Callable[[Image.Image], Any]
 
@@ -78,8 +78,7 @@ def test_clip() -> None:
 )
 def test_transformers(preset: str, name: str) -> None:
     """vit and siglip are what the processors of transformers do that are called so."""
-    transformers = pytest.importorskip("transformers")
-    processor = getattr(transformers, name)()
+    processor = getattr(transformers(), name)()
 
     same(lambda picture: processor(picture)["pixel_values"][0], spec(preset))
 

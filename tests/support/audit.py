@@ -120,6 +120,10 @@ def _files(root: Root, path: str, record: Record, source: bytes) -> dict[str, by
     }
     for shown in (record.preprocessed.file, record.preprocessed.preview):
         files[shown] = _digest((root.path / shown).read_bytes())
+    if record.embedding is not None:
+        file = record.embedding.file
+        assert (record.embedding.dimension,) == np.load(root.path / file).shape
+        files[file] = _digest((root.path / file).read_bytes())
     suffix = Path(record.source.file).suffix
     if suffix != ".png":
         files[f"outputs/{name}{suffix}"] = source

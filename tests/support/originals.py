@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,15 @@ def torchvision() -> Any:
             torch.library.define(f"torchvision::{name}", "(Tensor a, Tensor b, float c) -> Tensor")
         import torchvision.transforms
     return torchvision
+
+
+@cache
+def transformers() -> Any:
+    """The package transformers, or skip the test."""
+    if find_spec("torchvision") is not None:
+        # transformers imports it, where it is.
+        torchvision()
+    return pytest.importorskip("transformers")
 
 
 def levels(expected: Any, found: Any) -> int:

@@ -34,8 +34,10 @@ class Answer:
 
     @property
     def found(self) -> list[str]:
-        """The labels that reach their thresholds, the most probable first."""
-        return [label for label, p in self.ranked if p >= self.thresholds.get(label, float("inf"))]
+        """The labels that reach their thresholds, the most probable first; none of a classification."""
+        if not self.thresholds:
+            return []
+        return [label for label, p in self.ranked if p >= self.thresholds[label]]
 
 
 def answer_of(raw: NDArray[np.float32], bundle: Bundle) -> Answer:

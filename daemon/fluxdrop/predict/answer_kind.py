@@ -21,6 +21,9 @@ from fluxdrop.predict.unserved import shape_error
 _CLASS_COUNTS = {1000, 1001, 21841, 21842, 21843}
 """The numbers of classes of ImageNet-1k and ImageNet-21k, with and without one for the background."""
 
+_FEW = 32
+"""Up to so many numbers are taken for the scores of labels, even if there are none: embeddings are larger."""
+
 _SUM_TOLERANCE = 1e-3
 _QUANTISED_TOLERANCE = 0.5
 """How far the rows of a softmax may be from 1, where the graph says that it is one: that of int8 rounds each number."""
@@ -142,6 +145,8 @@ def find_kind(
         return FoundKind("logits", f"guessed: it gives {count} numbers, as models of ImageNet do")
     if end == "unit-vector":
         return FoundKind("embedding", "the model: it ends in a division by the vector's length")
+    if count <= _FEW:
+        return FoundKind("logits", "guessed: so few numbers are rather scores than an embedding")
     raise FluxdropError(
         f"{file} gives {count} numbers a picture, and nothing says what they mean",
         hint="Give --labels if they are the scores of labels (--output logits numbers them),"

@@ -121,6 +121,8 @@ def _write_spec(bundle: Bundle, folder: Path) -> None:
     top = msgspec.to_builtins(bundle.spec)
     table = top.pop("input") | {"layout": "NCHW"}
     del top["output_name"]
+    if not top["labels"]:
+        del top["labels"]
     (folder / "model.toml").write_text(spec_text(top, table), encoding="utf-8")
     if (bundle.folder / "samples").is_dir():
         shutil.copytree(bundle.folder / "samples", folder / "samples")

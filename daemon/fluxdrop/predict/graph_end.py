@@ -28,6 +28,8 @@ _KEEP_VALUES = {
 }
 _ENDS: dict[str, End] = {
     "Softmax": "softmax",
+    "QLinearSoftmax": "softmax",
+    "QLinearSigmoid": "sigmoid",
     "LogSoftmax": "log-softmax",
     "Sigmoid": "sigmoid",
     "HardSigmoid": "sigmoid",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -25,7 +25,24 @@ from fluxdrop.predict.bundle import NATIVE, Bundle, known_bundles, load_bundle, 
 from fluxdrop.predict.choose_engine import open_engine
 from fluxdrop.predict.compiler.compile import check_fit, compile_bundle, float32_form
 from fluxdrop.predict.engine import EngineInfo
+from fluxdrop.predict.installed import check_replaceable, install
 from fluxdrop.predict.onnxruntime_engine import OnnxruntimeEngine
+from fluxdrop.predict.origin.facts import Facts
+from fluxdrop.predict.origin.gather import add_guesses, gather, guesses
+from fluxdrop.predict.origin.locate import onnx_file
+from fluxdrop.predict.origin.trial import (
+    Comparison,
+    Picture,
+    Trial,
+    compare_pipelines,
+    keep_previews,
+    own_pictures,
+    read_pictures,
+    refuse_another,
+    sample_files,
+    try_pictures,
+)
+from fluxdrop.predict.origin.weights import Original, export
 from fluxdrop.predict.parity import samples
 from fluxdrop.predict.unserved import refuse_unserved
 from fluxdrop.predict.verify import compare
@@ -33,9 +50,12 @@ from fluxdrop.preprocess import crop_percentage
 from fluxdrop.provision import find_julia
 from fluxdrop.toml_text import toml_value
 
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _ANSWER_KEYS = ("output", "activation", "thresholds", "unit", "value_name")
-_TOP_LEVEL_KEYS = ("output_name", *_ANSWER_KEYS)
+_TOP_LEVEL_KEYS = ("labels", "output_name", *_ANSWER_KEYS)
 
 
 class SampleOutput(NamedTuple):
@@ -46,7 +66,7 @@ class SampleOutput(NamedTuple):
 
 
 class AddedModel(NamedTuple):
-    """A bundle that was added, and the engine that ran it."""
+    """A bundle that was added, the engine that ran it, and what was found out."""
 
     bundle: Bundle
     engine: EngineInfo
@@ -54,6 +74,12 @@ class AddedModel(NamedTuple):
     """The `relative_difference` from onnxruntime; None for a native Flux model, which has no reference."""
     remark: str | None = None
     """Why the difference is large; None if it is not."""
+    trials: Sequence[Trial] = ()
+    """What it says of the pictures that it was tried on."""
+    comparison: Comparison | None = None
+    """How far it is from the pipeline that it comes from; None where that is not at hand."""
+    notes: Sequence[str] = ()
+    """Sentences about what was assumed and may be wrong."""
 
 
 def add_model(
@@ -64,50 +90,66 @@ def add_model(
     name: str | None,
     labels: list[str] | None,
     options: dict[str, Any],
+    pictures: Sequence[Path] = (),
+    replace: bool = False,
 ) -> AddedModel:
     """Make a bundle from *source* and add it to *root*.
 
-    The bundle is run first; an ONNX model is also compiled and compared with onnxruntime.
+    The bundle is run first; an ONNX model is also compiled and compared with onnxruntime, and one that is made of a
+    folder of weights with its original.
 
     Args:
         root: The root whose models folder gets the bundle.
-        source: An ONNX file, or a folder with a model and perhaps a model.toml and samples/.
+        source: An ONNX file, or a folder with a model and perhaps a model.toml and samples/. What lies beside the model
+            in a folder is read, too (`fluxdrop.predict.origin`).
         settings: The engine that runs the bundle, and its limits.
         name: The bundle's name; None for the name of *source*.
         labels: The names of the classes, in the model's order; None to take them from the folder's
             model.toml, or to number them.
         options: Keys of model.toml's ``[input]`` table, ``crop_pct`` (see `crop_percentage.resolve`), ``output`` and
             ``output_name``. A value of None is taken from the folder's model.toml, or else from the model.
+        pictures: Files to try the model on, as on those in samples/. What it saw of them is kept in tried/.
+        replace: Whether the bundle takes the place of one that was added before.
 
     Raises:
         FluxdropError: When any step fails; *root* is unchanged then.
     """
     folder = source if source.is_dir() else None
-    name = _check_name(name or (source.name if folder else source.stem), root)
+    name = _check_name(name or (source.name if folder else source.stem), root, settings, replace)
+    given = {key: value for key, value in options.items() if value is not None}
+    if labels is not None:
+        given["labels"] = labels
+    tried = read_pictures([*pictures, *sample_files(source)], settings)
     with _staging_folder(root.models) as staging:
         copy = staging / name
         copy.mkdir()
         try:
-            _copy_files(source, copy)
-            output = _write_spec(source, copy, settings, labels, options)
-            added = _verify(load_bundle(str(copy)), settings, output)
+            original = _copy_files(source, copy, tried or own_pictures())
+            facts = gather(source, _parsed(copy / "model.onnx"), original)
+            output = _write_spec(source, copy, settings, facts, dict(given))
+            compared = tried or (own_pictures() if original else [])
+            added = _verify(load_bundle(str(copy)), settings, output, compared, original)
         except FluxdropError as error:
             # The error names the copy, which is about to be removed.
             error.message = _name_source(error.message, copy, source)
             error.hint = _name_source(error.hint, copy, source)
             raise
+        if added.comparison is not None and not given.keys() - {"labels", *_ANSWER_KEYS}:
+            refuse_another(source, added.comparison)
         if added.engine.note is not None:
             note = _name_source(added.engine.note, copy, source)
             added = added._replace(engine=msgspec.structs.replace(added.engine, note=note))
+        added = added._replace(trials=added.trials if tried else ())
+        keep_previews(copy, added.trials)
         files = [path for path in copy.rglob("*") if path.is_file()]
         durable.sync_all(files, sorted({path.parent for path in files}))
-        copy.rename(root.models / name)
-        durable.sync_folder(root.models)
-    return added._replace(bundle=load_bundle(name, root.models))
+        install(copy, root.models)
+    bundle = load_bundle(name, root.models)
+    return added._replace(bundle=bundle, notes=[*facts.notes, *guesses(bundle.spec)])
 
 
-def _check_name(name: str, root: Root) -> str:
-    """Return *name*; raise if it is not a valid bundle name or is taken."""
+def _check_name(name: str, root: Root, settings: Settings, replace: bool) -> str:
+    """Return *name*; raise if it is not a valid bundle name or is taken and not to be replaced."""
     if not _NAME.fullmatch(name):
         raise FluxdropError(
             f"{name!r} cannot be a model's name",
@@ -115,9 +157,13 @@ def _check_name(name: str, root: Root) -> str:
             kind="model",
         )
     if name in known_bundles(root.models):
-        raise FluxdropError(
-            f"There is a model {name} already", hint="Give another --name.", kind="model"
-        )
+        if not replace:
+            raise FluxdropError(
+                f"There is a model {name} already",
+                hint="Give another --name, or --replace.",
+                kind="model",
+            )
+        check_replaceable(root, name, settings.model)
     return name
 
 
@@ -130,11 +176,14 @@ def _name_source(text: str, copy: Path, source: Path) -> str:
     return text.replace(str(copy), str(source))
 
 
-def _copy_files(source: Path, copy: Path) -> None:
-    """Copy the model's files and samples from *source* to the folder *copy*, but no model.toml."""
-    native, onnx = source / NATIVE, source / "model.onnx" if source.is_dir() else source
+def _copy_files(source: Path, copy: Path, pictures: Sequence[Picture]) -> Original | None:
+    """Copy the model's files and samples from *source* to the folder *copy*, but no model.toml.
+
+    Where *source* has weights only, they are exported, and what the original makes of *pictures* is returned.
+    """
+    native, original = source / NATIVE, None
     if native.is_file():
-        if onnx.exists():
+        if (source / "model.onnx").exists():
             raise FluxdropError(
                 f"{source} has both model.onnx and {NATIVE}",
                 hint="Keep the one that is to run.",
@@ -142,18 +191,17 @@ def _copy_files(source: Path, copy: Path) -> None:
             )
         for path in native_files(source):
             shutil.copyfile(path, copy / path.name)
-    elif onnx.is_file():
-        (copy / "model.onnx").write_bytes(_read_onnx(onnx))
-    elif source.is_dir():
-        raise FluxdropError(
-            f"{source} has neither model.onnx nor {NATIVE}",
-            hint="Give an ONNX file, or a folder with one of these.",
-            kind="model",
-        )
     else:
-        raise FluxdropError(f"There is no file {source}", kind="model")
+        onnx = onnx_file(source)
+        if onnx is None:
+            with tempfile.TemporaryDirectory(prefix="fluxdrop-") as out:
+                original = export(source, Path(out), [picture.image for picture in pictures])
+                (copy / "model.onnx").write_bytes(_read_onnx(Path(out) / "model.onnx"))
+        else:
+            (copy / "model.onnx").write_bytes(_read_onnx(onnx))
     if (source / "samples").is_dir():
         shutil.copytree(source / "samples", copy / "samples")
+    return original
 
 
 def _read_onnx(onnx: Path) -> bytes:
@@ -179,55 +227,43 @@ def _staging_folder(models: Path) -> Iterator[Path]:
 
 
 def _write_spec(
-    source: Path,
-    bundle: Path,
-    settings: Settings,
-    labels: list[str] | None,
-    options: dict[str, Any],
+    source: Path, bundle: Path, settings: Settings, facts: Facts, given: dict[str, Any]
 ) -> SampleOutput:
     """Write the bundle's model.toml, and return the model's output for the samples.
 
-    The options take precedence over the source's model.toml, and that over what the model declares.
+    What is *given*, by key, takes precedence over *facts*, and these over what the model declares.
     """
-    given = {key: value for key, value in options.items() if value is not None}
-    table: dict[str, Any] = {}
-    top: dict[str, Any] = {}
-    described = source / "model.toml"
-    if described.is_file():
-        try:
-            top = msgspec.toml.decode(described.read_bytes())
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise FluxdropError(f"{described} is wrong: {error}", kind="model") from error
-        own = top.pop("input", {})
-        if not isinstance(own, dict):
-            raise FluxdropError(f"{described} is wrong: its input is not a table", kind="model")
-        table |= own
-    top |= {key: given.pop(key) for key in _TOP_LEVEL_KEYS if key in given}
-    if (bundle / "model.onnx").exists():
-        table = _derive_input(bundle / "model.onnx", "output_name" in top) | table
-    crop_percentage.resolve(table, given)
-    if labels is not None:
-        top["labels"] = labels
-    return _complete_spec(bundle, settings, top, table)
+    model = _parsed(bundle / "model.onnx")
+    top = {key: given.pop(key) for key in _TOP_LEVEL_KEYS if key in given}
+    if model is not None:
+        if "output_name" not in facts.top | top:
+            refuse_unserved(bundle / "model.onnx", model)
+        facts.declare(_derive_input(model), "the model: its input")
+    facts.override(top, given)
+    crop_percentage.resolve(facts.input, given)
+    add_guesses(facts)
+    return _complete_spec(bundle, settings, facts.top | {"origin": facts.origin}, facts.input)
 
 
-def _derive_input(onnx_file: Path, has_output: bool) -> dict[str, Any]:
-    """Derive size, mode and layout from the model's declared input, as far as that is possible.
+def _parsed(onnx_file: Path) -> ModelProto | None:
+    """Return the model in *onnx_file*; None if there is no such file."""
+    from fluxdrop.predict.compiler.source import InvalidModelError, parse
 
-    A model that says itself that it is a detector or the like is refused, unless *has_output*: one of its outputs is
-    named.
-    """
-    from fluxdrop.predict.compiler.shapes import value_shape
-    from fluxdrop.predict.compiler.source import InvalidModelError, integer_type, parse
-
+    if not onnx_file.is_file():
+        return None
     try:
-        model = parse(onnx_file.read_bytes())
+        return parse(onnx_file.read_bytes())
     except InvalidModelError as error:
         raise FluxdropError(
             f"{onnx_file} is not a valid ONNX model: {error}", kind="model"
         ) from error
-    if not has_output:
-        refuse_unserved(onnx_file, model)
+
+
+def _derive_input(model: ModelProto) -> dict[str, Any]:
+    """Derive size, mode and layout from the model's declared input, as far as that is possible."""
+    from fluxdrop.predict.compiler.shapes import value_shape
+    from fluxdrop.predict.compiler.source import integer_type
+
     for item in model.graph.input:
         shape = value_shape(item)
         if shape is None or len(shape) != 4:
@@ -298,17 +334,33 @@ def spec_text(top: dict[str, Any], table: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _verify(bundle: Bundle, settings: Settings, output: SampleOutput) -> AddedModel:
-    """Check the answers, and run an ONNX model on the chosen engine to compare the outputs."""
+def _verify(
+    bundle: Bundle,
+    settings: Settings,
+    output: SampleOutput,
+    pictures: Sequence[Picture],
+    original: Original | None,
+) -> AddedModel:
+    """Check the answers, run an ONNX model on the chosen engine to compare the outputs, and try it on *pictures*."""
     for row in output.raw:
         answer_of(row, bundle)
-    if output.engine is not None:
-        return AddedModel(bundle, output.engine, None)
     if settings.engine == "auto" and find_julia() is not None:
         # The purpose is to run on Flux, so a fallback to onnxruntime is an error; --engine onnxruntime allows it.
         settings = msgspec.structs.replace(settings, engine="julia")
+    if output.engine is not None and not pictures:
+        return AddedModel(bundle, output.engine, None)
     with closing(open_engine(settings, bundle)) as engine:
-        batch = samples(bundle, settings)
-        found = engine.predict(batch)
-        compared = compare(bundle, settings, batch, output.raw, found, engine.info)
-        return AddedModel(bundle, engine.info, compared.difference, compared.remark)
+        compared = None
+        if output.engine is None:
+            batch = samples(bundle, settings)
+            found = engine.predict(batch)
+            compared = compare(bundle, settings, batch, output.raw, found, engine.info)
+        trials = try_pictures(bundle, engine, pictures)
+        return AddedModel(
+            bundle,
+            engine.info,
+            compared.difference if compared else None,
+            compared.remark if compared else None,
+            trials,
+            compare_pipelines(bundle, trials, original) if original else None,
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 from typing import Any
 
@@ -30,7 +31,8 @@ _INTEGERS = {f"tensor({kind})": kind for kind in INTEGERS}
 class OnnxruntimeEngine:
     """Runs a bundle's model.onnx as it is, on the CPU, in this process.
 
-    A model of a float type for which onnxruntime lacks operators is run as float32.
+    A model of a float type for which onnxruntime lacks operators is run as float32. One that
+    quantises by the largest values of a batch is given batches of one picture.
 
     Args:
         bundle: The model; a native Flux model is refused.
@@ -137,22 +139,40 @@ class OnnxruntimeEngine:
 def _open_session(bundle: Bundle, options: Any, model: bytes | None) -> tuple[Any, bool]:
     """Return onnxruntime's session, and whether it is that of a fitted model.
 
-    That is the session of *model*, else of the bundle's own, or of its float32 form if it cannot be
-    run otherwise.
+    That is the session of *model*, else of the bundle's own, as far as it can be run as it is.
     """
     ort = import_onnxruntime()
     if model is None:
+        failure: Exception | None = None
         try:
             path = os.fspath(bundle.onnx)
-            return ort.InferenceSession(path, options, providers=_PROVIDERS), False
-        except Exception:  # onnxruntime's exceptions share no class below Exception
-            # The compiler imports onnx.
-            from fluxdrop.predict.compiler.compile import float32_form
+            session = ort.InferenceSession(path, options, providers=_PROVIDERS)
+        except Exception as error:  # onnxruntime's exceptions share no class below Exception
+            failure = error
+        else:
+            if _runs_as_it_is(session, bundle):
+                return session, False
+        # The compiler imports onnx.
+        from fluxdrop.predict.compiler.compile import fitted_form, float32_form
 
-            model = float32_form(bundle)
-            if model is None:
-                raise
+        model = fitted_form(bundle) if failure is None else float32_form(bundle)
+        if model is None:
+            assert failure is not None
+            raise failure
     return ort.InferenceSession(model, options, providers=_PROVIDERS), True
+
+
+def _runs_as_it_is(session: Any, bundle: Bundle) -> bool:
+    """Return whether the model gives real numbers, and for each picture the same ones in any batch."""
+    types = [item.type for item in session.get_outputs()]
+    if not any(kind in _FLOATS or kind.startswith("seq(map(") for kind in types):
+        return False
+    with (
+        bundle.onnx.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+    ):
+        # The names of the operators that quantise a batch by its largest values.
+        return data.find(b"DynamicQuantize") < 0
 
 
 def _dtype(declared: Any, bundle: Bundle) -> str:

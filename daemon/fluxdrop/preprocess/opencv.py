@@ -30,7 +30,7 @@ def resize(
         box: The part of it that is computed: left, top, right, bottom.
         name: ``nearest``, ``bilinear``, ``bicubic``, ``lanczos`` (INTER_LANCZOS4) or ``box`` (INTER_AREA).
     """
-    pixels: NDArray[np.float32] | NDArray[np.uint8] = np.asarray(image)
+    pixels = np.asarray(image)
     weights = _WEIGHTS[name]
     if name == "box" and (scaled[0] > image.width or scaled[1] > image.height):
         weights = _area_enlarged
@@ -38,8 +38,25 @@ def resize(
     vertical = weights(image.height, scaled[1], np.arange(box[1], box[3]))
     if name == "nearest":
         return Image.fromarray(pixels[vertical[0], horizontal[0][:, 0]])
-    pixels = _apply(_apply(pixels, vertical, 0), horizontal, 1)
-    return Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
+    pixels, vertical = _needed(pixels, vertical, 0)
+    pixels, horizontal = _needed(pixels, horizontal, 1)
+    rows, columns = len(vertical[0]), len(horizontal[0])
+    # The order matters for no more than a rounding error, and for the memory that a picture as thin as a line takes.
+    if rows * pixels.shape[1] <= pixels.shape[0] * columns:
+        resized = _apply(_apply(pixels, vertical, 0), horizontal, 1)
+    else:
+        resized = _apply(_apply(pixels, horizontal, 1), vertical, 0)
+    return Image.fromarray(np.clip(np.rint(resized), 0, 255).astype(np.uint8))
+
+
+def _needed(
+    pixels: NDArray[np.uint8], weights: Weights, axis: int
+) -> tuple[NDArray[np.uint8], Weights]:
+    """Return the part of *pixels* that the *weights* along *axis* read, and the weights for it."""
+    indices, factors = weights
+    start, end = int(indices.min()), int(indices.max()) + 1
+    part = pixels[start:end] if axis == 0 else pixels[:, start:end]
+    return part, (indices - start, factors)
 
 
 def _apply(
@@ -47,10 +64,17 @@ def _apply(
 ) -> NDArray[np.float32]:
     """Weigh *pixels* along *axis*, which gets the length of the result."""
     indices, factors = weights
+    outputs, taps = indices.shape
+    if taps > outputs:
+        parts = [
+            np.tensordot(factors[output], pixels.take(indices[output], axis), ([0], [axis]))
+            for output in range(outputs)
+        ]
+        return np.stack(parts, axis)
     shape = [1] * pixels.ndim
     shape[axis] = -1
     total = pixels.take(indices[:, 0], axis) * factors[:, 0].reshape(shape)
-    for tap in range(1, indices.shape[1]):
+    for tap in range(1, taps):
         total += pixels.take(indices[:, tap], axis) * factors[:, tap].reshape(shape)
     return total
 

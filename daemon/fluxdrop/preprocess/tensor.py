@@ -14,6 +14,7 @@ from fluxdrop.preprocess import opencv, torch_uint8
 from fluxdrop.preprocess.geometry import middle, place
 from fluxdrop.preprocess.spec import InputSpec
 
+_MAX_SIDE = 1 << 16
 _MAX_SCALED_PIXELS = 1 << 24
 
 

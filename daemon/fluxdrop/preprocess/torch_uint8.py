@@ -14,6 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+_MAX_SIDE = 1 << 16
+_MAX_PIXELS = 1 << 25
+
 Kernel = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 
@@ -29,15 +32,22 @@ def resize(
         name: ``bilinear``, ``bicubic`` or ``lanczos``.
     """
     pixels = np.asarray(image)
-    vertical = _taps(image.height, scaled[1], name)
-    if vertical is not None:
-        # Only rows that the second pass reads are worth the first.
-        first, weights, _ = vertical
-        start = int(first[box[1]])
-        pixels = pixels[start : int(first[box[3] - 1]) + weights.shape[1]]
-    horizontal = _taps(image.width, scaled[0], name)
-    pixels = _pass(pixels, horizontal, box[0], box[2], 1, 0)
-    pixels = _pass(pixels, vertical, box[1], box[3], 0, 0 if vertical is None else start)
+    passes = []
+    for axis, source, length, start, end in (
+        (1, image.width, scaled[0], box[0], box[2]),
+        (0, image.height, scaled[1], box[1], box[3]),
+    ):
+        taps = _taps(source, length, name, start, end)
+        if taps is not None:
+            first, weights, bits = taps
+            start, end = int(first.min()), int(first.max()) + weights.shape[1]
+            passes.append((axis, first - start, weights, bits))
+        pixels = pixels[:, start:end] if axis else pixels[start:end]
+    if len(pixels) * (box[2] - box[0]) > _MAX_PIXELS:
+        # A picture as thin as a line: in torch's order, the first pass would take too much memory.
+        passes.reverse()
+    for axis, first, weights, bits in passes:
+        pixels = _pass(pixels, axis, first, weights, bits)
     return Image.fromarray(pixels)
 
 
@@ -45,14 +55,16 @@ Taps = tuple[NDArray[np.intp], NDArray[np.int32], int]
 """For each pixel of the result, the first pixel of the source; the weights, (pixels, taps); and their bits."""
 
 
-def _taps(source: int, scaled: int, name: str) -> Taps | None:
-    """Return how a side is resized; None if it stays."""
+def _taps(source: int, scaled: int, name: str, start: int, end: int) -> Taps | None:
+    """Return how the pixels from *start* to *end* of a resized side are computed; None if the side stays."""
     if source == scaled:
         return None
     kernel, radius = _KERNELS[name]
     scale = source / scaled
     support = radius * max(scale, 1.0)
-    centres = scale * (np.arange(scaled) + 0.5)
+    # The bits depend on all weights of a side. Of one that is scaled to more, the part is enough: they repeat.
+    part = (0, scaled) if scaled <= _MAX_SIDE else (start, end)
+    centres = scale * (np.arange(*part) + 0.5)
     first = np.maximum((centres - support + 0.5).astype(np.intp), 0)
     ends = np.minimum((centres + support + 0.5).astype(np.intp), source)
     taps = int((ends - first).max())
@@ -64,24 +76,40 @@ def _taps(source: int, scaled: int, name: str) -> Taps | None:
     while bits < 22 and int(0.5 + factors.max() * (1 << (bits + 1))) < 1 << 15:
         bits += 1
     exact = factors * (1 << bits)
-    return first, np.trunc(exact + np.copysign(0.5, exact)).astype(np.int32), bits
+    weights = np.trunc(exact + np.copysign(0.5, exact)).astype(np.int32)
+    wanted = slice(start - part[0], end - part[0])
+    return first[wanted], weights[wanted], bits
 
 
 def _pass(
-    pixels: NDArray[np.uint8], taps: Taps | None, start: int, end: int, axis: int, offset: int
+    pixels: NDArray[np.uint8],
+    axis: int,
+    first: NDArray[np.intp],
+    weights: NDArray[np.int32],
+    bits: int,
 ) -> NDArray[np.uint8]:
-    """Resize one *axis*, and return its pixels from *start* to *end*; *offset* is that of *pixels* in the source."""
-    if taps is None:
-        return pixels[:, start:end] if axis else pixels[start - offset : end - offset]
-    first, weights, bits = taps
-    first, weights = first[start:end] - offset, weights[start:end]
-    shape = [1] * pixels.ndim
-    shape[axis] = -1
+    """Resize one *axis*."""
     last = pixels.shape[axis] - 1
-    total: NDArray[np.int32] = np.array(1 << (bits - 1), np.int32)
-    for tap in range(weights.shape[1]):
-        seen = pixels.take((first + tap).clip(0, last), axis).astype(np.int32)
-        total = total + seen * weights[:, tap].reshape(shape)
+    outputs, taps = weights.shape
+    half = 1 << (bits - 1)
+    total: NDArray[np.int32]
+    if taps > outputs:
+        parts = (
+            np.tensordot(
+                weights[output],
+                pixels.take((first[output] + np.arange(taps)).clip(0, last), axis),
+                ([0], [axis]),
+            )
+            for output in range(outputs)
+        )
+        total = np.stack(list(parts), axis) + np.int32(half)
+    else:
+        shape = [1] * pixels.ndim
+        shape[axis] = -1
+        total = np.array(half, np.int32)
+        for tap in range(taps):
+            seen = pixels.take((first + tap).clip(0, last), axis).astype(np.int32)
+            total = total + seen * weights[:, tap].reshape(shape)
     return (total >> bits).clip(0, 255).astype(np.uint8)
 
 

@@ -194,7 +194,8 @@ def build_record(finished: Finished, name: str) -> Record:
     generated = picture.generated
     answer = facts.answer
     indices = {label: index for index, label in enumerate(answer.probabilities)}
-    listed = {label for label, _ in answer.ranked[: facts.max_labels or None]}
+    ranked = answer.ranked
+    listed = {label for label, _ in ranked[: facts.max_labels or None]}
     return Result(
         schema_version=SCHEMA_VERSION,
         job_id=job.id,
@@ -217,10 +218,7 @@ def build_record(finished: Finished, name: str) -> Record:
         ),
         model=facts.model,
         probabilities=_only(answer.probabilities, listed),
-        top=[
-            Guess(label=label, index=indices[label], p=p)
-            for label, p in answer.ranked[:_MAX_GUESSES]
-        ],
+        top=[Guess(label=label, index=indices[label], p=p) for label, p in ranked[:_MAX_GUESSES]],
         kind=answer.kind,
         label_count=len(answer.probabilities) or None,
         labels=answer.found[: facts.max_labels or None],

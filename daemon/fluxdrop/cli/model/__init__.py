@@ -19,6 +19,10 @@ class _Commands(LazyGroup):
             "fluxdrop.cli.model.listing:list_models",
             "List the embedded models and those that were added.",
         ),
+        "show": Entry(
+            "fluxdrop.cli.model.show:show_model",
+            "Show what a model's model.toml says, and where each value came from.",
+        ),
         "check": Entry(
             "fluxdrop.cli.model.check:check",
             "Compare a model in Julia with onnxruntime, node by node.",
@@ -26,6 +30,10 @@ class _Commands(LazyGroup):
         "use": Entry(
             "fluxdrop.cli.model.use:use",
             "Classify pictures with this model from now on.",
+        ),
+        "remove": Entry(
+            "fluxdrop.cli.model.remove:remove",
+            "Remove a model that was added.",
         ),
         "compile": Entry(
             "fluxdrop.cli.model.compile:compile_model",

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from fluxdrop.cli.model import input_options
+from fluxdrop.cli.model.added import tell, tell_json, warnings_of
 from fluxdrop.cli.model.input_options import (
     BackgroundOption,
     CropPctOption,
@@ -32,22 +33,29 @@ from fluxdrop.cli.model.output_options import (
     UnitOption,
     ValueNameOption,
 )
-from fluxdrop.cli.options import EngineOption, JsonOption, RootOption, print_json
+from fluxdrop.cli.options import EngineOption, JsonOption, RootOption
 from fluxdrop.cli.progress import spinner
 from fluxdrop.cli.resolve import settings_of
-from fluxdrop.files.layout import find_root
+from fluxdrop.files.layout import Root, find_root
 from fluxdrop.logs import configure
 from fluxdrop.ownership import narrow_umask
 from fluxdrop.predict.compiled_models import compile_model
 from fluxdrop.predict.label_file import labels_of
 from fluxdrop.predict.library import add_model
+from fluxdrop.predict.origin.hub import HUB, download, model_name
 
 
 def add(
     source: Annotated[
-        Path,
-        typer.Argument(metavar="FILE.onnx|FOLDER", help="An ONNX file, or the folder of a bundle."),
+        str,
+        typer.Argument(
+            metavar="FILE.onnx|FOLDER|hub:OWNER/NAME",
+            help="An ONNX file, a folder with a model, or hub:OWNER/NAME[@REVISION].",
+        ),
     ],
+    pictures: Annotated[
+        list[Path] | None, typer.Argument(metavar="[PICTURE]...", help="More pictures for --try.")
+    ] = None,
     root: RootOption = None,
     name: Annotated[
         str | None,
@@ -82,6 +90,17 @@ def add(
     threshold: ThresholdOption = None,
     value_name: ValueNameOption = None,
     unit: UnitOption = None,
+    try_: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--try",
+            metavar="PICTURE...",
+            help="Show what it says of these pictures, and what it sees.",
+        ),
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Take the place of the model of this name.")
+    ] = False,
     engine: EngineOption = None,
     json_output: JsonOption = False,
 ) -> None:
@@ -119,46 +138,37 @@ def add(
         "unit": unit,
     }
     given = None if labels is None else labels_of(labels)
-    with spinner(f"Proving that {source.name} runs"):
+    model = _source(source, served)
+    if source.startswith(HUB):
+        name = name or model_name(source)
+    with spinner(f"Proving that {name or model.name} runs"):
         added = add_model(
             served,
-            source,
+            model,
             settings_of(served, engine=engine),
             name=name,
             labels=None if given is None else given.labels,
             options=options,
+            pictures=[*(try_ or ()), *(pictures or ())],
+            replace=replace,
         )
-    bundle, info = added.bundle, added.engine
-    if info.engine == "julia":
+    bundle = added.bundle
+    if added.engine.engine == "julia":
         with spinner(f"Compiling {bundle.name}, so that it starts quickly"):
             compile_model(bundle, settings_of(served, engine=engine), served.graphs)
-    for warning in given.warnings if given else []:
-        typer.echo(f"Warning: {warning}.", err=True)
-    if json_output:
-        print_json(
-            {
-                "name": bundle.name,
-                "folder": str(bundle.folder),
-                "labels": bundle.spec.labels,
-                "output": bundle.spec.output,
-                "origin": bundle.spec.origin,
-                "engine": info.engine,
-                "backend": info.backend,
-                "difference": added.difference,
-                "remark": added.remark,
-            }
-        )
-        return
-    proof = (
-        "; a native Flux model, which nothing can be compared with"
-        if added.difference is None
-        else f" within {added.difference:.1e} of onnxruntime"
-    )
-    typer.echo(f"{bundle.name}: {bundle.spec.summary}; on {info.engine} ({info.backend}){proof}")
-    for key, origin in bundle.spec.origin.items():
-        typer.echo(f"{key}: {origin}")
-    if added.remark:
-        typer.echo(f"Note: {added.remark}.", err=True)
-    if info.note:
-        typer.echo(f"Note: {info.note}.", err=True)
-    typer.echo(f"Use it with: fluxdrop model use {bundle.name}")
+    warnings = warnings_of(added, given.warnings if given else [])
+    (tell_json if json_output else tell)(added, warnings)
+
+
+def _source(text: str, root: Root) -> Path:
+    """Return the file or folder that *text* names: a path, a model that was added to *root*, or one of the hub.
+
+    Raises:
+        FluxdropError: The hub does not have it, or cannot be reached.
+    """
+    if text.startswith(HUB):
+        with spinner(f"Downloading {text.removeprefix(HUB)}"):
+            return download(text.removeprefix(HUB))
+    path = Path(text).expanduser()
+    own = root.models / text
+    return own if not path.exists() and (own / "model.toml").is_file() else path

@@ -20,6 +20,7 @@ from fluxdrop.predict.compiler.fusion import fuse
 from fluxdrop.predict.compiler.graph_file import GRAPH_VERSION
 from fluxdrop.predict.compiler.lower import lower
 from fluxdrop.predict.compiler.operators import UnsupportedError
+from fluxdrop.predict.compiler.quantised import is_dynamically_quantised, is_quantised
 from fluxdrop.predict.compiler.source import (
     ExternalDataError,
     InvalidModelError,
@@ -29,7 +30,7 @@ from fluxdrop.predict.compiler.source import (
 from fluxdrop.predict.onnxruntime_engine import OnnxruntimeEngine
 from fluxdrop.predict.parity import perturbed
 
-COMPILER_VERSION = 7
+COMPILER_VERSION = 8
 """Increased whenever the compiler's output changes, so that no outdated cache entry is used."""
 
 
@@ -78,8 +79,18 @@ def check_fit(bundle: Bundle) -> None:
         fitting_model(bundle)
 
 
+def quantised(bundle: Bundle) -> bool:
+    """Return whether the model of *bundle* computes with quantised tensors.
+
+    Raises:
+        FluxdropError: As `check_fit` does.
+    """
+    with translate_errors(bundle):
+        return is_quantised(fitting_model(bundle))
+
+
 def float32_form(bundle: Bundle) -> bytes | None:
-    """Return the model of *bundle* with float32 in place of its other float types; None if it has none.
+    """Return `fitted_form` of a model of *bundle* that has other floats than float32; None of one that has not.
 
     Raises:
         FluxdropError: As `check_fit` does.
@@ -87,6 +98,16 @@ def float32_form(bundle: Bundle) -> bytes | None:
     with translate_errors(bundle):
         model = fitting_model(bundle)
         return as_float32(model).SerializeToString() if other_floats(model) else None
+
+
+def fitted_form(bundle: Bundle) -> bytes:
+    """Return the model of *bundle* with one input and one output that fit its model.toml, as float32.
+
+    Raises:
+        FluxdropError: As `check_fit` does.
+    """
+    with translate_errors(bundle):
+        return bytes(as_float32(fitting_model(bundle)).SerializeToString())
 
 
 def rounded_form(bundle: Bundle) -> bytes:
@@ -110,7 +131,9 @@ def normal_model(bundle: Bundle) -> ModelProto:
     Raises:
         FluxdropError, InvalidModelError, ExternalDataError: As `fitting_model` does.
     """
-    return with_dynamic_batch(normal_form(fitting_model(bundle)))
+    model = fitting_model(bundle)
+    changed = normal_form(model)
+    return changed if is_dynamically_quantised(model) else with_dynamic_batch(changed)
 
 
 def fitting_model(bundle: Bundle) -> ModelProto:

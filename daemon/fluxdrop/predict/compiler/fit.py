@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from onnx import ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.predict.bundle import Bundle
 from fluxdrop.predict.class_maps import TAKE_THE_LABELS, class_order
 from fluxdrop.predict.compiler.float_types import FLOATS
+from fluxdrop.predict.compiler.quantised import dequantised, is_dynamically_quantised
 from fluxdrop.predict.compiler.shapes import value_shape
 from fluxdrop.predict.compiler.source import OLDEST_OPSET, opset_of
 from fluxdrop.predict.compiler.tidy import dependencies
@@ -95,6 +96,9 @@ def _fit_input(model: ModelProto, bundle: Bundle) -> None:
     pictures = ValueInfoProto()
     pictures.CopyFrom(given)
     dims = pictures.type.tensor_type.shape.dim
+    if is_dynamically_quantised(model):
+        # Else the result for a picture would depend on the other pictures of its batch.
+        dims[0].dim_value = 1
     del dims[1:]
     for size in wanted:
         dims.add().dim_value = size
@@ -148,6 +152,10 @@ def _fit_output(model: ModelProto, bundle: Bundle) -> None:
             # Of a class map its tensor is used, in the order of the labels in model.toml.
             output = _by_label(model, bundle, output.name, node.input[0])
             break
+    if output.type.tensor_type.elem_type not in FLOATS:
+        output.type.tensor_type.elem_type = TensorProto.FLOAT
+        output.name = f"{chosen}/real"
+        graph.node.extend(_real_numbers(model, chosen, output.name))
     del graph.output[:]
     graph.output.append(output)
     nodes = dependencies(graph.node, output.name)
@@ -163,7 +171,7 @@ def chosen_output(model: ModelProto, bundle: Bundle) -> str:
     """
     maps = {name for node in model.graph.node if node.op_type == "ZipMap" for name in node.output}
     shapes = {
-        item.name: (-1, -1) if item.name in maps else _float_shape(item)
+        item.name: (-1, -1) if item.name in maps else _number_shape(model, item)
         for item in model.graph.output
     }
     try:
@@ -192,11 +200,19 @@ def _by_label(model: ModelProto, bundle: Bundle, output: str, numbers: str) -> V
     return helper.make_tensor_value_info(numbers, TensorProto.FLOAT, None)
 
 
-def _float_shape(item: ValueInfoProto) -> Shape | None:
-    """Return the shape of *item*, [-1, -1] if unknown; None when it is not a float tensor."""
-    if item.type.tensor_type.elem_type not in FLOATS:
+def _number_shape(model: ModelProto, item: ValueInfoProto) -> Shape | None:
+    """Return the shape of the output *item*, [-1, -1] if unknown; None when it is no tensor of real numbers."""
+    is_float = item.type.tensor_type.elem_type in FLOATS
+    if not is_float and not _real_numbers(model, item.name, ""):
         return None
     return value_shape(item) or (-1, -1)
+
+
+def _real_numbers(model: ModelProto, name: str, result: str) -> list[NodeProto]:
+    """Return the node that makes real numbers of the quantised tensor *name*; none if it is not quantised."""
+    producers = [node for node in model.graph.node if name in node.output]
+    made = [dequantised(node, result) for node in producers]
+    return [node for node in made if node is not None]
 
 
 def _format_shape(shape: Shape | None) -> str:

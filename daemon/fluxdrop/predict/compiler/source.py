@@ -18,9 +18,10 @@ from onnx.shape_inference import InferenceError
 
 from fluxdrop.predict.compiler.float_types import as_float32
 from fluxdrop.predict.compiler.ml_operators import rewrite_ml_operators
+from fluxdrop.predict.compiler.quantised import is_quantised, rewrite_quantised
 from fluxdrop.predict.compiler.rewriters import STANDARD, rewriter_of
 from fluxdrop.predict.compiler.rewriting import rewrite
-from fluxdrop.predict.compiler.shapes import with_inferred_shapes
+from fluxdrop.predict.compiler.shapes import known_shapes, with_inferred_shapes
 from fluxdrop.predict.compiler.tidy import tidy
 from fluxdrop.predict.model_signature import INTEGERS
 from fluxdrop.telemetry import import_onnxruntime
@@ -33,6 +34,10 @@ _TARGET_OPSET = 26
 
 _TARGET_IR = 10
 """The version of the file format that is declared with an older opset: onnxruntime does not read the newest."""
+
+
+_OPSET_WITH_ROUND = 11
+"""The first opset with the operators that quantised ones are rewritten with."""
 
 
 class InvalidModelError(Exception):
@@ -113,7 +118,12 @@ def normal_form(model: ModelProto) -> ModelProto:
 
     A step that fails leaves the model as it is: `lower` then reports the node that is not supported.
     """
-    model = rewrite_ml_operators(as_float32(_inline_functions(model)), opset_of(model))
+    model = _inline_functions(model)
+    shapes = known_shapes(model)
+    model = rewrite_ml_operators(as_float32(model), opset_of(model))
+    if is_quantised(model):
+        ranks = {name: len(shape) for name, shape in shapes.items() if shape is not None}
+        model = rewrite_quantised(_convert_opset(model, _OPSET_WITH_ROUND), ranks)
     model = with_inferred_shapes(_convert_opset(_fold_constants(model)))
     # Fold again: the nodes that an operator is expanded into are folded only by the next run.
     model = _convert_opset(rewrite(model, opset_of(model)))
@@ -162,17 +172,19 @@ def _declare_older_opset(model: ModelProto) -> ModelProto:
     return model
 
 
-def _convert_opset(model: ModelProto) -> ModelProto:
-    """Convert *model* to `_TARGET_OPSET`, if onnx can."""
+def _convert_opset(model: ModelProto, target: int = _TARGET_OPSET) -> ModelProto:
+    """Convert *model* to the opset *target*, if it is older and onnx can; declare `_TARGET_OPSET` for a newer one."""
     if opset_of(model) >= _TARGET_OPSET:
         return _declare_older_opset(model)
+    if opset_of(model) >= target:
+        return model
     # The optimiser adds imports of its own domains, which no node uses.
     used = {node.domain or "" for node in model.graph.node}
     imports = [item for item in model.opset_import if (item.domain or "") in used | {""}]
     del model.opset_import[:]
     model.opset_import.extend(imports)
     try:
-        return version_converter.convert_version(model, _TARGET_OPSET)
+        return version_converter.convert_version(model, target)
     except (RuntimeError, ValueError, CheckError, version_converter.ConvertError):
         return model
 

@@ -1,0 +1,132 @@
+"""Facts for model.toml, each with where it was found."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fluxdrop.errors import FluxdropError
+from fluxdrop.predict.label_file import distinct
+from fluxdrop.predict.label_formats import Named
+
+GUESSED = "guessed: "
+"""How the source of a fact begins that nothing states."""
+OPTION = "option"
+"""The source of what the user says."""
+
+
+@dataclass
+class Facts:
+    """What is known of a model, as keys of model.toml, and where each of them was found."""
+
+    top: dict[str, Any] = field(default_factory=dict)
+    """Keys of the file itself, such as ``labels`` and ``output``."""
+    input: dict[str, Any] = field(default_factory=dict)
+    """Keys of the ``[input]`` table."""
+    origin: dict[str, str] = field(default_factory=dict)
+    """By key, the source: a file's name with the name that the value has there, or `GUESSED` and why."""
+    notes: list[str] = field(default_factory=list)
+    """Sentences for the user: what was read but cannot be followed, and why."""
+    unusable: FluxdropError | None = None
+    """Why the pictures cannot be made as the files say; to be raised unless the user says how."""
+
+    def name_classes(self, names: list[str], source: str) -> None:
+        """Note the labels; of two that are the same, the second gets its number."""
+        found = distinct([Named(name, f"label {number}") for number, name in enumerate(names)])
+        self.say("labels", found.labels, source)
+        self.notes += found.warnings
+
+    def say(self, key: str, value: Any, source: str) -> None:
+        """Note a key of the file itself."""
+        self.top[key] = value
+        self.origin[key] = source
+
+    def take(self, key: str, value: Any, source: str) -> None:
+        """Note a key of the ``[input]`` table."""
+        self.input[key] = value
+        self.origin[key] = source
+
+    def declare(self, table: dict[str, Any], source: str) -> None:
+        """Note keys of the ``[input]`` table that nothing better is known of."""
+        for key, value in table.items():
+            if key not in self.input:
+                self.take(key, value, source)
+
+    def override(self, top: dict[str, Any], table: dict[str, Any]) -> None:
+        """Take what the user says. A size of the user's own makes the size before the crop void.
+
+        Raises:
+            FluxdropError: What is `unusable` is not overridden.
+        """
+        if "size" in table:
+            self.input.pop("resize_to", None)
+            self.origin.pop("resize_to", None)
+        elif self.unusable is not None:
+            raise self.unusable
+        self.top |= top
+        self.input |= table
+        self.origin |= dict.fromkeys([*top, *table], OPTION)
+        if self.origin.pop("crop_pct", None):
+            self.origin["resize_to"] = OPTION
+
+    def update(self, other: Facts) -> None:
+        """Take all of *other*, which knows better."""
+        self.top |= other.top
+        self.input |= other.input
+        self.origin |= other.origin
+        self.notes += other.notes
+        self.unusable = other.unusable or self.unusable
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Return the JSON object in *path*, or None if there is no such file.
+
+    Raises:
+        FluxdropError: Kind ``model``, when the file cannot be read, or is not a JSON object.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise FluxdropError(f"{path} cannot be read: {error}", kind="model") from error
+    if not isinstance(content, dict):
+        raise FluxdropError(f"{path} is not a JSON object", kind="model")
+    return content
+
+
+def numbers(value: Any) -> list[float] | None:
+    """Return *value*, a number or a list of numbers, as a list; None if it is neither."""
+    values = value if isinstance(value, list | tuple) else [value]
+    if not values or any(isinstance(v, bool) or not isinstance(v, int | float) for v in values):
+        return None
+    return [float(v) for v in values]
+
+
+def class_names(value: Any) -> list[str] | None:
+    """Return the names in *value*, a list or a mapping of 0, 1, 2... to names; None if it is neither."""
+    if isinstance(value, dict):
+        try:
+            by_index = {int(key): name for key, name in value.items()}
+        except (TypeError, ValueError):
+            return None
+        if sorted(by_index) != list(range(len(by_index))):
+            return None
+        value = [by_index[index] for index in range(len(by_index))]
+    if not isinstance(value, list | tuple) or not value:
+        return None
+    return [str(name) for name in value]
+
+
+def from_table(top: dict[str, Any], table: dict[str, Any], file: str) -> Facts:
+    """Return what *top* and its ``[input]`` *table*, the content of a model.toml, say; *file* is its name.
+
+    What it says itself of a key's origin stays.
+    """
+    stated = top.pop("origin", {})
+    origin = dict.fromkeys([*top, *table], file)
+    if isinstance(stated, dict):
+        origin |= {key: str(value) for key, value in stated.items() if key in origin}
+    return Facts(top, table, origin)

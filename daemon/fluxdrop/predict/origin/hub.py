@@ -1,0 +1,113 @@
+"""Download a model from the Hugging Face hub: its weights as safetensors or ONNX, and its JSON files."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from fluxdrop.errors import FluxdropError
+from fluxdrop.predict.origin.weights import PICKLES
+
+HUB = "hub:"
+"""How a model of the hub is named, before its owner and name."""
+
+_ID = re.compile(r"(?P<id>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revision>[\w./-]+))?", re.ASCII)
+_SECONDS = 10.0
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "model.onnx", "onnx/model.onnx")
+_SMALL = ("*.json", "labels.txt")
+
+
+def model_name(name: str) -> str:
+    """Return what *name*, ``OWNER/NAME`` perhaps with ``@REVISION``, is called without its owner."""
+    return name.partition("@")[0].rpartition("/")[2]
+
+
+def download(name: str) -> Path:
+    """Return the folder of the model *name*, ``OWNER/NAME`` or ``OWNER/NAME@REVISION``, in the hub's local cache.
+
+    Raises:
+        FluxdropError: Kind ``model``, when there is no such model, it has pickles only, or the hub cannot be reached.
+    """
+    match = _ID.fullmatch(name)
+    if match is None:
+        raise FluxdropError(
+            f"{HUB}{name} names no model of the hub",
+            hint=f"Such as {HUB}google/vit-base-patch16-224.",
+            kind="model",
+        )
+    try:
+        from huggingface_hub import HfApi, snapshot_download
+        from huggingface_hub.errors import (
+            GatedRepoError,
+            HFValidationError,
+            RepositoryNotFoundError,
+            RevisionNotFoundError,
+        )
+    except ImportError as error:
+        raise FluxdropError(
+            "huggingface_hub, which reads the hub, is not installed",
+            hint="Run: pip install 'fluxdrop[torch]'",
+            kind="model",
+        ) from error
+    repository, revision = match["id"], match["revision"]
+    try:
+        info = HfApi().model_info(repository, revision=revision, timeout=_SECONDS)
+        files = {sibling.rfilename for sibling in info.siblings or ()}
+        weights = _chosen_weights(repository, files)
+        folder = snapshot_download(
+            repository, revision=info.sha, allow_patterns=[*_SMALL, *weights]
+        )
+    except FluxdropError:
+        raise
+    except GatedRepoError as error:
+        raise _error(
+            f"The hub gives {repository} only to those who accepted its terms",
+            "Accept them on its page, then set HF_TOKEN.",
+        ) from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise _error(
+            f"The hub has no model {repository}",
+            "Check the spelling; a private one needs HF_TOKEN.",
+        ) from error
+    except RevisionNotFoundError as error:
+        raise _error(f"The hub's {repository} has no revision {revision}") from error
+    # Which exception a network failure raises depends on the HTTP client of the hub's library.
+    except Exception as error:
+        return _cached(repository, revision, error)
+    return Path(folder)
+
+
+def _chosen_weights(repository: str, files: set[str]) -> list[str]:
+    """Return the patterns of the weights to download."""
+    found = [name for name in _WEIGHTS if name in files]
+    if not found:
+        pickles = sorted(name for name in files if name.endswith(PICKLES))
+        if pickles:
+            raise _error(
+                f"The hub's {repository} has pickles only ({pickles[0]}), which fluxdrop never loads",
+                "Look for a revision with safetensors (hub:OWNER/NAME@refs/pr/1 often is one), or convert it where you"
+                " trust its maker: model.save_pretrained(FOLDER).",
+            )
+        raise _error(f"The hub's {repository} has neither model.safetensors nor model.onnx")
+    if found[0] == "model.safetensors.index.json":
+        return ["model-*.safetensors"]
+    return [found[0], f"{found[0]}_data", f"{found[0]}.data"]
+
+
+def _cached(repository: str, revision: str | None, reason: Exception) -> Path:
+    """Return the folder in the hub's local cache; raise if there is none, with *reason*."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder: Any = snapshot_download(repository, revision=revision, local_files_only=True)
+    except Exception:
+        raise _error(
+            f"The hub cannot be reached ({type(reason).__name__}), and {repository} is not on this machine",
+            "Check the network, HF_ENDPOINT and HF_HUB_OFFLINE; or download it elsewhere and give the folder.",
+        ) from reason
+    return Path(folder)
+
+
+def _error(message: str, hint: str = "") -> FluxdropError:
+    return FluxdropError(message, hint=hint, kind="model")
