@@ -86,27 +86,20 @@ EXCLUDED_OPERATORS = {
 """The operators that no image classifier needs, and why not."""
 
 MISSING_OPERATORS = {
-    "ConvInteger": "",
     "DFT": "",
     "DeformConv": "",
-    "DequantizeLinear": "",
     "Det": "",
-    "DynamicQuantizeLinear": "",
     "If": "except where its condition is a constant",
     "Loop": "",
-    "MatMulInteger": "",
     "MaxUnpool": "",
     "NonZero": "",
-    "QLinearConv": "",
-    "QLinearMatMul": "",
-    "QuantizeLinear": "",
     "Scan": "",
     "Unique": "",
 }
 """The operators that the compiler refuses, each with what it takes of it after all."""
 
-WITHOUT_CASES = {"GlobalLpPool"}
-"""The operators that fluxdrop has, and for which onnx has no cases."""
+WITHOUT_CASES = {"ConvInteger", "GlobalLpPool", "MatMulInteger"}
+"""The operators that fluxdrop has, and for which onnx has no case with a float32 input."""
 
 OPERATORS = sorted(
     {
@@ -205,6 +198,9 @@ def _cases(
     ):
         # One of the others is of a type that no engine takes.
         return
+    if node.op_type == "QLinearMatMul":
+        # No model computes the scale of its first matrix, of which the compiler has to know the shape.
+        computed = computed[1:]
     if node.op_type == "Attention":
         # Its inputs have their turns by and by: it has nine times the cases of any other operator.
         computed = computed[len(name) % len(computed) :][:1]
@@ -298,6 +294,9 @@ def _single(
 
 
 EXCLUDED = {
+    "test_dequantizelinear_blocked": "it is quantised in blocks",
+    "test_quantizelinear_blocked_asymmetric": "it is quantised in blocks",
+    "test_quantizelinear_blocked_symmetric": "it is quantised in blocks",
     "test_training_dropout": "what it drops is up to numpy's random numbers",
     "test_training_dropout_default": "what it drops is up to numpy's random numbers",
     "test_training_dropout_default_mask": "what it drops is up to numpy's random numbers",

@@ -45,7 +45,7 @@ has not: integers alone, bfloat16, float8, strings, sequences.
 
 {sums}
 {failed}
-The worker has these, too, of which onnx has no tests: {untested}.
+The worker has these, too, of which onnx has no tests with a float32 input: {untested}.
 
 ## Excluded
 
