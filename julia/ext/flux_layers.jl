@@ -14,6 +14,25 @@ const FAST_FUNCTIONS = IdDict{Any,Any}(
 
 "A function of one number as this package has it, or `f` itself."
 fast_function(f) = get(FAST_FUNCTIONS, f, f)
+fast_function(c::OnnxLayers.Composed) = OnnxLayers.Composed(fast_function(c.outer), fast_function(c.inner))
+fast_function(s::OnnxLayers.Swish) = OnnxLayers.Swish(fast_function(s.sigmoid), s.α)
+fast_function(f::Base.Fix2) = Base.Fix2(fast_function(f.f), f.x)
+
+"The functions of whole arrays that the layers of graphs call, and those of this package that compute the same."
+const FAST_ARRAY_FUNCTIONS = IdDict{Any,Any}(
+    Flux.softmax => PlainLayers.softmax, Flux.logsoftmax => PlainLayers.logsoftmax,
+    Flux.batched_mul => PlainLayers.batched_mul, Flux.NNlib.maxpool => PlainLayers.maxpool,
+    Flux.NNlib.meanpool => PlainLayers.meanpool)
+
+fast_array_function(f) = get(FAST_ARRAY_FUNCTIONS, f, f)
+
+FluxdropWorker.fast_layer(e::OnnxLayers.Elementwise) = OnnxLayers.Elementwise(fast_function(e.f))
+FluxdropWorker.fast_layer(a::OnnxLayers.AlongAxis) = OnnxLayers.AlongAxis(fast_array_function(a.f), a.axis)
+FluxdropWorker.fast_layer(m::OnnxLayers.MatMul) =
+    OnnxLayers.MatMul(fast_array_function(m.multiply), fast_function(m.σ))
+FluxdropWorker.fast_layer(e::OnnxLayers.Einsum) = OnnxLayers.Einsum(fast_array_function(e.multiply), e.terms, e.result)
+FluxdropWorker.fast_layer(p::OnnxLayers.Pool) = OnnxLayers.Pool(
+    fast_array_function(p.pool), PlainLayers.PoolDims, p.kernel, p.stride, p.pad, p.dilation, p.ceil_mode)
 
 # An activation among the layers of a chain: NNlib applies it to each number of an array.
 for (f, g) in FAST_FUNCTIONS
@@ -54,6 +73,14 @@ FluxdropWorker.fast_layer(::Flux.GlobalMaxPool) = PlainLayers.GlobalMaxPool()
 FluxdropWorker.fast_layer(::Flux.GlobalMeanPool) = PlainLayers.GlobalMeanPool()
 
 FluxdropWorker.fast_layer(d::Union{Flux.Dropout,Flux.AlphaDropout}) = d.active === true ? d : identity
+
+# A scale for each channel of a picture, (1, 1, channels), is a batch norm with mean 0 and variance 1.
+function FluxdropWorker.fast_layer(s::Flux.Scale)
+    scale, bias = s.scale, s.bias === false ? zero(s.scale) : s.bias
+    scale isa Array{Float32} && bias isa Array{Float32} || return s
+    ndims(scale) > 1 && all(==(1), size(scale)[1:end-1]) || return OnnxLayers.Affine(scale, bias, fast_function(s.σ))
+    return PlainLayers.BatchNorm(fast_function(s.σ), vec(bias), vec(scale), zero(vec(scale)), one.(vec(scale)), 0.0f0)
+end
 
 "The γ and β of a normalisation; ones and zeros where it has none."
 scale_and_bias(norm) = norm.affine ? (norm.γ, norm.β) : (ones(Float32, norm.chs), zeros(Float32, norm.chs))
@@ -134,6 +161,12 @@ function fold(before::Foldable, norm::PlainLayers.BatchNorm)
     shift = norm.β .- norm.μ .* scale
     bias = before.bias === false ? shift : before.bias .* scale .+ shift
     return rebuilt(before, scaled_weight(before, scale), bias, norm.λ)
+end
+
+function fold(before::PlainLayers.Dense, layer::OnnxLayers.Affine)
+    before.σ === identity && size(layer.scale) == (output_channels(before),) || return nothing
+    bias = before.bias === false ? layer.shift : before.bias .* layer.scale .+ layer.shift
+    return rebuilt(before, scaled_weight(before, layer.scale), bias, layer.σ)
 end
 
 output_channels(c::PlainLayers.Conv) = size(c.weight, 5)

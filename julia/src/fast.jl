@@ -14,6 +14,20 @@ is a layer in training mode (`Flux.trainmode!`).
 """
 fast(model) = FastModel(fast_layer(model))
 
+"""
+    fast(model::Model) -> Model
+
+The model of a graph with this package's layers, from one of Flux's on the CPU. The worker builds it of them at once.
+"""
+function fast(model::Model)
+    steps = Step[]
+    for s in model.steps
+        layers = Any[fast_layer(s.layers[i]) for i in eachindex(s.nodes)]
+        push!(steps, Step(layers, s.nodes, s.inputs, s.outputs, Int[], Int[], Int[]))
+    end
+    return link_steps(steps, model.shape, model.slots, model.output, model.nodes, plain_backend(""))
+end
+
 "What [`fast`](@ref) returns. Its calls take turns, as all models share buffers."
 struct FastModel
     layers::Any
@@ -37,25 +51,29 @@ Base.show(io::IO, m::FastModel) = print(io, "fast(", m.layers, ")")
 
 The layer of this package that computes what `layer` does, or `layer` itself if there is none. Tuples, vectors and immutable
 structs with layers in them, as models have that are structs of their own, are made anew of fast layers where their
-constructor allows it.
+constructor allows it. Functions in them stay: only the struct knows whether it applies them to an array or to each number.
 """
-fast_layer(layers::Tuple) = map(fast_layer, layers)
-fast_layer(layers::NamedTuple) = map(fast_layer, layers)
+fast_layer(layers::Tuple) = map(fast_field, layers)
+fast_layer(layers::NamedTuple) = map(fast_field, layers)
 fast_layer(x::Union{AbstractArray{<:Number},Number,AbstractString,Symbol,Type,Module}) = x
 fast_layer(f::Function) = f
 
+fast_field(f::Function) = f
+fast_field(layer) = fast_layer(layer)
+
 function fast_layer(layers::Vector)
-    made = Any[fast_layer(layer) for layer in layers]
+    made = Any[fast_field(layer) for layer in layers]
     return all(i -> made[i] === layers[i], eachindex(layers)) ? layers : made
 end
 
+isdefined(Base, :ComposedFunction) && @eval fast_field(f::ComposedFunction) = fast_layer(f)
 isdefined(Base, :ComposedFunction) && @eval fast_layer(f::ComposedFunction) = fast_layer(f.outer) ∘ fast_layer(f.inner)
 
 function fast_layer(@nospecialize(layer))
     T = typeof(layer)
     isstructtype(T) && !is_mutable_type(T) && fieldcount(T) > 0 || return layer
     fields = ntuple(i -> getfield(layer, i), fieldcount(T))
-    made = map(fast_layer, fields)
+    made = map(fast_field, fields)
     all(i -> made[i] === fields[i], eachindex(fields)) && return layer
     try
         return Base.typename(T).wrapper(made...)

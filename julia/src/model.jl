@@ -69,6 +69,14 @@ function build(graph::Graph, backend::Backend)
         length(planned.outputs) == 1 && (producers[planned.outputs[1]] = step)
     end
     haskey(slots, output) || throw(GraphError("the output '$output' is not computed"))
+    return link_steps(steps, graph.shape, last_slot, slots[output], length(graph.nodes), backend)
+end
+
+"""
+The model of `steps` whose `layers` are vectors of the backend's layers: make chains of them, and note which values nothing
+reads any more. The other arguments are those of [`Model`](@ref).
+"""
+function link_steps(steps, shape, slots, output, nodes, backend)
     # Only the plain layers take their output arrays from the buffer pool.
     recyclable = backend.layers === PlainLayers ? find_recyclable!(steps) : Set{Int}()
     last_use = Dict{Int,Int}()
@@ -76,13 +84,13 @@ function build(graph::Graph, backend::Backend)
         last_use[slot] = i
     end
     for (slot, i) in last_use
-        slot == slots[output] && continue
+        slot == output && continue
         push!(steps[i].dead_slots, slot)
         slot in recyclable && push!(steps[i].recycled_slots, slot)
     end
     chained = Step[Step(backend.layers.Chain(s.layers), s.nodes, s.inputs, s.outputs, s.dead_slots, s.recycled_slots,
                         s.recycled_layers) for s in steps]
-    return Model(graph.shape, chained, last_slot, slots[output], length(graph.nodes), backend.device)
+    return Model(shape, chained, slots, output, nodes, backend.device)
 end
 
 """

@@ -28,9 +28,19 @@ function raw_graph(text, data=UInt8[]; magic="FLUXDROP", version=1)
     return take!(io)
 end
 
-"The result of every backend for `x` and a graph with one `node` line. The node's name is `n`."
-run_node(line, x, constants...; shape=reverse(size(x))) =
-    [F.predict(F.build(F.read_graph(graph_file(shape, constants, [line])), backend), x) for backend in BACKENDS]
+"""
+The result of every backend for `x` and a graph with one `node` line, and of the fast model of Flux's. The node's name is
+`n`.
+"""
+function run_node(line, x, constants...; shape=reverse(size(x)))
+    answers = Any[]
+    for backend in BACKENDS
+        model = F.build(F.read_graph(graph_file(shape, constants, [line])), backend)
+        push!(answers, F.predict(model, x))
+        backend.layers === FOUND.flux && backend.device === F.CPU && push!(answers, F.predict(F.fast(model), x))
+    end
+    return answers
+end
 
 "Whether every backend's result is `expected`, up to rounding."
 agrees(answers, expected; atol=1f-5) =

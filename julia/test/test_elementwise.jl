@@ -59,7 +59,7 @@ end
         @test elementwise((name,), abs.(x) ./ 4, f)
     end
     @test elementwise(("Acosh",), 1 .+ abs.(x), acosh)
-    @test run_node(node("Round"), Float32[-2.5, -1.5, -0.5, 0.5, 1.5, 2.4]) == [[-2, -2, 0, 0, 2, 2] for b in BACKENDS]
+    @test all(==([-2, -2, 0, 0, 2, 2]), run_node(node("Round"), Float32[-2.5, -1.5, -0.5, 0.5, 1.5, 2.4]))
 end
 
 @testset "large arrays are computed correctly in several chunks" begin
@@ -77,7 +77,7 @@ end
     for (name, outside) in ("Sqrt" => -1, "Log" => -1, "Asin" => 2, "Acos" => -2, "Atanh" => 2, "Acosh" => 0.5, "Sin" => Inf)
         @test all(y -> all(isnan, y), run_node(node(name), Float32[outside, NaN]))
     end
-    @test run_node(node("Log"), Float32[0]) == [[-Inf32] for b in BACKENDS]
+    @test all(==([-Inf32]), run_node(node("Log"), Float32[0]))
     @test all(y -> isnan(y[1]) && y[2] == -8, run_node("node Pow in=x,p out=y name=n", Float32[-2, -2], "p" => Float32[0.5, 3]))
 end
 
@@ -94,8 +94,8 @@ end
     end
     @test agrees(run_node("node Pow in=x,c out=y name=n", x, "c" => fill(Int64(3))), x .^ 3)
     a, b = Float32[-7, 7, -7, 7], Float32[3, 3, -3, -3]
-    @test run_node("node Mod in=x,b out=y name=n fmod=0", a, "b" => b) == [[2, 1, -1, -2] for k in BACKENDS]
-    @test run_node("node Mod in=x,b out=y name=n fmod=1", a, "b" => b) == [[-1, 1, -1, 1] for k in BACKENDS]
+    @test all(==([2, 1, -1, -2]), run_node("node Mod in=x,b out=y name=n fmod=0", a, "b" => b))
+    @test all(==([-1, 1, -1, 1]), run_node("node Mod in=x,b out=y name=n fmod=1", a, "b" => b))
 end
 
 @testset "broadcasting supports every combination of sizes" begin

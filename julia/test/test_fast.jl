@@ -35,6 +35,13 @@ activations() = Any[identity, tanh, Flux.relu, Flux.leakyrelu, Flux.elu, Flux.ce
     Flux.mish, Flux.gelu, Flux.hardsigmoid, Flux.hardswish, Flux.relu6, Flux.hardtanh, Flux.swish, Flux.selu, Flux.logsigmoid,
     Flux.lisht, Flux.tanhshrink, Flux.softshrink, Flux.trelu]
 
+"A struct that applies its activation to each number."
+struct Gated{L,F}
+    layer::L
+    activation::F
+end
+(g::Gated)(x) = x .* g.activation.(g.layer(x))
+
 "The options of a window of `n` dimensions, drawn by chance."
 random_window(rng, n) = (stride=Tuple(rand(rng, 1:3, n)), pad=Tuple(rand(rng, 0:2, 2n)), dilation=Tuple(rand(rng, 1:2, n)))
 
@@ -137,6 +144,28 @@ if Flux !== nothing
         attention = Flux.MultiHeadAttention(8; nheads=2)
         tokens = randn(rng, Float32, 8, 5, 2)
         @test F.fast(attention)(tokens)[1] ≈ attention(tokens)[1]
+    end
+
+    @testset "scales are as Flux's, and those of channels are folded" begin
+        rng = MersenneTwister(6)
+        x = randn(rng, Float32, 7, 6, 5, 2)
+        for scale in (Flux.Scale(1, 1, 5, Flux.relu), Flux.Scale(7), Flux.Scale(7, 6, Flux.sigmoid), Flux.Scale(randn(rng, Float32, 7, 6, 5), false))
+            @test agrees_with_flux(scale, x) && is_converted(scale)
+        end
+        by_channel = Flux.Scale(randn(rng, Float32, 1, 1, 4), randn(rng, Float32, 1, 1, 4), Flux.relu)
+        conv = Flux.Chain(Flux.Conv((3, 3), 5 => 4), by_channel)
+        @test agrees_with_flux(conv, x) && F.fast(conv).layers isa P.Conv
+        dense = Flux.Chain(Flux.Dense(7 => 4), Flux.Scale(randn(rng, Float32, 4), false))
+        @test agrees_with_flux(dense, x) && F.fast(dense).layers isa P.Dense
+    end
+
+    @testset "a struct's own functions stay, as it may apply them to each number" begin
+        x = randn(MersenneTwister(7), Float32, 8, 8, 4, 2)
+        conv() = Flux.Conv((3, 3), 4 => 4; pad=1)
+        for model in (Gated(conv(), Flux.relu), Flux.Chain(conv(), Gated(Flux.Chain(conv(), Flux.relu), Flux.sigmoid)))
+            @test agrees_with_flux(model, x)
+        end
+        @test F.fast(Gated(conv(), Flux.relu)).layers.layer isa P.Conv
     end
 
     @testset "what is in training mode, or has other weights than Float32, stays Flux's" begin

@@ -72,3 +72,30 @@ end
         @test agrees(run_node(line(0.5, 2.0, a, b), x, "c" => c), 0.5f0 .* product .+ 2 .* c)
     end
 end
+
+@testset "a Dense that is divided among threads by rows or by columns is a product, a sum and its activation" begin
+    P = F.PlainLayers
+    @test P.WARMED_UP[]
+    for (width, out, columns) in ((300, 130, 40), (300, 130, 1), (300, 17, 1000), (64, 64, 700), (1, 5000, 3), (70000, 3, 2), (0, 5, 4), (6, 5, 0))
+        weight, bias, x = numbers(out, width), numbers(out), numbers(width, columns)
+        expected = max.(Float64.(weight) * x .+ bias, 0)
+        @test P.Dense(weight, bias, P.relu)(x) ≈ expected rtol = 1e-4
+        @test P.Dense(weight, false)(x) ≈ Float64.(weight) * x rtol = 1e-4
+    end
+end
+
+@testset "Softmax along any axis of a tensor that several threads share adds up to one" begin
+    x = numbers(40, 50, 60)
+    for axis in 0:2
+        y = run_node("node Softmax in=x out=y name=n axis=$axis coerce=0", x)[1]
+        d = 3 - axis
+        expected = exp.(x .- maximum(x; dims=d))
+        @test y ≈ expected ./ sum(expected; dims=d)
+    end
+end
+
+@testset "Concat, Transpose and Where of tensors that several threads share keep every number" begin
+    x, z = numbers(30, 40, 50), numbers(30, 7, 50)
+    @test run_node("node Concat in=x,c out=y name=n axis=1", x, "c" => z)[1] == cat(x, z; dims=2)
+    @test run_node("node Transpose in=x out=y name=n perm=2,0,1", x)[1] == permutedims(x, (2, 3, 1))
+end

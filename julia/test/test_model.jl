@@ -124,7 +124,7 @@ end
 
 @testset "a graph for an empty tensor takes one" begin
     x = zeros(Float32, 4, 0, 2)
-    @test run_node("node ReduceSum in=x,a out=y name=n keepdims=1 noop_with_empty_axes=0", x, "a" => Int64[1]) == [zeros(Float32, 4, 1, 2) for b in BACKENDS]
+    @test all(==(zeros(Float32, 4, 1, 2)), run_node("node ReduceSum in=x,a out=y name=n keepdims=1 noop_with_empty_axes=0", x, "a" => Int64[1]))
 end
 
 @testset "the hundredth prediction allocates no more than the second" begin

@@ -169,7 +169,27 @@ def test_heads(add: Add) -> None:
     listed = "head1 [N, 1], head1024 [N, 1024], head100 [N, 100]"
     assert f"which of them has a number for each label: {listed}" in caught.value.message
     assert "--output-name" in caught.value.hint
-    assert 100 == len(chosen.bundle.spec.labels)
+    spec = chosen.bundle.spec
+    assert (100, "head100") == (len(spec.labels), spec.output_name)
+
+
+@pytest.mark.parametrize(
+    ("options", "head", "kind"),
+    [
+        ({"output": "regression"}, "head1", "regression"),
+        (
+            {"output": "sigmoid", "activation": "sigmoid", "output_name": "head1"},
+            "head1",
+            "sigmoid",
+        ),
+        ({"output": "embedding", "output_name": "head1024"}, "head1024", "embedding"),
+    ],
+)
+def test_head_for_a_kind(add: Add, options: dict[str, str], head: str, kind: str) -> None:
+    """A regression takes the head of one number; others are named."""
+    spec = add(heads(), None, **options).bundle.spec
+
+    assert (head, kind) == (spec.output_name, spec.output)
 
 
 PLACES = {"shape": np.array([0, 3, -1]), "order": np.array([2])}
@@ -204,6 +224,16 @@ PLACES = {"shape": np.array([0, 3, -1]), "order": np.array([2])}
                 constants=PLACES,
             ),
             "an output [64, N, 3], with a row for each step in time",
+        ),
+        (
+            model(
+                ROWS,
+                node("Reshape", "x", "boxes", output="dets"),
+                node("Reshape", "x", "shape", output="scores"),
+                outputs={"dets": ["N", 48, 4], "scores": ["N", 3, 64]},
+                constants={**PLACES, "boxes": np.array([0, 48, 4])},
+            ),
+            "an object detector",
         ),
         (model(ROWS, metadata={"task": "detect"}), "an object detector"),
         (model(ROWS, metadata={"task": "segment"}), "a segmenter"),

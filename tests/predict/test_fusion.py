@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from fluxdrop.predict.compiler.fusion import fuse
-from fluxdrop.predict.compiler.graph_file import Graph, Node
+from fluxdrop.predict.compiler.graph_file import Attribute, Graph, Node
 
 
-def graph(*nodes: Node, output: str = "y") -> Graph:
-    """A graph of *nodes* over the input ``x``."""
-    return Graph("x", (-1, 4), output, list(nodes), {})
+def graph(*nodes: Node, output: str = "y", **tensors: NDArray[np.float32]) -> Graph:
+    """A graph of *nodes* over the input ``x`` with the constants *tensors*."""
+    return Graph("x", (-1, 4), output, list(nodes), tensors)
 
 
 @pytest.mark.parametrize("factors", [("x", "s"), ("s", "x")])
@@ -52,3 +54,42 @@ def test_sigmoid_is_the_answer() -> None:
     nodes = [Node("Sigmoid", ["x"], ["s"], "a"), Node("Mul", ["x", "s"], ["y"], "b")]
 
     assert nodes == fuse(graph(*nodes, output="s")).nodes
+
+
+def ones(*shape: int) -> NDArray[np.float32]:
+    """A tensor of ones."""
+    return np.ones(shape, np.float32)
+
+
+@pytest.mark.parametrize("terms", [("m", "b"), ("b", "m")])
+def test_linear(terms: tuple[str, str]) -> None:
+    """A product by a constant matrix and the sum with a constant vector are one Gemm, with the sum's name."""
+    nodes = [Node("MatMul", ["x", "w"], ["m"], "product"), Node("Add", terms, ["y"], "sum")]
+
+    found = fuse(graph(*nodes, w=ones(4, 3), b=ones(3)))
+
+    attributes: dict[str, Attribute] = {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0}
+    assert [Node("Gemm", ["x", "w", "b"], ["y"], "sum", attributes)] == found.nodes
+
+
+@pytest.mark.parametrize(
+    ("weight", "bias", "rest"),
+    [
+        (ones(4, 3), ones(1, 1, 3), []),
+        (ones(4, 3), ones(1), []),
+        (ones(2, 4, 3), ones(3), []),
+        (ones(4, 3), ones(3), [Node("Add", ["s", "m"], ["y"], "again")]),
+    ],
+    ids=["more dimensions", "one number", "a matrix each", "read twice"],
+)
+def test_no_linear(
+    weight: NDArray[np.float32], bias: NDArray[np.float32], rest: list[Node]
+) -> None:
+    """A sum stays that a Gemm would compute differently, or whose product is read elsewhere, too."""
+    nodes = [
+        Node("MatMul", ["x", "w"], ["m"], "product"),
+        Node("Add", ["m", "b"], ["s" if rest else "y"], "sum"),
+        *rest,
+    ]
+
+    assert nodes == fuse(graph(*nodes, w=weight, b=bias)).nodes

@@ -6,7 +6,7 @@ What cannot be told is asked for.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from fluxdrop.predict.class_maps import class_names
 from fluxdrop.predict.compiler.fit import chosen_output
 from fluxdrop.predict.graph_end import End, graph_end
 from fluxdrop.predict.unserved import shape_error
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 _CLASS_COUNTS = {1000, 1001, 21841, 21842, 21843}
 """The numbers of classes of ImageNet-1k and ImageNet-21k, with and without one for the background."""
@@ -29,13 +32,16 @@ _QUANTISED_TOLERANCE = 0.5
 """How far the rows of a softmax may be from 1, where the graph says that it is one: that of int8 rounds each number."""
 
 
-def complete_answer(bundle: Bundle, top: dict[str, Any], raw: NDArray[np.float32]) -> None:
-    """Add to *top*, keys of model.toml, the labels and the kind of output where they are missing.
+def complete_answer(
+    bundle: Bundle, model: ModelProto | None, top: dict[str, Any], raw: NDArray[np.float32]
+) -> None:
+    """Add to *top*, keys of model.toml, the output's name and kind and the labels where they are missing.
 
     What was found is noted in *top*'s ``origin``, by key.
 
     Args:
         bundle: The model.
+        model: Its ONNX model; None for a native Flux model.
         top: What is known so far.
         raw: The model's outputs for several pictures, batch first.
 
@@ -44,15 +50,20 @@ def complete_answer(bundle: Bundle, top: dict[str, Any], raw: NDArray[np.float32
             when they cannot be told.
     """
     origin: dict[str, str] = dict(top.get("origin", {}))
-    graph = _Graph(bundle) if bundle.kind == "onnx" else None
-    end = graph.end if graph else None
+    end, names = None, None
+    if model is not None:
+        output = chosen_output(model, bundle)
+        end, names = graph_end(model, output), class_names(model, output)
+        if len(model.graph.output) > 1 and "output_name" not in top:
+            top["output_name"] = output
+            origin["output_name"] = "the model: the only output that fits"
     if raw.ndim != 2:
         raise shape_error(bundle.file, list(raw.shape[1:]), ends_in_softmax=end == "softmax")
     count = raw.shape[1]
     check_kind(bundle.file, top, end)
     has_labels = top.get("output") not in ("embedding", "regression")
-    if graph and graph.class_names and "labels" not in top and has_labels:
-        top["labels"] = [str(name) for name in graph.class_names]
+    if names and "labels" not in top and has_labels:
+        top["labels"] = [str(name) for name in names]
         origin.setdefault("labels", "the model: its class map")
     if "output" not in top:
         labels = top.get("labels")
@@ -66,18 +77,6 @@ def complete_answer(bundle: Bundle, top: dict[str, Any], raw: NDArray[np.float32
     _check_count(bundle.file, top, count)
     if origin:
         top["origin"] = origin
-
-
-class _Graph:
-    """What the graph of an ONNX model says of its output."""
-
-    def __init__(self, bundle: Bundle) -> None:
-        import onnx
-
-        model = onnx.load(bundle.onnx, load_external_data=False)
-        name = chosen_output(model, bundle)
-        self.end = graph_end(model, name)
-        self.class_names = class_names(model, name)
 
 
 def _check_count(file: Path, top: dict[str, Any], count: int) -> None:

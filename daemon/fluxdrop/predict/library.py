@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _ANSWER_KEYS = ("output", "activation", "thresholds", "unit", "value_name")
+_KINDS_WITHOUT_CLASSES = ("regression", "embedding")
 _TOP_LEVEL_KEYS = ("labels", "output_name", *_ANSWER_KEYS)
 
 
@@ -242,7 +243,8 @@ def _write_spec(
     facts.override(top, given)
     crop_percentage.resolve(facts.input, given)
     add_guesses(facts)
-    return _complete_spec(bundle, settings, facts.top | {"origin": facts.origin}, facts.input)
+    top = facts.top | {"origin": facts.origin}
+    return _complete_spec(bundle, settings, model, top, facts.input)
 
 
 def _parsed(onnx_file: Path) -> ModelProto | None:
@@ -284,9 +286,16 @@ def _derive_input(model: ModelProto) -> dict[str, Any]:
 
 
 def _complete_spec(
-    bundle: Path, settings: Settings, top: dict[str, Any], table: dict[str, Any]
+    bundle: Path,
+    settings: Settings,
+    model: ModelProto | None,
+    top: dict[str, Any],
+    table: dict[str, Any],
 ) -> SampleOutput:
-    """Run the model to find what *top* leaves open, and write the complete model.toml."""
+    """Run the model to find what *top* leaves open, and write the complete model.toml.
+
+    *model* is its ONNX model, if it has one.
+    """
     if "size" not in table:
         raise FluxdropError(
             "The model does not declare the size of its pictures",
@@ -294,11 +303,13 @@ def _complete_spec(
             kind="model",
         )
     # Until the kind of output is known, labels only say how many numbers the right output has.
-    trial = {key: value for key, value in top.items() if key not in _ANSWER_KEYS}
-    trial["output"] = "multi-label" if "labels" in top else "embedding"
+    trial = top
+    if top.get("output") not in _KINDS_WITHOUT_CLASSES:
+        trial = {key: value for key, value in top.items() if key not in _ANSWER_KEYS}
+        trial["output"] = "multi-label" if "labels" in top else "embedding"
     (bundle / "model.toml").write_text(spec_text(trial, table), encoding="utf-8")
     output = _run_samples(load_bundle(str(bundle)), settings)
-    complete_answer(load_bundle(str(bundle)), top, output.raw)
+    complete_answer(load_bundle(str(bundle)), model, top, output.raw)
     (bundle / "model.toml").write_text(spec_text(top, table), encoding="utf-8")
     return output
 

@@ -75,7 +75,7 @@ def label_output(outputs: Mapping[str, Shape | None], labels: int | None, name: 
         return name
     if len(outputs) == 1:
         return next(iter(outputs))
-    rows = {key: shape[1] for key, shape in outputs.items() if shape and _is_row(shape)}
+    rows = {key: shape[1] for key, shape in outputs.items() if shape and is_row(shape)}
     fitting = [
         key
         for key, size in rows.items()
@@ -96,6 +96,6 @@ def _format(shape: Shape | None) -> str:
     return "[" + ", ".join("N" if size < 0 else str(size) for size in shape) + "]"
 
 
-def _is_row(shape: Shape) -> bool:
+def is_row(shape: Shape) -> bool:
     """Return whether an output of this shape has one row a picture: [N, K], or [N, K, 1, 1]."""
     return len(shape) == 2 or (len(shape) > 2 and set(shape[2:]) == {1})

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.predict.graph_end import operators
+from fluxdrop.predict.model_signature import is_row
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -22,6 +23,8 @@ _TASKS = {
 }
 """By the key ``task`` of the metadata that ultralytics writes."""
 _BOXES = {"boxes", "detection_boxes", "num_detections", "pred_boxes"}
+_BOX_NUMBERS = (4, 5)
+"""The numbers of a box, without and with its score."""
 _MASKS = {"masks", "pred_masks", "detection_masks"}
 
 
@@ -41,6 +44,28 @@ def refuse_unserved(file: Path, model: ModelProto) -> None:
         raise unserved(file, "an object detector", f"it has an output {min(outputs & _BOXES)}")
     if "NonMaxSuppression" in operators(model):
         raise unserved(file, "an object detector", "it selects boxes (NonMaxSuppression)")
+    _check_some_row(file, model)
+
+
+def _check_some_row(file: Path, model: ModelProto) -> None:
+    """Refuse a model with several outputs of which none can be one row of numbers a picture."""
+    from fluxdrop.predict.compiler.float_types import FLOATS
+    from fluxdrop.predict.compiler.shapes import value_shape
+
+    shapes = {
+        item.name: value_shape(item)
+        for item in model.graph.output
+        if item.type.tensor_type.elem_type in FLOATS
+    }
+    is_map = any(item.type.WhichOneof("value") != "tensor_type" for item in model.graph.output)
+    known = [shape for shape in shapes.values() if shape]
+    if is_map or len(known) < len(shapes) or any(len(s) < 2 or is_row(s) for s in known):
+        return
+    if len(model.graph.output) > 1:
+        has_boxes = any(shape[-1] in _BOX_NUMBERS for shape in known)
+        what = "an object detector" if has_boxes else "a detector, a segmenter or the like"
+        says = f"none of its outputs ({', '.join(shapes)}) has one row of numbers a picture"
+        raise unserved(file, what, says)
 
 
 def shape_error(file: Path, shape: list[int], *, ends_in_softmax: bool = False) -> FluxdropError:

@@ -30,6 +30,8 @@ end
 
 (a::AlongAxis)(x) = a.f(x; dims=dimension(x, a.axis))
 
+allocates_output(a::AlongAxis) = a.f === softmax || a.f === logsoftmax
+
 Base.show(io::IO, a::AlongAxis) = print(io, "AlongAxis(", a.f, ", ", a.axis, ")")
 
 "`f` of `x` reshaped to a matrix at `axis`, as Softmax, LogSoftmax and Hardmax were before opset 13."

@@ -83,13 +83,26 @@ end
 function (e::Elementwise)(@nospecialize(a::Array), @nospecialize(b::Array), @nospecialize(c::Array))
     sizes = broadcast_sizes(broadcast_sizes(shape_of(a), shape_of(b)), shape_of(c))
     y = uninitialised(typeof(e.f(one(eltype(a)), one(eltype(b)), one(eltype(c)))), Tuple(sizes))
-    map_into!(vec(y), e.f, vec(broadcast_to(a, sizes)), vec(broadcast_to(b, sizes)), vec(broadcast_to(c, sizes)))
+    # One number in the middle is what Where has that replaces some numbers, as those that are NaN.
+    length(b) == 1 ? map_around!(vec(y), e.f, vec(broadcast_to(a, sizes)), b[1], vec(broadcast_to(c, sizes))) :
+        map_into!(vec(y), e.f, vec(broadcast_to(a, sizes)), vec(broadcast_to(b, sizes)), vec(broadcast_to(c, sizes)))
     return y
 end
 
+function map_around!(y, f::F, a, number, c) where {F}
+    parallel_for(length(y), ELEMENT_COST * length(y)) do _, items
+        @inbounds @simd for i in items
+            y[i] = f(a[i], number, c[i])
+        end
+    end
+    return nothing
+end
+
 function map_into!(y, f::F, a, b, c) where {F}
-    @inbounds @simd for i in eachindex(y, a, b, c)
-        y[i] = f(a[i], b[i], c[i])
+    parallel_for(length(y), ELEMENT_COST * length(y)) do _, items
+        @inbounds @simd for i in items
+            y[i] = f(a[i], b[i], c[i])
+        end
     end
     return nothing
 end

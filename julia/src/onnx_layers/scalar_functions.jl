@@ -1,7 +1,7 @@
 # ONNX's functions of one or a few numbers that Julia and Flux do not have in this form. They return NaN outside their
 # domain, where Julia's throw. Those with parameters are subtypes of Function, which Flux's layers take as activations.
 
-export Clamp, HardSigmoid, NaNOutside, Selu, Swish, ThresholdedRelu, ToInteger
+export Clamp, Composed, HardSigmoid, NaNOutside, Selu, Swish, ThresholdedRelu, ToInteger
 
 "Limit a number to `low` and `high`. Returns `high` if `low` is larger, as ONNX's Clip."
 struct Clamp <: Function
@@ -58,6 +58,16 @@ struct Selu <: Function
 end
 
 (s::Selu)(x) = s.γ * ifelse(x > 0, x, s.α * expm1(x))
+
+"`outer` of `inner`, as `∘`, whose calls of more than one argument are not vectorised in a loop."
+struct Composed{F,G} <: Function
+    outer::F
+    inner::G
+end
+
+@inline (c::Composed)(a) = c.outer(c.inner(a))
+@inline (c::Composed)(a, b) = c.outer(c.inner(a, b))
+@inline (c::Composed)(a, b, d) = c.outer(c.inner(a, b, d))
 
 "ONNX's HardSigmoid: `α * x + β`, limited to 0 and 1."
 struct HardSigmoid <: Function

@@ -80,7 +80,7 @@ function (c::Concat)(@nospecialize(xs::Array...))
         T, whole = promote_type(T, eltype(x)), whole + size(x, d)
     end
     sizes[d] = whole
-    y = Array{T}(undef, Tuple(sizes))
+    y = uninitialised(T, Tuple(sizes))
     inner, outer, start = prod(sizes[1:d-1]), prod(sizes[d+1:end]), 0
     for x in xs
         part = inner * size(x, d)
@@ -92,11 +92,15 @@ end
 
 "Copy `count` blocks of `n` elements. Offsets count from 0 and advance by their step from block to block."
 function copy_blocks!(y, at, y_step, x, from, x_step, n, count)
-    for k in 0:count-1
-        copyto!(y, at + k * y_step + 1, x, from + k * x_step + 1, n)
+    parallel_for(count, ELEMENT_COST * n * count) do _, blocks
+        for k in blocks .- 1
+            copyto!(y, at + k * y_step + 1, x, from + k * x_step + 1, n)
+        end
     end
     return nothing
 end
+
+allocates_output(::Concat) = true
 
 (c::Concat)(xs...) = cat(xs...; dims=dimension(first(xs), c.axis))
 
@@ -147,6 +151,8 @@ function (t::Transpose)(@nospecialize(x::Array))
     sizes = shape_of(x)
     return copy_strided(x, sizes[t.order], contiguous_strides(sizes)[t.order])
 end
+
+allocates_output(::Transpose) = true
 
 (t::Transpose)(x) = permutedims(x, t.order)
 

@@ -101,7 +101,7 @@ A new array of `sizes`, read from `x`: its first element is at `offset`, from 0,
 `strides[d]` elements apart.
 """
 function copy_strided(@nospecialize(x::Array), sizes::Vector{Int}, strides::Vector{Int}, offset::Int=0)
-    y = Array{eltype(x)}(undef, Tuple(sizes))
+    y = uninitialised(eltype(x), Tuple(sizes))
     copy_strided!(vec(y), vec(x), StridedLoop(sizes, strides, contiguous_strides(sizes)), offset)
     return y
 end
@@ -110,12 +110,14 @@ end
 function copy_strided!(y, x, w, offset)
     length(w.sizes) >= 2 && w.a_strides[2] == 1 && return copy_tiled!(y, x, w, offset)
     n, stride = w.sizes[1], w.a_strides[1]
-    foreach_run(w) do _, i, j
-        if stride == 1
-            copyto!(y, j + 1, x, offset + i + 1, n)
-        else
-            @inbounds @simd for l in 0:n-1
-                y[j+l+1] = x[offset+i+stride*l+1]
+    parallel_for(run_count(w), ELEMENT_COST * length(y)) do _, runs
+        foreach_run(w, 1, runs .- 1) do _, i, j
+            if stride == 1
+                copyto!(y, j + 1, x, offset + i + 1, n)
+            else
+                @inbounds @simd for l in 0:n-1
+                    y[j+l+1] = x[offset+i+stride*l+1]
+                end
             end
         end
     end
@@ -133,11 +135,13 @@ in the cache.
 """
 function copy_tiled!(y, x, w, offset)
     m, n, x_step, y_step = w.sizes[1], w.sizes[2], w.a_strides[1], w.b_strides[2]
-    foreach_run(w, 2) do _, i, j
-        for column in 0:TILE_SIZE:n-1, row in 0:TILE_SIZE:m-1
-            for c in column:min(column + TILE_SIZE, n)-1
-                @inbounds @simd for r in row:min(row + TILE_SIZE, m)-1
-                    y[j+c*y_step+r+1] = x[offset+i+r*x_step+c+1]
+    parallel_for(run_count(w, 2), ELEMENT_COST * length(y)) do _, runs
+        foreach_run(w, 2, runs .- 1) do _, i, j
+            for column in 0:TILE_SIZE:n-1, row in 0:TILE_SIZE:m-1
+                for c in column:min(column + TILE_SIZE, n)-1
+                    @inbounds @simd for r in row:min(row + TILE_SIZE, m)-1
+                        y[j+c*y_step+r+1] = x[offset+i+r*x_step+c+1]
+                    end
                 end
             end
         end

@@ -72,7 +72,7 @@ end
 OPERATORS["Clip"] = Operator(clip_of, true, false, false, clamp_of)
 
 function broadcasting(@nospecialize(f), name)
-    fused(op) = op.activation === nothing ? f : op.activation ∘ f
+    fused(op) = op.activation === nothing ? f : Composed(activation(op), f)
     operator(op -> bind_constants(op, Elementwise(fused(op))), name; any_input=true, fuses=true)
 end
 broadcasting(+, "Add")

@@ -62,7 +62,7 @@ end
 `exp.(x) ./ sum(exp.(x), dims = dims)` along one dimension, computed without overflow.
 """
 function softmax(x::Array{Float32}; dims=1)
-    y = similar(x)
+    y = acquire(size(x))
     foreach_line(x, dims) do line
         top = line_maximum(x, line)
         total = store_exp!(y, x, line, top)
@@ -79,7 +79,7 @@ end
 `log.(softmax(x; dims = dims))`, computed so that small probabilities stay accurate.
 """
 function logsoftmax(x::Array{Float32}; dims=1)
-    y = similar(x)
+    y = acquire(size(x))
     foreach_line(x, dims) do line
         top = line_maximum(x, line)
         shift = log(store_exp!(y, x, line, top))
@@ -113,13 +113,19 @@ end
 """
     foreach_line(f, x, d)
 
-Call `f` with the linear indices of each line of `x` along dimension `d`. They are a `UnitRange` if the elements are
-contiguous, and a `StepRange` otherwise, so that Julia compiles a loop without strides for the former.
+Call `f` with the linear indices of each line of `x` along dimension `d`, on several threads. They are a `UnitRange` if the
+elements are contiguous, and a `StepRange` otherwise, so that Julia compiles a loop without strides for the former.
 """
 function foreach_line(f::F, x, d) where {F}
     n, step = size(x, d), stride(x, d)
-    for block in 0:step*n:length(x)-1, first in block+1:block+step
-        step == 1 ? f(first:first+n-1) : f(first:step:first+step*(n-1))
+    parallel_for(length(x) ÷ max(1, n), LINE_COST * length(x)) do _, lines
+        for line in lines .- 1
+            first = line ÷ step * step * n + line % step + 1
+            step == 1 ? f(first:first+n-1) : f(first:step:first+step*(n-1))
+        end
     end
     return nothing
 end
+
+"The cost of a number of a softmax, in multiplications."
+const LINE_COST = 50

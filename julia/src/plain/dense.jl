@@ -22,24 +22,69 @@ function (d::Dense)(x::Array{Float32})
     out, width = size(d.weight)
     ndims(x) >= 1 && size(x, 1) == width ||
         throw(DimensionMismatch("$d expects size(input, 1) == $width, but got $(size(x))"))
-    columns = length(x) ÷ max(1, width)
+    columns = prod(size(x)[2:end])
     y = acquire((out, columns))
-    parallel_for(columns, length(d.weight) * columns) do _, items
-        first, n = items[1] - 1, length(items)
-        for column in items
-            d.bias === false ? fill_range!(y, out * (column - 1), out) : copyto!(y, out * (column - 1) + 1, d.bias, 1, out)
-        end
-        GC.@preserve x y begin
-            from, to = matrix_view(x, width * first, width, n), matrix_view(y, out * first, out, n)
-            if n == 1
-                BLAS.gemv!('N', 1.0f0, d.weight, vector_view(from), 1.0f0, vector_view(to))
-            elseif width > 0
-                BLAS.gemm!('N', 'N', 1.0f0, d.weight, from, 1.0f0, to)
+    cost = length(d.weight) * columns
+    # OpenBLAS copies the weights for each share of the columns, and the columns for each share of the weights.
+    if columns < out
+        shares = min(cld(out, ROW_STEP), SHARES_PER_THREAD * threads_worth(cost))
+        parallel_for(shares, cost) do _, items
+            for item in items
+                rows = multiple_range(out, shares, item, ROW_STEP)
+                isempty(rows) || dense_block!(y, d, x, rows, 1:columns)
             end
         end
-        activate!(y, d.σ, out * first, out * n)
+    else
+        shares = clamp(columns ÷ SHARE_COLUMNS, SHARES_PER_THREAD * threads_worth(cost), columns)
+        parallel_for(shares, cost) do _, items
+            for item in items
+                share = chunk_range(columns, shares, item) .+ 1
+                isempty(share) || dense_block!(y, d, x, 1:out, share)
+            end
+        end
     end
     return reshape(y, out, size(x)[2:end]...)
+end
+
+"How many shares each thread computes at least, so that threads that others interrupt compute fewer."
+const SHARES_PER_THREAD = 2
+
+"How many columns a share has, if there are as many: enough to repay that OpenBLAS copies the weights for each share."
+const SHARE_COLUMNS = 256
+
+"Shares begin at a multiple of this number of rows, which OpenBLAS computes at once."
+const ROW_STEP = 16
+
+"Share number `i`, from 1, of `1:n` divided into `shares` that begin at multiples of `step`, plus 1."
+function multiple_range(n, shares, i, step)
+    length = cld(cld(n, shares), step) * step
+    return length*(i-1)+1:min(n, length * i)
+end
+
+"Compute some rows and columns of the output matrix `y`."
+function dense_block!(y, d, x, rows, columns)
+    out, width = size(d.weight)
+    start, count = first(rows) - 1, length(rows)
+    for column in columns .- 1
+        d.bias === false ? fill_range!(y, out * column + start, count) :
+            copy_elements!(y, out * column + start + 1, d.bias, start + 1, count)
+    end
+    if width > 0
+        GC.@preserve x begin
+            from = matrix_view(x, width * (first(columns) - 1), width, length(columns))
+            weight, to = view(d.weight, rows, :), view(y, rows, columns)
+            if length(columns) == 1
+                GC.@preserve y BLAS.gemv!('N', 1.0f0, weight, vector_view(from), 1.0f0,
+                                          vector_view(matrix_view(y, out * (first(columns) - 1) + start, count, 1)))
+            else
+                BLAS.gemm!('N', 'N', 1.0f0, weight, from, 1.0f0, to)
+            end
+        end
+    end
+    for column in columns .- 1
+        activate!(y, d.σ, out * column + start, count)
+    end
+    return nothing
 end
 
 allocates_output(::Dense) = true

@@ -1,7 +1,8 @@
 """Operator fusion: replace patterns of nodes for which the worker has one function.
 
 The worker can apply that function within the preceding layer. Exporters write SiLU as ``x * Sigmoid(x)``, which
-takes two passes through memory; in an EfficientNet they cost as much as the convolution before them.
+takes two passes through memory; in an EfficientNet they cost as much as the convolution before them. They write
+the linear layers of a transformer as a product and a sum, and a GELU after them.
 """
 
 from __future__ import annotations
@@ -13,33 +14,68 @@ from fluxdrop.predict.compiler.graph_file import Graph, Node
 
 
 def fuse(graph: Graph) -> Graph:
-    """Return *graph* with each product of a value and its own sigmoid replaced by a Swish.
+    """Return *graph* with patterns of two nodes replaced by one node that computes the same.
 
-    A sigmoid that something else reads is kept.
+    - A product of a value and its own sigmoid becomes a Swish.
+    - A MatMul by a constant matrix and the addition of a constant vector, as exporters write a linear
+      layer of more than two dimensions, become a Gemm. The worker's takes any number of dimensions.
+
+    The first node of a pattern stays if anything else reads its output.
     """
     readers = Counter(name for node in graph.nodes for name in node.inputs) + Counter(
         [graph.output]
     )
-    sigmoids = {
+    read_once = {
         node.outputs[0]: node
         for node in graph.nodes
-        if node.operator == "Sigmoid" and readers[node.outputs[0]] == 1
+        if node.operator in ("Sigmoid", "MatMul") and readers[node.outputs[0]] == 1
     }
     nodes = []
     fused = set()
     for node in graph.nodes:
-        gate = _own_sigmoid(node, sigmoids)
+        gate, product = _own_sigmoid(node, read_once), _product_below(node, read_once, graph)
         if gate is not None:
             fused.add(gate.outputs[0])
             node = replace(node, operator="Swish", inputs=gate.inputs, attributes={"alpha": 1.0})
+        elif product is not None:
+            fused.add(product.outputs[0])
+            bias = next(name for name in node.inputs if name != product.outputs[0])
+            node = replace(
+                node,
+                operator="Gemm",
+                inputs=[*product.inputs, bias],
+                attributes={"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0},
+            )
         nodes.append(node)
     return replace(graph, nodes=[node for node in nodes if not fused.intersection(node.outputs)])
 
 
-def _own_sigmoid(node: Node, sigmoids: dict[str, Node]) -> Node | None:
+def _product_below(node: Node, read_once: dict[str, Node], graph: Graph) -> Node | None:
+    """Return the MatMul by a constant matrix to which *node* adds a number for each column, else None."""
+    if node.operator == "Add":
+        for value, bias in (node.inputs, reversed(node.inputs)):
+            product = read_once.get(value)
+            if product is not None and product.operator == "MatMul" and bias in graph.tensors:
+                weight = graph.tensors.get(product.inputs[1])
+                if (
+                    weight is not None
+                    and weight.ndim == 2
+                    and graph.tensors[bias].shape == weight.shape[1:]
+                    and product.inputs[0] not in graph.tensors
+                ):
+                    return product
+    return None
+
+
+def _own_sigmoid(node: Node, read_once: dict[str, Node]) -> Node | None:
     """Return the sigmoid node if *node* multiplies a value by its own sigmoid, else None."""
     if node.operator == "Mul":
         for value, gate in (node.inputs, reversed(node.inputs)):
-            if gate in sigmoids and [value] == list(sigmoids[gate].inputs):
-                return sigmoids[gate]
+            sigmoid = read_once.get(gate)
+            if (
+                sigmoid is not None
+                and sigmoid.operator == "Sigmoid"
+                and [value] == list(sigmoid.inputs)
+            ):
+                return sigmoid
     return None

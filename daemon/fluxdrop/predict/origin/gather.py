@@ -47,6 +47,8 @@ def gather(folder: Path, model: ModelProto | None, original: Original | None) ->
         facts.update(timm.read(folder, config))
     elif config is not None and huggingface.is_config(config):
         facts.update(huggingface.read(folder, config))
+    if original is not None and original.resampler:
+        facts.take("resampler", original.resampler, f"{original.library}: {original.processor}")
     taught = teachable_machine.read(folder)
     if taught is not None:
         facts.update(taught)

@@ -220,7 +220,11 @@ def _read_normalisation(values: dict[str, Any], channels: int, facts: Facts) -> 
     resample = values["resample"]
     if isinstance(resample, int) and 0 <= resample < len(_FILTERS):
         facts.take("filter", _FILTERS[resample], source("resample"))
-    facts.take("resampler", "pillow", f"{PROCESSOR}: transformers resizes as Pillow does")
+    told = str(values.get("image_processor_type") or "")
+    if told.endswith("Fast"):
+        facts.take("resampler", "torch", f"{PROCESSOR}: {told}")
+    else:
+        facts.take("resampler", "pillow", f"{PROCESSOR}: transformers resizes as Pillow does")
     if values.get("do_flip_channel_order"):
         facts.take("mode", "BGR", source("do_flip_channel_order"))
 

@@ -36,6 +36,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """The library and its version."""
     processor: str = ""
     """What made the pictures."""
+    resampler: str = ""
+    """Whose arithmetic it resizes with: a value of ``input.resampler``; empty if that is not known."""
     labels: list[str] | None = None
     """The labels, where the library knows what the files do not say."""
 
@@ -45,6 +47,7 @@ class Original(NamedTuple):
 
     library: str
     processor: str
+    resampler: str
     labels: list[str] | None
     model: Any
     """A torch module: pictures [N, C, H, W] to numbers [N, K]."""
@@ -94,7 +97,12 @@ def _export(folder: Path, out: Path) -> Answer:
         outputs=np.concatenate(outputs),
         inputs=np.concatenate([tensor.numpy() for tensor in inputs]),
     )
-    return Answer(library=original.library, processor=original.processor, labels=original.labels)
+    return Answer(
+        library=original.library,
+        processor=original.processor,
+        resampler=original.resampler,
+        labels=original.labels,
+    )
 
 
 def _load_transformers(folder: Path, config: dict[str, Any]) -> Original:
@@ -141,6 +149,7 @@ def _load_transformers(folder: Path, config: dict[str, Any]) -> Original:
     return Original(
         f"transformers {transformers.__version__}",
         type(processor).__name__,
+        {"torchvision": "torch", "pil": "pillow"}.get(getattr(processor, "backend", ""), ""),
         None,
         Logits(),
         process,
@@ -164,7 +173,7 @@ def _load_timm(folder: Path, config: dict[str, Any]) -> Original:
     labels = None
     if not (config.get("label_names") or stated.get("label_names") or stated.get("labels")):
         labels = _data_set_labels(model)
-    return Original(f"timm {timm.__version__}", "create_transform", labels, model, process)
+    return Original(f"timm {timm.__version__}", "create_transform", "", labels, model, process)
 
 
 def _data_set_labels(model: Any) -> list[str] | None:

@@ -36,6 +36,8 @@ class Original(NamedTuple):
     """Such as ``transformers 5.23.0``."""
     processor: str
     """The name of what prepared the pictures."""
+    resampler: str
+    """Whose arithmetic it resizes with: a value of ``input.resampler``, or empty."""
     labels: list[str] | None
     """The labels that the library knows and the files do not say."""
     outputs: NDArray[np.float32]
@@ -122,7 +124,9 @@ def export(folder: Path, out: Path, pictures: Sequence[Image]) -> Original:
         )
     with np.load(out / "reference.npz") as reference:
         outputs, inputs = reference["outputs"], reference["inputs"]
-    return Original(answer.library, answer.processor, answer.labels, outputs, inputs)
+    return Original(
+        answer.library, answer.processor, answer.resampler, answer.labels, outputs, inputs
+    )
 
 
 def _check_packages(folder: Path) -> None:
