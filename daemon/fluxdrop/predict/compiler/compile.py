@@ -32,7 +32,7 @@ from fluxdrop.predict.compiler.source import (
 from fluxdrop.predict.onnxruntime_engine import OnnxruntimeEngine
 from fluxdrop.predict.parity import perturbed
 
-COMPILER_VERSION = 8
+COMPILER_VERSION = 9
 """Increased whenever the compiler's output changes, so that no outdated cache entry is used."""
 
 
