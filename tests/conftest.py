@@ -19,6 +19,7 @@ pytest_plugins = [
     "support.desk",
     "support.generators",
     "support.intruders",
+    "support.process_state",
     "support.provisioning",
     "support.station",
     "support.used_root",

@@ -82,9 +82,14 @@ def test_architecture(worker: Worker, tmp_path: Path, name: str, form: str) -> N
     needs("torch", "transformers", "onnxscript")
     model = exported(name)[form == "optimised"]
     size = architectures.CONFIGURATIONS[name].get("image_size", 64)
+    assert_same_answers(worker, tmp_path, model, size)
+
+
+def assert_same_answers(worker: Worker, folder: Path, model: bytes, size: int) -> None:
+    """Compare the worker with onnxruntime, and see that the answers depend on the picture."""
     session = import_onnxruntime().InferenceSession(model, providers=["CPUExecutionProvider"])
     bundle = bundle_of(
-        tmp_path, model, architectures.LABELS, f"size = [{size}, {size}]", output="logits"
+        folder, model, architectures.LABELS, f"size = [{size}, {size}]", output="logits"
     )
     graph = compile_bundle(bundle)
 
@@ -95,6 +100,18 @@ def test_architecture(worker: Worker, tmp_path: Path, name: str, form: str) -> N
         assert off(expected, found) < TOLERANCE
     # Answers that do not depend on the picture would agree with anything.
     assert np.ptp(expected, axis=0).max() > 0.1 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize(("name", "opset"), architectures.NEWER_OPSETS)
+def test_newer_opset(worker: Worker, tmp_path: Path, name: str, opset: int) -> None:
+    """A transformer that torch exports with ONNX's Attention gives onnxruntime's answers."""
+    needs("torch", "transformers", "onnxscript")
+    options = architectures.NEWER_OPSETS[name, opset]
+    traced, model = architectures.exported(name, options, opset_version=opset)
+
+    assert b"Attention" in model
+    for form in (traced, model):
+        assert_same_answers(worker, tmp_path, form, 32)
 
 
 def scikit_model(name: str) -> Any:
@@ -130,6 +147,26 @@ def test_scikit_learn(worker: Worker, tmp_path: Path, name: str, options: dict[s
         assert off(reference.predict(given), worker(graph, given)) < TOLERANCE
     found = worker(graph, pictures.reshape(-1, 1, 8, 8)).argmax(axis=1)
     assert np.array_equal(trained.predict(pictures), found)
+
+
+def test_scikit_learn_regression(worker: Worker, tmp_path: Path) -> None:
+    """A linear regression of two targets gives their values, by either engine."""
+    needs("sklearn", "skl2onnx")
+    from skl2onnx import to_onnx
+    from sklearn.datasets import load_digits
+    from sklearn.linear_model import LinearRegression
+
+    pictures, digits = load_digits(return_X_y=True)
+    pictures = pictures.astype(np.float32)
+    trained = LinearRegression().fit(pictures, np.stack([digits, -2.0 * digits], axis=1))
+    model = to_onnx(trained, pictures[:1]).SerializeToString()
+    bundle = bundle_of(tmp_path, model, 2, 'size = [8, 8]\nmode = "L"', output="regression")
+
+    given = pictures[:3].reshape(3, 1, 8, 8)
+    expected = trained.predict(pictures[:3])
+
+    assert off(expected, worker(compile_bundle(bundle), given)) < TOLERANCE
+    assert off(expected, OnnxruntimeEngine(bundle).predict(given)) < TOLERANCE
 
 
 def test_pytorch(tmp_path: Path) -> None:

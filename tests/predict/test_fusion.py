@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from fluxdrop.predict.compiler.fusion import fuse
-from fluxdrop.predict.compiler.graph_file import Graph, Node
+from fluxdrop.predict.compiler.graph_file import Attribute, Graph, Node
 
 
 def graph(*nodes: Node, output: str = "y", **tensors: NDArray[np.float32]) -> Graph:
@@ -68,7 +68,7 @@ def test_linear(terms: tuple[str, str]) -> None:
 
     found = fuse(graph(*nodes, w=ones(4, 3), b=ones(3)))
 
-    attributes = {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0}
+    attributes: dict[str, Attribute] = {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0}
     assert [Node("Gemm", ["x", "w", "b"], ["y"], "sum", attributes)] == found.nodes
 
 

@@ -205,6 +205,23 @@ def test_drift_of_many_labels(root: Root, changed: dict[str, float], said: str) 
     assert said == drift.probabilities
 
 
+@pytest.mark.parametrize(("other", "said"), [("e", "same"), ("f", "other labels")])
+def test_drift_from_version_1(root: Root, other: str, said: str) -> None:
+    """A result of version 1, which lists all labels, is compared with one that lists the best ones."""
+    values = {"a": 0.4, "b": 0.3, "c": 0.15, "d": 0.15, "e": 0.0}
+    before = msgspec.structs.replace(
+        record(root, Answer("classification", values)), schema_version=1, label_count=None
+    )
+    now = {"a": 0.15, "b": 0.15, "c": 0.15, "d": 0.15, "e": 0.4} if other == "f" else values
+    renamed = {other if label == "e" else label: p for label, p in now.items()}
+    after = record(root, Answer("classification", renamed), 3)
+    np.save(root.preprocessed / "a.npy", np.zeros(1, np.float32))
+
+    drift = compare(root, before, "outputs/a.json", after, "outputs/a.json", 1e-4)
+
+    assert said == drift.probabilities
+
+
 def test_files(root: Root) -> None:
     """The vector is among a job's files, beside the picture; other kinds have none."""
     files = files_of(root, "outputs/sub/cat.json", record(root, VECTOR))

@@ -57,10 +57,21 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
 """By the names that transformers gives them."""
 
 
-def exported(name: str, options: dict[str, Any] | None = None) -> tuple[bytes, bytes]:
+NEWER_OPSETS: dict[tuple[str, int], dict[str, Any]] = {
+    ("ViT", 23): CONFIGURATIONS["ViT"],
+    ("DeiT", 24): CONFIGURATIONS["DeiT"],
+    ("Dinov2WithRegisters", 23): CONFIGURATIONS["ViT"] | {"mlp_ratio": 2},
+    ("Siglip", 24): {"vision_config": CONFIGURATIONS["ViT"], "image_size": 32},
+}
+"""Architectures that torch exports with ONNX's Attention, by the opset that has it."""
+
+
+def exported(
+    name: str, options: dict[str, Any] | None = None, **torch_options: Any
+) -> tuple[bytes, bytes]:
     """The architecture *name* as torch.onnx writes it for any batch: as it is traced, and optimised.
 
-    *options* instead of `CONFIGURATIONS` make another size of it.
+    *options* instead of `CONFIGURATIONS` make another size of it; *torch_options* go to torch.onnx.
     """
     import torch
     import transformers
@@ -82,7 +93,7 @@ def exported(name: str, options: dict[str, Any] | None = None) -> tuple[bytes, b
             logits: torch.Tensor = self.model(pixel_values).logits
             return logits
 
-    program = export(Logits(), torch.randn(2, 3, size, size))
+    program = export(Logits(), torch.randn(2, 3, size, size), **torch_options)
     traced = program.model_proto.SerializeToString()
     program.optimize()
     return traced, program.model_proto.SerializeToString()

@@ -36,6 +36,8 @@ _ENDS: dict[str, End] = {
     "LpNormalization": "unit-vector",
     "Gemm": "linear",
     "Conv": "linear",
+    "QLinearConv": "linear",
+    "QGemm": "linear",
 }
 _KEEP_NORM = {*_KEEP_VALUES, "Clip", "Max", "Expand", "Sqrt", "Add", "Pow"}
 

@@ -105,11 +105,12 @@ def _arrays(root: Root, before: Path, after: Path, tolerance: float = 0.0) -> st
 
 def _probabilities(before: Result, after: Result, tolerance: float) -> str:
     old, new = before.probabilities, after.probabilities
-    # Of many labels, a record has the most probable ones.
-    is_cut = before.label_count == after.label_count and (before.label_count or 0) > min(
-        len(old), len(new)
+    counts = _label_count(before), _label_count(after)
+    # Of many labels, a record may have only the most probable ones.
+    is_other = (len(old) == counts[0] and not new.keys() <= old.keys()) or (
+        len(new) == counts[1] and not old.keys() <= new.keys()
     )
-    if (old.keys() != new.keys() and not is_cut) or not old or not new:
+    if counts[0] != counts[1] or is_other or not old or not new:
         return "other labels"
     least_old, least_new = min(old.values()), min(new.values())
     # A label that a record lacks is at most as probable as the last one that it has.
@@ -124,6 +125,11 @@ def _probabilities(before: Result, after: Result, tolerance: float) -> str:
     common = before.thresholds.keys() & after.thresholds.keys()
     is_same = all(before.thresholds[label] == after.thresholds[label] for label in common)
     return "same" if is_same else "other thresholds"
+
+
+def _label_count(record: Result) -> int:
+    """Return how many labels the model of *record* has; version 1 lists all of them."""
+    return record.label_count or len(record.probabilities)
 
 
 def _values(before: Result, after: Result, tolerance: float) -> str:

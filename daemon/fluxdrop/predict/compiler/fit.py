@@ -181,7 +181,11 @@ def chosen_output(model: ModelProto, bundle: Bundle) -> str:
     if shapes[chosen] is None:
         (item,) = [item for item in model.graph.output if item.name == chosen]
         kind = TensorProto.DataType.Name(item.type.tensor_type.elem_type).lower()
-        raise unusable_error(bundle, f"its output {chosen} holds {kind}, not float32")
+        raise unusable_error(
+            bundle,
+            f"its output {chosen} holds {kind}, not float32",
+            hint="Export it with the numbers before they are decided upon, such as probabilities, as an output.",
+        )
     return chosen
 
 

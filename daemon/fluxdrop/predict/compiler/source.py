@@ -32,6 +32,9 @@ OLDEST_OPSET = 7
 _TARGET_OPSET = 26
 """The opset of the normal form: the newest that onnxruntime supports, too."""
 
+_ONLY_MORE_TYPES = ("Cast", "Range")
+"""The operators that only take more types since `_TARGET_OPSET`."""
+
 _TARGET_IR = 10
 """The version of the file format that is declared with an older opset: onnxruntime does not read the newest."""
 
@@ -161,7 +164,8 @@ def _declare_older_opset(model: ModelProto) -> ModelProto:
     """Declare `_TARGET_OPSET` in place of a newer one, unless *model* keeps an operator that changed since then."""
     newest = opset_of(model)
     for node in model.graph.node:
-        if node.domain in STANDARD and rewriter_of(node) is None:
+        has_changed = rewriter_of(node) is None and node.op_type not in _ONLY_MORE_TYPES
+        if node.domain in STANDARD and has_changed:
             is_known = defs.has(node.op_type, newest)
             if not is_known or defs.get_schema(node.op_type, newest).since_version > _TARGET_OPSET:
                 return model
