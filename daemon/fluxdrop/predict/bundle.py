@@ -91,6 +91,8 @@ class BundleSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             return "an embedding"
         if self.output == "regression":
             return f"a regression of {', '.join(self.names)}"
+        if self.output == "sigmoid":
+            return f"a sigmoid output, the probability of {self.labels[-1]}"
         plural = "" if len(self.labels) == 1 else "s"
         return f"{len(self.labels)} label{plural} of a {self.output} output"
 
@@ -244,7 +246,8 @@ def load_bundle(model: str, own: Path | None = None) -> Bundle:
         if kind == "flux":
             digest = native_digest(folder)
         else:
-            digest = hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest()
+            with (folder / "model.onnx").open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise FluxdropError(
             f"{error.filename} cannot be read: {error.strerror}.",

@@ -248,13 +248,14 @@ def _write_spec(
 
 
 def _parsed(onnx_file: Path) -> ModelProto | None:
-    """Return the model in *onnx_file*; None if there is no such file."""
+    """Return the model in *onnx_file*, without its large weights; None if there is no such file."""
     from fluxdrop.predict.compiler.source import InvalidModelError, parse
+    from fluxdrop.predict.compiler.weights import structure
 
     if not onnx_file.is_file():
         return None
     try:
-        return parse(onnx_file.read_bytes())
+        return structure(parse(onnx_file.read_bytes()))
     except InvalidModelError as error:
         raise FluxdropError(
             f"{onnx_file} is not a valid ONNX model: {error}", kind="model"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,13 +25,14 @@ from fluxdrop.predict.compiler.quantised import is_dynamically_quantised, is_qua
 from fluxdrop.predict.compiler.source import (
     ExternalDataError,
     InvalidModelError,
-    normal_form,
+    folded,
     parse,
+    save_for_folding,
 )
 from fluxdrop.predict.onnxruntime_engine import OnnxruntimeEngine
 from fluxdrop.predict.parity import perturbed
 
-COMPILER_VERSION = 8
+COMPILER_VERSION = 9
 """Increased whenever the compiler's output changes, so that no outdated cache entry is used."""
 
 
@@ -131,9 +133,13 @@ def normal_model(bundle: Bundle) -> ModelProto:
     Raises:
         FluxdropError, InvalidModelError, ExternalDataError: As `fitting_model` does.
     """
-    model = fitting_model(bundle)
-    changed = normal_form(model)
-    return changed if is_dynamically_quantised(model) else with_dynamic_batch(changed)
+    with tempfile.TemporaryDirectory(prefix="fluxdrop-") as folder:
+        model = fitting_model(bundle)
+        is_batch_fixed = is_dynamically_quantised(model)
+        path = save_for_folding(model, Path(folder))
+        del model
+        normal = folded(path)
+    return normal if is_batch_fixed else with_dynamic_batch(normal)
 
 
 def fitting_model(bundle: Bundle) -> ModelProto:
@@ -151,10 +157,15 @@ def fitting_model(bundle: Bundle) -> ModelProto:
             hint=f"The engine julia runs {bundle.file} itself.",
             kind="model",
         )
+    return fit_to_spec(parse(_model_file(bundle)), bundle)
+
+
+def _model_file(bundle: Bundle) -> bytes:
+    """Return the contents of model.onnx."""
     data = bundle.onnx.read_bytes()
     if hashlib.sha256(data).hexdigest() != bundle.sha256:
         raise unusable_error(bundle, "it changed while it was being read")
-    return fit_to_spec(parse(data), bundle)
+    return data
 
 
 @contextlib.contextmanager

@@ -20,6 +20,8 @@ def rewrite_ml_operators(model: ModelProto, opset: int) -> ModelProto:
 
     Other operators of ai.onnx.ml, and variants that cannot be rewritten, are kept.
     """
+    if not any(node.domain == "ai.onnx.ml" for node in model.graph.node):
+        return model
     changed = ModelProto()
     changed.CopyFrom(model)
     del changed.graph.node[:]
