@@ -1,7 +1,7 @@
 # Build a model from a graph and run it. A model is a list of steps that read and write numbered slots, each of which
 # holds one value.
 
-using .PlainLayers: WARMED_UP, reset_pool_for!, allocates_output, release!
+using .PlainLayers: WARMED_UP, reset_pool_for!, allocates_output, release!, reshapes_input
 
 """
 A chain of layers that runs without storing values in between. Only the first layer may have several inputs, and only
@@ -77,12 +77,12 @@ The model of `steps` whose `layers` are vectors of the backend's layers: make ch
 reads any more. The other arguments are those of [`Model`](@ref).
 """
 function link_steps(steps, shape, slots, output, nodes, backend)
-    # Only the plain layers take their output arrays from the buffer pool.
-    recyclable = backend.layers === PlainLayers ? find_recyclable!(steps) : Set{Int}()
     last_use = Dict{Int,Int}()
     for (i, step) in enumerate(steps), slot in step.inputs
         last_use[slot] = i
     end
+    # Only the plain layers take their output arrays from the buffer pool.
+    recyclable = backend.layers === PlainLayers ? find_recyclable!(steps, last_use, output) : Set{Int}()
     for (slot, i) in last_use
         slot == output && continue
         push!(steps[i].dead_slots, slot)
@@ -94,19 +94,32 @@ function link_steps(steps, shape, slots, output, nodes, backend)
 end
 
 """
-    find_recyclable!(steps) -> Set{Int}
+    find_recyclable!(steps, last_use, output) -> Set{Int}
 
-Return the slots whose array comes from the buffer pool and shares its memory with no other value. Note the layers within
-a step for whose output the same holds in its `recycled_layers`.
+Return the slots whose array comes from the buffer pool and is in no other slot that is still read. Note the layers within
+a step for whose output the same holds in its `recycled_layers`. `last_use` has the number of the last step that reads a
+slot, and `output` is the slot of the model's output. A layer that only reshapes its input passes it on, if nothing else
+reads that.
 """
-function find_recyclable!(steps)
+function find_recyclable!(steps, last_use, output)
     recyclable = Set{Int}()
-    for step in steps
-        for i in 1:length(step.layers)-1
-            allocates_output(step.layers[i]) && allocates_output(step.layers[i+1]) && push!(step.recycled_layers, i)
+    for (i, step) in enumerate(steps)
+        is_owned = allocates_output(step.layers[1])
+        if !is_owned
+            input = step.inputs[1]
+            is_owned = reshapes_input(step.layers[1]) && input in recyclable && input != output &&
+                last_use[input] == i && count(==(input), step.inputs) == 1
+            setdiff!(recyclable, step.inputs)
         end
-        allocates_output(step.layers[1]) || setdiff!(recyclable, step.inputs)
-        allocates_output(step.layers[end]) && union!(recyclable, step.outputs)
+        for k in 2:length(step.layers)
+            if allocates_output(step.layers[k])
+                is_owned && push!(step.recycled_layers, k - 1)
+                is_owned = true
+            else
+                is_owned &= reshapes_input(step.layers[k])
+            end
+        end
+        is_owned && union!(recyclable, step.outputs)
     end
     return recyclable
 end

@@ -7,7 +7,7 @@ module OnnxLayers
 Base.Experimental.@optlevel 2
 
 using LinearAlgebra: mul!, rmul!
-import ..PlainLayers: allocates_output, normalise_columns
+import ..PlainLayers: allocates_output, normalise_columns, reshapes_input
 using ..PlainLayers: ELEMENT_COST, acquire, batched_mul, logsoftmax, parallel_for, softmax
 
 include("onnx_layers/strided.jl")

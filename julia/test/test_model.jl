@@ -1,3 +1,5 @@
+using Random: MersenneTwister
+
 # A residual block, y = relu(x + conv(relu(conv(x)))), and a head that returns probabilities.
 const RESIDUAL = [
     conv_line("x,w1,b1"; pads=(1, 1, 1, 1)) |> line -> replace(line, "out=y name=n" => "out=a name=/one"),
@@ -132,4 +134,51 @@ end
     F.predict(model, x)
     bytes = [@allocated(F.predict(model, x)) for i in 1:100]
     @test bytes[100] <= bytes[2] + 1024
+end
+
+"A graph file of random nodes that keep the number of elements, and the function that it is."
+function random_graph(rng, nodes)
+    lines, values, shapes = String[], Function[identity], Any[(4, 6, 5)]
+    constants = ["flat" => Int64[120], "wide" => Int64[6, 20], "deep" => Int64[4, 6, 5]]
+    sizes = Dict("flat" => (120,), "wide" => (20, 6), "deep" => (5, 6, 4))
+    name(i) = i == 1 ? "x" : "v$i"
+    for i in 2:nodes+1
+        # Mostly the last value, so that there are chains, and any other, so that values are read late and twice.
+        from = rand(rng) < 0.5 ? i - 1 : rand(rng, 1:i-1)
+        f, kind = values[from], rand(rng, 1:4)
+        if kind == 1
+            push!(lines, "node Relu in=$(name(from)) out=v$i name=n$i")
+            push!(values, x -> max.(f(x), 0)); push!(shapes, shapes[from])
+        elseif kind == 2
+            to = rand(rng, ["flat", "wide", "deep"])
+            push!(lines, "node Reshape in=$(name(from)),$to out=v$i name=n$i allowzero=0")
+            push!(values, x -> reshape(f(x), sizes[to])); push!(shapes, reverse(sizes[to]))
+        elseif kind == 3
+            order = reverse(0:length(shapes[from])-1)
+            push!(lines, "node Transpose in=$(name(from)) out=v$i name=n$i perm=$(join(order, ','))")
+            push!(values, x -> (y = f(x); permutedims(reshape(y, size(y)..., 1), (ndims(y):-1:1..., ndims(y) + 1)) |> z -> reshape(z, size(z)[1:end-1])))
+            push!(shapes, reverse(shapes[from]))
+        else
+            other = rand(rng, [j for j in 1:i-1 if shapes[j] == shapes[from]])
+            g = values[other]
+            push!(lines, "node Sub in=$(name(from)),$(name(other)) out=v$i name=n$i")
+            push!(values, x -> f(x) .- 0.5f0 .* 2 .* g(x)); push!(shapes, shapes[from])
+        end
+    end
+    output = nodes + 1
+    return graph_file((4, 6, 5), constants, lines, name(output)), values[output]
+end
+
+@testset "arrays that are used again hold no number that is still read, whatever reshapes and reads them" begin
+    rng = MersenneTwister(1)
+    for _ in 1:150
+        file, f = random_graph(rng, rand(rng, 5:25))
+        for backend in BACKENDS
+            model = F.build(F.read_graph(file), backend)
+            for _ in 1:3
+                x = randn(rng, Float32, 5, 6, 4)
+                @test F.predict(model, copy(x)) ≈ f(x)
+            end
+        end
+    end
 end

@@ -27,5 +27,6 @@ function (b::Bound)(xs...)
 end
 
 allocates_output(b::Bound) = allocates_output(b.f)
+reshapes_input(b::Bound) = reshapes_input(b.f) && b.inputs[1] === COMPUTED
 
 Base.show(io::IO, b::Bound) = print(io, "Bound(", b.f, ")")

@@ -65,6 +65,8 @@ function (u::Unsqueeze)(x, axes)
     return reshape(x, Tuple(Int[d in new ? 1 : popfirst!(sizes) for d in 1:rank]))
 end
 
+reshapes_input(::Union{Flatten,Reshape,Squeeze,Unsqueeze}) = true
+
 "ONNX's Concat of any number of tensors along `axis`. Throws `DimensionMismatch` if their shapes differ otherwise."
 struct Concat
     axis::Int

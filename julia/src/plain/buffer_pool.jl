@@ -53,3 +53,10 @@ end
 Whether the layer's output is one array from [`acquire`](@ref), and shares memory with none of the inputs.
 """
 allocates_output(layer) = false
+
+"""
+    reshapes_input(layer) -> Bool
+
+Whether the layer's output is its first input in another shape, in the same memory.
+"""
+reshapes_input(layer) = false
