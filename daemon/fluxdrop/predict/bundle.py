@@ -94,6 +94,8 @@ class BundleSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             return "an embedding"
         if self.output == "regression":
             return f"a regression of {', '.join(self.names)}"
+        if self.output == "sigmoid":
+            return f"a sigmoid output, the probability of {self.labels[-1]}"
         plural = "" if len(self.labels) == 1 else "s"
         return f"{len(self.labels)} label{plural} of a {self.output} output"
 
