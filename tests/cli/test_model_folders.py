@@ -15,6 +15,7 @@ from fluxdrop.files.layout import Root
 from fluxdrop.predict.bundle import load_bundle
 from support import folders
 from support.daemons import SAMPLES, fluxdrop, serving
+from support.hub_server import COMMIT, serving_hub
 from support.needs import needs_generation
 
 pytestmark = pytest.mark.slow
@@ -174,3 +175,37 @@ def test_what_cannot_be_exported(root: Root, tmp_path: Path) -> None:
 
     assert ("which would be random" in lacking, "is a pickle" in pickled) == (True, True)
     assert [] == list(root.models.iterdir())
+
+
+@needs_generation
+def test_hub(root: Root, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """hub:OWNER/NAME downloads ONNX or safetensors and JSON files, and nothing else; then the cache does without."""
+    folder = folders.optimum(tmp_path / "trees")
+    for name in ("pytorch_model.bin", "script.py", "config.py"):
+        (folder / name).write_text("raise SystemExit")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    with serving_hub(folder, "someone/trees") as (address, fetched):
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        added = answer(root, "add", "hub:someone/trees")
+        nobody = refusal(root, "add", "hub:someone/else")
+    cached = answer(root, "add", f"hub:someone/trees@{COMMIT}", "--name", "again")
+    unreachable = refusal(root, "add", "hub:someone/else")
+
+    assert {"config.json", "preprocessor_config.json", "model.onnx"} == set(fetched)
+    assert ("trees", folders.LABELS) == (added["name"], cached["labels"])
+    assert "The hub has no model someone/else" in nobody
+    assert "The hub cannot be reached" in unreachable
+    assert "names no model of the hub" in refusal(root, "add", "hub:trees")
+
+
+@needs_generation
+def test_hub_with_pickles(root: Root, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model of which the hub has pickles only is refused before anything is downloaded."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "pytorch_model.bin").write_text("raise SystemExit")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    with serving_hub(tmp_path / "model", "someone/trees") as (address, fetched):
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        refused = refusal(root, "add", "hub:someone/trees")
+
+    assert (True, []) == ("has pickles only (pytorch_model.bin)" in refused, fetched)

@@ -149,6 +149,26 @@ def test_scikit_learn(worker: Worker, tmp_path: Path, name: str, options: dict[s
     assert np.array_equal(trained.predict(pictures), found)
 
 
+def test_scikit_learn_regression(worker: Worker, tmp_path: Path) -> None:
+    """A linear regression of two targets gives their values, by either engine."""
+    needs("sklearn", "skl2onnx")
+    from skl2onnx import to_onnx
+    from sklearn.datasets import load_digits
+    from sklearn.linear_model import LinearRegression
+
+    pictures, digits = load_digits(return_X_y=True)
+    pictures = pictures.astype(np.float32)
+    trained = LinearRegression().fit(pictures, np.stack([digits, -2.0 * digits], axis=1))
+    model = to_onnx(trained, pictures[:1]).SerializeToString()
+    bundle = bundle_of(tmp_path, model, 2, 'size = [8, 8]\nmode = "L"', output="regression")
+
+    given = pictures[:3].reshape(3, 1, 8, 8)
+    expected = trained.predict(pictures[:3])
+
+    assert off(expected, worker(compile_bundle(bundle), given)) < TOLERANCE
+    assert off(expected, OnnxruntimeEngine(bundle).predict(given)) < TOLERANCE
+
+
 def test_pytorch(tmp_path: Path) -> None:
     """What torch.onnx.export writes, its weights in a file beside it, is added as it is, and its logits become
     the probabilities that PyTorch computes."""

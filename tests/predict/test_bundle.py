@@ -13,6 +13,7 @@ from fluxdrop.predict.bundle import load_bundle
 from fluxdrop.predict.library import spec_text
 from fluxdrop.preprocess.spec import InputSpec
 
+SIZE = "[input]\nsize = [8, 6]\n"
 THREE = 'labels = ["a", "b", "c"]\n[input]\nsize = [8, 6]\n'
 GOOD = 'labels = ["a", "b"]\n[input]\nsize = [8, 6]\n'
 
@@ -137,6 +138,27 @@ def test_wrong_toml(tmp_path: Path, toml: str | bytes, words: str) -> None:
     assert error.message.startswith(f"{tmp_path / 'model.toml'} is wrong: ")
     assert words in error.message
     assert "\n" not in error.message
+
+
+@pytest.mark.parametrize(
+    ("toml", "summary"),
+    [
+        (GOOD, "2 labels of a softmax output"),
+        ('output = "sigmoid"\n' + GOOD, "a sigmoid output, the probability of b"),
+        ('output = "regression"\nvalue_name = "age"\n' + SIZE, "a regression of age"),
+        ('output = "embedding"\n' + SIZE, "an embedding"),
+    ],
+)
+def test_summary(tmp_path: Path, toml: str, summary: str) -> None:
+    """What a model answers with is told in a few words; of one probability, whose it is."""
+    assert summary == load_bundle(str(bundle(tmp_path, toml))).spec.summary
+
+
+def test_earlier_name(tmp_path: Path) -> None:
+    """`probabilities`, as model.toml said earlier, is read as softmax."""
+    found = load_bundle(str(bundle(tmp_path, 'output = "probabilities"\n' + GOOD)))
+
+    assert "softmax" == found.spec.output
 
 
 @pytest.mark.parametrize("missing", ["model.toml", "model.onnx"])

@@ -25,39 +25,12 @@ from fluxdrop.predict.compiler.compile import compile_bundle
 from fluxdrop.predict.engine import Engine, EngineDown
 from fluxdrop.predict.library import AddedModel, add_model
 from support.daemons import fluxdrop
+from support.native_models import FLUX, SUMS, TOML, install, native
 from support.needs import needs_julia
 
 pytestmark = pytest.mark.slow
 
-TOML = 'labels = ["a", "b", "c"]\noutput = "logits"\n[input]\nsize = [4, 2]\n'
-SUMS = """
-scale() = parse(Float32, read(joinpath(@__DIR__, "weights.bson"), String))
-function build_model()
-    factor = scale()
-    return x -> factor * reshape(sum(x; dims=(1, 2)), 3, :)
-end
-"""
-FLUX = """
-__precompile__(false)
-module Flux
-struct CUDADevice end
-(::CUDADevice)(x) = x
-cpu(x) = x
-testmode!(model) = model
-loaded(name) = any(id -> id.name == name, keys(Base.loaded_modules))
-gpu_device(; force=false) = loaded("CUDA") && loaded("cuDNN") ? CUDADevice() : error("No functional GPU device found!")
-end
-"""
 BATCH = np.arange(5 * 24, dtype=np.float32).reshape(5, 3, 2, 4)
-
-
-def native(folder: Path, code: str = SUMS, toml: str = TOML) -> Path:
-    """A bundle with a native model and its weights."""
-    folder.mkdir(exist_ok=True)
-    (folder / "model.toml").write_text(toml)
-    (folder / "flux_model.jl").write_text(code)
-    (folder / "weights.bson").write_text("2.5")
-    return folder
 
 
 def opened(bundle: Path | Bundle, engine: str = "julia", **options: Any) -> closing[Engine]:
@@ -80,21 +53,6 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("FLUXDROP_JULIA_PROJECT", str(folder))
     monkeypatch.setenv("JULIA_LOAD_PATH", "@:@stdlib")
     return folder
-
-
-def install(project: Path, **packages: str) -> None:
-    """Put *packages*, each with its code, into *project*."""
-    deps, manifest = ["[deps]"], []
-    for number, (name, code) in enumerate(packages.items(), 1):
-        uuid = f"00000000-0000-4000-8000-{number:012}"
-        source = project / name / "src" / f"{name}.jl"
-        source.parent.mkdir(parents=True)
-        source.write_text(code)
-        (project / name / "Project.toml").write_text(f'name = "{name}"\nuuid = "{uuid}"\n')
-        deps.append(f'{name} = "{uuid}"')
-        manifest += [f"[[{name}]]", f'path = "{name}"', f'uuid = "{uuid}"', 'version = "0.16.5"']
-    (project / "Project.toml").write_text("\n".join(deps) + "\n")
-    (project / "Manifest.toml").write_text("\n".join(manifest) + "\n")
 
 
 @pytest.fixture

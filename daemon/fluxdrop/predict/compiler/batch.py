@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +14,7 @@ from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
 from fluxdrop.predict.compiler.shapes import value_shape, with_inferred_shapes
+from fluxdrop.predict.compiler.weights import restore, save, structure
 from fluxdrop.predict.engine import label_rows, run_in_batches
 from fluxdrop.telemetry import import_onnxruntime
 
@@ -20,9 +25,9 @@ _BATCH_SHAPE = "fluxdrop/batch"
 
 
 def with_dynamic_batch(model: ModelProto) -> ModelProto:
-    """Return *model* for batches of any size, if that is possible.
+    """Change *model* so that it takes batches of any size, if that is possible, and return it.
 
-    *model* has one input and is in its normal form. It is returned unchanged when its batch
+    *model* has one input and is in its normal form. It is not changed when its batch
     dimension is dynamic already, and when the changed model would differ: when onnxruntime's output
     for three noise pictures in one batch is not what *model* returns in batches of its own size.
     """
@@ -31,22 +36,26 @@ def with_dynamic_batch(model: ModelProto) -> ModelProto:
     if size < 1:
         return model
     noise = np.random.default_rng(_SEED).standard_normal((_PICTURES, *picture))
-    try:
-        changed = _free_batch(model, declared.name, size)
-        expected = run_in_batches(size, _runner(model, declared.name), noise.astype(np.float32))
-        found = _runner(changed, declared.name)(noise.astype(np.float32))
-    except Exception:  # onnxruntime's exceptions share no class below Exception
-        return model
-    tolerance = _TOLERANCE * float(np.abs(expected).max(initial=0.0))
-    same = expected.shape == found.shape and np.allclose(expected, found, rtol=0, atol=tolerance)
-    return changed if same else model
+    kept = structure(model)
+    name = declared.name
+    same = False
+    # onnxruntime's exceptions share no class below Exception.
+    with contextlib.suppress(Exception):
+        expected = run_in_batches(size, _runner(model, name), noise.astype(np.float32))
+        _free_batch(model, name, size)
+        found = _runner(model, name)(noise.astype(np.float32))
+        tolerance = _TOLERANCE * float(np.abs(expected).max(initial=0.0))
+        same = expected.shape == found.shape and np.allclose(
+            expected, found, rtol=0, atol=tolerance
+        )
+    if not same:
+        restore(model, kept)
+    return model
 
 
-def _free_batch(model: ModelProto, name: str, size: int) -> ModelProto:
-    """Return a copy of *model* whose input *name*, and what is computed from it, has a dynamic first dimension."""
-    changed = ModelProto()
-    changed.CopyFrom(model)
-    graph = changed.graph
+def _free_batch(model: ModelProto, name: str, size: int) -> None:
+    """Change *model* so that its input *name*, and what is computed from it, has a dynamic first dimension."""
+    graph = model.graph
     shapes = {item.name: value_shape(item) for item in (*graph.value_info, *graph.output)}
     constants = {item.name: item for item in graph.initializer}
     # These state the fixed size; `with_inferred_shapes` infers them again.
@@ -80,7 +89,7 @@ def _free_batch(model: ModelProto, name: str, size: int) -> ModelProto:
     if repeats:
         graph.node.append(helper.make_node("Shape", [name], [_BATCH_SHAPE], start=0, end=1))
     graph.node.extend(nodes)
-    return with_inferred_shapes(changed)
+    with_inferred_shapes(model)
 
 
 def _repeat_per_picture(graph: GraphProto, part: NDArray[Any], result: str) -> list[NodeProto]:
@@ -107,9 +116,9 @@ def _runner(model: ModelProto, name: str) -> Callable[[NDArray[np.float32]], NDA
     ort = import_onnxruntime()
     options = ort.SessionOptions()
     options.log_severity_level = 4
-    session = ort.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    with tempfile.TemporaryDirectory(prefix="fluxdrop-") as folder:
+        path = save(model, Path(folder))
+        session = ort.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
 
     def run(batch: NDArray[np.float32]) -> NDArray[np.float32]:
         (output,) = session.run(None, {name: batch})

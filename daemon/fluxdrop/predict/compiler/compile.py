@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from onnx import ModelProto, numpy_helper
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files.durable import write
-from fluxdrop.predict.bundle import Bundle
+from fluxdrop.predict.bundle import Bundle, onnx_digest
 from fluxdrop.predict.compiler.batch import with_dynamic_batch
+from fluxdrop.predict.compiler.external_data import ExternalDataError
 from fluxdrop.predict.compiler.fit import fit_to_spec, unusable_error
 from fluxdrop.predict.compiler.float_types import as_float32, other_floats
 from fluxdrop.predict.compiler.fusion import fuse
@@ -22,15 +24,16 @@ from fluxdrop.predict.compiler.lower import lower
 from fluxdrop.predict.compiler.operators import UnsupportedError
 from fluxdrop.predict.compiler.quantised import is_dynamically_quantised, is_quantised
 from fluxdrop.predict.compiler.source import (
-    ExternalDataError,
     InvalidModelError,
-    normal_form,
+    folded,
     parse,
+    save_for_folding,
 )
 from fluxdrop.predict.onnxruntime_engine import OnnxruntimeEngine
 from fluxdrop.predict.parity import perturbed
+from fluxdrop.processes.wire import MAX_PAYLOAD
 
-COMPILER_VERSION = 8
+COMPILER_VERSION = 9
 """Increased whenever the compiler's output changes, so that no outdated cache entry is used."""
 
 
@@ -66,7 +69,17 @@ def compile_bundle(bundle: Bundle) -> bytes:
             the cause, the node and its operator.
     """
     with translate_errors(bundle):
+        _check_size(bundle)
         return fuse(lower(normal_model(bundle))).to_bytes()
+
+
+def _check_size(bundle: Bundle) -> None:
+    """Raise UnsupportedError for a model that is larger than a frame to the worker."""
+    size = sum(path.stat().st_size for path in bundle.folder.glob("model.onnx*"))
+    if size > MAX_PAYLOAD:
+        raise UnsupportedError(
+            f"it has {size / 2**30:.1f} GiB, and the engine julia takes at most {MAX_PAYLOAD / 2**30:.0f} GiB"
+        )
 
 
 def check_fit(bundle: Bundle) -> None:
@@ -131,9 +144,13 @@ def normal_model(bundle: Bundle) -> ModelProto:
     Raises:
         FluxdropError, InvalidModelError, ExternalDataError: As `fitting_model` does.
     """
-    model = fitting_model(bundle)
-    changed = normal_form(model)
-    return changed if is_dynamically_quantised(model) else with_dynamic_batch(changed)
+    with tempfile.TemporaryDirectory(prefix="fluxdrop-") as folder:
+        model = fitting_model(bundle)
+        is_batch_fixed = is_dynamically_quantised(model)
+        path = save_for_folding(model, Path(folder))
+        del model
+        normal = folded(path)
+    return normal if is_batch_fixed else with_dynamic_batch(normal)
 
 
 def fitting_model(bundle: Bundle) -> ModelProto:
@@ -151,10 +168,15 @@ def fitting_model(bundle: Bundle) -> ModelProto:
             hint=f"The engine julia runs {bundle.file} itself.",
             kind="model",
         )
+    return fit_to_spec(parse(_model_file(bundle), bundle.folder), bundle)
+
+
+def _model_file(bundle: Bundle) -> bytes:
+    """Return the contents of model.onnx."""
     data = bundle.onnx.read_bytes()
-    if hashlib.sha256(data).hexdigest() != bundle.sha256:
+    if onnx_digest(bundle.folder) != bundle.sha256:
         raise unusable_error(bundle, "it changed while it was being read")
-    return fit_to_spec(parse(data), bundle)
+    return data
 
 
 @contextlib.contextmanager

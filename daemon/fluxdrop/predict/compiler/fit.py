@@ -32,7 +32,7 @@ _ORDERED = "fluxdrop/ordered"
 
 
 def fit_to_spec(model: ModelProto, bundle: Bundle) -> ModelProto:
-    """Return *model* with one input, of the shape of *bundle*'s pictures, and with one output.
+    """Change *model* so that it has one input, of the shape of *bundle*'s pictures, and one output; return it.
 
     Nodes are added where the model takes the pictures in another shape or type; nodes that the
     output does not depend on are removed.
@@ -45,15 +45,14 @@ def fit_to_spec(model: ModelProto, bundle: Bundle) -> ModelProto:
     if opset < OLDEST_OPSET:
         raise FluxdropError(
             f"{bundle.onnx} cannot be used: it has opset {opset}, older than {OLDEST_OPSET}",
-            hint="Export it again, with a newer opset.",
+            hint="Export it again with a newer one, in PyTorch by torch.onnx.export(..., opset_version=18), or convert"
+            " it with onnx.version_converter.",
             kind="model",
         )
     _check_not_training(model, bundle)
-    changed = ModelProto()
-    changed.CopyFrom(model)
-    _fit_input(changed, bundle)
-    _fit_output(changed, bundle)
-    return changed
+    _fit_input(model, bundle)
+    _fit_output(model, bundle)
+    return model
 
 
 def unusable_error(bundle: Bundle, reason: str, hint: str = "") -> FluxdropError:
@@ -87,6 +86,8 @@ def _fit_input(model: ModelProto, bundle: Bundle) -> None:
             bundle,
             f"its input {given.name} has shape {_format_shape(declared)},"
             f" and its model.toml makes {_format_shape((-1, *wanted))}",
+            hint="Say how it takes pictures: --size WIDTHxHEIGHT, --mode L for one channel, --layout NHWC for"
+            " channels last.",
         )
     kind = given.type.tensor_type.elem_type
     if kind not in FLOATS:
@@ -136,7 +137,12 @@ def _only_input(model: ModelProto, bundle: Bundle) -> ValueInfoProto:
     inputs: list[ValueInfoProto] = list(model.graph.input)
     if len(inputs) != 1:
         names = ", ".join(item.name for item in inputs)
-        raise unusable_error(bundle, f"it has {len(inputs)} inputs ({names}), not one")
+        raise unusable_error(
+            bundle,
+            f"it has {len(inputs)} inputs ({names}), not one",
+            hint="Export it with the picture as its only input; in PyTorch, of a module whose forward(picture) passes"
+            " constants for the others.",
+        )
     return inputs[0]
 
 

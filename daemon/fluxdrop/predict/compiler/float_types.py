@@ -27,10 +27,12 @@ def other_floats(model: ModelProto) -> set[str]:
 
 
 def as_float32(model: ModelProto) -> ModelProto:
-    """Return a copy of *model* in which all float tensors, inputs, outputs and casts are float32.
+    """Return *model* with all float tensors, inputs, outputs and casts as float32: a copy if there are others.
 
     Numbers beyond the range of float32 become its largest.
     """
+    if not other_floats(model):
+        return model
     changed = ModelProto()
     changed.CopyFrom(model)
     for graph in _graphs(changed.graph):

@@ -48,20 +48,22 @@ class Graph:
     def to_bytes(self) -> bytes:
         """Return the graph file."""
         lines = [f"input {_quote(self.input)} float32 {_format_shape(self.input_shape)}"]
-        blob = bytearray()
+        blob: list[bytes | memoryview] = []
+        size = 0
         for name, tensor in self.tensors.items():
             array = np.ascontiguousarray(tensor)
             shape = _format_shape(tensor.shape)
-            lines.append(f"tensor {_quote(name)} {_TYPES[array.dtype]} {shape} {len(blob)}")
-            blob += array.tobytes()
-            blob += bytes(-len(blob) % _ALIGNMENT)
+            lines.append(f"tensor {_quote(name)} {_TYPES[array.dtype]} {shape} {size}")
+            gap = -array.nbytes % _ALIGNMENT
+            blob += [array.reshape(-1).view(np.uint8).data, bytes(gap)]
+            size += array.nbytes + gap
         lines += [_format_node(node) for node in self.nodes]
         lines.append(f"output {_quote(self.output)}")
         header = "".join(f"{line}\n" for line in lines).encode()
         start = _HEAD.size + len(header)
         padding = bytes(-start % _ALIGNMENT)
         return b"".join(
-            [_HEAD.pack(GRAPH_MAGIC, GRAPH_VERSION, 0, len(header)), header, padding, blob]
+            [_HEAD.pack(GRAPH_MAGIC, GRAPH_VERSION, 0, len(header)), header, padding, *blob]
         )
 
 

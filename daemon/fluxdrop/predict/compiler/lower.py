@@ -92,10 +92,10 @@ def _constant(tensor: TensorProto) -> NDArray[Any]:
     """Return *tensor* as float32 or int64, little-endian."""
     array = numpy_helper.to_array(tensor)
     if array.dtype.kind in "iub":
-        return array.astype("<i8")
+        return array.astype("<i8", copy=False)
     if array.dtype.kind != "f":
         raise UnsupportedError(f"the tensor {tensor.name} holds {array.dtype}, not numbers")
-    return array.astype("<f4")
+    return array.astype("<f4", copy=False)
 
 
 def _constant_node(proto: NodeProto) -> NDArray[Any]:

@@ -16,10 +16,12 @@ _NORMS = {b"L1": "ReduceL1", b"L2": "ReduceL2"}
 
 
 def rewrite_ml_operators(model: ModelProto, opset: int) -> ModelProto:
-    """Return *model*, of version *opset*, with Scaler, LinearClassifier and Normalizer replaced.
+    """Return *model*, of version *opset*, with Scaler, LinearClassifier, LinearRegressor and Normalizer replaced.
 
     Other operators of ai.onnx.ml, and variants that cannot be rewritten, are kept.
     """
+    if not any(node.domain == "ai.onnx.ml" for node in model.graph.node):
+        return model
     changed = ModelProto()
     changed.CopyFrom(model)
     del changed.graph.node[:]
@@ -39,6 +41,8 @@ def _rewrite(node: NodeProto, opset: int) -> list[NodeProto]:
             return _scaler(node, attributes)
         case "LinearClassifier":
             return _linear_classifier(node, attributes)
+        case "LinearRegressor":
+            return _linear_regressor(node, attributes)
         case "Normalizer":
             return _normalizer(node, attributes, opset)
         case _:
@@ -67,16 +71,35 @@ def _linear_classifier(node: NodeProto, attributes: dict[str, Any]) -> list[Node
     intercepts = attributes.get("intercepts") or [0.0] * len(labels)
     if transform is None or len(intercepts) != len(labels) or len(weights) % len(labels):
         return []
+    return _linear(node.input[0], weights.reshape(len(labels), -1), intercepts, transform, scores)
+
+
+def _linear_regressor(node: NodeProto, attributes: dict[str, Any]) -> list[NodeProto]:
+    """Return nodes for the values of each target: a Gemm, and the function that ``post_transform`` names."""
+    targets = attributes.get("targets", 1)
+    transform = _TRANSFORMS.get(attributes.get("post_transform", b"NONE"))
+    weights = np.array(attributes.get("coefficients", []))
+    intercepts = attributes.get("intercepts") or [0.0] * targets
+    if transform is None or not weights.size or len(intercepts) != targets:
+        return []
+    rows = weights.reshape(targets, -1)
+    return _linear(node.input[0], rows, intercepts, transform, node.output[0])
+
+
+def _linear(
+    given: str, weights: ArrayLike, intercepts: ArrayLike, transform: str, result: str
+) -> list[NodeProto]:
+    """Return nodes for *transform* of the product of *given* and the rows of *weights*, plus *intercepts*."""
     return [
-        _constant(f"{scores}/weights", weights.reshape(len(labels), -1)),
-        _constant(f"{scores}/intercepts", intercepts),
+        _constant(f"{result}/weights", weights),
+        _constant(f"{result}/intercepts", intercepts),
         helper.make_node(
             "Gemm",
-            [node.input[0], f"{scores}/weights", f"{scores}/intercepts"],
-            [f"{scores}/raw"],
+            [given, f"{result}/weights", f"{result}/intercepts"],
+            [f"{result}/raw"],
             transB=1,
         ),
-        helper.make_node(transform, [f"{scores}/raw"], [scores]),
+        helper.make_node(transform, [f"{result}/raw"], [result]),
     ]
 
 

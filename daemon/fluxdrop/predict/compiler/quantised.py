@@ -29,7 +29,7 @@ def is_dynamically_quantised(model: ModelProto) -> bool:
 
 
 def rewrite_quantised(model: ModelProto, ranks: dict[str, int]) -> ModelProto:
-    """Return *model*, of opset 11 or newer, with its quantised operators replaced.
+    """Replace the quantised operators of *model*, of opset 11 or newer, and return it.
 
     Variants that cannot be rewritten are kept.
 
@@ -39,10 +39,8 @@ def rewrite_quantised(model: ModelProto, ranks: dict[str, int]) -> ModelProto:
     """
     if not is_quantised(model):
         return model
-    changed = ModelProto()
-    changed.CopyFrom(model)
-    Rewriter(changed, ranks).run(_find)
-    return changed
+    Rewriter(model, ranks).run(_find)
+    return model
 
 
 def dequantised(node: NodeProto, result: str) -> NodeProto | None:

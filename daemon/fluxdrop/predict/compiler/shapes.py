@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from onnx import ModelProto, TensorProto, TypeProto, ValueInfoProto, helper, shape_inference
 from onnx.shape_inference import InferenceError
 
+from fluxdrop.predict.compiler.weights import change_without_weights
 from fluxdrop.telemetry import import_onnxruntime
 
 
@@ -19,9 +20,11 @@ def value_shape(item: ValueInfoProto) -> tuple[int, ...] | None:
 
 
 def with_inferred_shapes(model: ModelProto) -> ModelProto:
-    """Return *model* with all shapes that onnx can infer."""
+    """Add to *model* all shapes that onnx can infer, and return it."""
     try:
-        return shape_inference.infer_shapes(model, data_prop=True)
+        return change_without_weights(
+            model, lambda light: shape_inference.infer_shapes(light, data_prop=True)
+        )
     except (InferenceError, ValueError):
         return model
 

@@ -6,6 +6,7 @@ opset, so that the compiler has to know only one version of each operator.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -13,9 +14,9 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import ModelProto, TensorProto, defs, inliner, shape_inference, version_converter
 from onnx.checker import ValidationError as CheckError
-from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_model
 from onnx.shape_inference import InferenceError
 
+from fluxdrop.predict.compiler.external_data import embed_data_file
 from fluxdrop.predict.compiler.float_types import as_float32
 from fluxdrop.predict.compiler.ml_operators import rewrite_ml_operators
 from fluxdrop.predict.compiler.quantised import is_quantised, rewrite_quantised
@@ -23,6 +24,12 @@ from fluxdrop.predict.compiler.rewriters import STANDARD, rewriter_of
 from fluxdrop.predict.compiler.rewriting import rewrite
 from fluxdrop.predict.compiler.shapes import known_shapes, with_inferred_shapes
 from fluxdrop.predict.compiler.tidy import tidy
+from fluxdrop.predict.compiler.weights import (
+    OPTIMISED_WEIGHTS,
+    change_without_weights,
+    load,
+    save,
+)
 from fluxdrop.predict.model_signature import INTEGERS
 from fluxdrop.telemetry import import_onnxruntime
 
@@ -47,67 +54,32 @@ class InvalidModelError(Exception):
     """The model is damaged or invalid; the message is the reason."""
 
 
-class ExternalDataError(Exception):
-    """The model keeps tensors in other files; the message names one of the tensors."""
-
-
-def parse(data: bytes) -> ModelProto:
+def parse(data: bytes, folder: Path | None = None) -> ModelProto:
     """Return the model in *data*, checked and tidied, with its shapes inferred.
+
+    Args:
+        data: The contents of model.onnx.
+        folder: The bundle, whose `DATA_FILE` may have some of the tensors; None for a model of one file.
 
     Raises:
         InvalidModelError: When it is damaged or invalid.
-        ExternalDataError: When it keeps tensors in other files: a model must not choose which files
-            are read.
+        ExternalDataError: When it keeps tensors in other files.
     """
     try:
         model = ModelProto.FromString(data)
+        del data
         # The checker would look for external data in the working folder, so this comes first.
-        _check_no_external_data(model)
+        embed_data_file(model, folder)
         tidy(model)
-        onnx.checker.check_model(model)
-        return shape_inference.infer_shapes(model)
+        return change_without_weights(model, _checked)
     except (DecodeError, ValueError, CheckError, InferenceError) as error:
         raise InvalidModelError(str(error)) from error
 
 
-def embed_external_data(path: Path) -> bytes:
-    """Return the model in the file *path*, with its external tensors, as PyTorch exports them, embedded.
-
-    A model without external tensors, or one that cannot be read, is returned as it is.
-
-    Raises:
-        ExternalDataError: When a file with tensors is missing, or lies outside the model's folder.
-    """
-    data = path.read_bytes()
-    try:
-        model = ModelProto.FromString(data)
-    except DecodeError:
-        # `parse` reports what is wrong.
-        return data
-    external = _external_tensors(model)
-    folder = path.parent.resolve()
-    for tensor in external:
-        location = ExternalDataInfo(tensor).location
-        if not (folder / location).resolve().is_relative_to(folder):
-            raise ExternalDataError(f"its tensor {tensor.name} is outside its folder: {location}")
-    try:
-        load_external_data_for_model(model, str(folder))
-    except (CheckError, OSError, ValueError) as error:
-        raise ExternalDataError(f"a part of it cannot be read: {error}") from error
-    return model.SerializeToString() if external else data
-
-
-def _check_no_external_data(model: ModelProto) -> None:
-    """Raise ExternalDataError if *model* has external tensors."""
-    for tensor in _external_tensors(model):
-        raise ExternalDataError(f"its tensor {tensor.name} is outside the file")
-
-
-def _external_tensors(model: ModelProto) -> list[TensorProto]:
-    """Return the tensors whose data is in other files."""
-    attributes = [item for node in model.graph.node for item in node.attribute]
-    tensors = (*model.graph.initializer, *(item.t for item in attributes))
-    return [tensor for tensor in tensors if tensor.data_location == TensorProto.EXTERNAL]
+def _checked(model: ModelProto) -> ModelProto:
+    """Check *model*, and return it with its shapes inferred."""
+    onnx.checker.check_model(model)
+    return shape_inference.infer_shapes(model)
 
 
 def opset_of(model: ModelProto) -> int:
@@ -119,7 +91,18 @@ def opset_of(model: ModelProto) -> int:
 def normal_form(model: ModelProto) -> ModelProto:
     """Return *model* with all floats as float32, constants folded, a recent opset and inferred shapes.
 
-    A step that fails leaves the model as it is: `lower` then reports the node that is not supported.
+    *model* itself may be changed. A step that fails leaves the model as it is: `lower` then reports the
+    node that is not supported.
+    """
+    with tempfile.TemporaryDirectory(prefix="fluxdrop-") as folder:
+        return folded(save_for_folding(model, Path(folder)))
+
+
+def save_for_folding(model: ModelProto, folder: Path) -> Path:
+    """Write *model* to *folder* with all floats as float32, and return its path for `folded`.
+
+    *model* itself may be changed. It is read again when it is needed: onnxruntime needs memory for
+    its own copy of the weights meanwhile.
     """
     model = _inline_functions(model)
     shapes = known_shapes(model)
@@ -127,10 +110,19 @@ def normal_form(model: ModelProto) -> ModelProto:
     if is_quantised(model):
         ranks = {name: len(shape) for name, shape in shapes.items() if shape is not None}
         model = rewrite_quantised(_convert_opset(model, _OPSET_WITH_ROUND), ranks)
-    model = with_inferred_shapes(_convert_opset(_fold_constants(model)))
+    return save(model, folder)
+
+
+def folded(path: Path) -> ModelProto:
+    """Return the normal form of the model that `save_for_folding` wrote to *path*."""
+    model = with_inferred_shapes(_convert_opset(load(_fold_constants(path))))
     # Fold again: the nodes that an operator is expanded into are folded only by the next run.
     model = _convert_opset(rewrite(model, opset_of(model)))
-    return with_inferred_shapes(_fold_constants(model))
+    again = path.parent / "again"
+    again.mkdir()
+    path = save(model, again)
+    del model
+    return with_inferred_shapes(load(_fold_constants(path)))
 
 
 def _inline_functions(model: ModelProto) -> ModelProto:
@@ -138,26 +130,26 @@ def _inline_functions(model: ModelProto) -> ModelProto:
     return inliner.inline_local_functions(model) if model.functions else model
 
 
-def _fold_constants(model: ModelProto) -> ModelProto:
-    """Run onnxruntime's offline optimiser at its basic level.
+def _fold_constants(path: Path) -> Path:
+    """Run onnxruntime's offline optimiser at its basic level; return the file with the result.
 
-    It folds constants with the kernels that are the reference, folds batch norms into convolutions,
-    and adds no operators of its own.
+    That is *path* itself if onnxruntime does not take the model. The optimiser folds constants with
+    the kernels that are the reference, folds batch norms into convolutions, and adds no operators of
+    its own.
     """
     ort = import_onnxruntime()
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.log_severity_level = 4
-    with tempfile.TemporaryDirectory(prefix="fluxdrop-") as folder:
-        path = Path(folder, "folded.onnx")
-        options.optimized_model_filepath = str(path)
-        try:
-            ort.InferenceSession(
-                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-            )
-            return onnx.load(path)
-        except Exception:  # onnxruntime's exceptions share no class below Exception
-            return model
+    result = path.with_name("folded.onnx")
+    options.optimized_model_filepath = os.fspath(result)
+    for key, value in OPTIMISED_WEIGHTS.items():
+        options.add_session_config_entry(key, value)
+    try:
+        ort.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+    except Exception:  # onnxruntime's exceptions share no class below Exception
+        return path
+    return result
 
 
 def _declare_older_opset(model: ModelProto) -> ModelProto:
@@ -188,7 +180,9 @@ def _convert_opset(model: ModelProto, target: int = _TARGET_OPSET) -> ModelProto
     del model.opset_import[:]
     model.opset_import.extend(imports)
     try:
-        return version_converter.convert_version(model, target)
+        return change_without_weights(
+            model, lambda light: version_converter.convert_version(light, target)
+        )
     except (RuntimeError, ValueError, CheckError, version_converter.ConvertError):
         return model
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fluxdrop.errors import FluxdropError
@@ -15,7 +16,6 @@ HUB = "hub:"
 _ID = re.compile(r"(?P<id>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revision>[\w./-]+))?", re.ASCII)
 _SECONDS = 10.0
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "model.onnx", "onnx/model.onnx")
-_SMALL = ("*.json", "labels.txt")
 
 
 def model_name(name: str) -> str:
@@ -37,7 +37,7 @@ def download(name: str) -> Path:
             kind="model",
         )
     try:
-        from huggingface_hub import HfApi, snapshot_download
+        from huggingface_hub import HfApi, hf_hub_download
         from huggingface_hub.errors import (
             GatedRepoError,
             HFValidationError,
@@ -54,10 +54,9 @@ def download(name: str) -> Path:
     try:
         info = HfApi().model_info(repository, revision=revision, timeout=_SECONDS)
         files = {sibling.rfilename for sibling in info.siblings or ()}
-        weights = _chosen_weights(repository, files)
-        folder = snapshot_download(
-            repository, revision=info.sha, allow_patterns=[*_SMALL, *weights]
-        )
+        chosen = sorted(_chosen(repository, files))
+        for file in chosen:
+            path = hf_hub_download(repository, file, revision=info.sha)
     except FluxdropError:
         raise
     except GatedRepoError as error:
@@ -75,13 +74,14 @@ def download(name: str) -> Path:
     # Which exception a network failure raises depends on the HTTP client of the hub's library.
     except Exception as error:
         return _cached(repository, revision, error)
-    return Path(folder)
+    # .../snapshots/COMMIT/NAME
+    return Path(path).parents[len(PurePosixPath(chosen[-1]).parts) - 1]
 
 
-def _chosen_weights(repository: str, files: set[str]) -> list[str]:
-    """Return the patterns of the weights to download."""
-    found = [name for name in _WEIGHTS if name in files]
-    if not found:
+def _chosen(repository: str, files: set[str]) -> set[str]:
+    """Return those of a model's *files* to download: the weights in one form, and what describes them."""
+    found = next((name for name in _WEIGHTS if name in files), None)
+    if found is None:
         pickles = sorted(name for name in files if name.endswith(PICKLES))
         if pickles:
             raise _error(
@@ -90,9 +90,13 @@ def _chosen_weights(repository: str, files: set[str]) -> list[str]:
                 " trust its maker: model.save_pretrained(FOLDER).",
             )
         raise _error(f"The hub's {repository} has neither model.safetensors nor model.onnx")
-    if found[0] == "model.safetensors.index.json":
-        return ["model-*.safetensors"]
-    return [found[0], f"{found[0]}_data", f"{found[0]}.data"]
+    weights = {found, f"{found}_data", f"{found}.data"}
+    if found.endswith(".index.json"):
+        weights |= {name for name in files if fnmatchcase(name, "model-*.safetensors")}
+    described = {
+        name for name in files if "/" not in name and name.endswith((".json", "labels.txt"))
+    }
+    return (weights & files) | described
 
 
 def _cached(repository: str, revision: str | None, reason: Exception) -> Path:

@@ -15,6 +15,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -106,6 +107,8 @@ def _export(folder: Path, out: Path) -> Answer:
 
 
 def _load_transformers(folder: Path, config: dict[str, Any]) -> Original:
+    if find_spec("torchvision"):
+        _import_torchvision()
     import torch
     import transformers
     from transformers import AutoImageProcessor, AutoModelForImageClassification
@@ -190,8 +193,8 @@ def _data_set_labels(model: Any) -> list[str] | None:
 def _import_torchvision() -> None:
     """Import torchvision, also where its compiled part does not fit torch.
 
-    timm only needs the part that is Python. That fails to import for want of the schema of two operators, which are
-    for detectors.
+    timm and transformers only need the part that is Python. That fails to import for want of the schema of two
+    operators, which are for detectors.
     """
     import torch
 
