@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from fluxdrop.config import PipelineTable
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate import failures, loading
+from fluxdrop.generate.noise import Float32Noise
 
 
 class RunOutput(NamedTuple):
@@ -134,13 +135,15 @@ class Run:
         if any(self.negatives):
             arguments["negative_prompt"] = self.negatives[first:end]
         try:
-            output = self.pipe(
-                prompt=self.prompts[first:end],
-                # A generator on the CPU yields the same noise for every device.
-                generator=[torch.Generator("cpu").manual_seed(s) for s in self.seeds[first:end]],
-                output_type="np",
-                **arguments,
-            )
+            # A generator on the CPU yields the same noise for every device.
+            generators = [torch.Generator("cpu").manual_seed(s) for s in self.seeds[first:end]]
+            with Float32Noise():
+                output = self.pipe(
+                    prompt=self.prompts[first:end],
+                    generator=generators,
+                    output_type="np",
+                    **arguments,
+                )
         except ValueError as error:
             # A pipeline raises this for invalid arguments, such as a size.
             raise FluxdropError(
