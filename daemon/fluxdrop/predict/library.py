@@ -125,10 +125,10 @@ def add_model(
         copy = staging / name
         copy.mkdir()
         try:
-            original = _copy_files(source, copy, tried or own_pictures())
+            original = _copy_files(source, copy, [*tried, *own_pictures()])
             facts = gather(source, _parsed(copy / "model.onnx"), original)
             output = _write_spec(source, copy, settings, facts, dict(given))
-            compared = tried or (own_pictures() if original else [])
+            compared = [*tried, *own_pictures()] if original else tried
             added = _verify(load_bundle(str(copy)), settings, output, compared, original)
         except FluxdropError as error:
             # The error names the copy, which is about to be removed.
@@ -140,7 +140,7 @@ def add_model(
         if added.engine.note is not None:
             note = _name_source(added.engine.note, copy, source)
             added = added._replace(engine=msgspec.structs.replace(added.engine, note=note))
-        added = added._replace(trials=added.trials if tried else ())
+        added = added._replace(trials=added.trials[: len(tried)])
         keep_previews(copy, added.trials)
         files = [path for path in copy.rglob("*") if path.is_file()]
         durable.sync_all(files, sorted({path.parent for path in files}))
