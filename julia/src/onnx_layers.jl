@@ -8,7 +8,7 @@ Base.Experimental.@optlevel 2
 
 using LinearAlgebra: mul!, rmul!
 import ..PlainLayers: allocates_output, normalise_columns, reshapes_input
-using ..PlainLayers: ELEMENT_COST, acquire, batched_mul, logsoftmax, parallel_for, softmax
+using ..PlainLayers: Dense, ELEMENT_COST, acquire, batched_mul, logsoftmax, parallel_for, release!, softmax
 
 include("onnx_layers/strided.jl")
 include("onnx_layers/inputs.jl")

@@ -158,7 +158,8 @@ def test_transformers(root: Root, tmp_path: Path) -> None:
     compared = added["comparison"]
 
     assert (folders.LABELS, "multi-label") == (added["labels"], added["output"])
-    assert ([], 4, 4) == (added["warnings"], compared["pictures"], compared["same_first"])
+    assert ([], 4) == (added["warnings"], len(added["tried"]))
+    assert 4 < compared["pictures"] == compared["same_first"]
     assert (True, True) == (compared["difference"] < 1e-4, compared["levels"] < 0.01)
     assert compared["original"].startswith("transformers ")
 

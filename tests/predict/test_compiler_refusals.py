@@ -14,7 +14,8 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.predict.compiler.compile import compile_bundle
-from fluxdrop.predict.compiler.source import ExternalDataError, embed_external_data
+from fluxdrop.predict.compiler.external_data import ExternalDataError, copy_model
+from fluxdrop.predict.onnxruntime_engine import OnnxruntimeEngine
 from support.graph_files import bundle_of, model_of, node, parse, refusal
 
 
@@ -150,11 +151,52 @@ def test_data_beside_the_model(tmp_path: Path) -> None:
     path = with_data_in(tmp_path / "model", "model.onnx.data")
     (path.parent / "model.onnx.data").write_bytes(np.full(8, 5, np.float32).tobytes())
 
-    (path.parent / "whole.onnx").write_bytes(embed_external_data(path))
+    copy_model(path, tmp_path)
 
+    assert ["model", "model.onnx"] == sorted(item.name for item in tmp_path.iterdir())
     assert [5.0] * 8 == numpy_helper.to_array(
-        onnx.load(path.parent / "whole.onnx", load_external_data=False).graph.initializer[0]
+        onnx.load(tmp_path / "model.onnx", load_external_data=False).graph.initializer[0]
     ).tolist()
+
+
+def test_too_large_for_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights that do not fit into model.onnx lie beside it; both make the digest, and all engines read them."""
+    monkeypatch.setattr("fluxdrop.predict.compiler.external_data._MAX_ONE_FILE", 10)
+    path = with_data_in(tmp_path / "model", "weights.bin")
+    (path.parent / "weights.bin").write_bytes(np.full(8, 5, np.float32).tobytes())
+    copy = tmp_path / "copy"
+    copy.mkdir()
+
+    copy_model(path, copy)
+    bundle = bundle_of(copy, (copy / "model.onnx").read_bytes())
+
+    assert (copy / "model.onnx.data").is_file()
+    assert [5.0] * 8 == parse(compile_bundle(bundle)).tensors["w"].tolist()
+    picture = np.ones((1, 1, 6, 8), np.float32)
+    np.testing.assert_array_equal(picture + 5, OnnxruntimeEngine(bundle).predict(picture))
+    (copy / "model.onnx.data").write_bytes(np.full(8, 6, np.float32).tobytes())
+    assert "changed while it was being read" in refusal(bundle).message
+
+
+def test_too_large_for_the_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model of more than a frame to the worker is refused for Julia, with the engine that takes it."""
+    monkeypatch.setattr("fluxdrop.predict.compiler.compile.MAX_PAYLOAD", 10)
+
+    error = refusal(bundle_of(tmp_path, model_of(node("Relu"))))
+
+    assert "the engine julia takes at most" in error.message
+    assert "--engine onnxruntime" in error.hint
+
+
+def test_data_file_that_is_a_link(tmp_path: Path) -> None:
+    """The file beside a model is not read if it is a link to another place."""
+    path = with_data_in(tmp_path / "model", "model.onnx.data")
+    (tmp_path / "secret").write_bytes(np.ones(8, np.float32).tobytes())
+    (path.parent / "model.onnx.data").symlink_to("../secret")
+
+    bundle = bundle_of(path.parent, path.read_bytes())
+
+    assert "w is outside the file" in refusal(bundle).message
 
 
 @pytest.mark.parametrize("location", ["../secret", "{}/secret", "link", "absent", ""])
@@ -165,13 +207,16 @@ def test_data_outside_of_the_folder(tmp_path: Path, location: str) -> None:
     (path.parent / "link").symlink_to("../secret")
 
     with pytest.raises(ExternalDataError):
-        embed_external_data(path)
+        copy_model(path, tmp_path)
 
 
 def test_one_file_is_left_alone(tmp_path: Path) -> None:
     """A model that is one file is the same to the byte, and so is what is no model."""
     path = tmp_path / "model.onnx"
+    copies = tmp_path / "copies"
+    copies.mkdir()
     for data in (model_of(node("Relu")).SerializeToString(), b"no model"):
         path.write_bytes(data)
+        copy_model(path, copies)
 
-        assert data == embed_external_data(path)
+        assert data == (copies / "model.onnx").read_bytes()

@@ -17,6 +17,9 @@ from fluxdrop.preprocess.spec import InputSpec
 from fluxdrop.resources import expanded, models_folder
 
 NATIVE = "flux_model.jl"
+DATA_FILE = "model.onnx.data"
+"""The file with the weights of a model.onnx that would be too large with them."""
+_BLOCK_BYTES = 1 << 20
 _WEIGHTS = (".bson", ".jl", ".jld2")
 
 
@@ -158,6 +161,17 @@ def native_digest(folder: Path) -> str:
     return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 
+def onnx_digest(folder: Path) -> str:
+    """Return the SHA-256, in hex, of the model.onnx in *folder*, followed by its `DATA_FILE` if it has one."""
+    digest = hashlib.sha256()
+    for path in (folder / "model.onnx", folder / DATA_FILE):
+        if path.name == "model.onnx" or path.exists():
+            with path.open("rb") as file:
+                while block := file.read(_BLOCK_BYTES):
+                    digest.update(block)
+    return digest.hexdigest()
+
+
 def flux_required_error(bundle: Bundle, reason: str, hint: str = "") -> FluxdropError:
     """Return the error, kind ``model``, for a native Flux model that cannot be run here.
 
@@ -243,11 +257,7 @@ def load_bundle(model: str, own: Path | None = None) -> Bundle:
         check_code_ownership(folder)
     try:
         spec = msgspec.toml.decode((folder / "model.toml").read_bytes(), type=BundleSpec)
-        if kind == "flux":
-            digest = native_digest(folder)
-        else:
-            with (folder / "model.onnx").open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = native_digest(folder) if kind == "flux" else onnx_digest(folder)
     except OSError as error:
         raise FluxdropError(
             f"{error.filename} cannot be read: {error.strerror}.",

@@ -125,10 +125,10 @@ def add_model(
         copy = staging / name
         copy.mkdir()
         try:
-            original = _copy_files(source, copy, tried or own_pictures())
+            original = _copy_files(source, copy, [*tried, *own_pictures()])
             facts = gather(source, _parsed(copy / "model.onnx"), original)
             output = _write_spec(source, copy, settings, facts, dict(given))
-            compared = tried or (own_pictures() if original else [])
+            compared = [*tried, *own_pictures()] if original else tried
             added = _verify(load_bundle(str(copy)), settings, output, compared, original)
         except FluxdropError as error:
             # The error names the copy, which is about to be removed.
@@ -140,7 +140,7 @@ def add_model(
         if added.engine.note is not None:
             note = _name_source(added.engine.note, copy, source)
             added = added._replace(engine=msgspec.structs.replace(added.engine, note=note))
-        added = added._replace(trials=added.trials if tried else ())
+        added = added._replace(trials=added.trials[: len(tried)])
         keep_previews(copy, added.trials)
         files = [path for path in copy.rglob("*") if path.is_file()]
         durable.sync_all(files, sorted({path.parent for path in files}))
@@ -197,20 +197,20 @@ def _copy_files(source: Path, copy: Path, pictures: Sequence[Picture]) -> Origin
         if onnx is None:
             with tempfile.TemporaryDirectory(prefix="fluxdrop-") as out:
                 original = export(source, Path(out), [picture.image for picture in pictures])
-                (copy / "model.onnx").write_bytes(_read_onnx(Path(out) / "model.onnx"))
+                _copy_onnx(Path(out) / "model.onnx", copy)
         else:
-            (copy / "model.onnx").write_bytes(_read_onnx(onnx))
+            _copy_onnx(onnx, copy)
     if (source / "samples").is_dir():
         shutil.copytree(source / "samples", copy / "samples")
     return original
 
 
-def _read_onnx(onnx: Path) -> bytes:
-    """Return the ONNX file with its external tensors embedded."""
-    from fluxdrop.predict.compiler.source import ExternalDataError, embed_external_data
+def _copy_onnx(onnx: Path, folder: Path) -> None:
+    """Copy the ONNX file, with its external tensors, to *folder*."""
+    from fluxdrop.predict.compiler.external_data import ExternalDataError, copy_model
 
     try:
-        return embed_external_data(onnx)
+        copy_model(onnx, folder)
     except ExternalDataError as error:
         raise FluxdropError(f"{onnx} cannot be used: {error}", kind="model") from error
 
@@ -255,7 +255,7 @@ def _parsed(onnx_file: Path) -> ModelProto | None:
     if not onnx_file.is_file():
         return None
     try:
-        return structure(parse(onnx_file.read_bytes()))
+        return structure(parse(onnx_file.read_bytes(), onnx_file.parent))
     except InvalidModelError as error:
         raise FluxdropError(
             f"{onnx_file} is not a valid ONNX model: {error}", kind="model"

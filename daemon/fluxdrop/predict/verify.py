@@ -57,8 +57,6 @@ def compare(
 
     noise = rounding_noise(bundle, batch, expected)
     has_steps = quantised(bundle)
-    if has_steps:
-        noise = max(noise, _STEP)
     if not difference <= NOISE_FACTOR * noise or (
         noise > _LARGE_NOISE and _has_diverging_node(bundle, settings, batch)
     ):
@@ -86,16 +84,17 @@ def rounding_noise(
     """Return how much rounding changes what onnxruntime *expected* for *batch*.
 
     That is the largest `relative_difference` from the output without onnxruntime's optimiser, and
-    from that with all weights changed by one rounding step. Any sound way to compute a sum is as good
-    as the exact sum of numbers that are changed by about as much (N. J. Higham, Accuracy and
-    Stability of Numerical Algorithms, chapter 3).
+    from that with all weights changed by one rounding step; for a quantised model at least one step.
+    Any sound way to compute a sum is as good as the exact sum of numbers that are changed by about as
+    much (N. J. Higham, Accuracy and Stability of Numerical Algorithms, chapter 3).
     """
     # The compiler imports onnx.
-    from fluxdrop.predict.compiler.compile import float32_form, rounded_form
+    from fluxdrop.predict.compiler.compile import float32_form, quantised, rounded_form
 
     forms = (float32_form(bundle), rounded_form(bundle))
     engines = (OnnxruntimeEngine(bundle, model=form, optimised=False) for form in forms)
-    return max(relative_difference(expected, engine.predict(batch)) for engine in engines)
+    differences = [relative_difference(expected, engine.predict(batch)) for engine in engines]
+    return max(differences + [_STEP] * quantised(bundle))
 
 
 def _has_diverging_node(bundle: Bundle, settings: Settings, batch: NDArray[np.float32]) -> bool:

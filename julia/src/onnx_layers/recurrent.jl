@@ -28,9 +28,11 @@ function (l::Recurrent)(x, w, r, b=nothing, lengths=nothing, h=nothing, c=nothin
     for d in 1:directions
         gates = size(w, 2)
         bias = b === nothing ? zeros(Float32, 2gates) : b[:, d]
-        scan!(view(y, :, :, d, :), l.cells[d], copy(transpose(w[:, :, d])) * reshape(x, size(x, 1), :),
-              copy(transpose(r[:, :, d])), bias[1:gates], bias[gates+1:end], p === nothing ? nothing : p[:, d],
-              view(last_h, :, :, d), view(last_c, :, :, d), l.reverse[d] ? (steps:-1:1) : (1:1:steps))
+        inputs = Dense(copy(transpose(w[:, :, d])), bias[1:gates])(x)
+        scan!(view(y, :, :, d, :), l.cells[d], inputs, copy(transpose(r[:, :, d])), bias[gates+1:end],
+              p === nothing ? nothing : p[:, d], view(last_h, :, :, d), view(last_c, :, :, d),
+              l.reverse[d] ? (steps:-1:1) : (1:1:steps))
+        release!(inputs)
     end
     return l.outputs == 1 ? y : (y, last_h, last_c)
 end
@@ -40,18 +42,18 @@ initial_state(state, hidden, batch, directions) =
     state === nothing ? zeros(Float32, hidden, batch, directions) : copy(state)
 
 """
-Run one direction. `inputs` are the products of its weights with all steps, (gates * hidden, batch * steps), `w_bias` and
-`r_bias` the biases of the products with the input and with the state, `p` the peepholes. `h` and `c` are changed into
-the last states.
+Run one direction. `inputs` are the products of its weights with all steps, with their biases, (gates * hidden, batch,
+steps), `r_bias` is the bias of the product with the state, and `p` are the peepholes. `h` and `c` are changed into the
+last states.
 """
-function scan!(y, cell, inputs, r, w_bias, r_bias, p, h, c, order)
+function scan!(y, cell, inputs, r, r_bias, p, h, c, order)
     batch = size(h, 2)
     state, memory = Matrix(h), Matrix(c)
     products = Matrix{Float32}(undef, size(r, 1), batch)
     for t in order
         mul!(products, r, state)
         products .+= r_bias
-        step!(cell, state, memory, inputs[:, (t-1)*batch+1:t*batch] .+ w_bias, products, r, r_bias, p)
+        step!(cell, state, memory, inputs[:, :, t], products, r, r_bias, p)
         y[:, :, t] = state
     end
     h .= state
@@ -69,14 +71,16 @@ end
 # The order of the peepholes is input, output, forget.
 function step!(l::LSTMCell, state, memory, inputs, products, r, r_bias, p)
     n = size(state, 1)
-    peep(gate, k) = p === nothing ? 0.0f0 : p[gate*n+k]
-    @inbounds for column in axes(state, 2), k in 1:n
-        gate(number) = inputs[number*n+k, column] + products[number*n+k, column]
-        old = memory[k, column]
-        entering = l.f(gate(0) + peep(0, k) * old) * l.g(gate(3))
-        new = l.f(gate(2) + peep(2, k) * old) * old + entering
-        memory[k, column] = new
-        state[k, column] = l.f(gate(1) + peep(1, k) * new) * l.h(new)
+    peep = p === nothing ? zeros(Float32, 3n) : p
+    gates = inputs .+ products
+    @inbounds for column in axes(state, 2)
+        @simd ivdep for k in 1:n
+            old = memory[k, column]
+            new = l.f(gates[2n+k, column] + peep[2n+k] * old) * old +
+                l.f(gates[k, column] + peep[k] * old) * l.g(gates[3n+k, column])
+            memory[k, column] = new
+            state[k, column] = l.f(gates[n+k, column] + peep[n+k] * new) * l.h(new)
+        end
     end
     return nothing
 end

@@ -13,8 +13,9 @@ from onnx import ModelProto, numpy_helper
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files.durable import write
-from fluxdrop.predict.bundle import Bundle
+from fluxdrop.predict.bundle import Bundle, onnx_digest
 from fluxdrop.predict.compiler.batch import with_dynamic_batch
+from fluxdrop.predict.compiler.external_data import ExternalDataError
 from fluxdrop.predict.compiler.fit import fit_to_spec, unusable_error
 from fluxdrop.predict.compiler.float_types import as_float32, other_floats
 from fluxdrop.predict.compiler.fusion import fuse
@@ -23,7 +24,6 @@ from fluxdrop.predict.compiler.lower import lower
 from fluxdrop.predict.compiler.operators import UnsupportedError
 from fluxdrop.predict.compiler.quantised import is_dynamically_quantised, is_quantised
 from fluxdrop.predict.compiler.source import (
-    ExternalDataError,
     InvalidModelError,
     folded,
     parse,
@@ -31,6 +31,7 @@ from fluxdrop.predict.compiler.source import (
 )
 from fluxdrop.predict.onnxruntime_engine import OnnxruntimeEngine
 from fluxdrop.predict.parity import perturbed
+from fluxdrop.processes.wire import MAX_PAYLOAD
 
 COMPILER_VERSION = 9
 """Increased whenever the compiler's output changes, so that no outdated cache entry is used."""
@@ -68,7 +69,17 @@ def compile_bundle(bundle: Bundle) -> bytes:
             the cause, the node and its operator.
     """
     with translate_errors(bundle):
+        _check_size(bundle)
         return fuse(lower(normal_model(bundle))).to_bytes()
+
+
+def _check_size(bundle: Bundle) -> None:
+    """Raise UnsupportedError for a model that is larger than a frame to the worker."""
+    size = sum(path.stat().st_size for path in bundle.folder.glob("model.onnx*"))
+    if size > MAX_PAYLOAD:
+        raise UnsupportedError(
+            f"it has {size / 2**30:.1f} GiB, and the engine julia takes at most {MAX_PAYLOAD / 2**30:.0f} GiB"
+        )
 
 
 def check_fit(bundle: Bundle) -> None:
@@ -157,13 +168,13 @@ def fitting_model(bundle: Bundle) -> ModelProto:
             hint=f"The engine julia runs {bundle.file} itself.",
             kind="model",
         )
-    return fit_to_spec(parse(_model_file(bundle)), bundle)
+    return fit_to_spec(parse(_model_file(bundle), bundle.folder), bundle)
 
 
 def _model_file(bundle: Bundle) -> bytes:
     """Return the contents of model.onnx."""
     data = bundle.onnx.read_bytes()
-    if hashlib.sha256(data).hexdigest() != bundle.sha256:
+    if onnx_digest(bundle.folder) != bundle.sha256:
         raise unusable_error(bundle, "it changed while it was being read")
     return data
 

@@ -14,9 +14,9 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import ModelProto, TensorProto, defs, inliner, shape_inference, version_converter
 from onnx.checker import ValidationError as CheckError
-from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_model
 from onnx.shape_inference import InferenceError
 
+from fluxdrop.predict.compiler.external_data import embed_data_file
 from fluxdrop.predict.compiler.float_types import as_float32
 from fluxdrop.predict.compiler.ml_operators import rewrite_ml_operators
 from fluxdrop.predict.compiler.quantised import is_quantised, rewrite_quantised
@@ -54,23 +54,22 @@ class InvalidModelError(Exception):
     """The model is damaged or invalid; the message is the reason."""
 
 
-class ExternalDataError(Exception):
-    """The model keeps tensors in other files; the message names one of the tensors."""
-
-
-def parse(data: bytes) -> ModelProto:
+def parse(data: bytes, folder: Path | None = None) -> ModelProto:
     """Return the model in *data*, checked and tidied, with its shapes inferred.
+
+    Args:
+        data: The contents of model.onnx.
+        folder: The bundle, whose `DATA_FILE` may have some of the tensors; None for a model of one file.
 
     Raises:
         InvalidModelError: When it is damaged or invalid.
-        ExternalDataError: When it keeps tensors in other files: a model must not choose which files
-            are read.
+        ExternalDataError: When it keeps tensors in other files.
     """
     try:
         model = ModelProto.FromString(data)
         del data
         # The checker would look for external data in the working folder, so this comes first.
-        _check_no_external_data(model)
+        embed_data_file(model, folder)
         tidy(model)
         return change_without_weights(model, _checked)
     except (DecodeError, ValueError, CheckError, InferenceError) as error:
@@ -81,46 +80,6 @@ def _checked(model: ModelProto) -> ModelProto:
     """Check *model*, and return it with its shapes inferred."""
     onnx.checker.check_model(model)
     return shape_inference.infer_shapes(model)
-
-
-def embed_external_data(path: Path) -> bytes:
-    """Return the model in the file *path*, with its external tensors, as PyTorch exports them, embedded.
-
-    A model without external tensors, or one that cannot be read, is returned as it is.
-
-    Raises:
-        ExternalDataError: When a file with tensors is missing, or lies outside the model's folder.
-    """
-    data = path.read_bytes()
-    try:
-        model = ModelProto.FromString(data)
-    except DecodeError:
-        # `parse` reports what is wrong.
-        return data
-    external = _external_tensors(model)
-    folder = path.parent.resolve()
-    for tensor in external:
-        location = ExternalDataInfo(tensor).location
-        if not (folder / location).resolve().is_relative_to(folder):
-            raise ExternalDataError(f"its tensor {tensor.name} is outside its folder: {location}")
-    try:
-        load_external_data_for_model(model, str(folder))
-    except (CheckError, OSError, ValueError) as error:
-        raise ExternalDataError(f"a part of it cannot be read: {error}") from error
-    return model.SerializeToString() if external else data
-
-
-def _check_no_external_data(model: ModelProto) -> None:
-    """Raise ExternalDataError if *model* has external tensors."""
-    for tensor in _external_tensors(model):
-        raise ExternalDataError(f"its tensor {tensor.name} is outside the file")
-
-
-def _external_tensors(model: ModelProto) -> list[TensorProto]:
-    """Return the tensors whose data is in other files."""
-    attributes = [item for node in model.graph.node for item in node.attribute]
-    tensors = (*model.graph.initializer, *(item.t for item in attributes))
-    return [tensor for tensor in tensors if tensor.data_location == TensorProto.EXTERNAL]
 
 
 def opset_of(model: ModelProto) -> int:

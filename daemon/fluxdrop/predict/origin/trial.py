@@ -68,7 +68,7 @@ class Comparison(NamedTuple):
     def told(self) -> str:
         """The comparison as a part of a sentence."""
         return (
-            f"on {self.pictures} pictures within {self.difference:.1e} of {self.original}, the same first for"
+            f"on {self.pictures} pictures within {self.difference:.1e} of {self.original}, with the same label first on"
             f" {self.same_first}"
         )
 
