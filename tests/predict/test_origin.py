@@ -335,3 +335,29 @@ def test_broken_files(tmp_path: Path, content: str) -> None:
     """A file that is not JSON is named in one sentence."""
     with pytest.raises(FluxdropError, match=r"config\.json"):
         gather(beside(tmp_path, config__json=content), None, None)
+
+
+@pytest.mark.parametrize(
+    ("file", "values"),
+    [
+        ("preprocessor_config.json", {"rescale_factor": {"by": 255}}),
+        ("preprocessor_config.json", {"rescale_factor": 0}),
+        ("config.json", TIMM | {"pretrained_cfg": [1, 2]}),
+        ("config.json", TIMM | {"pretrained_cfg": {"input_size": "large"}}),
+        ("config.json", TIMM | {"pretrained_cfg": {"input_size": [3, 1e999, 64]}}),
+    ],
+)
+def test_values_of_another_kind(tmp_path: Path, file: str, values: dict[str, Any]) -> None:
+    """A value that makes no sense where it is is refused with the name of its file."""
+    config = {"model_type": "vit", "architectures": 7}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / file).write_text(json.dumps(values))
+    with pytest.raises(FluxdropError, match=rf"{file} has a value that cannot be used"):
+        gather(tmp_path, None, None)
+
+
+def test_size_that_is_infinite() -> None:
+    """A size in the metadata that is no number of pixels is refused, as other values that make no sense."""
+    model = network(metadata={"task": "classify", "names": "{0: 'a'}", "imgsz": "[1e999, 64]"})
+    with pytest.raises(FluxdropError, match="has a value that cannot be used"):
+        gather(Path("model.onnx"), model, None)

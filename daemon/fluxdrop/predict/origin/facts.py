@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,6 +97,23 @@ def read_json(path: Path) -> dict[str, Any] | None:
     if not isinstance(content, dict):
         raise FluxdropError(f"{path} is not a JSON object", kind="model")
     return content
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Refuse *path*, whose content is read in the block, if a value in it is not of the kind that belongs there.
+
+    Raises:
+        FluxdropError: Kind ``model``, instead of what Python raises for such a value.
+    """
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise FluxdropError(
+            f"{path} has a value that cannot be used: {error}",
+            hint="Correct it; or give the ONNX file alone and say the rest by options, such as --size and --labels.",
+            kind="model",
+        ) from error
 
 
 def numbers(value: Any) -> list[float] | None:

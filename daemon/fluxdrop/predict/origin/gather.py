@@ -10,7 +10,7 @@ import msgspec
 from fluxdrop.errors import FluxdropError
 from fluxdrop.predict.label_file import read_labels
 from fluxdrop.predict.origin import huggingface, onnx_metadata, teachable_machine, timm
-from fluxdrop.predict.origin.facts import GUESSED, Facts, from_table, read_json
+from fluxdrop.predict.origin.facts import GUESSED, Facts, from_table, read_json, reading
 from fluxdrop.predict.origin.weights import Original
 
 if TYPE_CHECKING:
@@ -36,7 +36,10 @@ def gather(folder: Path, model: ModelProto | None, original: Original | None) ->
     """
     facts = Facts()
     if model is not None:
-        facts.update(onnx_metadata.read(model, "model.onnx" if folder.is_dir() else folder.name))
+        with reading(folder):
+            facts.update(
+                onnx_metadata.read(model, "model.onnx" if folder.is_dir() else folder.name)
+            )
     if not folder.is_dir():
         return facts
     if original is not None and original.labels:
@@ -44,9 +47,11 @@ def gather(folder: Path, model: ModelProto | None, original: Original | None) ->
     _read_label_file(folder, facts)
     config = read_json(folder / huggingface.CONFIG)
     if config is not None and timm.is_config(config):
-        facts.update(timm.read(folder, config))
+        with reading(folder / huggingface.CONFIG):
+            facts.update(timm.read(folder, config))
     elif config is not None and huggingface.is_config(config):
-        facts.update(huggingface.read(folder, config))
+        with reading(folder / huggingface.PROCESSOR):
+            facts.update(huggingface.read(folder, config))
     if original is not None and original.resampler:
         facts.take("resampler", original.resampler, f"{original.library}: {original.processor}")
     taught = teachable_machine.read(folder)

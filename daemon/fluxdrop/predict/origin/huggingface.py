@@ -92,14 +92,20 @@ def is_config(config: dict[str, Any]) -> bool:
     return isinstance(config.get("model_type"), str) or bool(config.get("architectures"))
 
 
+def _architectures(config: dict[str, Any]) -> list[str]:
+    """Return the names of the classes that can load the model."""
+    names = config.get("architectures")
+    return [str(name) for name in names] if isinstance(names, list) else []
+
+
 def refuse_other_tasks(folder: Path, config: dict[str, Any]) -> None:
     """Check that the model in *folder* is not made for something other than rows of numbers.
 
     Raises:
         FluxdropError: Kind ``model``, when it is.
     """
-    for name in config.get("architectures") or []:
-        task = next((told for end, told in _TASKS.items() if str(name).endswith(end)), None)
+    for name in _architectures(config):
+        task = next((told for end, told in _TASKS.items() if name.endswith(end)), None)
         if task is not None:
             raise FluxdropError(
                 f"{folder} is {task} ({name}), which fluxdrop does not serve",
@@ -152,9 +158,7 @@ def _read_labels(config: dict[str, Any], facts: Facts) -> None:
     labels = class_names(config.get("id2label"))
     count = len(labels) if labels else config.get("num_labels")
     problem = config.get("problem_type")
-    is_classifier = any(
-        "ForImageClassification" in str(name) for name in config.get("architectures") or []
-    )
+    is_classifier = any("ForImageClassification" in name for name in _architectures(config))
     if problem == "regression" or (problem is None and count == 1 and is_classifier):
         source = f"{CONFIG}: problem_type" if problem else f"{CONFIG}: it has one label"
         facts.say("output", "regression", source)
