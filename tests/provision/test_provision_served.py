@@ -124,6 +124,7 @@ def loaded_flux(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> str:
     """The version of Flux that a worker loads from what the setup recorded."""
     install = read_install(machine.data)
     assert install is not None
+    monkeypatch.delenv("JULIA_DEPOT_PATH", raising=False)
     for name, value in machine.environment.items():
         monkeypatch.setenv(name, value)
     load = json.dumps(str(julia_folder() / "load.jl"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, helper, numpy_helper
+
+from fluxdrop.telemetry import import_onnxruntime
 
 SHAPE = (3, 16, 16)
 LABELS = 5
@@ -59,8 +62,7 @@ def pictures(count: int) -> NDArray[np.float32]:
 
 def quantised(folder: Path, way: str) -> ModelProto:
     """The network, quantised in one of WAYS."""
-    from onnxruntime.quantization import quantize_dynamic, quantize_static
-
+    tools = _quantization()
     options = WAYS[way]
     source, target = folder / "float.onnx", folder / f"{way}.onnx"
     onnx.save(network(), source)
@@ -68,9 +70,9 @@ def quantised(folder: Path, way: str) -> ModelProto:
     logging.disable(logging.WARNING)
     try:
         if way.startswith("dynamic"):
-            quantize_dynamic(source, target, **_named(options))
+            tools.quantize_dynamic(source, target, **_named(options))
         else:
-            quantize_static(source, target, _Reader(), **_named(options))
+            tools.quantize_static(source, target, _Reader(), **_named(options))
     finally:
         logging.disable(logging.NOTSET)
     return onnx.load(target)
@@ -87,10 +89,19 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-def _named(options: dict[str, Any]) -> dict[str, Any]:
-    from onnxruntime.quantization import QuantFormat, QuantType
+def _quantization() -> Any:
+    """The tools of onnxruntime, which is imported where its telemetry is switched off."""
+    import_onnxruntime()
+    return importlib.import_module("onnxruntime.quantization")
 
-    kinds = {"quant_format": QuantFormat, "activation_type": QuantType, "weight_type": QuantType}
+
+def _named(options: dict[str, Any]) -> dict[str, Any]:
+    tools = _quantization()
+    kinds = {
+        "quant_format": tools.QuantFormat,
+        "activation_type": tools.QuantType,
+        "weight_type": tools.QuantType,
+    }
     return {key: kinds[key][value] if key in kinds else value for key, value in options.items()}
 
 

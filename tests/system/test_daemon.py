@@ -92,7 +92,7 @@ def test_prompt_and_picture(root: Root, samples: Path, engine: str) -> None:
         install = find_julia()
         assert install is not None
         assert install.version == circle["model"]["julia"]
-        assert circle["model"]["backend"] in ("flux", "plain")
+        assert circle["model"]["backend"] in ("fast", "flux", "plain")
     assert hashlib.sha256(INFOTEXT.encode()).hexdigest() == circle["source"]["sha256"]
     for record in (circle, square):
         jsonschema.validate(record, schema.build())
