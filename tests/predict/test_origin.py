@@ -306,7 +306,6 @@ def test_locate(tmp_path: Path) -> None:
     [
         ("pytorch_model.bin", "is a pickle"),
         ("best.pt", "is a pickle"),
-        ("model.keras", "is a model of Keras"),
         ("saved_model.pb", "is a model of Keras"),
         ("keras_model.h5", "in its earlier format"),
         ("notes.md", "has neither model.onnx, flux_model.jl nor model.safetensors"),

@@ -125,10 +125,11 @@ def add_model(
         copy = staging / name
         copy.mkdir()
         try:
-            original = _copy_files(source, copy, [*tried, *own_pictures()])
+            compared = [*tried, *own_pictures()]
+            original = _copy_files(source, copy, compared, given.get("size"))
             facts = gather(source, _parsed(copy / "model.onnx"), original)
             output = _write_spec(source, copy, settings, facts, dict(given))
-            compared = [*tried, *own_pictures()] if original else tried
+            compared = compared if original else tried
             added = _verify(load_bundle(str(copy)), settings, output, compared, original)
         except FluxdropError as error:
             # The error names the copy, which is about to be removed.
@@ -177,10 +178,13 @@ def _name_source(text: str, copy: Path, source: Path) -> str:
     return text.replace(str(copy), str(source))
 
 
-def _copy_files(source: Path, copy: Path, pictures: Sequence[Picture]) -> Original | None:
+def _copy_files(
+    source: Path, copy: Path, pictures: Sequence[Picture], size: Sequence[int] | None
+) -> Original | None:
     """Copy the model's files and samples from *source* to the folder *copy*, but no model.toml.
 
-    Where *source* has weights only, they are exported, and what the original makes of *pictures* is returned.
+    Where *source* has weights only, they are exported, and what the original makes of *pictures* is returned. *size* is
+    the width and height that the user wants.
     """
     native, original = source / NATIVE, None
     if native.is_file():
@@ -196,7 +200,8 @@ def _copy_files(source: Path, copy: Path, pictures: Sequence[Picture]) -> Origin
         onnx = onnx_file(source)
         if onnx is None:
             with tempfile.TemporaryDirectory(prefix="fluxdrop-") as out:
-                original = export(source, Path(out), [picture.image for picture in pictures])
+                images = [picture.image for picture in pictures]
+                original = export(source, Path(out), images, size)
                 _copy_onnx(Path(out) / "model.onnx", copy)
         else:
             _copy_onnx(onnx, copy)

@@ -40,6 +40,8 @@ def gather(folder: Path, model: ModelProto | None, original: Original | None) ->
             facts.update(
                 onnx_metadata.read(model, "model.onnx" if folder.is_dir() else folder.name)
             )
+    for key, (value, source) in (original.table if original is not None else {}).items():
+        facts.take(key, value, source)
     if not folder.is_dir():
         return facts
     if original is not None and original.labels:

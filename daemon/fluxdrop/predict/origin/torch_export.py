@@ -41,6 +41,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """Whose arithmetic it resizes with: a value of ``input.resampler``; empty if that is not known."""
     labels: list[str] | None = None
     """The labels, where the library knows what the files do not say."""
+    table: dict[str, tuple[Any, str]] = {}
+    """Keys of ``[input]`` that the library knows, each with its source."""
 
 
 class Original(NamedTuple):
@@ -56,10 +58,10 @@ class Original(NamedTuple):
     """One PIL picture to a tensor [1, C, H, W]."""
 
 
-def main(folder: Path, out: Path) -> None:
-    """Export the model in *folder* to *out*."""
+def answer_with(export: Callable[[], Answer], out: Path) -> None:
+    """Write what *export* returns, or why it failed, to ``answer.json`` in *out*."""
     try:
-        answer = _export(folder, out)
+        answer = export()
     except FluxdropError as error:
         answer = Answer(error=error.message)
     # Any exception of the libraries is a reason why the model cannot be had; the log has the traceback.
@@ -244,4 +246,4 @@ def _write_onnx(model: Any, example: Any, path: Path) -> None:
 
 if __name__ == "__main__":
     os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    answer_with(lambda: _export(Path(sys.argv[1]), Path(sys.argv[2])), Path(sys.argv[2]))

@@ -136,7 +136,8 @@ def compare_pipelines(bundle: Bundle, trials: Sequence[Trial], original: Origina
     inputs = normalise([trial.seen for trial in trials], spec)
     levels = float("inf")
     if inputs.shape == original.inputs.shape:
-        steps = np.asarray(spec.std, dtype=np.float64).reshape(-1, 1, 1) * spec.scale
+        steps = np.asarray(spec.std, dtype=np.float64) * spec.scale
+        steps = steps if spec.layout == "NHWC" else steps.reshape(-1, 1, 1)
         levels = float(np.abs((inputs.astype(np.float64) - original.inputs) * steps).max())
     # Of two labels that the original itself can hardly tell apart, either may be the first.
     first = np.take_along_axis(wanted, found.argmax(axis=1)[:, np.newaxis], axis=1)[:, 0]

@@ -1,4 +1,4 @@
-"""Folders with weights and no ONNX file: have torch write one, in a process of its own."""
+"""Weights and no ONNX file: have their library write one, in a process of its own."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from fluxdrop.errors import FluxdropError
-from fluxdrop.predict.origin import huggingface, timm
+from fluxdrop.predict.origin import huggingface, keras_export, timm
 from fluxdrop.predict.origin.facts import read_json
 from fluxdrop.predict.origin.torch_export import Answer
 
@@ -43,12 +43,16 @@ class Original(NamedTuple):
     outputs: NDArray[np.float32]
     """[N, K], one row per picture."""
     inputs: NDArray[np.float32]
-    """[N, C, H, W]."""
+    """[N, C, H, W] or [N, H, W, C], as the model has it."""
+    table: dict[str, tuple[Any, str]]
+    """Keys of ``[input]`` that the library knows, each with its source."""
 
 
-def has_weights(folder: Path) -> bool:
-    """Whether *folder* holds a model of transformers or timm as safetensors."""
-    return any((folder / name).is_file() for name in _SAFETENSORS)
+def has_weights(source: Path) -> bool:
+    """Whether *source* is a folder of transformers or timm with safetensors, or is or has a .keras file."""
+    if keras_export.keras_file(source) is not None:
+        return True
+    return any((source / name).is_file() for name in _SAFETENSORS)
 
 
 def refuse_pickles(source: Path) -> None:
@@ -79,30 +83,43 @@ def refuse_pickles(source: Path) -> None:
 
 def _keras_hint(file: Path) -> str:
     if file.suffix == ".keras":
-        return "In Python: keras.saving.load_model(FILE).export('model.onnx', format='onnx'), then add model.onnx."
+        return (
+            "In Python, with keras and onnxscript (torch) or tf2onnx (TensorFlow):"
+            " keras.saving.load_model(FILE).export('model.onnx', format='onnx'), then add model.onnx."
+        )
     return (
         f"Run: python -m tf2onnx.convert --saved-model {file.parent} --opset 18 --output model.onnx"
     )
 
 
-def export(folder: Path, out: Path, pictures: Sequence[Image]) -> Original:
-    """Write the model in *folder* to ``model.onnx`` in the empty folder *out*, and run the original on *pictures*.
+def export(
+    source: Path, out: Path, pictures: Sequence[Image], size: Sequence[int] | None = None
+) -> Original:
+    """Write the model in *source* to ``model.onnx`` in the empty folder *out*, and run the original on *pictures*.
 
     Args:
-        folder: A folder of which `has_weights` is true.
+        source: A file or folder of which `has_weights` is true.
         out: Gets the model.
         pictures: RGB pictures, at least one.
+        size: Width and height of its pictures, for a model of Keras that leaves them free.
 
     Raises:
         FluxdropError: Kind ``model``, when a package is missing, or the libraries cannot load or export the model.
     """
-    _check_packages(folder)
+    keras_file = keras_export.keras_file(source)
+    if keras_file is None:
+        _check_packages(source)
+        module, arguments = "torch_export", [str(source.resolve()), str(out)]
+    else:
+        if keras_export.backend() is None:
+            refuse_pickles(keras_file)
+        module, arguments = "keras_export", [str(keras_file.resolve()), str(out)]
+        arguments += map(str, size or ())
     (out / "pictures").mkdir()
     for index, picture in enumerate(pictures):
         picture.save(out / "pictures" / f"{index:06}.png")
     answer_file = out / "answer.json"
-    module = "fluxdrop.predict.origin.torch_export"
-    command = [sys.executable, "-m", module, str(folder.resolve()), str(out)]
+    command = [sys.executable, "-m", f"fluxdrop.predict.origin.{module}", *arguments]
     offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     ended = subprocess.run(
         command, env=os.environ | offline, capture_output=True, text=True, check=False
@@ -110,7 +127,7 @@ def export(folder: Path, out: Path, pictures: Sequence[Image]) -> Original:
     if not answer_file.is_file():
         lines = ended.stderr.strip().splitlines()[-_LOG_LINES:]
         raise FluxdropError(
-            f"{folder} cannot be exported: the process with torch ended with {ended.returncode}"
+            f"{source} cannot be exported: the process that does it ended with {ended.returncode}"
             f" ({' '.join(lines) or 'no message'})",
             hint="There may be too little memory for it.",
             kind="model",
@@ -118,14 +135,22 @@ def export(folder: Path, out: Path, pictures: Sequence[Image]) -> Original:
     answer = msgspec.json.decode(answer_file.read_bytes(), type=Answer)
     if answer.error is not None:
         raise FluxdropError(
-            f"{folder} cannot be exported to ONNX: {answer.error}",
-            hint="Export it in Python with torch.onnx.export, put model.onnx into the folder and add it again.",
+            f"{source} cannot be exported to ONNX: {answer.error}",
+            hint=_keras_hint(keras_file)
+            if keras_file
+            else "Export it in Python with torch.onnx.export, put model.onnx into the folder and add it again.",
             kind="model",
         )
     with np.load(out / "reference.npz") as reference:
         outputs, inputs = reference["outputs"], reference["inputs"]
     return Original(
-        answer.library, answer.processor, answer.resampler, answer.labels, outputs, inputs
+        answer.library,
+        answer.processor,
+        answer.resampler,
+        answer.labels,
+        outputs,
+        inputs,
+        answer.table,
     )
 
 
