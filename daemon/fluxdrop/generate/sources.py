@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 import msgspec
 
 from fluxdrop.errors import FluxdropError
+from fluxdrop.hub import HUB_ID, HUB_SECONDS, HubUnreachable, hub_refusals
 from fluxdrop.resources import expanded
 
 INDEX = "model_index.json"
 DEFAULTS = "pipeline.toml"
 
 _EMBEDDED = Path(__file__).parents[1] / "models"
-_HUB_ID = re.compile(r"(?P<id>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revision>[\w./-]+))?", re.ASCII)
 _PICKLES = {".bin", ".ckpt", ".pt", ".pth", ".pkl"}
-_HUB_SECONDS = 10.0
 
 
 class Defaults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -72,7 +70,7 @@ def find(name: str, revision: str | None = None, config: str | None = None) -> P
         return _from_folder(folder)
     if folder.is_file():
         return _from_file(folder, config)
-    match = _HUB_ID.fullmatch(name)
+    match = HUB_ID.fullmatch(name)
     if match is None or folder.is_absolute() or name.startswith("."):
         raise _source_error(
             f"There is no pipeline {name}: no such folder.",
@@ -133,29 +131,12 @@ def _read_defaults(folder: Path) -> Defaults:
 def _from_hub(repository: str, revision: str | None) -> PipelineSource:
     """Return the pipeline *repository* of the hub, or of its local cache when the hub cannot be reached."""
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HFValidationError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
 
+    missing = f"There is no pipeline {repository}: no such folder, and none of that name on the hub"
     try:
-        info = HfApi().model_info(repository, revision=revision, timeout=_HUB_SECONDS)
-    except GatedRepoError as error:
-        raise _source_error(
-            f"The hub gives {repository} only to those who accepted its terms.",
-            "Accept them on its page, then set HF_TOKEN.",
-        ) from error
-    except (RepositoryNotFoundError, HFValidationError) as error:
-        raise _source_error(
-            f"There is no pipeline {repository}: no such folder, and none of that name on the hub.",
-            "Check the spelling; a private one needs HF_TOKEN.",
-        ) from error
-    except RevisionNotFoundError as error:
-        raise _source_error(f"The hub's {repository} has no revision {revision}.") from error
-    # Which exception a network failure raises depends on the HTTP client of the hub's library.
-    except Exception as error:
+        with hub_refusals(repository, revision, missing=missing, kind="pipeline"):
+            info = HfApi().model_info(repository, revision=revision, timeout=HUB_SECONDS)
+    except HubUnreachable as error:
         return _from_cache(repository, revision, error)
     files = [sibling.rfilename for sibling in info.siblings or ()]
     if INDEX not in files:
@@ -171,7 +152,7 @@ def _from_hub(repository: str, revision: str | None) -> PipelineSource:
     )
 
 
-def _from_cache(repository: str, revision: str | None, reason: Exception) -> PipelineSource:
+def _from_cache(repository: str, revision: str | None, reason: HubUnreachable) -> PipelineSource:
     """Return the pipeline in the hub's local cache; raise if there is none, with *reason*."""
     from huggingface_hub import try_to_load_from_cache
 
@@ -179,7 +160,7 @@ def _from_cache(repository: str, revision: str | None, reason: Exception) -> Pip
     if not isinstance(cached, str):
         raise _source_error(
             f"The pipeline {repository} is not on this machine, and the hub cannot be reached"
-            f" ({type(reason).__name__}).",
+            f" ({reason}).",
             "Check the network, HF_ENDPOINT and HF_HUB_OFFLINE, or give a folder.",
         ) from reason
     # .../snapshots/COMMIT/model_index.json

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fluxdrop.errors import FluxdropError
+from fluxdrop.hub import HUB_ID, HUB_SECONDS, HubUnreachable, hub_refusals
 from fluxdrop.predict.origin.weights import PICKLES
 
 HUB = "hub:"
 """How a model of the hub is named, before its owner and name."""
 
-_ID = re.compile(r"(?P<id>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revision>[\w./-]+))?", re.ASCII)
-_SECONDS = 10.0
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "model.onnx", "onnx/model.onnx")
 
 
@@ -29,7 +27,7 @@ def download(name: str) -> Path:
     Raises:
         FluxdropError: Kind ``model``, when there is no such model, it has pickles only, or the hub cannot be reached.
     """
-    match = _ID.fullmatch(name)
+    match = HUB_ID.fullmatch(name)
     if match is None:
         raise FluxdropError(
             f"{HUB}{name} names no model of the hub",
@@ -38,12 +36,6 @@ def download(name: str) -> Path:
         )
     try:
         from huggingface_hub import HfApi, hf_hub_download
-        from huggingface_hub.errors import (
-            GatedRepoError,
-            HFValidationError,
-            RepositoryNotFoundError,
-            RevisionNotFoundError,
-        )
     except ImportError as error:
         raise FluxdropError(
             "huggingface_hub, which reads the hub, is not installed",
@@ -52,27 +44,15 @@ def download(name: str) -> Path:
         ) from error
     repository, revision = match["id"], match["revision"]
     try:
-        info = HfApi().model_info(repository, revision=revision, timeout=_SECONDS)
-        files = {sibling.rfilename for sibling in info.siblings or ()}
-        chosen = sorted(_chosen(repository, files))
-        for file in chosen:
-            path = hf_hub_download(repository, file, revision=info.sha)
-    except FluxdropError:
-        raise
-    except GatedRepoError as error:
-        raise _error(
-            f"The hub gives {repository} only to those who accepted its terms",
-            "Accept them on its page, then set HF_TOKEN.",
-        ) from error
-    except (RepositoryNotFoundError, HFValidationError) as error:
-        raise _error(
-            f"The hub has no model {repository}",
-            "Check the spelling; a private one needs HF_TOKEN.",
-        ) from error
-    except RevisionNotFoundError as error:
-        raise _error(f"The hub's {repository} has no revision {revision}") from error
-    # Which exception a network failure raises depends on the HTTP client of the hub's library.
-    except Exception as error:
+        with hub_refusals(
+            repository, revision, missing=f"The hub has no model {repository}", kind="model"
+        ):
+            info = HfApi().model_info(repository, revision=revision, timeout=HUB_SECONDS)
+            files = {sibling.rfilename for sibling in info.siblings or ()}
+            chosen = sorted(_chosen(repository, files))
+            for file in chosen:
+                path = hf_hub_download(repository, file, revision=info.sha)
+    except HubUnreachable as error:
         return _cached(repository, revision, error)
     # .../snapshots/COMMIT/NAME
     return Path(path).parents[len(PurePosixPath(chosen[-1]).parts) - 1]
@@ -99,7 +79,7 @@ def _chosen(repository: str, files: set[str]) -> set[str]:
     return (weights & files) | described
 
 
-def _cached(repository: str, revision: str | None, reason: Exception) -> Path:
+def _cached(repository: str, revision: str | None, reason: HubUnreachable) -> Path:
     """Return the folder in the hub's local cache; raise if there is none, with *reason*."""
     from huggingface_hub import snapshot_download
 
@@ -107,7 +87,7 @@ def _cached(repository: str, revision: str | None, reason: Exception) -> Path:
         folder: Any = snapshot_download(repository, revision=revision, local_files_only=True)
     except Exception:
         raise _error(
-            f"The hub cannot be reached ({type(reason).__name__}), and {repository} is not on this machine",
+            f"The hub cannot be reached ({reason}), and {repository} is not on this machine",
             "Check the network, HF_ENDPOINT and HF_HUB_OFFLINE; or download it elsewhere and give the folder.",
         ) from reason
     return Path(folder)
