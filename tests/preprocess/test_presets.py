@@ -113,17 +113,25 @@ def test_values(preset: str, options: dict[str, Any], expected: list[float]) -> 
         ({"resize_to": 256}, {"crop_pct": 1.0}, "crop", 224),
         ({}, {"resize_to": [256, 256]}, "stretch", [256, 256]),
         ({}, with_preset("imagenet", {"resize_to": 232}), "crop", 232),
+        ({}, with_preset("imagenet", {"crop_pct": 1.0}), "crop", 224),
+        ({}, with_preset("imagenet", {"resize": "crop"}), "crop", 256),
+        ({}, with_preset("imagenet", {"resize": "letterbox"}), "letterbox", None),
+        ({"resize": "crop", "resize_to": 256}, {"resize": "letterbox"}, "letterbox", None),
+        ({"resize": "crop", "resize_to": 256}, {"resize": "crop"}, "crop", 256),
     ],
 )
 def test_options(
     table: dict[str, Any], options: dict[str, Any], resize: str, resize_to: Any
 ) -> None:
-    """Options replace what a model.toml says; those about the shorter side mean a crop where nothing is said."""
+    """Options replace what a model.toml or preset says; those about the shorter side mean a crop where nothing is said.
+
+    Another way to resize has no size before the crop, unless that is said, too: a letterbox would lose its border.
+    """
     table = {"size": [224, 224], **table}
 
     crop_percentage.resolve(table, options)
 
-    assert (resize, resize_to) == (table.get("resize", "stretch"), table["resize_to"])
+    assert (resize, resize_to) == (table.get("resize", "stretch"), table.get("resize_to"))
 
 
 def test_presets_are_valid() -> None:

@@ -16,13 +16,28 @@ def resize_to(size: tuple[int, int], percentage: float) -> int | tuple[int, int]
     return width if width == height else (width, height)
 
 
+def merged(table: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    """Return the keys of *table* and *options*; the options take precedence.
+
+    What the table says of the size before the crop belongs to its ``resize``: it is left out where the options say
+    another ``resize``, or another size before the crop.
+    """
+    resize = table.get("resize", "stretch")
+    is_other = options.get("resize", resize) != resize
+    if is_other or {"resize_to", "crop_pct"} & options.keys():
+        table = {key: value for key, value in table.items() if key not in ("resize_to", "crop_pct")}
+    return table | options
+
+
 def resolve(table: dict[str, Any], options: dict[str, Any]) -> None:
     """Add *options* to an ``[input]`` table, with ``resize_to`` in the place of ``crop_pct``.
 
     An option that is about the shorter side (``crop_pct``, a ``resize_to`` of one number) means ``crop`` where no
     ``resize`` is said. Without a valid size, ``crop_pct`` is left out.
     """
-    table |= options
+    wanted = merged(table, options)
+    table.clear()
+    table |= wanted
     percentage = table.pop("crop_pct", None)
     if percentage is not None or isinstance(options.get("resize_to"), int):
         table.setdefault("resize", "crop")

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from fluxdrop.errors import FluxdropError
+from fluxdrop.preprocess import crop_percentage
 from fluxdrop.preprocess.presets import PRESETS
 
 SizeOption = Annotated[
@@ -110,10 +111,7 @@ def with_preset(preset: str | None, options: dict[str, Any]) -> dict[str, Any]:
         raise FluxdropError(
             "--resize-to and --crop-pct both say what to resize to", hint="Give one of them."
         )
-    chosen = dict(PRESETS[preset]) if preset is not None else {}
-    if "resize_to" in given:
-        chosen.pop("crop_pct", None)
-    return chosen | given
+    return crop_percentage.merged(PRESETS[preset] if preset is not None else {}, given)
 
 
 def numbers(option: str, text: str | None) -> list[float] | None:
