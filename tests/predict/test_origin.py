@@ -254,6 +254,18 @@ def test_label_file(tmp_path: Path) -> None:
     assert {} == gather(folder / "model.onnx", None, None).top
 
 
+def test_another_resize() -> None:
+    """Another way to resize than the files' voids their size before the crop: a letterbox would lose its border."""
+    facts = Facts()
+    facts.input |= {"size": [64, 64], "resize": "crop", "resize_to": 73}
+    facts.origin |= {"resize": "config.json", "resize_to": "config.json"}
+
+    facts.override({}, {"resize": "letterbox"})
+
+    assert {"size": [64, 64], "resize": "letterbox"} == facts.input
+    assert {"resize": OPTION} == facts.origin
+
+
 def test_precedence(tmp_path: Path) -> None:
     """model.toml is believed more than other files, these more than the metadata, and the user most of all."""
     toml = "[input]\nstd = [0.5]\nmean = [0.1]\n\n[origin]\nstd = 'a paper'\n"

@@ -46,7 +46,6 @@ from fluxdrop.predict.origin.weights import Original, export
 from fluxdrop.predict.parity import samples
 from fluxdrop.predict.unserved import refuse_unserved
 from fluxdrop.predict.verify import compare
-from fluxdrop.preprocess import crop_percentage
 from fluxdrop.provision import find_julia
 from fluxdrop.toml_text import toml_value
 
@@ -127,8 +126,9 @@ def add_model(
         try:
             compared = [*tried, *own_pictures()]
             original = _copy_files(source, copy, compared, given.get("size"))
-            facts = gather(source, _parsed(copy / "model.onnx"), original)
-            output = _write_spec(source, copy, settings, facts, dict(given))
+            model = _parsed(copy / "model.onnx")
+            facts = gather(source, model, original)
+            output = _write_spec(copy, settings, model, facts, dict(given))
             compared = compared if original else tried
             added = _verify(load_bundle(str(copy)), settings, output, compared, original)
         except FluxdropError as error:
@@ -233,20 +233,23 @@ def _staging_folder(models: Path) -> Iterator[Path]:
 
 
 def _write_spec(
-    source: Path, bundle: Path, settings: Settings, facts: Facts, given: dict[str, Any]
+    bundle: Path,
+    settings: Settings,
+    model: ModelProto | None,
+    facts: Facts,
+    given: dict[str, Any],
 ) -> SampleOutput:
     """Write the bundle's model.toml, and return the model's output for the samples.
 
-    What is *given*, by key, takes precedence over *facts*, and these over what the model declares.
+    What is *given*, by key, takes precedence over *facts*, and these over what *model* declares, its ONNX model, if it
+    has one.
     """
-    model = _parsed(bundle / "model.onnx")
     top = {key: given.pop(key) for key in _TOP_LEVEL_KEYS if key in given}
     if model is not None:
         if "output_name" not in facts.top | top:
             refuse_unserved(bundle / "model.onnx", model)
         facts.declare(_derive_input(model), "the model: its input")
     facts.override(top, given)
-    crop_percentage.resolve(facts.input, given)
     add_guesses(facts)
     top = facts.top | {"origin": facts.origin}
     return _complete_spec(bundle, settings, model, top, facts.input)
@@ -313,8 +316,9 @@ def _complete_spec(
         trial = {key: value for key, value in top.items() if key not in _ANSWER_KEYS}
         trial["output"] = "multi-label" if "labels" in top else "embedding"
     (bundle / "model.toml").write_text(spec_text(trial, table), encoding="utf-8")
-    output = _run_samples(load_bundle(str(bundle)), settings)
-    complete_answer(load_bundle(str(bundle)), model, top, output.raw)
+    loaded = load_bundle(str(bundle))
+    output = _run_samples(loaded, settings)
+    complete_answer(loaded, model, top, output.raw)
     (bundle / "model.toml").write_text(spec_text(top, table), encoding="utf-8")
     return output
 

@@ -12,6 +12,7 @@ from typing import Any
 from fluxdrop.errors import FluxdropError
 from fluxdrop.predict.label_file import distinct
 from fluxdrop.predict.label_formats import Named
+from fluxdrop.preprocess import crop_percentage
 
 GUESSED = "guessed: "
 """How the source of a fact begins that nothing states."""
@@ -57,21 +58,24 @@ class Facts:
                 self.take(key, value, source)
 
     def override(self, top: dict[str, Any], table: dict[str, Any]) -> None:
-        """Take what the user says. A size of the user's own makes the size before the crop void.
+        """Take what the user says, with ``crop_pct`` as in `crop_percentage.resolve`.
+
+        A size of the user's own makes the size before the crop void.
 
         Raises:
             FluxdropError: What is `unusable` is not overridden.
         """
         if "size" in table:
             self.input.pop("resize_to", None)
-            self.origin.pop("resize_to", None)
         elif self.unusable is not None:
             raise self.unusable
         self.top |= top
-        self.input |= table
+        crop_percentage.resolve(self.input, table)
         self.origin |= dict.fromkeys([*top, *table], OPTION)
         if self.origin.pop("crop_pct", None):
             self.origin["resize_to"] = OPTION
+        if "resize_to" not in self.input:
+            self.origin.pop("resize_to", None)
 
     def update(self, other: Facts) -> None:
         """Take all of *other*, which knows better."""
