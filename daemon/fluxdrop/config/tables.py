@@ -32,3 +32,44 @@ class PipelineTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     guidance_scale: float | None = None
     width: Count | None = None
     height: Count | None = None
+
+
+class FolderTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table ``[folders."NAME"]``: what applies to the files that are dropped below inbox/NAME.
+
+    What it does not name is as for the other files. *model* and *models* are as the setting ``model``; several
+    models all answer, and the first one's answer is the result's own. *pipeline* is as the setting ``pipeline``;
+    it and the seven that follow are defaults, which a prompt file overrides.
+    """
+
+    model: str | None = None
+    models: Annotated[list[str], Meta(min_length=1, max_length=16)] | None = None
+    pipeline: str | None = None
+    negative_prompt: str | None = None
+    steps: Annotated[int, Meta(ge=1, le=1000)] | None = None
+    guidance_scale: Annotated[float, Meta(ge=0, le=100)] | None = None
+    width: Annotated[int, Meta(ge=8, le=8192, multiple_of=8)] | None = None
+    height: Annotated[int, Meta(ge=8, le=8192, multiple_of=8)] | None = None
+    sampler: str | None = None
+    seed: Annotated[int, Meta(ge=0, lt=2**63)] | None = None
+    result_labels: Annotated[int, Meta(ge=0)] | None = None
+    gallery: bool = True
+    """Whether the gallery shows the results."""
+
+    @property
+    def model_names(self) -> list[str]:
+        """The models that answer; empty for the one in use."""
+        return self.models or ([self.model] if self.model else [])
+
+    def problem(self) -> str:
+        """Check the values against each other; return what is wrong, as a sentence, or an empty string."""
+        if self.model is not None and self.models is not None:
+            return "it has both model and models"
+        for name in self.model_names or [self.model]:
+            if name == "":
+                return "the name of a model is empty"
+        if len(set(self.model_names)) < len(self.model_names):
+            return "models names one twice"
+        if self.pipeline == "" or self.sampler == "":
+            return "pipeline or sampler is empty"
+        return ""

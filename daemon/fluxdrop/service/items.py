@@ -16,6 +16,7 @@ from fluxdrop.jobs.job import Job, StageName
 from fluxdrop.predict.bundle import Bundle
 from fluxdrop.predict.engine import Engine
 from fluxdrop.publish.outcome import Picture
+from fluxdrop.service.answer_set import AnswerSet
 
 Fail = Callable[[Job, StageName, FluxdropError], None]
 """Ends a job as failed: takes the job, the stage at which it failed, and the reason."""
@@ -53,6 +54,10 @@ class TensorItem:
     model: Model
     picture: Picture
     tensor: NDArray[np.float32]
+    answers: AnswerSet | None = None
+    """Where the answer goes if other models answer, too; None if this one alone does."""
+    number: int = 0
+    """Which of `answers` it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +69,11 @@ class OpenModel:
 
 
 @dataclass(frozen=True, slots=True)
-class RetireModel:
-    """An order to close *model*, which no later item needs.
+class WarmUp:
+    """An order to open the models of the folders, after those that changed were closed."""
 
-    It passes through the stages in order, behind all tensors that were made for the model.
-    """
-
-    model: Model
+    reopen_all: bool
+    """Whether those that did not change are closed, too, because their engine's settings did."""
     job: ClassVar[None] = None
 
 
