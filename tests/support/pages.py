@@ -24,7 +24,7 @@ Each value is taken from the first of these that has it:
 5. the default.
 
 An unknown key, or a value of the wrong kind, is an error that names the file and the nearest right key.
-This page is generated from `daemon/fluxdrop/config.py`.
+This page is generated from `daemon/fluxdrop/config/settings.py`.
 
 """
 
