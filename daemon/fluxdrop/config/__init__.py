@@ -8,8 +8,8 @@ from fluxdrop.config.tables import FolderTable, PipelineTable
 __all__ = [
     "FILE",
     "PREFIX",
-    "Found",
     "FolderTable",
+    "Found",
     "PipelineTable",
     "Settings",
     "choose_model",

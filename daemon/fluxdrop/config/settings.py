@@ -55,7 +55,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         ),
     ] = {}
     warm_models: Annotated[
-        Count, Meta(description="most models that stay loaded for folders and replays, beside `model`")
+        Count,
+        Meta(description="most models that stay loaded for folders and replays, beside `model`"),
     ] = 8
     warm_models_max_bytes: Annotated[
         Count,

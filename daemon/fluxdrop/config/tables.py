@@ -51,7 +51,7 @@ class FolderTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     width: Annotated[int, Meta(ge=8, le=8192, multiple_of=8)] | None = None
     height: Annotated[int, Meta(ge=8, le=8192, multiple_of=8)] | None = None
     sampler: str | None = None
-    seed: Annotated[int, Meta(ge=0, lt=2**63)] | None = None
+    seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] | None = None
     result_labels: Annotated[int, Meta(ge=0)] | None = None
     gallery: bool = True
     """Whether the gallery shows the results."""
@@ -65,9 +65,8 @@ class FolderTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         """Check the values against each other; return what is wrong, as a sentence, or an empty string."""
         if self.model is not None and self.models is not None:
             return "it has both model and models"
-        for name in self.model_names or [self.model]:
-            if name == "":
-                return "the name of a model is empty"
+        if self.model == "" or "" in self.model_names:
+            return "the name of a model is empty"
         if len(set(self.model_names)) < len(self.model_names):
             return "models names one twice"
         if self.pipeline == "" or self.sampler == "":

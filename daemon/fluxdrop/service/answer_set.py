@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from fluxdrop.errors import FluxdropError
@@ -29,7 +30,7 @@ class AnswerSet:
         self._answers: list[Given | FluxdropError | None] = [None] * count
         self._last: int | None = None
 
-    def add(self, number: int, answer: Given | FluxdropError) -> list[Given | FluxdropError]:
+    def add(self, number: int, answer: Given | FluxdropError) -> Sequence[Given | FluxdropError]:
         """Add the answer of the model *number*, or why it has none.
 
         Returns:
