@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fluxdrop.config import Settings
+from fluxdrop.config.tables import SortByLabel
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.parameters import Generated
 from fluxdrop.jobs.job import Job, StageName
@@ -36,6 +37,15 @@ class PictureItem:
     job: Job
     generated: Generated | None = None
     """How the picture was generated; None if it was dropped."""
+
+
+class ResultOptions(NamedTuple):
+    """What becomes of a result."""
+
+    max_labels: int = 0
+    """How many labels it lists at most; 0 for all."""
+    sort_by_label: SortByLabel = "none"
+    """How the picture appears below outputs/by-label/, too."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

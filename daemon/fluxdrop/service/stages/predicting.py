@@ -16,9 +16,10 @@ from fluxdrop.jobs.job import Job
 from fluxdrop.predict.answer import answer_of
 from fluxdrop.preprocess.tensor import npy
 from fluxdrop.publish import outcome
+from fluxdrop.publish.by_label import sort_by_label
 from fluxdrop.publish.outcome import Finished
 from fluxdrop.service.answer_set import Given
-from fluxdrop.service.items import Fail, Model, SwapModel, TensorItem
+from fluxdrop.service.items import Fail, Model, ResultOptions, SwapModel, TensorItem
 from fluxdrop.service.mailbox import Mailbox, ModelChanged, ModelRefused
 from fluxdrop.service.stages.stage import IDLE_CHECK_SECONDS, Batch, Handler
 from fluxdrop.service.supervision.defects import Defects
@@ -40,7 +41,7 @@ class Predicting(Handler[TensorItem | SwapModel]):
         on_close: Callable[[], None],
         forward: Callable[..., None],
         fail: Fail,
-        max_labels: Callable[[Job], int] = lambda _job: 0,
+        result_options: Callable[[Job], ResultOptions] = lambda _job: ResultOptions(),
         name: str = "predict",
     ) -> None:
         """Set up the stage; no model is opened yet.
@@ -54,12 +55,12 @@ class Predicting(Handler[TensorItem | SwapModel]):
             on_close: Called at the end, after the engine was closed.
             forward: Hands finished jobs to the next stage.
             fail: Ends a job as failed.
-            max_labels: Returns how many labels a job's result lists at most; 0 for all.
+            result_options: Returns what becomes of a job's result.
             name: The stage's name.
         """
         self.name = name
         self.batch_size = batch_size
-        self._max_labels = max_labels
+        self._result_options = result_options
         self._suspects = suspects
         self._mailbox = mailbox
         self._defects = defects
@@ -170,23 +171,24 @@ class Predicting(Handler[TensorItem | SwapModel]):
     def _finished(self, item: TensorItem, answers: Sequence[Given | FluxdropError]) -> Finished:
         """Return the finished job of *item*, to which all its models gave *answers*.
 
-        Embeddings are written to the job's folder.
+        Embeddings are written to the job's folder, and so is each copy of the picture below by-label/.
         """
-        job, max_labels = item.job, self._max_labels(item.job)
+        job, options = item.job, self._result_options(item.job)
         first, *others = [one for one in answers if isinstance(one, Given)]
         job.timings_ms["predict"] = round(sum(one.milliseconds for one in [first, *others]), 3)
         for number, one in enumerate([first, *others]):
             if one.answer.embedding is not None:
                 durable.put(job.embedding(number), npy(one.answer.embedding))
-        return outcome.done(
+        finished = outcome.done(
             job,
             item.picture,
             first.bundle,
             first.engine,
             first.answer,
-            max_labels,
+            options.max_labels,
             [(one.bundle, one.engine, one.answer) for one in others],
         )
+        return sort_by_label(finished, item.picture.file, first.answer, options.sort_by_label)
 
     @contextmanager
     def _engine_call(self) -> Iterator[None]:

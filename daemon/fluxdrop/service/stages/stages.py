@@ -30,6 +30,7 @@ from fluxdrop.service.items import (
     OpenModel,
     PictureItem,
     PromptItem,
+    ResultOptions,
     SwapModel,
     TensorItem,
     WarmUp,
@@ -124,7 +125,7 @@ class Stages:
             on_close=self._close_predicting,
             forward=self._publishing.put,
             fail=self.fail,
-            max_labels=self._max_labels,
+            result_options=self._result_options,
         )
         return Stage(self._predict, context, limit=2 * batch)
 
@@ -140,7 +141,7 @@ class Stages:
             on_close=on_close,
             forward=self._publishing.put,
             fail=self.fail,
-            max_labels=self._max_labels,
+            result_options=self._result_options,
             name=f"predict {model.bundle.name}",
         )
 
@@ -367,9 +368,12 @@ class Stages:
         if rest:
             self._predicting.put(*rest)
 
-    def _max_labels(self, job: Job) -> int:
-        own = table_of(self.settings.folders, job.inbox_folder).result_labels
-        return self.settings.result_labels if own is None else own
+    def _result_options(self, job: Job) -> ResultOptions:
+        settings, own = self.settings, table_of(self.settings.folders, job.inbox_folder)
+        return ResultOptions(
+            settings.result_labels if own.result_labels is None else own.result_labels,
+            own.sort_by_label or settings.sort_by_label,
+        )
 
     def _worker_pid(self, digest: str) -> int | None:
         model = self.model
