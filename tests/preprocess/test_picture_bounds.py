@@ -168,7 +168,7 @@ def test_most_scans(tmp_path: Path, scans: int, is_taken: bool) -> None:
         (b"\xff\xd8" + b"\xff\xda\0\2\xff\0\xff\xd0x" * 7 + b"\xff\xff\xff\xd9\xff\xda", 7),
         (b"\xff\xd8" + b"\xff\xda\0\2" * 12, 11),
         (b"\xff\xd8" + b"\xff\xe1\0\2" * 5000, 11),
-        (b"\xff\xd8" + b"\xff\xe1\0\0" * 50 + b"\xff\xda", 1),
+        (b"\xff\xd8" + b"\xff\xe1\0\0" * 50 + b"\xff\xda\0\2", 1),
         (b"\xff\xd8" + b"x" * 65535 + b"\xff\xda\0\2", 1),
         (b"", 0),
     ],

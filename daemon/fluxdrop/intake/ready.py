@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
-from fluxdrop.intake.png import SIGNATURE, PngScanner
+from fluxdrop.intake.whole.png import SIGNATURE, PngScanner
 from fluxdrop.jobs.fault import Fault
 from fluxdrop.jobs.input_names import WHAT_TO_DROP, kind_of
 
