@@ -15,7 +15,7 @@ from PIL import Image
 
 from fluxdrop.intake.whole import SCANNERS, scanner_for
 from fluxdrop.picture_formats import FORMATS, format_of
-from fluxdrop.preprocess.jpeg import MAX_SCANS, decode_without_end
+from fluxdrop.preprocess.jpeg import decode_without_end, outline_of
 
 NOISE = np.random.default_rng(0).integers(0, 256, (19, 23, 3), np.uint8)
 PICTURE = Image.fromarray(NOISE)
@@ -121,7 +121,8 @@ def test_cut_anywhere(state: Callable[[bytes], str | None], name: str) -> None:
         if found == "unended":
             try:
                 found = None
-                picture = decode_without_end(io.BytesIO(data[:size]), MAX_SCANS)
+                file = io.BytesIO(data[:size])
+                picture = decode_without_end(file, outline_of(file))
                 found = "complete" if picture.convert("RGBA").tobytes() != pixels else "incomplete"
             except OSError:
                 found = "incomplete"
@@ -141,7 +142,7 @@ def test_jpeg_without_end(state: Callable[[bytes], str | None], name: str, missi
     data = WHOLE[name][:-missing]
 
     assert "unended" == state(data)
-    picture = decode_without_end(io.BytesIO(data), MAX_SCANS)
+    picture = decode_without_end(io.BytesIO(data), outline_of(io.BytesIO(data)))
     assert shown(WHOLE[name]) == picture.convert("RGBA").tobytes()
 
 

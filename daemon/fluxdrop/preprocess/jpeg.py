@@ -29,7 +29,7 @@ MAX_SCANS = 100
 
 Programs write about ten.
 """
-_MAX_SEGMENTS_PER_SCAN = 100
+_MAX_SEGMENTS = 10_000
 
 _FIRST_RESTART = 0xD0
 _RESTARTS = 8
@@ -67,12 +67,17 @@ class Outline:
         is_covered = bool(self._left) and not any(self._left.values())
         return self.in_scan and is_covered and not self.has_end
 
-    def read_on(self, file: IO[bytes], max_scans: int) -> None:
-        """Read *file* up to its end or just above *max_scans* scans.
+    @property
+    def has_too_many_scans(self) -> bool:
+        """Return whether it has more scans than are decoded, or so many segments that they were not followed."""
+        return self.is_endless or self.scans > MAX_SCANS
+
+    def read_on(self, file: IO[bytes]) -> None:
+        """Read *file* up to its end or just above `MAX_SCANS` scans.
 
         A segment that is cut off is read again the next time.
         """
-        while not self.has_end and self.scans <= max_scans:
+        while not self.has_end and self.scans <= MAX_SCANS:
             behind, marker = self._next_marker(file)
             if marker is None:
                 return
@@ -90,7 +95,7 @@ class Outline:
                     return
                 behind += length
             self._segments += 1
-            if self._segments > _MAX_SEGMENTS_PER_SCAN * max_scans:
+            if self._segments > _MAX_SEGMENTS:
                 self.is_endless = True
                 return
             self.offset = behind
@@ -146,17 +151,14 @@ class Outline:
         return self.offset, None
 
 
-def count_scans(file: IO[bytes], limit: int) -> int:
-    """Return the number of scans in the JPEG *file*; counting stops just above *limit*.
-
-    A file with a very large number of other segments counts as one with too many scans.
-    """
+def outline_of(file: IO[bytes]) -> Outline:
+    """Return the outline of the JPEG *file*, read from its beginning."""
     outline = Outline()
-    outline.read_on(file, limit)
-    return limit + 1 if outline.is_endless else outline.scans
+    outline.read_on(file)
+    return outline
 
 
-def decode_without_end(file: IO[bytes], max_scans: int) -> Image.Image:
+def decode_without_end(file: IO[bytes], outline: Outline) -> Image.Image:
     """Decode a JPEG that lacks the mark of its end and nothing else.
 
     libjpeg shows grey, without an error, where data is missing. So this decodes the picture twice, with different
@@ -164,15 +166,11 @@ def decode_without_end(file: IO[bytes], max_scans: int) -> Image.Image:
 
     Args:
         file: The file.
-        max_scans: The most scans that are decoded.
+        outline: Its outline, which `lacks_end_only`.
 
     Raises:
         OSError: More than that is missing, or the picture is damaged.
     """
-    outline = Outline()
-    outline.read_on(file, max_scans)
-    if not outline.lacks_end_only:
-        raise OSError(f"it ends at byte {outline.offset}, before its last scan")
     file.seek(0)
     # A marker that is cut off would swallow the byte behind it.
     data = file.read().rstrip(b"\xff")

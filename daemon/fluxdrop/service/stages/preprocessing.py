@@ -172,12 +172,15 @@ class Preprocessing(Handler[PictureItem | SwapModel]):
         model = self._model_for(job)
         source = job.input if item.generated is None else job.image
         failpoints.reach("decoding-begun")
+        notes: list[str] = []
         image, file_format = open_picture(
             source,
             max_file_bytes=self._settings.max_file_bytes,
             max_pixels=self._settings.max_pixels,
             name=job.name if source == job.input else "",
+            notes=notes,
         )
+        job.warnings += [note for note in notes if note not in job.warnings]
         original = None
         if file_format != "PNG":
             with os.fdopen(durable.create(job.image), "wb") as converted:
