@@ -205,12 +205,15 @@ class Preprocessing(Handler[PictureItem | SwapModel | WarmUp]):
         models = self._choice.models(job)
         source = job.input if item.generated is None else job.image
         failpoints.reach("decoding-begun")
+        notes: list[str] = []
         image, file_format = open_picture(
             source,
             max_file_bytes=self._settings.max_file_bytes,
             max_pixels=self._settings.max_pixels,
             name=job.name if source == job.input else "",
+            notes=notes,
         )
+        job.warnings += [note for note in notes if note not in job.warnings]
         if source == job.input and source.stat().st_nlink > 1:
             # Copy it: a result must not change when somebody writes to the file by its other name.
             _copy(source, job.image, self._settings.max_file_bytes, job.name)
