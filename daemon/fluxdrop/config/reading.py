@@ -182,7 +182,9 @@ def _checked(key: str, value: Any, name: str, *, strict: bool = True) -> Any:
         reason = str(error).lower()
         if float in _parts(annotation):
             # msgspec says of other words only that they are none of those that the setting may be.
-            reason = reason.replace(f"invalid enum value {value!r}".lower(), "expected `auto` or a number")
+            reason = reason.replace(
+                f"invalid enum value {value!r}".lower(), "expected `auto` or a number"
+            )
         raise FluxdropError(f"{name} is {value!r}: {reason}.", kind="config") from error
 
 
