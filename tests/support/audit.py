@@ -14,7 +14,7 @@ from PIL import Image
 
 from fluxdrop.files.layout import GALLERY, Root
 from fluxdrop.jobs.store import Store
-from fluxdrop.publish.index_row import row_of
+from fluxdrop.records.index_row import row_of
 from fluxdrop.records.result import Failure, Record, Result, decode
 from support.daemons import every_file
 

@@ -77,6 +77,11 @@ class Root:
         return self.outputs / FAILED
 
     @cached_property
+    def results_csv(self) -> Path:
+        """The table of all results, where the setting ``results_csv`` asks for it."""
+        return self.path / "results.csv"
+
+    @cached_property
     def state(self) -> Path:
         """Fluxdrop's own files: index, claimed inputs, lock, logs."""
         return self.path / STATE

@@ -7,8 +7,9 @@ from pathlib import Path, PurePosixPath
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files.layout import FAILED, Root
 from fluxdrop.jobs.store import Row, Store
+from fluxdrop.picture_formats import PICTURE_SUFFIXES
 
-_SUFFIXES = (".error.json", ".json", ".png", ".npy", ".txt", ".jpg", ".webp")
+_SUFFIXES = (".error.json", ".json", ".npy", ".txt", *sorted(PICTURE_SUFFIXES))
 
 
 def find_job(root: Root, store: Store, job: str) -> Row:

@@ -27,12 +27,12 @@ from fluxdrop.jobs.job import RECORD
 from fluxdrop.jobs.store import Store
 from fluxdrop.logs import get_logger
 from fluxdrop.publish import links
-from fluxdrop.publish.index_row import row_of
 from fluxdrop.publish.linker import NAME_REFUSED, Linker
 from fluxdrop.publish.names import NameChooser, portable
 from fluxdrop.publish.outcome import Finished, build_record, keep_input
 from fluxdrop.publish.places import Places
 from fluxdrop.publish.plans import Plan, Plans
+from fluxdrop.records.index_row import row_of
 from fluxdrop.records.result import Record, decode, encode
 
 log = get_logger("fluxdrop.publish")

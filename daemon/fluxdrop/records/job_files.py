@@ -15,10 +15,10 @@ from fluxdrop.errors import FluxdropError
 from fluxdrop.files.layout import Root
 from fluxdrop.files.regular import open_in_root, open_regular
 from fluxdrop.jobs.store import Row
+from fluxdrop.picture_formats import FORMATS
 from fluxdrop.records.outputs import MAX_RECORD_BYTES
 from fluxdrop.records.result import Failure, Record, decode
 
-_ORIGINALS = (".jpg", ".webp")
 _CHUNK_BYTES = 1 << 20
 _MAX_COMPARED_BYTES = 1 << 31
 
@@ -131,5 +131,5 @@ def _input(root: Root, stem: str, kind: str, image: Path) -> Path:
     """Return the path of the prompt for *image*, or of the picture that it was converted from."""
     if kind == "prompt":
         return root.path / f"{stem}.txt"
-    originals = [root.path / f"{stem}{suffix}" for suffix in _ORIGINALS]
+    originals = [root.path / f"{stem}{suffix}" for one in FORMATS for suffix in one.suffixes[:1]]
     return next((path for path in originals if os.path.lexists(path)), image)

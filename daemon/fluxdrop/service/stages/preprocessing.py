@@ -24,8 +24,10 @@ from fluxdrop.files.regular import ALLOW, chunks, open_regular
 from fluxdrop.generate.failures import cancelled
 from fluxdrop.jobs.crash_suspects import CrashSuspects
 from fluxdrop.jobs.fault import Fault
+from fluxdrop.jobs.input_names import WHAT_TO_DROP
 from fluxdrop.jobs.job import Job, file_sha256
 from fluxdrop.jobs.store import Store
+from fluxdrop.picture_formats import format_named
 from fluxdrop.preprocess.picture import open_picture
 from fluxdrop.preprocess.tensor import fit, normalise, npy, to_preview
 from fluxdrop.publish.outcome import Picture
@@ -37,7 +39,6 @@ from fluxdrop.service.supervision.liveness import report_progress
 _COPY_BYTES = 1 << 20
 # A stronger compression would take longer than all other steps of a small picture, and save little.
 _PREVIEW: dict[str, Any] = {"format": "PNG", "compress_type": zlib.Z_RLE}
-_SUFFIXES = {"JPEG": ".jpg", "WEBP": ".webp"}
 
 
 @dataclass(slots=True)
@@ -200,7 +201,7 @@ class Preprocessing(Handler[PictureItem | SwapModel]):
             height=image.height,
             shape=spec.shape,
             original=original,
-            original_suffix=_SUFFIXES.get(file_format, ""),
+            original_suffix=format_named(file_format).suffixes[0],
             generated=item.generated,
         )
         tensor = _recorded_tensor(job, model) if job.options.has_tensor else None
@@ -268,7 +269,7 @@ def _fault_error(name: str, fault: Fault) -> FluxdropError:
     what, hint = {
         "unknown": (
             "is not a kind of file that fluxdrop takes",
-            "Drop a .txt prompt, or a .png, .jpg, .jpeg or .webp picture.",
+            f"Drop {WHAT_TO_DROP}.",
         ),
         "unreadable": ("cannot be read", ALLOW),
         "incomplete": ("is not whole", "Copy or save it again and drop it once more."),
