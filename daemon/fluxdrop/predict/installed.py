@@ -6,29 +6,38 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files import durable
 from fluxdrop.files.layout import Root, holder
 from fluxdrop.files.transient import naming
 from fluxdrop.predict.bundle import installed_folder
+from fluxdrop.resources import expanded
 
 
-def remove_model(root: Root, name: str, model_in_use: str) -> Path:
+def remove_model(root: Root, name: str, settings: Settings) -> Path:
     """Remove the model *name* from *root* and return the folder that it was in.
 
     Args:
         root: The root.
         name: A model that was added to it.
-        model_in_use: The model that the root's daemon uses now or from its next start.
+        settings: Those that the root's daemon uses now or from its next start.
 
     Raises:
-        FluxdropError: Kind ``model``, when there is no such model, it is embedded, or it is in use.
+        FluxdropError: Kind ``model``, when there is no such model, it is embedded, or it is in use, also
+            for a folder.
     """
     folder = own_folder(root, name)
-    if name == model_in_use:
+    if name == settings.model:
         raise FluxdropError(
             f"The model {name} is in use",
             hint="Choose another one first: fluxdrop model use NAME",
+            kind="model",
+        )
+    if folders := folders_that_name(settings, name, folder):
+        raise FluxdropError(
+            f"The model {name} is in use for the folder {', '.join(folders)}",
+            hint="Name another one in fluxdrop.toml first.",
             kind="model",
         )
     with naming(root.models):
@@ -39,14 +48,27 @@ def remove_model(root: Root, name: str, model_in_use: str) -> Path:
     return folder
 
 
-def check_replaceable(root: Root, name: str, model_in_use: str) -> None:
+def folders_that_name(settings: Settings, name: str, folder: Path) -> list[str]:
+    """Return the configured folders of the inbox that name the model *name*, which is in *folder*."""
+    return [
+        key
+        for key, table in settings.folders.items()
+        if any(
+            given == name or expanded(given).resolve() == folder.resolve()
+            for given in table.model_names
+        )
+    ]
+
+
+def check_replaceable(root: Root, name: str, settings: Settings) -> None:
     """Check that the model *name* of *root* can be replaced.
 
     Raises:
         FluxdropError: Kind ``model``, when there is no such model, it is embedded, or a running daemon uses it.
     """
-    own_folder(root, name)
-    if name == model_in_use and holder(root) is not None:
+    folder = own_folder(root, name)
+    is_used = name == settings.model or folders_that_name(settings, name, folder)
+    if is_used and holder(root) is not None:
         raise FluxdropError(
             f"The model {name} is in use by the daemon that runs",
             hint="Add it under another --name and switch with `fluxdrop model use`, or stop the daemon first.",

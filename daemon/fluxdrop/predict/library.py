@@ -165,7 +165,7 @@ def _check_name(name: str, root: Root, settings: Settings, replace: bool) -> str
                 hint="Give another --name, or --replace.",
                 kind="model",
             )
-        check_replaceable(root, name, settings.model)
+        check_replaceable(root, name, settings)
     return name
 
 
