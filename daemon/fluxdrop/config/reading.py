@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from fluxdrop.config.hooks import check_hooks
 from fluxdrop.config.settings import Settings
-from fluxdrop.config.tables import PipelineTable
+from fluxdrop.config.tables import HooksTable, PipelineTable
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files import durable
 from fluxdrop.files.layout import Root
@@ -29,6 +30,7 @@ OTHER_VARIABLES = (
     "FLUXDROP_JULIA",
     "FLUXDROP_JULIA_PROJECT",
     "FLUXDROP_DATA_DIR",
+    "FLUXDROP_HOOK_SECRET",
     "FLUXDROP_COVERAGE",
     "FLUXDROP_FAILPOINT",
     "FLUXDROP_SNAPSHOTS",
@@ -103,7 +105,12 @@ def _from_file(path: Path) -> dict[str, Any]:
     for name, table in pipelines.items() if isinstance(pipelines, dict) else ():
         if isinstance(table, dict):
             _refuse_unknown(table, PipelineTable.__struct_fields__, path, f"pipelines.{name}.")
-    return {key: _checked(key, value, f"{key} in {path}") for key, value in values.items()}
+    if isinstance(values.get("hooks"), dict):
+        _refuse_unknown(values["hooks"], HooksTable.__struct_fields__, path, "hooks.")
+    checked = {key: _checked(key, value, f"{key} in {path}") for key, value in values.items()}
+    if "hooks" in checked:
+        check_hooks(checked["hooks"], str(path))
+    return checked
 
 
 def _refuse_unknown(
