@@ -65,6 +65,12 @@ readr skip it; R's `read.csv` does with `fileEncoding = "UTF-8-BOM"`); standard 
 and anybody who may write to the inbox chooses names and prompts. So the sample `-5C` is `'-5C` there. `--raw`, JSON
 Lines and Parquet leave it as it is; use one of these to join tables by name. Numbers are never changed.
 
+With `sort_by_label = "link"` or `"copy"`, each picture also appears as `outputs/by-label/LABEL/NAME`: below its most
+probable label, or each label that a multi-label answer found. Characters that Windows does not take in names become
+`_`, and a folder whose name so differs from its label ends with `~` and six digits. A link is the same file as the
+picture in `outputs/`; a copy may be changed. Removing a result does not remove its picture here, nor the other way
+round; the space of a link is free when both are removed.
+
 | column | type | what it is |
 | --- | --- | --- |
 """

@@ -9,6 +9,8 @@ from msgspec import Meta
 
 from fluxdrop.config.tables import Count, PipelineTable, Seconds
 
+SortByLabel = Literal["none", "link", "copy"]
+
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All settings.
@@ -112,6 +114,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             description="most labels whose probability a result lists, the most probable; 0 lists all",
         ),
     ] = 100
+    sort_by_label: Annotated[
+        SortByLabel,
+        Meta(
+            description="whether each picture also appears below outputs/by-label/LABEL/, as a hard"
+            " link or as a copy"
+        ),
+    ] = "none"
     gallery: Annotated[bool, Meta(description="whether outputs/index.html is made")] = True
     metrics_port: Annotated[
         int,

@@ -20,6 +20,8 @@ from fluxdrop.files.transient import AWAY, FULL, is_full, is_transient, remedy_o
 
 FAILED = "failed"
 """The folder in outputs/ for failed jobs."""
+BY_LABEL = "by-label"
+"""The folder in outputs/ for pictures sorted by their labels."""
 GALLERY = ".gallery"
 """The gallery's folder in outputs/. Hidden folders of the inbox are ignored, so no result gets its name."""
 REQUEST_SUFFIX = ".request.json"

@@ -56,5 +56,5 @@ def _name_of_path(root: Root, text: str) -> str | None:
     if parts[1] == FAILED and parts[0] == root.outputs.name:
         return str(PurePosixPath(*parts[2:])).removesuffix(".error.json")
     name = str(PurePosixPath(*parts[1:]))
-    suffix = next((suffix for suffix in _SUFFIXES if name.endswith(suffix)), "")
-    return name.removesuffix(suffix)
+    suffix = next((suffix for suffix in _SUFFIXES if name.lower().endswith(suffix)), "")
+    return name[: len(name) - len(suffix)]

@@ -27,7 +27,6 @@ from fluxdrop.jobs.fault import Fault
 from fluxdrop.jobs.input_names import WHAT_TO_DROP
 from fluxdrop.jobs.job import Job, file_sha256
 from fluxdrop.jobs.store import Store
-from fluxdrop.picture_formats import format_named
 from fluxdrop.preprocess.picture import open_picture
 from fluxdrop.preprocess.tensor import fit, normalise, npy, to_preview
 from fluxdrop.publish.outcome import Picture
@@ -172,36 +171,31 @@ class Preprocessing(Handler[PictureItem | SwapModel]):
         model = self._model_for(job)
         source = job.input if item.generated is None else job.image
         failpoints.reach("decoding-begun")
+        notes: list[str] = []
         image, file_format = open_picture(
             source,
             max_file_bytes=self._settings.max_file_bytes,
             max_pixels=self._settings.max_pixels,
             name=job.name if source == job.input else "",
+            notes=notes,
         )
-        original = None
-        if file_format != "PNG":
-            with os.fdopen(durable.create(job.image), "wb") as converted:
-                image.save(converted, format="PNG")
-            failpoints.reach("picture-converted")
-            source, original = job.image, job.input
-            job.sha256 = self._input_sha256(job)
-        elif source == job.input and source.stat().st_nlink > 1:
+        job.warnings += [note for note in notes if note not in job.warnings]
+        if source == job.input and source.stat().st_nlink > 1:
             # Copy it: a result must not change when somebody writes to the file by its other name.
             _copy(source, job.image, self._settings.max_file_bytes, job.name)
             source = job.image
         digest = self._input_sha256(job) if source == job.input else file_sha256(source)
-        if item.generated is None and original is None:
+        if item.generated is None:
             # The picture is the source file itself, whose digest the result names, too.
             job.sha256 = digest
         spec = model.bundle.spec.input
         picture = Picture(
             file=source,
+            format=file_format,
             sha256=digest,
             width=image.width,
             height=image.height,
             shape=spec.shape,
-            original=original,
-            original_suffix=format_named(file_format).suffixes[0],
             generated=item.generated,
         )
         tensor = _recorded_tensor(job, model) if job.options.has_tensor else None
