@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
@@ -47,12 +48,15 @@ def change(folder: Path, file: str, **values: Any) -> Path:
 
 def saved(path: Path, operator: str, shape: list[int | str], **attributes: Any) -> Path:
     """A network of one *operator* that takes pictures of any size, whose output is declared with this *shape*."""
-    made = helper.make_node(operator, ["x"], ["y"], **attributes)
+    height = numpy_helper.from_array(np.zeros((48, 1), np.float32), "height")
+    inputs = ["x", "height"] if operator == "Add" else ["x"]
+    made = helper.make_node(operator, inputs, ["y"], **attributes)
     graph = helper.make_graph(
         [made],
         "g",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, "h", "w"])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
+        [height],
     )
     opset = [helper.make_opsetid("", 17)]
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
@@ -197,6 +201,8 @@ def test_external_data(add: Add, tmp_path: Path, key: str, value: str) -> None:
         ("Relu", ["N", 3, "a", "b"], {}, "is a segmenter, a text detector or another"),
         ("ReduceMean", ["N", 3, "w"], {"axes": [2], "keepdims": 0}, "is a detector, a text recogn"),
         ("Softmax", ["N", 3, "a", "b"], {"axis": 1}, "is a segmenter, a text detector or another"),
+        # It takes lines of one height only, as text recognisers do.
+        ("Add", ["N", 3, 48, "b"], {}, "3 numbers for each of 48 x 320 places"),
         ("GlobalAveragePool", ["N", 3, 1, 1], {}, "Give --size"),
     ],
 )

@@ -57,8 +57,8 @@ if TYPE_CHECKING:
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _ANSWER_KEYS = ("output", "activation", "thresholds", "unit", "value_name")
 _KINDS_WITHOUT_CLASSES = ("regression", "embedding")
-_ANY_SIDE = 320
-"""A side of pictures that detectors, segmenters and text recognisers take, which leave it free: a multiple of 32."""
+_ANY_SIZES = ((320, 320), (320, 48), (320, 32))
+"""Widths and heights that most detectors and segmenters take, which leave them free, and most text recognisers."""
 _TOP_LEVEL_KEYS = ("labels", "output_name", *_ANSWER_KEYS)
 
 
@@ -271,15 +271,17 @@ def _ask_for_size(
 ) -> FluxdropError:
     """Return the error that asks for the size of a model's pictures, or the one that it is not served at any size."""
     if model is not None:
-        free = derive_input(model).get("size", [-1, -1])
-        size = [side if side > 0 else _ANY_SIDE for side in free]
-        try:
-            _complete_answer(bundle, settings, model, dict(top), table | {"size": size})
-        except UnservedError as error:
-            return error
-        except FluxdropError:
-            # It may not run at that size, or something else may be unclear.
-            pass
+        width, height = derive_input(model).get("size", [-1, -1])
+        for other_width, other_height in _ANY_SIZES:
+            size = [width if width > 0 else other_width, height if height > 0 else other_height]
+            try:
+                _complete_answer(bundle, settings, model, dict(top), table | {"size": size})
+                break
+            except UnservedError as error:
+                return error
+            except FluxdropError:
+                # It may not run at that size, or something else may be unclear.
+                pass
     return FluxdropError(
         "The model does not declare the size of its pictures",
         hint="Give --size N or WIDTHxHEIGHT, the size that it was trained with.",

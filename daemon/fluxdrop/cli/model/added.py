@@ -97,7 +97,8 @@ def _proof(added: AddedModel) -> str:
         return f"{runs}; a native Flux model, which nothing can be compared with"
     if added.remark is None:
         return f"{runs} within {difference:.1e} of onnxruntime"
-    return f"{runs}; its numbers differ from onnxruntime's by up to {difference:.2g} of the largest (see the note)"
+    percent = f"{100 * difference:.2g} %"
+    return f"{runs}; its numbers differ from onnxruntime's by up to {percent} of the largest (see the note)"
 
 
 def _said(answer: Answer) -> str:
