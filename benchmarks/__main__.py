@@ -21,6 +21,7 @@ from benchmarks import (
     database,
     gallery,
     generation,
+    gpu,
     latency,
     networks,
     pictures,
@@ -48,6 +49,7 @@ _MODULES = {
         networks,
         gallery,
         generation,
+        gpu,
     )
 }
 

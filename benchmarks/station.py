@@ -41,13 +41,14 @@ class Station(NamedTuple):
 
 
 @contextmanager
-def serving() -> Iterator[Station]:
-    """A daemon with the engine julia, ended with the block."""
+def serving(settings: str = "", engine: str = SETTINGS.engine) -> Iterator[Station]:
+    """A daemon with the *engine* and the *settings*, lines of its fluxdrop.toml; ended with the block."""
     folder = tempfile.mkdtemp()
     root = Root(Path(folder))
     root.create()
+    (root.path / "fluxdrop.toml").write_text(settings)
     command = [sys.executable, "-m", "fluxdrop", "run", "--root", folder]
-    daemon = subprocess.Popen([*command, "--engine", SETTINGS.engine], stderr=subprocess.DEVNULL)
+    daemon = subprocess.Popen([*command, "--engine", engine], stderr=subprocess.DEVNULL)
     try:
         while not root.heartbeat.exists():
             assert daemon.poll() is None

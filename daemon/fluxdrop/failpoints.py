@@ -29,7 +29,6 @@ Point = Literal[
     "generation-in-place",
     "generation-recorded",
     "decoding-begun",
-    "picture-converted",
     "tensor-written",
     "preview-written",
     "decoding-ended",

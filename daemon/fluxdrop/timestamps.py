@@ -24,13 +24,14 @@ def rfc3339(
     return text.removesuffix("+00:00") + "Z"
 
 
-def parse_since(text: str, moment: datetime | None = None) -> datetime:
+def parse_since(text: str, moment: datetime | None = None, option: str = "--since") -> datetime:
     """Parse the value of ``--since``.
 
     Args:
         text: A time before *moment* such as ``30s``, ``90m``, ``6h``, ``7d`` or ``2w``, or a date with or
             without a time; it is local if it has no zone.
         moment: The current time by default.
+        option: What the error calls it.
 
     Raises:
         FluxdropError: *text* is neither.
@@ -42,7 +43,7 @@ def parse_since(text: str, moment: datetime | None = None) -> datetime:
         return datetime.fromisoformat(text.strip()).astimezone()
     except (ValueError, OverflowError):
         raise FluxdropError(
-            f"--since is {text!r}, which is neither a date nor an age",
+            f"{option} is {text!r}, which is neither a date nor an age",
             hint="Write 30m, 6h or 7d, or a date such as 2026-01-31 or 2026-01-31T18:00.",
         ) from None
 

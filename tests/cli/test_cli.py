@@ -32,6 +32,7 @@ COMMANDS = [
     "status",
     "jobs",
     "show",
+    "export",
     "replay",
     "doctor",
     "generate",

@@ -39,10 +39,12 @@ WRITING: dict[str, list[object]] = {
     "model add": [MODEL, "--labels", "a,b"],
     "model compile": ["round-or-angular", "-o", "{root}/a.graph"],
     "preprocess": [PICTURE, "-o", "{root}/a.npy"],
+    "export --long": ["-o", "{root}/a.csv"],
 }
 READING: dict[str, list[object]] = {
     "config": [],
     "jobs": [],
+    "export": [],
     "show": ["a"],
     "cancel": ["a"],
     "status": [],

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from fluxdrop.intake.ready import Candidate, Gone, Hint, Readiness, ReadinessPolicy, Ready, Wait
+from fluxdrop.jobs.input_names import WHAT_TO_DROP
 
 POLICY = ReadinessPolicy(settle=2.0, incomplete=60.0)
 PNG = (Path(__file__).parents[2] / "examples" / "round_circle_01.png").read_bytes()
-UNKNOWN = "unknown: its name ends in none of .txt, .png, .jpg, .jpeg, .webp"
+UNKNOWN = f"unknown: its name is not that of {WHAT_TO_DROP}"
 
 
 class Dropped:

@@ -14,7 +14,7 @@ from fluxdrop.files import durable
 from fluxdrop.files.layout import Root
 from fluxdrop.jobs.store import Store
 from fluxdrop.publish.plans import Plan, Plans
-from fluxdrop.records.result import decode
+from fluxdrop.records.result import Result, decode
 from support import jobs
 from support.published import (
     contents,
@@ -95,17 +95,29 @@ def test_all_names_of_a_prompt(root: Root) -> None:
     assert (root.outputs / "cat.png").samefile(root.generated / "cat.png")
 
 
-def test_original_is_kept(root: Root) -> None:
-    """A picture that was converted lies untouched beside what it was converted to."""
-    job = jobs.job_in(jobs.claimed(root, "cat.jpeg"))
+@pytest.mark.parametrize("source", ["cat.jpeg", "cat.JPG", "sub/v1.5 cat.tiff", "cat.PNG"])
+def test_a_dropped_picture_stays_what_it_was(root: Root, source: str) -> None:
+    """A picture is published with its own suffix and bytes: one file with two names, and no other of it."""
+    job = jobs.job_in(jobs.claimed(root, source))
 
-    publish(root, [jobs.done(job, original_suffix=".jpg")])
+    publish(root, [jobs.done(job)])
 
-    seen = contents(root)
-    assert (f"input of {job.id}", f"image of {job.id}") == (
-        seen["outputs/cat.jpg"],
-        seen["outputs/cat.png"],
-    )
+    (record,) = records(root).values()
+    assert isinstance(record, Result)
+    assert f"generated_images/{source}" == record.image.file
+    assert (root.outputs / source).samefile(root.generated / source)
+    assert f"input of {job.id}" == (root.outputs / source).read_text()
+    assert {source, source.rpartition(".")[0] + ".json"} == {
+        str(path.relative_to(root.outputs)) for path in root.outputs.rglob("*") if path.is_file()
+    } - {"index.html"}
+
+
+def test_pictures_of_one_stem(root: Root) -> None:
+    """Pictures that differ in nothing but their suffix get different NAMEs."""
+    publish(root, [done(root, "cat.jpg"), done(root, "cat.png")], [done(root, "cat.tif")])
+
+    assert {"outputs/cat.json", "outputs/cat-2.json", "outputs/cat-3.json"} == set(records(root))
+    assert {"cat.jpg", "cat-2.png", "cat-3.tif"} == {path.name for path in root.generated.iterdir()}
 
 
 @pytest.mark.parametrize(

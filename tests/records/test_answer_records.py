@@ -14,10 +14,10 @@ from fluxdrop.files.layout import Root
 from fluxdrop.gallery.entry import Entry, entry_of, labels_shown
 from fluxdrop.predict.answer import Answer
 from fluxdrop.publish import outcome
-from fluxdrop.publish.index_row import row_of
 from fluxdrop.publish.outcome import build_record
 from fluxdrop.records import schema
 from fluxdrop.records.drift import compare
+from fluxdrop.records.index_row import row_of
 from fluxdrop.records.job_files import files_of
 from fluxdrop.records.result import Result, decode, encode
 from fluxdrop.records.short_answer import short_answer

@@ -22,6 +22,7 @@ from fluxdrop.requests.messages import Start
 from fluxdrop.requests.reader import Requests
 from fluxdrop.requests.replay import plan_replay, request_replay
 from support import jobs
+from support.earlier_roots import convert
 
 
 def publish(root: Root, *sources: str) -> list[str]:
@@ -109,20 +110,30 @@ def test_second_of_a_name(root: Root) -> None:
     assert (second, f"input of {second}") == (job.options.replay_of, job.input.read_text())
 
 
+@pytest.mark.parametrize("start", ["generate", "preprocess"])
+def test_dropped_picture(root: Root, start: Start) -> None:
+    """A picture is done again from the file that was dropped, under its own name."""
+    (first,) = publish(root, "cat.JPEG")
+
+    replay_job(root, "cat", start)
+
+    job = requested(root)
+    assert ("cat.JPEG", f"input of {first}") == (job.source, job.input.read_text())
+
+
 CONVERTED = [("generate", "cat.jpeg", "input"), ("preprocess", "cat.png", "image")]
 
 
 @pytest.mark.parametrize(("start", "source", "content"), CONVERTED)
 def test_converted_picture(root: Root, start: Start, source: str, content: str) -> None:
-    """A picture that was converted is done again from what was dropped, or from what it became."""
-    finished = jobs.done(jobs.job_in(jobs.claimed(root, "cat.jpeg")), original_suffix=".jpg")
-    with closing(Store(root.database)) as store:
-        Publisher(root, store).publish([finished])
+    """A picture that an earlier fluxdrop converted is done again from what was dropped, or from what it became."""
+    (first,) = publish(root, "cat.jpeg")
+    convert(root, "cat", "jpeg")
 
     replay_job(root, "cat", start)
 
     job = requested(root)
-    assert (source, f"{content} of {finished.job.id}") == (job.source, job.input.read_text())
+    assert (source, f"{content} of {first}") == (job.source, job.input.read_text())
 
 
 @pytest.mark.parametrize("start", ["preprocess", "predict"])

@@ -14,7 +14,7 @@ from PIL import Image
 
 from fluxdrop.files.layout import GALLERY, Root
 from fluxdrop.jobs.store import Store
-from fluxdrop.publish.index_row import row_of
+from fluxdrop.records.index_row import row_of
 from fluxdrop.records.result import Failure, Record, Result, decode
 from support.daemons import every_file
 
@@ -109,14 +109,18 @@ def _files(root: Root, path: str, record: Record, source: bytes) -> dict[str, by
     name = path.removeprefix("outputs/").removesuffix(".json")
     with Image.open(root.path / record.image.file) as image:
         image.load()
-        assert ("PNG", record.image.width, record.image.height) == (image.format, *image.size)
+        expected = (record.image.format, record.image.width, record.image.height)
+        assert expected == (image.format, *image.size)
     with Image.open(root.path / record.preprocessed.preview) as preview:
         preview.load()
     tensor = np.load(root.path / record.preprocessed.file)
     assert record.preprocessed.shape == list(tensor.shape)
+    suffix = Path(record.source.file).suffix
+    shown_suffix = ".png" if suffix == ".txt" else suffix
+    assert f"generated_images/{name}{shown_suffix}" == record.image.file
     files = {
         record.image.file: bytes.fromhex(record.image.sha256),
-        f"outputs/{name}.png": bytes.fromhex(record.image.sha256),
+        f"outputs/{name}{shown_suffix}": bytes.fromhex(record.image.sha256),
     }
     for shown in (record.preprocessed.file, record.preprocessed.preview):
         files[shown] = _digest((root.path / shown).read_bytes())
@@ -124,8 +128,7 @@ def _files(root: Root, path: str, record: Record, source: bytes) -> dict[str, by
         file = record.embedding.file
         assert (record.embedding.dimension,) == np.load(root.path / file).shape
         files[file] = _digest((root.path / file).read_bytes())
-    suffix = Path(record.source.file).suffix
-    if suffix != ".png":
+    if suffix == ".txt":
         files[f"outputs/{name}{suffix}"] = source
     return files
 

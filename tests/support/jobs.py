@@ -65,32 +65,30 @@ def claimed_row(job: Job) -> Row:
     return Row(job.id, "claimed", job.kind, job.source, created=job.created)
 
 
-def picture(job: Job, original_suffix: str = "") -> outcome.Picture:
+def picture(job: Job) -> outcome.Picture:
     """The picture of *job*, with all the files that the stages make on the way."""
-    is_converted = job.kind == "prompt" or original_suffix
-    if is_converted:
+    if job.kind == "prompt":
         job.image.write_text(f"image of {job.id}")
     job.tensor.write_text(f"tensor of {job.id}")
     job.preview.write_text(f"preview of {job.id}")
-    file = job.image if is_converted else job.input
+    file = job.image if job.kind == "prompt" else job.input
     return outcome.Picture(
         file=file,
+        format="PNG",
         sha256=file_sha256(file),
         width=64,
         height=64,
         shape=(1, 1, 64, 64),
-        original=job.input if original_suffix else None,
-        original_suffix=original_suffix,
         generated=GENERATED if job.kind == "prompt" else None,
     )
 
 
-def done(job: Job, *, original_suffix: str = "") -> Finished:
+def done(job: Job) -> Finished:
     """*job* come through."""
     job.timings_ms["predict"] = 0.5
     job.sha256 = file_sha256(job.input)
     answer = Answer("classification", {"angular": 0.25, "round": 0.75})
-    return outcome.done(job, picture(job, original_suffix), BUNDLE, ENGINE, answer)
+    return outcome.done(job, picture(job), BUNDLE, ENGINE, answer)
 
 
 def failed(job: Job) -> Finished:

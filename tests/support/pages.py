@@ -10,6 +10,7 @@ import msgspec
 
 from fluxdrop.config import PREFIX, Settings
 from fluxdrop.records.schema import FILE
+from fluxdrop.tables.columns import COLUMNS
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -24,7 +25,7 @@ Each value is taken from the first of these that has it:
 5. the default.
 
 An unknown key, or a value of the wrong kind, is an error that names the file and the nearest right key.
-This page is generated from `daemon/fluxdrop/config.py`.
+This page is generated from `daemon/fluxdrop/config/settings.py`.
 
 """
 
@@ -36,6 +37,42 @@ Beside each picture in `outputs/` is `NAME.json`; beside each input in `outputs/
 changes its meaning or is removed; new fields may be added without a new version. Version 2 added kinds of answer other
 than classification, and lists of the most probable labels only; version 1 is read everywhere, too.
 
+[Tables](#tables) has all results as CSV, JSON Lines or Parquet.
+
+"""
+
+_TABLES = """## Tables
+
+`fluxdrop export -o results.csv` writes a row for each result, the oldest first. `--since`, `--until`, `--label`,
+`--model`, `--folder` and `--state` (`done`, `failed` or `all`) select. The format is that of the file's name or of
+`--format`: `csv`, `jsonl` (JSON Lines) or `parquet`, which needs `pip install 'fluxdrop[parquet]'`. The file is written
+whole or not at all, and replaces another only with `--replace`. A result that is gone or damaged is left out, which is
+said.
+
+- Each row has the columns below; they never change their names or their order.
+- After them is a column for each label, `p_LABEL`, and for each value of a regression, `value_NAME (UNIT)`, in the
+  order in which they are first met. It is empty where a result does not list the label. That is not the same as 0: a
+  result lists the most probable labels (`result_labels`).
+- With `--long`, a row is one label or value instead: `item`, `item_p`, `item_threshold` and `item_found` (of
+  multi-label answers), `item_value`, `item_unit`. These columns are the same whatever the models are.
+- A line of JSON Lines has `probabilities`, `thresholds` and `values` instead, as in the result.
+- A picture that several models answered has a row for each; `prediction` numbers them.
+- Of an embedding, the table has the path of its `.npy` file.
+
+CSV is that of RFC 4180 in UTF-8; lists are JSON. A file begins with a byte order mark, as Excel needs one (pandas and
+readr skip it; R's `read.csv` does with `fileEncoding = "UTF-8-BOM"`); standard output does not. **Text that begins with
+`=`, `+`, `-`, `@`, a tab or a carriage return gets a `'` before it**, since a spreadsheet would run it as a formula,
+and anybody who may write to the inbox chooses names and prompts. So the sample `-5C` is `'-5C` there. `--raw`, JSON
+Lines and Parquet leave it as it is; use one of these to join tables by name. Numbers are never changed.
+
+With `sort_by_label = "link"` or `"copy"`, each picture also appears as `outputs/by-label/LABEL/NAME`: below its most
+probable label, or each label that a multi-label answer found. Characters that Windows does not take in names become
+`_`, and a folder whose name so differs from its label ends with `~` and six digits. A link is the same file as the
+picture in `outputs/`; a copy may be changed. Removing a result does not remove its picture here, nor the other way
+round; the space of a link is free when both are removed.
+
+| column | type | what it is |
+| --- | --- | --- |
 """
 
 
@@ -91,6 +128,10 @@ def results() -> str:
         for field, kind in definition["properties"].items():
             parts.append(f"| `{field}` | {_type(kind)} |\n")
         parts.append("\n")
+    parts.append(_TABLES)
+    for column in COLUMNS:
+        kind = "integer" if column.kind == "seed" else column.kind
+        parts.append(f"| `{column.name}` | {kind} | {column.meaning} |\n")
     return "".join(parts).rstrip() + "\n"
 
 

@@ -46,7 +46,7 @@ from support.disk_images import (
 from support.needs import GENERATES, JULIA
 from support.stream import Stream
 
-PICTURES = ("png", "png", "png", "converted", "bad")
+PICTURES = ("png", "png", "png", "photo", "bad")
 PROMPTS = ("prompt", "several", "png")
 # A clone has its original's identifier. The kernel mounts no two of them at once, so only one is.
 _OPTIONS = {"xfs": ("nouuid",)}

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from pathlib import PurePosixPath
 
 from fluxdrop.files.layout import Root
 from fluxdrop.jobs.store import Store
@@ -65,9 +66,10 @@ def files_of(path: str, record: Record) -> dict[str, str]:
     is_prompt = record.source.kind == "prompt"
     image = f"{'image' if is_prompt else 'input'} of {job}"
     name = path.removeprefix("outputs/").removesuffix(".json")
+    suffix = ".png" if is_prompt else PurePosixPath(record.source.file).suffix
     files = {
-        f"generated_images/{name}.png": image,
-        f"outputs/{name}.png": image,
+        f"generated_images/{name}{suffix}": image,
+        f"outputs/{name}{suffix}": image,
         f"preprocessed_images/{name}.npy": f"tensor of {job}",
         f"preprocessed_images/{name}.png": f"preview of {job}",
     }

@@ -101,7 +101,7 @@ def _png(number: int, rng: random.Random) -> tuple[str, bytes, bool]:
     return ".png", data[:-12] + text + data[-12:], True
 
 
-def _converted(number: int, rng: random.Random) -> tuple[str, bytes, bool]:
+def _photo(number: int, rng: random.Random) -> tuple[str, bytes, bool]:
     suffix, kind = rng.choice([(".jpg", "JPEG"), (".webp", "WEBP")])
     exif = Image.Exif()
     exif[0x010E] = str(number)
@@ -135,7 +135,7 @@ def _bad(number: int, rng: random.Random) -> tuple[str, bytes, bool]:
 
 _MAKERS: dict[str, Callable[[int, random.Random], tuple[str, bytes, bool]]] = {
     "png": _png,
-    "converted": _converted,
+    "photo": _photo,
     "prompt": _prompt,
     "several": _several,
     "bad": _bad,

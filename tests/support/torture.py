@@ -61,7 +61,7 @@ class Campaign:
     engine: str
     points: Sequence[str]
     kills: int
-    kinds: tuple[str, ...] = ("png", "png", "png", "converted", "bad")
+    kinds: tuple[str, ...] = ("png", "png", "png", "photo", "bad")
     copies: bool = False
 
 
@@ -169,8 +169,7 @@ class Torture:
     def _drop_for(self, point: str) -> None:
         """Drop a file that passes *point*: what else waits may be no such file."""
         kind = "prompt" if point in OF_GENERATION else "png"
-        apart = {"picture-converted": "converted", "generation-divided": "several"}
-        self._stream.drop((apart.get(point, kind),))
+        self._stream.drop(("several" if point == "generation-divided" else kind,))
 
     def _killed_by(self, failpoint: str) -> None:
         with started(self.root, "--once", failpoint=failpoint, **self._settings) as daemon:

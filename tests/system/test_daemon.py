@@ -363,25 +363,30 @@ def test_daemon_without_torch(root: Root, samples: Path) -> None:
         assert any("onnxruntime" in name for name in mapped)
 
 
-def test_jpeg_and_webp(root: Root, samples: Path) -> None:
-    """A JPEG and a WebP come back as PNG, with the untouched original beside the result."""
+def test_picture_formats(root: Root, samples: Path) -> None:
+    """A picture of any format is predicted, and stays the file that was dropped; the record tells the format."""
     image = Image.open(samples / "angular_square_01.png")
-    image.save(root.inbox / "a.jpg", quality=95)
+    image.save(root.inbox / "a.JPG", quality=95)
     image.save(root.inbox / "b.webp", lossless=True)
-    originals = {name: (root.inbox / name).read_bytes() for name in ("a.jpg", "b.webp")}
+    image.save(root.inbox / "c.tif", compression="tiff_lzw")
+    image.save(root.inbox / "d.jp2")
+    originals = {path.name: path.read_bytes() for path in root.inbox.iterdir()}
 
     ended = fluxdrop("run", "--root", root.path, "--once", engine="onnxruntime")
 
     assert 0 == ended.returncode
-    assert ["angular", "angular"] == [
-        record["top"][0]["label"] for record in results(root).values()
-    ]
+    found = results(root)
+    assert ["angular"] * 4 == [record["top"][0]["label"] for record in found.values()]
+    formats = [found[f"{name}.json"]["image"]["format"] for name in "abcd"]
+    assert ["JPEG", "WEBP", "TIFF", "JPEG2000"] == formats
     for name, data in originals.items():
+        record = found[f"{name[0]}.json"]
         assert data == (root.outputs / name).read_bytes()
-        digest = results(root)[f"{name[0]}.json"]["source"]["sha256"]
-        assert hashlib.sha256(data).hexdigest() == digest
-        with Image.open(root.generated / f"{name[0]}.png") as made:
-            assert ("PNG", (64, 64)) == (made.format, made.size)
+        assert (root.path / record["image"]["file"]).samefile(root.outputs / name)
+        digest = hashlib.sha256(data).hexdigest()
+        assert (digest, digest) == (record["source"]["sha256"], record["image"]["sha256"])
+        assert (64, 64) == (record["image"]["width"], record["image"]["height"])
+    assert set(originals) == {path.name for path in root.generated.iterdir()} - {".gitkeep"}
 
 
 def test_stop_while_starting(root: Root) -> None:

@@ -40,7 +40,7 @@ def test_lives_are_complete() -> None:
 
     assert CUTS == sum(life.cuts for life in chosen)
     assert {"julia", "onnxruntime"} == {life.engine for life in chosen}
-    assert {"png", "converted", "bad", "prompt", "several"} == {
+    assert {"png", "photo", "bad", "prompt", "several"} == {
         kind for life in chosen for kind in life.kinds
     }
 

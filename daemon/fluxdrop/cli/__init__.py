@@ -51,6 +51,10 @@ class _Commands(LazyGroup):
             "fluxdrop.cli.show:show",
             "Show everything that is known about JOB.",
         ),
+        "export": Entry(
+            "fluxdrop.cli.export:export",
+            "Write the results as a table: CSV, JSON Lines or Parquet.",
+        ),
         "replay": Entry(
             "fluxdrop.cli.replay:replay",
             "Run jobs again, with the recorded parameters and seed.",

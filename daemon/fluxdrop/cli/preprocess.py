@@ -20,9 +20,7 @@ from fluxdrop.preprocess.tensor import to_tensor
 
 
 def preprocess(
-    picture: Annotated[
-        Path, typer.Argument(metavar="PICTURE", help="A PNG, JPEG or WebP picture.")
-    ],
+    picture: Annotated[Path, typer.Argument(metavar="PICTURE", help="A picture.")],
     output: Annotated[
         Path,
         typer.Option("--output", "-o", metavar="FILE", help="Write the tensor to this .npy file."),

@@ -14,6 +14,7 @@ from fluxdrop.doctor.finding import Finding
 from fluxdrop.files.layout import Root, holder
 from fluxdrop.jobs.input_names import scan
 from fluxdrop.jobs.overview import overview
+from fluxdrop.jobs.row_facts import has_picture
 from fluxdrop.jobs.store import JobFilter, Store
 from fluxdrop.printable import printable
 
@@ -93,7 +94,8 @@ def left_behind(root: Root) -> Iterator[Finding]:
 def index(root: Root) -> Iterator[Finding]:
     """Check that index and outputs/ have the same records, and that each result has a picture."""
     with closing(Store(root.database, read_only=True)) as store:
-        known = {row.record for row in store.select(JobFilter()) if row.record is not None}
+        rows = {row.record: row for row in store.select(JobFilter()) if row.record is not None}
+    known = rows.keys()
     there = {
         path.relative_to(root.path).as_posix()
         for path in _files(root.outputs)
@@ -119,8 +121,7 @@ def index(root: Root) -> Iterator[Finding]:
     torn = [
         record
         for record in sorted(known & there)
-        if not record.endswith(".error.json")
-        and not (root.path / record).with_suffix(".png").exists()
+        if not record.endswith(".error.json") and not has_picture(root, rows[record])
     ]
     if torn:
         yield Finding(

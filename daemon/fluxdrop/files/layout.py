@@ -20,6 +20,8 @@ from fluxdrop.files.transient import AWAY, FULL, is_full, is_transient, remedy_o
 
 FAILED = "failed"
 """The folder in outputs/ for failed jobs."""
+BY_LABEL = "by-label"
+"""The folder in outputs/ for pictures sorted by their labels."""
 GALLERY = ".gallery"
 """The gallery's folder in outputs/. Hidden folders of the inbox are ignored, so no result gets its name."""
 REQUEST_SUFFIX = ".request.json"
@@ -75,6 +77,11 @@ class Root:
     def failed(self) -> Path:
         """The inputs of failed jobs, untouched, each with its error JSON."""
         return self.outputs / FAILED
+
+    @cached_property
+    def results_csv(self) -> Path:
+        """The table of all results, where the setting ``results_csv`` asks for it."""
+        return self.path / "results.csv"
 
     @cached_property
     def state(self) -> Path:

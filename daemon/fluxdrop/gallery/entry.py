@@ -8,12 +8,15 @@ from typing import Literal
 import msgspec
 
 from fluxdrop.generate.parameters import GenerationParameters, GeneratorInfo
+from fluxdrop.records.job_files import image_suffix
 from fluxdrop.records.result import Failure, ModelFacts, Record, Result
 from fluxdrop.records.short_answer import labels_of, value_text
 
 Thumbnail = Literal["picture", "made", "preview"]
 """What a card shows: the picture itself, a smaller copy of it, or what the model saw."""
 
+# https://developer.mozilla.org/docs/Web/Media/Guides/Formats/Image_types
+_SHOWN = frozenset({"PNG", "JPEG", "WEBP", "GIF", "BMP", "AVIF"})
 _MAX_TEXT = 600
 _MAX_LABEL = 80
 _MAX_PATH = 4096
@@ -39,6 +42,10 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     name: str
     """The path below outputs/, without suffix, that the job's files share; for a failure, its input's."""
     source: str
+    suffix: str = ".png"
+    """That of the picture, which lies beside the record."""
+    opaque: bool = False
+    """Whether browsers cannot show the picture itself."""
     finished: str
     prompt: str = ""
     replay_of: str = ""
@@ -75,6 +82,11 @@ def entry_of(record: Record, path: str, thumbnail: Thumbnail) -> Entry:
     return _done(record, path, thumbnail)
 
 
+def is_opaque(record: Result) -> bool:
+    """Return whether browsers cannot show the picture of *record* itself, only a copy of it."""
+    return record.image.format not in _SHOWN
+
+
 def labels_shown(entry: Entry) -> list[str]:
     """Return the labels under which the gallery counts *entry*: the most probable class, or those that were found."""
     if entry.labels is not None:
@@ -108,6 +120,8 @@ def _done(record: Result, path: str, thumbnail: Thumbnail) -> Entry:
         state="done",
         kind=record.source.kind,
         name=str(PurePosixPath(path).with_suffix("")),
+        suffix=image_suffix(record),
+        opaque=is_opaque(record),
         source=_truncate(record.source.file, _MAX_PATH),
         finished=_truncate(record.finished, _MAX_LABEL),
         prompt=_truncate(record.prompt or ""),

@@ -15,6 +15,7 @@ from fluxdrop.gallery.entry import Entry, entry_of
 from fluxdrop.gallery.html_page import INDEX_NAME, write_page
 from fluxdrop.gallery.thumbnail import prune_thumbnails, sweep_thumbnails, thumbnail_of
 from fluxdrop.jobs.job_id import is_job_id
+from fluxdrop.records.job_files import image_suffix
 from fluxdrop.records.outputs import records, try_read_record
 from fluxdrop.records.result import Record, Result
 
@@ -124,7 +125,7 @@ class Gallery:
     def _entry(self, record: Record, path: str) -> Entry:
         below = self._below_outputs(path)
         if isinstance(record, Result) and is_job_id(record.job_id):
-            picture = str(PurePosixPath(below).with_suffix(".png"))
+            picture = str(PurePosixPath(below).with_suffix(image_suffix(record)))
             return entry_of(record, below, thumbnail_of(record, picture, self._folders))
         return entry_of(record, below, "picture")
 

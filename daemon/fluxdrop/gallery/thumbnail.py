@@ -1,7 +1,7 @@
 """Thumbnails for the gallery, made only of pictures that are too large to be their own.
 
 Most pictures are their own thumbnail, at no cost. A smaller copy is made of a picture that a
-browser would load slowly. A picture that is too large to be decoded a second time is shown as the
+browser would load slowly or cannot show. A picture that is too large to be decoded a second time is shown as the
 model saw it.
 """
 
@@ -17,7 +17,7 @@ from fluxdrop.errors import FluxdropError
 from fluxdrop.files import durable
 from fluxdrop.files.folders import Folders, has_name
 from fluxdrop.files.layout import GALLERY
-from fluxdrop.gallery.entry import Thumbnail
+from fluxdrop.gallery.entry import Thumbnail, is_opaque
 from fluxdrop.preprocess.picture import open_picture
 from fluxdrop.records.result import Result
 
@@ -47,7 +47,7 @@ def thumbnail_of(record: Result, picture: str, folders: Folders) -> Thumbnail:
         size = os.stat(name, dir_fd=folders.fd(parent), follow_symlinks=False).st_size
     except (FileNotFoundError, NotADirectoryError):
         return "picture"
-    if size <= _SMALL_BYTES and pixels <= _SMALL_PIXELS:
+    if size <= _SMALL_BYTES and pixels <= _SMALL_PIXELS and not is_opaque(record):
         return "picture"
     if size > _MAX_BYTES or pixels > _MAX_PIXELS:
         return "preview"

@@ -44,6 +44,9 @@ def load(name: str, table: PipelineTable, source: PipelineSource) -> Loaded:
         logging: Any = library.utils.logging
         logging.disable_progress_bar()
     torch.use_deterministic_algorithms(True, warn_only=True)
+    # Filling each new tensor helps to find code that reads memory before it is written, and costs time.
+    determinism: Any = torch.utils.deterministic
+    determinism.fill_uninitialized_memory = False
     device = _device(name, table.device)
     try:
         if source.single_file:

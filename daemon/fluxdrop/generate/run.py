@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from fluxdrop.config import PipelineTable
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate import failures, loading
-from fluxdrop.generate.noise import Float32Noise
+from fluxdrop.generate.noise import float32_noise
 
 
 class RunOutput(NamedTuple):
@@ -137,7 +137,7 @@ class Run:
         try:
             # A generator on the CPU yields the same noise for every device.
             generators = [torch.Generator("cpu").manual_seed(s) for s in self.seeds[first:end]]
-            with Float32Noise():
+            with float32_noise():
                 output = self.pipe(
                     prompt=self.prompts[first:end],
                     generator=generators,

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from fluxdrop.intake.png import SIGNATURE, PngScanner
 from fluxdrop.jobs.fault import Fault
-from fluxdrop.jobs.input_names import kind_of
+from fluxdrop.jobs.input_names import WHAT_TO_DROP, kind_of
 
 
 class Hint(Enum):
@@ -140,7 +140,7 @@ class Candidate:
     ) -> Readiness:
         kind = kind_of(self.name)
         if kind is None:
-            fault = Fault("unknown", "its name ends in none of .txt, .png, .jpg, .jpeg, .webp")
+            fault = Fault("unknown", f"its name is not that of {WHAT_TO_DROP}")
             return self._ready_after(policy.incomplete, unchanged_for, fault)
         if size == 0:
             return self._ready_after(

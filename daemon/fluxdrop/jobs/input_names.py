@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Literal
 
 from fluxdrop.files.folders import files_below
+from fluxdrop.picture_formats import PICTURE_SUFFIXES, USUAL_SUFFIXES
 
 InputKind = Literal["prompt", "picture"]
 
 PROMPT_SUFFIXES = frozenset({".txt"})
-PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
+WHAT_TO_DROP = f"a .txt prompt or a picture ({USUAL_SUFFIXES})"
+"""What fluxdrop takes, as messages say it."""
 
 # Browsers, rsync, Syncthing, FTP clients and editors write under such names and rename the file when it
 # is complete.

@@ -103,7 +103,7 @@ class Job:
 
     @property
     def image(self) -> Path:
-        """The picture: generated, or converted from an input that is not a PNG."""
+        """The picture: generated, or copied from an input that has further names."""
         return self.folder / "image.png"
 
     @property

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import Any
 
 from fluxdrop.files.layout import FAILED, Root
 from fluxdrop.files.regular import is_file
 from fluxdrop.jobs.store import Row
+from fluxdrop.picture_formats import PICTURE_SUFFIXES
 
 GONE = "gone"
 """The state that is shown for a job that is done and whose result no longer exists."""
@@ -17,8 +19,20 @@ def is_there(root: Root, row: Row) -> bool:
     if row.record is None:
         return False
     record = root.path / row.record
-    picture = record.with_suffix(".png")
-    return is_file(record) and (row.state != "done" or is_file(picture))
+    return is_file(record) and (row.state != "done" or has_picture(root, row))
+
+
+def has_picture(root: Root, row: Row) -> bool:
+    """Return whether the picture of the result of *row* exists.
+
+    It has the suffix of the dropped picture, or ``.png`` if it was generated or converted by an earlier fluxdrop.
+    """
+    if row.record is None:
+        return False
+    record = root.path / row.record
+    suffix = PurePosixPath(row.source).suffix
+    suffixes = {".png"} | ({suffix} if suffix.lower() in PICTURE_SUFFIXES else set())
+    return any(is_file(record.with_suffix(suffix)) for suffix in suffixes)
 
 
 def name_of(row: Row) -> str | None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+State = Literal["claimed", "done", "failed"]
+
 SCHEMA_VERSION = 3
 UNFILLED = 2
 """The version while the tables are current and outputs/ was not read into them yet."""

@@ -7,8 +7,9 @@ from pathlib import Path, PurePosixPath
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files.layout import FAILED, Root
 from fluxdrop.jobs.store import Row, Store
+from fluxdrop.picture_formats import PICTURE_SUFFIXES
 
-_SUFFIXES = (".error.json", ".json", ".png", ".npy", ".txt", ".jpg", ".webp")
+_SUFFIXES = (".error.json", ".json", ".npy", ".txt", *sorted(PICTURE_SUFFIXES))
 
 
 def find_job(root: Root, store: Store, job: str) -> Row:
@@ -55,5 +56,5 @@ def _name_of_path(root: Root, text: str) -> str | None:
     if parts[1] == FAILED and parts[0] == root.outputs.name:
         return str(PurePosixPath(*parts[2:])).removesuffix(".error.json")
     name = str(PurePosixPath(*parts[1:]))
-    suffix = next((suffix for suffix in _SUFFIXES if name.endswith(suffix)), "")
-    return name.removesuffix(suffix)
+    suffix = next((suffix for suffix in _SUFFIXES if name.lower().endswith(suffix)), "")
+    return name[: len(name) - len(suffix)]

@@ -11,20 +11,20 @@ import errno
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from types import NoneType
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from fluxdrop import failpoints
 from fluxdrop.errors import FluxdropError
-from fluxdrop.files.layout import FAILED
 from fluxdrop.jobs.index_file import is_other, move_aside, refuse_other
+from fluxdrop.jobs.job_filter import JobFilter as JobFilter
+from fluxdrop.jobs.job_filter import records_named
 from fluxdrop.jobs.schema import LATER_INDEXES, SCHEMA, SCHEMA_VERSION, UNFILLED, WITHOUT_MODEL
+from fluxdrop.jobs.schema import State as State
 from fluxdrop.timestamps import rfc3339
-
-State = Literal["claimed", "done", "failed"]
 
 
 class Row(NamedTuple):
@@ -57,61 +57,6 @@ def _is_row(types: tuple[type, ...]) -> bool:
         or (found is NoneType and Row._field_defaults.get(name, "") is None)
         for name, found in zip(Row._fields, types, strict=True)
     )
-
-
-class JobFilter(NamedTuple):
-    """Which jobs to select: those that match every field; None matches any."""
-
-    state: State | None = None
-    since: datetime | None = None
-    """The earliest time of the claim."""
-    name: str | None = None
-    """A glob for the input's path below inbox/ or the result's NAME; ``*`` also matches slashes."""
-    label: str | None = None
-    model: str | None = None
-    replays: bool = True
-    """Whether to include replays of other jobs."""
-
-    def includes(self, job_id: str) -> bool:
-        """Return whether the job *job_id* was claimed at `since` or later."""
-        return self.since is None or job_id >= self._first_id
-
-    @property
-    def _first_id(self) -> str:
-        # Ids begin with the time of the claim.
-        assert self.since is not None
-        return f"{self.since.astimezone(UTC):%Y%m%dT%H%M%S}"
-
-    def condition(self) -> tuple[str, list[str]]:
-        """Return the filter as an SQL expression, and the values for its placeholders."""
-        terms: list[tuple[str, list[str]]] = []
-        if self.since is not None:
-            terms.append(("id >= ?", [self._first_id]))
-        if self.name is not None:
-            named = (
-                "(source GLOB ? OR (state = 'done' AND record GLOB ?)"
-                " OR (state = 'failed' AND record GLOB ?))"
-            )
-            terms.append((named, [self.name, *_records(self.name)]))
-        if self.label is not None:
-            # Of a multi-label answer, the row has each found label on a line.
-            term = "instr(char(10) || label || char(10), char(10) || ? || char(10))"
-            terms.append((term, [self.label]))
-        for column in ("state", "model"):
-            value = getattr(self, column)
-            if value is not None:
-                # Most jobs are done: going back by id (`+` disables the index) finds some sooner than sorting.
-                name = f"+{column}" if value == "done" else column
-                terms.append((f"{name} = ?", [value]))
-        if not self.replays:
-            terms.append(("replay_of IS NULL", []))
-        where = " AND ".join(term for term, _ in terms) or "1"
-        return where, [value for _, values in terms for value in values]
-
-
-def _records(name: str) -> tuple[str, str]:
-    """Return the path of the record for *name* if the job is done, and if it failed."""
-    return f"outputs/{name}.json", f"outputs/{FAILED}/{name}.error.json"
 
 
 _DAMAGED = "If it is damaged, move it away; it is built again from outputs/."
@@ -291,7 +236,7 @@ class Store:
         """
         return (
             self._rows("WHERE id = ?", (job,))
-            or self._rows("WHERE record IN (?, ?)", _records(job))
+            or self._rows("WHERE record IN (?, ?)", records_named(job))
             or self._rows("WHERE id >= ? AND id < ? LIMIT 10", (job, job + "\U0010ffff"))
             or self._rows("WHERE source = ? LIMIT 10", (job,))
         )
@@ -335,6 +280,23 @@ class Store:
         """Return the jobs that match *wanted*, newest first: at most *max_rows*, or all for -1."""
         where, values = wanted.condition()
         return self._rows(f"WHERE {where} ORDER BY id DESC LIMIT ?", (*values, max_rows))
+
+    def each(self, wanted: JobFilter, page: int = 500) -> Iterator[Row]:
+        """Yield the jobs that match *wanted*, oldest first, holding at most *page* of them in memory."""
+        where, values = wanted.condition()
+        last = ""
+        while rows := self._rows(
+            f"WHERE id > ? AND {where} ORDER BY id LIMIT ?", (last, *values, page)
+        ):
+            yield from rows
+            last = rows[-1].id
+
+    def count(self, wanted: JobFilter) -> int:
+        """Return how many jobs match *wanted*."""
+        where, values = wanted.condition()
+        with self._reading() as db:
+            (count,) = db.execute(f"SELECT count(*) FROM jobs WHERE {where}", values).fetchone()  # noqa: S608
+        return int(count)
 
     def replays_of(self, job_id: str) -> list[Row]:
         """Return the replays of *job_id*, oldest first."""

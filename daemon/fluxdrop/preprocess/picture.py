@@ -13,9 +13,11 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files.regular import open_regular
+from fluxdrop.picture_formats import FORMAT_TITLES, FORMATS
 from fluxdrop.preprocess import jpeg
 
-FORMATS = ("PNG", "JPEG", "WEBP")
+# Pillow loads the plugins of these formats only; any other could be one that was never bounded.
+_FORMATS = tuple(one.name for one in FORMATS if one.name != "HEIF")
 
 # The limit is max_pixels, which `_decode` checks with the header alone. Pillow's own limit would only
 # warn, and at another size.
@@ -44,8 +46,8 @@ def open_picture(
         folder: The descriptor of an open folder.
 
     Returns:
-        The picture, with 8 bits per channel and mode L, LA, RGB or RGBA; and its format: ``PNG``,
-        ``JPEG`` or ``WEBP``.
+        The picture, with 8 bits per channel and mode L, LA, RGB or RGBA; and its format, a name in
+        `FORMATS`.
 
     Raises:
         FluxdropError: Kind ``picture``, when the file is not a picture, is damaged, or exceeds a
@@ -63,7 +65,7 @@ def open_picture(
             raise
         except UnidentifiedImageError:
             raise FluxdropError(
-                f"{name} is not a picture: its contents are not PNG, JPEG or WebP",
+                f"{name} is not a picture: its contents are not {FORMAT_TITLES}",
                 hint="Save it again as PNG and drop it once more.",
                 kind="picture",
             ) from None
@@ -88,7 +90,7 @@ def open_picture(
 
 def _decode(name: str, file: IO[bytes], max_pixels: int) -> tuple[Image.Image, str]:
     """Decode *file* if its header is within the limits; return the picture and its format."""
-    with Image.open(file, formats=FORMATS) as image:
+    with Image.open(file, formats=_FORMATS) as image:
         if image.width * image.height > max_pixels:
             raise FluxdropError(
                 f"{name} has {image.width} x {image.height} pixels,"

@@ -7,13 +7,14 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 
-from fluxdrop.files.layout import FAILED
+from fluxdrop.files.layout import BY_LABEL, FAILED
 
 # A file's name may have 255 bytes; the longest addition to a NAME is "-99999.error.json".
 _MAX_NAME_BYTES = 255 - len("-99999.error.json")
 _MAX_SUFFIX_BYTES = 32
 _NOT_PORTABLE = re.compile(r"[^A-Za-z0-9._-]")
 _MAX_PORTABLE_STEM = 100
+_TAKEN = (FAILED, BY_LABEL)
 # https://learn.microsoft.com/en-us/windows/win32/fileio/naming-a-file
 _WINDOWS_DEVICE = re.compile(r"con|prn|aux|nul|com\d|lpt\d", re.IGNORECASE)
 
@@ -30,9 +31,14 @@ def portable(source: str) -> str:
 def _portable_part(name: str) -> str:
     path = PurePosixPath(name)
     stem = _NOT_PORTABLE.sub("_", path.stem)[:_MAX_PORTABLE_STEM].strip(".") or "_"
-    if _WINDOWS_DEVICE.fullmatch(stem.partition(".")[0]):
+    if is_windows_device(stem):
         stem = f"_{stem}"
     return stem + _NOT_PORTABLE.sub("_", path.suffix)[:_MAX_SUFFIX_BYTES].rstrip(".")
+
+
+def is_windows_device(name: str) -> bool:
+    """Return whether Windows reserves *name*, whatever its suffix."""
+    return _WINDOWS_DEVICE.fullmatch(name.partition(".")[0].rstrip(" ")) is not None
 
 
 class NameChooser:
@@ -85,9 +91,9 @@ def _folder(path: PurePosixPath, is_blocked: Callable[[str], bool]) -> str:
     folder = ""
     for part in path.parts[:-1]:
         base = folder + _shortened(part, _MAX_NAME_BYTES)
-        # outputs/failed/ is where failures lie, so that name is taken for a subfolder.
+        # These are folders of outputs/ for other files, so their names are taken for a subfolder.
         names: Iterator[str] = (_numbered(base, number) for number in itertools.count(1))
-        folder = next(name for name in names if name != FAILED and not is_blocked(name)) + "/"
+        folder = next(name for name in names if name not in _TAKEN and not is_blocked(name)) + "/"
     return folder
 
 

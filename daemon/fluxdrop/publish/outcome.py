@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -43,7 +43,9 @@ class Picture:
     """The picture of a job, on the disk."""
 
     file: Path
-    """The PNG."""
+    """The file: what was dropped, as it is, or the PNG that was generated."""
+    format: str
+    """Its format, a name in `fluxdrop.picture_formats`."""
     sha256: str
     """The digest of `file`, in hex."""
     width: int
@@ -52,10 +54,6 @@ class Picture:
     """In pixels."""
     shape: tuple[int, ...]
     """The shape of the tensor that was made of it."""
-    original: Path | None = None
-    """What `file` was converted from, if it was."""
-    original_suffix: str = ""
-    """The suffix with which `original` is published."""
     generated: Generated | None = None
     """How it was generated, if it was."""
 
@@ -71,7 +69,6 @@ class Target(NamedTuple):
         return f"{self.folder}/{name}{self.suffix}"
 
 
-_IMAGE = Target("generated_images", ".png")
 _TENSOR = Target("preprocessed_images", ".npy")
 _PREVIEW = Target("preprocessed_images", ".png")
 _EMBEDDING = Target("outputs", ".npy")
@@ -109,6 +106,11 @@ class Finished(NamedTuple):
         return isinstance(self.facts, ErrorFacts)
 
 
+def _image(job: Job, folder: str) -> Target:
+    """Return where in *folder* the picture of *job* is published: what was dropped keeps its suffix."""
+    return Target(folder, PurePosixPath(job.source).suffix if job.kind == "picture" else ".png")
+
+
 def done(
     job: Job,
     picture: Picture,
@@ -128,16 +130,14 @@ def done(
         max_labels: How many labels the record lists at most, the most probable; 0 for all.
     """
     files = [
-        (picture.file, _IMAGE),
-        (picture.file, Target("outputs", ".png")),
+        (picture.file, _image(job, "generated_images")),
+        (picture.file, _image(job, "outputs")),
         (job.tensor, _TENSOR),
         (job.preview, _PREVIEW),
     ]
-    # The untouched source is published beside its result; a PNG source is the picture itself.
+    # The untouched source is published beside its result; a dropped picture is the picture itself.
     if job.kind == "prompt":
         files.append((job.input, Target("outputs", ".txt")))
-    elif picture.original is not None:
-        files.append((picture.original, Target("outputs", picture.original_suffix)))
     if answer.embedding is not None:
         files.append((job.embedding, _EMBEDDING))
     model = ModelFacts(
@@ -205,7 +205,8 @@ def build_record(finished: Finished, name: str) -> Record:
         generator=generated.generator if generated else None,
         nsfw=generated.nsfw if generated else None,
         image=ImageFacts(
-            file=_IMAGE.path(name),
+            file=_image(job, "generated_images").path(name),
+            format=picture.format,
             sha256=picture.sha256,
             width=picture.width,
             height=picture.height,

@@ -27,12 +27,13 @@ from fluxdrop.jobs.job import RECORD
 from fluxdrop.jobs.store import Store
 from fluxdrop.logs import get_logger
 from fluxdrop.publish import links
-from fluxdrop.publish.index_row import row_of
+from fluxdrop.publish.by_label import SORTED, without_sorted
 from fluxdrop.publish.linker import NAME_REFUSED, Linker
 from fluxdrop.publish.names import NameChooser, portable
 from fluxdrop.publish.outcome import Finished, build_record, keep_input
 from fluxdrop.publish.places import Places
 from fluxdrop.publish.plans import Plan, Plans
+from fluxdrop.records.index_row import row_of
 from fluxdrop.records.result import Record, decode, encode
 
 log = get_logger("fluxdrop.publish")
@@ -110,6 +111,8 @@ class Publisher:
                 if plan is None:
                     if finished.job.id in self._kept and finished.has_failed:
                         finished = keep_input(finished)
+                    if self._refused[finished.job.id] or _is_sorting_blocked(finished, is_blocked):
+                        finished = without_sorted(finished)
                     name = self._choose(finished, is_blocked)
                     names.append(name)
                     record = records[finished.job.folder] = build_record(finished, name)
@@ -315,6 +318,12 @@ class Publisher:
             log.warning("not removed", folder=str(folder), reason=error.strerror)
             return not folder.exists()
         return True
+
+
+def _is_sorting_blocked(finished: Finished, is_closed: Callable[[str], bool]) -> bool:
+    """Return whether something else is where a folder for *finished* below outputs/by-label/ should be."""
+    sorted_in = {t.folder for _, t in finished.files if t.folder.startswith(f"{SORTED}/")}
+    return any(map(is_closed, {SORTED, *sorted_in} if sorted_in else ()))
 
 
 def _prepare(finished: Finished, name: str, record: Record) -> Plan:

@@ -7,7 +7,7 @@ anybody who may write to outputs/ can change them.
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import msgspec
 
@@ -15,10 +15,12 @@ from fluxdrop.errors import FluxdropError
 from fluxdrop.files.layout import Root
 from fluxdrop.files.regular import open_in_root, open_regular
 from fluxdrop.jobs.store import Row
+from fluxdrop.picture_formats import PICTURE_SUFFIXES
 from fluxdrop.records.outputs import MAX_RECORD_BYTES
-from fluxdrop.records.result import Failure, Record, decode
+from fluxdrop.records.result import Failure, Record, Result, decode
 
-_ORIGINALS = (".jpg", ".webp")
+_CONVERTED = (".jpg", ".webp")
+"""The suffixes of dropped pictures that an earlier fluxdrop converted to PNG, and kept beside that."""
 _CHUNK_BYTES = 1 << 20
 _MAX_COMPARED_BYTES = 1 << 31
 
@@ -103,22 +105,23 @@ def files_of(root: Root, path: str, record: Record) -> dict[str, Path]:
         record: The record.
 
     Returns:
-        For a result: ``result``, ``input`` (the untouched dropped file), ``image``, ``generated`` (the
-        same picture in generated_images/), ``tensor`` and ``preview``, and ``embedding`` if it has one. For a
-        failure: ``error`` and ``input``.
+        For a result: ``result``, ``input`` (the untouched dropped file), ``image`` (for a dropped picture,
+        the same file), ``generated`` (the same picture in generated_images/), ``tensor`` and ``preview``,
+        and ``embedding`` if it has one. For a failure: ``error`` and ``input``.
     """
     if isinstance(record, Failure):
         return {"error": root.path / path, "input": root.path / path.removesuffix(".error.json")}
     stem = path.removesuffix(".json")
     name = stem.removeprefix(f"{root.outputs.name}/")
-    image = root.path / f"{stem}.png"
+    suffix = image_suffix(record)
+    image = root.path / f"{stem}{suffix}"
     files = {
         "result": root.path / path,
         "input": _input(root, stem, record.source.kind, image)
         if record.source.sha256 != record.image.sha256
         else image,
         "image": image,
-        "generated": root.generated / f"{name}.png",
+        "generated": root.generated / f"{name}{suffix}",
         "tensor": root.preprocessed / f"{name}.npy",
         "preview": root.preprocessed / f"{name}.png",
     }
@@ -127,9 +130,18 @@ def files_of(root: Root, path: str, record: Record) -> dict[str, Path]:
     return files
 
 
+def image_suffix(record: Result) -> str:
+    """Return the suffix of the picture of *record*, in the dropped file's own case.
+
+    Of the path in the record only this is used, and only if it is that of a picture.
+    """
+    suffix = PurePosixPath(record.image.file).suffix
+    return suffix if suffix.lower() in PICTURE_SUFFIXES else ".png"
+
+
 def _input(root: Root, stem: str, kind: str, image: Path) -> Path:
-    """Return the path of the prompt for *image*, or of the picture that it was converted from."""
+    """Return the path of the prompt for *image*, or of the picture that an earlier fluxdrop converted to it."""
     if kind == "prompt":
         return root.path / f"{stem}.txt"
-    originals = [root.path / f"{stem}{suffix}" for suffix in _ORIGINALS]
+    originals = [root.path / f"{stem}{suffix}" for suffix in _CONVERTED]
     return next((path for path in originals if os.path.lexists(path)), image)

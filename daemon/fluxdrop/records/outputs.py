@@ -5,7 +5,7 @@ Nothing there is trusted: users who may write to outputs/ can put anything there
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 
 import msgspec
@@ -21,14 +21,21 @@ MAX_RECORD_BYTES = 1 << 22
 """The size limit of a record, enough for tens of thousands of labels. Decoding takes some 20 times the memory."""
 
 
-def records(root: Root) -> Iterator[tuple[Record, str]]:
-    """Yield each record of *root* with its path below it; skip files that are not records."""
+def records(
+    root: Root, on_skip: Callable[[str], None] = lambda _path: None
+) -> Iterator[tuple[Record, str]]:
+    """Yield each record of *root* with its path below it.
+
+    *on_skip* is called with the path of each JSON file that is not a record.
+    """
     with closing(root.open_outputs()) as folders:
         for path in files_below(root.outputs, skip=lambda name: name.startswith(".")):
             if path.endswith(".json"):
                 record = try_read_record(folders, path)
                 if record is not None:
                     yield record, f"{root.outputs.name}/{path}"
+                else:
+                    on_skip(f"{root.outputs.name}/{path}")
 
 
 def try_read_record(folders: Folders, path: str) -> Record | None:

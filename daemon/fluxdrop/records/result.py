@@ -39,9 +39,13 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ImageFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """The picture: *file* is its path below the root; sizes are in pixels."""
+    """The picture: *file* is its path below the root; sizes are in pixels, as it is shown.
+
+    *format* is ``PNG``, ``JPEG``, ``WEBP``, ``TIFF``, ``BMP``, ``GIF``, ``AVIF``, ``JPEG2000``, ``HEIF`` or ``PPM``.
+    """
 
     file: str
+    format: str = "PNG"
     sha256: Sha256
     width: int
     height: int

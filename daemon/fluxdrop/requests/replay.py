@@ -72,7 +72,7 @@ def plan_replay(
         _refuse_later_start(row, record, start)
     elif start != "generate":
         source = files["image"]
-        name = name.with_suffix(".png")
+        name = name.with_suffix(source.suffix)
         tensor = files["tensor"] if start == "predict" else None
     for path in filter(None, (source, tensor)):
         _refuse_missing(row, path)

@@ -20,7 +20,7 @@ from fluxdrop.files.transient import naming, remedy_of
 from fluxdrop.generate.infotext import parse_infotext
 from fluxdrop.generate.png_info import read_infotext
 from fluxdrop.generate.prompt_file import is_divided
-from fluxdrop.jobs.input_names import is_ignored, kind_of
+from fluxdrop.jobs.input_names import WHAT_TO_DROP, is_ignored, kind_of
 from fluxdrop.jobs.store import Row, Store
 from fluxdrop.requests.messages import answer_to, refusal
 from fluxdrop.timestamps import now
@@ -49,7 +49,7 @@ def submit_file(root: Root, path: Path) -> Submitted:
     if kind_of(path.name) is None or is_ignored(path.name):
         raise FluxdropError(
             f"{path} is not a kind of file that fluxdrop takes",
-            hint="Submit .txt prompts and .png, .jpg, .jpeg or .webp pictures.",
+            hint=f"Submit {WHAT_TO_DROP}.",
             kind="unknown",
         )
     try:

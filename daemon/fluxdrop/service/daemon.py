@@ -18,8 +18,8 @@ from fluxdrop.jobs.claim import read_claim
 from fluxdrop.jobs.store import Row, Store
 from fluxdrop.logs import get_logger
 from fluxdrop.outage import OutageTracker
-from fluxdrop.publish.index_row import row_of
 from fluxdrop.publish.publisher import Publisher
+from fluxdrop.records.index_row import row_of
 from fluxdrop.records.job_files import is_published
 from fluxdrop.records.outputs import records
 from fluxdrop.service.admission import Admission

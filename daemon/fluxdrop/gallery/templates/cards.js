@@ -27,7 +27,7 @@ function addressesOf(entry) {
     // What is neither text nor picture may be a page with a script of its own: it is named, not opened from here.
     input: failed && entry.kind !== "unknown" ? address(entry.name) : null,
     record: address(entry.name + (failed ? ".error.json" : ".json")),
-    picture: address(`${entry.name}.png`),
+    picture: address(entry.name + (entry.suffix ?? ".png")),
     vector: address(`${entry.name}.npy`),
     prompt: !failed && entry.kind === "prompt" ? address(`${entry.name}.txt`) : null,
     preview: `../${address(`preprocessed_images/${entry.name}.png`).slice(2)}`,
@@ -128,7 +128,8 @@ function detailsOf(entry) {
     setFault(details, entry);
   } else {
     const [image, preview] = details.querySelectorAll("img");
-    setPicture(image, entry.thumbnail === "preview" ? urls.preview : urls.picture, entry);
+    const isOpaque = entry.opaque || entry.thumbnail === "preview";
+    setPicture(image, isOpaque ? urls[entry.thumbnail] : urls.picture, entry);
     image.parentElement.href = urls.picture;
     setPicture(preview, urls.preview, { size: [1, 1] });
     setText(details, ".value", entry.value ?? "");

@@ -10,12 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluxdrop import failpoints
+from fluxdrop.config.settings import SortByLabel
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files import durable
 from fluxdrop.jobs.crash_suspects import CrashSuspects
 from fluxdrop.predict.answer import answer_of
 from fluxdrop.preprocess.tensor import npy
 from fluxdrop.publish import outcome
+from fluxdrop.publish.by_label import sort_by_label
 from fluxdrop.publish.outcome import Finished
 from fluxdrop.service.items import Fail, Model, RetireModel, SwapModel, TensorItem
 from fluxdrop.service.mailbox import Mailbox, ModelChanged, ModelRefused
@@ -41,6 +43,7 @@ class Predicting(Handler[TensorItem | RetireModel | SwapModel]):
         forward: Callable[..., None],
         fail: Fail,
         result_labels: int = 0,
+        sort_by_label: SortByLabel = "none",
     ) -> None:
         """Set up the stage; no model is opened yet.
 
@@ -54,9 +57,11 @@ class Predicting(Handler[TensorItem | RetireModel | SwapModel]):
             forward: Hands finished jobs to the next stage.
             fail: Ends a job as failed.
             result_labels: How many labels a result lists at most; 0 for all.
+            sort_by_label: How pictures appear below outputs/by-label/, too.
         """
         self.batch_size = batch_size
         self.result_labels = result_labels
+        self.sort_by_label = sort_by_label
         self._suspects = suspects
         self._mailbox = mailbox
         self._defects = defects
@@ -151,7 +156,7 @@ class Predicting(Handler[TensorItem | RetireModel | SwapModel]):
         for item, row in zip(items, raw, strict=True):
             item.job.timings_ms["predict"] = round(milliseconds, 3)
             with batch.guard(item):
-                finished.append(_finished(item, row, self.result_labels))
+                finished.append(_finished(item, row, self.result_labels, self.sort_by_label))
         self._forward(*finished)
 
     @contextmanager
@@ -163,10 +168,12 @@ class Predicting(Handler[TensorItem | RetireModel | SwapModel]):
             self._called_at = None
 
 
-def _finished(item: TensorItem, row: NDArray[np.float32], max_labels: int) -> Finished:
+def _finished(
+    item: TensorItem, row: NDArray[np.float32], max_labels: int, sort: SortByLabel
+) -> Finished:
     """Return the finished job of *item*, given the model's output *row* for it; its record lists *max_labels*.
 
-    An embedding is written to the job's folder.
+    An embedding is written to the job's folder, and so is each copy of the picture that *sort* asks for.
 
     Raises:
         FluxdropError: The row is not what the model has to give.
@@ -175,7 +182,8 @@ def _finished(item: TensorItem, row: NDArray[np.float32], max_labels: int) -> Fi
     answer = answer_of(row, bundle)
     if answer.embedding is not None:
         durable.put(item.job.embedding, npy(answer.embedding))
-    return outcome.done(item.job, item.picture, bundle, engine.info, answer, max_labels)
+    finished = outcome.done(item.job, item.picture, bundle, engine.info, answer, max_labels)
+    return sort_by_label(finished, item.picture.file, answer, sort)
 
 
 def _same_model(

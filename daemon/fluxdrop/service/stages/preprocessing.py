@@ -24,6 +24,7 @@ from fluxdrop.files.regular import ALLOW, chunks, open_regular
 from fluxdrop.generate.failures import cancelled
 from fluxdrop.jobs.crash_suspects import CrashSuspects
 from fluxdrop.jobs.fault import Fault
+from fluxdrop.jobs.input_names import WHAT_TO_DROP
 from fluxdrop.jobs.job import Job, file_sha256
 from fluxdrop.jobs.store import Store
 from fluxdrop.preprocess.picture import open_picture
@@ -37,7 +38,6 @@ from fluxdrop.service.supervision.liveness import report_progress
 _COPY_BYTES = 1 << 20
 # A stronger compression would take longer than all other steps of a small picture, and save little.
 _PREVIEW: dict[str, Any] = {"format": "PNG", "compress_type": zlib.Z_RLE}
-_SUFFIXES = {"JPEG": ".jpg", "WEBP": ".webp"}
 
 
 @dataclass(slots=True)
@@ -177,30 +177,22 @@ class Preprocessing(Handler[PictureItem | SwapModel]):
             max_pixels=self._settings.max_pixels,
             name=job.name if source == job.input else "",
         )
-        original = None
-        if file_format != "PNG":
-            with os.fdopen(durable.create(job.image), "wb") as converted:
-                image.save(converted, format="PNG")
-            failpoints.reach("picture-converted")
-            source, original = job.image, job.input
-            job.sha256 = self._input_sha256(job)
-        elif source == job.input and source.stat().st_nlink > 1:
+        if source == job.input and source.stat().st_nlink > 1:
             # Copy it: a result must not change when somebody writes to the file by its other name.
             _copy(source, job.image, self._settings.max_file_bytes, job.name)
             source = job.image
         digest = self._input_sha256(job) if source == job.input else file_sha256(source)
-        if item.generated is None and original is None:
+        if item.generated is None:
             # The picture is the source file itself, whose digest the result names, too.
             job.sha256 = digest
         spec = model.bundle.spec.input
         picture = Picture(
             file=source,
+            format=file_format,
             sha256=digest,
             width=image.width,
             height=image.height,
             shape=spec.shape,
-            original=original,
-            original_suffix=_SUFFIXES.get(file_format, ""),
             generated=item.generated,
         )
         tensor = _recorded_tensor(job, model) if job.options.has_tensor else None
@@ -268,7 +260,7 @@ def _fault_error(name: str, fault: Fault) -> FluxdropError:
     what, hint = {
         "unknown": (
             "is not a kind of file that fluxdrop takes",
-            "Drop a .txt prompt, or a .png, .jpg, .jpeg or .webp picture.",
+            f"Drop {WHAT_TO_DROP}.",
         ),
         "unreadable": ("cannot be read", ALLOW),
         "incomplete": ("is not whole", "Copy or save it again and drop it once more."),

@@ -116,6 +116,7 @@ class Stages:
             forward=self._publishing.put,
             fail=self.fail,
             result_labels=self.settings.result_labels,
+            sort_by_label=self.settings.sort_by_label,
         )
         return Stage(self._predict, context, limit=2 * batch)
 
@@ -262,6 +263,7 @@ class Stages:
         self.settings = settings
         self._preprocess.apply(settings)
         self._predict.result_labels = settings.result_labels
+        self._predict.sort_by_label = settings.sort_by_label
         self.publisher.max_copied_bytes = settings.max_file_bytes
         self._generate.apply(settings)
 

@@ -1,0 +1,178 @@
+"""Settings, from fluxdrop.toml in the root, FLUXDROP_ variables and flags; the later one overrides.
+
+The model that ``fluxdrop model use`` chose comes between the file and the variables.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from fluxdrop.config.settings import Settings
+from fluxdrop.config.tables import PipelineTable
+from fluxdrop.errors import FluxdropError
+from fluxdrop.files import durable
+from fluxdrop.files.layout import Root
+from fluxdrop.files.regular import open_given
+from fluxdrop.files.transient import remedy_of
+
+FILE = "fluxdrop.toml"
+PREFIX = "FLUXDROP_"
+OTHER_VARIABLES = (
+    "FLUXDROP_ROOT",
+    "FLUXDROP_JULIA",
+    "FLUXDROP_JULIA_PROJECT",
+    "FLUXDROP_DATA_DIR",
+    "FLUXDROP_COVERAGE",
+    "FLUXDROP_FAILPOINT",
+    "FLUXDROP_SNAPSHOTS",
+)
+"""The variables that are not settings. The last three are for tests."""
+
+
+def load(
+    root: Path | None,
+    flags: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> Settings:
+    """Return the settings for *root*.
+
+    Args:
+        root: The root; without one, only variables and flags are used.
+        flags: Values of flags by setting; those that are None are ignored.
+        environ: The environment.
+
+    Raises:
+        FluxdropError: A key or variable is unknown (the hint names the nearest known one), a value has
+            the wrong type or range, or a file cannot be read; kind ``config``.
+    """
+    return Settings(**{key: found.value for key, found in sources(root, flags, environ).items()})
+
+
+class Found(NamedTuple):
+    """A setting that is not at its default, and the *place* that sets it."""
+
+    value: Any
+    place: str
+
+
+def sources(
+    root: Path | None,
+    flags: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> dict[str, Found]:
+    """Return the settings that are not at their defaults, each with the place that decides it.
+
+    Arguments and errors are those of `load`.
+    """
+    found: dict[str, Found] = {}
+    if root is not None:
+        file, model = root / FILE, Root(root).model_in_use
+        found |= {key: Found(value, str(file)) for key, value in _from_file(file).items()}
+        found |= {key: Found(value, "model use") for key, value in _model_in_use(model).items()}
+    for key, value in _from_environment(environ).items():
+        found[key] = Found(value, f"{PREFIX}{key.upper()}")
+    for key, value in _from_flags(flags or {}).items():
+        found[key] = Found(value, _flag(key))
+    return found
+
+
+def choose_model(root: Root, model: str) -> None:
+    """Store *model* as the one that *root*'s daemon uses from its next start. Raise OSError."""
+    durable.write(root.model_in_use, f"{model}\n".encode())
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        with open_given(path) as file:
+            values = tomllib.load(file)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise _unread(path, error) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise FluxdropError(f"{path} cannot be read: {error}.", kind="config") from error
+    _refuse_unknown(values, Settings.__struct_fields__, path, "")
+    pipelines = values.get("pipelines")
+    for name, table in pipelines.items() if isinstance(pipelines, dict) else ():
+        if isinstance(table, dict):
+            _refuse_unknown(table, PipelineTable.__struct_fields__, path, f"pipelines.{name}.")
+    return {key: _checked(key, value, f"{key} in {path}") for key, value in values.items()}
+
+
+def _refuse_unknown(
+    table: Mapping[str, Any], known: tuple[str, ...], path: Path, prefix: str
+) -> None:
+    for key in table:
+        if key not in known:
+            hint = _nearest(key, known, prefix)
+            raise FluxdropError(
+                f"{path} has the unknown key {prefix}{key}.", hint=hint, kind="config"
+            )
+
+
+def _model_in_use(path: Path) -> dict[str, Any]:
+    try:
+        return {"model": durable.read_own(path).decode().strip()}
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise _unread(path, error) from error
+    except UnicodeDecodeError as error:
+        raise FluxdropError(f"{path} cannot be read: {error}", kind="config") from error
+
+
+def _unread(path: Path, error: OSError) -> FluxdropError:
+    message = f"{path} cannot be read: {error.strerror}"
+    return FluxdropError(message, hint=remedy_of(error), kind="config")
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    known = [*(PREFIX + key.upper() for key in Settings.__struct_fields__), *OTHER_VARIABLES]
+    for name in environ:
+        if name.startswith(PREFIX) and name not in known:
+            hint = _nearest(name, known)
+            raise FluxdropError(
+                f"{name} in the environment is not a setting.", hint=hint, kind="config"
+            )
+    values = {}
+    for key in Settings.__struct_fields__:
+        text = environ.get(PREFIX + key.upper())
+        if text:
+            name = f"{PREFIX}{key.upper()} in the environment"
+            values[key] = _checked(key, text, name, strict=False)
+    return values
+
+
+def _from_flags(flags: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: _checked(key, value, _flag(key)) for key, value in flags.items() if value is not None
+    }
+
+
+def _flag(key: str) -> str:
+    return f"--{key.replace('_', '-')}"
+
+
+def _nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    if near:
+        return f"Did you mean {prefix}{near[0]}?"
+    return "`fluxdrop config` lists the keys, docs/generation.md those of a pipeline."
+
+
+def _checked(key: str, value: Any, name: str, *, strict: bool = True) -> Any:
+    annotation = _FIELD_TYPES[key]
+    try:
+        return msgspec.convert(value, annotation, strict=strict)
+    except msgspec.ValidationError as error:
+        raise FluxdropError(f"{name} is {value!r}: {str(error).lower()}.", kind="config") from error
+
+
+_FIELD_TYPES = {field.name: field.type for field in msgspec.structs.fields(Settings)}

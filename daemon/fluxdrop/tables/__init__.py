@@ -1,0 +1,1 @@
+"""Results as tables: CSV, JSON Lines and Parquet, for `fluxdrop export` and results.csv."""
