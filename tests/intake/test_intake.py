@@ -144,7 +144,7 @@ def test_subfolder(station: Station, png: bytes, tmp_path: Path, way: str) -> No
         ("a.png", b"\x89PNG\r\n\x1a\n", "it ends after 8 bytes, before its IEND chunk"),
         ("a.png", b"", "it is empty"),
         ("a.txt", b"", "it is empty"),
-        ("a.pdf", b"%PDF", "its name ends in none of"),
+        ("a.pdf", b"%PDF", "its name is not that of a .txt prompt or a picture"),
     ],
 )
 def test_faults(station: Station, name: str, data: bytes, fault: str) -> None:

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from fluxdrop.config.folders import check_folders
 from fluxdrop.config.settings import Settings
-from fluxdrop.config.tables import PipelineTable
+from fluxdrop.config.tables import FolderTable, PipelineTable
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files import durable
 from fluxdrop.files.layout import Root
@@ -99,11 +100,14 @@ def _from_file(path: Path) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise FluxdropError(f"{path} cannot be read: {error}.", kind="config") from error
     _refuse_unknown(values, Settings.__struct_fields__, path, "")
-    pipelines = values.get("pipelines")
-    for name, table in pipelines.items() if isinstance(pipelines, dict) else ():
-        if isinstance(table, dict):
-            _refuse_unknown(table, PipelineTable.__struct_fields__, path, f"pipelines.{name}.")
-    return {key: _checked(key, value, f"{key} in {path}") for key, value in values.items()}
+    for kind, fields in _TABLES.items():
+        tables = values.get(kind)
+        for name, table in tables.items() if isinstance(tables, dict) else ():
+            if isinstance(table, dict):
+                _refuse_unknown(table, fields, path, f"{kind}.{name}.")
+    checked = {key: _checked(key, value, f"{key} in {path}") for key, value in values.items()}
+    check_folders(checked.get("folders", {}), str(path))
+    return checked
 
 
 def _refuse_unknown(
@@ -164,7 +168,10 @@ def _nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
     near = difflib.get_close_matches(name, known, n=1)
     if near:
         return f"Did you mean {prefix}{near[0]}?"
-    return "`fluxdrop config` lists the keys, docs/generation.md those of a pipeline."
+    return (
+        "`fluxdrop config` lists the keys, docs/generation.md those of a pipeline,"
+        " docs/folders.md those of a folder."
+    )
 
 
 def _checked(key: str, value: Any, name: str, *, strict: bool = True) -> Any:
@@ -175,4 +182,8 @@ def _checked(key: str, value: Any, name: str, *, strict: bool = True) -> Any:
         raise FluxdropError(f"{name} is {value!r}: {str(error).lower()}.", kind="config") from error
 
 
+_TABLES = {
+    "pipelines": PipelineTable.__struct_fields__,
+    "folders": FolderTable.__struct_fields__,
+}
 _FIELD_TYPES = {field.name: field.type for field in msgspec.structs.fields(Settings)}

@@ -7,9 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from fluxdrop.config.tables import Count, PipelineTable, Seconds
-
-SortByLabel = Literal["none", "link", "copy"]
+from fluxdrop.config.tables import Count, FolderTable, PipelineTable, Seconds, SortByLabel
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -49,6 +47,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             description="tables `[pipelines.NAME]` of more pipelines ([docs](docs/generation.md))"
         ),
     ] = {}
+    folders: Annotated[
+        dict[str, FolderTable],
+        Meta(
+            description='tables `[folders."NAME"]` for what is dropped below inbox/NAME'
+            " ([docs](docs/folders.md))"
+        ),
+    ] = {}
+    warm_models: Annotated[
+        Count,
+        Meta(description="most models that stay loaded for folders and replays, beside `model`"),
+    ] = 8
+    warm_models_max_bytes: Annotated[
+        Count,
+        Meta(description="memory of these models above which the least recently used one ends"),
+    ] = 4 * 1024**3
     loras: Annotated[
         str, Meta(description="the folder of the LoRA files that `<lora:NAME:WEIGHT>` means")
     ] = ""

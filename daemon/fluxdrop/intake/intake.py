@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import heapq
 import time
 from collections import Counter, deque
@@ -21,7 +20,9 @@ from fluxdrop.files.transient import is_full
 from fluxdrop.intake.event_queue import EventQueue
 from fluxdrop.intake.ready import Candidate, Gone, Hint, ReadinessPolicy, Ready, Wait
 from fluxdrop.intake.skipped import Skipped
-from fluxdrop.intake.watch import Watch
+from fluxdrop.intake.watch import Watch, reason
+from fluxdrop.intake.whole.decoding_child import DecodingChild
+from fluxdrop.intake.writers import Writers
 from fluxdrop.jobs import claim as claims
 from fluxdrop.jobs.input_names import InputKind, is_ignored, kind_of, scan
 from fluxdrop.logs import get_logger
@@ -40,11 +41,6 @@ _FULL_PAUSE_SECONDS = 1.0
 # How many files are looked at in a step: few, so that the first of thousands are claimed early.
 _MAX_JUDGED = 64
 _DEAD_WATCH_SECONDS = 5.0
-# The system limit that inotify(7) has reached, by the error that it reports.
-_SYSTEM_LIMITS = {
-    errno.ENOSPC: "fs.inotify.max_user_watches",
-    errno.EMFILE: "fs.inotify.max_user_instances",
-}
 
 
 @dataclass(slots=True)
@@ -92,6 +88,8 @@ class Intake:
         """The type of the inbox's filesystem."""
         self.polling = needs_polling(self.filesystem)
         """Whether that filesystem reports no events, so that files are found by frequent scans alone."""
+        self._writers = Writers()
+        self._decoding = DecodingChild(settings.max_pixels)
         self.apply(settings)
         self._events = EventQueue(_MAX_EVENTS)
         self._waiting: dict[str, _WaitingFile] = {}
@@ -130,7 +128,10 @@ class Intake:
             settings.incomplete_seconds,
             trust_clock=not self.polling,
             max_bytes=settings.max_file_bytes,
+            is_open=self._writers.is_open,
+            shows_all=self._decoding.shows_all,
         )
+        self._decoding.max_pixels = settings.max_pixels
 
     @property
     def waiting(self) -> int:
@@ -174,6 +175,7 @@ class Intake:
         self._take_events(timeout)
         if self._watch is not None and not self._watch.alive():
             self._next_scan = min(self._next_scan, self._last_scan + _DEAD_WATCH_SECONDS)
+        self._writers.begin_turn()
         with hold_io_lock(), closing(self._folders):
             if time.monotonic() >= self._next_scan:
                 self._scan()
@@ -182,7 +184,8 @@ class Intake:
             self._rescan_if_room()
 
     def close(self) -> None:
-        """Stop watching the inbox."""
+        """Stop watching the inbox, and end the process that decodes."""
+        self._decoding.close()
         if self._watch is not None:
             self._watch.close()
 
@@ -294,18 +297,10 @@ class Intake:
 
     def _begin_watch(self) -> None:
         try:
-            self._watch = Watch(
-                self._root.inbox,
-                self._on_event,
-                self._root.requests,
-                self.wake,
-            )
+            self._watch = Watch(self._root.inbox, self._on_event, self._root.requests, self.wake)
         except OSError as error:
-            limit = _SYSTEM_LIMITS.get(error.errno or 0)
-            raise OSError(
-                f"files are found by scans only, every {self._scan_seconds:g} s:"
-                f" {error.strerror}{f'; raise {limit}' if limit else ''}",
-            ) from error
+            every = f"files are found by scans only, every {self._scan_seconds:g} s"
+            raise OSError(f"{every}: {reason(error)}") from error
 
     def _judge_due(self) -> None:
         now = time.monotonic()

@@ -24,9 +24,6 @@ _FORMATS = tuple(one.name for one in FORMATS if one.name != "HEIF")
 Image.MAX_IMAGE_PIXELS = None
 ImageFile.LOAD_TRUNCATED_IMAGES = False
 
-# Each scan costs a pass over all pixels, however few bytes it has. Programs write about ten.
-_MAX_SCANS = 100
-
 
 def open_picture(
     path: Path | str,
@@ -35,6 +32,7 @@ def open_picture(
     max_pixels: int,
     name: str = "",
     folder: int | None = None,
+    notes: list[str] | None = None,
 ) -> tuple[Image.Image, str]:
     """Decode a picture file, with its EXIF orientation applied.
 
@@ -44,6 +42,7 @@ def open_picture(
         max_pixels: The largest picture that is decoded.
         name: What errors call the file; the last part of *path* if empty.
         folder: The descriptor of an open folder.
+        notes: Gets a sentence for each thing that was wrong with the file and does not matter.
 
     Returns:
         The picture, with 8 bits per channel and mode L, LA, RGB or RGBA; and its format, a name in
@@ -59,7 +58,7 @@ def open_picture(
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                return _decode(name, file, max_pixels)
+                return _decode(name, file, max_pixels, [] if notes is None else notes)
         except (FluxdropError, MemoryError):
             # Running out of memory is not the file's fault.
             raise
@@ -88,7 +87,9 @@ def open_picture(
             ) from error
 
 
-def _decode(name: str, file: IO[bytes], max_pixels: int) -> tuple[Image.Image, str]:
+def _decode(
+    name: str, file: IO[bytes], max_pixels: int, notes: list[str]
+) -> tuple[Image.Image, str]:
     """Decode *file* if its header is within the limits; return the picture and its format."""
     with Image.open(file, formats=_FORMATS) as image:
         if image.width * image.height > max_pixels:
@@ -100,12 +101,18 @@ def _decode(name: str, file: IO[bytes], max_pixels: int) -> tuple[Image.Image, s
             )
         # A camera's JPEG may contain several pictures; Pillow calls that format MPO.
         file_format = "JPEG" if image.format == "MPO" else str(image.format)
-        if file_format == "JPEG" and jpeg.count_scans(file, _MAX_SCANS) > _MAX_SCANS:
-            raise FluxdropError(
-                f"{name} is a JPEG with more than {_MAX_SCANS} scans",
-                hint="Save it again, as PNG or as an ordinary JPEG, and drop it once more.",
-                kind="picture",
-            )
+        if file_format == "JPEG":
+            outline = jpeg.outline_of(file)
+            if outline.has_too_many_scans:
+                raise FluxdropError(
+                    f"{name} is a JPEG with more than {jpeg.MAX_SCANS} scans",
+                    hint="Save it again, as PNG or as an ordinary JPEG, and drop it once more.",
+                    kind="picture",
+                )
+            if outline.lacks_end_only:
+                whole = jpeg.decode_without_end(file, outline)
+                notes.append("The JPEG lacks the mark of its end; all of its pixels are there.")
+                return _to_eight_bit(ImageOps.exif_transpose(whole)), file_format
         image.load()
         return _to_eight_bit(ImageOps.exif_transpose(image)), file_format
 
