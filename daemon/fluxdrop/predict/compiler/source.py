@@ -32,6 +32,7 @@ from fluxdrop.predict.compiler.weights import (
     save,
 )
 from fluxdrop.predict.model_signature import INTEGERS
+from fluxdrop.predict.onnx_session import open_session
 from fluxdrop.telemetry import import_onnxruntime
 
 OLDEST_OPSET = 7
@@ -149,7 +150,7 @@ def _fold_constants(path: Path) -> Path:
     for key, value in OPTIMISED_WEIGHTS.items():
         options.add_session_config_entry(key, value)
     try:
-        ort.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+        open_session(path, options)
     except Exception:  # onnxruntime's exceptions share no class below Exception
         return path
     return result

@@ -64,6 +64,7 @@ _CLASSES: dict[str, dict[str, Any]] = {
 _UNSUPPORTED = {
     "Donut": "it may turn pictures, and shrinks them twice",
     "ImageGPT": "it replaces colours by the numbers of clusters",
+    "PPLCNet": "it rounds the longer side to the nearest pixel, and normalises before it turns RGB into BGR",
     "Perceiver": "it takes the centre before it resizes",
     "Siglip2": "it cuts pictures into patches of its own",
     "TextNet": "the size of what it makes depends on the picture",
