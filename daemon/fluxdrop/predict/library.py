@@ -139,7 +139,7 @@ def add_model(
             top = facts.top | {"origin": facts.origin}
             output = _complete_spec(copy, settings, model, top, facts.input)
             compared = compared if original else tried
-            added = _verify(load_bundle(str(copy)), settings, output, compared, original)
+            added = _verify(load_bundle(str(copy)), root, settings, output, compared, original)
         except FluxdropError as error:
             # The error names the copy, which is about to be removed.
             error.message = _name_source(error.message, copy, source)
@@ -343,6 +343,7 @@ def spec_text(top: dict[str, Any], table: dict[str, Any]) -> str:
 
 def _verify(
     bundle: Bundle,
+    root: Root,
     settings: Settings,
     output: SampleOutput,
     pictures: Sequence[Picture],
@@ -356,7 +357,7 @@ def _verify(
         settings = msgspec.structs.replace(settings, engine="julia")
     if output.engine is not None and not pictures:
         return AddedModel(bundle, output.engine, None)
-    with closing(open_engine(settings, bundle)) as engine:
+    with closing(open_engine(settings, bundle, cache=root.graphs)) as engine:
         compared = None
         if output.engine is None:
             batch = samples(bundle, settings)

@@ -1,4 +1,4 @@
-"""Models that keep tensors in other files: made one file, or two if one would be too large for protobuf."""
+"""Models that keep tensors in other files: made one file, or two if one would be large."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from onnx.external_data_helper import (
 
 from fluxdrop.predict.bundle import DATA_FILE
 
-_MAX_ONE_FILE = 2_000_000_000
-"""A message of protobuf has at most 2 GiB."""
+_MAX_ONE_FILE = 1 << 28
+"""A larger message would be in memory three times while it is written; protobuf's limit is 2 GiB."""
 _PAGE = 4096
 
 
