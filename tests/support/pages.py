@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, Union, get_args, get_origin
 
 import msgspec
 
@@ -108,12 +108,25 @@ def _rules(annotation: Any) -> tuple[str, str]:
         return metas[-1].description.replace("(docs/", "("), "A table for each"
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         return metas[-1].description.replace("(docs/", "("), "A table"
+    if get_origin(kind) is list:
+        return metas[-1].description, "A list of strings"
+    if get_origin(kind) is Union:
+        # A word, or a number within bounds.
+        word, number = get_args(kind)
+        return metas[
+            -1
+        ].description, f"`{get_args(word)[0]}`, or {_bounded(*get_args(number)).lower()}"
     if get_origin(kind) is not None and metas and get_args(kind) and not _is_literal(kind):
         kind, *inner = get_args(kind)
         metas = [*inner, *metas]
     described = next(meta.description for meta in reversed(metas) if meta.description)
     if _is_literal(kind):
         return described, "One of " + ", ".join(f"`{value}`" for value in get_args(kind))
+    return described, _bounded(kind, *metas)
+
+
+def _bounded(kind: type, *metas: Any) -> str:
+    """Which values of the type *kind* a setting takes."""
     names = {str: "A string", int: "A whole number", float: "A number", bool: "`true` or `false`"}
     bounds = []
     for meta in metas:
@@ -121,7 +134,7 @@ def _rules(annotation: Any) -> tuple[str, str]:
             value = getattr(meta, key)
             if value is not None:
                 bounds.append(f"{words} {value:,}")
-    return described, " ".join([names[kind], " and ".join(bounds)]).rstrip()
+    return " ".join([names[kind], " and ".join(bounds)]).rstrip()
 
 
 def _is_literal(kind: Any) -> bool:

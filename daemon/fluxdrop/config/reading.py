@@ -10,7 +10,7 @@ import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import msgspec
 
@@ -184,7 +184,18 @@ def _checked(key: str, value: Any, name: str, *, strict: bool = True) -> Any:
     try:
         return msgspec.convert(value, annotation, strict=strict)
     except msgspec.ValidationError as error:
-        raise FluxdropError(f"{name} is {value!r}: {str(error).lower()}.", kind="config") from error
+        reason = str(error).lower()
+        if float in _parts(annotation):
+            # msgspec says of other words only that they are none of those that the setting may be.
+            reason = reason.replace(
+                f"invalid enum value {value!r}".lower(), "expected `auto` or a number"
+            )
+        raise FluxdropError(f"{name} is {value!r}: {reason}.", kind="config") from error
+
+
+def _parts(annotation: Any) -> list[Any]:
+    """Return *annotation* and all that it consists of."""
+    return [annotation, *(part for each in get_args(annotation) for part in _parts(each))]
 
 
 _TABLES = {
