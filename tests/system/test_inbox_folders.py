@@ -176,7 +176,7 @@ def test_daemon_with_folders(root: Root) -> None:
     also = [line for line in status.stdout.splitlines() if line.startswith("also")]
     assert ["found for xray"] == [line.split(None, 1)[1].partition(":")[0] for line in also]
     assert ["model nowhere: There is no model bundle nowhere."] == degraded
-    assert (1, "in use for the folder xray" in removed.stderr) == (removed.returncode, True)
+    assert (2, True) == (removed.returncode, "in use for the folder xray" in removed.stderr)
     assert 42 == len(json.loads(listed.stdout))
     assert "answered by found" in doctor.stdout
     assert "no model bundle nowhere" in doctor.stdout

@@ -31,7 +31,6 @@ _ENCODINGS = {
     codecs.BOM_UTF16_BE: "UTF-16-BE",
 }
 _SEPARATOR = re.compile(r"^[ \t]*---[ \t]*\r?$", re.MULTILINE)
-_WEIGHT = re.compile(r"\([^()]*:\s*\d+(?:\.\d+)?\s*\)")
 
 
 class PromptPicture(NamedTuple):
@@ -104,8 +103,6 @@ def _pictures(batch: PromptBatch, seed: int | None) -> list[PromptPicture]:
     parameters, size, warnings = batch
     if parameters.seed is None:
         parameters = msgspec.structs.replace(parameters, seed=seed)
-    if _WEIGHT.search(parameters.prompt) or _WEIGHT.search(parameters.negative_prompt):
-        warnings = [*warnings, "Weights such as (word:1.2) are read as plain words."]
     for text in (parameters.prompt, parameters.negative_prompt):
         warnings = [*warnings, *syntax_warnings(text)]
     if size == 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -13,6 +14,21 @@ from fluxdrop.files.layout import Root, holder
 from fluxdrop.files.transient import naming
 from fluxdrop.predict.bundle import installed_folder
 from fluxdrop.resources import expanded
+
+
+def models_served(root: Root) -> set[str]:
+    """Return the models that the running daemon has loaded, which its environment may name; empty if none runs.
+
+    A model that is loaded for a replay alone is not among them.
+    """
+    if holder(root) is None:
+        return set()
+    try:
+        status = json.loads(durable.read_own(root.heartbeat))
+        warm = (one["name"] for one in status.get("warm", ()) if one["folders"])
+        return {status["model"], *warm}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
 
 
 def remove_model(root: Root, name: str, settings: Settings) -> Path:
@@ -28,16 +44,16 @@ def remove_model(root: Root, name: str, settings: Settings) -> Path:
             for a folder.
     """
     folder = own_folder(root, name)
-    if name == settings.model:
-        raise FluxdropError(
-            f"The model {name} is in use",
-            hint="Choose another one first: fluxdrop model use NAME",
-            kind="model",
-        )
     if folders := folders_that_name(settings, name, folder):
         raise FluxdropError(
             f"The model {name} is in use for the folder {', '.join(folders)}",
             hint="Name another one in fluxdrop.toml first.",
+            kind="model",
+        )
+    if name == settings.model or name in models_served(root):
+        raise FluxdropError(
+            f"The model {name} is in use",
+            hint="Choose another one first: fluxdrop model use NAME",
             kind="model",
         )
     with naming(root.models):
@@ -67,8 +83,8 @@ def check_replaceable(root: Root, name: str, settings: Settings) -> None:
         FluxdropError: Kind ``model``, when there is no such model, it is embedded, or a running daemon uses it.
     """
     folder = own_folder(root, name)
-    is_used = name == settings.model or folders_that_name(settings, name, folder)
-    if is_used and holder(root) is not None:
+    is_named = name == settings.model or folders_that_name(settings, name, folder)
+    if name in models_served(root) or (is_named and holder(root) is not None):
         raise FluxdropError(
             f"The model {name} is in use by the daemon that runs",
             hint="Add it under another --name and switch with `fluxdrop model use`, or stop the daemon first.",
