@@ -35,6 +35,20 @@ class PipelineTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     height: Count | None = None
 
 
+class HooksTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The table ``[hooks]``: what is told of each job that ended (docs/hooks.md).
+
+    *on_done* and *on_failed* are a command, as a list of its words, or the URL of a receiver; empty for none.
+    *secret_file* has the secret that signs what URLs get. *timeout_seconds* is the longest that one command or one
+    request may take.
+    """
+
+    on_done: list[str] | str = ""
+    on_failed: list[str] | str = ""
+    secret_file: str = ""
+    timeout_seconds: Annotated[float, Meta(gt=0, le=3600)] = 30.0
+
+
 class FolderTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A table ``[folders."NAME"]``: what applies to the files that are dropped below inbox/NAME.
 

@@ -31,7 +31,6 @@ _ENCODINGS = {
     codecs.BOM_UTF16_BE: "UTF-16-BE",
 }
 _SEPARATOR = re.compile(r"^[ \t]*---[ \t]*\r?$", re.MULTILINE)
-_WEIGHT = re.compile(r"\([^()]*:\s*\d+(?:\.\d+)?\s*\)")
 
 
 class PromptPicture(NamedTuple):
@@ -98,8 +97,6 @@ def _batches(text: str, limit: int, max_steps: int) -> list[PromptBatch]:
 def _pictures(batch: PromptBatch) -> list[PromptPicture]:
     """Return the pictures of a batch, each with its seed."""
     parameters, size, warnings = batch
-    if _WEIGHT.search(parameters.prompt) or _WEIGHT.search(parameters.negative_prompt):
-        warnings = [*warnings, "Weights such as (word:1.2) are read as plain words."]
     for text in (parameters.prompt, parameters.negative_prompt):
         warnings = [*warnings, *syntax_warnings(text)]
     if size == 1:

@@ -44,12 +44,14 @@ def copy_model(path: Path, folder: Path) -> None:
         (folder / "model.onnx").write_bytes(data)
         return
     source = path.parent.resolve()
-    for tensor in external:
-        location = ExternalDataInfo(tensor).location
-        if not (source / location).resolve().is_relative_to(source):
-            raise ExternalDataError(f"its tensor {tensor.name} is outside its folder: {location}")
-    size = len(data) + sum(_length(tensor, source) for tensor in external)
     try:
+        for tensor in external:
+            location = ExternalDataInfo(tensor).location
+            if not (source / location).resolve().is_relative_to(source):
+                raise ExternalDataError(
+                    f"its tensor {tensor.name} is outside its folder: {location}"
+                )
+        size = len(data) + sum(_length(tensor, source) for tensor in external)
         if size <= _MAX_ONE_FILE:
             for tensor in external:
                 _embed(tensor, source)
