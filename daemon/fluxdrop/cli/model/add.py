@@ -50,8 +50,8 @@ def add(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="FILE.onnx|FOLDER|hub:OWNER/NAME",
-            help="An ONNX file, a folder with a model, or hub:OWNER/NAME[@REVISION].",
+            metavar="FILE.onnx|FILE.keras|FOLDER|hub:OWNER/NAME",
+            help="An ONNX or .keras file, a folder with a model, or hub:OWNER/NAME[@REVISION].",
         ),
     ],
     pictures: Annotated[
