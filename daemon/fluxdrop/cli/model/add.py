@@ -43,14 +43,15 @@ from fluxdrop.predict.compiled_models import compile_model
 from fluxdrop.predict.label_file import labels_of
 from fluxdrop.predict.library import add_model
 from fluxdrop.predict.origin.hub import HUB, download, model_name
+from fluxdrop.printable import printable
 
 
 def add(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="FILE.onnx|FOLDER|hub:OWNER/NAME",
-            help="An ONNX file, a folder with a model, or hub:OWNER/NAME[@REVISION].",
+            metavar="FILE.onnx|FILE.keras|FOLDER|hub:OWNER/NAME",
+            help="An ONNX or .keras file, a folder with a model, or hub:OWNER/NAME[@REVISION].",
         ),
     ],
     pictures: Annotated[
@@ -111,7 +112,7 @@ def add(
     configure("error")
     narrow_umask()
     served = find_root(root)
-    options = input_options.with_preset(
+    options, sources = input_options.with_preset(
         preset,
         {
             "size": input_options.size(size),
@@ -138,6 +139,8 @@ def add(
         "unit": unit,
     }
     given = None if labels is None else labels_of(labels)
+    if labels is not None and Path(labels).expanduser().is_file():
+        sources["labels"] = f"option: {printable(Path(labels).name)}"
     model = _source(source, served)
     if source.startswith(HUB):
         name = name or model_name(source)
@@ -149,6 +152,7 @@ def add(
             name=name,
             labels=None if given is None else given.labels,
             options=options,
+            sources=sources,
             pictures=[*(try_ or ()), *(pictures or ())],
             replace=replace,
         )
