@@ -51,6 +51,10 @@ def tensor_of(picture: Path, settings: Settings, spec: InputSpec) -> NDArray[np.
         FluxdropError: It cannot be decoded, or is larger than *settings* allow.
     """
     image, _ = open_picture(
-        picture, max_file_bytes=settings.max_file_bytes, max_pixels=settings.max_pixels
+        picture,
+        max_file_bytes=settings.max_file_bytes,
+        max_pixels=settings.max_pixels,
+        deep=True,
+        warn=lambda warning: typer.echo(f"{picture}: {warning}", err=True),
     )
     return to_tensor(image, spec)

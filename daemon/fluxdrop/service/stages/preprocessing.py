@@ -27,8 +27,9 @@ from fluxdrop.jobs.fault import Fault
 from fluxdrop.jobs.input_names import WHAT_TO_DROP
 from fluxdrop.jobs.job import Job, file_sha256
 from fluxdrop.jobs.store import Store
+from fluxdrop.preprocess.deep import Deep
 from fluxdrop.preprocess.picture import open_picture
-from fluxdrop.preprocess.tensor import fit, normalise, npy, to_preview
+from fluxdrop.preprocess.tensor import fit, normalise, npy, shown, to_preview
 from fluxdrop.publish.outcome import Picture
 from fluxdrop.service.items import Fail, Model, PictureItem, RetireModel, SwapModel, TensorItem
 from fluxdrop.service.stages.pending_jobs import PendingJobs
@@ -47,7 +48,7 @@ class _Decoded:
     job: Job
     model: Model
     picture: Picture
-    seen: Image.Image
+    seen: Image.Image | Deep
     """The picture as the model sees it, before it becomes a tensor."""
     tensor: NDArray[np.float32] | None
     """The tensor; None until it is made."""
@@ -171,11 +172,14 @@ class Preprocessing(Handler[PictureItem | SwapModel]):
         model = self._model_for(job)
         source = job.input if item.generated is None else job.image
         failpoints.reach("decoding-begun")
+        told: list[str] = []
         image, file_format = open_picture(
             source,
             max_file_bytes=self._settings.max_file_bytes,
             max_pixels=self._settings.max_pixels,
             name=job.name if source == job.input else "",
+            deep=True,
+            warn=told.append,
         )
         if source == job.input and source.stat().st_nlink > 1:
             # Copy it: a result must not change when somebody writes to the file by its other name.
@@ -198,7 +202,9 @@ class Preprocessing(Handler[PictureItem | SwapModel]):
         tensor = _recorded_tensor(job, model) if job.options.has_tensor else None
         seen = fit(image, spec) if tensor is None else to_preview(tensor, spec)
         # Keep the source's metadata out of the preview.
-        seen.info.clear()
+        if isinstance(seen, Image.Image):
+            seen.info.clear()
+        job.warnings += told
         return _Decoded(job, model, picture, seen, tensor)
 
     def _input_sha256(self, job: Job) -> str:
@@ -227,7 +233,7 @@ class Preprocessing(Handler[PictureItem | SwapModel]):
                 report_progress()
         for item in pictures:
             png = BytesIO()
-            item.seen.save(png, **_PREVIEW)
+            shown(item.seen).save(png, **_PREVIEW)
             durable.put(item.job.preview, png.getbuffer())
             failpoints.reach("preview-written")
             report_progress()
