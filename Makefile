@@ -10,7 +10,7 @@ KILLS ?= 2000
 endif
 ATTACK ?= 60
 
-.PHONY: setup demo run test torture attack lint bench coverage onnx-coverage docs release clean
+.PHONY: setup demo run test torture attack models lint bench coverage onnx-coverage docs release clean
 
 setup: $(INSTALLED)
 	$(BIN)/fluxdrop setup
@@ -46,6 +46,12 @@ torture: setup
 # `make attack ATTACK=600`: other users who may write to one folder of a root attack it for that many seconds.
 attack: setup
 	ATTACK_SECONDS=$(ATTACK) $(BIN)/pytest tests/system/test_attack.py
+
+# `make models` adds 42 architectures of timm and 32 models of transformers, each in the forms that people have, and compares
+# their answers on photographs with those of the libraries. It takes an hour or two, and needs .venv/bin/pip install
+# -e '.[torch]'. `NETWORKS='resnet10t vit'` chooses some; with `RESULTS=FILE` a run that was stopped goes on.
+models: setup
+	PYTHONPATH=tests $(BIN)/python -m support.sweep $(NETWORKS) $(if $(RESULTS),--results $(RESULTS))
 
 # Which module may import which is a test: tests/test_layers.py.
 lint: $(INSTALLED)

@@ -80,12 +80,11 @@ def test_whole_example() -> None:
         "a cat",
         "a cat: sleeping, style: ink",
         "(red hair:1.3), (blue eyes:1.2), (a smile:0.8), (a hat:1.1)",
-        f"{LAST}\na cat",
         "a cat\n---\na dog",
     ],
 )
 def test_prompt_only(text: str) -> None:
-    """A text whose last line has no three pairs is a prompt, also with weights in brackets."""
+    """A text without a line of parameters is a prompt, also with weights in brackets."""
     assert (PromptParameters(prompt=text), []) == parse_infotext(text)
 
 

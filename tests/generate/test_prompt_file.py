@@ -63,14 +63,39 @@ def test_refused(text: str, sentence: str) -> None:
     assert sentence in caught.value.message or sentence == str(caught.value)[: len(sentence)]
 
 
-def test_weights_are_told() -> None:
-    """Weights in brackets, which diffusers does not know, are a warning."""
-    (wanted,) = read_prompts("a (red hair:1.2) cat")
-
-    assert ["Weights such as (word:1.2) are read as plain words."] == wanted.warnings
-
-
 @pytest.mark.parametrize(("text", "is_so"), [("a\n---\nb", True), ("a --- b", False)])
 def test_is_divided(text: str, is_so: bool) -> None:
     """A line of three dashes is known from dashes in a line."""
     assert is_so == is_divided(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "warning"),
+    [
+        ("a __colour__ cat", "Wildcards are not supported: __colour__ is drawn as it stands."),
+        ("a __a/b-c*__ cat", "Wildcards are not supported: __a/b-c*__ is drawn as it stands."),
+        ("a {red|blue} cat", "Variants are not supported: {red|blue} is drawn as it stands."),
+        ("{2$$red|blue}", "Variants are not supported: {2$$red|blue} is drawn as it stands."),
+        (
+            "a [cat:dog:0.5]",
+            "Prompt editing is not supported: [cat:dog:0.5] is drawn as it stands.",
+        ),
+        ("a [dog:10] run", "Prompt editing is not supported: [dog:10] is drawn as it stands."),
+        ("a [cat|dog]", "Alternating words are not supported: [cat|dog] is drawn as it stands."),
+    ],
+)
+def test_syntax_that_stays_text(text: str, warning: str) -> None:
+    """What only other programs replace stays in the prompt, with a warning that says so."""
+    (wanted,) = read_prompts(text)
+
+    assert (text, [warning]) == (wanted.parameters.prompt, wanted.warnings)
+
+
+@pytest.mark.parametrize(
+    "text", ["snake__case", "a ____ b", "{red}", "a | b", r"a \[cat|dog\]", "[a cat]", "at 10:30"]
+)
+def test_text_that_is_no_syntax(text: str) -> None:
+    """Ordinary text has no such warning."""
+    (wanted,) = read_prompts(text)
+
+    assert [] == wanted.warnings

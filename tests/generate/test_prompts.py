@@ -20,10 +20,13 @@ from support.irregular import each_irregular
         (b"\xef\xbb\xbfa cat", "a cat"),
         (b"", ""),
         (b"x" * 20, "x" * 20),
+        ("caf\u00e9\r\n".encode("utf-16"), "caf\u00e9\r\n"),
+        (b"\xfe\xff" + "caf\u00e9".encode("utf-16-be"), "caf\u00e9"),
+        ("cat".encode("utf-32"), "cat"),
     ],
 )
 def test_read(tmp_path: Path, data: bytes, text: str) -> None:
-    """A prompt file up to the limit is read as UTF-8, without a byte order mark."""
+    """A prompt file up to the limit is read as UTF-8, or as its byte order mark says, and without that."""
     path = tmp_path / "cat.txt"
     path.write_bytes(data)
 
@@ -36,13 +39,14 @@ def test_read(tmp_path: Path, data: bytes, text: str) -> None:
         (b"x" * 21, "cat.txt has more than 20 bytes, the limit for a prompt."),
         (b"caf\xe9", "cat.txt is not UTF-8 text: byte 4 is 0xE9."),
         (
-            "cat".encode("utf-16"),
-            "cat.txt is not UTF-8 text (it looks like UTF-16): byte 1 is 0xFF.",
+            "cat".encode("utf-16-le"),
+            "cat.txt looks like UTF-16 without a byte order mark, or is not text: it has zero bytes.",
         ),
+        (b"\xff\xfec\0a", "cat.txt is not UTF-16-LE text: byte 5 is 0x61."),
     ],
 )
 def test_refused(tmp_path: Path, data: bytes, sentence: str) -> None:
-    """A file that is too large or not UTF-8 is refused with what is wrong and what to do."""
+    """A file that is too large or is no text is refused with what is wrong and what to do."""
     path = tmp_path / "cat.txt"
     path.write_bytes(data)
 

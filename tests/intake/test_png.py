@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from fluxdrop.intake.png import SIGNATURE, PngScanner
+from fluxdrop.intake.whole.png import SIGNATURE, PngScanner
 from support.pictures import chunk
 
 

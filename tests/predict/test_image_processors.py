@@ -107,6 +107,7 @@ def test_earlier_form(tmp_path: Path) -> None:
     [
         {"image_processor_type": "DonutImageProcessor"},
         {"image_processor_type": "PerceiverImageProcessor"},
+        {"image_processor_type": "PPLCNetImageProcessor"},
         {"image_processor_type": "ViTImageProcessor", "do_resize": False},
         {"image_processor_type": "ViTImageProcessor", "size": {"shortest_edge": 224}},
         {

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
 from contextlib import closing
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -14,23 +12,9 @@ from numpy.typing import NDArray
 from fluxdrop import config
 from fluxdrop.predict.bundle import load_bundle
 from fluxdrop.predict.choose_engine import open_engine
-from fluxdrop.provision import julia_command
-from support.needs import JULIA
+from support.needs import missing_in_julia
 
 TOML = 'labels = ["a", "b", "c"]\noutput = "logits"\n[input]\nsize = [64, 64]\n'
-
-
-@cache
-def missing() -> str:
-    """Why the models cannot be run here; empty where they can."""
-    if JULIA is None:
-        return "no Julia: fluxdrop setup provides one"
-    command, environment = julia_command(JULIA)
-    asked = 'print(all(name -> Base.find_package(name) !== nothing, ("Flux", "Metalhead")))'
-    ended = subprocess.run(
-        [*command, "-e", asked], env=environment, capture_output=True, text=True, check=True
-    )
-    return "" if ended.stdout == "true" else "the worker's Julia has no Flux and Metalhead"
 
 
 def answers(folder: Path, backend: str) -> tuple[str, list[NDArray[np.float32]]]:
@@ -49,8 +33,8 @@ def answers(folder: Path, backend: str) -> tuple[str, list[NDArray[np.float32]]]
 )
 def test_metalhead(model: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """A model of Metalhead gives the answers of Flux's own layers, by fluxdrop's, which it keeps."""
-    if missing():
-        pytest.skip(missing())
+    if lacking := missing_in_julia("Flux", "Metalhead"):
+        pytest.skip(lacking)
     code = f"using Metalhead, Random\nbuild_model() = (Random.seed!(1); {model})\n"
     (tmp_path / "flux_model.jl").write_text(code)
     (tmp_path / "model.toml").write_text(TOML)

@@ -61,7 +61,6 @@ def test_huge_pictures(tmp_path: Path, name: str) -> None:
         ({259: [34712]}, "a compression that is not read (number 34712)"),
         ({259: [5], 262: [6]}, "YCbCr colours that are not compressed as JPEG"),
         ({273: [1 << 31]}, "its pixels lie beyond its end"),
-        ({278: [1], 273: [8] * 16, 279: [99] * 16}, "is damaged"),
         ({278: [1], 273: list(range(8, 24)), 279: [30] * 16}, "claim more bytes than the file has"),
         ({273: [8]} | {279: []}, "is damaged"),
         ({257: [0]}, "it has no pixels"),

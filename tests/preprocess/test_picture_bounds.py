@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fluxdrop.preprocess.jpeg import count_scans
+from fluxdrop.preprocess.jpeg import MAX_SCANS, outline_of
+from fluxdrop.preprocess.picture import open_picture
 from support.pictures import RGB, opened, png, refusal, saved
 
 
@@ -166,13 +167,35 @@ def test_most_scans(tmp_path: Path, scans: int, is_taken: bool) -> None:
         (b"\xff\xd8\xff\xd9", 0),
         (b"\xff\xd8" + b"\xff\xda\0\2" * 7, 7),
         (b"\xff\xd8" + b"\xff\xda\0\2\xff\0\xff\xd0x" * 7 + b"\xff\xff\xff\xd9\xff\xda", 7),
-        (b"\xff\xd8" + b"\xff\xda\0\2" * 12, 11),
-        (b"\xff\xd8" + b"\xff\xe1\0\2" * 5000, 11),
-        (b"\xff\xd8" + b"\xff\xe1\0\0" * 50 + b"\xff\xda", 1),
+        (b"\xff\xd8" + b"\xff\xda\0\2" * 120, MAX_SCANS + 1),
+        (b"\xff\xd8" + b"\xff\xe1\0\2" * 50_000, MAX_SCANS + 1),
+        (b"\xff\xd8" + b"\xff\xe1\0\0" * 50 + b"\xff\xda\0\2", 1),
         (b"\xff\xd8" + b"x" * 65535 + b"\xff\xda\0\2", 1),
         (b"", 0),
     ],
 )
 def test_count_scans(data: bytes, scans: int) -> None:
     """Scans are counted by their markers: not those in metadata, nor those after the end."""
-    assert scans == count_scans(io.BytesIO(data), 10)
+    outline = outline_of(io.BytesIO(data))
+
+    assert (scans > MAX_SCANS) is outline.has_too_many_scans
+    if not outline.has_too_many_scans:
+        assert scans == outline.scans
+
+
+@pytest.mark.parametrize(("missing", "is_taken"), [(0, True), (1, True), (2, True), (5, False)])
+@pytest.mark.parametrize("scans", [1, 10])
+def test_jpeg_without_end(tmp_path: Path, missing: int, is_taken: bool, scans: int) -> None:
+    """A JPEG that lacks the mark of its end alone decodes, and that is said; one that lacks pixels is refused."""
+    path = saved(tmp_path, RGB, "JPEG", progressive=scans > 1)
+    data = path.read_bytes()
+    whole, _ = opened(path)
+    path.write_bytes(data[: len(data) - missing])
+    notes: list[str] = []
+
+    if is_taken:
+        shown, _ = open_picture(path, max_file_bytes=10**6, max_pixels=10**6, notes=notes)
+        assert whole.tobytes() == shown.tobytes()
+        assert bool(missing) is bool(notes)
+    else:
+        assert "is damaged or cut off" in refusal(path).message

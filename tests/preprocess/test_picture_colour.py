@@ -23,9 +23,7 @@ def opened(path: Path, data: bytes) -> tuple[Image.Image | Deep, list[str]]:
     """The picture *data* as it is decoded, and the warnings."""
     path.write_bytes(data)
     warnings: list[str] = []
-    image, _ = open_picture(
-        path, max_file_bytes=10**8, max_pixels=10**6, deep=True, warn=warnings.append
-    )
+    image, _ = open_picture(path, max_file_bytes=10**8, max_pixels=10**6, deep=True, notes=warnings)
     return image, warnings
 
 

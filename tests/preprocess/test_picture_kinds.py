@@ -38,7 +38,7 @@ def opened(path: Path, data: bytes) -> tuple[Image.Image | Deep, str, list[str]]
     path.write_bytes(data)
     warnings: list[str] = []
     image, name = open_picture(
-        path, max_file_bytes=10**6, max_pixels=10**5, deep=True, warn=warnings.append
+        path, max_file_bytes=10**6, max_pixels=10**5, deep=True, notes=warnings
     )
     return image, name, warnings
 

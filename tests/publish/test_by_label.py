@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fluxdrop.config.settings import SortByLabel
+from fluxdrop.config.tables import SortByLabel
 from fluxdrop.files.layout import Root
 from fluxdrop.predict.answer import Answer
 from fluxdrop.publish.by_label import label_folder, sort_by_label

@@ -37,6 +37,8 @@ class RecordingStages:
         self.max_reply_seconds = 1.0
         self.wanted: list[str] = []
         """The models that were to be opened."""
+        self.warmed: list[bool] = []
+        """Whether all models of the folders were to be opened anew, at each time that they were to be looked at."""
 
     def open_model(self, settings: Settings) -> None:
         """See `Stages.open_model`."""
@@ -45,6 +47,10 @@ class RecordingStages:
     def apply(self, settings: Settings) -> None:
         """See `Stages.apply`."""
         self.settings = settings
+
+    def warm_up(self, *, reopen_all: bool) -> None:
+        """See `Stages.warm_up`."""
+        self.warmed.append(reopen_all)
 
 
 class Bench:
@@ -239,7 +245,8 @@ def test_reload_again(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     ],
 )
 def test_reload_that_opens_the_model(bench: Bench, changed: dict[str, Any], opens: bool) -> None:
-    """The model is opened anew where what it runs on changes, and only there; the settings are used when it is."""
+    """The model is opened anew where what it runs on changes, and only there, and so are those of the folders; the
+    settings are used when it is."""
     change = bench.reload(lambda: Settings(**changed))
     bench.changes.step()
     before = bench.fake.settings, change.done
@@ -249,6 +256,7 @@ def test_reload_that_opens_the_model(bench: Bench, changed: dict[str, Any], open
     assert [BUNDLE.name] * opens == bench.fake.wanted
     assert (Settings() if opens else Settings(**changed), not opens) == before
     assert (Settings(**changed), True) == (bench.fake.settings, change.done)
+    assert [opens] == bench.fake.warmed
 
 
 def test_reload_of_a_changed_model(bench: Bench) -> None:

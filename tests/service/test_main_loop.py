@@ -40,9 +40,11 @@ class RecordingStages:
     max_reply_seconds = 1.0
     generator_pid = None
     all = ()
+    warm = ()
 
     def __init__(self, root: Root) -> None:
         self.settings = Settings()
+        self.waiting: dict[str, int] = {}
         self.context = context_of(root.work)
         self.outages: list[str] = []
         self.wanted: list[str] = []
@@ -59,6 +61,9 @@ class RecordingStages:
     def apply(self, settings: Settings) -> None:
         """See `Stages.apply`."""
         self.settings = settings
+
+    def warm_up(self, *, reopen_all: bool) -> None:
+        """See `Stages.warm_up`."""
 
 
 class FakeIntake:

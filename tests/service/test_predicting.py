@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ from fluxdrop.predict.on_demand import OnDemandEngine
 from fluxdrop.processes.child import ChildDied
 from fluxdrop.publish.outcome import Finished, build_record
 from fluxdrop.records.result import Result
-from fluxdrop.service.items import Model, RetireModel, SwapModel, TensorItem
+from fluxdrop.service.answer_set import AnswerSet
+from fluxdrop.service.items import Model, SwapModel, TensorItem
 from fluxdrop.service.mailbox import Mailbox, ModelChanged
 from fluxdrop.service.stages.predicting import Predicting
 from fluxdrop.service.stages.stage import Stage
@@ -39,8 +41,8 @@ class Bench:
         self.mailbox = Mailbox()
         self.clock = Clock()
         self.context = context_of(root.work, self.clock)
-        self.secondary: list[FakeEngine] = []
-        """The engine beside the one in use, while there is one."""
+        self.closes = 0
+        """How many times the stage said that it has closed its engine."""
 
     def prepared(self, model: Model, name: str = "a.png", value: float = 0.0) -> TensorItem:
         """A picture whose tensor for *model*, of nothing but *value*, is there."""
@@ -52,8 +54,8 @@ class Bench:
     def run(
         self,
         first: Model | Callable[[], Model],
-        *items: TensorItem | RetireModel | SwapModel,
-    ) -> Stage[TensorItem | RetireModel | SwapModel]:
+        *items: TensorItem | SwapModel,
+    ) -> Stage[TensorItem | SwapModel]:
         """Have *items* handled as one batch, with *first* in use from the start."""
         handler = Predicting(
             8,
@@ -61,15 +63,14 @@ class Bench:
             self.mailbox,
             Defects(),
             open_initial=(lambda: first) if isinstance(first, Model) else first,
-            close_secondary=self._close_secondary,
+            on_close=self._count_close,
             forward=self.ends.forward,
             fail=self.ends.fail,
         )
         return run_stage(handler, self.root.work, *items, context=self.context)
 
-    def _close_secondary(self) -> None:
-        for engine in self.secondary:
-            engine.close()
+    def _count_close(self) -> None:
+        self.closes += 1
 
     @property
     def handed(self) -> list[list[tuple[str, str]]]:
@@ -136,29 +137,22 @@ def test_several_models(bench: Bench) -> None:
     ]
 
 
-def test_swap_and_retire_in_their_order(bench: Bench) -> None:
+def test_swap_in_its_order(bench: Bench) -> None:
     """A model ends behind the last of its pictures, and the main loop is told which is in use."""
-    open_at: list[tuple[int, int]] = []
+    open_at: list[int] = []
 
     def look(_batch: NDArray[np.float32]) -> None:
-        open_at.append((old.closes, beside.closes))
+        open_at.append(old.closes)
 
     old = FakeEngine(on_predict=look)
-    beside = FakeEngine(on_predict=look)
     new = FakeEngine(on_predict=look, answer=ANGULAR)
-    first, secondary, then = model(old), model(beside), model(new)
+    first, then = model(old), model(new)
     stage = bench.run(
-        first,
-        bench.prepared(secondary),
-        bench.prepared(first),
-        RetireModel(secondary),
-        bench.prepared(first),
-        SwapModel(then),
-        bench.prepared(then),
+        first, bench.prepared(first), SwapModel(then), bench.prepared(then), bench.prepared(then)
     )
 
-    assert [(0, 0), (0, 0), (0, 1), (1, 1)] == open_at
-    assert (1, 1, 1) == (old.closes, beside.closes, new.closes)
+    assert [0, 1] == open_at
+    assert (1, 1) == (old.closes, new.closes)
     assert [ModelChanged(then)] == list(bench.mailbox.receive())
     assert ("angular", None) == (bench.handed[-1][0][1], stage.failure)
 
@@ -358,7 +352,7 @@ def test_owed(bench: Bench) -> None:
         bench.mailbox,
         Defects(),
         open_initial=lambda: used,
-        close_secondary=lambda: None,
+        on_close=lambda: None,
         forward=bench.ends.forward,
         fail=bench.ends.fail,
     )
@@ -369,10 +363,49 @@ def test_owed(bench: Bench) -> None:
 
 
 def test_end_of_the_stage(bench: Bench) -> None:
-    """At its end the stage ends the engine in use and the one beside it."""
-    engine, beside = FakeEngine(answer=ROUND), FakeEngine()
-    bench.secondary.append(beside)
+    """At its end the stage ends the engine in use, and says so."""
+    engine = FakeEngine(answer=ROUND)
 
     bench.run(model(engine))
 
-    assert (1, 1) == (engine.closes, beside.closes)
+    assert (1, 1) == (engine.closes, bench.closes)
+
+
+def several(bench: Bench, *models: Model) -> list[TensorItem]:
+    """A picture that all of *models* are to answer."""
+    answers = AnswerSet(len(models))
+    item = bench.prepared(models[0])
+    return [
+        replace(item, model=used, answers=answers, number=number)
+        for number, used in enumerate(models)
+    ]
+
+
+def test_several_models_of_one_picture(bench: Bench) -> None:
+    """A picture that several models answer ends once, whichever is last, with an entry for each in their order; the
+    result's own fields are the first one's."""
+    one, other = model(FakeEngine()), model(FakeEngine(answer=ANGULAR))
+    items = several(bench, one, other)
+
+    bench.run(one, *reversed(items))
+
+    ((end,),) = bench.ends.handed
+    assert isinstance(end, Finished)
+    record = build_record(end, "name")
+    assert isinstance(record, Result)
+    assert "round" == record.top[0].label
+    assert ["round", "angular"] == [entry.top[0].label for entry in record.predictions]
+    assert record.predictions[0].probabilities == record.probabilities
+
+
+def test_one_of_several_models_fails(bench: Bench) -> None:
+    """If one of several models fails, the picture fails once, when all have answered, and the reason names it."""
+    error = FluxdropError("it cannot take it", kind="compute")
+    one, other = model(FakeEngine(on_predict=Once(error, error))), model(FakeEngine())
+    items = several(bench, one, other)
+
+    bench.run(one, *items)
+
+    ((job, stage, told),) = bench.ends.failed
+    assert (items[0].job, "predict", "compute", []) == (job, stage, told.kind, bench.handed)
+    assert f"The model {BUNDLE.name}: it cannot take it." == told.message

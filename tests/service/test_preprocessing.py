@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from io import BytesIO
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from fluxdrop.config import FolderTable, Settings
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files import durable
 from fluxdrop.files.layout import Root
@@ -20,7 +22,7 @@ from fluxdrop.jobs.fault import Fault, FaultKind
 from fluxdrop.jobs.store import Store
 from fluxdrop.preprocess.spec import InputSpec
 from fluxdrop.preprocess.tensor import fit, normalise, to_tensor
-from fluxdrop.service.items import Model, PictureItem, RetireModel, SwapModel, TensorItem
+from fluxdrop.service.items import Model, PictureItem, SwapModel, TensorItem
 from fluxdrop.service.stages import preprocessing
 from support.fakes import full, in_danger, model, read
 from support.jobs import BUNDLE, GENERATED, job_in
@@ -36,7 +38,9 @@ ODD = 77
 def bench(root: Root) -> Iterator[Bench]:
     """A bench with an index of its own."""
     with closing(Store(root.database)) as store:
-        yield Bench(root, store)
+        made = Bench(root, store)
+        yield made
+        made.warm.finish()
 
 
 def counted(monkeypatch: pytest.MonkeyPatch, name: str) -> list[object]:
@@ -252,52 +256,50 @@ def test_swap_keeps_its_order(bench: Bench) -> None:
     made = [bench.job(f"{name}.png", png()) for name in "ab"]
     swap = SwapModel(model())
 
-    handler = bench.run(PictureItem(made[0]), swap, PictureItem(made[1]))
+    bench.run(PictureItem(made[0]), swap, PictureItem(made[1]))
 
     (call,) = bench.ends.handed
     models = [item.model for item in call if isinstance(item, TensorItem)]
     assert [("a.png", swap, "b.png")] == bench.handed
     assert models[0] is bench.first
-    assert models[1] is swap.model is handler.model
+    assert models[1] is swap.model is bench.choice.model
 
 
-def test_retire_comes_behind_its_pictures(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model beside the one in use ends once, behind the pictures that were made for it, also where a full disk
-    came between; the same name is opened once."""
+def test_models_that_are_named(bench: Bench) -> None:
+    """A picture is prepared for the model that its job names, else for those of its folder, else for the one in use,
+    which a name may mean, too; each is opened once."""
     opened: dict[str, Model] = {}
 
-    def secondary(name: str) -> Model:
+    def other(name: str) -> Model:
         assert name not in opened
-        return opened.setdefault(name, model())
+        made = model()
+        return opened.setdefault(name, replace(made, bundle=replace(made.bundle, name=name)))
 
-    bench.secondary = secondary
-    fail, real = Once(full(), full()), durable.put
+    bench.other = other
+    tables = {"a": FolderTable(model="x"), "b": FolderTable(models=["y", BUNDLE.name, "x"])}
+    bench.settings = Settings(batch_size=8, folders=tables)
+    wanted = [(None, None), ("x", None), ("y", "a"), (BUNDLE.name, "a"), (None, "a"), (None, "b")]
+    made = []
+    for number, (name, folder) in enumerate(wanted):
+        made.append(bench.job(f"{number}.png", png(), model=name))
+        made[-1].inbox_folder = folder
+    bench.run(*map(PictureItem, made))
 
-    def put(*arguments: Any) -> None:
-        fail()
-        real(*arguments)
-
-    monkeypatch.setattr(durable, "put", put)
-    wanted = ["x", "x", "y", BUNDLE.name, None, None, None, None, "y"]
-    made = [bench.job(f"{number}.png", png(), model=name) for number, name in enumerate(wanted)]
-    handler = bench.run(*map(PictureItem, made))
-
-    models = [
-        item.model for call in bench.ends.handed for item in call if isinstance(item, TensorItem)
-    ]
-    names = [f"{number}.png" for number in range(9)]
-    assert [opened["x"]] * 2 + [opened["y"]] + [bench.first] * 5 + [opened["y"]] == models
-    assert [(*names[:8], RetireModel(opened["x"])), (names[8],)] == bench.handed
-    assert ("y", opened["y"]) == handler.secondary
+    items = [item for call in bench.ends.handed for item in call if isinstance(item, TensorItem)]
+    used = [(item.job.name[0], item.model.bundle.name, item.number) for item in items]
+    mine = BUNDLE.name
+    assert [("0", mine, 0), ("1", "x", 0), ("2", "y", 0), ("3", mine, 0), ("4", "x", 0)] == used[:5]
+    assert [("5", "y", 0), ("5", mine, 1), ("5", "x", 2)] == used[5:]
+    assert all((item.answers is None) == (item.job.name[0] != "5") for item in items)
 
 
 def test_model_that_is_not_there(bench: Bench) -> None:
     """A job that names no model of the root fails alone."""
 
-    def secondary(name: str) -> Model:
+    def other(name: str) -> Model:
         raise FluxdropError(f"There is no model bundle {name}", kind="model")
 
-    bench.secondary = secondary
+    bench.other = other
     made = [bench.job("a.png", png(), model="no"), bench.job("b.png", png())]
     bench.run(*map(PictureItem, made))
 

@@ -47,7 +47,7 @@ class Bench:
             self.mailbox,
             self.context.deaths,
             fail=self._again,
-            worker_pid=lambda: None,
+            worker_pid=lambda _digest: None,
         )
         self._stage = Stage(handler, self.context)
 

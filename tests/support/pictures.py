@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from fluxdrop.errors import FluxdropError
-from fluxdrop.intake.png import SIGNATURE
+from fluxdrop.intake.whole.png import SIGNATURE
 from fluxdrop.preprocess.picture import open_picture
 
 PIXELS = np.arange(6 * 4 * 3, dtype=np.uint8).reshape(4, 6, 3) * 3

@@ -16,9 +16,13 @@ from fluxdrop.jobs.crash_suspects import CrashSuspects
 from fluxdrop.jobs.job import Job, claimed_row
 from fluxdrop.jobs.store import Store
 from fluxdrop.service.items import Model, PictureItem, SwapModel, TensorItem
+from fluxdrop.service.mailbox import Mailbox
+from fluxdrop.service.stages.model_choice import ModelChoice
 from fluxdrop.service.stages.pending_jobs import PendingJobs
+from fluxdrop.service.stages.predicting import Predicting
 from fluxdrop.service.stages.preprocessing import Preprocessing
 from fluxdrop.service.stages.stage import Stage
+from fluxdrop.service.stages.warm_models import WarmModels
 from support.fakes import Ends, job_of, model
 from support.stages import context_of, run_stage
 
@@ -31,7 +35,7 @@ def png(width: int = 64, colour: int = 0) -> bytes:
 
 
 class Bench:
-    """A handler with what it needs, and what came of it. *secondary* opens a model that a job names."""
+    """A handler with what it needs, and what came of it. *other* opens a model that a job or a folder names."""
 
     def __init__(self, root: Root, store: Store) -> None:
         self.root = root
@@ -39,8 +43,22 @@ class Bench:
         self.ends = Ends()
         self.waiting = PendingJobs()
         self.first = model()
-        self.secondary: Callable[[str], Model] = lambda _name: model()
+        self.settings = Settings(batch_size=8)
+        self.other: Callable[[str], Model] = lambda _name: model()
         self.context = context_of(root.work)
+        self.warm = WarmModels(
+            self.settings,
+            self.context,
+            open_model=lambda name, _settings, _is_installed: self.other(name),
+            make_predicting=self._predicting,
+        )
+        self.choice = ModelChoice(
+            self.settings,
+            self.warm,
+            has_room=lambda: True,
+            is_named=lambda bundle, name: bundle.name == name,
+        )
+        self.choice.model = self.first
 
     def job(self, source: str, data: bytes, **asked: Any) -> Job:
         """A job that waits for its first stage; *asked* is in its options."""
@@ -52,17 +70,30 @@ class Bench:
 
     def handler(self) -> Preprocessing:
         """The stage's handler, with the first model in use."""
-        made = Preprocessing(
-            Settings(batch_size=8),
+        self.choice.apply(self.settings)
+        return Preprocessing(
+            self.settings,
             self.store,
             self.waiting,
             CrashSuspects(self.root, "preprocess"),
-            open_secondary=lambda name: self.secondary(name),
+            self.choice,
             forward=self.ends.forward,
             fail=self.ends.fail,
         )
-        made.model = self.first
-        return made
+
+    def _predicting(
+        self, _model: Model, opened: Callable[[], Model], on_close: Callable[[], None]
+    ) -> Predicting:
+        return Predicting(
+            8,
+            CrashSuspects(self.root, "predict"),
+            Mailbox(),
+            self.context.defects,
+            open_initial=opened,
+            on_close=on_close,
+            forward=self.ends.forward,
+            fail=self.ends.fail,
+        )
 
     def run(self, *items: PictureItem | SwapModel) -> Preprocessing:
         """Have *items* handled as one batch."""

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fluxdrop.files.layout import Root
-from fluxdrop.records.result import EmbeddingFacts, Guess, Record, Value
+from fluxdrop.records.result import EmbeddingFacts, Guess, PredictionFacts, Record, Value
 from fluxdrop.tables.columns import NAMES
 from fluxdrop.tables.csv_text import BOM
 from support.daemons import environment, fluxdrop
@@ -46,6 +46,14 @@ EMBEDDING = msgspec.structs.replace(
     probabilities={},
     top=[],
     embedding=EmbeddingFacts(file="outputs/vector.npy", dimension=512),
+)
+SEVERAL = msgspec.structs.replace(
+    result("several", 6),
+    predictions=[
+        PredictionFacts(**{name: getattr(one, name) for name in PredictionFacts.__struct_fields__})
+        for one in (result("first", 0), MULTI)
+    ],
+    folder="xray",
 )
 ALL: list[tuple[Record, str]] = [
     (result("a", 0), "a"),
@@ -175,6 +183,20 @@ def test_a_spreadsheet_runs_nothing(root: Root, tmp_path: Path) -> None:
     assert "=1+1, größer" == exported(root, "--raw")[0]["prompt"]
     lines = fluxdrop("export", "--root", root.path, "--format", "jsonl").stdout
     assert "=1+1, größer" == json.loads(lines)["prompt"]
+
+
+@pytest.mark.slow
+def test_several_models(root: Root) -> None:
+    """A result of several models has a row for each, and is found by the model and the labels of each."""
+    put_records(root, [(SEVERAL, "several")])
+
+    rows = exported(root)
+    by_second = exported(root, "--model", MULTI.model.bundle, "--label", "dog")
+    neither = exported(root, "--model", MULTI.model.bundle, "--label", "angular")
+
+    facts = [(row["name"], row["prediction"], row["label"], row["folder"]) for row in rows]
+    assert [("several", "1", "angular", "xray"), ("several", "2", "cat", "xray")] == facts
+    assert (["2"], []) == ([row["prediction"] for row in by_second], neither)
 
 
 @pytest.mark.slow

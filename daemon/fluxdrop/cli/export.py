@@ -105,9 +105,6 @@ def export(
     wanted = JobFilter(
         None if state == "all" else state,
         parse_since(since) if since else None,
-        None,
-        label,
-        model,
         until=parse_since(until, option="--until") if until else None,
         folder=folder,
     )
@@ -118,7 +115,9 @@ def export(
         steps_bar("Exporting") as show,
     ):
         counts.show, counts.total = show, store.count(wanted)
-        rows = counts.counted(read_rows(served, store, wanted, counts.skip, counts.advance))
+        # The index knows the first of several models' answers only, so the records tell.
+        found = read_rows(served, store, wanted, counts.skip, counts.advance)
+        rows = counts.counted(row for row in found if row.is_of(model, label))
         encoder = CsvEncoder(is_raw=raw)
         if form == "csv" and output != _STDOUT:
             file.write(BOM)

@@ -14,12 +14,15 @@ from fluxdrop.generate.png_info import read_infotext
 
 
 def info(
-    picture: Annotated[Path, typer.Argument(metavar="PNG", help="A generated picture.")],
+    picture: Annotated[
+        Path, typer.Argument(metavar="PNG", help="A generated picture; also JPEG or WebP.")
+    ],
     json_output: JsonOption = False,
 ) -> None:
     """Print the generation parameters that are stored in PNG.
 
-    The picture may be by fluxdrop or another program.
+    The picture may be by fluxdrop, AUTOMATIC1111, ComfyUI, InvokeAI, SwarmUI, Fooocus, NovelAI, Draw Things or
+    Easy Diffusion.
     """
     infotext = read_infotext(picture)
     parameters, warnings = parse_infotext(infotext)

@@ -20,6 +20,7 @@ from fluxdrop.logs import configure
 from fluxdrop.predict.answer import Answer, answer_of
 from fluxdrop.predict.choose_engine import open_engine
 from fluxdrop.preprocess.spec import InputSpec
+from fluxdrop.printable import printable
 
 _FEW_LABELS = 10
 _TOP = 5
@@ -78,7 +79,7 @@ def predict(
         )
         return
     for line in _lines(answer, top):
-        typer.echo(line)
+        typer.echo(printable(line))
     info = running.info
     typer.echo(f"by {bundle.name} on {info.engine} {info.version}, {info.backend}", err=True)
     if info.note:

@@ -50,11 +50,14 @@ def tensor_of(picture: Path, settings: Settings, spec: InputSpec) -> NDArray[np.
     Raises:
         FluxdropError: It cannot be decoded, or is larger than *settings* allow.
     """
+    notes: list[str] = []
     image, _ = open_picture(
         picture,
         max_file_bytes=settings.max_file_bytes,
         max_pixels=settings.max_pixels,
         deep=True,
-        warn=lambda warning: typer.echo(f"{picture}: {warning}", err=True),
+        notes=notes,
     )
+    for note in notes:
+        typer.echo(f"Note: {note}", err=True)
     return to_tensor(image, spec)

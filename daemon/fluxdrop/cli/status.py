@@ -147,6 +147,17 @@ def _work(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
         for minutes, rate in facts["per_minute"].items()
     ]
     yield "per minute", ", ".join(rates)
+    for name, balance in facts["hooks"].items():
+        yield name, _balance(balance)
+
+
+def _balance(balance: dict[str, Any]) -> str:
+    text = f"{balance['owed']:,} to hand on"
+    if balance["refused"]:
+        text += f", {balance['refused']:,} refused"
+    if balance["lost"]:
+        text += f", {balance['lost']:,} found no room"
+    return f"{text}; {balance['problem']}" if balance["problem"] else text
 
 
 def _result(row: dict[str, Any]) -> tuple[str, ...]:

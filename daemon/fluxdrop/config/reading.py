@@ -10,12 +10,14 @@ import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import msgspec
 
+from fluxdrop.config.folders import check_folders
+from fluxdrop.config.hooks import check_hooks
 from fluxdrop.config.settings import Settings
-from fluxdrop.config.tables import PipelineTable
+from fluxdrop.config.tables import FolderTable, HooksTable, PipelineTable
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files import durable
 from fluxdrop.files.layout import Root
@@ -29,6 +31,7 @@ OTHER_VARIABLES = (
     "FLUXDROP_JULIA",
     "FLUXDROP_JULIA_PROJECT",
     "FLUXDROP_DATA_DIR",
+    "FLUXDROP_HOOK_SECRET",
     "FLUXDROP_COVERAGE",
     "FLUXDROP_FAILPOINT",
     "FLUXDROP_SNAPSHOTS",
@@ -99,11 +102,17 @@ def _from_file(path: Path) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise FluxdropError(f"{path} cannot be read: {error}.", kind="config") from error
     _refuse_unknown(values, Settings.__struct_fields__, path, "")
-    pipelines = values.get("pipelines")
-    for name, table in pipelines.items() if isinstance(pipelines, dict) else ():
-        if isinstance(table, dict):
-            _refuse_unknown(table, PipelineTable.__struct_fields__, path, f"pipelines.{name}.")
-    return {key: _checked(key, value, f"{key} in {path}") for key, value in values.items()}
+    for kind, fields in _TABLES.items():
+        tables = values.get(kind)
+        for name, table in tables.items() if isinstance(tables, dict) else ():
+            if isinstance(table, dict):
+                _refuse_unknown(table, fields, path, f"{kind}.{name}.")
+    if isinstance(values.get("hooks"), dict):
+        _refuse_unknown(values["hooks"], HooksTable.__struct_fields__, path, "hooks.")
+    checked = {key: _checked(key, value, f"{key} in {path}") for key, value in values.items()}
+    check_folders(checked.get("folders", {}), str(path))
+    check_hooks(checked.get("hooks", HooksTable()), str(path))
+    return checked
 
 
 def _refuse_unknown(
@@ -164,7 +173,10 @@ def _nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
     near = difflib.get_close_matches(name, known, n=1)
     if near:
         return f"Did you mean {prefix}{near[0]}?"
-    return "`fluxdrop config` lists the keys, docs/generation.md those of a pipeline."
+    return (
+        "`fluxdrop config` lists the keys, docs/generation.md those of a pipeline,"
+        " docs/folders.md those of a folder."
+    )
 
 
 def _checked(key: str, value: Any, name: str, *, strict: bool = True) -> Any:
@@ -172,7 +184,22 @@ def _checked(key: str, value: Any, name: str, *, strict: bool = True) -> Any:
     try:
         return msgspec.convert(value, annotation, strict=strict)
     except msgspec.ValidationError as error:
-        raise FluxdropError(f"{name} is {value!r}: {str(error).lower()}.", kind="config") from error
+        reason = str(error).lower()
+        if float in _parts(annotation):
+            # msgspec says of other words only that they are none of those that the setting may be.
+            reason = reason.replace(
+                f"invalid enum value {value!r}".lower(), "expected `auto` or a number"
+            )
+        raise FluxdropError(f"{name} is {value!r}: {reason}.", kind="config") from error
 
 
+def _parts(annotation: Any) -> list[Any]:
+    """Return *annotation* and all that it consists of."""
+    return [annotation, *(part for each in get_args(annotation) for part in _parts(each))]
+
+
+_TABLES = {
+    "pipelines": PipelineTable.__struct_fields__,
+    "folders": FolderTable.__struct_fields__,
+}
 _FIELD_TYPES = {field.name: field.type for field in msgspec.structs.fields(Settings)}

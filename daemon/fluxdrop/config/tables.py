@@ -10,6 +10,7 @@ from msgspec import Meta
 # poll(2) can wait for 24 days at most.
 Seconds = Annotated[float, Meta(gt=0, le=1_000_000)]
 Count = Annotated[int, Meta(ge=1)]
+SortByLabel = Literal["none", "link", "copy"]
 
 
 class PipelineTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -32,3 +33,45 @@ class PipelineTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     guidance_scale: float | None = None
     width: Count | None = None
     height: Count | None = None
+
+
+class HooksTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The table ``[hooks]``: what is told of each job that ended (docs/hooks.md).
+
+    *on_done* and *on_failed* are a command, as a list of its words, or the URL of a receiver; empty for none.
+    *secret_file* has the secret that signs what URLs get. *timeout_seconds* is the longest that one command or one
+    request may take.
+    """
+
+    on_done: list[str] | str = ""
+    on_failed: list[str] | str = ""
+    secret_file: str = ""
+    timeout_seconds: Annotated[float, Meta(gt=0, le=3600)] = 30.0
+
+
+class FolderTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table ``[folders."NAME"]``: what applies to the files that are dropped below inbox/NAME.
+
+    What it does not name is as for the other files. *model* and *models* are as the setting ``model``; several
+    models all answer, and the first one's answer is the result's own.
+    """
+
+    model: str | None = None
+    models: Annotated[list[str], Meta(min_length=1, max_length=16)] | None = None
+    result_labels: Annotated[int, Meta(ge=0)] | None = None
+    sort_by_label: SortByLabel | None = None
+
+    @property
+    def model_names(self) -> list[str]:
+        """The models that answer; empty for the one in use."""
+        return self.models or ([self.model] if self.model else [])
+
+    def problem(self) -> str:
+        """Check the values against each other; return what is wrong, as a sentence, or an empty string."""
+        if self.model is not None and self.models is not None:
+            return "it has both model and models"
+        if self.model == "" or "" in self.model_names:
+            return "the name of a model is empty"
+        if len(set(self.model_names)) < len(self.model_names):
+            return "models names one twice"
+        return ""

@@ -15,6 +15,7 @@ from fluxdrop.files.layout import Root, holder
 from fluxdrop.jobs.input_names import scan
 from fluxdrop.jobs.overview import overview
 from fluxdrop.jobs.row_facts import has_picture
+from fluxdrop.jobs.side_files import side_files
 from fluxdrop.jobs.store import JobFilter, Store
 from fluxdrop.printable import printable
 
@@ -47,7 +48,7 @@ def waiting(root: Root, settings: Settings) -> Iterator[Finding]:
     max_seconds = max(settings.incomplete_seconds, settings.scan_seconds) + 60
     stale: list[str] = []
     irregular: list[str] = []
-    for path in scan(root.inbox):
+    for path in scan(root.inbox, is_ignored=side_files(settings.ignore)):
         if not _is_regular(root.inbox / path):
             irregular.append(path)
         elif _age(root.inbox / path) > max_seconds:

@@ -9,7 +9,9 @@ from typing import NamedTuple
 from fluxdrop.errors import FluxdropError
 from fluxdrop.resources import expanded
 
-_TAG = re.compile(r"<lora:(?P<name>[^:<>]+)(?::(?P<weight>[^<>]*))?>")
+# "lyco" is what an extension of stable-diffusion-webui used for LyCORIS files.
+_TAG = re.compile(r"<(?:lora|lyco):(?P<name>[^:<>]+)(?::(?P<weights>[^<>]*))?>")
+_HYPERNETWORK = re.compile(r"<hypernet:[^<>]*>")
 _MAX_WEIGHT = 10.0
 
 
@@ -30,20 +32,26 @@ def split_tags(prompt: str, folder: str) -> tuple[str, list[Lora], list[str]]:
         folder: The folder of LoRAs; an empty string if there is none.
 
     Returns:
-        The prompt without its tags, the LoRAs, and a warning for each that is not in *folder*.
+        The prompt without its tags, the LoRAs, and a warning for each that is not in *folder*, and for what of a tag
+        is not used: of several weights only the first is, for the text encoder, too.
 
     Raises:
         FluxdropError: Kind ``prompt`` for an invalid weight, and kind ``pipeline`` for a LoRA that
             exists as pickle only.
     """
     tags = list(_TAG.finditer(prompt))
-    if not tags:
+    hypernetworks = _HYPERNETWORK.findall(prompt)
+    if not tags and not hypernetworks:
         return prompt, [], []
     files = _files(folder)
     loras: dict[Path, float] = {}
-    warnings = []
+    warnings = [f"Hypernetworks are not supported: {tag} is not used." for tag in hypernetworks]
     for tag in tags:
-        name, weight = tag["name"].strip(), _weight(tag)
+        name, (weight, rest) = tag["name"].strip(), _weight(tag)
+        if rest:
+            warnings.append(
+                f"Of {tag[0]} only the weight {weight:g} is used, not {':'.join(rest)}."
+            )
         file = files.get(f"{name}.safetensors")
         if file is not None:
             loras[file] = weight
@@ -55,7 +63,7 @@ def split_tags(prompt: str, folder: str) -> tuple[str, list[Lora], list[str]]:
             )
         else:
             warnings.append(f"LoRA {name} is not on this machine; the picture is made without it.")
-    text = re.sub(r"[ \t]{2,}", " ", _TAG.sub("", prompt)).strip()
+    text = re.sub(r"[ \t]{2,}", " ", _HYPERNETWORK.sub("", _TAG.sub("", prompt))).strip()
     return text, [Lora(file, weight) for file, weight in loras.items()], warnings
 
 
@@ -66,10 +74,19 @@ def _files(folder: str) -> dict[str, Path]:
     return {path.name: path for path in sorted(expanded(folder).rglob("*"), reverse=True)}
 
 
-def _weight(tag: re.Match[str]) -> float:
-    """Return the weight in *tag*, 1 if it has none; raise if it is invalid."""
+def _weight(tag: re.Match[str]) -> tuple[float, list[str]]:
+    """Return the weight in *tag*, 1 if it has none, and what else it has; raise if the weight is invalid.
+
+    stable-diffusion-webui takes two weights, for the text encoder and the U-Net, by position or as ``te=`` and
+    ``unet=``; extensions add further keys, such as ``lbw=``.
+    """
+    parts = [part.strip() for part in (tag["weights"] or "").split(":") if part.strip()]
+    numbers = [n for n, part in enumerate(parts) if "=" not in part]
+    numbers += [n for n, part in enumerate(parts) if part.startswith("unet=")]
+    chosen = parts[numbers[0]].removeprefix("unet=") if numbers else "1"
+    rest = [part for n, part in enumerate(parts) if [n] != numbers[:1]]
     try:
-        weight = float(tag["weight"] or 1)
+        weight = float(chosen)
     except ValueError:
         weight = _MAX_WEIGHT + 1
     if not -_MAX_WEIGHT <= weight <= _MAX_WEIGHT:
@@ -77,4 +94,4 @@ def _weight(tag: re.Match[str]) -> float:
             f"The weight in {tag[0]} is not a number from {-_MAX_WEIGHT:g} to {_MAX_WEIGHT:g}",
             kind="prompt",
         )
-    return weight
+    return weight, rest

@@ -1,7 +1,11 @@
-"""Prompt files: one infotext or several, separated by lines of dashes, each for one or more pictures."""
+"""Prompt files: one prompt or several, separated by lines of dashes, each for one or more pictures.
+
+A prompt is infotext or a JSON object.
+"""
 
 from __future__ import annotations
 
+import codecs
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -10,14 +14,23 @@ import msgspec
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files.regular import open_regular
-from fluxdrop.generate.infotext import PromptBatch, parse_batch
+from fluxdrop.generate.infotext import PromptBatch, batch_of, parse_batch
+from fluxdrop.generate.metadata.json_prompt import json_descriptions
 from fluxdrop.generate.parameters import RANGES, UNLIMITED, PromptParameters, random_seed
+from fluxdrop.generate.prompt_syntax import syntax_warnings
 
 MAX_PICTURES = 1000
 """The largest number of pictures that a file may ask for, whatever the settings allow."""
 
+# By byte order mark; that of UTF-32 begins with one of UTF-16. Notepad and PowerShell write UTF-16.
+_ENCODINGS = {
+    codecs.BOM_UTF8: "UTF-8",
+    codecs.BOM_UTF32_LE: "UTF-32-LE",
+    codecs.BOM_UTF32_BE: "UTF-32-BE",
+    codecs.BOM_UTF16_LE: "UTF-16-LE",
+    codecs.BOM_UTF16_BE: "UTF-16-BE",
+}
 _SEPARATOR = re.compile(r"^[ \t]*---[ \t]*\r?$", re.MULTILINE)
-_WEIGHT = re.compile(r"\([^()]*:\s*\d+(?:\.\d+)?\s*\)")
 
 
 class PromptPicture(NamedTuple):
@@ -53,7 +66,8 @@ def read_prompts(
     wanted: list[PromptPicture] = []
     for number, part in enumerate(texts, 1):
         try:
-            wanted += _pictures(parse_batch(part, limit, max_steps))
+            for batch in _batches(part, limit, max_steps):
+                wanted += _pictures(batch)
         except FluxdropError as error:
             if len(texts) == 1:
                 raise
@@ -72,11 +86,19 @@ def read_prompts(
     return wanted
 
 
+def _batches(text: str, limit: int, max_steps: int) -> list[PromptBatch]:
+    """Return what one of a file's prompts asks for, which is several batches only in JSON."""
+    described = json_descriptions(text)
+    if described is None:
+        return [parse_batch(text, limit, max_steps)]
+    return [batch_of(*one, max_size=limit, max_steps=max_steps) for one in described]
+
+
 def _pictures(batch: PromptBatch) -> list[PromptPicture]:
     """Return the pictures of a batch, each with its seed."""
     parameters, size, warnings = batch
-    if _WEIGHT.search(parameters.prompt) or _WEIGHT.search(parameters.negative_prompt):
-        warnings = [*warnings, "Weights such as (word:1.2) are read as plain words."]
+    for text in (parameters.prompt, parameters.negative_prompt):
+        warnings = [*warnings, *syntax_warnings(text)]
     if size == 1:
         return [PromptPicture(parameters, warnings)]
     first = random_seed() if parameters.seed is None else parameters.seed
@@ -87,7 +109,7 @@ def _pictures(batch: PromptBatch) -> list[PromptPicture]:
 
 
 def read_prompt(path: Path, max_bytes: int, name: str = "") -> str:
-    """Read a prompt file.
+    """Read a prompt file: UTF-8, or UTF-16 or UTF-32 with a byte order mark.
 
     Args:
         path: The file.
@@ -95,7 +117,7 @@ def read_prompt(path: Path, max_bytes: int, name: str = "") -> str:
         name: What errors call the file; the last part of *path* if empty.
 
     Raises:
-        FluxdropError: Kind ``prompt``, when it cannot be read, is too large or is not UTF-8.
+        FluxdropError: Kind ``prompt``, when it cannot be read, is too large or is no text.
     """
     with open_regular(path, "prompt", name) as file:
         data = file.read(max_bytes + 1)
@@ -106,12 +128,26 @@ def read_prompt(path: Path, max_bytes: int, name: str = "") -> str:
             hint="Shorten it, or raise max_prompt_bytes in fluxdrop.toml.",
             kind="prompt",
         )
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        looks = " (it looks like UTF-16)" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
+    return _decoded(data, name)
+
+
+def _decoded(data: bytes, name: str) -> str:
+    """Decode *data*, of the file *name*: UTF-8, or what its byte order mark says; raise if it is neither."""
+    mark = next((mark for mark in _ENCODINGS if data.startswith(mark)), b"")
+    encoding = _ENCODINGS.get(mark, "UTF-8")
+    if not mark and b"\0" in data:
+        # In UTF-16 every second byte of English is zero.
         raise FluxdropError(
-            f"{name} is not UTF-8 text{looks}: byte {error.start + 1} is 0x{data[error.start]:02X}",
+            f"{name} looks like UTF-16 without a byte order mark, or is not text: it has zero bytes",
+            hint="Save it as UTF-8, or with a byte order mark, and drop it once more.",
+            kind="prompt",
+        )
+    try:
+        return data[len(mark) :].decode(encoding)
+    except UnicodeDecodeError as error:
+        byte = len(mark) + error.start
+        raise FluxdropError(
+            f"{name} is not {encoding} text: byte {byte + 1} is 0x{data[byte]:02X}",
             hint="Save it as UTF-8 and drop it once more.",
             kind="prompt",
         ) from error

@@ -1,7 +1,7 @@
 """Map the sampler names that Stable Diffusion users know to diffusers schedulers.
 
-The names are stable-diffusion-webui's (``modules/sd_samplers_kdiffusion.py``). The mapping is the
-table in diffusers' documentation, "Schedulers".
+The names are stable-diffusion-webui's (``modules/sd_samplers_kdiffusion.py``), with DPM++ 3M and TCD. The mapping is
+the table in diffusers' documentation, "Schedulers". `sampler_names` has the names of other programs.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import inspect
 from typing import Any
 
 from fluxdrop.errors import FluxdropError
+from fluxdrop.generate.sampler_names import nearest, our_name
 
 _Samplers = dict[str, tuple[str, dict[str, Any]]]
 """By name: the class of the scheduler, and options of its configuration."""
@@ -21,6 +22,10 @@ SAMPLERS: _Samplers = {
     "DPM++ 2M": (
         "DPMSolverMultistepScheduler",
         {"algorithm_type": "dpmsolver++", "solver_order": 2},
+    ),
+    "DPM++ 3M": (
+        "DPMSolverMultistepScheduler",
+        {"algorithm_type": "dpmsolver++", "solver_order": 3},
     ),
     "DPM++ 2M SDE": (
         "DPMSolverMultistepScheduler",
@@ -43,6 +48,7 @@ SAMPLERS: _Samplers = {
         {"algorithm_type": "sde-dpmsolver++", "solver_order": 2, "solver_type": "heun"},
     ),
     "LCM": ("LCMScheduler", {}),
+    "TCD": ("TCDScheduler", {}),
     "UniPC": ("UniPCMultistepScheduler", {}),
     "DEIS": ("DEISMultistepScheduler", {}),
 }
@@ -84,6 +90,12 @@ _NAMES = {
     for sampler in SAMPLERS
     for schedule in SCHEDULES
 }
+# What JSON for diffusers names: the class of a scheduler, which stands for the first sampler of this class.
+_BY_CLASS = {
+    scheduler: sampler
+    for table in (_FLOW_SAMPLERS, SAMPLERS)
+    for sampler, (scheduler, _unused) in reversed(table.items())
+}
 
 
 def choose(name: str | None, own: Any) -> tuple[str, Any]:
@@ -105,20 +117,16 @@ def choose(name: str | None, own: Any) -> tuple[str, Any]:
     name = _sampler_name(own) if name is None else name
     if name.casefold() == type(own).__name__.casefold():
         return type(own).__name__, _begin_at_first_step(type(own).from_config(own.config))
-    if name.casefold() not in _NAMES:
-        raise FluxdropError(
-            f"Sampler {name!r} is not known.",
-            hint=f"Known are {', '.join(SAMPLERS)}, also followed by one of"
-            f" {', '.join(filter(None, SCHEDULES))}.",
-            kind="prompt",
-        )
-    sampler, schedule = _NAMES[name.casefold()]
+    usual = our_name(_BY_CLASS.get(name, name))
+    if usual.casefold() not in _NAMES:
+        raise _unknown(name)
+    sampler, schedule = _NAMES[usual.casefold()]
     full = f"{sampler} {schedule}".strip()
     samplers = _samplers_for(own)
     scheduler_class = getattr(diffusers, samplers[sampler][0]) if sampler in samplers else None
     fits = samplers is _FLOW_SAMPLERS or scheduler_class in (type(own), *own.compatibles)
-    # diffusers lists LCM as compatible with no scheduler, but it is usually made from another's configuration.
-    fits |= sampler == "LCM" and hasattr(own, "alphas_cumprod")
+    # diffusers lists these as compatible with no scheduler, but they are usually made from another's configuration.
+    fits |= sampler in ("LCM", "TCD") and hasattr(own, "alphas_cumprod")
     if scheduler_class is None or not fits:
         raise FluxdropError(
             f"Sampler {full!r} does not fit this pipeline, which has the {type(own).__name__}.",
@@ -145,6 +153,19 @@ def warnings(name: str, own: Any) -> list[str]:
     return [f"Sampler {name} is known to draw wrong colours with this pipeline; others do not."]
 
 
+def _unknown(name: str) -> FluxdropError:
+    """Return the error for the *name* of a sampler that there is not."""
+    if (instead := nearest(name)) is not None:
+        message = f"Sampler {name!r} is not among diffusers' schedulers."
+        return FluxdropError(message, hint=f"The nearest is {instead!r}.", kind="prompt")
+    return FluxdropError(
+        f"Sampler {name!r} is not known.",
+        hint=f"Known are {', '.join(SAMPLERS)}, also followed by one of"
+        f" {', '.join(filter(None, SCHEDULES))}.",
+        kind="prompt",
+    )
+
+
 def _samplers_for(own: Any) -> _Samplers:
     """Return the samplers for pipelines with the scheduler *own*."""
     return _FLOW_SAMPLERS if type(own).__name__.startswith("FlowMatch") else SAMPLERS
@@ -160,7 +181,11 @@ def _options(
         wanted.pop("timestep_spacing", None)
     accepted = inspect.signature(scheduler_class.__init__).parameters
     if any(value and key not in accepted for key, value in wanted.items()):
-        raise FluxdropError(f"Sampler {sampler!r} has no schedule {schedule!r}.", kind="prompt")
+        raise FluxdropError(
+            f"Sampler {sampler!r} has no schedule {schedule!r}.",
+            hint=f"Ask for {sampler!r} alone, or for 'DPM++ 2M {schedule}'.",
+            kind="prompt",
+        )
     return {key: value for key, value in wanted.items() if key in accepted}
 
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import errno
 import heapq
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 
 from fluxdrop.config import Settings
-from fluxdrop.files.filesystem import filesystem_of, needs_polling
+from fluxdrop.files.filesystem import filesystem_of, needs_polling, settle_seconds
 from fluxdrop.files.folders import Folders
 from fluxdrop.files.io_lock import hold_io_lock
 from fluxdrop.files.layout import Root
@@ -21,9 +20,12 @@ from fluxdrop.files.transient import is_full
 from fluxdrop.intake.event_queue import EventQueue
 from fluxdrop.intake.ready import Candidate, Gone, Hint, ReadinessPolicy, Ready, Wait
 from fluxdrop.intake.skipped import Skipped
-from fluxdrop.intake.watch import Watch
+from fluxdrop.intake.watch import Watch, reason
+from fluxdrop.intake.whole.decoding_child import DecodingChild
+from fluxdrop.intake.writers import Writers
 from fluxdrop.jobs import claim as claims
-from fluxdrop.jobs.input_names import InputKind, is_ignored, kind_of, scan
+from fluxdrop.jobs.input_names import InputKind, kind_of, scan
+from fluxdrop.jobs.side_files import side_files
 from fluxdrop.logs import get_logger
 from fluxdrop.outage import OutageTracker
 
@@ -40,11 +42,6 @@ _FULL_PAUSE_SECONDS = 1.0
 # How many files are looked at in a step: few, so that the first of thousands are claimed early.
 _MAX_JUDGED = 64
 _DEAD_WATCH_SECONDS = 5.0
-# The system limit that inotify(7) has reached, by the error that it reports.
-_SYSTEM_LIMITS = {
-    errno.ENOSPC: "fs.inotify.max_user_watches",
-    errno.EMFILE: "fs.inotify.max_user_instances",
-}
 
 
 @dataclass(slots=True)
@@ -92,6 +89,8 @@ class Intake:
         """The type of the inbox's filesystem."""
         self.polling = needs_polling(self.filesystem)
         """Whether that filesystem reports no events, so that files are found by frequent scans alone."""
+        self._writers = Writers()
+        self._decoding = DecodingChild(settings.max_pixels)
         self.apply(settings)
         self._events = EventQueue(_MAX_EVENTS)
         self._waiting: dict[str, _WaitingFile] = {}
@@ -125,12 +124,16 @@ class Intake:
         self._scan_seconds = (
             min(_POLL_SECONDS, settings.scan_seconds) if self.polling else settings.scan_seconds
         )
+        self._is_ignored = side_files(settings.ignore)
         self._policy = ReadinessPolicy(
-            settings.settle_seconds,
+            settle_seconds(settings.settle_seconds, self.filesystem),
             settings.incomplete_seconds,
             trust_clock=not self.polling,
             max_bytes=settings.max_file_bytes,
+            is_open=self._writers.is_open,
+            shows_all=self._decoding.shows_all,
         )
+        self._decoding.max_pixels = settings.max_pixels
 
     @property
     def waiting(self) -> int:
@@ -174,6 +177,7 @@ class Intake:
         self._take_events(timeout)
         if self._watch is not None and not self._watch.alive():
             self._next_scan = min(self._next_scan, self._last_scan + _DEAD_WATCH_SECONDS)
+        self._writers.begin_turn()
         with hold_io_lock(), closing(self._folders):
             if time.monotonic() >= self._next_scan:
                 self._scan()
@@ -182,7 +186,8 @@ class Intake:
             self._rescan_if_room()
 
     def close(self) -> None:
-        """Stop watching the inbox."""
+        """Stop watching the inbox, and end the process that decodes."""
+        self._decoding.close()
         if self._watch is not None:
             self._watch.close()
 
@@ -191,15 +196,15 @@ class Intake:
         until = min(now + timeout, self._next_scan, self._due[0][0] if self._due else now + timeout)
         files, folders = self._events.take(max(0.0, until - now))
         for path, hint in files:
-            if not _is_in_ignored(path):
+            if not self._is_in_ignored(path):
                 self._track(path, hint)
         if len(folders) > _MAX_FOLDERS:
             # One scan of everything takes no longer.
             self._next_scan = 0.0
             return
         for folder in folders:
-            if not _is_in_ignored(folder):
-                for found in scan(self._root.inbox, folder, self._on_unreadable):
+            if not self._is_in_ignored(folder):
+                for found in self._files_below(folder):
                     self._track(found, None)
 
     def _on_event(self, path: str, hint: Hint | None) -> None:
@@ -267,7 +272,7 @@ class Intake:
         self._recheck_unfinished()
         offsets, self._scan_offsets = self._scan_offsets, {}
         seen: Counter[InputKind | None] = Counter()
-        for path in scan(self._root.inbox, "", self._on_unreadable):
+        for path in self._files_below(""):
             kind = kind_of(path)
             if seen[kind] < offsets.get(kind, 0):
                 self._overflowed.add(kind)
@@ -294,18 +299,10 @@ class Intake:
 
     def _begin_watch(self) -> None:
         try:
-            self._watch = Watch(
-                self._root.inbox,
-                self._on_event,
-                self._root.requests,
-                self.wake,
-            )
+            self._watch = Watch(self._root.inbox, self._on_event, self._root.requests, self.wake)
         except OSError as error:
-            limit = _SYSTEM_LIMITS.get(error.errno or 0)
-            raise OSError(
-                f"files are found by scans only, every {self._scan_seconds:g} s:"
-                f" {error.strerror}{f'; raise {limit}' if limit else ''}",
-            ) from error
+            every = f"files are found by scans only, every {self._scan_seconds:g} s"
+            raise OSError(f"{every}: {reason(error)}") from error
 
     def _judge_due(self) -> None:
         now = time.monotonic()
@@ -394,6 +391,8 @@ class Intake:
     def _on_unreadable(self, folder: str, error: OSError) -> None:
         self._skip(folder or str(self._root.inbox), f"it cannot be read: {error.strerror}")
 
+    def _files_below(self, folder: str) -> Iterator[str]:
+        return scan(self._root.inbox, folder, self._on_unreadable, self._is_ignored)
 
-def _is_in_ignored(path: str) -> bool:
-    return any(map(is_ignored, PurePosixPath(path).parts))
+    def _is_in_ignored(self, path: str) -> bool:
+        return any(map(self._is_ignored, path.split("/")))

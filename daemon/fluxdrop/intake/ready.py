@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
-from fluxdrop.intake.png import SIGNATURE, PngScanner
+from fluxdrop.intake.whole import scanner_for
+from fluxdrop.intake.whole.jpeg import shows_all_scans
+from fluxdrop.intake.whole.png import PngScanner
+from fluxdrop.intake.whole.scanner import Scanner, State
+from fluxdrop.intake.writers import is_open_by_lease
 from fluxdrop.jobs.fault import Fault
 from fluxdrop.jobs.input_names import WHAT_TO_DROP, kind_of
+
+_DECODING_SECONDS = 0.1
 
 
 class Hint(Enum):
     """What an event reported about a file."""
 
     CHANGED = 0
+    """Created, linked or changed in another way."""
     CLOSED = 1
     """Closed after writing."""
     MOVED_IN = 2
     """Renamed to its present path, so it was written elsewhere."""
+    WRITTEN = 3
+    """Written to by a program that did not close it yet."""
 
 
 class Ready(NamedTuple):
@@ -56,7 +66,11 @@ class ReadinessPolicy:
     trust_clock: bool = True
     """Whether the filesystem's times come from this machine's clock."""
     max_bytes: int = 256 * 1024**2
-    """A larger PNG is not scanned for completeness, as it is refused anyway."""
+    """A larger picture is not scanned for completeness, as it is refused anyway."""
+    is_open: Callable[[int], bool | None] = is_open_by_lease
+    """Whether anybody has the file with a descriptor open for writing; None if that is not known."""
+    shows_all: Callable[[int], bool | None] = shows_all_scans
+    """Whether all scans of a JPEG without an end decode; None if that is not known yet."""
 
     @property
     def settle_after_close(self) -> float:
@@ -73,7 +87,9 @@ class Candidate:
     """What the last event reported; None before the first one."""
     _signature: tuple[int, ...] = ()
     _since: float = 0.0
-    _scanner: PngScanner | None = None
+    _scanner: Scanner | None = None
+    _undecodable: tuple[int, ...] = ()
+    """The signature with which a JPEG's scans did not decode."""
 
     def record_event(self, hint: Hint) -> None:
         """Record an event. It counts as a change of the file, whatever the file's times say."""
@@ -146,19 +162,58 @@ class Candidate:
             return self._ready_after(
                 policy.incomplete, unchanged_for, Fault("incomplete", "it is empty")
             )
-        is_picture = kind == "picture" and size <= policy.max_bytes
-        if is_picture and SIGNATURE.startswith(os.pread(fd, len(SIGNATURE), 0)):
-            if self._scanner is None or unchanged_for >= policy.incomplete:
-                # Scan the whole file for the final decision: its beginning may have been rewritten.
-                self._scanner = PngScanner()
-            if self._scanner.scan(fd) == "complete":
-                return Ready()
+        state: State = "plausible"
+        if kind == "picture" and size <= policy.max_bytes:
+            state = self._scan(fd, policy, unchanged_for)
+        if self._scanner is not None and state in ("incomplete", "damaged"):
             fault = Fault("incomplete", self._scanner.reason)
             return self._ready_after(policy.incomplete, unchanged_for, fault)
-        if self.hint is Hint.MOVED_IN:
+        return self._judge_whole(fd, state, policy, unchanged_for)
+
+    def _scan(self, fd: int, policy: ReadinessPolicy, unchanged_for: float) -> State:
+        """Return what the picture is by its structure; ``plausible`` if its contents are those of no picture."""
+        found = scanner_for(fd)
+        # Scan the whole file for the final decision: its beginning may have been rewritten.
+        if type(found) is not type(self._scanner) or unchanged_for >= policy.incomplete:
+            self._scanner = found
+        return self._scanner.scan(fd) if self._scanner else "plausible"
+
+    def _judge_whole(
+        self, fd: int, state: State, policy: ReadinessPolicy, unchanged_for: float
+    ) -> Readiness:
+        """Decide about a file that is whole by its structure, or has none: it may still be written to."""
+        if state == "complete" and isinstance(self._scanner, PngScanner):
+            # The checksums say that its writer has nothing left to write.
             return Ready()
         needed = policy.settle_after_close if self.hint is Hint.CLOSED else policy.settle
+        if self.hint is Hint.MOVED_IN or state == "complete":
+            needed = 0.0
+        if unchanged_for >= needed and self._is_open(fd, policy):
+            left = policy.incomplete - unchanged_for
+            if left > 0:
+                # Its writer may end without an event.
+                return Wait(min(left, policy.settle))
+        if state == "unended" and unchanged_for >= needed:
+            fault = Fault("incomplete", self._scanner.reason if self._scanner else "")
+            shows_all = self._shows_all(fd, policy)
+            if shows_all is None:
+                return Wait(_DECODING_SECONDS)
+            if not shows_all:
+                return self._ready_after(policy.incomplete, unchanged_for, fault)
         return self._ready_after(needed, unchanged_for, None)
+
+    def _is_open(self, fd: int, policy: ReadinessPolicy) -> bool:
+        is_open = policy.is_open(fd)
+        return self.hint is Hint.WRITTEN if is_open is None else is_open
+
+    def _shows_all(self, fd: int, policy: ReadinessPolicy) -> bool | None:
+        """Return whether the scans of the JPEG all decode; ask only once for each version of it."""
+        if self._undecodable == self._signature:
+            return False
+        shows_all = policy.shows_all(fd)
+        if shows_all is False:
+            self._undecodable = self._signature
+        return shows_all
 
     def _ready_after(self, needed: float, unchanged_for: float, fault: Fault | None) -> Readiness:
         if unchanged_for < needed:

@@ -40,6 +40,11 @@ _CHANGES = Mask(
     | InotifyConstants.IN_CLOSE_WRITE
 )
 
+# The system limit that inotify(7) has reached, by the error that it reports.
+_SYSTEM_LIMITS = {
+    errno.ENOSPC: "fs.inotify.max_user_watches",
+    errno.EMFILE: "fs.inotify.max_user_instances",
+}
 _LISTING_SECONDS = 1.0
 _MAX_FOLDERS = 8192
 """How many folders are watched. Each costs the memory of its path; scans find the files in the others."""
@@ -82,6 +87,12 @@ class Watch:
         """Stop watching, and wait for the thread to end."""
         self._reader.stop()
         self._reader.join()
+
+
+def reason(error: OSError) -> str:
+    """Return why a `Watch` could not begin, and what to do where that is known."""
+    limit = _SYSTEM_LIMITS.get(error.errno or 0)
+    return f"{error.strerror}{f'; raise {limit}' if limit else ''}"
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:
@@ -176,6 +187,8 @@ class _Tree:
             self._notice(path, Hint.MOVED_IN)
         elif event.is_close_write:
             self._notice(path, Hint.CLOSED)
+        elif event.is_modify:
+            self._notice(path, Hint.WRITTEN)
         else:
             self._notice(path, Hint.CHANGED)
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -49,7 +50,7 @@ class Died(NamedTuple):
 
 
 class CrashSuspects:
-    """The file that names the jobs that *stage* has in hand. One thread owns it."""
+    """The file that names the jobs that *stage* has in hand. Any thread may use it; they take turns."""
 
     def __init__(self, root: Root, stage: SuspectStage) -> None:
         self._stage = stage
@@ -57,6 +58,7 @@ class CrashSuspects:
         self._fd = durable.open_own(_file(root, stage), os.O_RDWR | os.O_CREAT)
         self._used_bytes = 0
         """How many bytes at the file's beginning may have to be overwritten."""
+        self._lock = threading.Lock()
 
     @contextmanager
     def over(self, jobs: Sequence[Job]) -> Iterator[None]:
@@ -64,6 +66,11 @@ class CrashSuspects:
         if not jobs:
             yield
             return
+        with self._lock, self._named(jobs):
+            yield
+
+    @contextmanager
+    def _named(self, jobs: Sequence[Job]) -> Iterator[None]:
         # Without a sync this survives the process, though not a power cut. A file for each job would
         # cost more time than decoding a small picture.
         lines = "".join(f"{line}\n" for line in (self._run_id, *(job.id for job in jobs))).encode()

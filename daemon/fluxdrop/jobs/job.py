@@ -91,6 +91,8 @@ class Job:
     """Why the intake found that the job has to fail."""
     suspect: bool = False
     """Whether an earlier daemon died while it had this job in hand."""
+    inbox_folder: str | None = None
+    """The name of the table ``[folders."NAME"]`` that applies to the input."""
     sha256: str | None = None
     prompt: str | None = None
     warnings: list[str] = field(default_factory=list)
@@ -121,10 +123,9 @@ class Job:
         """The tensor as a picture for people."""
         return self.folder / "preview.png"
 
-    @property
-    def embedding(self) -> Path:
-        """The vector that an embedding model gave."""
-        return self.folder / "embedding.npy"
+    def embedding(self, number: int = 0) -> Path:
+        """Return the path of the vector that an embedding model gave, of several models that with this *number*."""
+        return self.folder / f"embedding{number or ''}.npy"
 
     @property
     def record(self) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -11,6 +12,17 @@ from fluxdrop.files import durable
 from fluxdrop.files.layout import Root, holder
 from fluxdrop.files.transient import naming
 from fluxdrop.predict.bundle import installed_folder
+
+
+def models_served(root: Root) -> set[str]:
+    """Return the models that the running daemon has loaded, which its environment may name; empty if none runs."""
+    if holder(root) is None:
+        return set()
+    try:
+        status = json.loads(durable.read_own(root.heartbeat))
+        return {status["model"], *(warm["name"] for warm in status.get("warm", ()))}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
 
 
 def remove_model(root: Root, name: str, model_in_use: str) -> Path:
@@ -25,7 +37,7 @@ def remove_model(root: Root, name: str, model_in_use: str) -> Path:
         FluxdropError: Kind ``model``, when there is no such model, it is embedded, or it is in use.
     """
     folder = own_folder(root, name)
-    if name == model_in_use:
+    if name == model_in_use or name in models_served(root):
         raise FluxdropError(
             f"The model {name} is in use",
             hint="Choose another one first: fluxdrop model use NAME",
@@ -46,7 +58,7 @@ def check_replaceable(root: Root, name: str, model_in_use: str) -> None:
         FluxdropError: Kind ``model``, when there is no such model, it is embedded, or a running daemon uses it.
     """
     own_folder(root, name)
-    if name == model_in_use and holder(root) is not None:
+    if name in models_served(root) or (name == model_in_use and holder(root) is not None):
         raise FluxdropError(
             f"The model {name} is in use by the daemon that runs",
             hint="Add it under another --name and switch with `fluxdrop model use`, or stop the daemon first.",

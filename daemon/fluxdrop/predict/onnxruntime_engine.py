@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
-import os
 from typing import Any
 
 import numpy as np
@@ -20,11 +18,11 @@ from fluxdrop.predict.model_signature import (
     label_output,
     picture_shape,
 )
+from fluxdrop.predict.onnx_session import mentions, open_session
 from fluxdrop.predict.unserved import batch_error
 from fluxdrop.telemetry import import_onnxruntime
 
 _FLOATS = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
-_PROVIDERS = ["CPUExecutionProvider"]
 _INTEGERS = {f"tensor({kind})": kind for kind in INTEGERS}
 
 
@@ -56,7 +54,7 @@ class OnnxruntimeEngine:
             raise flux_required_error(bundle, "onnxruntime has no Flux")
         ort = import_onnxruntime()
         options = ort.SessionOptions()
-        options.log_severity_level = 3
+        options.log_severity_level = 4
         if not optimised:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         # Spinning threads would take a core from the stages that prepare the next pictures.
@@ -141,12 +139,10 @@ def _open_session(bundle: Bundle, options: Any, model: bytes | None) -> tuple[An
 
     That is the session of *model*, else of the bundle's own, as far as it can be run as it is.
     """
-    ort = import_onnxruntime()
     if model is None:
         failure: Exception | None = None
         try:
-            path = os.fspath(bundle.onnx)
-            session = ort.InferenceSession(path, options, providers=_PROVIDERS)
+            session = open_session(bundle.onnx, options)
         except Exception as error:  # onnxruntime's exceptions share no class below Exception
             failure = error
         else:
@@ -159,7 +155,7 @@ def _open_session(bundle: Bundle, options: Any, model: bytes | None) -> tuple[An
         if model is None:
             assert failure is not None
             raise failure
-    return ort.InferenceSession(model, options, providers=_PROVIDERS), True
+    return open_session(model, options), True
 
 
 def _runs_as_it_is(session: Any, bundle: Bundle) -> bool:
@@ -167,12 +163,8 @@ def _runs_as_it_is(session: Any, bundle: Bundle) -> bool:
     types = [item.type for item in session.get_outputs()]
     if not any(kind in _FLOATS or kind.startswith("seq(map(") for kind in types):
         return False
-    with (
-        bundle.onnx.open("rb") as file,
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
-    ):
-        # The names of the operators that quantise a batch by its largest values.
-        return data.find(b"DynamicQuantize") < 0
+    # The names of the operators that quantise a batch by its largest values.
+    return not mentions(bundle.onnx, b"DynamicQuantize")
 
 
 def _dtype(declared: Any, bundle: Bundle) -> str:

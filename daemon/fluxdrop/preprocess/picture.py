@@ -18,16 +18,13 @@ from fluxdrop.files.regular import open_regular
 from fluxdrop.picture_formats import FORMAT_TITLES, HEAD_BYTES, format_of
 from fluxdrop.preprocess import jpeg, png
 from fluxdrop.preprocess.colour import to_srgb
-from fluxdrop.preprocess.decoded import Bounds, Decoded, by_pillow
+from fluxdrop.preprocess.decoded import Bounds, Decoded, by_pillow, orientation_of, profile_of
 from fluxdrop.preprocess.deep import Deep
 
 # The limit is max_pixels, which is checked with the header alone. Pillow's own limit would only warn, and at
 # another size.
 Image.MAX_IMAGE_PIXELS = None
 ImageFile.LOAD_TRUNCATED_IMAGES = False
-
-# Each scan costs a pass over all pixels, however few bytes it has. Programs write about ten.
-_MAX_SCANS = 100
 
 
 @overload
@@ -39,7 +36,7 @@ def open_picture(
     name: str = "",
     folder: int | None = None,
     deep: Literal[False] = False,
-    warn: Callable[[str], None] = ...,
+    notes: list[str] | None = None,
 ) -> tuple[Image.Image, str]: ...
 
 
@@ -52,7 +49,7 @@ def open_picture(
     name: str = "",
     folder: int | None = None,
     deep: Literal[True],
-    warn: Callable[[str], None] = ...,
+    notes: list[str] | None = None,
 ) -> tuple[Image.Image | Deep, str]: ...
 
 
@@ -64,7 +61,7 @@ def open_picture(
     name: str = "",
     folder: int | None = None,
     deep: bool = False,
-    warn: Callable[[str], None] = lambda _warning: None,
+    notes: list[str] | None = None,
 ) -> tuple[Image.Image | Deep, str]:
     """Decode a picture file, upright and in sRGB.
 
@@ -75,7 +72,7 @@ def open_picture(
         name: What errors call the file; the last part of *path* if empty.
         folder: The descriptor of an open folder.
         deep: Whether a picture with more than 8 bits a channel is returned with all of them.
-        warn: Called with each assumption that was made, a sentence.
+        notes: Gets a sentence for each thing that was assumed, or that was wrong with the file and does not matter.
 
     Returns:
         The picture, with 8 bits per channel and mode L, LA, RGB or RGBA, or a `Deep` one; and its format, a name in
@@ -91,7 +88,8 @@ def open_picture(
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                image, file_format = _decode(file, Bounds(name, max_pixels, warn))
+                told = [] if notes is None else notes
+                image, file_format = _decode(file, Bounds(name, max_pixels, told.append))
                 if isinstance(image, Deep) and not deep:
                     return image.high_bytes(), file_format
                 return image, file_format
@@ -135,15 +133,20 @@ def _decode(file: IO[bytes], bounds: Bounds) -> tuple[Image.Image | Deep, str]:
 
 
 def _jpeg(file: IO[bytes], bounds: Bounds) -> Decoded:
-    if jpeg.count_scans(file, _MAX_SCANS) > _MAX_SCANS:
-        raise FluxdropError(
-            f"{bounds.name} is a JPEG with more than {_MAX_SCANS} scans",
-            hint="Save it again, as PNG or as an ordinary JPEG, and drop it once more.",
-            kind="picture",
-        )
-    file.seek(0)
     # A camera's JPEG may contain several pictures; Pillow calls that format MPO.
     with Image.open(file, formats=["JPEG"]) as image:
+        bounds.check(*image.size)
+        outline = jpeg.outline_of(file)
+        if outline.has_too_many_scans:
+            raise FluxdropError(
+                f"{bounds.name} is a JPEG with more than {jpeg.MAX_SCANS} scans",
+                hint="Save it again, as PNG or as an ordinary JPEG, and drop it once more.",
+                kind="picture",
+            )
+        if outline.lacks_end_only:
+            whole = jpeg.decode_without_end(file, outline)
+            bounds.warn("The JPEG lacks the mark of its end; all of its pixels are there.")
+            return Decoded(whole, profile_of(whole), orientation_of(whole, bounds))
         return by_pillow(image, bounds)
 
 

@@ -217,12 +217,8 @@ class Child:
         return self._kill_and_log(error, 0.0)
 
     def resident(self) -> int:
-        """Return the child's resident memory in bytes (proc_pid_statm(5)); 0 if it is unknown."""
-        try:
-            fields = Path(f"/proc/{self.pid}/statm").read_text().split()
-        except OSError:
-            return 0
-        return int(fields[1]) * _PAGE_BYTES
+        """Return the child's resident memory in bytes; 0 if it is unknown."""
+        return resident_bytes(self.pid)
 
     def exceeds_memory_limit(self, limit: int) -> bool:
         """Return whether the child's memory has grown above a limit; log it if so.
@@ -331,6 +327,15 @@ class Child:
         # A process that the child started may keep the pipe open. The thread is a daemon thread, so it
         # can be left behind.
         self._drain.join(1.0)
+
+
+def resident_bytes(pid: int) -> int:
+    """Return the resident memory of the process *pid* in bytes (proc_pid_statm(5)); 0 if it is unknown."""
+    try:
+        fields = Path(f"/proc/{pid}/statm").read_text().split()
+    except OSError:
+        return 0
+    return int(fields[1]) * _PAGE_BYTES
 
 
 def _signal_name(number: int) -> str:

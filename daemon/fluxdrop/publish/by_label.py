@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
-from fluxdrop.config.settings import SortByLabel
+from fluxdrop.config.tables import SortByLabel
 from fluxdrop.files.layout import BY_LABEL
 from fluxdrop.predict.answer import Answer
 from fluxdrop.printable import printable

@@ -18,24 +18,21 @@ from fluxdrop.predict.answer import Answer
 from fluxdrop.predict.bundle import Bundle
 from fluxdrop.predict.engine import EngineInfo
 from fluxdrop.printable import printable
+from fluxdrop.publish.answer_fields import answer_fields, model_facts
 from fluxdrop.publish.places import KEPT
 from fluxdrop.records.result import (
     SCHEMA_VERSION,
-    EmbeddingFacts,
     ErrorFacts,
     Failure,
-    Guess,
     ImageFacts,
     ModelFacts,
+    PredictionFacts,
     Preprocessed,
     Record,
     Result,
     Source,
-    Value,
 )
 from fluxdrop.timestamps import now
-
-_MAX_GUESSES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +68,6 @@ class Target(NamedTuple):
 
 _TENSOR = Target("preprocessed_images", ".npy")
 _PREVIEW = Target("preprocessed_images", ".png")
-_EMBEDDING = Target("outputs", ".npy")
 _RESULT = Target("outputs", ".json")
 _FAILURE = Target(f"outputs/{FAILED}", ".error.json")
 _FAILED_INPUT = Target(f"outputs/{FAILED}", "")
@@ -80,13 +76,15 @@ _KEPT_INPUT = Target(f"{STATE}/{KEPT}", "")
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What the model said of a picture."""
+    """What the model, or each of several, said of a picture."""
 
     picture: Picture
     model: ModelFacts
     answer: Answer
     max_labels: int
     """How many labels the record lists at most; 0 for all."""
+    others: Sequence[tuple[ModelFacts, Answer]] = ()
+    """What other models said."""
 
 
 class Finished(NamedTuple):
@@ -118,6 +116,7 @@ def done(
     engine: EngineInfo,
     answer: Answer,
     max_labels: int = 0,
+    others: Sequence[tuple[Bundle, EngineInfo, Answer]] = (),
 ) -> Finished:
     """Return the end of a job that succeeded.
 
@@ -128,6 +127,7 @@ def done(
         engine: What ran the model.
         answer: What the model says; an embedding is in the job's folder, too.
         max_labels: How many labels the record lists at most, the most probable; 0 for all.
+        others: The same three of each other model that was asked; their embeddings are in the job's folder, too.
     """
     files = [
         (picture.file, _image(job, "generated_images")),
@@ -138,19 +138,12 @@ def done(
     # The untouched source is published beside its result; a dropped picture is the picture itself.
     if job.kind == "prompt":
         files.append((job.input, Target("outputs", ".txt")))
-    if answer.embedding is not None:
-        files.append((job.embedding, _EMBEDDING))
-    model = ModelFacts(
-        bundle=bundle.name,
-        sha256=bundle.sha256,
-        engine=engine.engine,
-        julia=engine.version if engine.backend != "onnxruntime" else None,
-        flux=engine.flux,
-        backend=engine.backend,
-        device=engine.device,
-        note=engine.note,
-    )
-    return Finished(job, Prediction(picture, model, answer, max_labels), files, _RESULT)
+    for number, (_, _, one) in enumerate([(bundle, engine, answer), *others]):
+        if one.embedding is not None:
+            files.append((job.embedding(number), _embedding(number)))
+    said = [(model_facts(its_bundle, its_engine), one) for its_bundle, its_engine, one in others]
+    facts = Prediction(picture, model_facts(bundle, engine), answer, max_labels, said)
+    return Finished(job, facts, files, _RESULT)
 
 
 def failed(job: Job, stage: StageName, error: FluxdropError) -> Finished:
@@ -189,13 +182,10 @@ def build_record(finished: Finished, name: str) -> Record:
             finished=now(),
             replay_of=job.options.replay_of,
             part=job.options.part,
+            folder=job.inbox_folder,
         )
     picture = facts.picture
     generated = picture.generated
-    answer = facts.answer
-    indices = {label: index for index, label in enumerate(answer.probabilities)}
-    ranked = answer.ranked
-    listed = {label for label, _ in ranked[: facts.max_labels or None]}
     return Result(
         schema_version=SCHEMA_VERSION,
         job_id=job.id,
@@ -204,6 +194,7 @@ def build_record(finished: Finished, name: str) -> Record:
         generation=generated.parameters if generated else None,
         generator=generated.generator if generated else None,
         nsfw=generated.nsfw if generated else None,
+        prompt_weights=generated.prompt_weights if generated else [],
         image=ImageFacts(
             file=_image(job, "generated_images").path(name),
             format=picture.format,
@@ -218,18 +209,8 @@ def build_record(finished: Finished, name: str) -> Record:
             dtype="float32",
         ),
         model=facts.model,
-        probabilities=_only(answer.probabilities, listed),
-        top=[Guess(label=label, index=indices[label], p=p) for label, p in ranked[:_MAX_GUESSES]],
-        kind=answer.kind,
-        label_count=len(answer.probabilities) or None,
-        labels=answer.found[: facts.max_labels or None],
-        thresholds=_only(answer.thresholds, listed),
-        values=[
-            Value(name=name, value=value, unit=answer.unit) for name, value in answer.values.items()
-        ],
-        embedding=None
-        if answer.embedding is None
-        else EmbeddingFacts(file=_EMBEDDING.path(name), dimension=len(answer.embedding)),
+        **answer_fields(facts.answer, facts.max_labels, _embedding(0).path(name)),
+        predictions=_predictions(facts, name),
         warnings=job.warnings,
         timings_ms=job.timings_ms,
         attempts=job.attempts,
@@ -237,11 +218,27 @@ def build_record(finished: Finished, name: str) -> Record:
         finished=now(),
         replay_of=job.options.replay_of,
         part=job.options.part,
+        folder=job.inbox_folder,
     )
 
 
-def _only(numbers: dict[str, float], labels: set[str]) -> dict[str, float]:
-    return {label: number for label, number in numbers.items() if label in labels}
+def _predictions(facts: Prediction, name: str) -> list[PredictionFacts]:
+    """Return an entry for each model that answered, or none if it was only one."""
+    if not facts.others:
+        return []
+    answers = [(facts.model, facts.answer), *facts.others]
+    return [
+        PredictionFacts(
+            model=model,
+            **answer_fields(answer, facts.max_labels, _embedding(number).path(name)),
+        )
+        for number, (model, answer) in enumerate(answers)
+    ]
+
+
+def _embedding(number: int) -> Target:
+    """Return where the embedding of the model *number* is published, the first one being 0."""
+    return Target("outputs", f".{number + 1}.npy" if number else ".npy")
 
 
 def _with_kept(facts: ErrorFacts, path: str) -> ErrorFacts:

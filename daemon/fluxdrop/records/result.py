@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from fluxdrop.decoders import decoder
-from fluxdrop.generate.parameters import GenerationParameters, GeneratorInfo
+from fluxdrop.generate.parameters import GenerationParameters, GeneratorInfo, WeightedText
 from fluxdrop.jobs.job import Part
 from fluxdrop.predict.bundle import AnswerKind
 
@@ -101,6 +101,20 @@ class EmbeddingFacts(msgspec.Struct, frozen=True, kw_only=True):
     dimension: Annotated[int, Meta(ge=1)]
 
 
+class PredictionFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """One model's answer, where the models of a folder are several. The fields are those of a result."""
+
+    model: ModelFacts
+    kind: AnswerKind
+    probabilities: dict[str, Probability]
+    top: list[Guess]
+    label_count: int | None
+    labels: list[str]
+    thresholds: dict[str, Probability]
+    values: list[Value]
+    embedding: EmbeddingFacts | None
+
+
 class ErrorFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What went wrong, where, and what to do about it."""
 
@@ -118,7 +132,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, tag_field="status", tag=
     and *labels*, those that reach their *thresholds*, the most probable first. ``regression``: *values*.
     ``embedding``: *embedding*. *label_count* is the number of the model's labels. If they are more than the setting
     ``result_labels``, *probabilities*, *thresholds* and *labels* have only the most probable. *probabilities* is in the
-    model's order.
+    model's order. If several models answered, *predictions* has an entry for each, and the fields above have the first
+    one's answer; else it is empty. *folder* is the table ``[folders."NAME"]`` that applied, null where none did.
     """
 
     schema_version: Literal[1, 2]
@@ -128,6 +143,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, tag_field="status", tag=
     generation: GenerationParameters | None
     generator: GeneratorInfo | None
     nsfw: bool | None
+    prompt_weights: list[WeightedText] = []
     image: ImageFacts
     preprocessed: Preprocessed
     model: ModelFacts
@@ -139,6 +155,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, tag_field="status", tag=
     thresholds: dict[str, Probability] = {}
     values: list[Value] = []
     embedding: EmbeddingFacts | None = None
+    predictions: list[PredictionFacts] = []
     warnings: list[str]
     timings_ms: dict[str, float]
     attempts: Attempts
@@ -146,6 +163,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, tag_field="status", tag=
     finished: Timestamp
     replay_of: str | None
     part: Part | None = None
+    folder: str | None = None
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True, tag_field="status", tag="failed"):
@@ -161,6 +179,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, tag_field="status", tag
     finished: Timestamp
     replay_of: str | None
     part: Part | None = None
+    folder: str | None = None
 
 
 Record = Result | Failure

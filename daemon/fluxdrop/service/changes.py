@@ -28,6 +28,8 @@ _NEEDS_RESTART = (
     "gallery",
     "metrics_port",
     "metrics_file",
+    "hooks",
+    "results_csv",
 )
 _ENGINE_KEYS = {"engine", "julia_backend", "device"}
 
@@ -220,7 +222,7 @@ class Reload:
     def _is_other_model(self, settings: Settings) -> bool:
         bundle = load_bundle(settings.model, self._root.models)
         return (
-            any(key in _ENGINE_KEYS or key.startswith("worker_") for key in self._changed)
+            any(map(_is_engine_key, self._changed))
             or self._stages.model is None
             or self._stages.model.bundle != bundle
         )
@@ -229,12 +231,17 @@ class Reload:
         if "log_level" in self._changed:
             configure(self._stages.settings.log_level, self._root.logs)
         self._intake.apply(self._stages.settings)
+        self._stages.warm_up(reopen_all=any(map(_is_engine_key, self._changed)))
         waiting = [key for key in self._changed if key in _NEEDS_RESTART]
         log.info(
             "reloaded",
             changed=[key for key in self._changed if key not in waiting],
             **({"after_a_restart": waiting} if waiting else {}),
         )
+
+
+def _is_engine_key(key: str) -> bool:
+    return key in _ENGINE_KEYS or key.startswith("worker_")
 
 
 def _differences(before: Settings, after: Settings) -> list[str]:

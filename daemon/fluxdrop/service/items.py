@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fluxdrop.config import Settings
+from fluxdrop.config.tables import SortByLabel
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.parameters import Generated
 from fluxdrop.jobs.job import Job, StageName
 from fluxdrop.predict.bundle import Bundle
 from fluxdrop.predict.engine import Engine
 from fluxdrop.publish.outcome import Picture
+from fluxdrop.service.answer_set import AnswerSet
 
 Fail = Callable[[Job, StageName, FluxdropError], None]
 """Ends a job as failed: takes the job, the stage at which it failed, and the reason."""
@@ -37,6 +39,15 @@ class PictureItem:
     """How the picture was generated; None if it was dropped."""
 
 
+class ResultOptions(NamedTuple):
+    """What becomes of a result."""
+
+    max_labels: int = 0
+    """How many labels it lists at most; 0 for all."""
+    sort_by_label: SortByLabel = "none"
+    """How the picture appears below outputs/by-label/, too."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Model:
     """A model bundle with the engine that runs it."""
@@ -53,6 +64,10 @@ class TensorItem:
     model: Model
     picture: Picture
     tensor: NDArray[np.float32]
+    answers: AnswerSet | None = None
+    """Where the answer goes if other models answer, too; None if this one alone does."""
+    number: int = 0
+    """Which of `answers` it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +79,11 @@ class OpenModel:
 
 
 @dataclass(frozen=True, slots=True)
-class RetireModel:
-    """An order to close *model*, which no later item needs.
+class WarmUp:
+    """An order to open the models of the folders, after those that changed were closed."""
 
-    It passes through the stages in order, behind all tensors that were made for the model.
-    """
-
-    model: Model
+    reopen_all: bool
+    """Whether those that did not change are closed, too, because their engine's settings did."""
     job: ClassVar[None] = None
 
 

@@ -43,6 +43,7 @@ from fluxdrop.predict.compiled_models import compile_model
 from fluxdrop.predict.label_file import labels_of
 from fluxdrop.predict.library import add_model
 from fluxdrop.predict.origin.hub import HUB, download, model_name
+from fluxdrop.printable import printable
 
 
 def add(
@@ -111,7 +112,7 @@ def add(
     configure("error")
     narrow_umask()
     served = find_root(root)
-    options = input_options.with_preset(
+    options, sources = input_options.with_preset(
         preset,
         {
             "size": input_options.size(size),
@@ -138,6 +139,8 @@ def add(
         "unit": unit,
     }
     given = None if labels is None else labels_of(labels)
+    if labels is not None and Path(labels).expanduser().is_file():
+        sources["labels"] = f"option: {printable(Path(labels).name)}"
     model = _source(source, served)
     if source.startswith(HUB):
         name = name or model_name(source)
@@ -149,6 +152,7 @@ def add(
             name=name,
             labels=None if given is None else given.labels,
             options=options,
+            sources=sources,
             pictures=[*(try_ or ()), *(pictures or ())],
             replace=replace,
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 from fluxdrop.predict.compiler.shapes import value_shape, with_inferred_shapes
 from fluxdrop.predict.compiler.weights import restore, save, structure
 from fluxdrop.predict.engine import label_rows, run_in_batches
+from fluxdrop.predict.onnx_session import open_session
 from fluxdrop.telemetry import import_onnxruntime
 
 _PICTURES = 3
@@ -118,7 +118,7 @@ def _runner(model: ModelProto, name: str) -> Callable[[NDArray[np.float32]], NDA
     options.log_severity_level = 4
     with tempfile.TemporaryDirectory(prefix="fluxdrop-") as folder:
         path = save(model, Path(folder))
-        session = ort.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+        session = open_session(path, options)
 
     def run(batch: NDArray[np.float32]) -> NDArray[np.float32]:
         (output,) = session.run(None, {name: batch})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from graphlib import CycleError
 from pathlib import Path
 
 import onnx
@@ -31,6 +32,7 @@ from fluxdrop.predict.compiler.weights import (
     save,
 )
 from fluxdrop.predict.model_signature import INTEGERS
+from fluxdrop.predict.onnx_session import open_session
 from fluxdrop.telemetry import import_onnxruntime
 
 OLDEST_OPSET = 7
@@ -72,6 +74,8 @@ def parse(data: bytes, folder: Path | None = None) -> ModelProto:
         embed_data_file(model, folder)
         tidy(model)
         return change_without_weights(model, _checked)
+    except CycleError as error:
+        raise InvalidModelError("its nodes depend on each other in a circle") from error
     except (DecodeError, ValueError, CheckError, InferenceError) as error:
         raise InvalidModelError(str(error)) from error
 
@@ -146,7 +150,7 @@ def _fold_constants(path: Path) -> Path:
     for key, value in OPTIMISED_WEIGHTS.items():
         options.add_session_config_entry(key, value)
     try:
-        ort.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+        open_session(path, options)
     except Exception:  # onnxruntime's exceptions share no class below Exception
         return path
     return result

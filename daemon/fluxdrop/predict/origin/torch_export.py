@@ -145,7 +145,9 @@ def _load_transformers(folder: Path, config: dict[str, Any]) -> Original:
             self.model = model
 
         def forward(self, pictures: Any) -> Any:
-            return self.model(pictures).logits
+            answer = self.model(pictures)
+            # PP-LCNet's logits have another name.
+            return answer.logits if "logits" in answer else answer.last_hidden_state
 
     def process(picture: Any) -> Any:
         mode = "L" if config.get("num_channels") == 1 else "RGB"

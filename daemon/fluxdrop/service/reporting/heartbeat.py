@@ -40,6 +40,22 @@ class Current(msgspec.Struct, frozen=True, kw_only=True):
     """None until a second step is done."""
 
 
+class WarmModelStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A model that is loaded beside the one in use, or is being opened."""
+
+    name: str
+    """Its name, or its folder, as the settings or a replay name it."""
+    model: str
+    engine: EngineInfo | None
+    """None until it is open."""
+    folders: list[str]
+    """The configured folders of the inbox that it answers for; none for a replay's model."""
+    waiting: int
+    """How many pictures wait for it or are in hand."""
+    megabytes: int
+    """The memory of its process; inside the daemon, about that of its weights."""
+
+
 class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The contents of `.fluxdrop/daemon.json`."""
 
@@ -49,6 +65,7 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     engine: EngineInfo | None
     generator_pid: int | None
+    warm: list[WarmModelStatus] = []
     watch: str
     """How files are found: ``events``, ``polling`` or ``scans only``."""
     filesystem: str

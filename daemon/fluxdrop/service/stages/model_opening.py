@@ -12,6 +12,7 @@ from fluxdrop.predict.bundle import Bundle, load_bundle, load_installed
 from fluxdrop.predict.choose_engine import open_engine
 from fluxdrop.predict.engine import Engine
 from fluxdrop.predict.on_demand import OnDemandEngine
+from fluxdrop.resources import expanded, models_folder
 from fluxdrop.service.items import Model, OpenModel, SwapModel
 from fluxdrop.service.mailbox import Mailbox, ModelRefused
 from fluxdrop.service.stages.stage import Batch, Handler
@@ -40,14 +41,26 @@ class ModelOpener:
         bundle = load_bundle(settings.model, self._root.models)
         return Model(bundle, self._engine(settings, bundle))
 
-    def on_demand(self, name: str, settings: Settings) -> Model:
-        """Return the installed model *name*, which is opened at first use, on the thread that uses it.
+    def on_demand(self, name: str, settings: Settings, is_installed: bool) -> Model:
+        """Return the model *name*, which is opened at first use, on the thread that uses it.
+
+        Args:
+            name: A model's name or, unless *is_installed*, its folder.
+            settings: How to run it.
+            is_installed: Whether only the name of an installed model is accepted.
 
         Raises:
             FluxdropError: There is no such model.
         """
-        bundle = load_installed(name, self._root.models)
+        load = load_installed if is_installed else load_bundle
+        bundle = load(name, self._root.models)
         return Model(bundle, OnDemandEngine(partial(self._engine, settings, bundle)))
+
+    def is_named(self, bundle: Bundle, name: str) -> bool:
+        """Return whether the setting ``model`` would mean *bundle* by *name*."""
+        if bundle.name == name:
+            return bundle.folder.parent in {self._root.models.resolve(), models_folder().resolve()}
+        return "/" in name and expanded(name).resolve() == bundle.folder
 
     def _engine(self, settings: Settings, bundle: Bundle) -> Engine:
         return open_engine(settings, bundle, cache=self._root.graphs, wait_hook=self._wait_hook)

@@ -7,28 +7,27 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fluxdrop import failpoints
-from fluxdrop.config.settings import SortByLabel
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files import durable
 from fluxdrop.jobs.crash_suspects import CrashSuspects
+from fluxdrop.jobs.job import Job
 from fluxdrop.predict.answer import answer_of
 from fluxdrop.preprocess.tensor import npy
 from fluxdrop.publish import outcome
 from fluxdrop.publish.by_label import sort_by_label
 from fluxdrop.publish.outcome import Finished
-from fluxdrop.service.items import Fail, Model, RetireModel, SwapModel, TensorItem
+from fluxdrop.service.answer_set import Given
+from fluxdrop.service.items import Fail, Model, ResultOptions, SwapModel, TensorItem
 from fluxdrop.service.mailbox import Mailbox, ModelChanged, ModelRefused
 from fluxdrop.service.stages.stage import IDLE_CHECK_SECONDS, Batch, Handler
 from fluxdrop.service.supervision.defects import Defects
 
 
-class Predicting(Handler[TensorItem | RetireModel | SwapModel]):
+class Predicting(Handler[TensorItem | SwapModel]):
     """Predicts pictures; those that wait together for the same model are one forward pass."""
 
-    name = "predict"
     idle_check_seconds = IDLE_CHECK_SECONDS
 
     def __init__(
@@ -39,11 +38,11 @@ class Predicting(Handler[TensorItem | RetireModel | SwapModel]):
         defects: Defects,
         *,
         open_initial: Callable[[], Model],
-        close_secondary: Callable[[], None],
+        on_close: Callable[[], None],
         forward: Callable[..., None],
         fail: Fail,
-        result_labels: int = 0,
-        sort_by_label: SortByLabel = "none",
+        result_options: Callable[[Job], ResultOptions] = lambda _job: ResultOptions(),
+        name: str = "predict",
     ) -> None:
         """Set up the stage; no model is opened yet.
 
@@ -53,20 +52,20 @@ class Predicting(Handler[TensorItem | RetireModel | SwapModel]):
             mailbox: Gets the changes of the model.
             defects: Counts the errors of engines that are closed.
             open_initial: Opens the model to begin with.
-            close_secondary: Closes the secondary model at the end.
+            on_close: Called at the end, after the engine was closed.
             forward: Hands finished jobs to the next stage.
             fail: Ends a job as failed.
-            result_labels: How many labels a result lists at most; 0 for all.
-            sort_by_label: How pictures appear below outputs/by-label/, too.
+            result_options: Returns what becomes of a job's result.
+            name: The stage's name.
         """
+        self.name = name
         self.batch_size = batch_size
-        self.result_labels = result_labels
-        self.sort_by_label = sort_by_label
+        self._result_options = result_options
         self._suspects = suspects
         self._mailbox = mailbox
         self._defects = defects
         self._open_initial = open_initial
-        self._close_secondary = close_secondary
+        self._on_close = on_close
         self._forward = forward
         self._fail = fail
         self.model: Model | None = None
@@ -83,27 +82,26 @@ class Predicting(Handler[TensorItem | RetireModel | SwapModel]):
         """See `Handler.open`: the worker is started here, as it dies with the thread that started it."""
         self.model = self._open_initial()
 
-    def handle(self, batch: Batch[TensorItem | RetireModel | SwapModel]) -> None:
+    def handle(self, batch: Batch[TensorItem | SwapModel]) -> None:
         """See `Handler.handle`: items are handled in order, so a model is closed after its last picture."""
         while batch:
             match batch.unsettled[0]:
                 case SwapModel() as swap:
                     self._swap(swap)
                     batch.settle(swap)
-                case RetireModel(model) as retire:
-                    self._end(model)
-                    batch.settle(retire)
                 case TensorItem() as first:
                     items = _same_model(first, batch.unsettled)
                     self._predict(first.model, items, batch)
                     batch.settle(*items)
 
-    def fail(self, item: TensorItem | RetireModel | SwapModel, error: FluxdropError) -> None:
+    def fail(self, item: TensorItem | SwapModel, error: FluxdropError) -> None:
         """See `Handler.fail`."""
-        if isinstance(item, TensorItem):
-            self._fail(item.job, "predict", error)
-        elif isinstance(item, SwapModel):
+        if isinstance(item, SwapModel):
             self._mailbox.post(ModelRefused(error))
+        elif item.answers is None:
+            self._fail(item.job, "predict", error)
+        elif given := item.answers.add(item.number, _naming(item.model, error)):
+            self._fail(item.job, "predict", _first_error(given) or error)
 
     def on_idle(self) -> None:
         """Make sure that the engine works when the next picture comes.
@@ -115,11 +113,12 @@ class Predicting(Handler[TensorItem | RetireModel | SwapModel]):
         self.model.engine.check_health()
 
     def close(self) -> None:
-        """Close the engines and the file of suspects."""
-        self._suspects.close()
-        if self.model is not None:
-            self.model.engine.close()
-        self._close_secondary()
+        """Close the engine."""
+        try:
+            if self.model is not None:
+                self.model.engine.close()
+        finally:
+            self._on_close()
 
     def _swap(self, swap: SwapModel) -> None:
         before, self.model = self.model, swap.model
@@ -139,7 +138,7 @@ class Predicting(Handler[TensorItem | RetireModel | SwapModel]):
         self,
         model: Model,
         items: Sequence[TensorItem],
-        batch: Batch[TensorItem | RetireModel | SwapModel],
+        batch: Batch[TensorItem | SwapModel],
     ) -> None:
         started = time.perf_counter()
         with self._engine_call():
@@ -153,11 +152,43 @@ class Predicting(Handler[TensorItem | RetireModel | SwapModel]):
             failpoints.reach("prediction-ended")
         milliseconds = (time.perf_counter() - started) * 1000 / len(items)
         finished: list[Finished] = []
+        failed: list[tuple[Job, FluxdropError]] = []
         for item, row in zip(items, raw, strict=True):
-            item.job.timings_ms["predict"] = round(milliseconds, 3)
             with batch.guard(item):
-                finished.append(_finished(item, row, self.result_labels, self.sort_by_label))
-        self._forward(*finished)
+                answer = answer_of(row, model.bundle)
+                given = Given(model.bundle, model.engine.info, answer, milliseconds)
+                answers = item.answers.add(item.number, given) if item.answers else (given,)
+                if error := _first_error(answers):
+                    failed.append((item.job, error))
+                elif answers:
+                    finished.append(self._finished(item, answers))
+        # Nothing was handed on before, so the whole batch may be handled again until here.
+        for job, error in failed:
+            self._fail(job, "predict", error)
+        if finished:
+            self._forward(*finished)
+
+    def _finished(self, item: TensorItem, answers: Sequence[Given | FluxdropError]) -> Finished:
+        """Return the finished job of *item*, to which all its models gave *answers*.
+
+        Embeddings are written to the job's folder, and so is each copy of the picture below by-label/.
+        """
+        job, options = item.job, self._result_options(item.job)
+        first, *others = [one for one in answers if isinstance(one, Given)]
+        job.timings_ms["predict"] = round(sum(one.milliseconds for one in [first, *others]), 3)
+        for number, one in enumerate([first, *others]):
+            if one.answer.embedding is not None:
+                durable.put(job.embedding(number), npy(one.answer.embedding))
+        finished = outcome.done(
+            job,
+            item.picture,
+            first.bundle,
+            first.engine,
+            first.answer,
+            options.max_labels,
+            [(one.bundle, one.engine, one.answer) for one in others],
+        )
+        return sort_by_label(finished, item.picture.file, first.answer, options.sort_by_label)
 
     @contextmanager
     def _engine_call(self) -> Iterator[None]:
@@ -168,27 +199,17 @@ class Predicting(Handler[TensorItem | RetireModel | SwapModel]):
             self._called_at = None
 
 
-def _finished(
-    item: TensorItem, row: NDArray[np.float32], max_labels: int, sort: SortByLabel
-) -> Finished:
-    """Return the finished job of *item*, given the model's output *row* for it; its record lists *max_labels*.
-
-    An embedding is written to the job's folder, and so is each copy of the picture that *sort* asks for.
-
-    Raises:
-        FluxdropError: The row is not what the model has to give.
-    """
-    bundle, engine = item.model.bundle, item.model.engine
-    answer = answer_of(row, bundle)
-    if answer.embedding is not None:
-        durable.put(item.job.embedding, npy(answer.embedding))
-    finished = outcome.done(item.job, item.picture, bundle, engine.info, answer, max_labels)
-    return sort_by_label(finished, item.picture.file, answer, sort)
+def _naming(model: Model, error: FluxdropError) -> FluxdropError:
+    """Return *error* with the name of the one of several models that it is about."""
+    message = f"The model {model.bundle.name}: {error.message}"
+    return FluxdropError(message, hint=error.hint, kind=error.kind)
 
 
-def _same_model(
-    first: TensorItem, items: Sequence[TensorItem | RetireModel | SwapModel]
-) -> list[TensorItem]:
+def _first_error(answers: Sequence[Given | FluxdropError]) -> FluxdropError | None:
+    return next((one for one in answers if isinstance(one, FluxdropError)), None)
+
+
+def _same_model(first: TensorItem, items: Sequence[TensorItem | SwapModel]) -> list[TensorItem]:
     """Return the items at the head of *items* that are tensors for the model of *first*."""
     batch: list[TensorItem] = []
     for item in items:

@@ -8,7 +8,6 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -31,9 +30,11 @@ from fluxdrop.preprocess.deep import Deep
 from fluxdrop.preprocess.picture import open_picture
 from fluxdrop.preprocess.tensor import fit, normalise, npy, shown, to_preview
 from fluxdrop.publish.outcome import Picture
-from fluxdrop.service.items import Fail, Model, PictureItem, RetireModel, SwapModel, TensorItem
+from fluxdrop.service.answer_set import AnswerSet
+from fluxdrop.service.items import Fail, Model, PictureItem, SwapModel, TensorItem, WarmUp
+from fluxdrop.service.stages.model_choice import ModelChoice
 from fluxdrop.service.stages.pending_jobs import PendingJobs
-from fluxdrop.service.stages.stage import Batch, Handler
+from fluxdrop.service.stages.stage import IDLE_CHECK_SECONDS, Batch, Handler
 from fluxdrop.service.supervision.liveness import report_progress
 
 _COPY_BYTES = 1 << 20
@@ -42,26 +43,50 @@ _PREVIEW: dict[str, Any] = {"format": "PNG", "compress_type": zlib.Z_RLE}
 
 
 @dataclass(slots=True)
+class _View:
+    """A picture as one model sees it."""
+
+    model: Model
+    seen: Image.Image | Deep
+    """The picture before it becomes a tensor."""
+    tensor: NDArray[np.float32] | None
+    """The tensor; None until it is made."""
+
+
+@dataclass(slots=True)
 class _Decoded:
     """A job whose picture was decoded."""
 
     job: Job
-    model: Model
     picture: Picture
-    seen: Image.Image | Deep
-    """The picture as the model sees it, before it becomes a tensor."""
-    tensor: NDArray[np.float32] | None
-    """The tensor; None until it is made."""
+    views: list[_View]
+    """One for each model that is to answer. The files in the job's folder are the first one's."""
 
-    def prepared(self) -> TensorItem:
-        assert self.tensor is not None
-        return TensorItem(self.job, self.model, self.picture, self.tensor)
+    @property
+    def tensor(self) -> NDArray[np.float32]:
+        """The first model's tensor, which was made."""
+        tensor = self.views[0].tensor
+        assert tensor is not None
+        return tensor
+
+    def prepared(self) -> list[TensorItem]:
+        """Return the items for the models' stages, once the tensors are made."""
+        answers = AnswerSet(len(self.views)) if len(self.views) > 1 else None
+        items = []
+        for number, view in enumerate(self.views):
+            assert view.tensor is not None
+            items.append(
+                TensorItem(self.job, view.model, self.picture, view.tensor, answers, number)
+            )
+        return items
 
 
-class Preprocessing(Handler[PictureItem | SwapModel]):
-    """Makes each picture's tensor, for the model that is in use when its turn comes."""
+class Preprocessing(Handler[PictureItem | SwapModel | WarmUp]):
+    """Makes each picture's tensor for its folder's models, or for the model in use when its turn comes."""
 
     name = "preprocess"
+    # The models that need too much memory end then.
+    idle_check_seconds = IDLE_CHECK_SECONDS
 
     def __init__(
         self,
@@ -69,8 +94,8 @@ class Preprocessing(Handler[PictureItem | SwapModel]):
         store: Store,
         pending: PendingJobs,
         suspects: CrashSuspects,
+        choice: ModelChoice,
         *,
-        open_secondary: Callable[[str], Model],
         forward: Callable[..., None],
         fail: Fail,
     ) -> None:
@@ -81,8 +106,8 @@ class Preprocessing(Handler[PictureItem | SwapModel]):
             store: The index, which counts the attempts.
             pending: The jobs that no stage has begun.
             suspects: Notes which job's picture is being decoded.
-            open_secondary: Opens a model, given its name, beside the one in use.
-            forward: Hands items to the next stage.
+            choice: Chooses the models of each job.
+            forward: Hands items to the stages of their models.
             fail: Ends a job as failed.
         """
         self.batch_size = settings.batch_size
@@ -90,7 +115,7 @@ class Preprocessing(Handler[PictureItem | SwapModel]):
         self._store = store
         self._pending = pending
         self._suspects = suspects
-        self._open_secondary = open_secondary
+        self._choice = choice
         self._forward = forward
         self._fail = fail
         self._decoded: dict[str, _Decoded] = {}
@@ -98,18 +123,19 @@ class Preprocessing(Handler[PictureItem | SwapModel]):
 
         They are not decoded again when a full disk holds up the steps that follow.
         """
-        self._retiring: list[RetireModel] = []
-        """The models that are closed behind the batch in hand."""
-        self.model: Model | None = None
-        """The model in use; set before the first picture comes."""
-        self.secondary: tuple[str, Model] | None = None
-        """The model that a job named last, other than the one in use, and the name by which it did."""
 
     def apply(self, settings: Settings) -> None:
         """Use *settings* from the next picture on. Any thread may call this."""
         self._settings = settings
+        self._choice.apply(settings)
 
-    def handle(self, batch: Batch[PictureItem | SwapModel]) -> None:
+    def can_take(self, item: PictureItem | SwapModel | WarmUp) -> bool:
+        """See `Handler.can_take`: a picture waits for room in the stages of its models."""
+        if not isinstance(item, PictureItem) or item.job.fault is not None:
+            return True
+        return self._choice.has_room(item.job)
+
+    def handle(self, batch: Batch[PictureItem | SwapModel | WarmUp]) -> None:
         """See `Handler.handle`: the whole batch is handed on together."""
         items = batch.unsettled
         in_hand = {item.job.id for item in items if isinstance(item, PictureItem)}
@@ -117,17 +143,25 @@ class Preprocessing(Handler[PictureItem | SwapModel]):
         self._count_attempts(items)
         outgoing: list[_Decoded | SwapModel] = []
         for item in items:
+            if isinstance(item, WarmUp):
+                self._choice.warm_up(reopen_all=item.reopen_all)
+                batch.settle(item)
+                continue
             if isinstance(item, SwapModel):
-                self.model = item.model
+                self._choice.use(item.model)
                 outgoing.append(item)
                 continue
             with batch.guard(item):
                 outgoing.append(self._decode(item))
-        self._forward(*self._make_tensors(outgoing), *self._retiring)
+        if outgoing:
+            self._forward(*self._make_tensors(outgoing))
         self._decoded.clear()
-        self._retiring.clear()
 
-    def fail(self, item: PictureItem | SwapModel, error: FluxdropError) -> None:
+    def on_idle(self) -> None:
+        """See `Handler.on_idle`."""
+        self._choice.trim()
+
+    def fail(self, item: PictureItem | SwapModel | WarmUp, error: FluxdropError) -> None:
         """See `Handler.fail`."""
         if isinstance(item, PictureItem):
             self._decoded.pop(item.job.id, None)
@@ -137,7 +171,7 @@ class Preprocessing(Handler[PictureItem | SwapModel]):
         """Close the file of suspects."""
         self._suspects.close()
 
-    def _count_attempts(self, items: Sequence[PictureItem | SwapModel]) -> None:
+    def _count_attempts(self, items: Sequence[PictureItem | SwapModel | WarmUp]) -> None:
         begun = [
             item.job
             for item in items
@@ -169,18 +203,19 @@ class Preprocessing(Handler[PictureItem | SwapModel]):
 
     def _decode_picture(self, item: PictureItem) -> _Decoded:
         job = item.job
-        model = self._model_for(job)
+        models = self._choice.models(job)
         source = job.input if item.generated is None else job.image
         failpoints.reach("decoding-begun")
-        told: list[str] = []
+        notes: list[str] = []
         image, file_format = open_picture(
             source,
             max_file_bytes=self._settings.max_file_bytes,
             max_pixels=self._settings.max_pixels,
             name=job.name if source == job.input else "",
             deep=True,
-            warn=told.append,
+            notes=notes,
         )
+        job.warnings += [note for note in notes if note not in job.warnings]
         if source == job.input and source.stat().st_nlink > 1:
             # Copy it: a result must not change when somebody writes to the file by its other name.
             _copy(source, job.image, self._settings.max_file_bytes, job.name)
@@ -189,23 +224,26 @@ class Preprocessing(Handler[PictureItem | SwapModel]):
         if item.generated is None:
             # The picture is the source file itself, whose digest the result names, too.
             job.sha256 = digest
-        spec = model.bundle.spec.input
         picture = Picture(
             file=source,
             format=file_format,
             sha256=digest,
             width=image.width,
             height=image.height,
-            shape=spec.shape,
+            shape=models[0].bundle.spec.input.shape,
             generated=item.generated,
         )
-        tensor = _recorded_tensor(job, model) if job.options.has_tensor else None
-        seen = fit(image, spec) if tensor is None else to_preview(tensor, spec)
-        # Keep the source's metadata out of the preview.
-        if isinstance(seen, Image.Image):
-            seen.info.clear()
-        job.warnings += told
-        return _Decoded(job, model, picture, seen, tensor)
+        views = []
+        for number, model in enumerate(models):
+            is_recorded = job.options.has_tensor and number == 0
+            tensor = _recorded_tensor(job, model) if is_recorded else None
+            spec = model.bundle.spec.input
+            seen = fit(image, spec) if tensor is None else to_preview(tensor, spec)
+            # Keep the source's metadata out of the preview.
+            if isinstance(seen, Image.Image):
+                seen.info.clear()
+            views.append(_View(model, seen, tensor))
+        return _Decoded(job, picture, views)
 
     def _input_sha256(self, job: Job) -> str:
         # Its size was checked, but whoever dropped it may still have it open and write to it.
@@ -219,21 +257,22 @@ class Preprocessing(Handler[PictureItem | SwapModel]):
         """
         pictures = [item for item in items if isinstance(item, _Decoded)]
         started = time.perf_counter()
-        for model, group in groupby(pictures, key=lambda item: item.model):
-            new = [item for item in group if item.tensor is None]
-            if new:
-                tensors = normalise([item.seen for item in new], model.bundle.spec.input)
-                for number, item in enumerate(new):
-                    item.tensor = tensors[number : number + 1]
+        by_model: dict[int, list[_View]] = {}
+        for view in (view for item in pictures for view in item.views if view.tensor is None):
+            by_model.setdefault(id(view.model), []).append(view)
+        for new in by_model.values():
+            tensors = normalise([view.seen for view in new], new[0].model.bundle.spec.input)
+            for number, view in enumerate(new):
+                view.tensor = tensors[number : number + 1]
         for item in pictures:
             if not item.job.options.has_tensor:
                 # numpy's own writing does not report why a write fails.
-                durable.put(item.job.tensor, npy(item.prepared().tensor))
+                durable.put(item.job.tensor, npy(item.tensor))
                 failpoints.reach("tensor-written")
                 report_progress()
         for item in pictures:
             png = BytesIO()
-            shown(item.seen).save(png, **_PREVIEW)
+            shown(item.views[0].seen).save(png, **_PREVIEW)
             durable.put(item.job.preview, png.getbuffer())
             failpoints.reach("preview-written")
             report_progress()
@@ -241,22 +280,13 @@ class Preprocessing(Handler[PictureItem | SwapModel]):
         for item in pictures:
             spent = item.job.timings_ms["preprocess"] + milliseconds
             item.job.timings_ms["preprocess"] = round(spent, 3)
-        return [item.prepared() if isinstance(item, _Decoded) else item for item in items]
-
-    def _model_for(self, job: Job) -> Model:
-        assert self.model is not None
-        name = job.options.model
-        if name is None or name == self.model.bundle.name:
-            return self.model
-        if self.secondary is None or self.secondary[0] != name:
-            model = self._open_secondary(name)
-            if self.secondary is not None:
-                self._retiring.append(RetireModel(self.secondary[1]))
-            self.secondary = name, model
-        return self.secondary[1]
+        outgoing: list[TensorItem | SwapModel] = []
+        for one in items:
+            outgoing += one.prepared() if isinstance(one, _Decoded) else [one]
+        return outgoing
 
 
-def _is_new(item: PictureItem | SwapModel) -> TypeGuard[PictureItem]:
+def _is_new(item: PictureItem | SwapModel | WarmUp) -> TypeGuard[PictureItem]:
     """Return whether this is the first stage of *item*."""
     return isinstance(item, PictureItem) and item.generated is None
 

@@ -32,7 +32,7 @@ class Publishing(Handler[Finished]):
         deaths: ProcessDeaths,
         *,
         fail: Callable[[Job, FluxdropError], None],
-        worker_pid: Callable[[], int | None],
+        worker_pid: Callable[[str], int | None],
     ) -> None:
         """Set up the stage.
 
@@ -42,7 +42,7 @@ class Publishing(Handler[Finished]):
             deaths: Forgets the ended jobs.
             fail: Called with a job that cannot be published, and the error, to have it
                 published as failed. A job for which that is not possible either stays claimed.
-            worker_pid: Returns the worker's process id, for the log.
+            worker_pid: Returns the process id of the worker that runs the model with a SHA-256, for the log.
         """
         self.publisher = publisher
         self._mailbox = mailbox
@@ -88,7 +88,7 @@ class Publishing(Handler[Finished]):
                 **best,
                 engine=record.model.engine,
                 backend=record.model.backend,
-                worker_pid=self._worker_pid(),
+                worker_pid=self._worker_pid(record.model.sha256),
             )
         else:
             log.warning(

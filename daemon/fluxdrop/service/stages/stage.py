@@ -80,6 +80,13 @@ class Handler(ABC, Generic[T]):
     def fail(self, item: T, error: FluxdropError) -> None:
         """End *item* as failed, because of *error*."""
 
+    def can_take(self, item: T) -> bool:
+        """Return whether *item* may be handled now; otherwise it waits, and those behind it may be first.
+
+        Called with the queue locked, so it must not wait. `Stage.recheck` has it asked again.
+        """
+        return True
+
     def on_idle(self) -> None:
         """Check the resources that the stage keeps, while no items come."""
 
@@ -183,6 +190,8 @@ class Stage(Generic[T]):
         self._is_finishing = False
         self._in_hand = 0
         self._thread = threading.Thread(target=self._run, name=handler.name, daemon=True)
+        self.on_room: Callable[[], None] = lambda: None
+        """Called, on the stage's thread, when its full queue has room again."""
         self.ready = threading.Event()
         """Set once the stage takes items, or never will."""
 
@@ -198,7 +207,7 @@ class Stage(Generic[T]):
         """
         while not self._add(items):
             with release_io_lock(), self._changed:
-                self._changed.wait_for(self._has_room, timeout=0.5)
+                self._changed.wait_for(lambda: self.has_room, timeout=0.5)
             # A thread that waits here is held up by this stage, but not stuck itself.
             self._context.shutdown.check()
 
@@ -207,6 +216,16 @@ class Stage(Generic[T]):
         with self._changed:
             self._items.extend(items)
             self._changed.notify_all()
+
+    def recheck(self) -> None:
+        """Have the handler asked again which of the items it can take. Any thread may call this."""
+        with self._changed:
+            self._changed.notify_all()
+
+    @property
+    def has_room(self) -> bool:
+        """Return whether `put` would not block."""
+        return not self._limit or len(self._items) < self._limit
 
     @property
     def waiting(self) -> int:
@@ -248,28 +267,26 @@ class Stage(Generic[T]):
         except Exception as error:
             self._context.defects.record(self.name, error)
 
-    def _has_room(self) -> bool:
-        return not self._limit or len(self._items) < self._limit
-
     def _add(self, items: Sequence[T]) -> bool:
         with self._changed:
-            if not self._has_room():
+            if not self.has_room:
                 return False
             self._items.extend(items)
             self._changed.notify_all()
             return True
 
     def _wait_for_items(self) -> bool:
-        """Wait for items; return False if none are left and the thread is to end."""
+        """Wait for items that can be taken; return False if none are left and the thread is to end."""
         while True:
             with self._changed:
                 has_news = self._changed.wait_for(
-                    lambda: self._items or self._is_finishing,
+                    lambda: self._can_take_any() or self._is_finishing,
                     timeout=self._handler.idle_check_seconds,
                 )
+                is_left = self._can_take_any()
             self.liveness.touch()
             if has_news:
-                return bool(self._items)
+                return is_left
             self._run_idle_check()
 
     def _run_idle_check(self) -> None:
@@ -283,12 +300,24 @@ class Stage(Generic[T]):
             self._context.defects.record(self.name, error)
         self.liveness.touch()
 
+    def _can_take_any(self) -> bool:
+        return any(map(self._handler.can_take, self._items))
+
     def _take(self) -> list[T]:
         with self._changed:
-            self._in_hand = min(self._handler.batch_size, len(self._items))
-            items = [self._items.popleft() for _ in range(self._in_hand)]
+            had_room = self.has_room
+            items: list[T] = []
+            held: list[T] = []
+            while self._items and len(items) < self._handler.batch_size:
+                item = self._items.popleft()
+                (items if self._handler.can_take(item) else held).append(item)
+            self._items.extendleft(reversed(held))
+            self._in_hand = len(items)
             self._changed.notify_all()
-            return items
+            has_room = self.has_room
+        if has_room and not had_room:
+            self.on_room()
+        return items
 
     def _handle(self, items: Sequence[T]) -> None:
         batch = Batch(items, self._end)

@@ -6,11 +6,11 @@ A prompt passes through generate, preprocess, predict and publish; a picture sta
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fluxdrop.config import Settings
+from fluxdrop.config import Settings, folder_of, table_of
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files import durable
 from fluxdrop.files.layout import Root
@@ -30,20 +30,23 @@ from fluxdrop.service.items import (
     OpenModel,
     PictureItem,
     PromptItem,
-    RetireModel,
+    ResultOptions,
     SwapModel,
     TensorItem,
+    WarmUp,
 )
 from fluxdrop.service.mailbox import Claimed, Mailbox
-from fluxdrop.service.reporting.heartbeat import Current
+from fluxdrop.service.reporting.heartbeat import Current, WarmModelStatus
 from fluxdrop.service.shutdown import Shutdown
 from fluxdrop.service.stages.generating import Generating
+from fluxdrop.service.stages.model_choice import ModelChoice
 from fluxdrop.service.stages.model_opening import ModelOpener, Opening
 from fluxdrop.service.stages.pending_jobs import PendingJobs
 from fluxdrop.service.stages.predicting import Predicting
 from fluxdrop.service.stages.preprocessing import Preprocessing
 from fluxdrop.service.stages.publishing import Publishing
 from fluxdrop.service.stages.stage import Context, Stage
+from fluxdrop.service.stages.warm_models import WarmModels
 from fluxdrop.service.supervision.liveness import report_progress
 
 log = get_logger("fluxdrop.daemon")
@@ -79,7 +82,14 @@ class Stages:
         self._pending = PendingJobs()
         self._opener = ModelOpener(root, shutdown.check_after_grace)
         self.context = context = Context(root.work, shutdown)
+        self._suspects = CrashSuspects(root, "predict")
         self._publishing = self._make_publishing(context)
+        self._warm = WarmModels(
+            settings,
+            context,
+            open_model=self._opener.on_demand,
+            make_predicting=self._make_warm_predicting,
+        )
         self._predicting = self._make_predicting(context)
         self._preprocessing = self._make_preprocessing(context)
         self._generating = self._make_generating(context)
@@ -100,37 +110,60 @@ class Stages:
             self._mailbox,
             context.deaths,
             fail=self._fail_to_publish,
-            worker_pid=lambda: self.model.engine.info.pid if self.model else None,
+            worker_pid=self._worker_pid,
         )
         return Stage(self._publish, context, limit=2 * Publishing.batch_size, uses_io_lock=True)
 
-    def _make_predicting(self, context: Context) -> Stage[TensorItem | RetireModel | SwapModel]:
+    def _make_predicting(self, context: Context) -> Stage[TensorItem | SwapModel]:
         batch = self.settings.batch_size
         self._predict = Predicting(
             batch,
-            CrashSuspects(self._root, "predict"),
+            self._suspects,
             self._mailbox,
             context.defects,
             open_initial=self._open_initial,
-            close_secondary=self._close_secondary,
+            on_close=self._close_predicting,
             forward=self._publishing.put,
             fail=self.fail,
-            result_labels=self.settings.result_labels,
-            sort_by_label=self.settings.sort_by_label,
+            result_options=self._result_options,
         )
         return Stage(self._predict, context, limit=2 * batch)
 
-    def _make_preprocessing(self, context: Context) -> Stage[PictureItem | SwapModel]:
+    def _make_warm_predicting(
+        self, model: Model, open_model: Callable[[], Model], on_close: Callable[[], None]
+    ) -> Predicting:
+        return Predicting(
+            self.settings.batch_size,
+            self._suspects,
+            self._mailbox,
+            self.context.defects,
+            open_initial=open_model,
+            on_close=on_close,
+            forward=self._publishing.put,
+            fail=self.fail,
+            result_options=self._result_options,
+            name=f"predict {model.bundle.name}",
+        )
+
+    def _make_preprocessing(self, context: Context) -> Stage[PictureItem | SwapModel | WarmUp]:
+        self._choice = ModelChoice(
+            self.settings,
+            self._warm,
+            has_room=lambda: self._predicting.has_room,
+            is_named=self._opener.is_named,
+        )
         self._preprocess = Preprocessing(
             self.settings,
             self._store,
             self._pending,
             CrashSuspects(self._root, "preprocess"),
-            open_secondary=lambda name: self._opener.on_demand(name, self.settings),
-            forward=self._predicting.put,
+            self._choice,
+            forward=self._forward_tensors,
             fail=self.fail,
         )
-        return Stage(self._preprocess, context, limit=1024, uses_io_lock=True)
+        stage = Stage(self._preprocess, context, limit=1024, uses_io_lock=True)
+        self._warm.recheck = self._predicting.on_room = stage.recheck
+        return stage
 
     def _make_generating(self, context: Context) -> Stage[PromptItem]:
         self._generate = Generating(
@@ -156,14 +189,29 @@ class Stages:
         return self._predict.model
 
     @property
+    def warm(self) -> list[WarmModelStatus]:
+        """The models beside the one in use."""
+        folders = self.settings.folders
+        return self._warm.status(
+            lambda name: [key for key, table in folders.items() if name in table.model_names]
+        )
+
+    @property
+    def waiting(self) -> dict[str, int]:
+        """How many jobs wait or are in hand, by stage; those of all models together as ``predict``."""
+        counts = {stage.name: stage.waiting for stage in self.all}
+        counts[self._predicting.name] += sum(stage.waiting for stage in self._warm.stages)
+        return counts
+
+    @property
     def current(self) -> Current | None:
         """The pictures that are being generated, if any."""
         return self._generate.current
 
     @property
     def reply_wait_seconds(self) -> float:
-        """How long the engine has owed a reply; 0 if it owes none."""
-        return self._predict.reply_wait_seconds
+        """How long an engine has owed a reply; 0 if none owes one."""
+        return max(self._predict.reply_wait_seconds, self._warm.reply_wait_seconds)
 
     @property
     def max_reply_seconds(self) -> float:
@@ -179,14 +227,14 @@ class Stages:
     @property
     def outages(self) -> list[str]:
         """The outages of the stages and the engine, one sentence each."""
-        held = [str(stage.outage) for stage in self.all if stage.outage.ongoing]
+        held = [str(stage.outage) for stage in self._all if stage.outage.ongoing]
         if not self._predicting.outage.ongoing and self.model and self.model.engine.outage:
             held.append(f"engine: {self.model.engine.outage}")
-        return held
+        return [*held, *self._warm.problems]
 
     def stuck(self, seconds: float) -> list[str]:
         """Return the names of the stages that have work and made no progress for *seconds*."""
-        return [stage.name for stage in self.all if stage.stuck(seconds)]
+        return [stage.name for stage in self._all if stage.stuck(seconds)]
 
     def start(self) -> None:
         """Start all stages and wait until the engine is warm.
@@ -198,15 +246,30 @@ class Stages:
             stage.start()
         self._predicting.ready.wait()
         self.check()
+        self.warm_up(reopen_all=False)
+
+    @property
+    def _all(self) -> list[Stage[Any]]:
+        """Every stage, also those of the models beside the one in use."""
+        return [*self.all, *self._warm.stages]
+
+    def warm_up(self, *, reopen_all: bool) -> None:
+        """Open the models of the folders in the background, and those anew that changed; return at once.
+
+        *reopen_all* has the others opened anew, too.
+        """
+        if self.settings.folders or self._warm.stages:
+            self._preprocessing.put_now(WarmUp(reopen_all))
 
     def check(self) -> None:
         """Raise the error that ended a stage, if one ended by itself."""
-        for stage in self.all:
+        for stage in self._all:
             if stage.failure is not None:
                 raise stage.failure
 
     def accept(self, job: Job) -> None:
         """Give a claimed job to its first stage; return at once."""
+        job.inbox_folder = folder_of(self.settings.folders, job.source)
         if not job.fault:
             self._pending.add(job)
         if job.cancelled.exists():
@@ -262,8 +325,6 @@ class Stages:
         """Use *settings* from now on in everything but the model and the queues."""
         self.settings = settings
         self._preprocess.apply(settings)
-        self._predict.result_labels = settings.result_labels
-        self._predict.sort_by_label = settings.sort_by_label
         self.publisher.max_copied_bytes = settings.max_file_bytes
         self._generate.apply(settings)
 
@@ -294,9 +355,28 @@ class Stages:
         self._mailbox.post(Claimed(parts))
 
     def _open_initial(self) -> Model:
-        model = self._preprocess.model = self._opener.open(self.settings)
+        model = self._choice.model = self._opener.open(self.settings)
         return model
 
-    def _close_secondary(self) -> None:
-        if self._preprocess.secondary is not None:
-            self._preprocess.secondary[1].engine.close()
+    def _close_predicting(self) -> None:
+        self._warm.finish()
+        self._suspects.close()
+
+    def _forward_tensors(self, *items: TensorItem | SwapModel) -> None:
+        is_other = [isinstance(item, TensorItem) and self._warm.put(item) for item in items]
+        rest = [item for item, is_taken in zip(items, is_other, strict=True) if not is_taken]
+        if rest:
+            self._predicting.put(*rest)
+
+    def _result_options(self, job: Job) -> ResultOptions:
+        settings, own = self.settings, table_of(self.settings.folders, job.inbox_folder)
+        return ResultOptions(
+            settings.result_labels if own.result_labels is None else own.result_labels,
+            own.sort_by_label or settings.sort_by_label,
+        )
+
+    def _worker_pid(self, digest: str) -> int | None:
+        model = self.model
+        if model is not None and model.bundle.sha256 == digest:
+            return model.engine.info.pid
+        return self._warm.worker_pid(digest)

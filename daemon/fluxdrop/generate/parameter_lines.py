@@ -1,0 +1,204 @@
+"""Find the parameters in a prompt's lines.
+
+stable-diffusion-webui reads the last line only, if it has three pairs (``modules/infotext_utils.py``). People also
+write ``Seed: 42`` alone, one parameter a line, or lines below the parameters, and describe pictures as
+``Style: flat, ...``. So a line is parameters only if it has a key that is known.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container, Sequence
+from typing import NamedTuple
+
+Pair = tuple[str, str]
+"""A key and its value, which may still be in quotes."""
+
+NEGATIVE = "Negative prompt:"
+
+# A key has to follow the beginning of the line or a comma. So the weights in a prompt such as
+# "(red hair:1.2), (smile:0.8)" do not match, and a long line takes linear time.
+_PAIR = re.compile(
+    r"""(?: ^ | (?<=,) ) \s* (?P<key> \w[\w /-]+ ) :
+        \s* (?P<value> "(?: [^"\\] | \\. )+" | [+-]?\d+,\d+(?= \s* (?: , | $ ) ) | [^,]* ) (?: , | $ )""",
+    re.VERBOSE,
+)
+_INTEGER = re.compile(r"[+-]?\d\S*", re.ASCII)
+_NUMBER = re.compile(r"[+-]?[\d.,]*\d[\d.,]*", re.ASCII)
+_SIZE = re.compile(r"\d+\s*[xX*\u00d7]\s*\d+", re.ASCII)
+_NAME = re.compile(r"\S.*", re.DOTALL)
+
+# The keys that are used, and the form of a value that can be meant as one.
+_USED = {
+    "steps": _INTEGER,
+    "seed": _INTEGER,
+    "size": _SIZE,
+    "width": _INTEGER,
+    "height": _INTEGER,
+    "batch size": _INTEGER,
+    "cfg": _NUMBER,
+    "cfg scale": _NUMBER,
+    "guidance scale": _NUMBER,
+    "distilled cfg scale": _NUMBER,
+    "sampler": _NAME,
+    "schedule type": _NAME,
+    "scheduler": _NAME,
+    "model": _NAME,
+}
+# Keys of other programs with which a line of parameters may begin.
+_UNUSED = {"model hash", "clip skip", "version", "denoising strength", "vae", "eta", "ensd", "rng"}
+_MIN_PAIRS = 3
+_MAX_SHOWN = 200
+
+
+class Divided(NamedTuple):
+    """A prompt's lines, divided."""
+
+    prompt: str
+    negative_prompt: str
+    pairs: list[Pair]
+    unparsed: list[str]
+    """The parts of the parameters' lines that are no pair."""
+    warnings: list[str]
+
+
+class _Line(NamedTuple):
+    """A line and the pairs in it."""
+
+    text: str
+    pairs: list[Pair]
+    gaps: list[str]
+    """What is between the pairs; the first is what is before them."""
+
+    @property
+    def is_negative(self) -> bool:
+        return self.text[: len(NEGATIVE)].casefold() == NEGATIVE.casefold()
+
+    @property
+    def known(self) -> bool:
+        """Whether the line begins with a known key."""
+        return self.begins_with(_USED) or self.begins_with(_UNUSED)
+
+    def begins_with(self, keys: Container[str]) -> bool:
+        """Return whether the line begins with one of *keys*."""
+        return bool(self.pairs) and not self.gaps[0] and self.pairs[0][0].casefold() in keys
+
+    def usable(self, *, names: bool = True) -> int:
+        """Return the number of pairs that can be meant as parameters; with *names*, also samplers and models."""
+        forms = [(_USED.get(key.casefold()), value) for key, value in self.pairs]
+        return sum(
+            form is not None and (names or form is not _NAME) and form.fullmatch(value) is not None
+            for form, value in forms
+        )
+
+    def is_parameters(self, *, alone: bool) -> bool:
+        """Return whether the line is parameters, where it is one of the last; *alone* if it is the first one, too."""
+        if self.is_negative:
+            return False
+        if self.text.startswith("Steps:"):
+            return True
+        if not self.usable(names=not alone) or self.gaps[0]:
+            return False
+        if len(self.pairs) < _MIN_PAIRS:
+            return self.known and not any(self.gaps)
+        return self.known or (not alone and self.usable() > 1)
+
+    def is_surely_parameters(self) -> bool:
+        """Return whether the line is parameters even where more lines follow."""
+        steps = self.text.startswith("Steps:") and self.usable(names=False) > 0
+        return steps or (
+            len(self.pairs) >= _MIN_PAIRS and self.known and self.usable(names=False) > 1
+        )
+
+
+def divide(text: str) -> Divided:
+    """Divide *text* into the prompts and the pairs of the parameters. White space around each line is removed.
+
+    Parameters are the last lines, as long as they are lines of parameters; those directly before the negative prompt;
+    and any line that begins as programs write it, in which case the lines below it are named in a warning.
+    """
+    lines = [_line(line.strip()) for line in text.strip().split("\n")]
+    warnings = []
+    found: list[_Line] = []
+    for number in range(1, len(lines) - 1):
+        if lines[number].is_surely_parameters() and any(line.text for line in lines[:number]):
+            lines, below = lines[: number + 1], lines[number + 1 :]
+            lines, rest = _kept_below(lines, below)
+            if rest:
+                warnings.append(
+                    f"Not used, as it follows the parameters: {_shown(' / '.join(rest))}"
+                )
+            break
+    lines = _take_last(lines, found)
+    first_negative = next((n for n, line in enumerate(lines) if line.is_negative), 0)
+    if first_negative:
+        lines = _take_last(lines[:first_negative], found) + lines[first_negative:]
+    warnings += [
+        f"Taken as a part of the prompt, not as parameters: {_shown(line.text)}"
+        for line in lines
+        if line.usable(names=False) or line.begins_with(_USED)
+    ]
+    prompt, negative = _split_prompts(lines)
+    return Divided(
+        prompt,
+        negative,
+        [pair for line in found for pair in line.pairs],
+        [gap for line in found for gap in line.gaps if gap],
+        warnings,
+    )
+
+
+def _kept_below(lines: list[_Line], below: Sequence[_Line]) -> tuple[list[_Line], list[str]]:
+    """Return *lines* with those of *below* them that count, and the others' texts.
+
+    Further parameters count, and a negative prompt if there is none above.
+    """
+    has_negative = any(line.is_negative for line in lines)
+    rest: list[str] = []
+    for line in below:
+        if line.is_negative and not has_negative:
+            lines = [*lines[:-1], line, lines[-1]]
+            has_negative = True
+        elif line.text and line.is_parameters(alone=False) and not rest:
+            lines = [*lines, line]
+        elif line.text:
+            rest.append(line.text)
+    return lines, rest
+
+
+def _take_last(lines: list[_Line], found: list[_Line]) -> list[_Line]:
+    """Return *lines* without the lines of parameters at the end, which are put before those *found*."""
+    end = len(lines)
+    while end and (
+        not lines[end - 1].text
+        or lines[end - 1].is_parameters(alone=not any(line.text for line in lines[: end - 1]))
+    ):
+        end -= 1
+    found[:0] = [line for line in lines[end:] if line.text]
+    return lines[:end]
+
+
+def _split_prompts(lines: Sequence[_Line]) -> tuple[str, str]:
+    """Return the prompt and the negative prompt."""
+    prompts: tuple[list[str], list[str]] = [], []
+    current = prompts[0]
+    for line in lines:
+        if line.is_negative:
+            current = prompts[1]
+            current.append(line.text[len(NEGATIVE) :].strip())
+        else:
+            current.append(line.text)
+    return "\n".join(prompts[0]).strip(), "\n".join(prompts[1]).strip()
+
+
+def _shown(text: str) -> str:
+    """Return *text* as warnings show it."""
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
+
+
+def _line(text: str) -> _Line:
+    matches = list(_PAIR.finditer(text))
+    ends = [0, *(match.end() for match in matches)]
+    starts = [*(match.start() for match in matches), len(text)]
+    gaps = [text[end:start].strip(" ,") for end, start in zip(ends, starts, strict=True)]
+    return _Line(text, [(m["key"].strip(), m["value"].strip()) for m in matches], gaps)

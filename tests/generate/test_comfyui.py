@@ -1,0 +1,398 @@
+"""Graphs of ComfyUI."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fluxdrop.errors import FluxdropError
+from fluxdrop.generate.infotext import parse_infotext
+from fluxdrop.generate.metadata.json_prompt import json_descriptions
+from fluxdrop.generate.parameters import PromptParameters
+
+Graph = dict[str, Any]
+
+
+def node(kind: str, **inputs: Any) -> dict[str, Any]:
+    return {"class_type": kind, "inputs": inputs}
+
+
+def classic(**sampler: Any) -> Graph:
+    """The workflow with which ComfyUI begins."""
+    return {
+        "3": node(
+            "KSampler",
+            **{
+                "seed": 42,
+                "steps": 20,
+                "cfg": 3.5,
+                "sampler_name": "dpmpp_2m",
+                "scheduler": "karras",
+                "denoise": 1,
+                "model": ["4", 0],
+                "positive": ["6", 0],
+                "negative": ["7", 0],
+                "latent_image": ["5", 0],
+                **sampler,
+            },
+        ),
+        "4": node("CheckpointLoaderSimple", ckpt_name="sd/shapes.safetensors"),
+        "5": node("EmptyLatentImage", width=64, height=48, batch_size=1),
+        "6": node("CLIPTextEncode", text="a red circle", clip=["4", 1]),
+        "7": node("CLIPTextEncode", text="blurry", clip=["4", 1]),
+        "8": node("VAEDecode", samples=["3", 0], vae=["4", 2]),
+        "9": node("SaveImage", filename_prefix="ComfyUI", images=["8", 0]),
+    }
+
+
+EXPECTED = PromptParameters(
+    prompt="a red circle",
+    negative_prompt="blurry",
+    steps=20,
+    seed=42,
+    guidance_scale=3.5,
+    sampler="DPM++ 2M Karras",
+    width=64,
+    height=48,
+    pipeline="shapes",
+)
+
+
+def read(graph: Graph) -> tuple[PromptParameters, list[str]]:
+    """What a graph means."""
+    descriptions = json_descriptions(json.dumps(graph))
+    assert descriptions is not None
+    (description,) = descriptions
+    return parse_infotext(description.infotext())
+
+
+def linked_text() -> Graph:
+    return classic() | {
+        "6": node("CLIPTextEncode", text=["10", 0], clip=["4", 1]),
+        "10": node("StringConcatenate", string_a=["11", 0], string_b="circle", delimiter=" "),
+        "11": node("PrimitiveString", value="a red"),
+    }
+
+
+def reroutes() -> Graph:
+    return classic(seed=["12", 0], steps=["13", 0], positive=["10", 0]) | {
+        "10": node("Reroute", **{"": ["6", 0]}),
+        "12": node("Reroute", **{"": ["14", 0]}),
+        "13": node("PrimitiveInt", value=20),
+        "14": node("Seed (rgthree)", seed=42),
+    }
+
+
+def advanced_with_refiner() -> Graph:
+    base = classic()
+    sampler = base["3"]["inputs"]
+    del sampler["seed"], sampler["denoise"]
+    base["3"] = node(
+        "KSamplerAdvanced", **sampler, noise_seed=42, add_noise="enable", start_at_step=0
+    )
+    refiner = {**sampler, "noise_seed": 7, "latent_image": ["3", 0], "start_at_step": 16}
+    return base | {
+        "20": node("KSamplerAdvanced", **refiner),
+        "8": node("VAEDecode", samples=["20", 0], vae=["4", 2]),
+    }
+
+
+def hires() -> Graph:
+    return classic() | {
+        "1": node("LatentUpscale", samples=["3", 0], width=128, height=96),
+        "2": node("KSampler", **{**classic()["3"]["inputs"], "seed": 1, "latent_image": ["1", 0]}),
+        "8": node("VAEDecode", samples=["2", 0], vae=["4", 2]),
+    }
+
+
+def custom() -> Graph:
+    graph = classic()
+    return graph | {
+        "3": node(
+            "SamplerCustom",
+            add_noise=True,
+            noise_seed=42,
+            cfg=3.5,
+            model=["4", 0],
+            positive=["6", 0],
+            negative=["7", 0],
+            sampler=["30", 0],
+            sigmas=["31", 0],
+            latent_image=["5", 0],
+        ),
+        "30": node("KSamplerSelect", sampler_name="dpmpp_2m"),
+        "31": node("SplitSigmas", sigmas=["32", 0], step=10),
+        "32": node("BasicScheduler", scheduler="karras", steps=20, denoise=1, model=["4", 0]),
+    }
+
+
+def custom_advanced() -> Graph:
+    return classic() | {
+        "3": node(
+            "SamplerCustomAdvanced",
+            noise=["33", 0],
+            guider=["34", 0],
+            sampler=["30", 0],
+            sigmas=["32", 0],
+            latent_image=["5", 0],
+        ),
+        "30": node("KSamplerSelect", sampler_name="dpmpp_2m"),
+        "32": node("KarrasScheduler", steps=20, sigma_max=14.6, sigma_min=0.03, rho=7),
+        "33": node("RandomNoise", noise_seed=42),
+        "34": node("CFGGuider", model=["4", 0], positive=["6", 0], negative=["7", 0], cfg=3.5),
+    }
+
+
+def sdxl() -> Graph:
+    return classic() | {
+        "6": node("CLIPTextEncodeSDXL", text_g="a red circle", text_l="a red circle", width=1024),
+        "7": node("CLIPTextEncodeSDXL", text_g="blurry", text_l="", width=1024),
+    }
+
+
+def efficient() -> Graph:
+    graph = classic(positive=["4", 1], negative=["4", 2], latent_image=["4", 3])
+    for key in "567":
+        del graph[key]
+    return graph | {
+        "4": node(
+            "Efficient Loader",
+            ckpt_name="shapes.safetensors",
+            positive="a red circle",
+            negative="blurry",
+            empty_latent_width=64,
+            empty_latent_height=48,
+        )
+    }
+
+
+def controlled() -> Graph:
+    return classic(positive=["40", 0], negative=["40", 1]) | {
+        "40": node("ControlNetApplyAdvanced", positive=["6", 0], negative=["7", 0], strength=1)
+    }
+
+
+def stuck_together() -> Graph:
+    """An SDXL style: one node has both texts."""
+    return classic() | {
+        "6": node("CLIPTextEncode", text=["50", 0], clip=["4", 1]),
+        "7": node("CLIPTextEncode", text=["50", 1], clip=["4", 1]),
+        "50": node("SDXLPromptStyler", text_positive="a red circle", text_negative="blurry"),
+    }
+
+
+def wrapped() -> Graph:
+    return {"client_id": "1f", "prompt": classic()}
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        classic,
+        linked_text,
+        reroutes,
+        advanced_with_refiner,
+        hires,
+        custom,
+        custom_advanced,
+        sdxl,
+        efficient,
+        controlled,
+        stuck_together,
+        wrapped,
+    ],
+)
+def test_graphs(make: Any) -> None:
+    """The prompts, steps, seed, sampler, scale, size and model are found however the nodes are linked."""
+    parameters, _warnings = read(make())
+
+    assert parameters == EXPECTED
+
+
+def test_flux() -> None:
+    """FLUX's guidance goes before the scale, and a negative prompt that is zeroed out is none."""
+    graph = classic(cfg=1, sampler_name="euler", scheduler="simple", positive=["60", 0]) | {
+        "60": node("FluxGuidance", conditioning=["6", 0], guidance=3.5),
+        "6": node("CLIPTextEncodeFlux", clip_l="circle", t5xxl="a red circle", guidance=2),
+        "7": node("ConditioningZeroOut", conditioning=["6", 0]),
+        "5": node("EmptySD3LatentImage", width=64, height=48, batch_size=1),
+        "4": node("UNETLoader", unet_name="flux1-dev.gguf"),
+    }
+    parameters, _warnings = read(graph)
+
+    assert ("a red circle", "", 3.5, "Euler Simple", "flux1-dev") == (
+        parameters.prompt,
+        parameters.negative_prompt,
+        parameters.guidance_scale,
+        parameters.sampler,
+        parameters.pipeline,
+    )
+
+
+def test_basic_guider() -> None:
+    """A guider without a negative prompt has its conditioning followed."""
+    graph = custom_advanced() | {"34": node("BasicGuider", model=["4", 0], conditioning=["6", 0])}
+    parameters, _warnings = read(graph)
+
+    assert ("a red circle", "", None) == (
+        parameters.prompt,
+        parameters.negative_prompt,
+        parameters.guidance_scale,
+    )
+
+
+def test_loras() -> None:
+    """LoRAs on the way to the model become tags, in the order in which they are applied."""
+    graph = classic(model=["71", 0]) | {
+        "70": node(
+            "LoraLoader", lora_name="x\\film.safetensors", strength_model=0.8, model=["4", 0]
+        ),
+        "71": node(
+            "LoraLoaderModelOnly", lora_name="ink.safetensors", strength_model=1, model=["70", 0]
+        ),
+    }
+    parameters, _warnings = read(graph)
+
+    assert "a red circle <lora:film:0.8> <lora:ink:1>" == parameters.prompt
+
+
+@pytest.mark.parametrize(
+    ("kind", "keys", "prompt"),
+    [
+        (
+            "ConditioningCombine",
+            ("conditioning_1", "conditioning_2"),
+            "a red circle :0.5 AND a star :0.5",
+        ),
+        (
+            "ConditioningConcat",
+            ("conditioning_to", "conditioning_from"),
+            "a red circle BREAK a star",
+        ),
+    ],
+)
+def test_two_conditionings(kind: str, keys: tuple[str, str], prompt: str) -> None:
+    """Conditionings that are combined or concatenated are both in the prompt."""
+    graph = classic(positive=["80", 0]) | {
+        "80": node(kind, **{keys[0]: ["81", 0], keys[1]: ["82", 0]}),
+        "81": node("ConditioningSetArea", conditioning=["6", 0], width=8, height=8),
+        "82": node("CLIPTextEncode", text="a star", clip=["4", 1]),
+    }
+    parameters, (warning,) = read(graph)
+
+    assert prompt == parameters.prompt
+    assert "ComfyUI's node: ConditioningSetArea" in warning
+
+
+def test_what_is_not_expressed_is_named() -> None:
+    """A second sampler, a picture to begin with and a partial denoising are in the warning."""
+    graph = hires()
+    graph["3"]["inputs"] |= {"latent_image": ["90", 0], "denoise": 0.6}
+    graph |= {
+        "90": node("VAEEncode", pixels=["91", 0], vae=["4", 2]),
+        "91": node("LoadImage", image="cat.png"),
+    }
+    _parameters, (warning,) = read(graph)
+
+    assert "Denoising strength: 0.6" in warning
+    assert "Made from the picture: cat.png" in warning
+    assert "ComfyUI's other samplers: KSampler (2)" in warning
+
+
+def looped() -> Graph:
+    return classic() | {
+        "6": node("CLIPTextEncode", text=["10", 0]),
+        "10": node("StringConcatenate", string_a=["10", 0], string_b=["11", 0]),
+        "11": node("Reroute", text=["10", 0]),
+    }
+
+
+def doubled() -> Graph:
+    """Thirty nodes, each of which has the one before twice."""
+    graph = classic(positive=["130", 0]) | {"100": classic()["6"]}
+    for number in range(101, 131):
+        before = [str(number - 1), 0]
+        graph[str(number)] = node(
+            "ConditioningConcat", conditioning_to=before, conditioning_from=before
+        )
+    return graph
+
+
+@pytest.mark.parametrize(
+    ("graph", "sentence"),
+    [
+        (
+            looped(),
+            "cannot be followed from the positive input of KSampler to a text: it goes in a",
+        ),
+        (doubled(), "cannot be followed from the positive input of KSampler to a text: "),
+        (
+            classic()
+            | {"6": node("CLIPTextEncode", text=["10", 0]), "10": node("LLM", model="x", top=1)},
+            "to a text: LLM writes its own.",
+        ),
+        (classic(positive=["99", 0]), "to a text: a link leads nowhere."),
+        ({"4": node("CheckpointLoaderSimple", ckpt_name="x")}, "has no sampler"),
+        (
+            classic()
+            | {
+                "6": node("CLIPTextEncode", text=["11", 0]),
+                "11": node("StringConcatenate", string_a="half", string_b=["10", 0]),
+                "10": node("LLM", a=1),
+            },
+            "to a text: LLM is not known.",
+        ),
+    ],
+)
+def test_graphs_that_cannot_be_followed(graph: Graph, sentence: str) -> None:
+    """A circle, an unknown node and half a text are one sentence, never half a prompt."""
+    with pytest.raises(FluxdropError) as caught:
+        read(graph)
+
+    assert sentence in str(caught.value)
+
+
+links = st.tuples(st.sampled_from([*"3456789", "10", "zz"]), st.integers(0, 3)).map(list)
+inputs = st.dictionaries(
+    st.sampled_from(
+        [
+            *(
+                "positive",
+                "negative",
+                "latent_image",
+                "model",
+                "text",
+                "conditioning",
+                "seed",
+                "steps",
+            ),
+            *(
+                "conditioning_1",
+                "conditioning_2",
+                "string_a",
+                "sampler",
+                "sigmas",
+                "guider",
+                "width",
+            ),
+        ]
+    ),
+    links | st.integers() | st.text(max_size=4) | st.none() | st.lists(st.integers(), max_size=3),
+    max_size=6,
+)
+kinds = st.sampled_from(
+    ["KSampler", "CLIPTextEncode", "Reroute", "ConditioningCombine", "TextJoin"]
+)
+nodes = st.builds(lambda kind, given: node(kind, **given), kinds, inputs)
+
+
+@given(st.dictionaries(st.sampled_from([*"3456789", "10"]), nodes, max_size=6))
+def test_any_graph(changed: Graph) -> None:
+    """Any graph is read, or refused with a sentence; nothing goes round for ever."""
+    with contextlib.suppress(FluxdropError):
+        read(classic() | changed)
