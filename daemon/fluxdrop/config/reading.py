@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, get_args
 
 import msgspec
 
-from fluxdrop.config.folders import check_folders
+from fluxdrop.config.folders import check_folders, check_limits
 from fluxdrop.config.hooks import check_hooks
 from fluxdrop.config.settings import Settings
 from fluxdrop.config.tables import FolderTable, HooksTable, PipelineTable
@@ -55,7 +55,10 @@ def load(
         FluxdropError: A key or variable is unknown (the hint names the nearest known one), a value has
             the wrong type or range, or a file cannot be read; kind ``config``.
     """
-    return Settings(**{key: found.value for key, found in sources(root, flags, environ).items()})
+    found = sources(root, flags, environ)
+    settings = Settings(**{key: one.value for key, one in found.items()})
+    check_limits(settings)
+    return settings
 
 
 class Found(NamedTuple):
