@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from benchmarks.table import Row, seconds, without_flux
 from benchmarks.worker import has_flux, predict, script, worker
 from fluxdrop.predict.compiler.fusion import fuse
+from fluxdrop.predict.compiler.graph_file import Graph
 from fluxdrop.predict.compiler.lower import lower
 from fluxdrop.predict.compiler.source import normal_form, parse
 from fluxdrop.telemetry import import_onnxruntime
@@ -62,7 +63,7 @@ def rows() -> Iterator[Row]:
     yield from _against_flux()
 
 
-def _over_onnxruntime(onnx: bytes, graph: bytes, pictures: NDArray[np.float32]) -> float:
+def _over_onnxruntime(onnx: bytes, graph: Graph, pictures: NDArray[np.float32]) -> float:
     """How many times as fast as onnxruntime; in turns, as others who come and go would favour the one."""
     ort = import_onnxruntime()
     options = ort.SessionOptions()
@@ -84,7 +85,7 @@ def _over_onnxruntime(onnx: bytes, graph: bytes, pictures: NDArray[np.float32]) 
 def _growth() -> Row:
     with tempfile.TemporaryDirectory() as folder:
         graph, tensor = Path(folder) / "model.graph", Path(folder) / "tensor.npy"
-        graph.write_bytes(_compiled(_exported("MobileNetV2")))
+        graph.write_bytes(_compiled(_exported("MobileNetV2")).to_bytes())
         np.save(tensor, _pictures(1))
         _, growth = script("predict.jl", graph, tensor, _MANY_TIMES)
     what = f"most memory, MobileNetV2: growth in the last {_MANY_TIMES // 2} calls"
@@ -107,8 +108,8 @@ def _pictures(batch: int) -> NDArray[np.float32]:
     return np.random.default_rng(batch).standard_normal((batch, 3, 224, 224), dtype=np.float32)
 
 
-def _compiled(onnx: bytes) -> bytes:
-    return fuse(lower(normal_form(parse(onnx)))).to_bytes()
+def _compiled(onnx: bytes) -> Graph:
+    return fuse(lower(normal_form(parse(onnx))))
 
 
 @cache

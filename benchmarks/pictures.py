@@ -35,7 +35,7 @@ def _script(folder: Path) -> float:
     assert install is not None
     command, environment = julia_command(install)
     graph = folder / "model.graph"
-    graph.write_bytes(compile_bundle(load_bundle("round-or-angular")))
+    graph.write_bytes(compile_bundle(load_bundle("round-or-angular")).to_bytes())
     tensor = folder / "tensor.npy"
     subprocess.run(
         [sys.executable, "-m", "fluxdrop", "preprocess", _SAMPLE, "-o", tensor],

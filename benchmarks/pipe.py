@@ -48,18 +48,18 @@ def rows() -> Iterator[Row]:
         yield Row(what, f"<= 5 % + 50 = {most:.0f}", over, "microseconds", over <= most)
 
 
-def _alone_and_piped(graph: bytes, tensor: NDArray[np.float32], times: int) -> tuple[float, float]:
+def _alone_and_piped(graph: Graph, tensor: NDArray[np.float32], times: int) -> tuple[float, float]:
     """Seconds to predict *tensor* by *graph* in Julia itself, and over the pipe."""
     with tempfile.TemporaryDirectory() as folder, worker("plain", graph) as child:
         np.save(Path(folder) / "batch.npy", tensor)
-        (Path(folder) / "model.graph").write_bytes(graph)
+        (Path(folder) / "model.graph").write_bytes(graph.to_bytes())
         alone, _ = script("predict.jl", f"{folder}/model.graph", f"{folder}/batch.npy", times)
         return alone, predict(child, tensor, times)
 
 
 def _identity_over_echo(shape: tuple[int, ...]) -> float:
     """The two in turns, as what else the machine does would favour the one or the other."""
-    graph = Graph("x", (-1, *shape), "x").to_bytes()
+    graph = Graph("x", (-1, *shape), "x")
     tensor = np.random.default_rng(0).random((1, *shape), dtype=np.float32)
     data = tensor.tobytes()
     ratios = []

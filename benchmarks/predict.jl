@@ -5,7 +5,7 @@
 
 # Load the package as a worker does: precompiled code can be slower than code compiled now (JuliaLang/julia#35972).
 include(joinpath(@__DIR__, "..", "julia", "load.jl"))
-using .FluxdropWorker: build, choose_backend, predict, read_graph, read_npy
+using .FluxdropWorker: build!, choose_backend, predict, read_graph, read_npy
 
 function measure(model, x, calls)
     predict(model, x)
@@ -20,4 +20,4 @@ end
 
 graph, tensor, calls = ARGS
 backend = choose_backend("plain")
-println(join(measure(build(read_graph(read(graph)), backend), read_npy(tensor), parse(Int, calls)), ' '))
+println(join(measure(build!(read_graph(graph), backend), read_npy(tensor), parse(Int, calls)), ' '))

@@ -14,22 +14,22 @@ from numpy.typing import NDArray
 
 from benchmarks.table import seconds
 from fluxdrop.config import Settings
+from fluxdrop.predict.compiler.graph_file import Graph, write_temporary
 from fluxdrop.predict.worker import Worker
-from fluxdrop.processes.wire import FrameKind
 from fluxdrop.provision import find_julia, julia_command
 
 _LIMIT_SECONDS = 300.0
 
 
 @contextmanager
-def worker(backend: Literal["auto", "plain"], graph: bytes | None = None) -> Iterator[Worker]:
-    """A worker with the model in *graph*, or with none."""
+def worker(backend: Literal["auto", "plain"], graph: Graph | None = None) -> Iterator[Worker]:
+    """A worker with the model *graph*, or with none."""
     install = find_julia()
     assert install is not None
     child = Worker(Settings(julia_backend=backend), install)
     try:
         if graph is not None:
-            child.call(FrameKind.LOAD, graph, expect=FrameKind.LOADED, timeout=_LIMIT_SECONDS)
+            child.load(write_temporary(graph), _LIMIT_SECONDS)
         yield child
     finally:
         child.stop()

@@ -11,7 +11,7 @@ using .FluxExport: export_options, flux_code, load_packages, save_weights
 
 options = exit_on_failure(() -> export_options(ARGS))
 text, weights = exit_on_failure() do
-    flux_code(read_graph(read(options.graph)), options.shape; channels_last=options.channels_last)
+    flux_code(read_graph(options.graph), options.shape; channels_last=options.channels_last)
 end
 
 # Keep this a top-level statement of its own: the statements after it run in a world age that has Flux's methods.

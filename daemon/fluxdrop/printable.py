@@ -12,12 +12,16 @@ _DIRECTION_CONTROLS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "
 def printable(name: str) -> str:
     """Return *name* with every unsafe character replaced by U+FFFD.
 
-    These are undecodable bytes (surrogates of `os.fsdecode`), control characters, line separators, and
-    characters that change the direction of text.
+    These are undecodable bytes (surrogates of `os.fsdecode`) and other surrogates, control characters, line separators,
+    and characters that change the direction of text.
     """
     if name.isascii() and name.isprintable():
         return name
-    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    try:
+        text = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    except UnicodeEncodeError:
+        # JSON can write half a pair of surrogates, which stands for no byte.
+        text = name
     return "".join(letter if _is_plain(letter) else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 

@@ -1,7 +1,7 @@
 """
 Write a graph as Julia code that needs Flux alone: a native Flux bundle (docs/models.md).
 
-    text, weights = flux_code(read_graph(read("model.graph")), (3, 224, 224))
+    text, weights = flux_code(read_graph("model.graph"), (3, 224, 224))
     write("flux_model.jl", text)
 
 The graph is run on two batches first ([`trace`](@ref)), so that the code has the sizes that the model computes from its

@@ -3,7 +3,7 @@ The Julia side of fluxdrop. It reads a graph file, which the daemon compiles fro
 layers, or of [`PlainLayers`](@ref) where Flux cannot be loaded, and answers the requests of docs/protocol.md.
 
     backend = choose_backend("auto")
-    model = build(read_graph(read("model.graph")), backend)
+    model = build!(read_graph("model.graph"), backend)
     y = predict(model, x)
 
 `x` is an `Array{Float32}` of (W, H, C, N), and `y` one of (labels, N).

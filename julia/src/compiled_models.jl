@@ -37,7 +37,7 @@ Write the package for the model in the file `graph` to `folder`, and let Julia p
 model's first forward pass; do nothing if there is such a package already. Throws what [`read_graph`](@ref) throws, and an error where the model does not run.
 """
 function write_compiled_model(folder, graph)
-    digest = bytes2hex(open(sha256, graph))
+    digest = graph_digest(graph)
     load_compiled_model(folder, digest) && return digest
     id = compiled_model_id(digest)
     path = joinpath(folder, id.name)
@@ -69,7 +69,7 @@ end
 
 "Build the model of a graph file of the plain layers and run it on one input and on two, where it takes two."
 function run_once(graph)
-    model = build(read_graph(read(graph)), plain_backend(""))
+    model = build!(read_graph(graph), plain_backend(""))
     for batch in (model.shape[1] == -1 ? (1, 2) : (model.shape[1],))
         sizes = [batch; [n == -1 ? 32 : n for n in model.shape[2:end]]]
         predict(model, zeros(Float32, reverse(sizes)...))

@@ -34,14 +34,18 @@ struct Graph
 end
 
 """
+    read_graph(path) -> Graph
     read_graph(bytes) -> Graph
 
-Read a graph file. Constants are copied, so `bytes` may be reused afterwards. Throws [`GraphError`](@ref) with the number
-of the line at fault.
+Read a graph file. Its tensors are read one by one, so no second copy of them is in memory. Throws [`GraphError`](@ref) with
+the number of the line at fault, or if there is no such file.
 """
-function read_graph(bytes::Vector{UInt8})
-    text, data_offset = split_graph(bytes)
-    reader = GraphReader(bytes, data_offset)
+read_graph(path::AbstractString) = reading(file -> read_graph(file, filesize(file)), path)
+read_graph(bytes::Vector{UInt8}) = read_graph(IOBuffer(bytes), length(bytes))
+
+function read_graph(@nospecialize(file::IO), size::Int)
+    text, data_offset = split_graph(file, size)
+    reader = GraphReader(file, data_offset, max(0, size - data_offset))
     for (number, line) in enumerate(split(text, '\n'))
         isempty(line) && continue
         try
@@ -56,21 +60,37 @@ function read_graph(bytes::Vector{UInt8})
     return Graph(reader.input, reader.shape, reader.constants, reader.nodes, reader.output)
 end
 
-"""
-    split_graph(bytes) -> (text, data_offset)
+"Return the SHA-256 of a graph file, in hex. Throws [`GraphError`](@ref) if it cannot be read."
+graph_digest(path) = bytes2hex(reading(sha256, path))
 
-Check the file's header. Return its text section and the offset, from 0, of its tensor data. Throws [`GraphError`](@ref).
+"Call `f` with the file `path`, open. Throws [`GraphError`](@ref) if it cannot be read."
+function reading(@nospecialize(f), path)
+    try
+        return open(f, path)
+    catch e
+        # ArgumentError: a NUL in the path.
+        e isa Union{SystemError,EOFError,ArgumentError} || rethrow()
+        throw(GraphError("the graph file cannot be read: $(one_line(e))"))
+    end
+end
+
 """
-function split_graph(bytes)
-    length(bytes) >= 24 || throw(GraphError("a graph file has at least 24 bytes, this one $(length(bytes))"))
-    String(bytes[1:8]) == GRAPH_MAGIC || throw(GraphError("a graph file begins with FLUXDROP, this one does not"))
-    version = little_endian(UInt32, bytes, 8)
+    split_graph(file, size) -> (text, data_offset)
+
+Check the header of the `file` of `size` bytes. Return its text section and the offset, from 0, of its tensor data. Throws
+[`GraphError`](@ref).
+"""
+function split_graph(file, size)
+    size >= 24 || throw(GraphError("a graph file has at least 24 bytes, this one $size"))
+    head = read!(file, Vector{UInt8}(undef, 24))
+    String(head[1:8]) == GRAPH_MAGIC || throw(GraphError("a graph file begins with FLUXDROP, this one does not"))
+    version = little_endian(UInt32, head, 8)
     version == GRAPH_VERSION ||
         throw(GraphError("the graph file has version $version; this worker reads version $GRAPH_VERSION"))
-    little_endian(UInt32, bytes, 12) == 0 || throw(GraphError("bytes 12 to 15 are not zero"))
-    text_bytes = little_endian(UInt64, bytes, 16)
-    text_bytes <= length(bytes) - 24 || throw(GraphError("the header text goes past the end of the file"))
-    text = String(bytes[25:24+Int(text_bytes)])
+    little_endian(UInt32, head, 12) == 0 || throw(GraphError("bytes 12 to 15 are not zero"))
+    text_bytes = little_endian(UInt64, head, 16)
+    text_bytes <= size - 24 || throw(GraphError("the header text goes past the end of the file"))
+    text = String(read!(file, Vector{UInt8}(undef, Int(text_bytes))))
     isascii(text) || throw(GraphError("the header text has characters outside ASCII"))
     return text, align_offset(24 + Int(text_bytes))
 end
@@ -79,12 +99,13 @@ end
 align_offset(offset) = cld(offset, ALIGNMENT) * ALIGNMENT
 
 """
-The state of the reader. `data_offset` is where tensor data begins in `bytes`; `budget` is how many bytes the remaining
-tensors may have; `known` holds the names of all values defined so far.
+The state of the reader. `data_offset` is where the `data_bytes` of tensor data begin in `file`; `budget` is how many bytes
+the remaining tensors may have; `known` holds the names of all values defined so far.
 """
 mutable struct GraphReader
-    bytes::Vector{UInt8}
+    file::IO
     data_offset::Int
+    data_bytes::Int
     budget::Int  # tensors of more bytes than the file has would let a short header demand any amount of memory
     input::Union{String,Nothing}
     shape::Vector{Int}
@@ -94,8 +115,8 @@ mutable struct GraphReader
     known::Set{String}
 end
 
-GraphReader(bytes, data_offset) = GraphReader(bytes, data_offset, max(0, length(bytes) - data_offset), nothing, Int[],
-                                       Dict{String,Any}(), Node[], nothing, Set{String}())
+GraphReader(file, data_offset, data_bytes) = GraphReader(
+    file, data_offset, data_bytes, data_bytes, nothing, Int[], Dict{String,Any}(), Node[], nothing, Set{String}())
 
 "Read one statement of the text section, split at its spaces. Throws [`GraphError`](@ref), as do all functions below."
 function read_statement!(reader::GraphReader, fields)
@@ -160,15 +181,13 @@ function read_tensor!(reader, fields)
     T = fields[3] == "float32" ? Float32 : fields[3] == "int64" ? Int64 :
         throw(GraphError("the tensor has type $(fields[3]); float32 and int64 are known"))
     bytes = byte_count(sizes, sizeof(T))
-    space = length(reader.bytes) - reader.data_offset
     offset >= 0 && offset % ALIGNMENT == 0 || throw(GraphError("the offset $offset is not a multiple of $ALIGNMENT"))
-    bytes !== nothing && bytes <= reader.budget && offset <= space - bytes ||
+    bytes !== nothing && bytes <= reader.budget && offset <= reader.data_bytes - bytes ||
         throw(GraphError("the tensor goes past the end of the file"))
     reader.budget -= bytes
     array = Array{T}(undef, Tuple(reverse(sizes)))
-    source = reader.bytes
-    bytes > 0 && GC.@preserve array source unsafe_copyto!(
-        Ptr{UInt8}(pointer(array)), pointer(source, reader.data_offset + offset + 1), bytes)
+    seek(reader.file, reader.data_offset + offset)
+    bytes > 0 && GC.@preserve array unsafe_read(reader.file, Ptr{UInt8}(pointer(array)), UInt(bytes))
     reader.constants[define!(reader, fields[2])] = array
     return nothing
 end

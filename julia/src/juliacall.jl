@@ -1,13 +1,8 @@
 # The functions that the engine juliacall calls, in Python's process. Arguments are numbers and strings: an array is given
 # by its address. Python keeps it alive and unchanged until the call returns.
 
-"""
-    build_at_address(address, count, backend) -> Model
-
-Build the model of the graph file in the `count` bytes at `address`. The bytes are copied. Throws what
-[`read_graph`](@ref) and [`build`](@ref) throw.
-"""
-build_at_address(address, count, backend) = build(read_graph(copy(array_at(UInt8, address, count))), backend)
+"Build the model of the graph file `path`. Throws what [`read_graph`](@ref) and [`build`](@ref) throw."
+build_file(path, backend) = build!(read_graph(path), backend)
 
 """
     predict_at_address(model, address, shape...) -> Array{Float32}

@@ -38,12 +38,13 @@ struct Model
 end
 
 """
-    build(graph, backend) -> Model
+    build!(graph, backend) -> Model
 
-Build the model of a graph. Throws [`OperatorError`](@ref) for the first node that cannot be built, and
+Build the model of a graph, whose constants are taken out of it meanwhile: a layer may have its weights in another order,
+and large ones must not be in memory twice. Throws [`OperatorError`](@ref) for the first node that cannot be built, and
 [`GraphError`](@ref) if nothing computes the output.
 """
-function build(graph::Graph, backend::Backend)
+function build!(graph::Graph, backend::Backend)
     plan, output = make_plan(graph)
     readers = count_readers(plan, output)
     # Dict{String,Any}, because Julia's system image has compiled code for that type.
@@ -51,6 +52,8 @@ function build(graph::Graph, backend::Backend)
     last_slot = 1
     producers = Dict{String,Any}()  # value => the step whose last layer computes it
     steps = Step[]
+    constant_reads = count_constant_reads(plan)
+    freed, most_garbage = 0, max(LEAST_GARBAGE, sum(Int[sizeof(x) for x in values(graph.constants)]) ÷ 8)
     for planned in plan
         layer = place_on_device(build_layer(planned, graph, slots, backend.layers), backend.device)
         computed = String[name for name in planned.inputs if haskey(slots, name)]
@@ -67,9 +70,39 @@ function build(graph::Graph, backend::Backend)
             push!(step.outputs, name == "-" ? 0 : (slots[name] = last_slot += 1))
         end
         length(planned.outputs) == 1 && (producers[planned.outputs[1]] = step)
+        freed += free_constants!(graph.constants, constant_reads, planned)
+        freed >= most_garbage && (freed = 0; GC.gc())
     end
     haskey(slots, output) || throw(GraphError("the output '$output' is not computed"))
     return link_steps(steps, graph.shape, last_slot, slots[output], length(graph.nodes), backend)
+end
+
+"""
+From so many bytes of freed constants on, and from an eighth of all constants, [`build!`](@ref) collects garbage. Julia
+itself would let more pile up.
+"""
+const LEAST_GARBAGE = 1 << 26
+
+"How many times the nodes of a plan read each value, including the constants of activations."
+function count_constant_reads(plan)
+    reads = Dict{String,Int}()
+    for planned in plan, name in constants_read(planned)
+        reads[name] = get(reads, name, 0) + 1
+    end
+    return reads
+end
+
+constants_read(planned) =
+    planned.activation === nothing ? planned.inputs : [planned.inputs; planned.activation.inputs[2:end]]
+
+"Remove from `constants` those that `planned` reads and no later node does. Return their size in bytes."
+function free_constants!(constants, reads, planned)
+    bytes = 0
+    for name in constants_read(planned)
+        reads[name] -= 1
+        reads[name] == 0 && haskey(constants, name) && (bytes += sizeof(pop!(constants, name)))
+    end
+    return bytes
 end
 
 """

@@ -60,7 +60,7 @@ Run the model on the .npy file and print a line of numbers for each picture. `op
 [`one_shot_options`](@ref). An array of three dimensions is a batch of one. Throws any [`WorkerError`](@ref).
 """
 function print_predictions(io, options, backend)
-    model = build(read_graph(read(options.graph)), backend)
+    model = build!(read_graph(options.graph), backend)
     x = read_npy(options.image)
     ndims(x) == 3 && (x = reshape(x, size(x)..., 1))
     y = predict(model, x)

@@ -52,10 +52,11 @@ function answer(pipe, kind, id, model, backend, compiled)
     if kind == PING
         send(pipe, PONG, id, pipe.payload)
     elseif kind == LOAD
-        digest = bytes2hex(sha256(pipe.payload))
+        path = String(copy(pipe.payload))
+        digest = graph_digest(path)
         is_compiled = backend.layers === PlainLayers && load_compiled_model(compiled, digest)
         # Native code that was just loaded is newer than this function, here and below.
-        model = Base.invokelatest(build, read_graph(pipe.payload), backend)
+        model = Base.invokelatest(build!, read_graph(path), backend)
         send(pipe, LOADED, id, facts("digest" => digest, "nodes" => model.nodes, (is_compiled ? ("compiled" => true,) : ())...))
     elseif kind == LOAD_NATIVE
         model = load_native(String(copy(pipe.payload)), backend)

@@ -14,7 +14,9 @@ function run_workload(backend::Backend)
     mktempdir() do folder
         requests, answers, shared = joinpath(folder, "requests"), joinpath(folder, "answers"), joinpath(folder, "shared")
         write(shared, zeros(Float32, 64))
-        open(file -> write_requests(Pipe(devnull, file)), requests, "w")
+        graph = joinpath(folder, "graph")
+        write(graph, workload_graph())
+        open(file -> write_requests(Pipe(devnull, file), graph), requests, "w")
         # Use files, because they are IOStreams as the descriptors of a worker are.
         open(requests) do input
             open(shared, "r+") do memory
@@ -28,9 +30,9 @@ function run_workload(backend::Backend)
     end
 end
 
-function write_requests(pipe)
+function write_requests(pipe, graph)
     send(pipe, PING, UInt64(1), UInt8[])
-    send(pipe, LOAD, UInt64(2), workload_graph())
+    send(pipe, LOAD, UInt64(2), graph)
     for (id, batch) in enumerate((1, 2))
         send_tensor(pipe, PREDICT, UInt64(2 + id), zeros(Float32, 8, 8, 1, batch))
     end

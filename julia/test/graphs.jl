@@ -35,7 +35,7 @@ The result of every backend for `x` and a graph with one `node` line, and of the
 function run_node(line, x, constants...; shape=reverse(size(x)))
     answers = Any[]
     for backend in BACKENDS
-        model = F.build(F.read_graph(graph_file(shape, constants, [line])), backend)
+        model = F.build!(F.read_graph(graph_file(shape, constants, [line])), backend)
         push!(answers, F.predict(model, x))
         backend.layers === FOUND.flux && backend.device === F.CPU && push!(answers, F.predict(F.fast(model), x))
     end

@@ -149,8 +149,8 @@ end
     for padding in ((0, 0), (1, 3))
         lines = [replace(conv_line("x,w,b"; operator="ConvTranspose", options...), "out=y" => "out=z") *
                  " output_padding=$(join(padding, ','))", "node Relu in=z out=y name=r"]
-        graph = F.read_graph(graph_file((1, 2, 2, 3), ("w" => w, "b" => b), lines))
+        file = graph_file((1, 2, 2, 3), ("w" => w, "b" => b), lines)
         expected = max.(transpose_reference(x, w, b; options..., output_padding=padding), 0)
-        @test agrees([F.predict(F.build(graph, backend), x) for backend in BACKENDS], expected)
+        @test agrees([F.predict(F.build!(F.read_graph(file), backend), x) for backend in BACKENDS], expected)
     end
 end

@@ -69,7 +69,7 @@ end
 
 "For each layer of a graph on the fake GPU, whether it computes there."
 function computing(lines, constants...; shape=(2, 3, 4))
-    model = F.build(F.read_graph(graph_file(shape, constants, lines)), FAKE_GPU)
+    model = F.build!(F.read_graph(graph_file(shape, constants, lines)), FAKE_GPU)
     return [layer.device_layer !== nothing for step in model.steps for layer in step.layers.layers if layer isa F.DeviceLayer]
 end
 

@@ -129,7 +129,7 @@ end
 
 @testset "logic operators, Where and Cast treat zero as false and all else as true" begin
     x = Float32[-1.7, 0, 0.4, 2.6]
-    lines(nodes...) = [F.predict(F.build(F.read_graph(graph_file((4,), ["t" => Int64[1, 1, 0, 0], "three" => fill(Int64(3)), "half" => fill(0.5f0)], collect(nodes))), b), x) for b in BACKENDS]
+    lines(nodes...) = [F.predict(F.build!(F.read_graph(graph_file((4,), ["t" => Int64[1, 1, 0, 0], "three" => fill(Int64(3)), "half" => fill(0.5f0)], collect(nodes))), b), x) for b in BACKENDS]
     above = "node Greater in=x,half out=a name=a"
     @test all(==([0, 0, 0, 1]), lines(above, "node Not in=a out=b name=b", "node Not in=b out=y name=n"))
     for (name, f) in ("And" => &, "Or" => |, "Xor" => ⊻)
@@ -151,7 +151,7 @@ end
     for (line, f) in ("Clip in=a,lo,hi out=y name=n" => v -> clamp(v, -0.1f0, 0.2f0), "LeakyRelu in=a out=y name=n alpha=0.1" => v -> v < 0 ? v / 10 : v,
                       "HardSwish in=a out=y name=n" => v -> v * clamp(v / 6 + 0.5f0, 0, 1))
         for backend in BACKENDS
-            model = F.build(F.read_graph(graph_file((1, 2, 4, 4), ["w" => w, "lo" => fill(-0.1f0), "hi" => fill(0.2f0)], [conv, "node $line"])), backend)
+            model = F.build!(F.read_graph(graph_file((1, 2, 4, 4), ["w" => w, "lo" => fill(-0.1f0), "hi" => fill(0.2f0)], [conv, "node $line"])), backend)
             @test length(model.steps) == 1 && length(model.steps[1].layers) == 1
             @test agrees([F.predict(model, x)], f.(made))
         end

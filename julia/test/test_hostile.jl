@@ -27,7 +27,7 @@ end
 
 @testset "for any stream, the worker answers in frames or ends" begin
     random = MersenneTwister(2026)
-    frames = (frame(F.LOAD, 1, RESIDUAL_FILE), frame(F.PREDICT, 2, tensor_payload(numbers(5, 6, 3, 1))), frame(F.PING, 3, b"abc"))
+    frames = (load_frame(1, RESIDUAL_FILE), frame(F.PREDICT, 2, tensor_payload(numbers(5, 6, 3, 1))), frame(F.PING, 3, b"abc"))
     ends = Dict(0 => 0, 1 => 0)
     failures = 0
     for _ in 1:3000

@@ -31,7 +31,7 @@ end
     a, b = numbers(4, 3, 2), numbers(5, 4, 2)
     lines = ["node MatMul in=x,c out=p name=m", "node Relu in=p out=y name=r"]
     for backend in BACKENDS
-        model = F.build(F.read_graph(graph_file((2, 3, 4), ["c" => b], lines)), backend)
+        model = F.build!(F.read_graph(graph_file((2, 3, 4), ["c" => b], lines)), backend)
         @test length(model.steps[1].layers) == 1 && agrees([F.predict(model, a)], max.(matmul_reference(a, b), 0))
     end
 end

@@ -26,13 +26,13 @@ end
 @testset "a graph with a branch is computed, for any batch size" begin
     for backend in BACKENDS, batch in (1, 2, 5)
         x = numbers(5, 6, 3, batch)
-        @test agrees([F.predict(F.build(F.read_graph(RESIDUAL_FILE), backend), x)], residual_reference(x))
+        @test agrees([F.predict(F.build!(F.read_graph(RESIDUAL_FILE), backend), x)], residual_reference(x))
     end
 end
 
 @testset "the result for a picture does not depend on its batch" begin
     for backend in BACKENDS
-        model = F.build(F.read_graph(RESIDUAL_FILE), backend)
+        model = F.build!(F.read_graph(RESIDUAL_FILE), backend)
         x = numbers(5, 6, 3, 4)
         together = F.predict(model, x)
         @test all(i -> F.predict(model, x[:, :, :, i:i]) ≈ together[:, i:i], 1:4)
@@ -45,7 +45,7 @@ end
              "node Sub in=f,b out=g name=g", "node Exp in=g out=y name=y"]
     value(v) = exp((abs(v) - v) * -v + v)
     for backend in BACKENDS
-        model = F.build(F.read_graph(graph_file((-1, 3, 2, 2), [], lines)), backend)
+        model = F.build!(F.read_graph(graph_file((-1, 3, 2, 2), [], lines)), backend)
         inputs = [numbers(2, 2, 3, batch) .* i for (i, batch) in enumerate((2, 2, 1, 3, 3, 2))]
         answers = [F.predict(model, x) for x in inputs]
         @test answers ≈ [reshape(value.(x), 12, :) for x in inputs]
@@ -53,7 +53,7 @@ end
 end
 
 @testset "consecutive layers become one chain, and an activation is fused into the layer before it" begin
-    model = F.build(F.read_graph(RESIDUAL_FILE), BACKENDS[1])
+    model = F.build!(F.read_graph(RESIDUAL_FILE), BACKENDS[1])
     @test model.nodes == 9
     @test [length(step.layers) for step in model.steps] == [2, 4]
     @test model.steps[1].layers[1].σ === F.PlainLayers.relu
@@ -65,20 +65,20 @@ end
     lines = [replace(conv_line("x,w"), "out=y" => "out=a"), "node Relu in=a out=b name=r", "node Add in=a,b out=y name=s"]
     conv = conv_reference(x, numbers(1, 1, 2, 2), zeros(2))
     for backend in BACKENDS
-        model = F.build(F.read_graph(graph_file((1, 2, 4, 4), ["w" => numbers(1, 1, 2, 2)], lines)), backend)
+        model = F.build!(F.read_graph(graph_file((1, 2, 4, 4), ["w" => numbers(1, 1, 2, 2)], lines)), backend)
         @test agrees([F.predict(model, x)], conv .+ max.(conv, 0))
     end
 end
 
 @testset "a graph may return its input" begin
     for backend in BACKENDS
-        model = F.build(F.read_graph(graph_file((-1, 2), [], ["node Identity in=x out=y name=n"])), backend)
+        model = F.build!(F.read_graph(graph_file((-1, 2), [], ["node Identity in=x out=y name=n"])), backend)
         @test F.predict(model, Float32[1 2; 3 4]) == Float32[1 2; 3 4]
     end
 end
 
 @testset "a tensor of a shape that the model does not take throws InputError" begin
-    model = F.build(F.read_graph(RESIDUAL_FILE), BACKENDS[1])
+    model = F.build!(F.read_graph(RESIDUAL_FILE), BACKENDS[1])
     wrong(dims...) = message(() -> F.predict(model, zeros(Float32, dims...)), F.InputError)
     @test occursin("-1×3×6×5", wrong(5, 6, 1, 1)) && occursin("1×1×6×5", wrong(5, 6, 1, 1))
     @test occursin("not 3×6×5", wrong(5, 6, 3))
@@ -89,7 +89,7 @@ end
     for backend in BACKENDS
         lines = ["node Relu in=x out=a name=/ok", "node Transpose in=a out=b name=/t perm=1,0",
                  "node Add in=b,x out=y name=/bad"]
-        model = F.build(F.read_graph(graph_file((-1, 3), [], lines)), backend)
+        model = F.build!(F.read_graph(graph_file((-1, 3), [], lines)), backend)
         @test startswith(message(() -> F.predict(model, numbers(3, 2)), F.ComputeError), "node /bad (Add): DimensionMismatch")
     end
 end
@@ -98,7 +98,7 @@ end
     relu, x = "node Relu in=x out=y,z name=r", numbers(4, 4)
     @test agrees(run_node(relu, x), max.(x, 0))
     graph = F.read_graph(graph_file((4, 4), [], [relu, "node Abs in=z out=w name=a"], "w"))
-    @test message(() -> F.build(graph, BACKENDS[1]), F.OperatorError) ==
+    @test message(() -> F.build!(graph, BACKENDS[1]), F.OperatorError) ==
           "node r (Relu): output 2 is read, and the worker computes only the first"
 end
 
@@ -113,7 +113,7 @@ end
         ([replace(split, "c name" => "y name")], parts[3]),
         ([replace(split, "a,b,c" => "-,y,-")], parts[2]),
         ([split, "node Abs in=c out=p name=p", "node Concat in=p,b,c out=y name=j axis=1"], cat(abs.(parts[3]), parts[2], parts[3], dims=1)))
-        model = F.build(F.read_graph(graph_file((2, 9), ["s" => Int64[2, 3, 4]], ["node Neg in=x out=q name=q", "node Neg in=q out=r name=r", lines...])), backend)
+        model = F.build!(F.read_graph(graph_file((2, 9), ["s" => Int64[2, 3, 4]], ["node Neg in=x out=q name=q", "node Neg in=q out=r name=r", lines...])), backend)
         @test F.predict(model, x) == expected
         @test occursin("Split", sprint(show, model))
     end
@@ -121,7 +121,7 @@ end
 
 @testset "nodes that the output does not depend on are not built" begin
     lines = ["node Foo in=x out=a name=f", "node Relu in=a out=b name=r", "node Abs in=x out=y name=a"]
-    @test agrees([F.predict(F.build(F.read_graph(graph_file((2,), [], lines)), BACKENDS[1]), Float32[-1, 2])], Float32[1, 2])
+    @test agrees([F.predict(F.build!(F.read_graph(graph_file((2,), [], lines)), BACKENDS[1]), Float32[-1, 2])], Float32[1, 2])
 end
 
 @testset "a graph for an empty tensor takes one" begin
@@ -130,7 +130,7 @@ end
 end
 
 @testset "the hundredth prediction allocates no more than the second" begin
-    model, x = F.build(F.read_graph(RESIDUAL_FILE), BACKENDS[1]), numbers(5, 6, 3, 2)
+    model, x = F.build!(F.read_graph(RESIDUAL_FILE), BACKENDS[1]), numbers(5, 6, 3, 2)
     F.predict(model, x)
     bytes = [@allocated(F.predict(model, x)) for i in 1:100]
     @test bytes[100] <= bytes[2] + 1024
@@ -174,11 +174,21 @@ end
     for _ in 1:150
         file, f = random_graph(rng, rand(rng, 5:25))
         for backend in BACKENDS
-            model = F.build(F.read_graph(file), backend)
+            model = F.build!(F.read_graph(file), backend)
             for _ in 1:3
                 x = randn(rng, Float32, 5, 6, 4)
                 @test F.predict(model, copy(x)) ≈ f(x)
             end
         end
+    end
+end
+
+@testset "constants are taken out of the graph when the last layer that reads them is built" begin
+    lines = ["node MatMul in=x,w out=a name=a", "node Add in=a,c out=b name=b", "node Gemm in=b,w out=y name=y alpha=1.0 beta=1.0 transA=0 transB=1"]
+    for backend in BACKENDS
+        w, c, x = numbers(3, 3), numbers(3), numbers(3, 2)
+        graph = F.read_graph(graph_file((2, 3), ["w" => w, "c" => c], lines))
+        @test F.predict(F.build!(graph, backend), x) ≈ permutedims(w) * (w * x .+ c)
+        @test isempty(graph.constants)
     end
 end

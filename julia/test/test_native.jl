@@ -82,7 +82,7 @@ end
         code, answers, _ = served(
             frame(F.LOAD_NATIVE, 1, codeunits(path)), frame(F.PREDICT, 2, tensor_payload(x)),
             frame(F.LOAD_NATIVE, 3, codeunits(path * "x")), frame(F.PREDICT, 4, tensor_payload(x)),
-            frame(F.LOAD, 5, RESIDUAL_FILE), frame(F.PREDICT, 6, tensor_payload(numbers(5, 6, 3, 1))); backend=STAND_IN)
+            load_frame(5, RESIDUAL_FILE), frame(F.PREDICT, 6, tensor_payload(numbers(5, 6, 3, 1))); backend=STAND_IN)
         @test code == 0 && [a.id for a in answers] == 1:6
         @test text(answers[1]) == "digest=$(bytes2hex(F.sha256(read(path))))\nnodes=0\n"
         @test floats(answers[2]) == floats(answers[4]) == vec(x)

@@ -44,8 +44,8 @@ end
             hello = next_frame(from)
             @test hello.kind == F.HELLO && occursin("backend=$(backend.name)\n", text(hello))
             @test failure("input", ask(to, from, F.PREDICT, 1, tensor_payload(x)))
-            @test ask(to, from, F.LOAD, 2, RESIDUAL_FILE).kind == F.LOADED
-            @test failure("graph", ask(to, from, F.LOAD, 3, b"rubbish"))
+            @test ask(to, from, F.LOAD, 2, codeunits(graph_path(RESIDUAL_FILE))).kind == F.LOADED
+            @test failure("graph", ask(to, from, F.LOAD, 3, codeunits(graph_path(b"rubbish"))))
             for id in 4:6
                 @test floats(ask(to, from, F.PREDICT, id, tensor_payload(x))) ≈ vec(residual_reference(x))
             end

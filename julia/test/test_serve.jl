@@ -4,6 +4,17 @@ header(kind, id, bytes; magic="FXDP", version=1) =
     (io = IOBuffer(); write(io, magic, UInt16(version), UInt16(kind), UInt64(id), UInt64(bytes)); take!(io))
 frame(kind, id, payload=UInt8[]; options...) = [header(kind, id, length(payload); options...); payload]
 
+const GRAPHS = mktempdir()
+
+"The path of a graph file with these bytes."
+function graph_path(bytes)
+    path = joinpath(GRAPHS, string(hash(bytes)))
+    write(path, bytes)
+    return path
+end
+
+load_frame(id, bytes) = frame(F.LOAD, id, codeunits(graph_path(bytes)))
+
 function tensor_payload(x)
     io = IOBuffer()
     write(io, 0x01, UInt8(ndims(x)), UInt16(0), [UInt32(n) for n in reverse(size(x))], x)
@@ -50,7 +61,7 @@ end
 @testset "LOAD, PREDICT and PING are answered with the request's id, and STOP ends the worker" begin
     for backend in BACKENDS
         x = numbers(5, 6, 3, 2)
-        code, answers, _ = served(frame(F.LOAD, 11, RESIDUAL_FILE), frame(F.PREDICT, 12, tensor_payload(x)),
+        code, answers, _ = served(load_frame(11, RESIDUAL_FILE), frame(F.PREDICT, 12, tensor_payload(x)),
                                   frame(F.PING, typemax(UInt64), b"abc"), frame(F.STOP, 14), frame(F.PING, 15); backend=backend)
         @test code == 0 && [a.kind for a in answers] == [F.LOADED, F.PREDICTION, F.PONG]
         @test [a.id for a in answers] == [11, 12, typemax(UInt64)]
@@ -66,10 +77,11 @@ end
     unknown = graph_file((1, 2), [], ["node Foo in=x out=y name=n"])
     clash = graph_file((-1, 3), [], ["node Transpose in=x out=a name=t perm=1,0", "node Add in=a,x out=y name=/add"])
     code, answers, _ = served(
-        frame(F.PREDICT, 1, x), frame(F.LOAD, 2, b"rubbish"), frame(F.LOAD, 3, unknown), frame(F.LOAD, 4, RESIDUAL_FILE),
-        frame(F.PREDICT, 5, tensor_payload(numbers(2, 2))), frame(F.PREDICT, 6, x[1:end-1]), frame(F.LOAD, 7, unknown),
-        frame(F.PREDICT, 8, x), frame(F.LOAD, 9, clash), frame(F.PREDICT, 10, tensor_payload(numbers(3, 2))), frame(F.PING, 11))
-    @test code == 0 && [a.id for a in answers] == 1:11
+        frame(F.PREDICT, 1, x), load_frame(2, b"rubbish"), load_frame(3, unknown), load_frame(4, RESIDUAL_FILE),
+        frame(F.PREDICT, 5, tensor_payload(numbers(2, 2))), frame(F.PREDICT, 6, x[1:end-1]), load_frame(7, unknown),
+        frame(F.PREDICT, 8, x), load_frame(9, clash), frame(F.PREDICT, 10, tensor_payload(numbers(3, 2))), frame(F.PING, 11),
+        frame(F.LOAD, 12, b"/no/such/file"), frame(F.LOAD, 13, b"with\0NUL"), frame(F.LOAD, 14, codeunits(GRAPHS)))
+    @test code == 0 && [a.id for a in answers] == 1:14
     @test failure("input", answers[1]) && occursin("no model", text(answers[1]))
     @test failure("graph", answers[2])
     @test failure("operator", answers[3]) && occursin("node n (Foo)", text(answers[3]))
@@ -78,6 +90,7 @@ end
     @test answers[8].kind == F.PREDICTION
     @test failure("compute", answers[10]) && occursin("node /add (Add)", text(answers[10]))
     @test answers[11].kind == F.PONG
+    @test all(a -> failure("graph", a) && occursin("cannot be read", text(a)), answers[12:14])
 end
 
 @testset "bytes that break the protocol are answered with FAILURE and end the worker with 1" begin
@@ -103,7 +116,7 @@ end
     mktemp() do path, memory
         answer_to(elements, payload) = begin
             open(file -> write(file, elements), path, "w")
-            requests = [frame(F.LOAD, 1, RESIDUAL_FILE); frame(F.PREDICT_SHARED, 2, payload)]
+            requests = [load_frame(1, RESIDUAL_FILE); frame(F.PREDICT_SHARED, 2, payload)]
             output = IOBuffer()
             @test F.serve(F.Pipe(IOBuffer(requests), output, F.SharedMemory(memory)), BACKENDS[1]) == 0
             seekstart(output)
@@ -116,5 +129,5 @@ end
         @test failure("input", answer_to(x, head[1:end-1]))
         @test failure("input", answer_to(x, [0x01; 0x08; 0x00; 0x00; fill(0xff, 32)]))
     end
-    @test failure("input", served(frame(F.LOAD, 1, RESIDUAL_FILE), frame(F.PREDICT_SHARED, 2, head))[2][2])
+    @test failure("input", served(load_frame(1, RESIDUAL_FILE), frame(F.PREDICT_SHARED, 2, head))[2][2])
 end

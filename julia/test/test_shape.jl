@@ -1,6 +1,6 @@
 "The result of every backend for `x` and a graph with several lines, of which one computes `y`."
 run_lines(lines, x, constants...; shape=reverse(size(x))) =
-    [F.predict(F.build(F.read_graph(graph_file(shape, constants, lines)), backend), x) for backend in BACKENDS]
+    [F.predict(F.build!(F.read_graph(graph_file(shape, constants, lines)), backend), x) for backend in BACKENDS]
 
 "An array whose elements are their own linear indices."
 places(dims...) = reshape(collect(Float32, 1:prod(dims)), dims...)

@@ -54,9 +54,9 @@ end
     P = F.PlainLayers
     x, w, b = random_numbers(4, 16, 14, 24, 3), random_numbers(5, 3, 3, 24, 10), random_numbers(6, 10)
     expected = conv_reference(x, w, b; pads=(1, 1, 1, 1)) ./ 50
-    graph = F.read_graph(graph_file((3, 24, 14, 16), ("w" => w ./ 50, "b" => b ./ 50), [conv_line("x,w,b"; pads=(1, 1, 1, 1))]))
+    file = graph_file((3, 24, 14, 16), ("w" => w ./ 50, "b" => b ./ 50), [conv_line("x,w,b"; pads=(1, 1, 1, 1))])
     for backend in BACKENDS
-        model = F.build(graph, backend)
+        model = F.build!(F.read_graph(file), backend)
         for _ in 1:2
             @test F.predict(model, x) ≈ expected rtol=1e-5
         end

@@ -85,6 +85,10 @@ def test_guesses_are_told(root: Root, tmp_path: Path) -> None:
         True,
     ]
     assert [] == stated["warnings"]
+    assert ("preset imagenet", "preset imagenet", "option") == tuple(
+        stated["origin"][key] for key in ("mean", "resize_to", "labels")
+    )
+    assert "of onnxruntime" not in ended.stdout
 
 
 def test_try(root: Root, tmp_path: Path) -> None:
@@ -143,11 +147,18 @@ def test_in_use(root: Root, tmp_path: Path) -> None:
     answer(root, "add", folder, "--replace")
     with serving(root, engine="onnxruntime"):
         served = refusal(root, "add", folder, "--replace")
+    answer(root, "use", "round-or-angular")
+    with serving(root, engine="onnxruntime", model="trees"):
+        by_variable = refusal(root, "add", folder, "--replace"), refusal(root, "remove", "trees")
 
-    assert ("is in use", True) == (
-        "is in use" if "is in use" in kept else kept,
-        "that runs" in served,
-    )
+    assert [True] * 4 == [
+        words in told
+        for words, told in zip(
+            ("is in use", "that runs", "that runs", "is in use"),
+            (kept, served, *by_variable),
+            strict=True,
+        )
+    ]
 
 
 @needs_generation

@@ -68,7 +68,7 @@ def test_text_that_lay_there(root: Root) -> None:
     station = Station(root, settings)
     with closing(station.intake):
         station.drop("a.txt", b"a red circle")
-        time.sleep(settings.settle_seconds * 2)
+        time.sleep(0.04)
         station.intake.step(timeout=0)
 
         assert {"a.txt": b"a red circle"} == station.contents()
@@ -259,3 +259,29 @@ def test_wake(station: Station) -> None:
     waker.join()
 
     assert 0 == station.intake.waiting
+
+
+def test_side_files(root: Root, png: bytes) -> None:
+    """What other programs leave is left alone, as is what the settings name, at a scan and at an event."""
+    station = Station(
+        root, Settings(settle_seconds=0.05, scan_seconds=3600, ignore=["Drafts", "*.v0.png"])
+    )
+    names = [
+        "a.png:Zone.Identifier",
+        "Icon\r",
+        "@Recycle/b.png",
+        "drafts/c.png",
+        "d.V0.png",
+        "e.xmp",
+    ]
+    station.drop("lay there/.stversions/a.png", png)
+    with closing(station.intake):
+        station.intake.step(timeout=0)
+        for name in names:
+            station.drop(name, png)
+        station.drop("z.png", png)
+        taken = station.take(1)
+        station.steps()
+
+        assert {"z.png": png} == taken == station.contents()
+        assert 0 == station.intake.waiting

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fluxdrop.jobs.input_names import is_ignored, kind_of
+from fluxdrop.jobs.input_names import kind_of
+from fluxdrop.jobs.side_files import PATTERNS, is_side_file, side_files
 
 
 @pytest.mark.parametrize(
@@ -63,17 +64,68 @@ def test_kind(name: str, kind: str | None) -> None:
         "lost+found",
         "@eaDir",
         "__MACOSX",
+        "cat.png:Zone.Identifier",
+        "cat.png\uf03aZone.Identifier",
+        "cat.png:Zone.Identifier:$DATA",
+        "cat.png:AFP_AfpInfo",
+        "Icon\r",
+        "Thumbs.db:encryptable",
+        "Picasa.ini",
+        ".picasa.ini",
+        "IMG_0001.AAE",
+        "cat.jpg.xmp",
+        "cat.png.lftp-pget-status",
+        "cat.png.!qB",
+        "cat.png.!ut",
+        "cat.png.bc!",
+        "cat.png.uploading",
+        "@Recycle",
+        "@Recently-Snapshot",
+        "#recycle",
+        ".Trash-1000",
+        ".stversions",
+        ".sync",
+        "cat.txt.sb-1a2b3c4d-Xy12Ab",
+        "(A Document Being Saved By TextEdit)",
     ],
 )
 def test_ignored(name: str) -> None:
     """Names of hidden files, of files in the making and of a system's own are passed over."""
-    assert is_ignored(name)
+    assert is_side_file(name)
 
 
 @pytest.mark.parametrize(
     "name",
-    ["cat.png", "tmp.png", "part.txt", "a.b.c.png", "partial", "cat~1.png", "@home.png", "-"],
+    [
+        *("cat.png", "tmp.png", "part.txt", "a.b.c.png", "partial", "cat~1.png", "@home.png", "-"),
+        *("12:30.png", "icon.png", "recycle", "xmp.txt", "thumbs.png", "zone.identifier.txt"),
+    ],
 )
 def test_not_ignored(name: str) -> None:
     """A name that only resembles those is not."""
-    assert not is_ignored(name)
+    assert not is_side_file(name)
+
+
+def test_ignore() -> None:
+    """Patterns of the settings are names, beginnings, ends or anything else, capitals or not, beside the known ones."""
+    is_ignored = side_files(["Drafts", "*.Part2", "wip-*", "a?c[12].png"])
+    names = [
+        "drafts",
+        "DRAFTS",
+        "cat.part2",
+        "WIP-cat.png",
+        "abc1.PNG",
+        "abc3.png",
+        "cat.png",
+        "cat.part",
+    ]
+
+    assert [True] * 5 + [False] * 2 + [True] == [is_ignored(name) for name in names]
+
+
+def test_patterns_are_in_lower_case() -> None:
+    """Names are compared in lower case, so a pattern with a capital would match nothing."""
+    patterns = [pattern for patterns in PATTERNS.values() for pattern in patterns]
+
+    assert patterns == [pattern.lower() for pattern in patterns]
+    assert len(set(patterns)) == len(patterns)

@@ -136,7 +136,7 @@ def test_found(
             model(ROWS),
             ["a"],
             {"output": "regression"},
-            "gives 3 numbers a picture, and there are 1",
+            "gives 3 numbers a picture, and there is 1 label",
         ),
         (model(ROWS), None, {"output": "regression"}, "there is one value"),
         (class_map(["b", "a"], [0.3, 0.7]), ["c", "d"], {}, "its own labels are b, a"),

@@ -19,6 +19,7 @@ from fluxdrop.predict.bundle import Bundle, load_bundle
 from fluxdrop.predict.choose_engine import open_engine
 from fluxdrop.predict.classify import label_probabilities
 from fluxdrop.predict.compiler.compile import compile_bundle
+from fluxdrop.predict.compiler.graph_file import Graph
 from fluxdrop.predict.julia_engine import run_graphs
 from fluxdrop.predict.library import add_model
 from fluxdrop.predict.onnxruntime_engine import OnnxruntimeEngine
@@ -30,7 +31,7 @@ pytestmark = pytest.mark.slow
 
 TOLERANCE = 1e-4
 Pictures = NDArray[np.float32]
-Worker = Callable[[bytes, Pictures], Pictures]
+Worker = Callable[[Graph, Pictures], Pictures]
 
 exported = cache(architectures.exported)
 

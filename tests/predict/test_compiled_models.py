@@ -12,8 +12,8 @@ from fluxdrop.config import Settings
 from fluxdrop.predict.bundle import Bundle, load_bundle
 from fluxdrop.predict.compiled_models import compile_model, compiled_models_folder
 from fluxdrop.predict.compiler.compile import compile_cached
+from fluxdrop.predict.compiler.graph_file import GraphFile
 from fluxdrop.predict.worker import Worker
-from fluxdrop.processes.wire import FrameKind, unpack_facts
 from fluxdrop.provision.find import data_dir, depot_path, find_julia, release
 from support.needs import JULIA, needs_julia
 
@@ -38,15 +38,14 @@ def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
 
 
 def served(
-    graph: bytes,
+    graph: Path,
 ) -> tuple[dict[str, str], np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
     """What a new worker says of *graph* when it has loaded it, and its answer to the batch."""
     install = find_julia()
     assert install is not None
     worker = Worker(Settings(), install)
     try:
-        loaded = worker.call(FrameKind.LOAD, graph, expect=FrameKind.LOADED, timeout=300)
-        return unpack_facts(loaded.payload), worker.predict(BATCH, 300)
+        return worker.load(GraphFile(graph), 300), worker.predict(BATCH, 300)
     finally:
         worker.stop()
 
@@ -55,16 +54,17 @@ def served(
 @pytest.mark.skipif(not KEEPS, reason="Julia keeps native code since 1.9")
 def test_kept(bundle: Bundle, tmp_path: Path) -> None:
     """A worker loads the code that is kept for its model, answers the same, and no other model uses it."""
-    graph = compile_cached(bundle, tmp_path)
+    graph = compile_cached(bundle, tmp_path).path
     before, expected = served(graph)
     kept = compile_model(bundle, Settings(), tmp_path)
     after, found = served(graph)
-    other, _ = served(graph.replace(b"epsilon=1e-05", b"epsilon=2e-05") + bytes(64))
+    another = tmp_path / "another"
+    another.write_bytes(graph.read_bytes().replace(b"epsilon=1e-05", b"epsilon=2e-05") + bytes(64))
+    other, _ = served(another)
 
     assert kept
     assert ("compiled" in before, "compiled" in after, "compiled" in other) == (False, True, False)
     assert np.array_equal(expected, found)
-    assert [] == list(compiled_models_folder().glob("*.graph"))
 
 
 @needs_julia
@@ -87,7 +87,7 @@ def test_spoiled(bundle: Bundle, tmp_path: Path) -> None:
     (source,) = compiled_models_folder().glob("*/src/*.jl")
     source.write_text('error("spoiled")')
 
-    facts, _ = served(compile_cached(bundle, tmp_path))
+    facts, _ = served(compile_cached(bundle, tmp_path).path)
 
     assert "compiled" not in facts
 

@@ -25,7 +25,7 @@ def test_embedded_model() -> None:
     model = onnx.load(bundle.onnx)
     weights = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
 
-    parsed = parse(compile_bundle(bundle))
+    parsed = parse(compile_bundle(bundle).to_bytes())
 
     assert ("float32", [-1, 1, 64, 64]) == parsed.input[1:]
     assert [item.op_type for item in model.graph.node if item.op_type != "BatchNormalization"] == [
@@ -298,7 +298,7 @@ def test_cache(tmp_path: Path) -> None:
     cache = tmp_path / "graphs"
     cache.mkdir()
     bundle = bundle_of(tmp_path, model_of(node("Relu")))
-    first = compile_cached(bundle, cache)
+    first = compile_cached(bundle, cache).path.read_bytes()
     (kept,) = cache.iterdir()
     kept.write_bytes(b"kept")
 
@@ -306,25 +306,31 @@ def test_cache(tmp_path: Path) -> None:
     changed = compile_cached(bundle_of(tmp_path, model_of(node("Tanh"))), cache)
 
     assert (b"kept", "Tanh", 2) == (
-        again,
-        parse(changed).nodes[0]["operator"],
+        again.path.read_bytes(),
+        parse(changed.path.read_bytes()).nodes[0]["operator"],
         len(list(cache.iterdir())),
     )
-    assert first == compile_cached(bundle_of(tmp_path, model_of(node("Relu"))), None)
+    again = compile_cached(bundle_of(tmp_path, model_of(node("Relu"))), None)
+    assert first == again.path.read_bytes()
     assert bundle.sha256 in kept.name
 
 
 def test_cache_that_cannot_be_written(tmp_path: Path) -> None:
-    """Without a place to keep it the model is compiled all the same."""
+    """Without a place to keep it the model is compiled all the same, to a file that is there as long as it is used."""
     bundle = bundle_of(tmp_path, model_of(node("Relu")))
 
-    assert compile_bundle(bundle) == compile_cached(bundle, tmp_path / "nowhere")
+    file = compile_cached(bundle, tmp_path / "nowhere")
+    path = file.path
+
+    assert compile_bundle(bundle).to_bytes() == path.read_bytes()
+    del file
+    assert not path.parent.exists()
 
 
 def test_same_model_same_bytes() -> None:
     """Compiling is a function of the model: the digest of a graph tells the model."""
     bundle = load_bundle("round-or-angular")
 
-    digests = {hashlib.sha256(compile_bundle(bundle)).hexdigest() for _ in range(2)}
+    digests = {hashlib.sha256(compile_bundle(bundle).to_bytes()).hexdigest() for _ in range(2)}
 
     assert 1 == len(digests)

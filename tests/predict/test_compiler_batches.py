@@ -10,15 +10,16 @@ import pytest
 from onnx import ModelProto, NodeProto, helper
 
 from fluxdrop.predict.compiler.compile import compile_bundle
-from fluxdrop.predict.compiler.graph_file import fixed_batch
+from fluxdrop.predict.compiler.graph_file import write_temporary
 from support.graph_files import bundle_of, model_of, node, parse
 
 
 def batches_of(folder: Path, model: ModelProto) -> int | None:
     """The batches that the compiled *model* takes, which its file tells in two ways."""
     written = compile_bundle(bundle_of(folder, model))
-    assert (fixed_batch(written) or -1) == parse(written).input[2][0]
-    return fixed_batch(written)
+    file = write_temporary(written)
+    assert (file.fixed_batch() or -1) == parse(file.path.read_bytes()).input[2][0]
+    return file.fixed_batch()
 
 
 @pytest.mark.parametrize(

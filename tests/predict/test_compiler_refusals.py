@@ -116,7 +116,7 @@ def test_damaged_anyhow(tmp_path: Path) -> None:
         for _ in range(chance.randint(1, 3)):
             data[chance.randrange(len(data))] = chance.randrange(256)
         try:
-            parse(compile_bundle(bundle_of(tmp_path, bytes(data))))
+            parse(compile_bundle(bundle_of(tmp_path, bytes(data))).to_bytes())
         except FluxdropError as error:
             kinds.add(error.kind)
         else:
@@ -171,21 +171,11 @@ def test_too_large_for_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     bundle = bundle_of(copy, (copy / "model.onnx").read_bytes())
 
     assert (copy / "model.onnx.data").is_file()
-    assert [5.0] * 8 == parse(compile_bundle(bundle)).tensors["w"].tolist()
+    assert [5.0] * 8 == parse(compile_bundle(bundle).to_bytes()).tensors["w"].tolist()
     picture = np.ones((1, 1, 6, 8), np.float32)
     np.testing.assert_array_equal(picture + 5, OnnxruntimeEngine(bundle).predict(picture))
     (copy / "model.onnx.data").write_bytes(np.full(8, 6, np.float32).tobytes())
     assert "changed while it was being read" in refusal(bundle).message
-
-
-def test_too_large_for_the_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model of more than a frame to the worker is refused for Julia, with the engine that takes it."""
-    monkeypatch.setattr("fluxdrop.predict.compiler.compile.MAX_PAYLOAD", 10)
-
-    error = refusal(bundle_of(tmp_path, model_of(node("Relu"))))
-
-    assert "the engine julia takes at most" in error.message
-    assert "--engine onnxruntime" in error.hint
 
 
 def test_data_file_that_is_a_link(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from fluxdrop import config
 from fluxdrop.errors import FluxdropError
 from fluxdrop.predict.bundle import Bundle, load_bundle
 from fluxdrop.predict.compiler.compile import compile_bundle
+from fluxdrop.predict.compiler.graph_file import write_temporary
 from fluxdrop.predict.julia_engine import JuliaEngine
 from fluxdrop.provision import find_julia
 from support.engines import ENGINES, opened
@@ -65,12 +67,13 @@ def test_model_that_julia_refuses(tmp_path: Path) -> None:
 def test_model_that_the_worker_refuses(tmp_path: Path) -> None:
     """A graph that the worker cannot build is an error that names the file and the node."""
     bundle = bundle_of(tmp_path, helper.make_node("Flatten", ["x"], ["y"], name="flat"))
-    graph = compile_bundle(bundle).replace(b"node Flatten", b"node Flattem")
+    graph = compile_bundle(bundle)
+    graph.nodes[0] = replace(graph.nodes[0], operator="Flattem")
     install = find_julia()
     assert install is not None
 
     with pytest.raises(FluxdropError) as caught:
-        JuliaEngine(config.Settings(), install, bundle, graph)
+        JuliaEngine(config.Settings(), install, bundle, lambda: write_temporary(graph))
 
     assert [True, True] == [word in caught.value.message for word in (str(bundle.onnx), "flat")]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from onnx import TensorProto, helper
 
 from fluxdrop import config
 from fluxdrop.predict.bundle import Bundle
+from fluxdrop.predict.compiler.graph_file import Graph
 from fluxdrop.predict.julia_engine import run_graphs
 from fluxdrop.predict.node_check import by_node
 from fluxdrop.provision import find_julia
@@ -69,11 +71,15 @@ def test_cause(tmp_path: Path) -> None:
 
     with run_graphs(config.Settings(), install) as worker:
 
-        def run(graph: bytes, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-            wrong = graph.replace(b"node Relu", b"node Tanh")
-            if b"fluxdrop/packed" in graph:
-                wrong = wrong.replace(b"node ArgMax", b"node ArgMux")
-            return worker(wrong, batch)
+        def run(graph: Graph, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+            wrong = {"Relu": "Tanh"}
+            if graph.input == "fluxdrop/packed":
+                wrong["ArgMax"] = "ArgMux"
+            nodes = [
+                replace(node, operator=wrong.get(node.operator, node.operator))
+                for node in graph.nodes
+            ]
+            return worker(replace(graph, nodes=nodes), batch)
 
         found = list(by_node(bundle, pictures, run))
 

@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import ModelProto, numpy_helper
 
+from fluxdrop.predict.compiler.graph_file import write_temporary
 from fluxdrop.predict.compiler.lower import lower
 from fluxdrop.predict.compiler.operators import UnsupportedError
 from fluxdrop.predict.compiler.source import normal_form
@@ -54,8 +55,9 @@ def problem(worker: Child, case: onnx_nodes.Case) -> str:
         if model.graph.output[0].name in constants:
             # The output does not depend on this input, so the compiler has computed it.
             return differs(case, numpy_helper.to_array(constants[model.graph.output[0].name]))
-        graph = lower(model).to_bytes()
-        worker.call(FrameKind.LOAD, graph, expect=FrameKind.LOADED, timeout=MINUTES)
+        graph = write_temporary(lower(model))
+        path = os.fsencode(graph.path)
+        worker.call(FrameKind.LOAD, path, expect=FrameKind.LOADED, timeout=MINUTES)
         answer = worker.call(
             FrameKind.PREDICT,
             *pack_tensor(case.input),

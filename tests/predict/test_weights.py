@@ -65,14 +65,14 @@ def test_file(tmp_path: Path) -> None:
 PEAK = """
 import resource, sys
 from fluxdrop.predict.bundle import load_bundle
-from fluxdrop.predict.compiler.compile import compile_bundle
+from fluxdrop.predict.compiler.compile import compile_cached
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
-compile_bundle(load_bundle(sys.argv[1]))
+compile_cached(load_bundle(sys.argv[1]), None)
 before = peak()
-compile_bundle(load_bundle(sys.argv[2]))
+compile_cached(load_bundle(sys.argv[2]), None)
 print(peak() - before)
 """
 

@@ -23,7 +23,7 @@ Original = Callable[[Image.Image], Any]
 def spec(preset: str, size: int = 224, **options: Any) -> InputSpec:
     """What `model add --preset` makes of a model of this *size*."""
     table: dict[str, Any] = {"size": (size, size)}
-    crop_percentage.resolve(table, with_preset(preset, options))
+    crop_percentage.resolve(table, with_preset(preset, options)[0])
     return InputSpec(**table)
 
 

@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from fluxdrop.config import Settings
-from fluxdrop.predict.compiler.graph_file import Graph
+from fluxdrop.predict.compiler.graph_file import Graph, write_temporary
 from fluxdrop.predict.worker import Worker
 from fluxdrop.processes.child import CallFailed
 from fluxdrop.processes.shared_memory import SharedMemory
@@ -30,7 +30,7 @@ import mmap, numpy, sys
 mapped = mmap.mmap(int(sys.argv[1]), 0)
 print(numpy.frombuffer(mapped, "f4", int(sys.argv[2])).sum())
 """
-IDENTITY = Graph("x", (-1, 3, 64, 64), "x").to_bytes()
+IDENTITY = Graph("x", (-1, 3, 64, 64), "x")
 SIZES = (1, 8, 2, 32, 1, 40)
 """Batches of 48 KiB a picture: through the pipe, growing, and smaller than what was there before."""
 
@@ -46,7 +46,7 @@ def identity() -> Iterator[Worker]:
     assert JULIA is not None
     worker = Worker(Settings(), JULIA)
     try:
-        worker.call(FrameKind.LOAD, IDENTITY, expect=FrameKind.LOADED, timeout=PATIENCE)
+        worker.load(write_temporary(IDENTITY), PATIENCE)
         yield worker
     finally:
         worker.stop()

@@ -104,7 +104,7 @@ def node(operator: str, *inputs: str, output: str = "y", **attributes: Any) -> N
 
 
 def compile_model(folder: Path, model: ModelProto, **options: Any) -> Parsed:
-    return parse(compile_bundle(bundle_of(folder, model, **options)))
+    return parse(compile_bundle(bundle_of(folder, model, **options)).to_bytes())
 
 
 def attributes(parsed: Parsed) -> dict[str, str]:

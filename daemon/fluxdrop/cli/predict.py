@@ -20,6 +20,7 @@ from fluxdrop.logs import configure
 from fluxdrop.predict.answer import Answer, answer_of
 from fluxdrop.predict.choose_engine import open_engine
 from fluxdrop.preprocess.spec import InputSpec
+from fluxdrop.printable import printable
 
 _FEW_LABELS = 10
 _TOP = 5
@@ -78,7 +79,7 @@ def predict(
         )
         return
     for line in _lines(answer, top):
-        typer.echo(line)
+        typer.echo(printable(line))
     info = running.info
     typer.echo(f"by {bundle.name} on {info.engine} {info.version}, {info.backend}", err=True)
     if info.note:
@@ -99,7 +100,7 @@ def _as_dict(answer: Answer, top: int | None) -> dict[str, Any]:
     if answer.kind == "regression":
         return {
             "values": [
-                {"name": name, "value": value, "unit": answer.unit}
+                {"name": name, "value": value, "unit": answer.units[name]}
                 for name, value in answer.values.items()
             ]
         }
@@ -117,7 +118,7 @@ def _lines(answer: Answer, top: int | None) -> Iterator[str]:
             numbers = answer.embedding[start : start + _NUMBERS_PER_LINE]
             yield " ".join(f"{number:9.4f}" for number in numbers)
     for name, value in answer.values.items():
-        yield f"{value:10.6g} {answer.unit}".rstrip() + f"  {name}"
+        yield f"{value:10.6g} {answer.units[name]}".rstrip() + f"  {name}"
     found = set(answer.found)
     for label, p in _chosen(answer, top):
         mark = ("* " if label in found else "  ") if answer.kind == "multi-label" else ""

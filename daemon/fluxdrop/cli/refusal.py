@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import tempfile
 import traceback
@@ -15,12 +16,14 @@ from fluxdrop.files import durable
 from fluxdrop.files.layout import Root, find_root
 from fluxdrop.files.transient import remedy_of
 from fluxdrop.jobs.job_id import new_job_id
+from fluxdrop.printable import printable
 
 REFUSED = 2
 """The exit code for an error that the user can act on."""
 DEFECT = 70
 """The exit code for a defect of fluxdrop: EX_SOFTWARE of sysexits.h."""
 _SUFFIX = ".traceback"
+_LINE_BREAKS = re.compile(r"\s*\n\s*")
 _MAX_KEPT = 20
 
 
@@ -34,10 +37,20 @@ def refuse(error: Exception) -> int:
         `DEFECT` for a defect, else `REFUSED`.
     """
     refusal = _to_fluxdrop_error(error)
-    print(f"fluxdrop: {refusal}", file=sys.stderr)
+    print(f"fluxdrop: {_line(refusal)}", file=sys.stderr)
     if "--json" in sys.argv:
         print_as_json(refusal)
     return DEFECT if refusal.kind == "internal" else REFUSED
+
+
+def _line(refusal: FluxdropError) -> str:
+    """Return what *refusal* says on one line, as names and values in it may be those of strangers.
+
+    The traceback of a defect stays as it is.
+    """
+    if refusal.kind == "internal":
+        return str(refusal)
+    return printable(_LINE_BREAKS.sub(" ", str(refusal)))
 
 
 def print_as_json(error: FluxdropError) -> None:

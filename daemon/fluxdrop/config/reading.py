@@ -10,13 +10,14 @@ import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import msgspec
 
-from fluxdrop.config.folders import check_folders
+from fluxdrop.config.folders import check_folders, check_limits
+from fluxdrop.config.hooks import check_hooks
 from fluxdrop.config.settings import Settings
-from fluxdrop.config.tables import FolderTable, PipelineTable
+from fluxdrop.config.tables import FolderTable, HooksTable, PipelineTable
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files import durable
 from fluxdrop.files.layout import Root
@@ -30,6 +31,7 @@ OTHER_VARIABLES = (
     "FLUXDROP_JULIA",
     "FLUXDROP_JULIA_PROJECT",
     "FLUXDROP_DATA_DIR",
+    "FLUXDROP_HOOK_SECRET",
     "FLUXDROP_COVERAGE",
     "FLUXDROP_FAILPOINT",
     "FLUXDROP_SNAPSHOTS",
@@ -53,7 +55,10 @@ def load(
         FluxdropError: A key or variable is unknown (the hint names the nearest known one), a value has
             the wrong type or range, or a file cannot be read; kind ``config``.
     """
-    return Settings(**{key: found.value for key, found in sources(root, flags, environ).items()})
+    found = sources(root, flags, environ)
+    settings = Settings(**{key: one.value for key, one in found.items()})
+    check_limits(settings)
+    return settings
 
 
 class Found(NamedTuple):
@@ -105,8 +110,11 @@ def _from_file(path: Path) -> dict[str, Any]:
         for name, table in tables.items() if isinstance(tables, dict) else ():
             if isinstance(table, dict):
                 _refuse_unknown(table, fields, path, f"{kind}.{name}.")
+    if isinstance(values.get("hooks"), dict):
+        _refuse_unknown(values["hooks"], HooksTable.__struct_fields__, path, "hooks.")
     checked = {key: _checked(key, value, f"{key} in {path}") for key, value in values.items()}
     check_folders(checked.get("folders", {}), str(path))
+    check_hooks(checked.get("hooks", HooksTable()), str(path))
     return checked
 
 
@@ -179,7 +187,18 @@ def _checked(key: str, value: Any, name: str, *, strict: bool = True) -> Any:
     try:
         return msgspec.convert(value, annotation, strict=strict)
     except msgspec.ValidationError as error:
-        raise FluxdropError(f"{name} is {value!r}: {str(error).lower()}.", kind="config") from error
+        reason = str(error).lower()
+        if float in _parts(annotation):
+            # msgspec says of other words only that they are none of those that the setting may be.
+            reason = reason.replace(
+                f"invalid enum value {value!r}".lower(), "expected `auto` or a number"
+            )
+        raise FluxdropError(f"{name} is {value!r}: {reason}.", kind="config") from error
+
+
+def _parts(annotation: Any) -> list[Any]:
+    """Return *annotation* and all that it consists of."""
+    return [annotation, *(part for each in get_args(annotation) for part in _parts(each))]
 
 
 _TABLES = {

@@ -7,7 +7,14 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from fluxdrop.config.tables import Count, FolderTable, PipelineTable, Seconds, SortByLabel
+from fluxdrop.config.tables import (
+    Count,
+    FolderTable,
+    HooksTable,
+    PipelineTable,
+    Seconds,
+    SortByLabel,
+)
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -67,14 +74,25 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = ""
     batch_size: Annotated[Count, Meta(description="most pictures in one forward pass")] = 32
     settle_seconds: Annotated[
-        Seconds, Meta(description="how long a file must not change before it is taken as whole")
-    ] = 2.0
+        Literal["auto"] | Seconds,
+        Meta(
+            description="how long a file must not change before it is taken as whole; auto is 2, and 10 on network"
+            " shares, which do not tell who is writing"
+        ),
+    ] = "auto"
     incomplete_seconds: Annotated[
         Seconds, Meta(description="how long an incomplete file may stand still before it fails")
     ] = 60.0
     scan_seconds: Annotated[
         Seconds, Meta(description="how often the inbox is read, whatever the events say")
     ] = 30.0
+    ignore: Annotated[
+        list[str],
+        Meta(
+            description='more names of files and folders that are left alone, such as `["*.part2", "drafts"]`; `*` and'
+            " `?` stand for other letters"
+        ),
+    ] = []
     max_file_bytes: Annotated[Count, Meta(description="largest picture file")] = 256 * 1024**2
     max_pixels: Annotated[Count, Meta(description="most pixels a picture may have")] = 100_000_000
     # A result contains the prompt twice, and is not read if it is larger than 4 MiB.
@@ -134,6 +152,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             " link or as a copy"
         ),
     ] = "none"
+    results_csv: Annotated[
+        bool,
+        Meta(description="whether all results are also kept as a table, results.csv in the root"),
+    ] = False
+    hooks: Annotated[
+        HooksTable,
+        Meta(
+            description="table `[hooks]`: a command or URL that gets each result or failure ([docs](docs/hooks.md))"
+        ),
+    ] = HooksTable()
     gallery: Annotated[bool, Meta(description="whether outputs/index.html is made")] = True
     metrics_port: Annotated[
         int,

@@ -32,12 +32,15 @@ _CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOE
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.fluxdrop\.tmp")
 
 
+Part = bytes | memoryview
+
+
 class NotRegularError(OSError):
     """A path that should be a regular file is a folder, a FIFO or something else."""
 
 
-def write(path: Path, data: bytes, *, sync: bool = True) -> None:
-    """Write *data* to *path* atomically, replacing an older version.
+def write(path: Path, data: bytes | Iterable[Part], *, sync: bool = True) -> None:
+    """Write *data*, whole or in parts, to *path* atomically, replacing an older version.
 
     *path* must be a file of ours. With *sync*, contents and name are on the disk on return.
     """
@@ -51,20 +54,26 @@ def write(path: Path, data: bytes, *, sync: bool = True) -> None:
 
 
 def write_in(
-    folder: int, name: str, data: bytes, *, sync: bool = True, target: int | None = None
+    folder: int,
+    name: str,
+    data: bytes | Iterable[Part],
+    *,
+    sync: bool = True,
+    target: int | None = None,
 ) -> None:
     """Write a file atomically in an open folder, as `write` does. Move a folder of its name aside.
 
     Args:
         folder: The descriptor of the folder that holds the temporary file.
         name: The file's name.
-        data: The contents.
+        data: The contents, whole or in parts.
         sync: Whether to wait until contents and name are on the disk.
         target: The descriptor of the folder for the file, on the same filesystem; *folder* by default.
     """
     target = folder if target is None else target
     with temporary(folder) as (file, unfinished):
-        file.write(data)
+        for part in (data,) if isinstance(data, bytes) else data:
+            file.write(part)
         if sync:
             wait_for(file.fileno())
         failpoints.reach("file-written")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Literal
 
 # Shares of a server or of a virtual machine's host, and disks that several machines mount.
 _NETWORK = frozenset(
@@ -30,6 +31,8 @@ _NETWORK = frozenset(
         "ocfs2",
     ]
 )
+_SETTLE_SECONDS = 2.0
+_SHARE_SETTLE_SECONDS = 10.0
 _ESCAPE = re.compile(r"\\(\d{3})")
 
 
@@ -53,6 +56,17 @@ def filesystem_of(path: Path, mountinfo: Path = Path("/proc/self/mountinfo")) ->
             longest = len(point)
             found = after.split()[0]
     return found
+
+
+def settle_seconds(setting: float | Literal["auto"], filesystem: str) -> float:
+    """Return how long a file has to stand still on *filesystem*, by the setting `settle_seconds`.
+
+    On a share, nothing tells whether another machine is writing, and an NFS client may show an old size and time for
+    3 seconds (nfs(5), acregmin). Scanners pause for 4 to 6 seconds.
+    """
+    if setting != "auto":
+        return setting
+    return _SHARE_SETTLE_SECONDS if needs_polling(filesystem) else _SETTLE_SECONDS
 
 
 def needs_polling(filesystem: str) -> bool:

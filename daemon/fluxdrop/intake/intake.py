@@ -5,14 +5,14 @@ from __future__ import annotations
 import heapq
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 
 from fluxdrop.config import Settings
-from fluxdrop.files.filesystem import filesystem_of, needs_polling
+from fluxdrop.files.filesystem import filesystem_of, needs_polling, settle_seconds
 from fluxdrop.files.folders import Folders
 from fluxdrop.files.io_lock import hold_io_lock
 from fluxdrop.files.layout import Root
@@ -24,7 +24,8 @@ from fluxdrop.intake.watch import Watch, reason
 from fluxdrop.intake.whole.decoding_child import DecodingChild
 from fluxdrop.intake.writers import Writers
 from fluxdrop.jobs import claim as claims
-from fluxdrop.jobs.input_names import InputKind, is_ignored, kind_of, scan
+from fluxdrop.jobs.input_names import InputKind, kind_of, scan
+from fluxdrop.jobs.side_files import side_files
 from fluxdrop.logs import get_logger
 from fluxdrop.outage import OutageTracker
 
@@ -123,8 +124,9 @@ class Intake:
         self._scan_seconds = (
             min(_POLL_SECONDS, settings.scan_seconds) if self.polling else settings.scan_seconds
         )
+        self._is_ignored = side_files(settings.ignore)
         self._policy = ReadinessPolicy(
-            settings.settle_seconds,
+            settle_seconds(settings.settle_seconds, self.filesystem),
             settings.incomplete_seconds,
             trust_clock=not self.polling,
             max_bytes=settings.max_file_bytes,
@@ -194,15 +196,15 @@ class Intake:
         until = min(now + timeout, self._next_scan, self._due[0][0] if self._due else now + timeout)
         files, folders = self._events.take(max(0.0, until - now))
         for path, hint in files:
-            if not _is_in_ignored(path):
+            if not self._is_in_ignored(path):
                 self._track(path, hint)
         if len(folders) > _MAX_FOLDERS:
             # One scan of everything takes no longer.
             self._next_scan = 0.0
             return
         for folder in folders:
-            if not _is_in_ignored(folder):
-                for found in scan(self._root.inbox, folder, self._on_unreadable):
+            if not self._is_in_ignored(folder):
+                for found in self._files_below(folder):
                     self._track(found, None)
 
     def _on_event(self, path: str, hint: Hint | None) -> None:
@@ -270,7 +272,7 @@ class Intake:
         self._recheck_unfinished()
         offsets, self._scan_offsets = self._scan_offsets, {}
         seen: Counter[InputKind | None] = Counter()
-        for path in scan(self._root.inbox, "", self._on_unreadable):
+        for path in self._files_below(""):
             kind = kind_of(path)
             if seen[kind] < offsets.get(kind, 0):
                 self._overflowed.add(kind)
@@ -389,6 +391,8 @@ class Intake:
     def _on_unreadable(self, folder: str, error: OSError) -> None:
         self._skip(folder or str(self._root.inbox), f"it cannot be read: {error.strerror}")
 
+    def _files_below(self, folder: str) -> Iterator[str]:
+        return scan(self._root.inbox, folder, self._on_unreadable, self._is_ignored)
 
-def _is_in_ignored(path: str) -> bool:
-    return any(map(is_ignored, PurePosixPath(path).parts))
+    def _is_in_ignored(self, path: str) -> bool:
+        return any(map(self._is_ignored, path.split("/")))

@@ -17,7 +17,9 @@ from fluxdrop.errors import FluxdropError
 from fluxdrop.files import durable
 from fluxdrop.files.layout import REQUEST_SUFFIX, Root, holder
 from fluxdrop.jobs.input_names import kind_of, scan
+from fluxdrop.jobs.outbox import balances
 from fluxdrop.jobs.row_facts import row_as_dict
+from fluxdrop.jobs.side_files import side_files
 from fluxdrop.jobs.store import State, Store
 
 ServiceState = Literal["running", "starting", "degraded", "not running"]
@@ -55,12 +57,13 @@ def overview(root: Root) -> Overview:
         "running": pid is not None,
         "pid": pid or None,
         "daemon": daemon,
-        "inbox": sum(kind_of(path.rpartition("/")[2]) is not None for path in scan(root.inbox)),
+        "inbox": _inbox(root),
         "requests": _requests(root),
         "jobs": {"claimed": 0, "done": 0, "failed": 0},
         "per_minute": {str(minutes): {"done": 0.0, "failed": 0.0} for minutes in _WINDOWS_MINUTES},
         "latest_done": [],
         "latest_failed": [],
+        "hooks": {},
     }
     try:
         facts |= _from_index(root)
@@ -73,6 +76,26 @@ def overview(root: Root) -> Overview:
     else:
         verdict = "running" if daemon else "starting"
     return Overview(verdict, facts | {"state": verdict, "degraded": degraded})
+
+
+def _inbox(root: Root) -> int:
+    """Return how many prompts and pictures are in the inbox."""
+    names = scan(root.inbox, is_ignored=side_files(_ignore(root)))
+    return sum(kind_of(path.rpartition("/")[2]) is not None for path in names)
+
+
+def _ignore(root: Root) -> list[str]:
+    """Return the setting `ignore`; empty if the settings cannot be read."""
+    try:
+        if b"ignore" not in (root.path / "fluxdrop.toml").read_bytes():
+            # To load the settings takes longer than everything else here.
+            return []
+        from fluxdrop.config import load
+
+        return load(root.path).ignore
+    except (OSError, FluxdropError):
+        # Whoever starts a daemon is told.
+        return []
 
 
 def _daemon_status(root: Root, pid: int) -> dict[str, Any] | None:
@@ -115,7 +138,8 @@ def _from_index(root: Root) -> dict[str, Any]:
             f"latest_{state}": [row_as_dict(root, row) for row in store.latest(state, _LATEST)]
             for state in states
         }
-        return {"jobs": store.counts(), "per_minute": rates, **latest}
+        hooks = {name: balance._asdict() for name, balance in balances(store).items()}
+        return {"jobs": store.counts(), "per_minute": rates, **latest, "hooks": hooks}
 
 
 def _rates(

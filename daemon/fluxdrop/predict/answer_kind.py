@@ -88,7 +88,7 @@ def _check_count(file: Path, top: dict[str, Any], count: int) -> None:
     if top["output"] == "sigmoid":
         says = "output sigmoid is for one"
     elif labels:
-        says = f"there are {len(labels)} labels"
+        says = f"there {'is 1 label' if len(labels) == 1 else f'are {len(labels)} labels'}"
     else:
         says = "there is one value"
     raise FluxdropError(

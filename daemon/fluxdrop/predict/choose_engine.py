@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
@@ -12,6 +14,9 @@ from fluxdrop.predict.bundle import Bundle, flux_required_error
 from fluxdrop.predict.engine import Engine
 from fluxdrop.predict.onnxruntime_engine import OnnxruntimeEngine
 from fluxdrop.provision import JuliaInstall, find_julia
+
+if TYPE_CHECKING:
+    from fluxdrop.predict.compiler.graph_file import GraphFile
 
 log = get_logger("fluxdrop.engine")
 
@@ -68,21 +73,21 @@ def open_engine(
         return OnnxruntimeEngine(bundle, note=note)
 
 
-def _graph(bundle: Bundle, cache: Path | None) -> bytes | None:
-    """Return the compiled graph file of *bundle*; None for a native Flux model."""
+def _graph(bundle: Bundle, cache: Path | None) -> Callable[[], GraphFile] | None:
+    """Return what compiles *bundle*; None for a native Flux model."""
     if bundle.kind == "flux":
         return None
     # The compiler imports onnx, which the engine onnxruntime does not need.
     from fluxdrop.predict.compiler.compile import compile_cached
 
-    return compile_cached(bundle, cache)
+    return partial(compile_cached, bundle, cache)
 
 
 def _open_julia(
     settings: Settings,
     install: JuliaInstall,
     bundle: Bundle,
-    graph: bytes | None,
+    graph: Callable[[], GraphFile] | None,
     wait_hook: Callable[[], None] | None,
 ) -> Engine:
     """Open the engine juliacall if the settings name it, else the engine julia."""

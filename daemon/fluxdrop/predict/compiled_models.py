@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from pathlib import Path
 
 from fluxdrop.config import Settings
@@ -60,18 +59,9 @@ def compile_model(bundle: Bundle, settings: Settings, cache: Path) -> bool:
         graph = compile_cached(bundle, cache)
         folder = compiled_models_folder()
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, suffix=".graph") as file:
-            file.write(graph)
-            file.flush()
-            values = {
-                "LOAD": julia_folder() / "load.jl",
-                "FOLDER": folder,
-                "GRAPH": Path(file.name),
-            }
-            constants = "".join(
-                f"const {name} = {_quoted(path)}\n" for name, path in values.items()
-            )
-            digest = answer_of(install, constants + _SCRIPT, "fluxdrop-compiled", _MAX_SECONDS)
+        values = {"LOAD": julia_folder() / "load.jl", "FOLDER": folder, "GRAPH": graph.path}
+        constants = "".join(f"const {name} = {_quoted(path)}\n" for name, path in values.items())
+        digest = answer_of(install, constants + _SCRIPT, "fluxdrop-compiled", _MAX_SECONDS)
         _forget_old(folder, used=f"FluxdropModel_{digest[:16]}")
     except (FluxdropError, OSError) as error:
         log.warning("model not compiled ahead", model=bundle.name, reason=str(error))

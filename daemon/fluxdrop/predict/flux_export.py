@@ -69,7 +69,8 @@ def export_bundle(bundle: Bundle, folder: Path, settings: Settings) -> float:
     staging = Path(tempfile.mkdtemp(prefix=".exporting-", dir=folder.parent))
     try:
         with naming(folder.parent):
-            (staging / "model.graph").write_bytes(graph)
+            durable.write(staging / "model.graph", graph.parts(), sync=False)
+            del graph
             written = staging / "bundle"
             written.mkdir()
             _write_code(install, bundle, staging / "model.graph", written)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,11 +13,11 @@ from numpy.typing import NDArray
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
 from fluxdrop.predict.bundle import Bundle, check_code_ownership, flux_required_error, native_digest
-from fluxdrop.predict.compiler.graph_file import fixed_batch
+from fluxdrop.predict.compiler.graph_file import Graph, GraphFile, write_temporary
 from fluxdrop.predict.engine import EngineDown, EngineInfo, label_rows, run_in_batches
 from fluxdrop.predict.worker import Worker
 from fluxdrop.processes.child import CallFailed, ChildDied
-from fluxdrop.processes.wire import FrameKind, WireError, unpack_facts
+from fluxdrop.processes.wire import WireError
 from fluxdrop.provision import JuliaInstall
 
 _FIRST_BACKOFF_SECONDS = 0.2
@@ -29,8 +28,8 @@ _PING_SECONDS = 15.0
 @contextmanager
 def run_graphs(
     settings: Settings, install: JuliaInstall
-) -> Iterator[Callable[[bytes, NDArray[np.float32]], NDArray[np.float32]]]:
-    """Start a worker, and yield a function that runs any graph file on a batch in it.
+) -> Iterator[Callable[[Graph, NDArray[np.float32]], NDArray[np.float32]]]:
+    """Start a worker, and yield a function that runs any graph on a batch in it.
 
     The function raises CallFailed when the worker cannot build or run the graph. The worker is
     stopped at the end of the context.
@@ -38,8 +37,8 @@ def run_graphs(
     worker = Worker(settings, install)
     limit = settings.worker_start_seconds
 
-    def run(graph: bytes, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        worker.call(FrameKind.LOAD, graph, expect=FrameKind.LOADED, timeout=limit)
+    def run(graph: Graph, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        worker.load(write_temporary(graph), limit)
         return worker.predict(batch, limit)
 
     try:
@@ -58,7 +57,7 @@ class JuliaEngine:
         settings: The backend and device of the worker, its time limits and its memory limit.
         install: The Julia to run.
         bundle: The model.
-        graph: The compiled model; None to load the bundle's native Flux model.
+        graph: Returns the compiled model for each worker; None to load the bundle's native Flux model.
         wait_hook: Called repeatedly while a worker starts; what it raises ends the wait.
 
     Raises:
@@ -72,7 +71,7 @@ class JuliaEngine:
         settings: Settings,
         install: JuliaInstall,
         bundle: Bundle,
-        graph: bytes | None,
+        graph: Callable[[], GraphFile] | None,
         *,
         wait_hook: Callable[[], None] | None = None,
     ) -> None:
@@ -80,7 +79,7 @@ class JuliaEngine:
         self._install = install
         self._bundle = bundle
         self._graph = graph
-        self._batch = fixed_batch(graph) if graph is not None else None
+        self._batch: int | None = None
         self._wait_hook = wait_hook
         self._backoff = 0.0
         self._retry_at = 0.0
@@ -159,10 +158,10 @@ class JuliaEngine:
                 return self._worker
             self._record_death(self._worker.reap())
         self._wait_for_backoff()
-        limit = self._settings.worker_start_seconds
+        graph = self._compiled()
         try:
             worker = Worker(self._settings, self._install, self._wait_hook)
-            self._load(worker, limit)
+            self._load(worker, graph, self._settings.worker_start_seconds)
         except ChildDied as error:
             self._record_death(error)
             raise
@@ -170,16 +169,29 @@ class JuliaEngine:
         self._outage = ""
         return worker
 
-    def _load(self, worker: Worker, limit: float) -> None:
+    def _compiled(self) -> GraphFile | None:
+        """Return the compiled model; None for a native one. Raises EngineDown if a later worker cannot have it."""
+        if self._graph is None:
+            return None
+        try:
+            return self._graph()
+        except FluxdropError as error:
+            if self._info is None:
+                raise
+            raise EngineDown(error.message, hint=error.hint, kind=error.kind) from error
+
+    def _load(self, worker: Worker, graph: GraphFile | None, limit: float) -> None:
         """Load the model into *worker*, verify that it is the right one, and run it once."""
         hello = worker.hello
         try:
-            if self._graph is not None:
-                given, kind, payload = self._graph, FrameKind.LOAD, self._graph
+            if graph is not None:
+                self._batch = graph.fixed_batch()
+                given = graph.digest()
+                loaded = worker.load(graph, limit)
             else:
-                given, kind, payload = self._native_load(worker)
-            loaded = worker.call(kind, payload, expect=FrameKind.LOADED, timeout=limit)
-            if unpack_facts(loaded.payload).get("digest") != hashlib.sha256(given).hexdigest():
+                given = self._check_native(worker)
+                loaded = worker.load_native(self._bundle.file, limit)
+            if loaded.get("digest") != given:
                 raise worker.reject_reply(WireError("another model was loaded than was given"))
             # The first forward pass compiles: run it now and not with the first picture.
             shape = self._bundle.spec.input.shape
@@ -201,8 +213,8 @@ class JuliaEngine:
             note=hello.get("note") or None,
         )
 
-    def _native_load(self, worker: Worker) -> tuple[bytes, FrameKind, bytes]:
-        """Check the native model; return its code, and the kind and payload of the frame that loads it."""
+    def _check_native(self, worker: Worker) -> str:
+        """Check that *worker* may run the native model; return the digest of its code."""
         bundle = self._bundle
         if not worker.hello["flux"]:
             worker.stop()
@@ -220,7 +232,7 @@ class JuliaEngine:
                 hint=f"Start anew, or run `fluxdrop model use {bundle.name}`.",
                 kind="model",
             )
-        return bundle.file.read_bytes(), FrameKind.LOAD_NATIVE, os.fsencode(bundle.file)
+        return hashlib.sha256(bundle.file.read_bytes()).hexdigest()
 
     def _wait_for_backoff(self) -> None:
         """Sleep until a worker may be started, calling the wait hook."""

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
 from fluxdrop.predict.bundle import Bundle, flux_required_error
-from fluxdrop.predict.compiler.graph_file import fixed_batch
+from fluxdrop.predict.compiler.graph_file import GraphFile
 from fluxdrop.predict.engine import EngineInfo, label_rows, run_in_batches
 from fluxdrop.provision import JuliaInstall, data_dir
 from fluxdrop.provision.find import depot_path, release
@@ -59,7 +59,7 @@ class JuliacallEngine:
         settings: The backend and device to use.
         install: The Julia to run; the first engine of the process decides.
         bundle: The model.
-        graph: The compiled model; None to load the bundle's native Flux model.
+        graph: Returns the compiled model; None to load the bundle's native Flux model.
         wait_hook: Called repeatedly while Julia loads the model; what it raises ends the wait.
 
     Raises:
@@ -71,18 +71,19 @@ class JuliacallEngine:
         settings: Settings,
         install: JuliaInstall,
         bundle: Bundle,
-        graph: bytes | None,
+        graph: Callable[[], GraphFile] | None,
         *,
         wait_hook: Callable[[], None] | None = None,
     ) -> None:
         self._bundle = bundle
+        compiled = graph() if graph is not None else None
         self._julia = julia = _shared_julia(install)
-        self._batch = fixed_batch(graph) if graph is not None else None
+        self._batch = compiled.fixed_batch() if compiled is not None else None
         self._info = julia.run(lambda: julia.choose_backend(settings), wait_hook)
         if graph is None and self._info.flux is None:
             raise flux_required_error(bundle, self._info.note or "")
         try:
-            self._model = julia.run(lambda: julia.load(bundle, graph), wait_hook)
+            self._model = julia.run(lambda: julia.load(bundle, compiled), wait_hook)
             # The first forward pass compiles: run it now and not with the first picture.
             self.predict(np.zeros(bundle.spec.input.shape, dtype=np.float32))
         except FluxdropError as error:
@@ -174,13 +175,12 @@ class _Julia:
             note=str(backend.note) or None,
         )
 
-    def load(self, bundle: Bundle, graph: bytes | None) -> int:
+    def load(self, bundle: Bundle, graph: GraphFile | None) -> int:
         """Build the model in the selected backend and return its number."""
         if graph is None:
             model = self._worker.load_native(str(bundle.file), self._backend)
         else:
-            data = np.frombuffer(graph, dtype=np.uint8)
-            model = self._worker.build_at_address(data.ctypes.data, data.size, self._backend)
+            model = self._worker.build_file(str(graph.path), self._backend)
         number = next(self._numbers)
         self._models[number] = model
         return number

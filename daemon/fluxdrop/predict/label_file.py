@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fluxdrop.errors import FluxdropError
+from fluxdrop.files.regular import open_given
 from fluxdrop.predict.label_formats import (
     Named,
     UnclearLabelsError,
@@ -17,6 +18,7 @@ from fluxdrop.predict.label_formats import (
     from_table,
     is_table,
 )
+from fluxdrop.printable import printable
 
 _MAX_BYTES = 16 << 20
 _LINE_END = re.compile(r"\r\n|\r|\n")
@@ -74,10 +76,13 @@ def read_labels(path: Path) -> LabelList:
 def distinct(found: Sequence[Named], where: str = "") -> LabelList:
     """Give each label a name of its own: the second ``crane`` becomes ``crane (517)``, its number in the model.
 
+    Characters that no terminal should get are replaced.
+
     Args:
         found: The labels in the model's order.
         where: What the places are in, for the warnings, such as `` of labels.txt``.
     """
+    found = [Named(printable(name), place) for name, place in found]
     taken = {name for name, _ in found}
     first: dict[str, str] = {}
     labels: list[str] = []
@@ -108,7 +113,7 @@ def _parse(text: str, suffix: str) -> list[Named]:
 
 def _decode(path: Path) -> str:
     """Return the text of the file: UTF-8 or UTF-16, with or without a byte order mark."""
-    with path.open("rb") as file:
+    with open_given(path) as file:
         data = file.read(_MAX_BYTES + 1)
     if len(data) > _MAX_BYTES:
         raise UnclearLabelsError(f"it has more than {_MAX_BYTES >> 20} MiB")

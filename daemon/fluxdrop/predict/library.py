@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,15 +21,16 @@ from fluxdrop.files.layout import Root
 from fluxdrop.files.transient import naming
 from fluxdrop.predict.answer import answer_of
 from fluxdrop.predict.answer_kind import complete_answer
-from fluxdrop.predict.bundle import NATIVE, Bundle, known_bundles, load_bundle, native_files
+from fluxdrop.predict.bundle import Bundle, known_bundles, load_bundle
 from fluxdrop.predict.choose_engine import open_engine
 from fluxdrop.predict.compiler.compile import check_fit, compile_bundle, float32_form
+from fluxdrop.predict.declared_input import derive_input
 from fluxdrop.predict.engine import EngineInfo
 from fluxdrop.predict.installed import check_replaceable, install
+from fluxdrop.predict.model_files import copy_files
 from fluxdrop.predict.onnxruntime_engine import OnnxruntimeEngine
-from fluxdrop.predict.origin.facts import Facts
+from fluxdrop.predict.origin.facts import NO_SOURCES, Facts
 from fluxdrop.predict.origin.gather import add_guesses, gather, guesses
-from fluxdrop.predict.origin.locate import onnx_file
 from fluxdrop.predict.origin.trial import (
     Comparison,
     Picture,
@@ -42,9 +43,10 @@ from fluxdrop.predict.origin.trial import (
     sample_files,
     try_pictures,
 )
-from fluxdrop.predict.origin.weights import Original, export
+from fluxdrop.predict.origin.values import check_values
+from fluxdrop.predict.origin.weights import Original
 from fluxdrop.predict.parity import samples
-from fluxdrop.predict.unserved import refuse_unserved
+from fluxdrop.predict.unserved import UnservedError, refuse_unserved
 from fluxdrop.predict.verify import compare
 from fluxdrop.provision import find_julia
 from fluxdrop.toml_text import toml_value
@@ -55,6 +57,8 @@ if TYPE_CHECKING:
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _ANSWER_KEYS = ("output", "activation", "thresholds", "unit", "value_name")
 _KINDS_WITHOUT_CLASSES = ("regression", "embedding")
+_ANY_SIZES = ((320, 320), (320, 48), (320, 32))
+"""Widths and heights that most detectors and segmenters take, which leave them free, and most text recognisers."""
 _TOP_LEVEL_KEYS = ("labels", "output_name", *_ANSWER_KEYS)
 
 
@@ -90,6 +94,7 @@ def add_model(
     name: str | None,
     labels: list[str] | None,
     options: dict[str, Any],
+    sources: Mapping[str, str] = NO_SOURCES,
     pictures: Sequence[Path] = (),
     replace: bool = False,
 ) -> AddedModel:
@@ -108,6 +113,7 @@ def add_model(
             model.toml, or to number them.
         options: Keys of model.toml's ``[input]`` table, ``crop_pct`` (see `crop_percentage.resolve`), ``output`` and
             ``output_name``. A value of None is taken from the folder's model.toml, or else from the model.
+        sources: Where the values of *options* and *labels* come from that are not options themselves, by key.
         pictures: Files to try the model on, as on those in samples/. What it saw of them is kept in tried/.
         replace: Whether the bundle takes the place of one that was added before.
 
@@ -125,12 +131,15 @@ def add_model(
         copy.mkdir()
         try:
             compared = [*tried, *own_pictures()]
-            original = _copy_files(source, copy, compared, given.get("size"))
+            original = copy_files(source, copy, compared, given.get("size"))
             model = _parsed(copy / "model.onnx")
             facts = gather(source, model, original)
-            output = _write_spec(copy, settings, model, facts, dict(given))
+            _complete_facts(copy, model, facts, dict(given), sources)
+            check_values(source, facts)
+            top = facts.top | {"origin": facts.origin}
+            output = _complete_spec(copy, settings, model, top, facts.input)
             compared = compared if original else tried
-            added = _verify(load_bundle(str(copy)), settings, output, compared, original)
+            added = _verify(load_bundle(str(copy)), root, settings, output, compared, original)
         except FluxdropError as error:
             # The error names the copy, which is about to be removed.
             error.message = _name_source(error.message, copy, source)
@@ -145,6 +154,9 @@ def add_model(
         keep_previews(copy, added.trials)
         files = [path for path in copy.rglob("*") if path.is_file()]
         durable.sync_all(files, sorted({path.parent for path in files}))
+        if replace and name in known_bundles(root.models):
+            # A daemon may have begun to use it meanwhile.
+            check_replaceable(root, name, settings)
         install(copy, root.models)
     bundle = load_bundle(name, root.models)
     return added._replace(bundle=bundle, notes=[*facts.notes, *guesses(bundle.spec)])
@@ -165,7 +177,7 @@ def _check_name(name: str, root: Root, settings: Settings, replace: bool) -> str
                 hint="Give another --name, or --replace.",
                 kind="model",
             )
-        check_replaceable(root, name, settings.model)
+        check_replaceable(root, name, settings)
     return name
 
 
@@ -176,48 +188,6 @@ def _name_source(text: str, copy: Path, source: Path) -> str:
     if not (source / "model.toml").is_file():
         text = text.replace(str(copy / "model.toml"), "What the options say")
     return text.replace(str(copy), str(source))
-
-
-def _copy_files(
-    source: Path, copy: Path, pictures: Sequence[Picture], size: Sequence[int] | None
-) -> Original | None:
-    """Copy the model's files and samples from *source* to the folder *copy*, but no model.toml.
-
-    Where *source* has weights only, they are exported, and what the original makes of *pictures* is returned. *size* is
-    the width and height that the user wants.
-    """
-    native, original = source / NATIVE, None
-    if native.is_file():
-        if (source / "model.onnx").exists():
-            raise FluxdropError(
-                f"{source} has both model.onnx and {NATIVE}",
-                hint="Keep the one that is to run.",
-                kind="model",
-            )
-        for path in native_files(source):
-            shutil.copyfile(path, copy / path.name)
-    else:
-        onnx = onnx_file(source)
-        if onnx is None:
-            with tempfile.TemporaryDirectory(prefix="fluxdrop-") as out:
-                images = [picture.image for picture in pictures]
-                original = export(source, Path(out), images, size)
-                _copy_onnx(Path(out) / "model.onnx", copy)
-        else:
-            _copy_onnx(onnx, copy)
-    if (source / "samples").is_dir():
-        shutil.copytree(source / "samples", copy / "samples")
-    return original
-
-
-def _copy_onnx(onnx: Path, folder: Path) -> None:
-    """Copy the ONNX file, with its external tensors, to *folder*."""
-    from fluxdrop.predict.compiler.external_data import ExternalDataError, copy_model
-
-    try:
-        copy_model(onnx, folder)
-    except ExternalDataError as error:
-        raise FluxdropError(f"{onnx} cannot be used: {error}", kind="model") from error
 
 
 @contextmanager
@@ -232,27 +202,31 @@ def _staging_folder(models: Path) -> Iterator[Path]:
         shutil.rmtree(staging)
 
 
-def _write_spec(
+def _complete_facts(
     bundle: Path,
-    settings: Settings,
     model: ModelProto | None,
     facts: Facts,
     given: dict[str, Any],
-) -> SampleOutput:
-    """Write the bundle's model.toml, and return the model's output for the samples.
+    sources: Mapping[str, str],
+) -> None:
+    """Add to *facts* what is *given*, by key, with its *sources*, and what is guessed.
 
-    What is *given*, by key, takes precedence over *facts*, and these over what *model* declares, its ONNX model, if it
+    What is given takes precedence over *facts*, and these over what *model* declares, the ONNX model in *bundle*, if it
     has one.
+
+    Raises:
+        FluxdropError: Kind ``model``, when the model is of a kind that is not served.
     """
     top = {key: given.pop(key) for key in _TOP_LEVEL_KEYS if key in given}
     if model is not None:
         if "output_name" not in facts.top | top:
             refuse_unserved(bundle / "model.onnx", model)
-        facts.declare(_derive_input(model), "the model: its input")
-    facts.override(top, given)
+        declared = derive_input(model)
+        if min(declared.get("size", [-1])) < 0:
+            declared.pop("size", None)
+        facts.declare(declared, "the model: its input")
+    facts.override(top, given, sources)
     add_guesses(facts)
-    top = facts.top | {"origin": facts.origin}
-    return _complete_spec(bundle, settings, model, top, facts.input)
 
 
 def _parsed(onnx_file: Path) -> ModelProto | None:
@@ -270,29 +244,6 @@ def _parsed(onnx_file: Path) -> ModelProto | None:
         ) from error
 
 
-def _derive_input(model: ModelProto) -> dict[str, Any]:
-    """Derive size, mode and layout from the model's declared input, as far as that is possible."""
-    from fluxdrop.predict.compiler.shapes import value_shape
-    from fluxdrop.predict.compiler.source import integer_type
-
-    for item in model.graph.input:
-        shape = value_shape(item)
-        if shape is None or len(shape) != 4:
-            continue
-        channels_last = shape[3] in (1, 3) and shape[1] not in (1, 3)
-        height, width = shape[1:3] if channels_last else shape[2:4]
-        channels = shape[3] if channels_last else shape[1]
-        found: dict[str, Any] = {
-            "mode": "L" if channels == 1 else "RGB",
-            "layout": "NHWC" if channels_last else "NCHW",
-        }
-        if (kind := integer_type(item)) is not None:
-            # Such a model takes the pixels as they are; int8 only if 128 is subtracted.
-            found |= {"scale": 1.0} | ({"mean": [128.0]} if kind == "int8" else {})
-        return found | ({"size": [width, height]} if min(width, height) > 0 else {})
-    return {}
-
-
 def _complete_spec(
     bundle: Path,
     settings: Settings,
@@ -305,11 +256,47 @@ def _complete_spec(
     *model* is its ONNX model, if it has one.
     """
     if "size" not in table:
-        raise FluxdropError(
-            "The model does not declare the size of its pictures",
-            hint="Give --size WIDTHxHEIGHT.",
-            kind="model",
-        )
+        raise _ask_for_size(bundle, settings, model, top, table)
+    output = _complete_answer(bundle, settings, model, top, table)
+    (bundle / "model.toml").write_text(spec_text(top, table), encoding="utf-8")
+    return output
+
+
+def _ask_for_size(
+    bundle: Path,
+    settings: Settings,
+    model: ModelProto | None,
+    top: dict[str, Any],
+    table: dict[str, Any],
+) -> FluxdropError:
+    """Return the error that asks for the size of a model's pictures, or the one that it is not served at any size."""
+    if model is not None:
+        width, height = derive_input(model).get("size", [-1, -1])
+        for other_width, other_height in _ANY_SIZES:
+            size = [width if width > 0 else other_width, height if height > 0 else other_height]
+            try:
+                _complete_answer(bundle, settings, model, dict(top), table | {"size": size})
+                break
+            except UnservedError as error:
+                return error
+            except FluxdropError:
+                # It may not run at that size, or something else may be unclear.
+                pass
+    return FluxdropError(
+        "The model does not declare the size of its pictures",
+        hint="Give --size N or WIDTHxHEIGHT, the size that it was trained with.",
+        kind="model",
+    )
+
+
+def _complete_answer(
+    bundle: Path,
+    settings: Settings,
+    model: ModelProto | None,
+    top: dict[str, Any],
+    table: dict[str, Any],
+) -> SampleOutput:
+    """Run the model, and add to *top* what it leaves open of the answer; leaves a preliminary model.toml."""
     # Until the kind of output is known, labels only say how many numbers the right output has.
     trial = top
     if top.get("output") not in _KINDS_WITHOUT_CLASSES:
@@ -319,7 +306,6 @@ def _complete_spec(
     loaded = load_bundle(str(bundle))
     output = _run_samples(loaded, settings)
     complete_answer(loaded, model, top, output.raw)
-    (bundle / "model.toml").write_text(spec_text(top, table), encoding="utf-8")
     return output
 
 
@@ -357,6 +343,7 @@ def spec_text(top: dict[str, Any], table: dict[str, Any]) -> str:
 
 def _verify(
     bundle: Bundle,
+    root: Root,
     settings: Settings,
     output: SampleOutput,
     pictures: Sequence[Picture],
@@ -370,7 +357,7 @@ def _verify(
         settings = msgspec.structs.replace(settings, engine="julia")
     if output.engine is not None and not pictures:
         return AddedModel(bundle, output.engine, None)
-    with closing(open_engine(settings, bundle)) as engine:
+    with closing(open_engine(settings, bundle, cache=root.graphs)) as engine:
         compared = None
         if output.engine is None:
             batch = samples(bundle, settings)

@@ -71,7 +71,7 @@ def label_output(outputs: Mapping[str, Shape | None], labels: int | None, name: 
     names = ", ".join(outputs)
     if name is not None:
         if name not in outputs:
-            raise ValueError(f"it has no output {name}, which its model.toml names: it has {names}")
+            raise ValueError(f"it has no output {name!r}; its outputs are {names}")
         return name
     if len(outputs) == 1:
         return next(iter(outputs))

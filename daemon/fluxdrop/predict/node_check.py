@@ -16,7 +16,7 @@ from fluxdrop.errors import FluxdropError
 from fluxdrop.predict.bundle import Bundle
 from fluxdrop.predict.compiler.compile import normal_model, translate_errors
 from fluxdrop.predict.compiler.fusion import fuse
-from fluxdrop.predict.compiler.graph_file import Graph, Node, fixed_batch
+from fluxdrop.predict.compiler.graph_file import Graph, Node
 from fluxdrop.predict.compiler.lower import lower
 from fluxdrop.predict.compiler.tidy import names_read
 from fluxdrop.predict.parity import NOISE_FACTOR, TOLERANCE, perturbed, relative_difference
@@ -29,7 +29,7 @@ _PIECE_NODES = 64
 _PACKED = "fluxdrop/packed"
 _MODEL = "the whole model"
 
-Run = Callable[[bytes, NDArray[np.float32]], NDArray[np.float32]]
+Run = Callable[[Graph, NDArray[np.float32]], NDArray[np.float32]]
 Value = NDArray[Any]
 
 
@@ -74,7 +74,7 @@ def by_node(
     Args:
         bundle: The model; it has to be of ONNX.
         batch: Tensors [N, ...] to run it on.
-        run: Runs a graph file on a batch and returns the output.
+        run: Runs a graph on a batch and returns the output.
         progress: Gets the number of nodes done and of all nodes.
 
     Raises:
@@ -83,10 +83,9 @@ def by_node(
     with translate_errors(bundle):
         model = normal_model(bundle)
         graph = lower(model)
-    served = fuse(graph).to_bytes()
-    size = fixed_batch(served)
-    if size is not None:
-        batch = np.resize(batch, (size, *batch.shape[1:]))
+    served = fuse(graph)
+    if served.input_shape[0] >= 0:
+        batch = np.resize(batch, (served.input_shape[0], *batch.shape[1:]))
     protos = {proto.output[0]: proto for proto in model.graph.node}
     steps = [_Step(protos[node.outputs[0]], node) for node in graph.nodes]
     checker = _Checker(model, graph, run)
@@ -225,7 +224,7 @@ class _Checker:
         outputs = [name for step in piece for name in step.outputs]
         packed = np.concatenate([values[name].astype(np.float32).ravel() for name in names])
         graph = _packed_graph(piece, names, outputs, values, self._graph.tensors)
-        answer = self._run(graph.to_bytes(), packed)
+        answer = self._run(graph, packed)
         ends = np.cumsum([values[name].size for name in outputs])
         if answer.size != ends[-1]:
             raise ValueError(f"{answer.size} numbers, not {ends[-1]}")

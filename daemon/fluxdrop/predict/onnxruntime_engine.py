@@ -54,7 +54,7 @@ class OnnxruntimeEngine:
             raise flux_required_error(bundle, "onnxruntime has no Flux")
         ort = import_onnxruntime()
         options = ort.SessionOptions()
-        options.log_severity_level = 3
+        options.log_severity_level = 4
         if not optimised:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         # Spinning threads would take a core from the stages that prepare the next pictures.

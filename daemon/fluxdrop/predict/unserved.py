@@ -28,6 +28,10 @@ _BOX_NUMBERS = (4, 5)
 _MASKS = {"masks", "pred_masks", "detection_masks"}
 
 
+class UnservedError(FluxdropError):
+    """A model that gives no single row of numbers a picture."""
+
+
 def refuse_unserved(file: Path, model: ModelProto) -> None:
     """Check that *model*, read from *file*, does not say itself that it is a detector, a segmenter or the like.
 
@@ -68,7 +72,7 @@ def _check_some_row(file: Path, model: ModelProto) -> None:
         raise unserved(file, what, says)
 
 
-def shape_error(file: Path, shape: list[int], *, ends_in_softmax: bool = False) -> FluxdropError:
+def shape_error(file: Path, shape: list[int], *, ends_in_softmax: bool = False) -> UnservedError:
     """Return the error, kind ``model``, for outputs of *shape* a picture, which is not one row.
 
     Args:
@@ -78,38 +82,42 @@ def shape_error(file: Path, shape: list[int], *, ends_in_softmax: bool = False) 
     """
     if len(shape) == 3 and min(shape[1:]) > 1:
         says = (
-            f"it gives {shape[0]} numbers for each of {shape[1]} x {shape[2]} places in a picture"
+            f"it gives {_count(shape[0])} for each of {shape[1]} x {shape[2]} places in a picture"
         )
-        return unserved(file, "a segmenter or another model of places", says)
+        return unserved(file, "a segmenter, a text detector or another model of places", says)
     if len(shape) == 2 and min(shape) > 1:
-        says = f"it gives {shape[0]} rows of {shape[1]} numbers a picture"
+        says = f"it gives {shape[0]} rows of {_count(shape[1])} a picture"
         if ends_in_softmax:
             return unserved(file, "a text recogniser", says)
         what = "a detector, a text recogniser or a model with a vector for each patch"
         return unserved(
             file, what, says, hint=f"{_SERVED} Of patches, export the vector of the whole."
         )
-    return FluxdropError(
+    return UnservedError(
         f"{file} gives an output of shape {shape} a picture, not one row of numbers",
         hint=f"{_SERVED} Export it with an output [N, K].",
         kind="model",
     )
 
 
-def batch_error(file: Path, shape: tuple[int, ...], count: int) -> FluxdropError:
+def batch_error(file: Path, shape: tuple[int, ...], count: int) -> UnservedError:
     """Return the error, kind ``model``, for an output of *shape* for *count* pictures that does not begin with them."""
     if len(shape) == 3 and shape[1] == count:
         says = f"it gives an output [{shape[0]}, N, {shape[2]}], with a row for each step in time"
         return unserved(file, "a text recogniser", says)
-    return FluxdropError(
+    return UnservedError(
         f"{file} gives an output of shape {list(shape)} for {count} pictures",
         hint=f"{_SERVED} Export it with an output [N, K].",
         kind="model",
     )
 
 
-def unserved(file: Path, what: str, says: str, hint: str = _SERVED) -> FluxdropError:
+def unserved(file: Path, what: str, says: str, hint: str = _SERVED) -> UnservedError:
     """Return the error that the model in *file* is *what*, as *says* shows, and is not served."""
-    return FluxdropError(
+    return UnservedError(
         f"{file} is {what}, which fluxdrop does not serve: {says}", hint=hint, kind="model"
     )
+
+
+def _count(numbers: int) -> str:
+    return "1 number" if numbers == 1 else f"{numbers} numbers"

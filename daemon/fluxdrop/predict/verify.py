@@ -74,7 +74,7 @@ def compare(
             f" optimiser, onnxruntime differs from itself by up to {noise:.1e}"
         )
     elif noise > _LARGE_NOISE:
-        remark += ", so that its answers mean little: are its weights trained?"
+        remark += ", so that its answers mean little, as with weights that are not trained"
     return Comparison(difference, remark)
 
 

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fluxdrop.config import Settings
 from fluxdrop.predict.compiled_models import compiled_models_folder
+from fluxdrop.predict.compiler.graph_file import GraphFile
 from fluxdrop.processes.child import Child
 from fluxdrop.processes.shared_memory import SharedMemory
-from fluxdrop.processes.wire import FrameKind, WireError, pack_head, pack_tensor, unpack_tensor
+from fluxdrop.processes.wire import (
+    FrameKind,
+    WireError,
+    pack_head,
+    pack_tensor,
+    unpack_facts,
+    unpack_tensor,
+)
 from fluxdrop.provision import JuliaInstall, julia_command
 from fluxdrop.resources import julia_folder
 
@@ -62,6 +72,23 @@ class Worker(Child):
         except BaseException:
             self._close_memory()
             raise
+
+    def load(self, graph: GraphFile, timeout: float) -> dict[str, str]:
+        """Load the model *graph*, and return what the worker says of it.
+
+        Raises:
+            CallFailed: When the worker cannot read the file, or cannot build the model.
+            ChildDied: When the worker ends, or does not answer within *timeout* seconds.
+        """
+        return self._loaded(FrameKind.LOAD, graph.path, timeout)
+
+    def load_native(self, code: Path, timeout: float) -> dict[str, str]:
+        """Load the native Flux model whose flux_model.jl is *code*; otherwise as `load`."""
+        return self._loaded(FrameKind.LOAD_NATIVE, code, timeout)
+
+    def _loaded(self, kind: FrameKind, path: Path, timeout: float) -> dict[str, str]:
+        frame = self.call(kind, os.fsencode(path), expect=FrameKind.LOADED, timeout=timeout)
+        return unpack_facts(frame.payload)
 
     def predict(self, batch: NDArray[np.float32], timeout: float) -> NDArray[np.float32]:
         """Return the model's output for *batch*, both batch first and of any other dimensions.

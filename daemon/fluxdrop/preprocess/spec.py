@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Literal
 
 import msgspec
@@ -13,7 +12,9 @@ Size = Annotated[int, Meta(ge=1, le=8192)]
 SizePair = Annotated[tuple[Size, ...], Meta(min_length=2, max_length=2)]
 _LACKING = {"opencv": ("hamming",), "torch": ("hamming", "box")}
 """The filters that a resampler does not have."""
-PositiveFloat = Annotated[float, Meta(gt=0)]
+# What float32, in which the tensors are, can hold.
+PositiveFloat = Annotated[float, Meta(ge=1e-30, le=1e30)]
+Float = Annotated[float, Meta(ge=-1e30, le=1e30)]
 
 
 class InputSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -50,7 +51,7 @@ class InputSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     before they shrink (antialias). ``opencv`` does not, except with ``box``, which is INTER_AREA.
     """
     scale: PositiveFloat = 255.0
-    mean: tuple[float, ...] = (0.0,)
+    mean: tuple[Float, ...] = (0.0,)
     std: tuple[PositiveFloat, ...] = (1.0,)
     layout: Literal["NCHW", "NHWC"] = "NCHW"
     background: Annotated[str, Meta(pattern="^#[0-9a-fA-F]{6}$")] = "#ffffff"
@@ -75,8 +76,6 @@ class InputSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             if len(values) not in (1, self.channels):
                 needed = "1" if self.channels == 1 else f"1 or {self.channels}"
                 return f"input.{name} has {len(values)} values; mode {self.mode} needs {needed}."
-        if not all(map(math.isfinite, (self.scale, *self.mean, *self.std))):
-            return "input.scale, input.mean or input.std is not finite."
         lacking = _LACKING.get(self.resampler, ())
         if self.filter in lacking:
             return f"input.filter is {self.filter}, which the resampler {self.resampler} does not have."

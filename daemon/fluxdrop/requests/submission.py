@@ -20,7 +20,8 @@ from fluxdrop.files.transient import naming, remedy_of
 from fluxdrop.generate.infotext import parse_infotext
 from fluxdrop.generate.png_info import read_infotext
 from fluxdrop.generate.prompt_file import is_divided
-from fluxdrop.jobs.input_names import WHAT_TO_DROP, is_ignored, kind_of
+from fluxdrop.jobs.input_names import WHAT_TO_DROP, kind_of
+from fluxdrop.jobs.side_files import is_side_file
 from fluxdrop.jobs.store import Row, Store
 from fluxdrop.requests.messages import answer_to, refusal
 from fluxdrop.timestamps import now
@@ -46,7 +47,7 @@ def submit_file(root: Root, path: Path) -> Submitted:
     Raises:
         FluxdropError: It is nothing that the daemon takes, cannot be read, or the inbox cannot be written.
     """
-    if kind_of(path.name) is None or is_ignored(path.name):
+    if kind_of(path.name) is None or is_side_file(path.name):
         raise FluxdropError(
             f"{path} is not a kind of file that fluxdrop takes",
             hint=f"Submit {WHAT_TO_DROP}.",

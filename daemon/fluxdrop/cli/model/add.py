@@ -43,14 +43,15 @@ from fluxdrop.predict.compiled_models import compile_model
 from fluxdrop.predict.label_file import labels_of
 from fluxdrop.predict.library import add_model
 from fluxdrop.predict.origin.hub import HUB, download, model_name
+from fluxdrop.printable import printable
 
 
 def add(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="FILE.onnx|FOLDER|hub:OWNER/NAME",
-            help="An ONNX file, a folder with a model, or hub:OWNER/NAME[@REVISION].",
+            metavar="FILE.onnx|FILE.keras|FOLDER|hub:OWNER/NAME",
+            help="An ONNX or .keras file, a folder with a model, or hub:OWNER/NAME[@REVISION].",
         ),
     ],
     pictures: Annotated[
@@ -111,7 +112,7 @@ def add(
     configure("error")
     narrow_umask()
     served = find_root(root)
-    options = input_options.with_preset(
+    options, sources = input_options.with_preset(
         preset,
         {
             "size": input_options.size(size),
@@ -135,9 +136,11 @@ def add(
         "activation": activation,
         "thresholds": input_options.numbers("--threshold", threshold),
         "value_name": value_name,
-        "unit": unit,
+        "unit": _units(unit),
     }
     given = None if labels is None else labels_of(labels)
+    if labels is not None and Path(labels).expanduser().is_file():
+        sources["labels"] = f"option: {printable(Path(labels).name)}"
     model = _source(source, served)
     if source.startswith(HUB):
         name = name or model_name(source)
@@ -149,6 +152,7 @@ def add(
             name=name,
             labels=None if given is None else given.labels,
             options=options,
+            sources=sources,
             pictures=[*(try_ or ()), *(pictures or ())],
             replace=replace,
         )
@@ -158,6 +162,12 @@ def add(
             compile_model(bundle, settings_of(served, engine=engine), served.graphs)
     warnings = warnings_of(added, given.warnings if given else [])
     (tell_json if json_output else tell)(added, warnings)
+
+
+def _units(text: str | None) -> str | list[str] | None:
+    """Return the units in *text*, between commas; one alone is for all values."""
+    units = [part.strip() for part in text.split(",")] if text else []
+    return units if len(units) > 1 else text
 
 
 def _source(text: str, root: Root) -> Path:

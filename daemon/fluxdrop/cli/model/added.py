@@ -11,6 +11,7 @@ from fluxdrop.cli.options import print_json
 from fluxdrop.predict.answer import Answer, answer_of
 from fluxdrop.predict.library import AddedModel
 from fluxdrop.predict.origin.trial import EQUAL, PREVIEWS, preview_name
+from fluxdrop.printable import printable
 
 _TOP = 5
 
@@ -18,29 +19,24 @@ _TOP = 5
 def tell(added: AddedModel, warnings: Sequence[str]) -> None:
     """Print what was added, what it says of the pictures that it was tried on, and what was assumed."""
     bundle, info = added.bundle, added.engine
-    proof = (
-        "; a native Flux model, which nothing can be compared with"
-        if added.difference is None
-        else f" within {added.difference:.1e} of onnxruntime"
-    )
-    typer.echo(f"{bundle.name}: {bundle.spec.summary}; on {info.engine} ({info.backend}){proof}")
+    _print(f"{bundle.name}: {bundle.spec.summary}; {_proof(added)}")
     if added.comparison is not None:
-        typer.echo(f"Compared: {added.comparison.told}.")
+        _print(f"Compared: {added.comparison.told}.")
     by_source: dict[str, list[str]] = {}
     for key, source in bundle.spec.origin.items():
         by_source.setdefault(source, []).append(key)
     for source, keys in by_source.items():
-        typer.echo(f"{', '.join(keys)}: {source}")
+        _print(f"{', '.join(keys)}: {source}")
     for number, trial in enumerate(added.trials, start=1):
-        typer.echo(f"{trial.name}: {_said(answer_of(trial.raw, bundle))}")
-        typer.echo(f"  seen: {bundle.folder / PREVIEWS / preview_name(number, trial)}")
+        _print(f"{trial.name}: {_said(answer_of(trial.raw, bundle))}")
+        _print(f"  seen: {bundle.folder / PREVIEWS / preview_name(number, trial)}")
     for warning in warnings:
-        typer.echo(f"Warning: {warning}.", err=True)
+        _print(f"Warning: {warning}.", err=True)
     if added.remark:
-        typer.echo(f"Note: {added.remark}.", err=True)
+        _print(f"Note: {added.remark}.", err=True)
     if info.note:
-        typer.echo(f"Note: {info.note}.", err=True)
-    typer.echo(f"Use it with: fluxdrop model use {bundle.name}")
+        _print(f"Note: {info.note}.", err=True)
+    _print(f"Use it with: fluxdrop model use {bundle.name}")
 
 
 def tell_json(added: AddedModel, warnings: Sequence[str]) -> None:
@@ -55,7 +51,7 @@ def tell_json(added: AddedModel, warnings: Sequence[str]) -> None:
         "warnings": list(warnings),
         "engine": info.engine,
         "backend": info.backend,
-        "difference": added.difference,
+        "difference": _difference(added),
         "remark": added.remark,
         "comparison": added.comparison._asdict() if added.comparison else None,
         "tried": [
@@ -81,13 +77,39 @@ def warnings_of(added: AddedModel, others: Sequence[str]) -> list[str]:
     return warnings
 
 
+def _print(line: str, *, err: bool = False) -> None:
+    """Print *line*, in which names may come from strangers."""
+    typer.echo(printable(line), err=err)
+
+
+def _difference(added: AddedModel) -> float | None:
+    """Return the model's `difference`, or None if onnxruntime itself runs it as it is: nothing was compared."""
+    return added.difference or (None if added.engine.engine == "onnxruntime" else added.difference)
+
+
+def _proof(added: AddedModel) -> str:
+    """Return what runs the model, and how its numbers compare with onnxruntime's."""
+    info, difference = added.engine, _difference(added)
+    runs = f"on {info.engine} ({info.backend})"
+    if difference is None and info.engine == "onnxruntime":
+        return "on onnxruntime"
+    if difference is None:
+        return f"{runs}; a native Flux model, which nothing can be compared with"
+    if added.remark is None:
+        return f"{runs} within {difference:.1e} of onnxruntime"
+    percent = f"{100 * difference:.2g} %"
+    return f"{runs}; its numbers differ from onnxruntime's by up to {percent} of the largest (see the note)"
+
+
 def _said(answer: Answer) -> str:
     """Return *answer* in a line."""
     if answer.kind == "embedding" and answer.embedding is not None:
         return f"a vector of {len(answer.embedding)} numbers"
     if answer.kind == "regression":
-        unit = f" {answer.unit}" if answer.unit else ""
-        return ", ".join(f"{name} {value:.4g}{unit}" for name, value in answer.values.items())
+        return ", ".join(
+            f"{name} {value:.4g} {answer.units[name]}".rstrip()
+            for name, value in answer.values.items()
+        )
     return ", ".join(f"{label} {p:.4f}" for label, p in answer.ranked[:_TOP])
 
 

@@ -31,9 +31,9 @@ def compile_model(
     served = optional_root(root)
     loaded = bundle_of(served, bundle)
     refuse_existing(output)
-    graph = compile_bundle(loaded)
-    write(output, graph)
+    write(output, compile_bundle(loaded).parts())
+    size = output.stat().st_size
     if json_output:
-        print_json({"file": str(output), "model": loaded.name, "bytes": len(graph)})
+        print_json({"file": str(output), "model": loaded.name, "bytes": size})
     else:
-        typer.echo(f"{output}: {loaded.name}, {len(graph):,} bytes")
+        typer.echo(f"{output}: {loaded.name}, {size:,} bytes")

@@ -96,8 +96,10 @@ LayoutOption = Annotated[
 ]
 
 
-def with_preset(preset: str | None, options: dict[str, Any]) -> dict[str, Any]:
-    """Return the *options* that are not None, and those of the *preset* that they leave open.
+def with_preset(
+    preset: str | None, options: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the *options* that are not None, with those of the *preset* that they leave open, and the source of these.
 
     Raises:
         FluxdropError: There is no such preset, or two options are about the size before the crop.
@@ -111,7 +113,8 @@ def with_preset(preset: str | None, options: dict[str, Any]) -> dict[str, Any]:
         raise FluxdropError(
             "--resize-to and --crop-pct both say what to resize to", hint="Give one of them."
         )
-    return crop_percentage.merged(PRESETS[preset] if preset is not None else {}, given)
+    merged = crop_percentage.merged(PRESETS[preset] if preset is not None else {}, given)
+    return merged, dict.fromkeys(merged.keys() - given.keys(), f"preset {preset}")
 
 
 def numbers(option: str, text: str | None) -> list[float] | None:

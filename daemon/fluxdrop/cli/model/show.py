@@ -9,6 +9,7 @@ import typer
 
 from fluxdrop.cli.options import JsonOption, RootOption, print_json
 from fluxdrop.cli.resolve import bundle_of, optional_root, settings_of
+from fluxdrop.printable import printable
 
 _SHOWN_LABELS = 10
 
@@ -49,7 +50,8 @@ def show_model(
             if value is None or value in ("", []):
                 continue
             source = origin.get(key)
-            typer.echo(f"{prefix + key:<18} {_shown(value)}" + (f"   [{source}]" if source else ""))
+            line = f"{prefix + key:<18} {_shown(value)}" + (f"   [{source}]" if source else "")
+            typer.echo(printable(line))
 
 
 def _shown(value: Any) -> str:

@@ -10,11 +10,14 @@ from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.infotext import Description
 from fluxdrop.generate.metadata.comfyui import is_graph, is_workflow, read_graph
 from fluxdrop.generate.metadata.fields import read_fields
+from fluxdrop.generate.metadata.weight_syntax import from_comfyui
 
 # What begins so is meant as JSON; "{red|blue} circle" and "[a|b]" are prompts.
 _BEGINNING = re.compile(
-    r"""\s*(?: \{ \s* " [^"]* " \s* : | \[ \s* \{ \s* " | \{ \s* \} \s* $ )""", re.VERBOSE
+    r"""\s* (?: \[ \s* )? \{ \s* (?: (?: "[^"]*" | '[^']*' | (?:negative_)?prompt ) \s* : | \} \s* $ )""",
+    re.VERBOSE,
 )
+_FENCE = "```"
 
 
 def json_descriptions(text: str) -> list[Description] | None:
@@ -26,6 +29,10 @@ def json_descriptions(text: str) -> list[Description] | None:
         FluxdropError: Kind ``prompt``, when it is not valid JSON or describes no picture.
     """
     text = text.removeprefix("\ufeff")
+    stripped = text.strip()
+    if stripped.startswith(_FENCE) and stripped.endswith(_FENCE):
+        # As language models write it: a line "```json" before it, and "```" behind.
+        text = stripped.removesuffix(_FENCE).partition("\n")[2]
     if _BEGINNING.match(text) is None:
         return None
     return [
@@ -68,7 +75,10 @@ def _describe(value: Any) -> Description:
         return read_graph(value["prompt"])
     if isinstance(inner := value.get("sui_image_params"), dict):
         # SwarmUI's other keys are about how long it took and the like.
-        return read_fields({k: v for k, v in inner.items() if k not in _SWARM_FACTS})
+        prompt, negative, pairs = read_fields(
+            {k: v for k, v in inner.items() if k not in _SWARM_FACTS}
+        )
+        return Description(from_comfyui(prompt), from_comfyui(negative), pairs)
     if isinstance(inner := value.get("parameters"), dict):
         # What the hub's inference API takes: inputs and parameters.
         return read_fields({k: v for k, v in value.items() if k != "parameters"} | inner)

@@ -19,7 +19,7 @@ from fluxdrop.predict.compiler.external_data import ExternalDataError
 from fluxdrop.predict.compiler.fit import fit_to_spec, unusable_error
 from fluxdrop.predict.compiler.float_types import as_float32, other_floats
 from fluxdrop.predict.compiler.fusion import fuse
-from fluxdrop.predict.compiler.graph_file import GRAPH_VERSION
+from fluxdrop.predict.compiler.graph_file import GRAPH_VERSION, Graph, GraphFile, write_temporary
 from fluxdrop.predict.compiler.lower import lower
 from fluxdrop.predict.compiler.operators import UnsupportedError
 from fluxdrop.predict.compiler.quantised import is_dynamically_quantised, is_quantised
@@ -31,37 +31,37 @@ from fluxdrop.predict.compiler.source import (
 )
 from fluxdrop.predict.onnxruntime_engine import OnnxruntimeEngine
 from fluxdrop.predict.parity import perturbed
-from fluxdrop.processes.wire import MAX_PAYLOAD
 
 COMPILER_VERSION = 9
 """Increased whenever the compiler's output changes, so that no outdated cache entry is used."""
 
 
-def compile_cached(bundle: Bundle, cache: Path | None) -> bytes:
-    """Return the graph file of *bundle*, read from the folder *cache* if it was compiled before.
+def compile_cached(bundle: Bundle, cache: Path | None) -> GraphFile:
+    """Return the graph file of *bundle*: that in the folder *cache*, or a temporary one if it cannot be kept there.
 
     Raises:
         FluxdropError: As `compile_bundle` does.
+        OSError: There is no place for a temporary file.
     """
     if cache is None:
-        return compile_bundle(bundle)
+        return write_temporary(compile_bundle(bundle))
     # What `fit_to_spec` reads from model.toml changes the graph, so it is part of the cache's key.
     spec = bundle.spec
     fit = repr((spec.input.shape, spec.columns, spec.labels, spec.output_name)).encode()
     digest = hashlib.sha256(fit).hexdigest()[:16]
     path = cache / f"{bundle.sha256}-{digest}-{GRAPH_VERSION}.{COMPILER_VERSION}.graph"
+    if path.is_file():
+        return GraphFile(path)
+    graph = compile_bundle(bundle)
     try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        graph = compile_bundle(bundle)
-        # When the disk is full the next start compiles again.
-        with contextlib.suppress(OSError):
-            write(path, graph)
-        return graph
+        write(path, graph.parts())
+    except OSError:
+        return write_temporary(graph)
+    return GraphFile(path)
 
 
-def compile_bundle(bundle: Bundle) -> bytes:
-    """Compile *bundle* to a graph file.
+def compile_bundle(bundle: Bundle) -> Graph:
+    """Compile *bundle* to a graph.
 
     Raises:
         FluxdropError: Kind ``model``, when the model is damaged, does not fit its model.toml, or needs
@@ -69,17 +69,7 @@ def compile_bundle(bundle: Bundle) -> bytes:
             the cause, the node and its operator.
     """
     with translate_errors(bundle):
-        _check_size(bundle)
-        return fuse(lower(normal_model(bundle))).to_bytes()
-
-
-def _check_size(bundle: Bundle) -> None:
-    """Raise UnsupportedError for a model that is larger than a frame to the worker."""
-    size = sum(path.stat().st_size for path in bundle.folder.glob("model.onnx*"))
-    if size > MAX_PAYLOAD:
-        raise UnsupportedError(
-            f"it has {size / 2**30:.1f} GiB, and the engine julia takes at most {MAX_PAYLOAD / 2**30:.0f} GiB"
-        )
+        return fuse(lower(normal_model(bundle)))
 
 
 def check_fit(bundle: Bundle) -> None:

@@ -1,4 +1,4 @@
-"""Models that keep tensors in other files: made one file, or two if one would be too large for protobuf."""
+"""Models that keep tensors in other files: made one file, or two if one would be large."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from onnx.external_data_helper import (
 
 from fluxdrop.predict.bundle import DATA_FILE
 
-_MAX_ONE_FILE = 2_000_000_000
-"""A message of protobuf has at most 2 GiB."""
+_MAX_ONE_FILE = 1 << 28
+"""A larger message would be in memory three times while it is written; protobuf's limit is 2 GiB."""
 _PAGE = 4096
 
 
@@ -44,12 +44,14 @@ def copy_model(path: Path, folder: Path) -> None:
         (folder / "model.onnx").write_bytes(data)
         return
     source = path.parent.resolve()
-    for tensor in external:
-        location = ExternalDataInfo(tensor).location
-        if not (source / location).resolve().is_relative_to(source):
-            raise ExternalDataError(f"its tensor {tensor.name} is outside its folder: {location}")
-    size = len(data) + sum(_length(tensor, source) for tensor in external)
     try:
+        for tensor in external:
+            location = ExternalDataInfo(tensor).location
+            if not (source / location).resolve().is_relative_to(source):
+                raise ExternalDataError(
+                    f"its tensor {tensor.name} is outside its folder: {location}"
+                )
+        size = len(data) + sum(_length(tensor, source) for tensor in external)
         if size <= _MAX_ONE_FILE:
             for tensor in external:
                 _embed(tensor, source)

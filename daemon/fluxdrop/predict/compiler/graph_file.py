@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 import struct
-from collections.abc import Sequence
+import tempfile
+import weakref
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,32 +52,62 @@ class Graph:
 
     def to_bytes(self) -> bytes:
         """Return the graph file."""
+        return b"".join(self.parts())
+
+    def parts(self) -> Iterator[bytes | memoryview]:
+        """Yield the graph file in parts; the tensors are not copied."""
         lines = [f"input {_quote(self.input)} float32 {_format_shape(self.input_shape)}"]
-        blob: list[bytes | memoryview] = []
+        blob: list[NDArray[Any]] = []
         size = 0
         for name, tensor in self.tensors.items():
             array = np.ascontiguousarray(tensor)
             shape = _format_shape(tensor.shape)
             lines.append(f"tensor {_quote(name)} {_TYPES[array.dtype]} {shape} {size}")
-            gap = -array.nbytes % _ALIGNMENT
-            blob += [array.reshape(-1).view(np.uint8).data, bytes(gap)]
-            size += array.nbytes + gap
+            blob.append(array)
+            size += array.nbytes + -array.nbytes % _ALIGNMENT
         lines += [_format_node(node) for node in self.nodes]
         lines.append(f"output {_quote(self.output)}")
         header = "".join(f"{line}\n" for line in lines).encode()
         start = _HEAD.size + len(header)
-        padding = bytes(-start % _ALIGNMENT)
-        return b"".join(
-            [_HEAD.pack(GRAPH_MAGIC, GRAPH_VERSION, 0, len(header)), header, padding, *blob]
-        )
+        yield _HEAD.pack(GRAPH_MAGIC, GRAPH_VERSION, 0, len(header)) + header
+        yield bytes(-start % _ALIGNMENT)
+        for array in blob:
+            yield array.reshape(-1).view(np.uint8).data
+            yield bytes(-array.nbytes % _ALIGNMENT)
 
 
-def fixed_batch(graph_file: bytes) -> int | None:
-    """Return the only batch size that the model in *graph_file* takes; None when it takes any."""
-    *_, length = _HEAD.unpack_from(graph_file)
-    statement = graph_file[_HEAD.size : _HEAD.size + length].split(b"\n", 1)[0]
-    size = statement.rsplit(b" ", 1)[1].split(b",")[0]
-    return int(size) if size.isdigit() else None
+class GraphFile:
+    """A graph file at *path*; the *folder* of a temporary one is removed with this object."""
+
+    def __init__(self, path: Path, folder: Path | None = None) -> None:
+        self.path = path.resolve()
+        if folder is not None:
+            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+
+    def fixed_batch(self) -> int | None:
+        """Return the only batch size that the model takes; None when it takes any."""
+        with self.path.open("rb") as file:
+            file.seek(_HEAD.size)
+            size = file.readline().rsplit(b" ", 1)[1].split(b",")[0]
+        return int(size) if size.strip().isdigit() else None
+
+    def digest(self) -> str:
+        """Return the file's SHA-256."""
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_temporary(graph: Graph) -> GraphFile:
+    """Write *graph* to a temporary file.
+
+    Raises:
+        OSError: There is no place for it.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="fluxdrop-"))
+    made = GraphFile(folder / "model.graph", folder)
+    with made.path.open("wb") as file:
+        file.writelines(graph.parts())
+    return made
 
 
 def _format_node(node: Node) -> str:

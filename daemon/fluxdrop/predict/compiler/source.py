@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from graphlib import CycleError
 from pathlib import Path
 
 import onnx
@@ -73,6 +74,8 @@ def parse(data: bytes, folder: Path | None = None) -> ModelProto:
         embed_data_file(model, folder)
         tidy(model)
         return change_without_weights(model, _checked)
+    except CycleError as error:
+        raise InvalidModelError("its nodes depend on each other in a circle") from error
     except (DecodeError, ValueError, CheckError, InferenceError) as error:
         raise InvalidModelError(str(error)) from error
 

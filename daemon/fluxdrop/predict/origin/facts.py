@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from fluxdrop.errors import FluxdropError
+from fluxdrop.files.regular import open_given
 from fluxdrop.predict.label_file import distinct
 from fluxdrop.predict.label_formats import Named
 from fluxdrop.preprocess import crop_percentage
 
 GUESSED = "guessed: "
 """How the source of a fact begins that nothing states."""
+DESCRIPTION = "model.toml"
 OPTION = "option"
 """The source of what the user says."""
+NO_SOURCES: Mapping[str, str] = MappingProxyType({})
+_MAX_JSON_BYTES = 64 << 20
+_PROBABILITIES = ("activation", "thresholds")
+_VALUES = ("unit", "value_name")
+_VOID: dict[str, tuple[str, ...]] = {
+    "softmax": (*_PROBABILITIES, *_VALUES),
+    "probabilities": (*_PROBABILITIES, *_VALUES),
+    "logits": (*_PROBABILITIES, *_VALUES),
+    "sigmoid": _VALUES,
+    "multi-label": _VALUES,
+    "regression": _PROBABILITIES,
+    "embedding": (*_PROBABILITIES, *_VALUES, "labels"),
+}
+"""By ``output``, the keys that are about other kinds of output."""
 
 
 @dataclass
@@ -57,10 +74,13 @@ class Facts:
             if key not in self.input:
                 self.take(key, value, source)
 
-    def override(self, top: dict[str, Any], table: dict[str, Any]) -> None:
+    def override(
+        self, top: dict[str, Any], table: dict[str, Any], sources: Mapping[str, str] = NO_SOURCES
+    ) -> None:
         """Take what the user says, with ``crop_pct`` as in `crop_percentage.resolve`.
 
-        A size of the user's own makes the size before the crop void.
+        A size of the user's own makes the size before the crop void, and another kind of output what the files say of
+        the kind that they know. *sources* has the source of each key that is not `OPTION`.
 
         Raises:
             FluxdropError: What is `unusable` is not overridden.
@@ -69,11 +89,17 @@ class Facts:
             self.input.pop("resize_to", None)
         elif self.unusable is not None:
             raise self.unusable
+        for key in _VOID.get(str(top.get("output")), ()):
+            self.top.pop(key, None)
+            self.origin.pop(key, None)
         self.top |= top
         crop_percentage.resolve(self.input, table)
-        self.origin |= dict.fromkeys([*top, *table], OPTION)
-        if self.origin.pop("crop_pct", None):
-            self.origin["resize_to"] = OPTION
+        self.origin |= {key: sources.get(key, OPTION) for key in (*top, *table)}
+        crop_pct = self.origin.pop("crop_pct", None)
+        if crop_pct:
+            self.origin["resize_to"] = crop_pct
+        if "resize" in self.input:
+            self.origin.setdefault("resize", crop_pct or OPTION)
         if "resize_to" not in self.input:
             self.origin.pop("resize_to", None)
 
@@ -90,14 +116,19 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """Return the JSON object in *path*, or None if there is no such file.
 
     Raises:
-        FluxdropError: Kind ``model``, when the file cannot be read, or is not a JSON object.
+        FluxdropError: Kind ``model``, when the file cannot be read, is too large, or is not a JSON object.
     """
     try:
-        content = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return None
+        with open_given(path) as file:
+            data = file.read(_MAX_JSON_BYTES + 1)
+        if len(data) > _MAX_JSON_BYTES:
+            raise ValueError(f"it has more than {_MAX_JSON_BYTES >> 20} MiB")
+        content = json.loads(data)
     except (OSError, ValueError, RecursionError) as error:
-        raise FluxdropError(f"{path} cannot be read: {error}", kind="model") from error
+        if isinstance(error, FileNotFoundError) and not path.is_symlink():
+            return None
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise FluxdropError(f"{path} cannot be read: {reason}", kind="model") from error
     if not isinstance(content, dict):
         raise FluxdropError(f"{path} is not a JSON object", kind="model")
     return content
@@ -120,6 +151,18 @@ def reading(path: Path) -> Iterator[None]:
         ) from error
 
 
+def stated_numbers(values: Mapping[str, Any], key: str) -> list[float]:
+    """Return the number or the numbers that *values* has under *key*.
+
+    Raises:
+        ValueError: There are none.
+    """
+    found = numbers(values[key])
+    if found is None:
+        raise ValueError(f"{key} is {str(values[key])[:60]!r}, which is no list of numbers")
+    return found
+
+
 def numbers(value: Any) -> list[float] | None:
     """Return *value*, a number or a list of numbers, as a list; None if it is neither."""
     values = value if isinstance(value, list | tuple) else [value]
@@ -131,16 +174,15 @@ def numbers(value: Any) -> list[float] | None:
 def class_names(value: Any) -> list[str] | None:
     """Return the names in *value*, a list or a mapping of 0, 1, 2... to names; None if it is neither."""
     if isinstance(value, dict):
-        try:
-            by_index = {int(key): name for key, name in value.items()}
-        except (TypeError, ValueError):
+        by_index = {str(key): name for key, name in value.items()}
+        keys = [str(index) for index in range(len(value))]
+        if by_index.keys() != set(keys):
             return None
-        if sorted(by_index) != list(range(len(by_index))):
-            return None
-        value = [by_index[index] for index in range(len(by_index))]
+        value = [by_index[key] for key in keys]
     if not isinstance(value, list | tuple) or not value:
         return None
-    return [str(name) for name in value]
+    names = [str(name).strip() if isinstance(name, str | int | float) else "" for name in value]
+    return names if all(names) else None
 
 
 def from_table(top: dict[str, Any], table: dict[str, Any], file: str) -> Facts:

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from fluxdrop.errors import FluxdropError
+from fluxdrop.files.regular import open_given
 from fluxdrop.predict.label_file import read_labels
 from fluxdrop.predict.origin import huggingface, onnx_metadata, teachable_machine, timm
-from fluxdrop.predict.origin.facts import GUESSED, Facts, from_table, read_json, reading
+from fluxdrop.predict.origin.facts import (
+    DESCRIPTION,
+    GUESSED,
+    Facts,
+    from_table,
+    read_json,
+    reading,
+)
+from fluxdrop.predict.origin.locate import onnx_files
 from fluxdrop.predict.origin.weights import Original
 
 if TYPE_CHECKING:
@@ -18,9 +28,9 @@ if TYPE_CHECKING:
 
     from fluxdrop.predict.bundle import BundleSpec
 
-_DESCRIPTION = "model.toml"
 _LABEL_FILES = ("labels.txt", "labels.csv", "labels.json", "classes.txt")
 _PIXELS = ("scale", "mean", "std")
+_MAX_BYTES = 16 << 20
 
 
 def gather(folder: Path, model: ModelProto | None, original: Original | None) -> Facts:
@@ -36,10 +46,12 @@ def gather(folder: Path, model: ModelProto | None, original: Original | None) ->
     """
     facts = Facts()
     if model is not None:
-        with reading(folder):
-            facts.update(
-                onnx_metadata.read(model, "model.onnx" if folder.is_dir() else folder.name)
-            )
+        file = folder
+        if folder.is_dir():
+            # There is none where the library exported it.
+            file = next(iter(onnx_files(folder)), folder / "model.onnx")
+        with reading(file):
+            facts.update(onnx_metadata.read(model, file.name))
     for key, (value, source) in (original.table if original is not None else {}).items():
         facts.take(key, value, source)
     if not folder.is_dir():
@@ -52,8 +64,7 @@ def gather(folder: Path, model: ModelProto | None, original: Original | None) ->
         with reading(folder / huggingface.CONFIG):
             facts.update(timm.read(folder, config))
     elif config is not None and huggingface.is_config(config):
-        with reading(folder / huggingface.PROCESSOR):
-            facts.update(huggingface.read(folder, config))
+        facts.update(huggingface.read(folder, config))
     if original is not None and original.resampler:
         facts.take("resampler", original.resampler, f"{original.library}: {original.processor}")
     taught = teachable_machine.read(folder)
@@ -62,14 +73,14 @@ def gather(folder: Path, model: ModelProto | None, original: Original | None) ->
     if model is not None and original is None:
         _yield_to_graph(facts, model)
         _yield_to_pixels(facts, model)
-    facts.update(_described(folder / _DESCRIPTION))
+    facts.update(_described(folder / DESCRIPTION))
     return facts
 
 
 def _read_label_file(folder: Path, facts: Facts) -> None:
     """Add the labels of a file beside the model, as Custom Vision, Teachable Machine and others write it."""
     for name in _LABEL_FILES:
-        if (folder / name).is_file():
+        if os.path.lexists(folder / name):
             found = read_labels(folder / name)
             facts.say("labels", found.labels, name)
             facts.notes += found.warnings
@@ -127,10 +138,13 @@ def _described(path: Path) -> Facts:
     Raises:
         FluxdropError: Kind ``model``, when it is wrong.
     """
-    if not path.is_file():
+    if not os.path.lexists(path):
         return Facts()
     try:
-        top: dict[str, Any] = msgspec.toml.decode(path.read_bytes())
+        with open_given(path) as file:
+            top: dict[str, Any] = msgspec.toml.decode(file.read(_MAX_BYTES))
+    except OSError as error:
+        raise FluxdropError(f"{path} cannot be read: {error.strerror}", kind="model") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise FluxdropError(f"{path} is wrong: {error}", kind="model") from error
     table = top.pop("input", {})

@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from fluxdrop.errors import FluxdropError
-from fluxdrop.predict.origin.facts import GUESSED, Facts, class_names, numbers, read_json
+from fluxdrop.predict.origin.facts import (
+    GUESSED,
+    Facts,
+    class_names,
+    numbers,
+    read_json,
+    reading,
+    stated_numbers,
+)
 
 CONFIG = "config.json"
 PROCESSOR = "preprocessor_config.json"
@@ -70,6 +78,7 @@ _UNSUPPORTED = {
     "TextNet": "the size of what it makes depends on the picture",
 }
 """What the image processors do that fluxdrop does not."""
+_PROBLEMS = ("regression", "single_label_classification", "multi_label_classification")
 _FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 """By the number that Pillow has given to a filter since its beginnings."""
 _TASKS = {
@@ -123,9 +132,9 @@ def read(folder: Path, config: dict[str, Any]) -> Facts:
     """
     refuse_other_tasks(folder, config)
     facts = Facts()
-    _read_labels(config, facts)
-    channels = config.get("num_channels", 3)
-    if channels == 1:
+    with reading(folder / CONFIG):
+        _read_labels(config, facts)
+    if config.get("num_channels") == 1:
         facts.take("mode", "L", f"{CONFIG}: num_channels")
     values = read_json(folder / PROCESSOR)
     if values is None:
@@ -133,10 +142,17 @@ def read(folder: Path, config: dict[str, Any]) -> Facts:
             f"{folder.name} has no {PROCESSOR}, so how its pictures are made is not known"
         )
         return facts
+    with reading(folder / PROCESSOR):
+        _read_processor(folder, values, facts)
+    return facts
+
+
+def _read_processor(folder: Path, values: dict[str, Any], facts: Facts) -> None:
+    """Add what *values*, the content of the folder's preprocessor_config.json, say of the pictures."""
     name = _class_of(values)
     if name in _UNSUPPORTED:
         facts.unusable = _unusable(folder, values, _UNSUPPORTED[name])
-        return facts
+        return
     if name not in _CLASSES:
         told = values.get("image_processor_type") or values.get("feature_extractor_type")
         facts.notes.append(
@@ -144,21 +160,62 @@ def read(folder: Path, config: dict[str, Any]) -> Facts:
             " were taken in the usual order of resize, centre, rescale and normalise"
         )
     values = _COMMON | _CLASSES.get(name, {}) | {k: v for k, v in values.items() if v is not None}
-    _read_normalisation(values, channels, facts)
+    _check(values)
+    _read_normalisation(values, 1 if facts.input.get("mode") == "L" else 3, facts)
     try:
         _read_geometry(name, values, facts)
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
         facts.unusable = _unusable(
             folder, values, f"its size is {values['size']}, which is no fixed width and height"
         )
-    return facts
+
+
+def _check(values: dict[str, Any]) -> None:
+    """Raise ValueError for a number in *values* with which nothing can be computed, as no image processor can."""
+    factor, percentage = values["rescale_factor"], values.get("crop_pct", 1)
+    for key, number in (("rescale_factor", factor), ("crop_pct", percentage)):
+        if not 1e-6 < stated_numbers({key: number}, key)[0] < 1e6:
+            raise ValueError(f"{key} is {number}")
+    resample = values["resample"]
+    if not isinstance(resample, int) or not 0 <= resample < len(_FILTERS):
+        raise ValueError(f"resample is {resample!r}, and filters have the numbers 0 to 5")
+
+
+def _stated_labels(config: dict[str, Any], facts: Facts) -> tuple[list[str] | None, str]:
+    """Return the names of the classes in *config*, if it has them, and the key; note what contradicts itself."""
+    labels, by_name = class_names(config.get("id2label")), config.get("label2id")
+    if not isinstance(by_name, dict):
+        by_name = {}
+    if labels is None:
+        if config.get("id2label"):
+            facts.notes.append(
+                f"the id2label in {CONFIG} does not have a name for each of the numbers 0, 1, 2 and so on, so it is"
+                " not used"
+            )
+        by_number = {number: name for name, number in by_name.items()}
+        return class_names(by_number) if len(by_number) == len(by_name) else None, "label2id"
+    if by_name.keys() == set(labels) and any(
+        labels[number] != name
+        for name, number in by_name.items()
+        if isinstance(number, int) and 0 <= number < len(labels)
+    ):
+        facts.notes.append(
+            f"the label2id in {CONFIG} contradicts its id2label, which is used, as transformers does"
+        )
+    return labels, "id2label"
 
 
 def _read_labels(config: dict[str, Any], facts: Facts) -> None:
     """Add the labels and the kind of output."""
-    labels = class_names(config.get("id2label"))
+    labels, key = _stated_labels(config, facts)
     count = len(labels) if labels else config.get("num_labels")
     problem = config.get("problem_type")
+    if problem is not None and problem not in _PROBLEMS:
+        facts.notes.append(
+            f"the problem_type in {CONFIG} is {str(problem)[:60]!r}, which transformers does not know, so it is"
+            " not used"
+        )
+        problem = None
     is_classifier = any("ForImageClassification" in name for name in _architectures(config))
     if problem == "regression" or (problem is None and count == 1 and is_classifier):
         source = f"{CONFIG}: problem_type" if problem else f"{CONFIG}: it has one label"
@@ -172,9 +229,9 @@ def _read_labels(config: dict[str, Any], facts: Facts) -> None:
     if not labels or not (is_classifier or problem):
         return
     if all(label == f"LABEL_{index}" for index, label in enumerate(labels)):
-        source = f"{GUESSED}the id2label in {CONFIG} has numbers only"
+        source = f"{GUESSED}the {key} in {CONFIG} has numbers only"
     else:
-        source = f"{CONFIG}: id2label"
+        source = f"{CONFIG}: {key}"
     if not (facts.top.get("output") == "regression" and source.startswith(GUESSED)):
         facts.name_classes(labels, source)
 
@@ -211,8 +268,8 @@ def _read_normalisation(values: dict[str, Any], channels: int, facts: Facts) -> 
         facts.take("scale", 1.0, source("do_rescale"))
     mean, std = [0.0], [1.0]
     if values["do_normalize"]:
-        mean = numbers(values["image_mean"]) or mean
-        std = numbers(values["image_std"]) or std
+        mean = stated_numbers(values, "image_mean")
+        std = stated_numbers(values, "image_std")
     if values.get("include_top"):
         # EfficientNet's image processor divides by the standard deviation once more.
         again = numbers(values["image_std"]) or [1.0]
@@ -222,9 +279,7 @@ def _read_normalisation(values: dict[str, Any], channels: int, facts: Facts) -> 
     normalised = "image_mean" if values["do_normalize"] else "do_normalize"
     facts.take("mean", [m + offset for m in mean], source(normalised))
     facts.take("std", std, source(normalised.replace("mean", "std")))
-    resample = values["resample"]
-    if isinstance(resample, int) and 0 <= resample < len(_FILTERS):
-        facts.take("filter", _FILTERS[resample], source("resample"))
+    facts.take("filter", _FILTERS[values["resample"]], source("resample"))
     told = str(values.get("image_processor_type") or "")
     if told.endswith("Fast"):
         facts.take("resampler", "torch", f"{PROCESSOR}: {told}")

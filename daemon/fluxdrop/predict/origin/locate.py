@@ -11,6 +11,14 @@ _OPTIMUM = Path("onnx") / "model.onnx"
 """Where Optimum and the hub have the ONNX file of a folder with other weights."""
 
 
+def onnx_files(folder: Path) -> list[Path]:
+    """Return the one ONNX file by whose name it is the model of *folder*, else all; none if it is no folder."""
+    for file in (folder / "model.onnx", folder / _OPTIMUM):
+        if file.is_file():
+            return [file]
+    return sorted(file for file in folder.glob("*.onnx") if file.is_file())
+
+
 def onnx_file(source: Path) -> Path | None:
     """Return the ONNX file that *source* is or has; None for a folder of weights, which has to be exported.
 
@@ -22,14 +30,13 @@ def onnx_file(source: Path) -> Path | None:
     if source.is_file() and source.suffix not in (".keras", ".safetensors"):
         refuse_pickles(source)
         return source
-    for file in (source / "model.onnx", source / _OPTIMUM):
-        if file.is_file():
-            return file
-    if not source.exists():
-        raise FluxdropError(f"There is no file {source}", kind="model")
-    files = sorted(source.glob("*.onnx")) if source.is_dir() else []
+    files = onnx_files(source)
     if len(files) == 1:
         return files[0]
+    if not source.exists():
+        raise FluxdropError(f"There is no file {source}", kind="model")
+    if not source.is_dir() and not source.is_file():
+        raise FluxdropError(f"{source} is neither a regular file nor a folder", kind="model")
     if files:
         raise FluxdropError(
             f"{source} has several ONNX files: {', '.join(file.name for file in files)}",

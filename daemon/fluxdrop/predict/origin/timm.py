@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fluxdrop.errors import FluxdropError
-from fluxdrop.predict.origin.facts import Facts, class_names, numbers
+from fluxdrop.predict.origin.facts import Facts, class_names, stated_numbers
 from fluxdrop.predict.origin.huggingface import CONFIG
 from fluxdrop.preprocess.crop_percentage import resize_to
 
@@ -55,7 +55,9 @@ def read(folder: Path, config: dict[str, Any]) -> Facts:
             hint="fluxdrop serves models of 1 and 3 channels.",
             kind="model",
         )
-    percentage = float(values["crop_pct"])
+    percentage = stated_numbers(values, "crop_pct")[0]
+    if not 0.01 < percentage < 100:
+        raise ValueError(f"crop_pct is {percentage:g}")
     to = resize_to((width, height), percentage)
     mode = values["crop_mode"]
     facts.take(
@@ -65,7 +67,7 @@ def read(folder: Path, config: dict[str, Any]) -> Facts:
     )
     if to not in (size, size[0] if size[0] == size[1] else None):
         facts.take("resize_to", to, source("crop_pct"))
-    mean = (numbers(values["mean"]) or [0.0])[:channels]
+    mean = stated_numbers(values, "mean")[:channels]
     if mode == "border":
         fill = [round(255 * value) for value in (mean * 3)[:3]]
         facts.take("background", "#" + "".join(f"{value:02x}" for value in fill), source("mean"))
@@ -82,7 +84,7 @@ def read(folder: Path, config: dict[str, Any]) -> Facts:
     facts.take("resampler", "torchvision", f"{CONFIG}: timm resizes with torchvision")
     facts.take("scale", 255.0, f"{CONFIG}: timm's pictures are from 0 to 1")
     facts.take("mean", mean, source("mean"))
-    facts.take("std", (numbers(values["std"]) or [1.0])[:channels], source("std"))
+    facts.take("std", stated_numbers(values, "std")[:channels], source("std"))
     _read_labels(config, stated, facts)
     return facts
 

@@ -13,6 +13,7 @@ from PIL.Image import new as new_image
 
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
+from fluxdrop.picture_formats import PICTURE_SUFFIXES
 from fluxdrop.predict.bundle import Bundle
 from fluxdrop.predict.classify import label_probabilities
 from fluxdrop.predict.origin.trial_pictures import trial_pictures
@@ -96,8 +97,9 @@ def own_pictures() -> list[Picture]:
 
 
 def sample_files(folder: Path) -> list[Path]:
-    """Return the files in the folder's samples/, sorted, as many as are tried."""
-    return sorted(path for path in folder.glob("samples/*") if path.is_file())[:_MOST_SAMPLES]
+    """Return the pictures in the folder's samples/, by their suffixes, sorted, as many as are tried."""
+    found = folder.glob("samples/[!.]*")
+    return sorted(path for path in found if path.suffix.lower() in PICTURE_SUFFIXES)[:_MOST_SAMPLES]
 
 
 def try_pictures(bundle: Bundle, engine: Engine, pictures: Sequence[Picture]) -> list[Trial]:
