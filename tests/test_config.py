@@ -238,3 +238,70 @@ def test_wrong_pipelines(tmp_path: Path, table: str, sentence: str) -> None:
 
     with pytest.raises(FluxdropError, match=f"(?s)fluxdrop.toml.*{sentence}"):
         config.load(root, environ={})
+
+
+FOLDERS = {
+    "../x": ("leads out of inbox/", "x"),
+    "/x": ("absolute", "x"),
+    "a//b": ("empty or a dot", "a/b"),
+    "a/./b/": ("empty or a dot", "a/b"),
+    "": ("empty or a dot", "xray"),
+    "inbox/x": ("path below inbox/", "x"),
+    "a\\\\b": ("divided by /", "a/b"),
+}
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_folder_that_is_none(tmp_path: Path, name: str) -> None:
+    """A table for what is no folder below inbox/ is refused, with the nearest name that is one."""
+    (tmp_path / "fluxdrop.toml").write_text(f'[folders."{name}"]\nmodel = "m"\n')
+    reason, nearest = FOLDERS[name]
+
+    with pytest.raises(FluxdropError, match=re.escape(reason)) as info:
+        config.load(tmp_path, environ={})
+
+    assert f'Write [folders."{nearest}"].' == info.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('[folders.x]\nmodle = "m"', "unknown key folders.x.modle. Did you mean folders.x.model?"),
+        ('[folders.x]\nmodel = "m"\nmodels = ["n"]', "both model and models"),
+        ('[folders.x]\nmodels = ["m", "m"]', "names one twice"),
+        ("[folders.x]\nmodels = []", "length >= 1"),
+        ("[folders.x]\nwidth = 65", "multiple of 8"),
+        ("[folders.x]\nsteps = 200", "max_steps is 150"),
+        ('[folders.x]\n[folders."X"]', "the same folder as 'x'"),
+        ("[folders.'.x']", "hidden folder"),
+    ],
+)
+def test_folder_table_that_is_wrong(tmp_path: Path, text: str, says: str) -> None:
+    """A table with an unknown key, a wrong value or a contradiction is refused, and told which."""
+    (tmp_path / "fluxdrop.toml").write_text(text)
+
+    with pytest.raises(FluxdropError) as info:
+        config.load(tmp_path, environ={})
+
+    assert says in str(info.value)
+
+
+@pytest.mark.parametrize(
+    ("source", "folder"),
+    [
+        ("xray/a.png", "xray"),
+        ("xray/deep/er/a.png", "xray"),
+        ("xray/hands/a.png", "xray/hands"),
+        ("XRAY/Hands/a.png", "xray/hands"),
+        ("Ro\u0308ntgen/a.png", "R\u00f6ntgen"),
+        ("xrays/a.png", None),
+        ("xray", None),
+        ("xray.png", None),
+        ("a/xray/b.png", None),
+    ],
+)
+def test_folder_of_a_file(source: str, folder: str | None) -> None:
+    """A file belongs to the most specific folder above it, whatever a share makes of capitals and accents."""
+    names = ("xray", "xray/hands", "R\u00f6ntgen")
+
+    assert folder == config.folder_of(dict.fromkeys(names, config.FolderTable()), source)

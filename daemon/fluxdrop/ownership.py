@@ -9,6 +9,7 @@ import grp
 import os
 import pwd
 import shlex
+import shutil
 import stat
 import struct
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 
 from fluxdrop import config
 from fluxdrop.config import Settings
+from fluxdrop.config.hooks import commands_of
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files.filesystem import filesystem_of
 from fluxdrop.files.layout import Root
@@ -32,6 +34,13 @@ _ACL_WRITE = 0x02
 _WITHOUT_OWNERS = frozenset(
     {"vfat", "msdos", "exfat", "ntfs", "ntfs3", "cifs", "smb3", "9p", "vboxsf"}
 )
+
+
+_SHARE = (
+    "Share inbox/ and outputs/ with others, not the root (docs/operations.md). --shared-root is for a root whose"
+    " users may all do what the daemon may."
+)
+_COMMANDS = "A command in [hooks] is run only where nobody else can choose or change it; a URL is used in any root."
 
 
 class OwnershipFault(NamedTuple):
@@ -63,6 +72,7 @@ def load_trusted(root: Root, flags: Mapping[str, Any]) -> Settings:
     settings = config.load(root.path, flags)
     if not settings.shared_root:
         refuse(root, of_state(root))
+    refuse(root, of_commands(root, settings), _COMMANDS)
     return settings
 
 
@@ -123,8 +133,22 @@ def _folders(folder: Path) -> list[Path]:
     return [path for path in _entries(folder) if path.is_dir() and not path.is_symlink()]
 
 
-def refuse(root: Root, faults: Iterable[OwnershipFault]) -> None:
-    """Raise FluxdropError, kind ``root``, if there are any *faults* in *root*."""
+def of_commands(root: Root, settings: Settings) -> Iterator[OwnershipFault]:
+    """Yield what lets other users choose a command of [hooks], or change its program. Raises OSError.
+
+    `shared_root` switches off the other checks and not this one: a command runs with all rights of the daemon's user.
+    """
+    commands = commands_of(settings.hooks)
+    if commands:
+        yield from of_settings(root)
+    for words in commands:
+        program = shutil.which(root.path / words[0] if "/" in words[0] else words[0])
+        if program is not None:
+            yield from of_code(Path(program))
+
+
+def refuse(root: Root, faults: Iterable[OwnershipFault], advice: str = _SHARE) -> None:
+    """Raise FluxdropError, kind ``root``, with *advice*, if there are any *faults* of *root* or of its commands."""
     try:
         found = list(faults)
     except OSError as error:
@@ -139,7 +163,7 @@ def refuse(root: Root, faults: Iterable[OwnershipFault]) -> None:
         f"{found[0].path} {found[0].says}: whoever can change it can change what fluxdrop does"
         f" as user {_user(os.geteuid())}",
         hint=(f"The same applies to {paths} in {root.path}. " if more else "")
-        + _remedy(root, found),
+        + _remedy(root, found, advice),
         kind="root",
     )
 
@@ -269,10 +293,11 @@ def _gives_write(folder: Path) -> bool:
     return any(bits and (tag == _ACL_OTHER or (tag in named and masked)) for tag, bits in entries)
 
 
-def _remedy(root: Root, faults: list[OwnershipFault]) -> str:
+def _remedy(root: Root, faults: list[OwnershipFault], advice: str) -> str:
     filesystem = filesystem_of(root.path)
     # Most FUSE filesystems keep owners only with an option (ntfs-3g(8): permissions).
-    if filesystem in _WITHOUT_OWNERS or filesystem.startswith("fuse"):
+    is_without_owners = filesystem in _WITHOUT_OWNERS or filesystem.startswith("fuse")
+    if is_without_owners and advice == _SHARE:
         return (
             f"This filesystem ({filesystem}) keeps no owners: mount it with"
             f" uid={_user(os.geteuid())},umask=022 (or the options that its driver has for these),"
@@ -287,10 +312,7 @@ def _remedy(root: Root, faults: list[OwnershipFault]) -> str:
         whole = {"chown": owner, "chmod": "chmod -R go-w", "setfacl": "setfacl -R --remove-default"}
         used = {fault.remedy.split()[0] for fault in inside}
         commands += [f"{whole[name]} {shlex.quote(state)}" for name in whole if name in used]
-    return (
-        f"Run: {' && '.join(commands)}. Share inbox/ and outputs/ with others, not the"
-        " root (docs/operations.md). --shared-root is for a root whose users may all do what the daemon may."
-    )
+    return f"Run: {' && '.join(commands)}. {advice}"
 
 
 def _user(number: int) -> str:

@@ -264,7 +264,11 @@ def test_loras() -> None:
 @pytest.mark.parametrize(
     ("kind", "keys", "prompt"),
     [
-        ("ConditioningCombine", ("conditioning_1", "conditioning_2"), "a red circle AND a star"),
+        (
+            "ConditioningCombine",
+            ("conditioning_1", "conditioning_2"),
+            "a red circle :0.5 AND a star :0.5",
+        ),
         (
             "ConditioningConcat",
             ("conditioning_to", "conditioning_from"),

@@ -84,6 +84,42 @@ def test_kinds_of_pipelines(
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
 
 
+@pytest.mark.parametrize("name", ["sdxl", "sd3", "flux"])
+def test_weights(generator: Generator, tmp_path: Path, name: str) -> None:
+    """These pipelines take weights, too: a weight of nearly one changes nothing, and another one does."""
+    made = {}
+    for number, weight in enumerate((1, 1.000001, 3)):
+        wanted = parameters(name, f"a red (circle:{weight}) on white", width=32, height=32)
+        found = generate(generator, wanted, tmp_path / f"{number}.png")
+        with Image.open(tmp_path / f"{number}.png") as image:
+            made[number] = image.tobytes()
+        assert [] == found.warnings
+    nearly = max(abs(a - b) for a, b in zip(made[0], made[1], strict=True))
+
+    assert nearly <= 1
+    assert made[2] != made[0]
+    assert [3.0] == [weighted.weight for weighted in found.prompt_weights]
+
+
+def test_break_and_and(generator: Generator, tmp_path: Path) -> None:
+    """SDXL takes both; SD3 and FLUX, which cannot, draw the text in one and say so."""
+    prompt = "a red circle BREAK on white AND a star"
+    made = {
+        name: generate(
+            generator,
+            parameters(name, prompt, width=32, height=32, guidance_scale=3.0),
+            tmp_path / f"{name}.png",
+        )
+        for name in ("sdxl", "sd3", "flux")
+    }
+
+    assert [] == made["sdxl"].warnings
+    for name in ("sd3", "flux"):
+        assert ["AND is not supported", "BREAK is not supported"] == [
+            warning[: warning.index(" by this")] for warning in made[name].warnings
+        ]
+
+
 def test_negative_prompt_that_counts_for_nothing(generator: Generator, tmp_path: Path) -> None:
     """FLUX takes no negative prompt, which the result says and does not record."""
     wanted = parameters("flux", negative_prompt="blue", width=32, height=32)

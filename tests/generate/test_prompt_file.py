@@ -63,13 +63,6 @@ def test_refused(text: str, sentence: str) -> None:
     assert sentence in caught.value.message or sentence == str(caught.value)[: len(sentence)]
 
 
-def test_weights_are_told() -> None:
-    """Weights in brackets, which diffusers does not know, are a warning."""
-    (wanted,) = read_prompts("a (red hair:1.2) cat")
-
-    assert ["Weights such as (word:1.2) are read as plain words."] == wanted.warnings
-
-
 @pytest.mark.parametrize(("text", "is_so"), [("a\n---\nb", True), ("a --- b", False)])
 def test_is_divided(text: str, is_so: bool) -> None:
     """A line of three dashes is known from dashes in a line."""

@@ -163,10 +163,10 @@ def test_prompt_that_cannot_be_read(bench: Bench, data: bytes, kind: str) -> Non
 def test_defect_over_one(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A prompt over which fluxdrop itself fails is internal, and alone in that."""
 
-    def read(text: str, most: int, max_steps: int) -> object:
+    def read(text: str, most: int, max_steps: int, seed: int | None) -> object:
         if text == "a star":
             raise RecursionError
-        return read_prompts(text, most, max_steps)
+        return read_prompts(text, most, max_steps, seed)
 
     monkeypatch.setattr(generating, "read_prompts", read)
     bench.run(bench.prompt("a.txt"), bench.prompt("b.txt", "a star"))

@@ -37,13 +37,13 @@ Beside each picture in `outputs/` is `NAME.json`; beside each input in `outputs/
 changes its meaning or is removed; new fields may be added without a new version. Version 2 added kinds of answer other
 than classification, and lists of the most probable labels only; version 1 is read everywhere, too.
 
-[Tables](#tables) has all results as CSV, JSON Lines or Parquet.
+[Tables](#tables) has all results as CSV, JSON Lines or Parquet; [hooks](hooks.md) hand each to a program of yours.
 
 """
 
 _TABLES = """## Tables
 
-`fluxdrop export -o results.csv` writes a row for each result, the oldest first. `--since`, `--until`, `--label`,
+`fluxdrop export -o table.csv` writes a row for each result, the oldest first. `--since`, `--until`, `--label`,
 `--model`, `--folder` and `--state` (`done`, `failed` or `all`) select. The format is that of the file's name or of
 `--format`: `csv`, `jsonl` (JSON Lines) or `parquet`, which needs `pip install 'fluxdrop[parquet]'`. The file is written
 whole or not at all, and replaces another only with `--replace`. A result that is gone or damaged is left out, which is
@@ -65,6 +65,12 @@ readr skip it; R's `read.csv` does with `fileEncoding = "UTF-8-BOM"`); standard 
 and anybody who may write to the inbox chooses names and prompts. So the sample `-5C` is `'-5C` there. `--raw`, JSON
 Lines and Parquet leave it as it is; use one of these to join tables by name. Numbers are never changed.
 
+With `results_csv = true`, the daemon keeps `results.csv` in the root: a line for each result that is done, in the order
+in which they ended, with the columns below and `probabilities`, a JSON object. Its lines are whole and none is there
+twice, also after a kill or a power cut. Results that were there before come first. Rows that you add or remove stay so.
+If you change the first line, or save the file in another form, it is renamed to `results.csv-not-ours-1` and written
+anew, with all results that are still in `outputs/`; also when it is gone.
+
 With `sort_by_label = "link"` or `"copy"`, each picture also appears as `outputs/by-label/LABEL/NAME`: below its most
 probable label, or each label that a multi-label answer found. Characters that Windows does not take in names become
 `_`, and a folder whose name so differs from its label ends with `~` and six digits. A link is the same file as the
@@ -83,6 +89,8 @@ def configuration() -> str:
         described, rules = _rules(field.type)
         if field.default is msgspec.NODEFAULT:
             where = "none by default; in `fluxdrop.toml` only"
+        elif isinstance(field.default, msgspec.Struct):
+            where = "empty by default; in `fluxdrop.toml` only"
         else:
             default = json.dumps(field.default)
             where = f"default `{default}`; variable `{PREFIX}{field.name.upper()}`"
@@ -98,6 +106,8 @@ def _rules(annotation: Any) -> tuple[str, str]:
     if get_origin(kind) is dict:
         # A page may link to its neighbours, but not as the README does.
         return metas[-1].description.replace("(docs/", "("), "A table for each"
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return metas[-1].description.replace("(docs/", "("), "A table"
     if get_origin(kind) is list:
         return metas[-1].description, "A list of strings"
     if get_origin(kind) is Union:

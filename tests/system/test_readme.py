@@ -21,6 +21,7 @@ def settings_table() -> str:
         value = getattr(defaults, field.name)
         # As it is written in fluxdrop.toml.
         default = str(value).lower() if isinstance(value, bool) else value
+        default = {} if isinstance(value, msgspec.Struct) else default
         shown = "empty" if default == "" else f"`{default}`"
         rows.append(f"| `{field.name}` | {shown} | {description} |")
     return "\n".join(rows)

@@ -14,8 +14,9 @@ import msgspec
 import pyarrow.parquet as pq
 import pytest
 
+from fluxdrop.cli.export import export
 from fluxdrop.files.layout import Root
-from fluxdrop.records.result import EmbeddingFacts, Guess, Record, Value
+from fluxdrop.records.result import EmbeddingFacts, Guess, PredictionFacts, Record, Value
 from fluxdrop.tables.columns import NAMES
 from fluxdrop.tables.csv_text import BOM
 from support.daemons import environment, fluxdrop
@@ -46,6 +47,14 @@ EMBEDDING = msgspec.structs.replace(
     probabilities={},
     top=[],
     embedding=EmbeddingFacts(file="outputs/vector.npy", dimension=512),
+)
+SEVERAL = msgspec.structs.replace(
+    result("several", 6),
+    predictions=[
+        PredictionFacts(**{name: getattr(one, name) for name in PredictionFacts.__struct_fields__})
+        for one in (result("first", 0), MULTI)
+    ],
+    folder="xray",
 )
 ALL: list[tuple[Record, str]] = [
     (result("a", 0), "a"),
@@ -118,22 +127,27 @@ def test_long_csv(filled: Root) -> None:
     )
 
 
-@pytest.mark.slow
-def test_filters(filled: Root) -> None:
-    """--label, --model, --folder, --state, --since and --until select; together they narrow."""
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"label": "round"}, ["xray/b"]),
+        ({"label": "dog"}, ["multi"]),
+        ({"model": "shapes of last year"}, ["a", "size"]),
+        ({"folder": "xray"}, ["xray/b"]),
+        ({"folder": "xra"}, []),
+        ({"state": "failed"}, ["c.txt"]),
+        ({"since": "2026-01-02"}, []),
+        ({"until": "2025-12-31"}, []),
+        ({"label": "round", "folder": "other"}, []),
+    ],
+)
+def test_filters(
+    filled: Root, tmp_path: Path, options: dict[str, Any], expected: list[str]
+) -> None:
+    """Label, model, folder, state, since and until select; together they narrow."""
+    export(tmp_path / "a.csv", root=filled.path, **options)
 
-    def names(*flags: str) -> list[str]:
-        return [row["name"] for row in exported(filled, *flags)]
-
-    assert ["xray/b"] == names("--label", "round")
-    assert ["multi"] == names("--label", "dog")
-    assert ["a", "size"] == names("--model", "shapes of last year")
-    assert ["xray/b"] == names("--folder", "xray")
-    assert [] == names("--folder", "xra")
-    assert ["c.txt"] == names("--state", "failed")
-    assert [] == names("--since", "2026-01-02")
-    assert [] == names("--until", "2025-12-31")
-    assert [] == names("--label", "round", "--folder", "other")
+    assert expected == [row["name"] for row in in_file(tmp_path / "a.csv")]
 
 
 @pytest.mark.slow
@@ -178,6 +192,20 @@ def test_a_spreadsheet_runs_nothing(root: Root, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_several_models(root: Root) -> None:
+    """A result of several models has a row for each, and is found by the model and the labels of each."""
+    put_records(root, [(SEVERAL, "several")])
+
+    rows = exported(root)
+    by_second = exported(root, "--model", MULTI.model.bundle, "--label", "dog")
+    neither = exported(root, "--model", MULTI.model.bundle, "--label", "angular")
+
+    facts = [(row["name"], row["prediction"], row["label"], row["folder"]) for row in rows]
+    assert [("several", "1", "angular", "xray"), ("several", "2", "cat", "xray")] == facts
+    assert (["2"], []) == ([row["prediction"] for row in by_second], neither)
+
+
+@pytest.mark.slow
 def test_damaged_records_are_left_out(filled: Root, tmp_path: Path) -> None:
     """A record that is gone, cut off, another job's, or has values that no result has is left out with a sentence;
     the others are there."""
@@ -217,6 +245,7 @@ def test_without_an_index(filled: Root) -> None:
     [
         (["-o", "{root}/inbox/a.csv"], "is the daemon's to write"),
         (["-o", "{root}/fluxdrop.toml", "--replace"], "is the daemon's to write"),
+        (["-o", "{root}/results.csv"], "is the daemon's to write"),
         (["-o", "{other}/there.csv"], "already exists"),
         (["-o", "{other}", "--replace"], "is not a regular file"),
         (["-o", "{other}/none/a.csv"], "There is no folder"),
@@ -226,6 +255,7 @@ def test_without_an_index(filled: Root) -> None:
 )
 def test_refusals(filled: Root, tmp_path: Path, flags: list[str], says: str) -> None:
     """What cannot be written, or would be an input of the daemon, is refused, and no file is left."""
+    (filled.path / "fluxdrop.toml").write_text("results_csv = true\n")
     other = tmp_path / "elsewhere"
     other.mkdir()
     (other / "there.csv").write_text("mine")

@@ -86,6 +86,7 @@ def _checks(root: Root | None, deep: bool) -> Iterator[tuple[str, Check]]:
     ):
         yield name, partial(check, root)
     yield "inbox", partial(contents.waiting, root, settings)
+    yield "inbox folders", partial(contents.inbox_folders, root, settings)
 
 
 def _lines(found: list[Finding]) -> Iterator[str]:

@@ -105,9 +105,6 @@ def export(
     wanted = JobFilter(
         None if state == "all" else state,
         parse_since(since) if since else None,
-        None,
-        label,
-        model,
         until=parse_since(until, option="--until") if until else None,
         folder=folder,
     )
@@ -118,7 +115,9 @@ def export(
         steps_bar("Exporting") as show,
     ):
         counts.show, counts.total = show, store.count(wanted)
-        rows = counts.counted(read_rows(served, store, wanted, counts.skip, counts.advance))
+        # The index knows the first of several models' answers only, so the records tell.
+        found = read_rows(served, store, wanted, counts.skip, counts.advance)
+        rows = counts.counted(row for row in found if row.is_of(model, label))
         encoder = CsvEncoder(is_raw=raw)
         if form == "csv" and output != _STDOUT:
             file.write(BOM)
@@ -215,7 +214,9 @@ def _refuse_output(
         raise FluxdropError(f"There is no folder {output.parent} for {output.name}", kind="usage")
     target = output.parent.resolve() / output.name
     own = [folder.resolve() for folder in (*root.shared, root.state)]
-    own += [root.path.resolve() / name for name in (config.FILE, root.results_csv.name)]
+    own.append(root.path.resolve() / config.FILE)
+    if config.load(root.path).results_csv:
+        own.append(root.path.resolve() / root.results_csv.name)
     if any(target.is_relative_to(path) for path in own):
         raise FluxdropError(
             f"{output} is the daemon's to write", hint="Choose another name with -o.", kind="usage"

@@ -47,6 +47,14 @@ def jobs(
         str | None,
         typer.Option("--model", metavar="NAME", help="List only jobs classified by this model."),
     ] = None,
+    folder: Annotated[
+        str | None,
+        typer.Option(
+            "--folder",
+            metavar="NAME",
+            help="List only jobs whose file was dropped in or below this folder of the inbox.",
+        ),
+    ] = None,
     limit: Annotated[
         int,
         typer.Option(
@@ -61,7 +69,8 @@ def jobs(
 ) -> None:
     """List jobs, newest first."""
     served = find_root(root)
-    wanted = JobFilter(state, parse_since(since) if since else None, name, label, model)
+    earliest = parse_since(since) if since else None
+    wanted = JobFilter(state, earliest, name, label, model, folder=folder)
     with closing(Store(served.database, read_only=True)) as store:
         rows = store.select(wanted, limit or -1)
     if json_output:

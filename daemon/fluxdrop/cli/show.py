@@ -145,6 +145,8 @@ def _split(chain: list[Row], row: Row) -> tuple[list[Row], list[Row]]:
 
 def _sections(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield the name and text of each part of *record*; a text may have several lines."""
+    if record.get("folder"):
+        yield "folder", record["folder"]
     if record.get("error"):
         error = record["error"]
         yield "failed at", f"{error['stage']} ({error['kind']})"
@@ -159,8 +161,10 @@ def _sections(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
         image = record["image"]
         yield "size", f"{image['width']} x {image['height']} pixels"
     if record.get("model"):
-        yield "model", _joined(record["model"] | {"sha256": record["model"]["sha256"][:12]})
-        yield from _answer(record)
+        for answer in record.get("predictions") or [record]:
+            model = answer["model"]
+            yield "model", _joined(model | {"sha256": model["sha256"][:12]})
+            yield from _answer(answer)
     if record.get("timings_ms"):
         times = [f"{stage} {took:.1f} ms" for stage, took in record["timings_ms"].items()]
         yield "timings", ", ".join(times)

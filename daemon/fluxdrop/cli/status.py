@@ -104,6 +104,9 @@ def _daemon(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "engine", _engine(daemon["engine"])
         if daemon["engine"]["note"]:
             yield "note", daemon["engine"]["note"]
+    # A daemon of an earlier version does not report these.
+    for warm in daemon.get("warm", []):
+        yield "also", _warm(warm)
     if daemon["generator_pid"]:
         yield "generator", f"pid {daemon['generator_pid']}"
     yield (
@@ -147,6 +150,17 @@ def _work(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
         for minutes, rate in facts["per_minute"].items()
     ]
     yield "per minute", ", ".join(rates)
+    for name, balance in facts["hooks"].items():
+        yield name, _balance(balance)
+
+
+def _balance(balance: dict[str, Any]) -> str:
+    text = f"{balance['owed']:,} to hand on"
+    if balance["refused"]:
+        text += f", {balance['refused']:,} refused"
+    if balance["lost"]:
+        text += f", {balance['lost']:,} found no room"
+    return f"{text}; {balance['problem']}" if balance["problem"] else text
 
 
 def _result(row: dict[str, Any]) -> tuple[str, ...]:
@@ -170,6 +184,15 @@ def _generating(current: dict[str, Any]) -> str:
     more = f" and {current['pictures'] - 1} more" if current["pictures"] > 1 else ""
     speed = (current[key] for key in ("step", "steps", "steps_per_second", "seconds_left"))
     return f"{current['file']} ({current['job_id']}){more}, {progress_text(*speed)}"
+
+
+def _warm(warm: dict[str, Any]) -> str:
+    """Return what is said of a model beside the one in use."""
+    engine = warm["engine"]
+    state = f"{_engine(engine)}, {warm['megabytes']:,} MB" if engine else "not open"
+    folders = f" for {', '.join(warm['folders'])}" if warm["folders"] else ""
+    waiting = f", {warm['waiting']} waiting" if warm["waiting"] else ""
+    return f"{warm['model']}{folders}: {state}{waiting}"
 
 
 def _engine(engine: dict[str, Any]) -> str:

@@ -3,13 +3,14 @@
 from fluxdrop.config.folders import folder_of, table_of
 from fluxdrop.config.reading import FILE, PREFIX, Found, choose_model, load, sources
 from fluxdrop.config.settings import Settings
-from fluxdrop.config.tables import FolderTable, PipelineTable
+from fluxdrop.config.tables import FolderTable, HooksTable, PipelineTable
 
 __all__ = [
     "FILE",
     "PREFIX",
     "FolderTable",
     "Found",
+    "HooksTable",
     "PipelineTable",
     "Settings",
     "choose_model",

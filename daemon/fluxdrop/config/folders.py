@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Mapping
 
+from fluxdrop.config.settings import Settings
 from fluxdrop.config.tables import FolderTable
 from fluxdrop.errors import FluxdropError
 
@@ -30,6 +31,26 @@ def check_folders(folders: Mapping[str, FolderTable], where: str) -> None:
             message = f"folders.{name!r} in {where} cannot be used: {problem}."
             raise FluxdropError(message, hint=hint, kind="config")
         seen[_key(name)] = name
+
+
+def check_limits(settings: Settings) -> None:
+    """Check the defaults of the folders against the limits for prompt files.
+
+    Raises:
+        FluxdropError: Kind ``config``, when one exceeds its limit.
+    """
+    for name, table in settings.folders.items():
+        pixels = (table.width or 0) * (table.height or 0)
+        for what, value, key in (
+            ("steps", table.steps or 0, "max_steps"),
+            ("width times height", pixels, "max_generated_pixels"),
+        ):
+            if value > (limit := getattr(settings, key)):
+                raise FluxdropError(
+                    f"folders.{name!r}: {what} is {value:,}, and {key} is {limit:,}.",
+                    hint=f"Lower it, or raise {key}.",
+                    kind="config",
+                )
 
 
 def folder_of(folders: Mapping[str, FolderTable], source: str) -> str | None:

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple, get_args
 
 import msgspec
 
-from fluxdrop.config.folders import check_folders
+from fluxdrop.config.folders import check_folders, check_limits
+from fluxdrop.config.hooks import check_hooks
 from fluxdrop.config.settings import Settings
-from fluxdrop.config.tables import FolderTable, PipelineTable
+from fluxdrop.config.tables import FolderTable, HooksTable, PipelineTable
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files import durable
 from fluxdrop.files.layout import Root
@@ -30,6 +31,7 @@ OTHER_VARIABLES = (
     "FLUXDROP_JULIA",
     "FLUXDROP_JULIA_PROJECT",
     "FLUXDROP_DATA_DIR",
+    "FLUXDROP_HOOK_SECRET",
     "FLUXDROP_COVERAGE",
     "FLUXDROP_FAILPOINT",
     "FLUXDROP_SNAPSHOTS",
@@ -53,7 +55,10 @@ def load(
         FluxdropError: A key or variable is unknown (the hint names the nearest known one), a value has
             the wrong type or range, or a file cannot be read; kind ``config``.
     """
-    return Settings(**{key: found.value for key, found in sources(root, flags, environ).items()})
+    found = sources(root, flags, environ)
+    settings = Settings(**{key: one.value for key, one in found.items()})
+    check_limits(settings)
+    return settings
 
 
 class Found(NamedTuple):
@@ -105,8 +110,11 @@ def _from_file(path: Path) -> dict[str, Any]:
         for name, table in tables.items() if isinstance(tables, dict) else ():
             if isinstance(table, dict):
                 _refuse_unknown(table, fields, path, f"{kind}.{name}.")
+    if isinstance(values.get("hooks"), dict):
+        _refuse_unknown(values["hooks"], HooksTable.__struct_fields__, path, "hooks.")
     checked = {key: _checked(key, value, f"{key} in {path}") for key, value in values.items()}
     check_folders(checked.get("folders", {}), str(path))
+    check_hooks(checked.get("hooks", HooksTable()), str(path))
     return checked
 
 

@@ -7,7 +7,14 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from fluxdrop.config.tables import Count, FolderTable, PipelineTable, Seconds, SortByLabel
+from fluxdrop.config.tables import (
+    Count,
+    FolderTable,
+    HooksTable,
+    PipelineTable,
+    Seconds,
+    SortByLabel,
+)
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -145,6 +152,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             " link or as a copy"
         ),
     ] = "none"
+    results_csv: Annotated[
+        bool,
+        Meta(description="whether all results are also kept as a table, results.csv in the root"),
+    ] = False
+    hooks: Annotated[
+        HooksTable,
+        Meta(
+            description="table `[hooks]`: a command or URL that gets each result or failure ([docs](docs/hooks.md))"
+        ),
+    ] = HooksTable()
     gallery: Annotated[bool, Meta(description="whether outputs/index.html is made")] = True
     metrics_port: Annotated[
         int,

@@ -35,15 +35,38 @@ class PipelineTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     height: Count | None = None
 
 
+class HooksTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The table ``[hooks]``: what is told of each job that ended (docs/hooks.md).
+
+    *on_done* and *on_failed* are a command, as a list of its words, or the URL of a receiver; empty for none.
+    *secret_file* has the secret that signs what URLs get. *timeout_seconds* is the longest that one command or one
+    request may take.
+    """
+
+    on_done: list[str] | str = ""
+    on_failed: list[str] | str = ""
+    secret_file: str = ""
+    timeout_seconds: Annotated[float, Meta(gt=0, le=3600)] = 30.0
+
+
 class FolderTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A table ``[folders."NAME"]``: what applies to the files that are dropped below inbox/NAME.
 
     What it does not name is as for the other files. *model* and *models* are as the setting ``model``; several
-    models all answer, and the first one's answer is the result's own.
+    models all answer, and the first one's answer is the result's own. *pipeline* is as the setting ``pipeline``; it
+    and the seven that follow are defaults, which a prompt file overrides.
     """
 
     model: str | None = None
     models: Annotated[list[str], Meta(min_length=1, max_length=16)] | None = None
+    pipeline: str | None = None
+    negative_prompt: str | None = None
+    steps: Annotated[int, Meta(ge=1, le=1000)] | None = None
+    guidance_scale: Annotated[float, Meta(ge=0, le=100)] | None = None
+    width: Annotated[int, Meta(ge=8, le=8192, multiple_of=8)] | None = None
+    height: Annotated[int, Meta(ge=8, le=8192, multiple_of=8)] | None = None
+    sampler: str | None = None
+    seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] | None = None
     result_labels: Annotated[int, Meta(ge=0)] | None = None
     sort_by_label: SortByLabel | None = None
 
@@ -60,4 +83,6 @@ class FolderTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             return "the name of a model is empty"
         if len(set(self.model_names)) < len(self.model_names):
             return "models names one twice"
+        if self.pipeline == "" or self.sampler == "":
+            return "pipeline or sampler is empty"
         return ""

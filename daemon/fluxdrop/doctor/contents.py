@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fluxdrop.config import Settings
 from fluxdrop.doctor.finding import Finding
+from fluxdrop.errors import FluxdropError
 from fluxdrop.files.layout import Root, holder
 from fluxdrop.jobs.input_names import scan
 from fluxdrop.jobs.overview import overview
@@ -70,6 +71,28 @@ def waiting(root: Root, settings: Settings) -> Iterator[Finding]:
         )
     elif not irregular:
         yield Finding("inbox", "ok", "nothing has been there for longer than it should")
+
+
+def inbox_folders(root: Root, settings: Settings) -> Iterator[Finding]:
+    """Check that the models and pipelines of the configured folders are there, and the folders themselves."""
+    from fluxdrop.generate import sources
+    from fluxdrop.predict.bundle import load_bundle
+
+    for name, table in settings.folders.items():
+        check = f"inbox/{name}"
+        try:
+            bundles = [load_bundle(model, root.models) for model in table.model_names]
+            if table.pipeline is not None and table.pipeline not in settings.pipelines:
+                sources.find(table.pipeline)
+        except FluxdropError as error:
+            yield Finding(check, "broken", error.message, error.hint)
+            continue
+        models = ", ".join(bundle.name for bundle in bundles) or "the model in use"
+        if (root.inbox / name).is_dir():
+            yield Finding(check, "ok", f"answered by {models}")
+        else:
+            remedy = f"Create {root.inbox / name}, or correct the name in fluxdrop.toml."
+            yield Finding(check, "note", f"the folder is not there; it would have {models}", remedy)
 
 
 def left_behind(root: Root) -> Iterator[Finding]:

@@ -58,6 +58,15 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
     """The number of pictures that were made in one run."""
 
 
+class WeightedText(msgspec.Struct, frozen=True, kw_only=True):
+    """A piece of a prompt that was given another weight than 1, or a part between two ``AND``."""
+
+    text: str
+    weight: float
+    negative: bool = False
+    """Whether it is of the negative prompt."""
+
+
 class Generated(msgspec.Struct, frozen=True, kw_only=True):
     """How a picture was made, and what came out."""
 
@@ -68,6 +77,7 @@ class Generated(msgspec.Struct, frozen=True, kw_only=True):
     height: int
     nsfw: bool | None
     """Whether the pipeline's safety checker flagged the picture; None where it has no checker."""
+    prompt_weights: list[WeightedText] = []
 
 
 class Range(NamedTuple):

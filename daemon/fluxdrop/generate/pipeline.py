@@ -16,7 +16,7 @@ from PIL import Image
 
 from fluxdrop.config import PipelineTable
 from fluxdrop.errors import FluxdropError
-from fluxdrop.generate import failures, loading, samplers
+from fluxdrop.generate import failures, loading, prompting, samplers
 from fluxdrop.generate.messages import PictureOrder
 from fluxdrop.generate.parameters import (
     Generated,
@@ -27,8 +27,10 @@ from fluxdrop.generate.parameters import (
     random_seed,
 )
 from fluxdrop.generate.prompt_truncation import truncation_warnings
+from fluxdrop.generate.prompting import ReadPrompts
 from fluxdrop.generate.run import Run
 from fluxdrop.generate.sources import PipelineSource
+from fluxdrop.generate.weighted_prompts import WeightedPrompts
 
 
 class Pipeline:
@@ -50,6 +52,11 @@ class Pipeline:
         self._pipe, device, self._dtype = loading.load(name, table, source)
         self._own_scheduler = self._pipe.scheduler
         self._call = inspect.signature(self._pipe.__call__).parameters
+        # Pipelines with a true_cfg_scale, such as FLUX, ignore the negative prompt unless that is raised,
+        # which a prompt file cannot ask for.
+        self._takes_negatives = (
+            "negative_prompt" in self._call and "true_cfg_scale" not in self._call
+        )
         self._loras: list[tuple[str, float]] = []
         self.info = GeneratorInfo(
             name=name,
@@ -92,20 +99,28 @@ class Pipeline:
         warnings = samplers.warnings(sampler, self._own_scheduler)
         self._set_loras(loras)
         negatives = self._negatives(wanted, warnings)
+        arguments = self._arguments(first, warnings)
+        prompts = prompting.read(
+            self._pipe,
+            [item.prompt for item in wanted],
+            negatives,
+            arguments.get("guidance_scale"),
+        )
         run = Run(
             self._pipe,
             self.name,
             self._table,
             self._dtype,
-            prompts=[item.prompt for item in wanted],
-            negatives=negatives,
+            prompts=[prompt.text for prompt in prompts.prompts],
+            negatives=[prompt.text for prompt in prompts.negatives],
             seeds=[
                 random_seed() if item.parameters.seed is None else item.parameters.seed
                 for item in wanted
             ],
-            arguments=self._arguments(first, warnings),
+            arguments=arguments,
             on_step=on_step,
             warnings=warnings,
+            weighted=self._weighted(prompts),
         )
         pixels, flagged = run.make()
         info = msgspec.structs.replace(self.info, batch=len(wanted))
@@ -126,10 +141,13 @@ class Pipeline:
             generated = Generated(
                 parameters=parameters,
                 generator=info,
-                warnings=warnings + self._warnings(item.prompt, negatives[number], image, nsfw),
+                warnings=warnings
+                + prompts.warnings[number]
+                + self._warnings(run, number, image, nsfw),
                 width=image.width,
                 height=image.height,
                 nsfw=nsfw,
+                prompt_weights=prompts.weights(number),
             )
             pictures.append((image, generated))
         return pictures
@@ -197,20 +215,28 @@ class Pipeline:
     def _negatives(self, wanted: Sequence[PictureOrder], warnings: list[str]) -> list[str]:
         """Return the negative prompts; empty ones, with a warning, if the pipeline does not use any."""
         negatives = [item.parameters.negative_prompt for item in wanted]
-        # Pipelines with a true_cfg_scale, such as FLUX, ignore the negative prompt unless that is raised,
-        # which a prompt file cannot ask for.
-        if "negative_prompt" in self._call and "true_cfg_scale" not in self._call:
+        if self._takes_negatives:
             return negatives
         if any(negatives):
             warnings.append(f"The pipeline {self.name} takes no negative prompt.")
         return [""] * len(negatives)
 
-    def _warnings(
-        self, prompt: str, negative: str, image: Image.Image, nsfw: bool | None
-    ) -> list[str]:
-        """Return the warnings about one picture that was made."""
-        warnings = truncation_warnings(self._pipe, self._call, "prompt", prompt)
-        warnings += truncation_warnings(self._pipe, self._call, "negative prompt", negative)
+    def _weighted(self, prompts: ReadPrompts) -> WeightedPrompts | None:
+        """Return *prompts* to be encoded with their weights; None if there are none."""
+        if prompts.are_plain:
+            return None
+        takes_negatives = self._takes_negatives
+        return WeightedPrompts(
+            self._pipe, prompts.prompts, prompts.negatives if takes_negatives else None
+        )
+
+    def _warnings(self, run: Run, number: int, image: Image.Image, nsfw: bool | None) -> list[str]:
+        """Return the warnings about the picture *number*, which was made."""
+        warnings = []
+        texts = (("prompt", run.prompts[number]), ("negative prompt", run.negatives[number]))
+        for what, text in texts:
+            if run.weighted is None or not run.weighted.is_read_whole(number, what):
+                warnings += truncation_warnings(self._pipe, self._call, what, text)
         if nsfw:
             warnings.append("The pipeline's safety checker took the picture for unsafe.")
         return warnings + self._size_warnings(image)

@@ -31,7 +31,6 @@ _ENCODINGS = {
     codecs.BOM_UTF16_BE: "UTF-16-BE",
 }
 _SEPARATOR = re.compile(r"^[ \t]*---[ \t]*\r?$", re.MULTILINE)
-_WEIGHT = re.compile(r"\([^()]*:\s*\d+(?:\.\d+)?\s*\)")
 
 
 class PromptPicture(NamedTuple):
@@ -47,7 +46,10 @@ def is_divided(text: str) -> bool:
 
 
 def read_prompts(
-    text: str, limit: int = MAX_PICTURES, max_steps: int = UNLIMITED
+    text: str,
+    limit: int = MAX_PICTURES,
+    max_steps: int = UNLIMITED,
+    seed: int | None = None,
 ) -> list[PromptPicture]:
     """Return the pictures that a prompt file asks for, in the file's order.
 
@@ -58,6 +60,7 @@ def read_prompts(
         text: The contents of the file.
         limit: The largest number of pictures.
         max_steps: The limit of the steps in the settings, for errors to name; it is not checked here.
+        seed: The seed of a prompt that has none; None for a random one.
 
     Raises:
         FluxdropError: Kind ``prompt``, when any of the prompts is invalid or there are too many
@@ -68,7 +71,7 @@ def read_prompts(
     for number, part in enumerate(texts, 1):
         try:
             for batch in _batches(part, limit, max_steps):
-                wanted += _pictures(batch)
+                wanted += _pictures(batch, seed)
         except FluxdropError as error:
             if len(texts) == 1:
                 raise
@@ -95,11 +98,11 @@ def _batches(text: str, limit: int, max_steps: int) -> list[PromptBatch]:
     return [batch_of(*one, max_size=limit, max_steps=max_steps) for one in described]
 
 
-def _pictures(batch: PromptBatch) -> list[PromptPicture]:
-    """Return the pictures of a batch, each with its seed."""
+def _pictures(batch: PromptBatch, seed: int | None) -> list[PromptPicture]:
+    """Return the pictures of a batch, each with its seed, which *seed* is if the batch has none."""
     parameters, size, warnings = batch
-    if _WEIGHT.search(parameters.prompt) or _WEIGHT.search(parameters.negative_prompt):
-        warnings = [*warnings, "Weights such as (word:1.2) are read as plain words."]
+    if parameters.seed is None:
+        parameters = msgspec.structs.replace(parameters, seed=seed)
     for text in (parameters.prompt, parameters.negative_prompt):
         warnings = [*warnings, *syntax_warnings(text)]
     if size == 1:

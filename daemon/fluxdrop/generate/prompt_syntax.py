@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import re
 
+# Lengths are limited, so that any text takes linear time.
 _SYNTAX = {
     # stable-diffusion-webui-dynamic-prompts and ComfyUI-Impact-Pack
-    "Wildcards are": re.compile(r"__[\w/*.-]*\w[\w/*.-]*__"),
-    "Variants are": re.compile(r"\{[^{}]*\|[^{}]*\}"),
-    # stable-diffusion-webui, "Prompt editing" and "Alternating words are": in square brackets that no backslash escapes
-    "Prompt editing is": re.compile(r"(?<!\\)\[[^\[\]]*:\s*\d*\.?\d+\s*\]"),
-    "Alternating words are": re.compile(r"(?<!\\)\[[^\[\]]*\|[^\[\]]*\]"),
+    "Wildcards are": re.compile(r"__[^\W_][\w/*., -]{0,100}?__"),
+    "Variants are": re.compile(r"\{[^{}|]{0,500}\|[^{}]{0,500}\}"),
+    # stable-diffusion-webui, "Prompt editing" and "Alternating words": in square brackets that no backslash escapes
+    "Prompt editing is": re.compile(
+        r"(?<!\\)\[[^\[\]]{0,500}:\s{0,9}(?:\d{1,6}|\d{0,6}\.\d{1,6})\s{0,9}\]"
+    ),
+    "Alternating words are": re.compile(r"(?<!\\)\[[^\[\]|]{0,500}\|[^\[\]]{0,500}\]"),
 }
+UNSUPPORTED_BRACKETS = re.compile(
+    "|".join(_SYNTAX[kind].pattern for kind in ("Prompt editing is", "Alternating words are"))
+)
+"""Matches prompt editing and alternating words."""
 _MAX_SHOWN = 60
 
 

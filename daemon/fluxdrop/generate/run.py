@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from fluxdrop.config import PipelineTable
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate import failures, loading
 from fluxdrop.generate.noise import float32_noise
+from fluxdrop.generate.weighted_prompts import WeightedPrompts
 
 
 class RunOutput(NamedTuple):
@@ -47,6 +49,8 @@ class Run:
     """Called after each step with the number of finished steps and of all steps; what it raises ends the run."""
     warnings: list[str] = field(default_factory=list)
     """What was done in another way than asked."""
+    weighted: WeightedPrompts | None = None
+    """The same prompts with their weights, if any has some."""
 
     def make(self) -> RunOutput:
         """Make the pictures; make them again in float32 if one overflowed the dtype.
@@ -132,14 +136,19 @@ class Run:
 
         if "callback_on_step_end" in inspect.signature(self.pipe.__call__).parameters:
             arguments["callback_on_step_end"] = on_step_end
-        if any(self.negatives):
-            arguments["negative_prompt"] = self.negatives[first:end]
+        composing: AbstractContextManager[None] = nullcontext()
+        if self.weighted is not None:
+            arguments |= self.weighted.arguments(first, end)
+            composing = self.weighted.composing(first, end)
+        else:
+            arguments["prompt"] = self.prompts[first:end]
+            if any(self.negatives):
+                arguments["negative_prompt"] = self.negatives[first:end]
         try:
             # A generator on the CPU yields the same noise for every device.
             generators = [torch.Generator("cpu").manual_seed(s) for s in self.seeds[first:end]]
-            with float32_noise():
+            with float32_noise(), composing:
                 output = self.pipe(
-                    prompt=self.prompts[first:end],
                     generator=generators,
                     output_type="np",
                     **arguments,

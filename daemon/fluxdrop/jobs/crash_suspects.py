@@ -50,7 +50,7 @@ class Died(NamedTuple):
 
 
 class CrashSuspects:
-    """The file that names the jobs that *stage* has in hand. Any thread may use it; they take turns."""
+    """The file that names the jobs that *stage* has in hand. Any thread may use it."""
 
     def __init__(self, root: Root, stage: SuspectStage) -> None:
         self._stage = stage
@@ -59,6 +59,8 @@ class CrashSuspects:
         self._used_bytes = 0
         """How many bytes at the file's beginning may have to be overwritten."""
         self._lock = threading.Lock()
+        self._in_hand: dict[object, list[str]] = {}
+        """The ids of the jobs in hand, by the call of `over`."""
 
     @contextmanager
     def over(self, jobs: Sequence[Job]) -> Iterator[None]:
@@ -66,25 +68,32 @@ class CrashSuspects:
         if not jobs:
             yield
             return
-        with self._lock, self._named(jobs):
-            yield
-
-    @contextmanager
-    def _named(self, jobs: Sequence[Job]) -> Iterator[None]:
-        # Without a sync this survives the process, though not a power cut. A file for each job would
-        # cost more time than decoding a small picture.
-        lines = "".join(f"{line}\n" for line in (self._run_id, *(job.id for job in jobs))).encode()
-        os.pwrite(self._fd, lines.ljust(self._used_bytes, b"\n"), 0)
-        self._used_bytes = len(lines)
+        key = object()
+        self._in_hand[key] = [job.id for job in jobs]
+        try:
+            self._write()
+        except BaseException:
+            del self._in_hand[key]
+            raise
         try:
             yield
         finally:
-            # Truncating takes some filesystems five times as long, since they allocate the block again.
-            os.pwrite(self._fd, b"\n" * len(lines), 0)
-            self._used_bytes = 0
+            del self._in_hand[key]
+            self._write()
             for job in jobs:
                 if job.suspect:
                     _mark(job.folder, self._stage).unlink(missing_ok=True)
+
+    def _write(self) -> None:
+        """Write all jobs in hand to the file."""
+        with self._lock:
+            ids = [one for each in [*self._in_hand.values()] for one in each]
+            lines = "".join(f"{line}\n" for line in (self._run_id, *ids)).encode() if ids else b""
+            # Without a sync this survives the process, though not a power cut. A file for each job would
+            # cost more time than decoding a small picture. Truncating takes some filesystems five times
+            # as long as overwriting, since they allocate the block again.
+            os.pwrite(self._fd, lines.ljust(self._used_bytes, b"\n"), 0)
+            self._used_bytes = len(lines)
 
     def close(self) -> None:
         """Close the file."""

@@ -17,6 +17,7 @@ from fluxdrop.errors import FluxdropError
 from fluxdrop.files import durable
 from fluxdrop.files.layout import REQUEST_SUFFIX, Root, holder
 from fluxdrop.jobs.input_names import kind_of, scan
+from fluxdrop.jobs.outbox import balances
 from fluxdrop.jobs.row_facts import row_as_dict
 from fluxdrop.jobs.side_files import side_files
 from fluxdrop.jobs.store import State, Store
@@ -62,6 +63,7 @@ def overview(root: Root) -> Overview:
         "per_minute": {str(minutes): {"done": 0.0, "failed": 0.0} for minutes in _WINDOWS_MINUTES},
         "latest_done": [],
         "latest_failed": [],
+        "hooks": {},
     }
     try:
         facts |= _from_index(root)
@@ -136,7 +138,8 @@ def _from_index(root: Root) -> dict[str, Any]:
             f"latest_{state}": [row_as_dict(root, row) for row in store.latest(state, _LATEST)]
             for state in states
         }
-        return {"jobs": store.counts(), "per_minute": rates, **latest}
+        hooks = {name: balance._asdict() for name, balance in balances(store).items()}
+        return {"jobs": store.counts(), "per_minute": rates, **latest, "hooks": hooks}
 
 
 def _rates(

@@ -10,7 +10,7 @@ import contextlib
 import errno
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -182,7 +182,7 @@ class Store:
         Return the rows that SQLite cannot store; they are skipped. Anybody may have made their records.
         """
         refused = []
-        with self._transaction() as db:
+        with self.transaction() as db:
             for row in rows:
                 try:
                     db.execute(_UPSERT, row)
@@ -193,13 +193,19 @@ class Store:
 
     def claimed(self, rows: Iterable[Row]) -> None:
         """Enter new jobs; a row that exists stays as it is."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.executemany(f"INSERT OR IGNORE {_INSERT}", rows)
 
-    def finished(self, rows: Iterable[Row]) -> None:
-        """Enter how jobs ended, whether or not they have a row. On return this is on the disk."""
+    def finished(
+        self, rows: Iterable[Row], before: Callable[[sqlite3.Connection], None] = lambda _db: None
+    ) -> None:
+        """Enter how jobs ended, whether or not they have a row. On return this is on the disk.
+
+        *before* is called in the same transaction, before that.
+        """
         # The jobs' folders are removed next; after a power cut only the index would know of the jobs.
-        with self._transaction("FULL") as db:
+        with self.transaction("FULL") as db:
+            before(db)
             db.executemany(_UPSERT, rows)
 
     def keep_claims(self, job_ids: Iterable[str]) -> int:
@@ -208,7 +214,7 @@ class Store:
         A power cut can keep a claim in the index and undo it on the disk. Then the input is in the inbox
         again, and will be another job's.
         """
-        with self._transaction() as db:
+        with self.transaction() as db:
             claimed = db.execute("SELECT id FROM jobs WHERE state = 'claimed'").fetchall()
             lost = {job_id for (job_id,) in claimed} - set(job_ids)
             db.executemany("DELETE FROM jobs WHERE id = ?", [(job_id,) for job_id in lost])
@@ -217,7 +223,7 @@ class Store:
     def begin_attempt(self, job_ids: Sequence[str]) -> dict[str, int]:
         """Count one more attempt at each of *job_ids*; return the number of attempts by id."""
         marks = ", ".join("?" * len(job_ids))
-        with self._transaction() as db:
+        with self.transaction() as db:
             counted = db.execute(
                 f"UPDATE jobs SET attempts = attempts + 1 WHERE id IN ({marks})"  # noqa: S608
                 " RETURNING id, attempts",
@@ -270,7 +276,7 @@ class Store:
 
     def ended(self) -> list[tuple[str, str]]:
         """Return id and record path of each job that has ended, in the order of their ends."""
-        with self._reading() as db:
+        with self.reading() as db:
             return db.execute(
                 "SELECT id, record FROM jobs WHERE state != 'claimed' AND record IS NOT NULL"
                 " ORDER BY finished, id"
@@ -294,7 +300,7 @@ class Store:
     def count(self, wanted: JobFilter) -> int:
         """Return how many jobs match *wanted*."""
         where, values = wanted.condition()
-        with self._reading() as db:
+        with self.reading() as db:
             (count,) = db.execute(f"SELECT count(*) FROM jobs WHERE {where}", values).fetchone()  # noqa: S608
         return int(count)
 
@@ -304,7 +310,7 @@ class Store:
 
     def ended_between(self, state: State, start: datetime, end: datetime) -> int:
         """Return how many jobs ended in *state* at *start* or later and before *end*."""
-        with self._reading() as db:
+        with self.reading() as db:
             (count,) = db.execute(
                 "SELECT count(*) FROM jobs WHERE state = ? AND finished >= ? AND finished < ?",
                 (state, rfc3339(start), rfc3339(end)),
@@ -313,7 +319,7 @@ class Store:
 
     def counts(self) -> dict[str, int]:
         """Return the number of jobs by state."""
-        with self._reading() as db:
+        with self.reading() as db:
             return dict(db.execute("SELECT state, jobs FROM counts").fetchall())
 
     def close(self) -> None:
@@ -322,7 +328,7 @@ class Store:
             self._db.close()
 
     def _rows(self, where: str, values: tuple[Any, ...]) -> list[Row]:
-        with self._reading() as db:
+        with self.reading() as db:
             found = db.execute(f"SELECT {_COLUMNS} FROM jobs {where}", values).fetchall()  # noqa: S608
         if not all(_is_row(tuple(map(type, row))) for row in found):
             raise FluxdropError(
@@ -331,7 +337,8 @@ class Store:
         return [Row(*row) for row in found]
 
     @contextlib.contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """Yield the database to read; no other thread uses it meanwhile. Raises what `Store` does."""
         # The daemon needs SQLite's own error, to know whether it is transient.
         with self._lock:
             try:
@@ -342,7 +349,12 @@ class Store:
                 raise self._unusable(error) from error
 
     @contextlib.contextmanager
-    def _transaction(self, synchronous: str = "NORMAL") -> Iterator[sqlite3.Connection]:
+    def transaction(self, synchronous: str = "NORMAL") -> Iterator[sqlite3.Connection]:
+        """Yield the database in a transaction; with *synchronous* FULL, what it changes is on the disk after it.
+
+        Raises:
+            OSError: The disk failed; nothing was changed.
+        """
         # The folders are authoritative, so the index need not be synced at each commit.
         with self._lock:
             try:

@@ -7,37 +7,50 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files import durable
 from fluxdrop.files.layout import Root, holder
 from fluxdrop.files.transient import naming
 from fluxdrop.predict.bundle import installed_folder
+from fluxdrop.resources import expanded
 
 
 def models_served(root: Root) -> set[str]:
-    """Return the models that the running daemon has loaded, which its environment may name; empty if none runs."""
+    """Return the models that the running daemon has loaded, which its environment may name; empty if none runs.
+
+    A model that is loaded for a replay alone is not among them.
+    """
     if holder(root) is None:
         return set()
     try:
         status = json.loads(durable.read_own(root.heartbeat))
-        return {status["model"], *(warm["name"] for warm in status.get("warm", ()))}
+        warm = (one["name"] for one in status.get("warm", ()) if one["folders"])
+        return {status["model"], *warm}
     except (OSError, ValueError, KeyError, TypeError):
         return set()
 
 
-def remove_model(root: Root, name: str, model_in_use: str) -> Path:
+def remove_model(root: Root, name: str, settings: Settings) -> Path:
     """Remove the model *name* from *root* and return the folder that it was in.
 
     Args:
         root: The root.
         name: A model that was added to it.
-        model_in_use: The model that the root's daemon uses now or from its next start.
+        settings: Those that the root's daemon uses now or from its next start.
 
     Raises:
-        FluxdropError: Kind ``model``, when there is no such model, it is embedded, or it is in use.
+        FluxdropError: Kind ``model``, when there is no such model, it is embedded, or it is in use, also
+            for a folder.
     """
     folder = own_folder(root, name)
-    if name == model_in_use or name in models_served(root):
+    if folders := folders_that_name(settings, name, folder):
+        raise FluxdropError(
+            f"The model {name} is in use for the folder {', '.join(folders)}",
+            hint="Name another one in fluxdrop.toml first.",
+            kind="model",
+        )
+    if name == settings.model or name in models_served(root):
         raise FluxdropError(
             f"The model {name} is in use",
             hint="Choose another one first: fluxdrop model use NAME",
@@ -51,14 +64,27 @@ def remove_model(root: Root, name: str, model_in_use: str) -> Path:
     return folder
 
 
-def check_replaceable(root: Root, name: str, model_in_use: str) -> None:
+def folders_that_name(settings: Settings, name: str, folder: Path) -> list[str]:
+    """Return the configured folders of the inbox that name the model *name*, which is in *folder*."""
+    return [
+        key
+        for key, table in settings.folders.items()
+        if any(
+            given == name or expanded(given).resolve() == folder.resolve()
+            for given in table.model_names
+        )
+    ]
+
+
+def check_replaceable(root: Root, name: str, settings: Settings) -> None:
     """Check that the model *name* of *root* can be replaced.
 
     Raises:
         FluxdropError: Kind ``model``, when there is no such model, it is embedded, or a running daemon uses it.
     """
-    own_folder(root, name)
-    if name in models_served(root) or (name == model_in_use and holder(root) is not None):
+    folder = own_folder(root, name)
+    is_named = name == settings.model or folders_that_name(settings, name, folder)
+    if name in models_served(root) or (is_named and holder(root) is not None):
         raise FluxdropError(
             f"The model {name} is in use by the daemon that runs",
             hint="Add it under another --name and switch with `fluxdrop model use`, or stop the daemon first.",

@@ -156,7 +156,7 @@ def add_model(
         durable.sync_all(files, sorted({path.parent for path in files}))
         if replace and name in known_bundles(root.models):
             # A daemon may have begun to use it meanwhile.
-            check_replaceable(root, name, settings.model)
+            check_replaceable(root, name, settings)
         install(copy, root.models)
     bundle = load_bundle(name, root.models)
     return added._replace(bundle=bundle, notes=[*facts.notes, *guesses(bundle.spec)])
@@ -177,7 +177,7 @@ def _check_name(name: str, root: Root, settings: Settings, replace: bool) -> str
                 hint="Give another --name, or --replace.",
                 kind="model",
             )
-        check_replaceable(root, name, settings.model)
+        check_replaceable(root, name, settings)
     return name
 
 

@@ -194,6 +194,7 @@ def build_record(finished: Finished, name: str) -> Record:
         generation=generated.parameters if generated else None,
         generator=generated.generator if generated else None,
         nsfw=generated.nsfw if generated else None,
+        prompt_weights=generated.prompt_weights if generated else [],
         image=ImageFacts(
             file=_image(job, "generated_images").path(name),
             format=picture.format,

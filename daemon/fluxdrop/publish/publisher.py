@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sqlite3
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -37,6 +38,8 @@ from fluxdrop.records.index_row import row_of
 from fluxdrop.records.result import Record, decode, encode
 
 log = get_logger("fluxdrop.publish")
+
+Owe = Callable[[Sequence[tuple[Record, str]]], Callable[[sqlite3.Connection], None]]
 
 _MAX_REFUSALS = 2
 _TOO_MANY_OPEN = {errno.EMFILE, errno.ENFILE}
@@ -75,6 +78,8 @@ class Publisher:
         self._root = root
         self._store = store
         self.max_copied_bytes = max_copied_bytes
+        self.owe: Owe = lambda _ended: lambda _db: None
+        """Called with the records of jobs before they end, for a function that their end's transaction calls."""
         self._places = Places(root)
         self.pool = FolderPool(root.spares, spares_limit(root.state))
         self._chooser = NameChooser()
@@ -196,10 +201,11 @@ class Publisher:
                 continue
             done.append((folder, record, plan))
         rows = [row_of(record, plan.record) for _, record, plan in done]
+        owe = self.owe([(record, plan.record) for _, record, plan in done])
         with release_io_lock():
             self._places.sync(parents)
             failpoints.reach("folders-synced")
-            self._store.finished(rows)
+            self._store.finished(rows, owe)
             failpoints.reach("index-told")
         # Removing folders opens some, too.
         self._places.close()

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from fluxdrop.decoders import decoder
-from fluxdrop.generate.parameters import GenerationParameters, GeneratorInfo
+from fluxdrop.generate.parameters import GenerationParameters, GeneratorInfo, WeightedText
 from fluxdrop.jobs.job import Part
 from fluxdrop.predict.bundle import AnswerKind
 
@@ -143,6 +143,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, tag_field="status", tag=
     generation: GenerationParameters | None
     generator: GeneratorInfo | None
     nsfw: bool | None
+    prompt_weights: list[WeightedText] = []
     image: ImageFacts
     preprocessed: Preprocessed
     model: ModelFacts

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from fluxdrop.records.result import Result
+from fluxdrop.records.result import PredictionFacts, Result
 
 _MAX_VALUES = 3
 _MAX_LABELS = 5
 
 
-def labels_of(record: Result) -> list[str]:
+def labels_of(record: Result | PredictionFacts) -> list[str]:
     """Return the labels that the answer chose: the most probable class, or the labels that were found."""
     if record.kind == "multi-label":
         return record.labels

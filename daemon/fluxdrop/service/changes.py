@@ -28,6 +28,8 @@ _NEEDS_RESTART = (
     "gallery",
     "metrics_port",
     "metrics_file",
+    "hooks",
+    "results_csv",
 )
 _ENGINE_KEYS = {"engine", "julia_backend", "device"}
 

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from fluxdrop import failpoints
 from fluxdrop.config import Settings
+from fluxdrop.delivery.deliveries import Deliveries
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files.layout import Root, RootLock
 from fluxdrop.files.transient import is_full_or_away, reason_of
@@ -141,7 +142,11 @@ class Daemon:
                 for row in store.fill(self._ended(stages.publisher)):
                     log.warning("a record that the index does not take", path=row.record)
             self._outage.end()
-            with closing(Observers(self._root, self._settings)) as observers:
+            deliveries = Deliveries(self._root, self._settings, store)
+            stages.publisher.owe = deliveries.owe
+            with closing(
+                Observers(self._root, self._settings, deliveries, once=self._once)
+            ) as observers:
                 try:
                     stages.start()
                     self._serve(store, stages, observers)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
 from fluxdrop.records.result import Failure, Record, Result
-from fluxdrop.tables.columns import Cell, Facts, cells
+from fluxdrop.tables.columns import NAMES, Answer, Cell, Facts, cells
 
 
 class Item(msgspec.Struct, frozen=True, array_like=True):
@@ -31,6 +30,15 @@ class AnswerRow(msgspec.Struct, frozen=True, array_like=True):
     """The cells of `fluxdrop.tables.columns.COLUMNS`."""
     items: list[Item]
 
+    def is_of(self, model: str | None, label: str | None) -> bool:
+        """Return whether it is the answer of *model* and has *label*; None stands for any."""
+        if model is None and label is None:
+            return True
+        facts = dict(zip(NAMES, self.fixed, strict=True))
+        found = facts["labels"]
+        labels = found if isinstance(found, list) else [facts["label"]]
+        return (model is None or facts["model"] == model) and (label is None or label in labels)
+
 
 def answer_rows(record: Record, path: str) -> Iterator[AnswerRow]:
     """Yield the row of *record*, whose JSON lies at *path* below the root; one for each model that answered.
@@ -45,12 +53,12 @@ def answer_rows(record: Record, path: str) -> Iterator[AnswerRow]:
         yield AnswerRow(cells(Facts(record, answer, number, path)), list(_items(answer)))
 
 
-def _answers(record: Result) -> list[Any]:
+def _answers(record: Result) -> Sequence[Answer]:
     """Return the answers of *record*: those of several models if it has them, else its own."""
-    return getattr(record, "predictions", None) or [record]
+    return record.predictions or [record]
 
 
-def _items(answer: Result) -> Iterator[Item]:
+def _items(answer: Answer) -> Iterator[Item]:
     is_multi = answer.kind == "multi-label"
     found = set(answer.labels)
     for label, p in answer.probabilities.items():

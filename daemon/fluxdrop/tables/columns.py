@@ -14,9 +14,11 @@ from typing import Literal, NamedTuple
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files.layout import FAILED
-from fluxdrop.records.result import Failure, Record, Result
+from fluxdrop.records.result import Failure, PredictionFacts, Record, Result
 from fluxdrop.records.short_answer import labels_of
 
+Answer = Result | PredictionFacts
+"""What has one model's answer."""
 Cell = str | int | float | bool | list[str] | None
 Kind = Literal["text", "integer", "seed", "number", "flag", "time", "list"]
 """The type of a column's cells; a ``seed`` is an integer of up to 64 bits without a sign."""
@@ -29,7 +31,7 @@ class Facts(NamedTuple):
     """What a row is made of."""
 
     record: Record
-    answer: Result | None
+    answer: Answer | None
     """The answer of one model: the record itself, or one of its *predictions*; None for a failure."""
     number: int
     """Which of the record's answers it is, from 1."""
@@ -52,7 +54,7 @@ def _done(value: Callable[[Result], Cell]) -> Callable[[Facts], Cell]:
     return lambda facts: value(facts.record) if isinstance(facts.record, Result) else None
 
 
-def _answer(value: Callable[[Result], Cell]) -> Callable[[Facts], Cell]:
+def _answer(value: Callable[[Answer], Cell]) -> Callable[[Facts], Cell]:
     """Return *value* of the answer; None of a failure."""
     return lambda facts: value(facts.answer) if facts.answer is not None else None
 
@@ -151,7 +153,7 @@ COLUMNS = (
         "image_format",
         "text",
         "its format, where the result says it",
-        _done(lambda record: getattr(record.image, "format", None)),
+        _done(lambda record: record.image.format),
     ),
     Column("image_sha256", "text", "its digest", _done(lambda record: record.image.sha256)),
     Column("width", "integer", "its width in pixels", _done(lambda record: record.image.width)),
@@ -216,7 +218,7 @@ COLUMNS = (
         "folder",
         "text",
         "the configured folder it was dropped in, if any",
-        lambda facts: getattr(facts.record, "folder", None),
+        lambda facts: facts.record.folder,
     ),
     Column(
         "prediction",

@@ -21,10 +21,10 @@ def remove(
 ) -> None:
     """Remove a model that was added.
 
-    The model in use and those embedded in fluxdrop stay. Results remain.
+    The models in use, also for a folder, and those embedded in fluxdrop stay. Results remain.
     """
     served = find_root(root)
-    folder = remove_model(served, model, settings_of(served).model)
+    folder = remove_model(served, model, settings_of(served))
     if json_output:
         print_json({"name": model, "folder": str(folder)})
     else:

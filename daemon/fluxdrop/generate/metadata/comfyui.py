@@ -15,6 +15,7 @@ from fluxdrop.generate.infotext import Description
 from fluxdrop.generate.metadata.comfyui_texts import Texts
 from fluxdrop.generate.metadata.graph import Graph, Node
 from fluxdrop.generate.metadata.loras import file_stem, lora_tag
+from fluxdrop.generate.metadata.weight_syntax import from_comfyui
 from fluxdrop.generate.parameter_lines import Pair
 
 _SAVERS = re.compile(r"save|output", re.IGNORECASE)
@@ -193,7 +194,8 @@ class _SamplerReader:
                         hint="Write a prompt file with the prompt and the parameters.",
                         kind="prompt",
                     )
-                return text
+                text = from_comfyui(text)
+                return _averaged(text) if self._texts.combines else text
         return None
 
     def _size(self) -> str | None:
@@ -226,6 +228,12 @@ class _SamplerReader:
             if name is not None:
                 return file_stem(name), tags
         return None, tags
+
+
+def _averaged(prompt: str) -> str:
+    """Return a *prompt* of parts between ``AND`` with equal weights: ComfyUI averages them, webui adds them up."""
+    parts = prompt.split(" AND ")
+    return " AND ".join(f"{part} :{1 / len(parts):.6g}" for part in parts) if parts[1:] else prompt
 
 
 def _tags(graph: Graph, node: Node) -> list[str]:

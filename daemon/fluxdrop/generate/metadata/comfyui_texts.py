@@ -41,6 +41,8 @@ class Texts:
         """FLUX's distilled guidance, where a node on the way sets it."""
         self.passed: dict[str, None] = {}
         """The kinds of nodes on the way whose effect infotext cannot express."""
+        self.combines = False
+        """Whether conditionings were combined, with ``AND`` between their texts."""
         self.lost_at = ""
         """Where the way ended, for an error."""
 
@@ -59,6 +61,7 @@ class Texts:
         if node.kind == "ConditioningZeroOut":
             return ""
         if "conditioning_1" in inputs and "conditioning_2" in inputs:
+            self.combines = True
             return self._both(node, ("conditioning_1", "conditioning_2"), " AND ", wanted, depth)
         if "conditioning_to" in inputs and "conditioning_from" in inputs:
             if node.kind == "ConditioningConcat":

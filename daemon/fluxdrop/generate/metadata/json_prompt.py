@@ -10,6 +10,7 @@ from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.infotext import Description
 from fluxdrop.generate.metadata.comfyui import is_graph, is_workflow, read_graph
 from fluxdrop.generate.metadata.fields import read_fields
+from fluxdrop.generate.metadata.weight_syntax import from_comfyui
 
 # What begins so is meant as JSON; "{red|blue} circle" and "[a|b]" are prompts.
 _BEGINNING = re.compile(
@@ -68,7 +69,10 @@ def _describe(value: Any) -> Description:
         return read_graph(value["prompt"])
     if isinstance(inner := value.get("sui_image_params"), dict):
         # SwarmUI's other keys are about how long it took and the like.
-        return read_fields({k: v for k, v in inner.items() if k not in _SWARM_FACTS})
+        prompt, negative, pairs = read_fields(
+            {k: v for k, v in inner.items() if k not in _SWARM_FACTS}
+        )
+        return Description(from_comfyui(prompt), from_comfyui(negative), pairs)
     if isinstance(inner := value.get("parameters"), dict):
         # What the hub's inference API takes: inputs and parameters.
         return read_fields({k: v for k, v in value.items() if k != "parameters"} | inner)

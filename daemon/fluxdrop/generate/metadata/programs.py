@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import html
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from fluxdrop.errors import FluxdropError
+from fluxdrop.generate.infotext import Description
 from fluxdrop.generate.metadata.json_prompt import describe, load_json
 from fluxdrop.generate.metadata.picture_texts import EXIF_MODEL, USER_COMMENT, XMP
+from fluxdrop.generate.metadata.weight_syntax import TRANSLATIONS
 from fluxdrop.generate.parameter_lines import divide
 
 # Facts that InvokeAI and others write beside the parameters, and that change no picture.
@@ -17,7 +18,6 @@ _FACTS = {
     *("app_version", "generation_mode", "rand_device", "metadata_scheme", "version", "created_by"),
     *("full_prompt", "full_negative_prompt", "signed_hash", "request_type"),
 }
-_XMP_JSON = re.compile(r"<exif:UserComment>.{0,500}?(\{.*?\})\s*</rdf:li>", re.DOTALL)
 _FLAT = (
     "negative_prompt",
     "Negative Prompt",
@@ -57,12 +57,20 @@ def infotext_in(texts: Mapping[str, str]) -> str | None:
         return _read(
             "Easy Diffusion", {k: v for k, v in texts.items() if k not in (XMP, "workflow")}
         )
-    if (match := _XMP_JSON.search(texts.get(XMP, ""))) is not None:
-        return _read("Draw Things", html.unescape(match[1]))
+    if (value := _object(_user_comment(texts.get(XMP, "")))) is not None:
+        return _read("Draw Things", value)
     model = texts.get(EXIF_MODEL, "")
     if (value := _object(model.removeprefix("prompt:"))) is not None:
         return _read("SwarmUI" if "sui_image_params" in value else "ComfyUI", value)
     return None
+
+
+def _user_comment(xmp: str) -> str:
+    """Return EXIF's user comment in *xmp*, where Draw Things writes JSON; an empty string if there is none."""
+    _before, _tag, rest = xmp.partition("<exif:UserComment>")
+    _before, _tag, rest = rest.partition("<rdf:li")
+    _attributes, _end, rest = rest.partition(">")
+    return html.unescape(rest.partition("</rdf:li>")[0]).strip()
 
 
 def _read(program: str, value: Any) -> str:
@@ -72,7 +80,11 @@ def _read(program: str, value: Any) -> str:
             value = load_json(value)
         if isinstance(value, dict):
             value = {key: item for key, item in value.items() if key not in _FACTS}
-        return describe(value).infotext()
+        description = describe(value)
+        if (translate := TRANSLATIONS.get(program)) is not None:
+            prompt, negative, pairs = description
+            description = Description(translate(prompt), translate(negative), pairs)
+        return description.infotext()
     except FluxdropError as error:
         raise FluxdropError(
             f"What {program} wrote cannot be read: {error.message}", hint=error.hint, kind="prompt"

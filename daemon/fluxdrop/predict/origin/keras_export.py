@@ -7,6 +7,7 @@ It runs in a process of its own, and answers as `fluxdrop.predict.origin.torch_e
 from __future__ import annotations
 
 import os
+import re
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,8 +21,8 @@ from fluxdrop.predict.origin.torch_export import Answer, answer_with
 SUFFIX = ".keras"
 
 _OPSET = 18
-_SAFE_VERSION = (3, 13)
-"""Earlier versions run code or read files although safe_mode is on (Keras' security advisories on GitHub)."""
+_SAFE_VERSION = (3, 13, 2)
+"""Earlier versions run code or read other files although safe_mode is on (CVE-2026-1462, CVE-2026-1669)."""
 _EXPORTERS = {
     "torch": ("torch", "onnxscript"),
     "tensorflow": ("tensorflow", "tf2onnx"),
@@ -54,7 +55,7 @@ def _export(file: Path, out: Path, size: tuple[int, int] | None) -> Answer:
     import onnx
     from PIL import Image
 
-    if tuple(int(part) for part in keras.__version__.split(".")[:2]) < _SAFE_VERSION:
+    if tuple(map(int, re.findall(r"\d+", keras.__version__)[:3])) < _SAFE_VERSION:
         oldest = ".".join(map(str, _SAFE_VERSION))
         raise FluxdropError(
             f"Keras {keras.__version__} may run its code; {oldest} or newer is needed"

@@ -17,6 +17,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from fluxdrop.predict.origin.facts import Facts, class_names, numbers
+from fluxdrop.predict.origin.keras_size import free_size_note
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -41,8 +42,14 @@ _WHOLE_LEVELS = 2.0
 
 
 def read(model: ModelProto, file: str) -> Facts:
-    """Return what *model*, read from *file*, says."""
+    """Return what *model*, read from *file*, says.
+
+    Raises:
+        FluxdropError: As `free_size_note` does.
+    """
     facts = Facts()
+    note = free_size_note(model, file)
+    facts.notes += [note] if note else []
     _read_start(model, file, facts)
     stated = {item.key: item.value for item in model.metadata_props}
     lowered = {key.lower(): value for key, value in stated.items()}

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from fluxdrop.errors import FluxdropError
 from fluxdrop.predict.origin import huggingface, keras_export, timm
 from fluxdrop.predict.origin.facts import read_json
+from fluxdrop.predict.origin.keras_size import EXPORT
 from fluxdrop.predict.origin.torch_export import Answer
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def refuse_pickles(source: Path) -> None:
         if file.suffix == ".h5":
             raise FluxdropError(
                 f"{file} is a model of Keras in its earlier format",
-                hint="In Python: keras.models.load_model(FILE).export('model.onnx', format='onnx')",
+                hint=f"In Python, where you trust its maker: model = keras.models.load_model(FILE); {EXPORT}",
                 kind="model",
             )
         if file.suffix in PICKLES:
@@ -85,10 +86,11 @@ def _keras_hint(file: Path) -> str:
     if file.suffix == ".keras":
         return (
             "In Python, with keras and onnxscript (torch) or tf2onnx (TensorFlow):"
-            " keras.saving.load_model(FILE).export('model.onnx', format='onnx'), then add model.onnx."
+            f" model = keras.saving.load_model(FILE); {EXPORT}. Then add model.onnx."
         )
     return (
-        f"Run: python -m tf2onnx.convert --saved-model {file.parent} --opset 18 --output model.onnx"
+        "To load it is to run its graph, which can read and write files. Where you trust its maker, run:"
+        f" python -m tf2onnx.convert --saved-model {file.parent} --opset 18 --output model.onnx"
     )
 
 

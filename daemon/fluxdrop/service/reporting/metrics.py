@@ -5,6 +5,7 @@ Imported only if a setting asks for metrics. Both ways report the same, and neit
 
 from __future__ import annotations
 
+import sqlite3
 from threading import Thread
 from wsgiref.simple_server import WSGIServer
 
@@ -19,6 +20,7 @@ from prometheus_client import (
 )
 
 from fluxdrop.config import Settings
+from fluxdrop.delivery.deliveries import Deliveries
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files import durable
 from fluxdrop.files.layout import Root
@@ -88,6 +90,22 @@ class Metrics:
             registry=registry,
         )
         self._info = Info("fluxdrop_daemon", "What runs", registry=registry)
+        self._owed = Gauge(
+            "fluxdrop_hook_owed",
+            "Records that a hook, or results.csv, has not taken yet",
+            ["hook"],
+            registry=registry,
+        )
+        self._taken = Counter(
+            "fluxdrop_hook_taken", "Records that a hook has taken", ["hook"], registry=registry
+        )
+        self._not_taken = Gauge(
+            "fluxdrop_hook_dropped",
+            "Records that a hook has refused, or that found no room, since it was switched on",
+            ["hook"],
+            registry=registry,
+        )
+        self._counted: dict[str, int] = {}
         self._started: dict[str, int] = {}
         self._server = _serve(settings.metrics_port, registry) if settings.metrics_port else None
 
@@ -120,6 +138,20 @@ class Metrics:
             }
         )
         self._write()
+
+    def count_deliveries(self, deliveries: Deliveries) -> None:
+        """Set how it stands with hooks and results.csv."""
+        try:
+            balances = deliveries.balances()
+        except (OSError, sqlite3.Error):
+            # The outlets report it.
+            return
+        for name, balance in balances.items():
+            self._owed.labels(name).set(balance.owed)
+            self._not_taken.labels(name).set(balance.refused + balance.lost)
+        for name, taken in deliveries.taken.items():
+            self._taken.labels(name).inc(taken - self._counted.get(name, 0))
+            self._counted[name] = taken
 
     def close(self) -> None:
         """Report the daemon as down, write the file and stop the HTTP server."""

@@ -1,4 +1,4 @@
-"""The optional observers of the daemon's work: the gallery and the metrics."""
+"""The optional observers of the daemon's work: the gallery, the metrics, hooks and results.csv."""
 
 from __future__ import annotations
 
@@ -11,21 +11,36 @@ from fluxdrop.records.result import Record
 from fluxdrop.service.reporting.heartbeat import DaemonStatus
 
 if TYPE_CHECKING:
+    from fluxdrop.delivery.deliveries import Deliveries
     from fluxdrop.gallery.updater import GalleryUpdater
     from fluxdrop.service.reporting.metrics import Metrics
 
 _MIN_INTERVAL_SECONDS = 1.0
+_DRAIN_SECONDS = 1.0
+_ONCE_DRAIN_SECONDS = 10.0
 
 
 class Observers:
-    """Passes on what happens to the gallery and the metrics, as far as the settings ask for them.
+    """Passes on what happens to the gallery, the metrics and the outlets, as far as the settings ask for them.
 
-    After construction, no method raises or waits, except that `close` waits for the gallery's
-    thread.
+    After construction, no method raises or waits, except that `close` waits for the threads.
     """
 
-    def __init__(self, root: Root, settings: Settings) -> None:
+    def __init__(
+        self,
+        root: Root,
+        settings: Settings,
+        deliveries: Deliveries | None = None,
+        *,
+        once: bool = False,
+    ) -> None:
         """Start the observers that *settings* ask for.
+
+        Args:
+            root: The root that the daemon serves.
+            settings: The settings.
+            deliveries: The outlets, if any, which are started and closed here.
+            once: Whether `close` waits for longer, as no later run of the daemon follows soon.
 
         Raises:
             FluxdropError: The metrics' port is taken or not allowed.
@@ -33,6 +48,8 @@ class Observers:
         self._gallery: GalleryUpdater | None = None
         self._metrics: Metrics | None = None
         self._updated = 0.0
+        self._deliveries = deliveries
+        self._drain_seconds = _ONCE_DRAIN_SECONDS if once else _DRAIN_SECONDS
         if settings.metrics_port or settings.metrics_file:
             from fluxdrop.service.reporting.metrics import Metrics
 
@@ -42,13 +59,20 @@ class Observers:
 
             self._gallery = GalleryUpdater(root)
             self._gallery.start()
+        if deliveries is not None:
+            deliveries.start()
 
     @property
     def errors(self) -> list[str]:
         """The errors that keep an observer from being up to date, one sentence each."""
         parts = {"gallery": self._gallery, "metrics": self._metrics}
         return [
-            f"{name}: {part.last_error}" for name, part in parts.items() if part and part.last_error
+            *(
+                f"{name}: {part.last_error}"
+                for name, part in parts.items()
+                if part and part.last_error
+            ),
+            *(self._deliveries.errors if self._deliveries is not None else ()),
         ]
 
     def job_ended(self, record: Record, path: str) -> None:
@@ -62,16 +86,22 @@ class Observers:
             self._metrics.count(record)
         if self._gallery is not None:
             self._gallery.add(record, path)
+        if self._deliveries is not None:
+            self._deliveries.wake()
 
     def update(self, status: DaemonStatus) -> None:
         """Report the daemon's status, at most once a second."""
         silence = time.monotonic() - self._updated
         if self._metrics is not None and silence >= _MIN_INTERVAL_SECONDS:
+            if self._deliveries is not None:
+                self._metrics.count_deliveries(self._deliveries)
             self._metrics.update(status)
             self._updated = time.monotonic()
 
     def close(self) -> None:
         """Stop the observers, after they have reported what they know."""
+        if self._deliveries is not None:
+            self._deliveries.close(self._drain_seconds)
         for part in (self._gallery, self._metrics):
             if part is not None:
                 part.close()

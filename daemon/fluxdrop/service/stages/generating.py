@@ -9,15 +9,16 @@ from dataclasses import dataclass
 import msgspec
 
 from fluxdrop import failpoints
-from fluxdrop.config import Settings
+from fluxdrop.config import FolderTable, Settings, table_of
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files import durable
 from fluxdrop.generate.bounds import check_bounds
 from fluxdrop.generate.failures import cancelled
+from fluxdrop.generate.folder_defaults import with_defaults
 from fluxdrop.generate.generator import GenerationOrder, Generator
 from fluxdrop.generate.messages import GeneratedImage
 from fluxdrop.generate.parameters import Generated, PromptParameters
-from fluxdrop.generate.prompt_file import MAX_PICTURES, read_prompt, read_prompts
+from fluxdrop.generate.prompt_file import MAX_PICTURES, PromptPicture, read_prompt, read_prompts
 from fluxdrop.jobs.claim import NewJob
 from fluxdrop.jobs.job import Job, file_sha256
 from fluxdrop.jobs.parts import divide
@@ -180,7 +181,11 @@ class Generating(Handler[PromptItem]):
         replayed = job.options.generation
         is_whole_file = part is None and replayed is None
         max_pictures = self._settings.max_pictures_per_prompt if is_whole_file else MAX_PICTURES
-        prompts = read_prompts(text, max_pictures, self._settings.max_steps)
+        table = table_of(self._settings.folders, job.inbox_folder)
+        prompts = [
+            self._completed(prompt, table)
+            for prompt in read_prompts(text, max_pictures, self._settings.max_steps, table.seed)
+        ]
         for wanted in [replayed] if replayed else [prompt.parameters for prompt in prompts]:
             check_bounds(wanted, self._settings)
         if is_whole_file and len(prompts) > 1:
@@ -199,6 +204,11 @@ class Generating(Handler[PromptItem]):
         if part is not None:
             job.prompt = parameters.prompt
         return parameters
+
+    def _completed(self, prompt: PromptPicture, table: FolderTable) -> PromptPicture:
+        """Return *prompt* with what the table of its folder gives."""
+        parameters, warnings = with_defaults(prompt.parameters, table, self._settings)
+        return PromptPicture(parameters, [*prompt.warnings, *warnings])
 
     def _announce_parts(self, job: Job) -> None:
         if job.id in self._parts:
@@ -260,8 +270,9 @@ class Generating(Handler[PromptItem]):
 
 def _generator_settings(settings: Settings) -> dict[str, object]:
     """Return those of the settings that a generator is made for."""
-    return {
+    own = {
         key: getattr(settings, key)
         for key in Settings.__struct_fields__
         if key.startswith(("generator_", "pipeline", "lora"))
     }
+    return own | {"folders": [table.pipeline for table in settings.folders.values()]}

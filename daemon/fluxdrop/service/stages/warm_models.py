@@ -138,14 +138,14 @@ class WarmModels:
         return False
 
     def warm_up(self, names: Iterable[str], *, reopen_all: bool) -> None:
-        """Close the models that changed, then open the models *names* as far as there is room.
+        """Close the models that changed or are not among *names*, then open *names* as far as there is room.
 
         *reopen_all* closes the others, too, as the settings of their engine changed.
         """
         wanted = [*names]
         self._problems = {key: why for key, why in self._problems.items() if key in wanted}
         for warm in [*self._warm.values()]:
-            if reopen_all or self._has_changed(warm):
+            if reopen_all or warm.name not in wanted or self._has_changed(warm):
                 self._end(warm)
         for name in wanted:
             if name not in self._warm and not self._is_full(name):
@@ -245,7 +245,7 @@ class WarmModels:
 
         warm.predicting = self._make_predicting(model, opened, closed)
         warm.stage = Stage(warm.predicting, self._context, limit=2 * self._settings.batch_size)
-        warm.stage.on_room = self.recheck
+        warm.stage.on_room = lambda: self.recheck()
         self._warm = {**self._warm, name: warm}
         warm.stage.start()
         return warm
