@@ -119,6 +119,7 @@ def test_unknown_keys() -> None:
     [
         '[{"prompt": "a cat", "seed": 1}, {"prompt": "a dog", "seed": 2}]',
         '{"prompt": "a cat", "seed": 1}\n{"prompt": "a dog", "seed": 2}\n',
+        '```json\n[{"prompt": "a cat", "seed": 1}, {"prompt": "a dog", "seed": 2}]\n```\n',
         '{"prompt": "a cat", "seed": 1}\n---\na dog\nSeed: 2',
         '{"prompt": "a cat", "seed": 1}\n---\n{"prompt": "a dog", "seed": 2}',
     ],
@@ -152,6 +153,8 @@ def test_braces_of_prompts(text: str) -> None:
     [
         ('{"prompt": "a cat"', "It begins like JSON, but is not valid: line 1, column 19:"),
         ('{"prompt": "a cat",}', "It begins like JSON, but is not valid: line 1, column"),
+        ("{'prompt': 'a cat'}", "It begins like JSON, but is not valid: line 1, column 2"),
+        ("{prompt: a cat}", "It begins like JSON, but is not valid: line 1, column 2"),
         ('{"prompt": "a" "b"}', "It begins like JSON, but is not valid: line 1, column"),
         ('{"prompt": ' + "[" * 100_000, "It begins like JSON, but is not valid:"),
         (

@@ -81,6 +81,14 @@ def test_is_divided(text: str, is_so: bool) -> None:
             "Prompt editing is not supported: [cat:dog:0.5] is drawn as it stands.",
         ),
         ("a [dog:10] run", "Prompt editing is not supported: [dog:10] is drawn as it stands."),
+        (
+            "a <random:red,blue> cat",
+            "SwarmUI's tags are not supported: <random:red,blue> is drawn as it stands.",
+        ),
+        (
+            "a cat --seed 42",
+            "Options such as Midjourney's are not supported: --seed 42 is drawn as it stands.",
+        ),
         ("a [cat|dog]", "Alternating words are not supported: [cat|dog] is drawn as it stands."),
     ],
 )
@@ -92,7 +100,18 @@ def test_syntax_that_stays_text(text: str, warning: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["snake__case", "a ____ b", "{red}", "a | b", r"a \[cat|dog\]", "[a cat]", "at 10:30"]
+    "text",
+    [
+        "snake__case",
+        "a ____ b",
+        "{red}",
+        "a | b",
+        r"a \[cat|dog\]",
+        "[a cat]",
+        "at 10:30",
+        "a -- b",
+        "<lora:x>",
+    ],
 )
 def test_text_that_is_no_syntax(text: str) -> None:
     """Ordinary text has no such warning."""

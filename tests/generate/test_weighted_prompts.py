@@ -201,3 +201,18 @@ def test_long_weighted_prompt(generator: Generator, tmp_path: Path) -> None:
     made = generate(generator, with_prompt(prompt, steps=1), tmp_path / "a.png")
 
     assert [] == made.warnings
+
+
+def test_brackets_that_are_hardly_meant(generator: Generator, tmp_path: Path) -> None:
+    """A ratio in brackets is a weight, as in webui, which is told; letters of all scripts can be weighted."""
+    made = generate(
+        generator,
+        with_prompt("a (gr\u00f6\u00dfer \u2606 \u65e5\u672c:1.3) circle (16:9)", steps=1),
+        tmp_path / "a.png",
+    )
+
+    assert [
+        "'16' has the weight 9, as brackets with a colon and a number mean;"
+        " write \\( and \\) for brackets as text."
+    ] == made.warnings
+    assert [1.3, 9.0] == [weighted.weight for weighted in made.prompt_weights]

@@ -65,16 +65,22 @@ def test_activation(logit: float, p: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("keys", "names"), [({"value_name": "age"}, ["age"]), ({"labels": ["age"]}, ["age"])]
+    ("keys", "units"),
+    [
+        ({"value_name": "age", "unit": "years"}, {"age": "years"}),
+        ({"labels": ["age"], "unit": "years"}, {"age": "years"}),
+        ({"labels": ["size", "age"], "unit": ["m", "years"]}, {"size": "m", "age": "years"}),
+        ({"labels": ["width", "height"], "unit": "m"}, {"width": "m", "height": "m"}),
+    ],
 )
-def test_regression(keys: dict[str, Any], names: list[str]) -> None:
+def test_regression(keys: dict[str, Any], units: dict[str, str]) -> None:
     """A regression's number is its value, whatever its size, with a name and a unit."""
-    found = answer([37.5], **{"labels": [], "output": "regression", "unit": "years"} | keys)
+    found = answer([37.5] * len(units), **{"labels": [], "output": "regression"} | keys)
 
-    assert ("regression", dict.fromkeys(names, 37.5), "years") == (
+    assert ("regression", dict.fromkeys(units, 37.5), units) == (
         found.kind,
         found.values,
-        found.unit,
+        found.units,
     )
     assert {} == found.probabilities
 

@@ -112,6 +112,7 @@ def test_shape(tmp_path: Path, layout: str, mode: str, shape: tuple[int, ...]) -
         ('output = "multi-label"\nthresholds = [0.4, 0.5]\n' + THREE, "2 values for 3 labels"),
         ('output = "multi-label"\nthresholds = [1.5]\n' + THREE, "thresholds"),
         ('unit = "years"\n' + GOOD, "unit and value_name are for output regression"),
+        ('output = "regression"\nunit = ["m"]\n' + GOOD, "unit has 1 values for 2 values"),
         ("Labels = []\n" + GOOD, "unknown field `Labels`"),
         (GOOD + "colour = 1\n", "unknown field `colour`"),
         (GOOD.replace("[8, 6]", "[8]"), "input.size"),

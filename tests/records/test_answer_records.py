@@ -32,7 +32,7 @@ SEVERAL = Answer(
     {"red": 0.5, "round": 0.5, "big": 0.5},
 )
 NOTHING = Answer("multi-label", {"red": 0.1}, {"red": 0.5})
-VALUE = Answer("regression", values={"age": 37.25}, unit="years")
+VALUE = Answer("regression", values={"age": 37.25}, units={"age": "years"})
 VECTOR = Answer("embedding", embedding=np.arange(4, dtype=np.float32))
 
 
@@ -165,9 +165,13 @@ def test_card(root: Root, answer: Answer, labels: list[str], value: str) -> None
             Answer("multi-label", SEVERAL.probabilities, {**SEVERAL.thresholds, "red": 0.1}),
             "other thresholds",
         ),
-        (VALUE, Answer("regression", values={"age": 37.251}, unit="years"), "same"),
-        (VALUE, Answer("regression", values={"age": 38.25}, unit="years"), "by 1.0e+00"),
-        (VALUE, Answer("regression", values={"age": 37.25}, unit="days"), "other names or units"),
+        (VALUE, Answer("regression", values={"age": 37.251}, units={"age": "years"}), "same"),
+        (VALUE, Answer("regression", values={"age": 38.25}, units={"age": "years"}), "by 1.0e+00"),
+        (
+            VALUE,
+            Answer("regression", values={"age": 37.25}, units={"age": "days"}),
+            "other names or units",
+        ),
         (VALUE, CLASSES, "regression, now classification"),
         (VECTOR, VECTOR, "same"),
         (VECTOR, Answer("embedding", embedding=np.array([0, 1, 2, 4], np.float32)), "by 1.0e+00"),

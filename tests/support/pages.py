@@ -43,7 +43,7 @@ than classification, and lists of the most probable labels only; version 1 is re
 
 _TABLES = """## Tables
 
-`fluxdrop export -o results.csv` writes a row for each result, the oldest first. `--since`, `--until`, `--label`,
+`fluxdrop export -o table.csv` writes a row for each result, the oldest first. `--since`, `--until`, `--label`,
 `--model`, `--folder` and `--state` (`done`, `failed` or `all`) select. The format is that of the file's name or of
 `--format`: `csv`, `jsonl` (JSON Lines) or `parquet`, which needs `pip install 'fluxdrop[parquet]'`. The file is written
 whole or not at all, and replaces another only with `--replace`. A result that is gone or damaged is left out, which is

@@ -14,8 +14,10 @@ import psutil
 from fluxdrop.files.layout import Root
 from fluxdrop.jobs.overview import overview
 from support.daemons import fluxdrop, results, serving
-from support.used_root import QUICK
+from support.used_root import QUICK as USUAL
 from support.web_receiver import half, web_receiver
+
+QUICK = {**USUAL, "incomplete_seconds": 0.5}
 
 
 def drop(root: Root, samples: Path, *names: str) -> None:
@@ -50,15 +52,15 @@ def test_killed_between(root: Root, samples: Path) -> None:
     with web_receiver(half) as receiver:
         configure(root, f'on_done = "{receiver.url}"', results_csv="true")
         for turn in range(3):
-            drop(root, samples, *(f"{turn}-{number}.png" for number in range(6)))
+            drop(root, samples, *(f"{turn}-{number}.png" for number in range(3)))
             with serving(root, **QUICK) as daemon:
-                daemon.wait_for_ends(3 + 6 * turn)
+                daemon.wait_for_ends(2 + 3 * turn)
                 daemon.process.kill()
                 daemon.process.wait()
         with serving(root, **QUICK) as daemon:
-            daemon.wait_for_ends(18)
-            daemon.wait_until(lambda: len(set(receiver.ids())) == 18, "all records")
-            daemon.wait_until(lambda: len(table(root)) == 18, "all rows")
+            daemon.wait_for_ends(9)
+            daemon.wait_until(lambda: len(set(receiver.ids())) == 9, "all records")
+            daemon.wait_until(lambda: len(table(root)) == 9, "all rows")
             assert 0 == daemon.stop()
 
     jobs = sorted(result["job_id"] for result in results(root).values())
@@ -77,13 +79,23 @@ def test_dead_receivers_hold_nothing_up(root: Root, samples: Path, tmp_path: Pat
     drop(root, samples, "a.png", "b.png")
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}/"
-        configure(root, f'on_done = "{url}"\non_failed = ["{program}"]\ntimeout_seconds = 3600')
+        configure(
+            root,
+            f'on_done = "{url}"\non_failed = ["{program}"]\ntimeout_seconds = 3600',
+            metrics_file='"m.prom"',
+        )
         with serving(root, **QUICK) as daemon:
             daemon.wait_for_ends(3)
             daemon.wait_until(lambda: (tmp_path / "pid").exists(), "the command")
             daemon.wait_until(
                 lambda: [n["owed"] for n in overview(root).facts["hooks"].values()] == [2, 1],
                 "what is owed",
+            )
+            daemon.wait_until(
+                lambda: (
+                    'fluxdrop_hook_owed{hook="on_done"} 2.0' in (root.path / "m.prom").read_text()
+                ),
+                "the metrics",
             )
             shown = fluxdrop("status", "--root", root.path).stdout
             assert 0 == daemon.stop()

@@ -14,6 +14,7 @@ import msgspec
 import pyarrow.parquet as pq
 import pytest
 
+from fluxdrop.cli.export import export
 from fluxdrop.files.layout import Root
 from fluxdrop.records.result import EmbeddingFacts, Guess, PredictionFacts, Record, Value
 from fluxdrop.tables.columns import NAMES
@@ -126,22 +127,27 @@ def test_long_csv(filled: Root) -> None:
     )
 
 
-@pytest.mark.slow
-def test_filters(filled: Root) -> None:
-    """--label, --model, --folder, --state, --since and --until select; together they narrow."""
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"label": "round"}, ["xray/b"]),
+        ({"label": "dog"}, ["multi"]),
+        ({"model": "shapes of last year"}, ["a", "size"]),
+        ({"folder": "xray"}, ["xray/b"]),
+        ({"folder": "xra"}, []),
+        ({"state": "failed"}, ["c.txt"]),
+        ({"since": "2026-01-02"}, []),
+        ({"until": "2025-12-31"}, []),
+        ({"label": "round", "folder": "other"}, []),
+    ],
+)
+def test_filters(
+    filled: Root, tmp_path: Path, options: dict[str, Any], expected: list[str]
+) -> None:
+    """Label, model, folder, state, since and until select; together they narrow."""
+    export(tmp_path / "a.csv", root=filled.path, **options)
 
-    def names(*flags: str) -> list[str]:
-        return [row["name"] for row in exported(filled, *flags)]
-
-    assert ["xray/b"] == names("--label", "round")
-    assert ["multi"] == names("--label", "dog")
-    assert ["a", "size"] == names("--model", "shapes of last year")
-    assert ["xray/b"] == names("--folder", "xray")
-    assert [] == names("--folder", "xra")
-    assert ["c.txt"] == names("--state", "failed")
-    assert [] == names("--since", "2026-01-02")
-    assert [] == names("--until", "2025-12-31")
-    assert [] == names("--label", "round", "--folder", "other")
+    assert expected == [row["name"] for row in in_file(tmp_path / "a.csv")]
 
 
 @pytest.mark.slow
@@ -239,6 +245,7 @@ def test_without_an_index(filled: Root) -> None:
     [
         (["-o", "{root}/inbox/a.csv"], "is the daemon's to write"),
         (["-o", "{root}/fluxdrop.toml", "--replace"], "is the daemon's to write"),
+        (["-o", "{root}/results.csv"], "is the daemon's to write"),
         (["-o", "{other}/there.csv"], "already exists"),
         (["-o", "{other}", "--replace"], "is not a regular file"),
         (["-o", "{other}/none/a.csv"], "There is no folder"),
@@ -248,6 +255,7 @@ def test_without_an_index(filled: Root) -> None:
 )
 def test_refusals(filled: Root, tmp_path: Path, flags: list[str], says: str) -> None:
     """What cannot be written, or would be an input of the daemon, is refused, and no file is left."""
+    (filled.path / "fluxdrop.toml").write_text("results_csv = true\n")
     other = tmp_path / "elsewhere"
     other.mkdir()
     (other / "there.csv").write_text("mine")

@@ -214,7 +214,9 @@ def _refuse_output(
         raise FluxdropError(f"There is no folder {output.parent} for {output.name}", kind="usage")
     target = output.parent.resolve() / output.name
     own = [folder.resolve() for folder in (*root.shared, root.state)]
-    own += [root.path.resolve() / name for name in (config.FILE, root.results_csv.name)]
+    own.append(root.path.resolve() / config.FILE)
+    if config.load(root.path).results_csv:
+        own.append(root.path.resolve() / root.results_csv.name)
     if any(target.is_relative_to(path) for path in own):
         raise FluxdropError(
             f"{output} is the daemon's to write", hint="Choose another name with -o.", kind="usage"

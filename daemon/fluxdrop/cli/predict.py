@@ -100,7 +100,7 @@ def _as_dict(answer: Answer, top: int | None) -> dict[str, Any]:
     if answer.kind == "regression":
         return {
             "values": [
-                {"name": name, "value": value, "unit": answer.unit}
+                {"name": name, "value": value, "unit": answer.units[name]}
                 for name, value in answer.values.items()
             ]
         }
@@ -118,7 +118,7 @@ def _lines(answer: Answer, top: int | None) -> Iterator[str]:
             numbers = answer.embedding[start : start + _NUMBERS_PER_LINE]
             yield " ".join(f"{number:9.4f}" for number in numbers)
     for name, value in answer.values.items():
-        yield f"{value:10.6g} {answer.unit}".rstrip() + f"  {name}"
+        yield f"{value:10.6g} {answer.units[name]}".rstrip() + f"  {name}"
     found = set(answer.found)
     for label, p in _chosen(answer, top):
         mark = ("* " if label in found else "  ") if answer.kind == "multi-label" else ""

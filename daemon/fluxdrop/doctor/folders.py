@@ -15,7 +15,7 @@ from fluxdrop.config import Settings
 from fluxdrop.doctor.finding import Finding
 from fluxdrop.files.filesystem import filesystem_of, needs_polling
 from fluxdrop.files.layout import Root
-from fluxdrop.ownership import faults_of
+from fluxdrop.ownership import faults_of, of_commands
 
 _SPACE_BROKEN = 100 * 1000**2
 """Fewer free bytes than this are reported as broken, fewer than `_SPACE_NOTE` as a note."""
@@ -50,6 +50,8 @@ def ownership(settings: Settings, root: Root) -> Iterator[Finding]:
     # If root runs this, the owner of the root folder is taken as the daemon's user.
     user = os.geteuid() or root.path.stat().st_uid
     found = list(faults_of(root, user))
+    if not found and os.geteuid() == user:
+        found = list(of_commands(root, settings))
     for fault in found[:_MAX_SHOWN]:
         yield Finding(
             "ownership",

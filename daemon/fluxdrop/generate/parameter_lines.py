@@ -47,6 +47,11 @@ _USED = {
 }
 # Keys of other programs with which a line of parameters may begin.
 _UNUSED = {"model hash", "clip skip", "version", "denoising strength", "vae", "eta", "ensd", "rng"}
+# What may be meant as a parameter in another form, such as "- Seed: 42" and "seed=42".
+_DOUBTFUL = re.compile(
+    r"\b(?:seed|steps|cfg|cfg scale|guidance scale)\s?[:=]\s?[+-]?\d|^negatives?\s?:",
+    re.IGNORECASE,
+)
 _MIN_PAIRS = 3
 _MAX_SHOWN = 200
 
@@ -136,7 +141,7 @@ def divide(text: str) -> Divided:
     warnings += [
         f"Taken as a part of the prompt, not as parameters: {_shown(line.text)}"
         for line in lines
-        if line.usable(names=False) or line.begins_with(_USED)
+        if line.usable(names=False) or line.begins_with(_USED) or _DOUBTFUL.search(line.text)
     ]
     prompt, negative = _split_prompts(lines)
     return Divided(

@@ -14,6 +14,12 @@ _SYNTAX = {
         r"(?<!\\)\[[^\[\]]{0,500}:\s{0,9}(?:\d{1,6}|\d{0,6}\.\d{1,6})\s{0,9}\]"
     ),
     "Alternating words are": re.compile(r"(?<!\\)\[[^\[\]|]{0,500}\|[^\[\]]{0,500}\]"),
+    "SwarmUI's tags are": re.compile(
+        r"<(?:random|wildcard|alternate|fromto|repeat|segment|object)\b[^<>]{0,500}>"
+    ),
+    "Options such as Midjourney's are": re.compile(
+        r"(?:^|(?<=\s))--[a-z]\w{1,20}(?: [^\s-]\S{0,20})?"
+    ),
 }
 UNSUPPORTED_BRACKETS = re.compile(
     "|".join(_SYNTAX[kind].pattern for kind in ("Prompt editing is", "Alternating words are"))

@@ -13,6 +13,9 @@ from fluxdrop.generate.prompt_weights import Fragment, Part, WeightedPrompt, par
 from fluxdrop.generate.weighted_encoding import takes_chunks, takes_weights
 from fluxdrop.generate.weighted_prompts import composes
 
+# Pictures fall apart far below; "(16:9)" is hardly meant so.
+_LARGE_WEIGHT = 5.0
+
 
 class ReadPrompts(NamedTuple):
     """The prompts and negative prompts of a run, with what the pipeline does not take left out."""
@@ -59,6 +62,12 @@ def read(
                 fragment.text.strip() for fragment in prompt.weighted + negative.weighted
             )
             told.append(f"This pipeline takes no weights; drawn as plain words: {shown}.")
+        told += [
+            f"{fragment.text.strip()!r} has the weight {fragment.weight:g}, as brackets with a colon and a"
+            " number mean; write \\( and \\) for brackets as text."
+            for fragment in prompt.weighted + negative.weighted
+            if abs(fragment.weight) > _LARGE_WEIGHT
+        ]
         if not takes_chunks(pipe) and any(
             len(one.parts[0].chunks) > 1 for one in (prompt, negative)
         ):

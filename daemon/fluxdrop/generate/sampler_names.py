@@ -48,7 +48,8 @@ _NEAREST_SAMPLERS = {
     "DPM++ 2M SDE": "dpm_adaptive sa_solver sa_solver_pece res_multistep_ancestral exp_heun_2_x0_sde",
     "DPM++ 3M SDE": "er_sde",
     "DPM++ SDE": "dpm++_2s_a dpmpp_2s_a dpmpp_2s_ancestral dpmpp_2s_ancestral_cfg_pp dpm++_sde_substep seeds_2 seeds_3",
-    "Heun": "heunpp2 exp_heun_2_x0",
+    "Heun": "heunpp2 heun++ exp_heun_2_x0",
+    "DDIM": "ddim_cfg++ ddim_cfg_pp",
     "PLMS": "ipndm ipndm_v",
 }
 _NEAREST_SCHEDULES = {

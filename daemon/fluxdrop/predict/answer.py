@@ -22,8 +22,8 @@ class Answer:
     """By label: the probability from which it counts as found; of several labels."""
     values: dict[str, float] = field(default_factory=dict)
     """By name; of a regression."""
-    unit: str = ""
-    """The unit of `values`."""
+    units: dict[str, str] = field(default_factory=dict)
+    """By name: the unit of a regression's value, empty if it has none."""
     embedding: NDArray[np.float32] | None = None
     """The vector [K] of an embedding."""
 
@@ -51,7 +51,8 @@ def answer_of(raw: NDArray[np.float32], bundle: Bundle) -> Answer:
         return Answer(kind, embedding=finite_numbers(raw, bundle).astype(np.float32))
     if kind == "regression":
         numbers = [float(number) for number in finite_numbers(raw, bundle)]
-        return Answer(kind, values=dict(zip(spec.names, numbers, strict=True)), unit=spec.unit)
+        values = dict(zip(spec.names, numbers, strict=True))
+        return Answer(kind, values=values, units=dict(zip(spec.names, spec.units, strict=True)))
     probabilities = label_probabilities(raw, bundle)
     if kind == "classification":
         return Answer(kind, probabilities)

@@ -56,8 +56,8 @@ class BundleSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """What fluxdrop applies to the output of ``sigmoid`` or ``multi-label``, where the model itself does not."""
     thresholds: Annotated[tuple[Probability, ...], Meta(min_length=1)] = _HALF
     """The probability from which a label counts as found: one for all labels, or one per label."""
-    unit: str = ""
-    """The unit of a regression's values."""
+    unit: str | list[str] = ""
+    """The unit of a regression's values: one for all, or one per value."""
     value_name: str = "value"
     """The name of a regression's value, where it has no `labels`."""
     output_name: str | None = None
@@ -77,6 +77,11 @@ class BundleSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     def names(self) -> list[str]:
         """The names of the answer's numbers: `labels`, or of a regression without labels `value_name`."""
         return self.labels or ([self.value_name] if self.output == "regression" else [])
+
+    @property
+    def units(self) -> list[str]:
+        """The units of a regression's values, in the order of `names`; empty where it has none."""
+        return [self.unit] * len(self.names) if isinstance(self.unit, str) else self.unit
 
     @property
     def answer_kind(self) -> AnswerKind:
@@ -121,6 +126,8 @@ class BundleSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             return f"thresholds has {len(self.thresholds)} values for {count} labels."
         if (self.unit or self.value_name != "value") and self.output != "regression":
             return f"unit and value_name are for output regression, not for {self.output}."
+        if len(self.units) != len(self.names):
+            return f"unit has {len(self.units)} values for {len(self.names)} values of the model."
         return self.input.problem()
 
 

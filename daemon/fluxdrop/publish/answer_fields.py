@@ -47,7 +47,8 @@ def answer_fields(answer: Answer, max_labels: int, embedding_path: str) -> dict[
         "labels": answer.found[: max_labels or None],
         "thresholds": _only(answer.thresholds, listed),
         "values": [
-            Value(name=name, value=value, unit=answer.unit) for name, value in answer.values.items()
+            Value(name=name, value=value, unit=answer.units[name])
+            for name, value in answer.values.items()
         ],
         "embedding": None
         if answer.embedding is None

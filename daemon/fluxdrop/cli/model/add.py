@@ -136,7 +136,7 @@ def add(
         "activation": activation,
         "thresholds": input_options.numbers("--threshold", threshold),
         "value_name": value_name,
-        "unit": unit,
+        "unit": _units(unit),
     }
     given = None if labels is None else labels_of(labels)
     if labels is not None and Path(labels).expanduser().is_file():
@@ -162,6 +162,12 @@ def add(
             compile_model(bundle, settings_of(served, engine=engine), served.graphs)
     warnings = warnings_of(added, given.warnings if given else [])
     (tell_json if json_output else tell)(added, warnings)
+
+
+def _units(text: str | None) -> str | list[str] | None:
+    """Return the units in *text*, between commas; one alone is for all values."""
+    units = [part.strip() for part in text.split(",")] if text else []
+    return units if len(units) > 1 else text
 
 
 def _source(text: str, root: Root) -> Path:

@@ -106,8 +106,10 @@ def _said(answer: Answer) -> str:
     if answer.kind == "embedding" and answer.embedding is not None:
         return f"a vector of {len(answer.embedding)} numbers"
     if answer.kind == "regression":
-        unit = f" {answer.unit}" if answer.unit else ""
-        return ", ".join(f"{name} {value:.4g}{unit}" for name, value in answer.values.items())
+        return ", ".join(
+            f"{name} {value:.4g} {answer.units[name]}".rstrip()
+            for name, value in answer.values.items()
+        )
     return ", ".join(f"{label} {p:.4f}" for label, p in answer.ranked[:_TOP])
 
 

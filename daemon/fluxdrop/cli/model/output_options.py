@@ -34,5 +34,9 @@ ValueNameOption = Annotated[
     str | None, typer.Option(metavar="NAME", help="Call a regression's value this.")
 ]
 UnitOption = Annotated[
-    str | None, typer.Option(metavar="UNIT", help="Give a regression's values this unit.")
+    str | None,
+    typer.Option(
+        metavar="UNIT[,UNIT...]",
+        help="Give a regression's values this unit; one for all, or one a value.",
+    ),
 ]

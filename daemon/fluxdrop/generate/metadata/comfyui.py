@@ -207,8 +207,8 @@ class _SamplerReader:
                 self._notes.append(("ComfyUI's batch_size", str(batch)))
             for keys in _WIDTHS:
                 width, height = (self._graph.value(node, key) for key in keys)
-                if isinstance(width, int) and isinstance(height, int):
-                    return f"{width}x{height}"
+                if isinstance(width, int | float) and isinstance(height, int | float):
+                    return f"{width:.0f}x{height:.0f}"
             resolution = self._graph.value(node, "resolution")
             if isinstance(resolution, str) and (match := _RESOLUTION.fullmatch(resolution)):
                 return f"{match[1]}x{match[2]}"

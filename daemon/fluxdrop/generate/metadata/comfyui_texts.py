@@ -9,6 +9,7 @@ from fluxdrop.generate.metadata.graph import Graph, Node
 
 # Nodes that encode several texts for several encoders: the one that says most.
 _ENCODED = (
+    "populated_text",
     "text",
     "t5xxl",
     "text_g",

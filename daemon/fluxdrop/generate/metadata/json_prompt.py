@@ -14,8 +14,10 @@ from fluxdrop.generate.metadata.weight_syntax import from_comfyui
 
 # What begins so is meant as JSON; "{red|blue} circle" and "[a|b]" are prompts.
 _BEGINNING = re.compile(
-    r"""\s*(?: \{ \s* " [^"]* " \s* : | \[ \s* \{ \s* " | \{ \s* \} \s* $ )""", re.VERBOSE
+    r"""\s* (?: \[ \s* )? \{ \s* (?: (?: "[^"]*" | '[^']*' | (?:negative_)?prompt ) \s* : | \} \s* $ )""",
+    re.VERBOSE,
 )
+_FENCE = "```"
 
 
 def json_descriptions(text: str) -> list[Description] | None:
@@ -27,6 +29,10 @@ def json_descriptions(text: str) -> list[Description] | None:
         FluxdropError: Kind ``prompt``, when it is not valid JSON or describes no picture.
     """
     text = text.removeprefix("\ufeff")
+    stripped = text.strip()
+    if stripped.startswith(_FENCE) and stripped.endswith(_FENCE):
+        # As language models write it: a line "```json" before it, and "```" behind.
+        text = stripped.removesuffix(_FENCE).partition("\n")[2]
     if _BEGINNING.match(text) is None:
         return None
     return [
