@@ -65,6 +65,24 @@ def test_three_daemons(root: Root) -> None:
     assert [1, 2, 3] == found
 
 
+def test_several_threads(root: Root) -> None:
+    """What several threads have in hand at once is named together, and each ends its part alone."""
+    one, other = jobs_of(root, 2)
+    made = CrashSuspects(root, "predict")
+    first, second = made.over([one]), made.over([other])
+    seen = []
+    first.__enter__()
+    second.__enter__()
+    seen.append((root.state / "in-predict").read_text().split()[1:])
+    first.__exit__(None, None, None)
+    seen.append((root.state / "in-predict").read_text().split()[1:])
+    second.__exit__(None, None, None)
+    seen.append((root.state / "in-predict").read_text().split()[1:])
+    made.close()
+
+    assert [[one.id, other.id], [other.id], []] == seen
+
+
 def test_nothing_in_hand(root: Root) -> None:
     """A daemon that ends with nothing in hand, or was never there, is no death; nor is one that comes through."""
     (job,) = jobs_of(root, 1)

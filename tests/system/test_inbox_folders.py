@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 from typing import Any
@@ -14,6 +15,7 @@ from fluxdrop.config import Settings
 from fluxdrop.files.layout import Root
 from support.answer_models import bundle, model, red_picture, sigmoid_model
 from support.daemons import SAMPLES, degraded_reasons, failures, fluxdrop, results, serving
+from support.needs import needs_julia
 
 pytestmark = pytest.mark.slow
 
@@ -80,18 +82,26 @@ def test_a_folder_a_model(root: Root) -> None:
         "xray/hands/c.json": ("xray/hands", "found", ["round", "big"]),
         "xrays/sample.json": (None, Settings().model, "round"),
     } == {name: said(record) for name, record in results(root).items()}
+    summary = (root.outputs / ".gallery" / "summary.js").read_text()
+    assert '"folders":{"xray":2,"xray/hands":1}' in summary
 
 
 def test_several_models(root: Root) -> None:
     """Several models give one result with an entry for each, in the table's order; its own fields are the first one's,
-    and the embedding of a further one is a file of its own. `show` and a replay know all of them."""
+    and the embedding of a further one is a file of its own. `show` and a verified replay know all of them."""
     make_models(root)
     configure(root, '[folders.x]\nmodels = ["found", "age", "vector"]\nresult_labels = 2\n')
     drop(root, "x/a.png")
     run_once(root)
     record = results(root)["x/a.json"]
     shown = fluxdrop("show", "x/a", "--root", root.path).stdout
+    with serving(root) as daemon:
+        verified = fluxdrop("replay", "x/a", "--verify", "--wait", "--root", root.path)
+        daemon.stop()
 
+    assert 0 == verified.returncode, verified.stdout + verified.stderr
+    again = next(one for name, one in results(root).items() if name != "x/a.json")
+    assert 3 == len(again["predictions"])
     kinds = [(entry["model"]["bundle"], entry["kind"]) for entry in record["predictions"]]
     assert [("found", "multi-label"), ("age", "regression"), ("vector", "embedding")] == kinds
     first = record["predictions"][0]
@@ -180,3 +190,31 @@ def test_daemon_with_folders(root: Root) -> None:
     assert 42 == len(json.loads(listed.stdout))
     assert "answered by found" in doctor.stdout
     assert "no model bundle nowhere" in doctor.stdout
+
+
+@needs_julia
+def test_worker_of_a_folder_that_is_killed(root: Root) -> None:
+    """With the engine julia a folder's model has a worker of its own; when that is killed, another takes its place, and
+    the model in use keeps its own."""
+    make_models(root)
+    configure(root, '[folders.xray]\nmodel = "age"\n')
+    # The variable overrides fluxdrop.toml.
+    with serving(root, engine="julia") as daemon:
+
+        def worker() -> int | None:
+            warm = json.loads(root.heartbeat.read_bytes())["warm"]
+            return warm[0]["engine"]["pid"] if warm and warm[0]["engine"] else None
+
+        daemon.wait_until(worker, "a warm model")
+        main, first = json.loads(root.heartbeat.read_bytes())["engine"]["pid"], worker()
+        assert first is not None
+        os.kill(first, signal.SIGKILL)
+        drop(root, "xray/a.png", "sample.png")
+        daemon.wait_for_ends(2)
+        daemon.wait_until(lambda: worker() not in (None, first), "another worker")
+        still = json.loads(root.heartbeat.read_bytes())["engine"]["pid"]
+        daemon.stop()
+
+    found = {name: record["model"]["bundle"] for name, record in results(root).items()}
+    assert {"xray/a.json": "age", "sample.json": Settings().model} == found
+    assert main == still != first

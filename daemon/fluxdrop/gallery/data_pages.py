@@ -41,7 +41,7 @@ class GalleryDamaged(Exception):
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """The counts that the page shows. Its size depends only on the number of labels and models."""
+    """The counts that the page shows. Its size depends only on the number of labels, models and folders."""
 
     edition: str
     title: str
@@ -51,6 +51,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     states: dict[str, int] = {}
     labels: dict[str, int] = {}
     models: dict[str, int] = {}
+    folders: dict[str, int] = {}
 
 
 class Pages:
@@ -109,6 +110,9 @@ class Pages:
                 summary.labels, [label for entry in entries for label in labels_shown(entry)]
             ),
             models=_add_counts(summary.models, [entry.model for entry in entries if entry.model]),
+            folders=_add_counts(
+                summary.folders, [entry.folder for entry in entries if entry.folder]
+            ),
         )
 
     def commit(self, summary: Summary) -> None:

@@ -10,7 +10,7 @@ import msgspec
 from fluxdrop.generate.parameters import GenerationParameters, GeneratorInfo
 from fluxdrop.records.job_files import image_suffix
 from fluxdrop.records.result import Failure, ModelFacts, Record, Result
-from fluxdrop.records.short_answer import labels_of, value_text
+from fluxdrop.records.short_answer import labels_of, short_answer, value_text
 
 Thumbnail = Literal["picture", "made", "preview"]
 """What a card shows: the picture itself, a smaller copy of it, or what the model saw."""
@@ -49,7 +49,11 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     finished: str
     prompt: str = ""
     replay_of: str = ""
+    folder: str = ""
+    """The configured folder of the inbox that it was dropped in."""
     model: str = ""
+    also: list[str] = []
+    """The names of the other models that answered, with their answers."""
     engine: str = ""
     top: list[tuple[str, float]] = []
     labels: list[str] | None = None
@@ -105,6 +109,7 @@ def _failed(record: Failure, path: str) -> Entry:
         finished=_truncate(record.finished, _MAX_LABEL),
         prompt=_truncate(record.prompt or ""),
         replay_of=_truncate(record.replay_of or "", _MAX_LABEL),
+        folder=_truncate(record.folder or ""),
         error=FailureEntry(
             error.stage,
             _truncate(error.kind, _MAX_LABEL),
@@ -126,7 +131,12 @@ def _done(record: Result, path: str, thumbnail: Thumbnail) -> Entry:
         finished=_truncate(record.finished, _MAX_LABEL),
         prompt=_truncate(record.prompt or ""),
         replay_of=_truncate(record.replay_of or "", _MAX_LABEL),
+        folder=_truncate(record.folder or ""),
         model=_truncate(record.model.bundle),
+        also=[
+            _truncate(f"{other.model.bundle}: {short_answer(other)}", 2 * _MAX_LABEL)
+            for other in record.predictions[1:]
+        ],
         engine=_truncate(_engine(record.model)),
         top=[
             (_truncate(guess.label, _MAX_LABEL), round(guess.p, 4))

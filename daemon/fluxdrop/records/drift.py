@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -9,12 +10,14 @@ from fluxdrop.errors import FluxdropError
 from fluxdrop.files.layout import Root
 from fluxdrop.files.regular import open_in_root
 from fluxdrop.records.job_files import files_of
-from fluxdrop.records.result import Record, Result
+from fluxdrop.records.result import PredictionFacts, Record, Result
 
 TOLERANCE = 1e-4
 """The default tolerance for a probability: more than a different batch size changes it by."""
 
 Verdict = Literal["same", "drifted", "unknown"]
+Answer = Result | PredictionFacts
+"""One model's answer."""
 
 
 class Drift(NamedTuple):
@@ -54,14 +57,9 @@ def compare(
     image = "same" if _has_same_picture(before, after) else "other bytes"
     old, new = files_of(root, before_path, before), files_of(root, after_path, after)
     tensor = _arrays(root, old["tensor"], new["tensor"])
-    if before.kind != after.kind:
-        answer = f"{before.kind}, now {after.kind}"
-    elif before.kind == "embedding":
-        answer = _arrays(root, old["embedding"], new["embedding"], tolerance)
-    elif before.kind == "regression":
-        answer = _values(before, after, tolerance)
-    else:
-        answer = _probabilities(before, after, tolerance)
+    answer = _answer(root, before, after, old.get("embedding"), new.get("embedding"), tolerance)
+    if answer == "same":
+        answer = _other_answers(root, before, after, old, new, tolerance)
     parts = (image, tensor, answer)
     verdict: Verdict = "same" if set(parts) == {"same"} else "drifted"
     if verdict == "drifted" and set(parts) <= {"same", "gone"}:
@@ -78,6 +76,47 @@ def _has_same_picture(before: Result, after: Result) -> bool:
         return True
     source = before.source
     return source.kind == "picture" and source.sha256 == after.image.sha256
+
+
+def _answer(
+    root: Root,
+    before: Answer,
+    after: Answer,
+    old: Path | None,
+    new: Path | None,
+    tolerance: float,
+) -> str:
+    """Compare two answers, whose embeddings are in the files *old* and *new*."""
+    if before.kind != after.kind:
+        return f"{before.kind}, now {after.kind}"
+    if before.kind == "embedding":
+        return _arrays(root, old, new, tolerance) if old and new else "gone"
+    if before.kind == "regression":
+        return _values(before, after, tolerance)
+    return _probabilities(before, after, tolerance)
+
+
+def _other_answers(
+    root: Root,
+    before: Result,
+    after: Result,
+    old: Mapping[str, Path],
+    new: Mapping[str, Path],
+    tolerance: float,
+) -> str:
+    """Compare the answers of the models after the first one."""
+    pairs = [
+        [(entry.model.bundle, entry) for entry in record.predictions[1:]]
+        for record in (before, after)
+    ]
+    if [name for name, _ in pairs[0]] != [name for name, _ in pairs[1]]:
+        return "other models"
+    for number, ((name, one), (_, other)) in enumerate(zip(*pairs, strict=True), 2):
+        key = f"embedding-{number}"
+        answer = _answer(root, one, other, old.get(key), new.get(key), tolerance)
+        if answer != "same":
+            return f"{name}: {answer}"
+    return "same"
 
 
 def _outcome(before: Record, after: Record) -> str:
@@ -114,7 +153,7 @@ def _arrays(root: Root, before: Path, after: Path, tolerance: float = 0.0) -> st
     return "same" if worst <= tolerance * np.abs(old).max() else f"by {worst:.1e}"
 
 
-def _probabilities(before: Result, after: Result, tolerance: float) -> str:
+def _probabilities(before: Answer, after: Answer, tolerance: float) -> str:
     old, new = before.probabilities, after.probabilities
     counts = _label_count(before), _label_count(after)
     # Of many labels, a record may have only the most probable ones.
@@ -138,12 +177,12 @@ def _probabilities(before: Result, after: Result, tolerance: float) -> str:
     return "same" if is_same else "other thresholds"
 
 
-def _label_count(record: Result) -> int:
+def _label_count(record: Answer) -> int:
     """Return how many labels the model of *record* has; version 1 lists all of them."""
     return record.label_count or len(record.probabilities)
 
 
-def _values(before: Result, after: Result, tolerance: float) -> str:
+def _values(before: Answer, after: Answer, tolerance: float) -> str:
     old, new = ([(item.name, item.unit) for item in record.values] for record in (before, after))
     if old != new:
         return "other names or units"

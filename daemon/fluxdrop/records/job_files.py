@@ -107,7 +107,8 @@ def files_of(root: Root, path: str, record: Record) -> dict[str, Path]:
     Returns:
         For a result: ``result``, ``input`` (the untouched dropped file), ``image`` (for a dropped picture,
         the same file), ``generated`` (the same picture in generated_images/), ``tensor`` and ``preview``,
-        and ``embedding`` if it has one. For a failure: ``error`` and ``input``.
+        and ``embedding`` if it has one, and ``embedding-2`` and so on of further models. For a
+        failure: ``error`` and ``input``.
     """
     if isinstance(record, Failure):
         return {"error": root.path / path, "input": root.path / path.removesuffix(".error.json")}
@@ -127,6 +128,9 @@ def files_of(root: Root, path: str, record: Record) -> dict[str, Path]:
     }
     if record.embedding is not None:
         files["embedding"] = root.path / f"{stem}.npy"
+    for number, entry in enumerate(record.predictions[1:], 2):
+        if entry.embedding is not None:
+            files[f"embedding-{number}"] = root.path / f"{stem}.{number}.npy"
     return files
 
 

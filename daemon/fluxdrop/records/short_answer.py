@@ -15,14 +15,14 @@ def labels_of(record: Result | PredictionFacts) -> list[str]:
     return [record.top[0].label] if record.top else []
 
 
-def short_answer(record: Result) -> str:
+def short_answer(record: Result | PredictionFacts) -> str:
     """Return the chosen labels, the values or the dimension on one line."""
     labels = labels_of(record)
     more = ["..."] if len(labels) > _MAX_LABELS else []
     return ", ".join(labels[:_MAX_LABELS] + more) or value_text(record)
 
 
-def value_text(record: Result) -> str:
+def value_text(record: Result | PredictionFacts) -> str:
     """Return a regression's values with their names and units, or an embedding's dimension; empty for labels."""
     if record.embedding is not None:
         return f"{record.embedding.dimension} numbers"

@@ -1,11 +1,12 @@
-// What is asked for: a text, a state, a label, a model and a page, kept in the address behind the # so that it can be
+// What is asked for: a text, a state, a label, a model, a folder and a page, kept in the address behind the # so that it can be
 // reloaded and passed on.
-const FACETS = ["state", "label", "model"];
+const FACETS = ["state", "label", "model", "folder"];
 // What an entry has of each: a list, as several labels can be found in one picture.
 const facetOf = {
   state: (entry) => [entry.state],
   label: (entry) => entry.labels ?? (entry.top?.length ? [entry.top[0][0]] : []),
   model: (entry) => (entry.model ? [entry.model] : []),
+  folder: (entry) => (entry.folder ? [entry.folder] : []),
 };
 
 const haystacks = new WeakMap();
@@ -25,6 +26,7 @@ class Wish {
     this.state = values.state ?? "";
     this.label = values.label ?? "";
     this.model = values.model ?? "";
+    this.folder = values.folder ?? "";
     this.page = Math.max(1, Math.trunc(Number(values.page)) || 1);
     this.words = this.text.toLowerCase().split(/\s+/).filter(Boolean);
   }

@@ -49,13 +49,14 @@ function showChoices(counts) {
     input.checked = input.value === wish.state;
     input.nextElementSibling.querySelector("data").textContent = number.format(count);
   }
-  for (const facet of ["label", "model"]) {
-    const names = new Set([...Object.keys(results.summary[`${facet}s`]), ...(wish[facet] ? [wish[facet]] : [])]);
+  for (const facet of ["label", "model", "folder"]) {
+    const names = new Set([...Object.keys(results.summary[`${facet}s`] ?? {}), ...(wish[facet] ? [wish[facet]] : [])]);
     const choices = [...names].sort((one, other) => one.localeCompare(other)).map((name) => {
       return new Option(`${name} (${number.format(counts[facet].get(name) ?? 0)})`, name);
     });
     filters.elements[facet].replaceChildren(new Option(`All ${facet}s`, ""), ...choices);
     filters.elements[facet].value = wish[facet];
+    filters.elements[facet].closest("label").hidden = facet === "folder" && names.size === 0;
   }
   $("clear").hidden = wish.isOpen;
 }
@@ -65,11 +66,12 @@ function noCounts() {
 }
 
 function allCounts() {
-  const { states, labels, models } = results.summary;
+  const { states, labels, models, folders } = results.summary;
   return {
     state: new Map(Object.entries(states)),
     label: new Map(Object.entries(labels)),
     model: new Map(Object.entries(models)),
+    folder: new Map(Object.entries(folders ?? {})),
   };
 }
 
@@ -143,8 +145,8 @@ async function show() {
 }
 
 function wishFor(values) {
-  const { text, state, label, model } = wish;
-  wish = new Wish({ text, state, label, model, ...values });
+  const { text, state, label, model, folder } = wish;
+  wish = new Wish({ text, state, label, model, folder, ...values });
   history.replaceState(null, "", wish.toAddress());
   show();
 }
@@ -194,7 +196,7 @@ filters.addEventListener("change", (event) => {
 filters.addEventListener("submit", (event) => event.preventDefault());
 $("clear").addEventListener("click", () => {
   filters.elements.text.value = "";
-  wishFor({ text: "", state: "", label: "", model: "" });
+  wishFor({ text: "", state: "", label: "", model: "", folder: "" });
   filters.elements.text.focus();
 });
 $("news").addEventListener("click", () => turnTo(1));
