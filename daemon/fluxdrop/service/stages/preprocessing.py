@@ -24,6 +24,7 @@ from fluxdrop.generate.failures import cancelled
 from fluxdrop.jobs.crash_suspects import CrashSuspects
 from fluxdrop.jobs.fault import Fault
 from fluxdrop.jobs.input_names import WHAT_TO_DROP
+from fluxdrop.jobs.input_state import state_of
 from fluxdrop.jobs.job import Job, file_sha256
 from fluxdrop.jobs.store import Store
 from fluxdrop.preprocess.deep import Deep
@@ -196,8 +197,12 @@ class Preprocessing(Handler[PictureItem | SwapModel | WarmUp]):
             raise _fault_error(job.name, job.fault)
         if _is_new(item) and not self._pending.begin(job):
             raise cancelled()
+        before = state_of(job.input)
         with job.timed("preprocess"), self._suspects.over([job]):
             decoded = self._decoded[job.id] = self._decode_picture(item)
+        if _is_new(item):
+            job.input_state = before
+            job.was_rewritten = state_of(job.input) != before
         failpoints.reach("decoding-ended")
         return decoded
 
