@@ -8,8 +8,10 @@ from collections.abc import Iterator
 
 from fluxdrop.errors import FluxdropError
 
-HUB_ID = re.compile(r"(?P<id>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revision>[\w./-]+))?", re.ASCII)
-"""``OWNER/NAME``, perhaps with ``@REVISION``."""
+HUB_ID = re.compile(
+    r"(?P<id>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revision>(?!.*\.\.)[\w-][\w./-]*))?", re.ASCII
+)
+"""``OWNER/NAME``, perhaps with ``@REVISION``, in which git allows no ``..``."""
 
 HUB_SECONDS = 10.0
 """How long a request for what the hub has may take."""

@@ -193,7 +193,7 @@ def test_what_cannot_be_exported(root: Root, tmp_path: Path) -> None:
 def test_hub(root: Root, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """hub:OWNER/NAME downloads ONNX or safetensors and JSON files, and nothing else; then the cache does without."""
     folder = folders.optimum(tmp_path / "trees")
-    for name in ("pytorch_model.bin", "script.py", "config.py"):
+    for name in ("pytorch_model.bin", "script.py", "config.py", "..\\up.json", "c:up.json"):
         (folder / name).write_text("raise SystemExit")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
     with serving_hub(folder, "someone/trees") as (address, fetched):
@@ -207,7 +207,8 @@ def test_hub(root: Root, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert ("trees", folders.LABELS) == (added["name"], cached["labels"])
     assert "The hub has no model someone/else" in nobody
     assert "The hub cannot be reached" in unreachable
-    assert "names no model of the hub" in refusal(root, "add", "hub:trees")
+    for name in ("trees", "../trees", "someone/trees@../up", "someone/trees@..", "someone/%2e%2e"):
+        assert "names no model of the hub" in refusal(root, "add", f"hub:{name}")
 
 
 @needs_generation

@@ -100,11 +100,11 @@ print(json.dumps(outcomes))
 
 
 def test_bombs(tmp_path: Path) -> None:
-    """What announces a huge picture is refused by its header, what unpacks to more than it says is
-    refused or cut, of many frames the first is decoded: none costs more than 64 MB.
+    """What announces a huge picture is refused by its header, pixels that unpack to more than they should are
+    cut, metadata are skipped, of many frames the first is decoded: none costs more than 64 MB.
     """
     pixels = (b"IDAT", zlib.compress(bytes(72)))
-    huge, unsafe = "over the limit of 100,000,000", "than is safe"
+    huge = "over the limit of 100,000,000"
     texts = [(b"zTXt", b"a\0\0" + zlib.compress(bytes(10**6)))] * 20
     files = {
         "header.png": (bomb("PNG"), huge),
@@ -113,9 +113,9 @@ def test_bombs(tmp_path: Path) -> None:
         "canvas.webp": (huge_canvas(), huge),
         "pixels.png": (png(8, 8, (b"IDAT", zeros()), colour=0), "8 x 8"),
         "texts.png": (png(8, 8, *texts, pixels, colour=0), "8 x 8"),
-        "zTXt.png": (png(8, 8, (b"zTXt", b"a\0\0" + zeros()), pixels, colour=0), unsafe),
-        "iTXt.png": (png(8, 8, (b"iTXt", b"a\0\1\0\0\0" + zeros()), pixels, colour=0), unsafe),
-        "iCCP.png": (png(8, 8, (b"iCCP", b"a\0\0" + zeros()), pixels, colour=0), unsafe),
+        "zTXt.png": (png(8, 8, (b"zTXt", b"a\0\0" + zeros()), pixels, colour=0), "8 x 8"),
+        "iTXt.png": (png(8, 8, (b"iTXt", b"a\0\1\0\0\0" + zeros()), pixels, colour=0), "8 x 8"),
+        "iCCP.png": (png(8, 8, (b"iCCP", b"a\0\0" + zeros()), pixels, colour=0), "8 x 8"),
         "tEXt.png": (png(8, 8, (b"tEXt", b"a\0" + bytes(1 << 23)), pixels, colour=0), "8 x 8"),
         "frames.png": (animation("PNG", 100), "100 x 100"),
         "frames.webp": (animation("WEBP", 100), "100 x 100"),

@@ -55,6 +55,7 @@ def tensor_of(picture: Path, settings: Settings, spec: InputSpec) -> NDArray[np.
         picture,
         max_file_bytes=settings.max_file_bytes,
         max_pixels=settings.max_pixels,
+        deep=True,
         notes=notes,
     )
     for note in notes:

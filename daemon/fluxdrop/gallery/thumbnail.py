@@ -19,6 +19,7 @@ from fluxdrop.files.folders import Folders, has_name
 from fluxdrop.files.layout import GALLERY
 from fluxdrop.gallery.entry import Thumbnail, is_opaque
 from fluxdrop.preprocess.picture import open_picture
+from fluxdrop.preprocess.tensor import shown
 from fluxdrop.records.result import Result
 
 _SMALL_BYTES = 160 * 1024
@@ -62,10 +63,11 @@ def thumbnail_of(record: Result, picture: str, folders: Folders) -> Thumbnail:
             max_file_bytes=_MAX_BYTES,
             max_pixels=_MAX_PIXELS,
             folder=folders.fd(parent),
+            deep=True,
         )
     except (FluxdropError, NotADirectoryError, FileNotFoundError):
         return "preview"
-    durable.write_in(folders.fd(day, make=True), made, _webp(image), sync=False)
+    durable.write_in(folders.fd(day, make=True), made, _webp(shown(image)), sync=False)
     return "made"
 
 

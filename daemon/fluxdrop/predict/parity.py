@@ -41,7 +41,10 @@ def samples(bundle: Bundle, settings: Settings) -> NDArray[np.float32]:
     tensors = []
     for path in pictures:
         image, _ = open_picture(
-            path, max_file_bytes=settings.max_file_bytes, max_pixels=settings.max_pixels
+            path,
+            max_file_bytes=settings.max_file_bytes,
+            max_pixels=settings.max_pixels,
+            deep=True,
         )
         tensors.append(to_tensor(image, spec))
     return np.concatenate(tensors)

@@ -25,7 +25,7 @@ def resize(
     """Return the part *box* of *image* resized to *scaled*.
 
     Args:
-        image: A picture of mode L or RGB.
+        image: A picture of mode L, RGB or F.
         scaled: The width and height of the whole result.
         box: The part of it that is computed: left, top, right, bottom.
         name: ``nearest``, ``bilinear``, ``bicubic``, ``lanczos`` (INTER_LANCZOS4) or ``box`` (INTER_AREA).
@@ -46,6 +46,8 @@ def resize(
         resized = _apply(_apply(pixels, vertical, 0), horizontal, 1)
     else:
         resized = _apply(_apply(pixels, horizontal, 1), vertical, 0)
+    if image.mode == "F":
+        return Image.fromarray(resized)
     return Image.fromarray(np.clip(np.rint(resized), 0, 255).astype(np.uint8))
 
 

@@ -1,28 +1,56 @@
-"""Decode untrusted picture files: check the bounds first, apply the orientation, convert to 8 bits."""
+"""Decode untrusted picture files: check the bounds first, apply orientation and colour profile."""
 
 from __future__ import annotations
 
 import errno
 import os
 import warnings
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal, overload
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files.regular import open_regular
-from fluxdrop.picture_formats import FORMAT_TITLES, FORMATS
-from fluxdrop.preprocess import jpeg
+from fluxdrop.picture_formats import FORMAT_TITLES, HEAD_BYTES, format_of
+from fluxdrop.preprocess import jpeg, png
+from fluxdrop.preprocess.colour import to_srgb
+from fluxdrop.preprocess.decoded import Bounds, Decoded, by_pillow, orientation_of, profile_of
+from fluxdrop.preprocess.deep import Deep
 
-# Pillow loads the plugins of these formats only; any other could be one that was never bounded.
-_FORMATS = tuple(one.name for one in FORMATS if one.name != "HEIF")
-
-# The limit is max_pixels, which `_decode` checks with the header alone. Pillow's own limit would only
-# warn, and at another size.
+# The limit is max_pixels, which is checked with the header alone. Pillow's own limit would only warn, and at
+# another size.
 Image.MAX_IMAGE_PIXELS = None
 ImageFile.LOAD_TRUNCATED_IMAGES = False
+
+
+@overload
+def open_picture(
+    path: Path | str,
+    *,
+    max_file_bytes: int,
+    max_pixels: int,
+    name: str = "",
+    folder: int | None = None,
+    deep: Literal[False] = False,
+    notes: list[str] | None = None,
+) -> tuple[Image.Image, str]: ...
+
+
+@overload
+def open_picture(
+    path: Path | str,
+    *,
+    max_file_bytes: int,
+    max_pixels: int,
+    name: str = "",
+    folder: int | None = None,
+    deep: Literal[True],
+    notes: list[str] | None = None,
+) -> tuple[Image.Image | Deep, str]: ...
 
 
 def open_picture(
@@ -32,9 +60,10 @@ def open_picture(
     max_pixels: int,
     name: str = "",
     folder: int | None = None,
+    deep: bool = False,
     notes: list[str] | None = None,
-) -> tuple[Image.Image, str]:
-    """Decode a picture file, with its EXIF orientation applied.
+) -> tuple[Image.Image | Deep, str]:
+    """Decode a picture file, upright and in sRGB.
 
     Args:
         path: The file; relative to *folder* if one is given.
@@ -42,11 +71,12 @@ def open_picture(
         max_pixels: The largest picture that is decoded.
         name: What errors call the file; the last part of *path* if empty.
         folder: The descriptor of an open folder.
-        notes: Gets a sentence for each thing that was wrong with the file and does not matter.
+        deep: Whether a picture with more than 8 bits a channel is returned with all of them.
+        notes: Gets a sentence for each thing that was assumed, or that was wrong with the file and does not matter.
 
     Returns:
-        The picture, with 8 bits per channel and mode L, LA, RGB or RGBA; and its format, a name in
-        `FORMATS`.
+        The picture, with 8 bits per channel and mode L, LA, RGB or RGBA, or a `Deep` one; and its format, a name in
+        `fluxdrop.picture_formats`, which its contents decide.
 
     Raises:
         FluxdropError: Kind ``picture``, when the file is not a picture, is damaged, or exceeds a
@@ -58,28 +88,20 @@ def open_picture(
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                return _decode(name, file, max_pixels, [] if notes is None else notes)
+                told = [] if notes is None else notes
+                image, file_format = _decode(file, Bounds(name, max_pixels, told.append))
+                if isinstance(image, Deep) and not deep:
+                    return image.high_bytes(), file_format
+                return image, file_format
         except (FluxdropError, MemoryError):
             # Running out of memory is not the file's fault.
             raise
-        except UnidentifiedImageError:
-            raise FluxdropError(
-                f"{name} is not a picture: its contents are not {FORMAT_TITLES}",
-                hint="Save it again as PNG and drop it once more.",
-                kind="picture",
-            ) from None
         except Exception as error:
-            # Pillow's decoders may raise any exception for a damaged file. An OSError with a number
+            # Decoders may raise any exception for a damaged file. An OSError with a number
             # comes from the filesystem, except EINVAL: a decoder's seek to a wrong offset.
             if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
                 raise
             reason = str(error).strip().rstrip(".") or type(error).__name__
-            if "MAX_TEXT" in reason:
-                raise FluxdropError(
-                    f"{name} unpacks to more text or a larger colour profile than is safe",
-                    hint="Save it without its metadata and drop it once more.",
-                    kind="picture",
-                ) from None
             raise FluxdropError(
                 f"{name} is damaged or cut off: {reason}",
                 hint="Save or copy it again, whole, and drop it once more.",
@@ -87,34 +109,109 @@ def open_picture(
             ) from error
 
 
-def _decode(
-    name: str, file: IO[bytes], max_pixels: int, notes: list[str]
-) -> tuple[Image.Image, str]:
+def _decode(file: IO[bytes], bounds: Bounds) -> tuple[Image.Image | Deep, str]:
     """Decode *file* if its header is within the limits; return the picture and its format."""
-    with Image.open(file, formats=_FORMATS) as image:
-        if image.width * image.height > max_pixels:
+    found = format_of(file.read(HEAD_BYTES))
+    file.seek(0)
+    if found is None:
+        raise FluxdropError(
+            f"{bounds.name} is not a picture: its contents are not {FORMAT_TITLES}",
+            hint="Save it again as PNG and drop it once more.",
+            kind="picture",
+        )
+    decoded = _DECODERS[found.name](file, bounds)
+    image = decoded.image
+    if isinstance(image, Deep):
+        image = image.turned(decoded.orientation)
+    else:
+        turn = _TURNS.get(decoded.orientation)
+        image = image if turn is None else image.transpose(turn)
+        if image.mode not in ("CMYK", "LAB"):
+            image = _to_eight_bit(image)
+    image = to_srgb(image, decoded.profile, bounds.warn)
+    return (image if isinstance(image, Deep) else _to_eight_bit(image)), found.name
+
+
+def _jpeg(file: IO[bytes], bounds: Bounds) -> Decoded:
+    # A camera's JPEG may contain several pictures; Pillow calls that format MPO.
+    with Image.open(file, formats=["JPEG"]) as image:
+        bounds.check(*image.size)
+        outline = jpeg.outline_of(file)
+        if outline.has_too_many_scans:
             raise FluxdropError(
-                f"{name} has {image.width} x {image.height} pixels,"
-                f" over the limit of {max_pixels:,}",
-                hint="Make it smaller, or raise max_pixels in fluxdrop.toml.",
+                f"{bounds.name} is a JPEG with more than {jpeg.MAX_SCANS} scans",
+                hint="Save it again, as PNG or as an ordinary JPEG, and drop it once more.",
                 kind="picture",
             )
-        # A camera's JPEG may contain several pictures; Pillow calls that format MPO.
-        file_format = "JPEG" if image.format == "MPO" else str(image.format)
-        if file_format == "JPEG":
-            outline = jpeg.outline_of(file)
-            if outline.has_too_many_scans:
-                raise FluxdropError(
-                    f"{name} is a JPEG with more than {jpeg.MAX_SCANS} scans",
-                    hint="Save it again, as PNG or as an ordinary JPEG, and drop it once more.",
-                    kind="picture",
-                )
-            if outline.lacks_end_only:
-                whole = jpeg.decode_without_end(file, outline)
-                notes.append("The JPEG lacks the mark of its end; all of its pixels are there.")
-                return _to_eight_bit(ImageOps.exif_transpose(whole)), file_format
-        image.load()
-        return _to_eight_bit(ImageOps.exif_transpose(image)), file_format
+        if outline.lacks_end_only:
+            whole = jpeg.decode_without_end(file, outline)
+            bounds.warn("The JPEG lacks the mark of its end; all of its pixels are there.")
+            return Decoded(whole, profile_of(whole), orientation_of(whole, bounds))
+        return by_pillow(image, bounds)
+
+
+def _webp(file: IO[bytes], bounds: Bounds) -> Decoded:
+    from PIL import WebPImagePlugin
+
+    with WebPImagePlugin.WebPImageFile(file) as image:
+        return by_pillow(image, bounds)
+
+
+def _bmp(file: IO[bytes], bounds: Bounds) -> Decoded:
+    from PIL import BmpImagePlugin
+
+    with BmpImagePlugin.BmpImageFile(file) as image:
+        if image.info.get("compression") in (1, 2) and image.width * image.height > _MAX_RUN_PIXELS:
+            raise bounds.refusal(f"is a compressed BMP with more than {_MAX_RUN_PIXELS:,} pixels")
+        return by_pillow(image, bounds)
+
+
+def _avif(file: IO[bytes], bounds: Bounds) -> Decoded:
+    from PIL import AvifImagePlugin
+
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+    with AvifImagePlugin.AvifImageFile(file) as image:
+        return by_pillow(image, bounds)
+
+
+def _module(name: str) -> Callable[[IO[bytes], Bounds], Decoded]:
+    """Return the decoder in the module *name*, which is imported when it is needed."""
+
+    def decode(file: IO[bytes], bounds: Bounds) -> Decoded:
+        decoded: Decoded = import_module(f"fluxdrop.preprocess.{name}").decode(file, bounds)
+        return decoded
+
+    return decode
+
+
+# Each opens one format with one plugin. `Image.open` would load all plugins, also those of formats whose cost nobody
+# has bounded.
+_DECODERS: dict[str, Callable[[IO[bytes], Bounds], Decoded]] = {
+    "PNG": png.decode,
+    "JPEG": _jpeg,
+    "WEBP": _webp,
+    "TIFF": _module("tiff"),
+    "BMP": _bmp,
+    "GIF": _module("gif"),
+    "AVIF": _avif,
+    "JPEG2000": _module("jpeg2000"),
+    "HEIF": _module("heif"),
+    "PPM": _module("pnm"),
+}
+
+# Pillow unpacks its runs in Python.
+_MAX_RUN_PIXELS = 1 << 24
+
+# https://www.cipa.jp/std/documents/e/DC-X008-Translation-2019-E.pdf, 4.6.4 A, Orientation.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def _check_size(name: str, file: IO[bytes], max_file_bytes: int) -> None:
@@ -138,6 +235,8 @@ def _to_eight_bit(image: Image.Image) -> Image.Image:
         return image.convert("RGBA")
     if image.mode in ("L", "LA", "RGB", "RGBA"):
         return image
+    if image.mode in ("PA", "La", "RGBa"):
+        return image.convert("RGBA")
     converted = image.convert("L" if image.mode == "1" else "RGB")
     # A CMYK profile does not describe the converted colours.
     converted.info.pop("icc_profile", None)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from io import BytesIO
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageColor, ImageOps
 
 from fluxdrop.preprocess import opencv, torch_uint8
+from fluxdrop.preprocess.deep import Deep
 from fluxdrop.preprocess.geometry import middle, place
 from fluxdrop.preprocess.spec import InputSpec
 
@@ -18,25 +20,48 @@ _MAX_SIDE = 1 << 16
 _MAX_SCALED_PIXELS = 1 << 24
 
 
-def to_tensor(image: Image.Image, spec: InputSpec) -> NDArray[np.float32]:
+def to_tensor(image: Image.Image | Deep, spec: InputSpec) -> NDArray[np.float32]:
     """Resize and normalise *image* as *spec* says; return float32, a batch of one in the spec's layout."""
     return normalise([fit(image, spec)], spec)
 
 
-def fit(image: Image.Image, spec: InputSpec) -> Image.Image:
+@overload
+def fit(image: Image.Image, spec: InputSpec) -> Image.Image: ...
+@overload
+def fit(image: Image.Image | Deep, spec: InputSpec) -> Image.Image | Deep: ...
+def fit(image: Image.Image | Deep, spec: InputSpec) -> Image.Image | Deep:
     """Return *image* without transparency, in the size of *spec*, in mode L or RGB.
 
     This is the model's input before it is normalised.
     """
-    return _resize(_remove_alpha(image, spec), spec)
+    if isinstance(image, Deep):
+        return _fit_deep(image, spec)
+    return _resize(_remove_alpha(image, spec), spec, spec.background)
 
 
-def normalise(images: Sequence[Image.Image], spec: InputSpec) -> NDArray[np.float32]:
+def _fit_deep(image: Deep, spec: InputSpec) -> Deep:
+    """Resize each channel as floats, so that no depth is lost."""
+    background = ImageColor.getrgb(spec.background)[:3]
+    mode = "L" if spec.mode == "L" else "RGB"
+    behind = np.asarray(Image.new("RGB", (1, 1), background).convert(mode))
+    bands = [
+        np.asarray(_resize(Image.fromarray(band), spec, colour))
+        for band, colour in zip(
+            image.opaque_bands(mode, background), behind.ravel().tolist(), strict=True
+        )
+    ]
+    return Deep(np.clip(np.stack(bands, axis=-1), 0, 255), 255)
+
+
+def shown(seen: Image.Image | Deep) -> Image.Image:
+    """Return what `fit` returned as a picture for people, with 8 bits."""
+    return seen.eight_bit() if isinstance(seen, Deep) else seen
+
+
+def normalise(images: Sequence[Image.Image | Deep], spec: InputSpec) -> NDArray[np.float32]:
     """Stack the *images*, which `fit` returned, into one normalised float32 batch in the spec's layout."""
-    pixels = np.stack([np.asarray(image) for image in images]).astype(np.float32)
-    if spec.mode == "L":
-        pixels = pixels[..., np.newaxis]
-    elif spec.mode == "BGR":
+    pixels = np.stack([_values(image, spec) for image in images]).astype(np.float32)
+    if spec.mode == "BGR":
         pixels = pixels[..., ::-1]
     pixels /= np.float32(spec.scale)
     pixels -= np.asarray(spec.mean, dtype=np.float32)
@@ -44,6 +69,12 @@ def normalise(images: Sequence[Image.Image], spec: InputSpec) -> NDArray[np.floa
     if spec.layout == "NCHW":
         pixels = pixels.transpose(0, 3, 1, 2)
     return np.ascontiguousarray(pixels)
+
+
+def _values(image: Image.Image | Deep, spec: InputSpec) -> NDArray[Any]:
+    """Return the values of *image*, 0 to 255, in the shape (height, width, channels)."""
+    values = image.pixels if isinstance(image, Deep) else np.asarray(image)
+    return values.reshape(*values.shape[:2], spec.channels)
 
 
 def npy(tensor: NDArray[np.float32]) -> bytes:
@@ -83,8 +114,8 @@ def _remove_alpha(image: Image.Image, spec: InputSpec) -> Image.Image:
     return image if image.mode == mode else image.convert(mode)
 
 
-def _resize(image: Image.Image, spec: InputSpec) -> Image.Image:
-    """Resize *image* in the way that *spec* names."""
+def _resize(image: Image.Image, spec: InputSpec, background: str | float) -> Image.Image:
+    """Resize *image*, of mode L, RGB or F, in the way that *spec* names; *background* is Pillow's for its mode."""
     size = (spec.size[0], spec.size[1])
     if image.size == size and spec.resize_to is None:
         return image
@@ -93,7 +124,7 @@ def _resize(image: Image.Image, spec: InputSpec) -> Image.Image:
     seen = _scaled(image, placement.scaled, box, spec)
     if seen.size == size:
         return seen
-    canvas = Image.new(image.mode, size, spec.background)
+    canvas = Image.new(image.mode, size, background)
     canvas.paste(seen, (max(0, -placement.left), max(0, -placement.top)))
     return canvas
 
@@ -102,9 +133,9 @@ def _scaled(
     image: Image.Image, scaled: tuple[int, int], box: tuple[int, int, int, int], spec: InputSpec
 ) -> Image.Image:
     """Return the part *box* of *image* resized to *scaled*, by the resampler and filter of *spec*."""
-    by_pillow = spec.resampler not in _RESIZE or (spec.resampler, spec.filter) == (
-        "torch",
-        "nearest",
+    # torchvision resizes floats without rounding, and so does Pillow.
+    by_pillow = spec.resampler not in _RESIZE or (
+        spec.resampler == "torch" and (spec.filter == "nearest" or image.mode == "F")
     )
     if spec.resize == "fit":
         if by_pillow:

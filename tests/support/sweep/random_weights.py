@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-_SPREAD = 3.0
-"""The standard deviation of a label's logits over the pictures."""
+SPREAD = 3.0
+"""The usual standard deviation of a label's logits over the pictures."""
 
 
 class Reference(NamedTuple):
@@ -21,7 +21,7 @@ class Reference(NamedTuple):
     """How far float64 is from that: the largest difference of two probabilities; None if it does not run in float64."""
 
 
-def randomise(model: Any, inputs: Any, head: Any) -> None:
+def randomise(model: Any, inputs: Any, head: Any, spread: float = SPREAD) -> None:
     """Give *model* random weights of trained sizes, so that its logits for *inputs* [N, C, H, W] are spread.
 
     What libraries begin with is no test: norms that do nothing, branches that are scaled by 1e-6, and weights so small
@@ -31,6 +31,7 @@ def randomise(model: Any, inputs: Any, head: Any) -> None:
         model: A torch module, of which the last linear layers are in *head*.
         inputs: The pictures.
         head: A list of linear layers, whose weights and biases spread the logits.
+        spread: The standard deviation of a label's logits over the pictures.
     """
     import torch
 
@@ -62,7 +63,7 @@ def randomise(model: Any, inputs: Any, head: Any) -> None:
         for norm in norms:
             norm.eval()
         # A network with several heads answers with their mean.
-        factor = _SPREAD / max(float(model(inputs).std(0).mean()), 1e-3)
+        factor = spread / max(float(model(inputs).std(0).mean()), 1e-3)
         for layer in head:
             layer.weight.mul_(factor)
         mean = model(inputs).mean(0)

@@ -11,7 +11,7 @@ import msgspec
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files.regular import open_given
 from fluxdrop.predict.label_file import read_labels
-from fluxdrop.predict.origin import huggingface, onnx_metadata, teachable_machine, timm
+from fluxdrop.predict.origin import huggingface, onnx_metadata, paddle, teachable_machine, timm
 from fluxdrop.predict.origin.facts import (
     DESCRIPTION,
     GUESSED,
@@ -70,6 +70,10 @@ def gather(folder: Path, model: ModelProto | None, original: Original | None) ->
     taught = teachable_machine.read(folder)
     if taught is not None:
         facts.update(taught)
+    with reading(folder / paddle.CONFIG):
+        described = paddle.read(folder)
+    if described is not None:
+        facts.update(described)
     if model is not None and original is None:
         _yield_to_graph(facts, model)
         _yield_to_pixels(facts, model)

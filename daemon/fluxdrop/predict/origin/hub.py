@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -13,6 +14,8 @@ from fluxdrop.predict.origin.weights import PICKLES
 HUB = "hub:"
 """How a model of the hub is named, before its owner and name."""
 
+_DESCRIBED = re.compile(r"\w[\w.-]*\.json|labels\.(?:txt|csv)|classes\.txt", re.ASCII)
+"""The names of files beside the weights; the hub's list may have any."""
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "model.onnx", "onnx/model.onnx")
 
 
@@ -73,9 +76,7 @@ def _chosen(repository: str, files: set[str]) -> set[str]:
     weights = {found, f"{found}_data", f"{found}.data"}
     if found.endswith(".index.json"):
         weights |= {name for name in files if fnmatchcase(name, "model-*.safetensors")}
-    described = {
-        name for name in files if "/" not in name and name.endswith((".json", "labels.txt"))
-    }
+    described = {name for name in files if _DESCRIBED.fullmatch(name)}
     return (weights & files) | described
 
 

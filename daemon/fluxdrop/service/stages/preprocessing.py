@@ -24,10 +24,12 @@ from fluxdrop.generate.failures import cancelled
 from fluxdrop.jobs.crash_suspects import CrashSuspects
 from fluxdrop.jobs.fault import Fault
 from fluxdrop.jobs.input_names import WHAT_TO_DROP
+from fluxdrop.jobs.input_state import state_of
 from fluxdrop.jobs.job import Job, file_sha256
 from fluxdrop.jobs.store import Store
+from fluxdrop.preprocess.deep import Deep
 from fluxdrop.preprocess.picture import open_picture
-from fluxdrop.preprocess.tensor import fit, normalise, npy, to_preview
+from fluxdrop.preprocess.tensor import fit, normalise, npy, shown, to_preview
 from fluxdrop.publish.outcome import Picture
 from fluxdrop.service.answer_set import AnswerSet
 from fluxdrop.service.items import Fail, Model, PictureItem, SwapModel, TensorItem, WarmUp
@@ -46,7 +48,7 @@ class _View:
     """A picture as one model sees it."""
 
     model: Model
-    seen: Image.Image
+    seen: Image.Image | Deep
     """The picture before it becomes a tensor."""
     tensor: NDArray[np.float32] | None
     """The tensor; None until it is made."""
@@ -195,8 +197,12 @@ class Preprocessing(Handler[PictureItem | SwapModel | WarmUp]):
             raise _fault_error(job.name, job.fault)
         if _is_new(item) and not self._pending.begin(job):
             raise cancelled()
+        before = state_of(job.input)
         with job.timed("preprocess"), self._suspects.over([job]):
             decoded = self._decoded[job.id] = self._decode_picture(item)
+        if _is_new(item):
+            job.input_state = before
+            job.was_rewritten = state_of(job.input) != before
         failpoints.reach("decoding-ended")
         return decoded
 
@@ -211,6 +217,7 @@ class Preprocessing(Handler[PictureItem | SwapModel | WarmUp]):
             max_file_bytes=self._settings.max_file_bytes,
             max_pixels=self._settings.max_pixels,
             name=job.name if source == job.input else "",
+            deep=True,
             notes=notes,
         )
         job.warnings += [note for note in notes if note not in job.warnings]
@@ -238,7 +245,8 @@ class Preprocessing(Handler[PictureItem | SwapModel | WarmUp]):
             spec = model.bundle.spec.input
             seen = fit(image, spec) if tensor is None else to_preview(tensor, spec)
             # Keep the source's metadata out of the preview.
-            seen.info.clear()
+            if isinstance(seen, Image.Image):
+                seen.info.clear()
             views.append(_View(model, seen, tensor))
         return _Decoded(job, picture, views)
 
@@ -269,7 +277,7 @@ class Preprocessing(Handler[PictureItem | SwapModel | WarmUp]):
                 report_progress()
         for item in pictures:
             png = BytesIO()
-            item.views[0].seen.save(png, **_PREVIEW)
+            shown(item.views[0].seen).save(png, **_PREVIEW)
             durable.put(item.job.preview, png.getbuffer())
             failpoints.reach("preview-written")
             report_progress()
