@@ -1,7 +1,7 @@
 # Build a model from a graph and run it. A model is a list of steps that read and write numbered slots, each of which
 # holds one value.
 
-using .PlainLayers: WARMED_UP, reset_pool_for!, allocates_output, release!, reshapes_input
+using .PlainLayers: WARMED_UP, allocates_output, limit_frequencies!, release!, reset_pool_for!, reshapes_input
 
 """
 A chain of layers that runs without storing values in between. Only the first layer may have several inputs, and only
@@ -53,7 +53,9 @@ function build!(graph::Graph, backend::Backend)
     producers = Dict{String,Any}()  # value => the step whose last layer computes it
     steps = Step[]
     constant_reads = count_constant_reads(plan)
-    freed, most_garbage = 0, max(LEAST_GARBAGE, sum(Int[sizeof(x) for x in values(graph.constants)]) ÷ 8)
+    bytes = sum(Int[sizeof(x) for x in values(graph.constants)])
+    freed, most_garbage = 0, max(LEAST_GARBAGE, bytes ÷ 8)
+    limit_frequencies!(bytes)
     for planned in plan
         layer = place_on_device(build_layer(planned, graph, slots, backend.layers), backend.device)
         computed = String[name for name in planned.inputs if haskey(slots, name)]

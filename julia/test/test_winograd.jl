@@ -81,3 +81,18 @@ end
     @test !used((16, 16), 1, (3, 3, 24, 2); groups=2)
     @test !used((16, 16), 1, (3, 3, 1, 24, 2))
 end
+
+@testset "layers whose transformed weights would go beyond the budget keep to im2col, and give the same" begin
+    P = F.PlainLayers
+    x, w = random_numbers(7, 16, 16, 24, 1), random_numbers(8, 3, 3, 24, 24) ./ 50
+    first, second = P.Conv(w, false; pad=1), P.Conv(w, false; pad=1)
+    P.FREQUENCY_BUDGET[] = 4 * sizeof(w)
+    y, z = first(x), second(x)
+    @test (length(first.frequencies), length(second.frequencies)) == (4 * length(w), 0)
+    @test y ≈ z rtol=1e-4
+    P.limit_frequencies!(10)
+    @test P.FREQUENCY_BUDGET[] == 2^28
+    second(x)
+    @test !isempty(second.frequencies) && P.FREQUENCY_BUDGET[] == 2^28 - 4 * sizeof(w)
+    P.FREQUENCY_BUDGET[] = typemax(Int)
+end

@@ -15,13 +15,15 @@ from fluxdrop.errors import FluxdropError
 from fluxdrop.files import durable
 from fluxdrop.files.layout import Root
 from fluxdrop.jobs.claim import NewJob
-from fluxdrop.jobs.job import Job
+from fluxdrop.jobs.input_state import state_of
+from fluxdrop.jobs.job import Job, JobOptions, Part
 from fluxdrop.predict.answer import Answer
 from fluxdrop.processes.child import ChildDied
 from fluxdrop.publish import links, outcome
 from fluxdrop.publish.outcome import Finished, Prediction
 from fluxdrop.publish.publisher import Publisher
-from fluxdrop.service.mailbox import Abandoned, Claimed, Ended, Mailbox, Message
+from fluxdrop.records.result import Result
+from fluxdrop.service.mailbox import Abandoned, Claimed, Ended, Mailbox, Message, Rewritten
 from fluxdrop.service.stages.publishing import Publishing
 from fluxdrop.service.stages.stage import Stage
 from support.fakes import full
@@ -268,3 +270,54 @@ def test_file_in_the_way(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [["outputs/a.json"]] == paths(messages)
     assert Claimed([NewJob(item.job.folder)]) in messages
     assert "mine" == in_the_way.read_text()
+
+
+def write_on(item: Finished) -> None:
+    """Let whoever dropped the input of *item* write to it."""
+    item.job.input_state = state_of(item.job.input)
+    with item.job.input.open("ab") as file:
+        file.write(b" more")
+
+
+@pytest.mark.parametrize("end", [done, failed])
+def test_rewritten(bench: Bench, end: Callable[..., Finished]) -> None:
+    """A job whose input was written to meanwhile is not published, and nothing is left of what it made; the others
+    are published.
+    """
+    written, other = end(bench.root, "a.txt"), done(bench.root, "b.txt")
+    write_on(written)
+
+    messages = bench.run(written, other)
+
+    assert Rewritten(written.job.folder) in messages
+    assert [["outputs/b.json"]] == paths(messages)
+    assert [written.job.input] == list(written.job.folder.iterdir())
+
+
+def test_rewritten_again_and_again(bench: Bench) -> None:
+    """A job whose input is written to each time fails at last, as what it is, and its input is published."""
+    item = done(bench.root, "a.png")
+    write_on(item)
+    handler = bench._stage._handler
+    assert isinstance(handler, Publishing)
+    handler._rewrites[item.job.id] = 3
+
+    messages = bench.run(item)
+
+    assert [("a.png", "incomplete")] == bench.came_back
+    assert [["outputs/failed/a.png.error.json"]] == paths(messages)
+    assert (bench.root.failed / "a.png").read_bytes().endswith(b" more")
+
+
+def test_rewritten_after_it_was_divided(bench: Bench) -> None:
+    """The first of several parts cannot be done again for all, so its result says what happened."""
+    item = done(bench.root, "a.txt")
+    item.job.options = JobOptions(part=Part(number=1, of=2, first=item.job.id))
+    write_on(item)
+
+    ((record, _),) = [
+        ended for one in bench.run(item) if isinstance(one, Ended) for ended in one.records
+    ]
+
+    assert isinstance(record, Result)
+    assert "was written to after it was read" in record.warnings[-1]

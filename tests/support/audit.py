@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import closing
@@ -55,6 +57,7 @@ def audit(
     assert files == {path: _digest((root.path / path).read_bytes()) for path in files}
     assert files.keys() | records.keys() == every_file(root)
     _is_tidy(root)
+    _table_has_each_once(root, records)
     with closing(Store(root.database, read_only=True)) as store:
         rows = [store.get(record.job_id) for record in records.values()]
         counts = store.counts()
@@ -131,6 +134,15 @@ def _files(root: Root, path: str, record: Record, source: bytes) -> dict[str, by
     if suffix == ".txt":
         files[f"outputs/{name}{suffix}"] = source
     return files
+
+
+def _table_has_each_once(root: Root, records: Mapping[str, Record]) -> None:
+    """results.csv, where it is kept, has a row for each result, and no other."""
+    if root.results_csv.exists():
+        text = root.results_csv.read_bytes().decode("utf-8-sig")
+        rows = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
+        done = {one.job_id: path for path, one in records.items() if isinstance(one, Result)}
+        assert sorted(done.items()) == sorted((row["job_id"], row["record"]) for row in rows)
 
 
 def _digest(data: bytes) -> bytes:

@@ -309,6 +309,7 @@ def _settings(engine: str) -> dict[str, object]:
         "settle_seconds": 0.1,
         "incomplete_seconds": 0.3,
         "batch_size": 4,
+        "results_csv": "true",
     }
 
 

@@ -112,6 +112,7 @@ class Torture:
             "settle_seconds": 0.1,
             "incomplete_seconds": 0.3,
             "batch_size": 4,
+            "results_csv": "true",
         }
         self.reached: set[str] = set()
         self.kills = 0

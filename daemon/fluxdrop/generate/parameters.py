@@ -77,6 +77,8 @@ class Generated(msgspec.Struct, frozen=True, kw_only=True):
     height: int
     nsfw: bool | None
     """Whether the pipeline's safety checker flagged the picture; None where it has no checker."""
+    source_sha256: str | None = None
+    """The digest of the prompt file, in hex: a picture of another version of it is not taken up again."""
     prompt_weights: list[WeightedText] = []
 
 

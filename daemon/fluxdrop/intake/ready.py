@@ -83,6 +83,8 @@ class Candidate:
     """One file in the inbox, known by its name in the folder that holds it."""
 
     name: str
+    kind_name: str = ""
+    """The name that tells the file's kind, if it is not `name`."""
     hint: Hint | None = None
     """What the last event reported; None before the first one."""
     _signature: tuple[int, ...] = ()
@@ -154,7 +156,7 @@ class Candidate:
     def _judge_contents(
         self, fd: int, size: int, policy: ReadinessPolicy, unchanged_for: float
     ) -> Readiness:
-        kind = kind_of(self.name)
+        kind = kind_of(self.kind_name or self.name)
         if kind is None:
             fault = Fault("unknown", f"its name is not that of {WHAT_TO_DROP}")
             return self._ready_after(policy.incomplete, unchanged_for, fault)

@@ -16,6 +16,7 @@ from fluxdrop.files import durable
 from fluxdrop.files.folders import Folders, open_folder, rename_new
 from fluxdrop.files.regular import is_file_error
 from fluxdrop.files.transient import is_transient
+from fluxdrop.jobs.input_state import InputState
 from fluxdrop.jobs.job_id import NEW_JOB_ID, new_job_id
 from fluxdrop.logs import get_logger
 
@@ -48,6 +49,8 @@ class NewJob(NamedTuple):
 
     folder: Path
     claim: Claim | None = None
+    state: InputState | None = None
+    """The state in which the input was taken, if that is known."""
 
 
 def claim(
@@ -102,7 +105,8 @@ def claim(
         others = {FAULT} if fault else set()
         if target.name == _digest_name(os.fsencode(source)):
             others.add(SOURCE)
-        return NewJob(job, Claim(PurePosixPath(source), target, frozenset(others)))
+        state = InputState(status.st_size, status.st_mtime_ns)
+        return NewJob(job, Claim(PurePosixPath(source), target, frozenset(others)), state)
     except FileNotFoundError:
         _remove_unclaimed(job)
         return None

@@ -21,6 +21,7 @@ from fluxdrop.generate.parameters import PromptParameters
 from fluxdrop.jobs.claim import FAULT, Claim, read_claim
 from fluxdrop.jobs.fault import Fault, read_fault
 from fluxdrop.jobs.input_names import InputKind, kind_of
+from fluxdrop.jobs.input_state import InputState
 from fluxdrop.jobs.job_id import claim_time
 from fluxdrop.jobs.store import Row
 from fluxdrop.printable import printable
@@ -31,6 +32,7 @@ _EARLIER_OPTIONS = "request.json"
 RECORD = "record.json"
 CANCELLED = "cancelled"
 TENSOR = "tensor.npy"
+GENERATION = "generation.json"
 
 _CHUNK_BYTES = 1 << 16
 _MAX_FAULT_BYTES = 4096
@@ -89,6 +91,10 @@ class Job:
     attempts: int = 0
     fault: Fault | None = None
     """Why the intake found that the job has to fail."""
+    input_state: InputState | None = None
+    """The state of the input when it was taken or, for a picture, decoded."""
+    was_rewritten: bool = False
+    """Whether the input was written to while it was read."""
     suspect: bool = False
     """Whether an earlier daemon died while it had this job in hand."""
     inbox_folder: str | None = None
@@ -111,7 +117,7 @@ class Job:
     @property
     def generation(self) -> Path:
         """How the picture was generated. The file appears only after the picture is complete."""
-        return self.folder / "generation.json"
+        return self.folder / GENERATION
 
     @property
     def tensor(self) -> Path:

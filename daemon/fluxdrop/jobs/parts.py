@@ -92,7 +92,7 @@ def _make(
     with open_regular(job.input, "prompt") as reader:
         data = b"".join(chunks(reader, max_bytes, job.name, 1 << 16))
     written = []
-    for number, (folder, claim) in enumerate(parts, 2):
+    for number, (folder, claim, _state) in enumerate(parts, 2):
         assert claim is not None
         copy = make_place(folder, str(claim.source))
         durable.put(copy, data)

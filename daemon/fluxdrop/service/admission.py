@@ -12,11 +12,13 @@ from fluxdrop.files.layout import Root
 from fluxdrop.jobs import crash_suspects
 from fluxdrop.jobs.claim import NewJob, discard_unclaimed, finish_rename, read_claim
 from fluxdrop.jobs.crash_suspects import Died
+from fluxdrop.jobs.input_state import state_of
 from fluxdrop.jobs.job import Job, claimed_row, open_job
 from fluxdrop.jobs.parts import remove_if_undecided
 from fluxdrop.jobs.store import Store
 from fluxdrop.logs import get_logger
 from fluxdrop.service.inbox_recovery import remove_published_names
+from fluxdrop.service.rewritten_jobs import RewrittenJobs
 from fluxdrop.service.spare_recovery import recover_spares
 from fluxdrop.service.stages.stages import Stages
 
@@ -58,6 +60,8 @@ class Admission:
         """The ids of the admitted jobs that have not ended: prompts under True, all others under False."""
         self._claims: deque[NewJob] = deque()
         """Claimed jobs that are not admitted yet."""
+        self.rewritten = RewrittenJobs(root.work, lambda: stages.settings)
+        """The jobs that are done again when their inputs have settled."""
         self._suspects: dict[str, Died] = {}
         """The jobs over which an earlier daemon may have died, by their ids."""
 
@@ -80,6 +84,7 @@ class Admission:
         """
         self._claims.clear()
         self._suspects.clear()
+        self.rewritten.clear()
         crash_suspects.count_deaths(self._root)
         recover_spares(self._root, self._store)
         remove_published_names(self._root, self._store)
@@ -114,6 +119,7 @@ class Admission:
         """
         if not self._is_root_available():
             return
+        self._claims.extend(self.rewritten.take_settled())
         jobs: deque[Job] = deque()
         held_up: Exception | None = None
         try:
@@ -138,7 +144,7 @@ class Admission:
                 jobs.popleft()
         except Exception:
             for job in reversed(jobs):
-                self._claims.appendleft(NewJob(job.folder))
+                self._claims.appendleft(NewJob(job.folder, state=job.input_state))
             raise
         if held_up is not None:
             raise held_up
@@ -256,6 +262,7 @@ class Admission:
         if job is None:
             self.remove(folder.name)
             return None
+        job.input_state = new.state or state_of(job.input)
         self._in_flight[job.kind == "prompt"].add(job.id)
         return job
 

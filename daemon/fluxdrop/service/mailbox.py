@@ -8,6 +8,7 @@ from __future__ import annotations
 import queue
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.jobs.claim import NewJob
@@ -31,6 +32,13 @@ class Claimed:
 
 
 @dataclass(frozen=True, slots=True)
+class Rewritten:
+    """The input of the job in *folder* was written to after it was taken, so the job has to be done again."""
+
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True)
 class Abandoned:
     """A job can neither be done nor published as failed; it stays claimed until the next start."""
 
@@ -51,7 +59,7 @@ class ModelRefused:
     error: FluxdropError
 
 
-Message = Ended | Claimed | Abandoned | ModelChanged | ModelRefused
+Message = Ended | Claimed | Rewritten | Abandoned | ModelChanged | ModelRefused
 
 
 class Mailbox:

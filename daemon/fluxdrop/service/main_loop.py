@@ -27,6 +27,7 @@ from fluxdrop.service.mailbox import (
     Message,
     ModelChanged,
     ModelRefused,
+    Rewritten,
 )
 from fluxdrop.service.reporting.heartbeat import DaemonStatus, Heartbeat, summary
 from fluxdrop.service.reporting.notify import Notifier
@@ -202,6 +203,8 @@ class MainLoop:
             case Claimed(jobs):
                 for job in jobs:
                     self._admission.add(job)
+            case Rewritten(folder):
+                self._admission.rewritten.add(folder)
             case Abandoned(job_id):
                 self._admission.remove(job_id)
                 self.failed += 1

@@ -140,8 +140,18 @@ function uses_winograd(c, y_size, images)
     w = c.window
     w.spatial == 2 && w.kernel == (3, 3, 1) && c.groups == 1 && all(isone, w.stride) && all(isone, w.dilation) || return false
     tiles = cld(y_size[1], 4) * cld(y_size[2], 4)
-    return size(c.weight, 4) >= 24 && tiles * images >= 16 && y_size[1] * y_size[2] >= 10 * tiles
+    return size(c.weight, 4) >= 24 && tiles * images >= 16 && y_size[1] * y_size[2] >= 10 * tiles &&
+        (!isempty(c.frequencies) || 4 * sizeof(c.weight) <= FREQUENCY_BUDGET[])
 end
+
+"""
+How many bytes the transformed weights of further layers may have. The first layers of a network gain most and have the
+fewest weights, so they get it.
+"""
+const FREQUENCY_BUDGET = Ref(typemax(Int))
+
+"Allow the transformed weights of the next model, whose weights have so many `bytes`, as much memory again, or 256 MiB."
+limit_frequencies!(bytes) = FREQUENCY_BUDGET[] = max(bytes, 1 << 28)
 
 """
     winograd!(y, x, c)
@@ -150,7 +160,10 @@ The convolution `c` of `x`, with bias and activation, to `y`. Arrays have five d
 `y`, and a `NaN` spreads to the whole of a tile.
 """
 function winograd!(y, x, c)
-    isempty(c.frequencies) && transform_weights!(c.frequencies, c.weight)
+    if isempty(c.frequencies)
+        transform_weights!(c.frequencies, c.weight)
+        FREQUENCY_BUDGET[] -= sizeof(c.frequencies)
+    end
     cost = length(y) * (3 * size(x, 4) + ELEMENT_COST)
     bands = winograd_bands(y, threads_worth(cost))
     parallel_for(length(bands), cost) do task, items

@@ -164,8 +164,9 @@ class Generating(Handler[PromptItem]):
         parameters = self._read_prompt(job)
         if job.generation.exists() and job.image.exists():
             recorded = msgspec.json.decode(job.generation.read_bytes(), type=Generated)
-            self._finish(job, recorded)
-            return None
+            if recorded.source_sha256 in (None, job.sha256):
+                self._finish(job, recorded)
+                return None
         self._parameters[job.id] = parameters
         return _ReadPrompt(item, parameters)
 
@@ -253,7 +254,8 @@ class Generating(Handler[PromptItem]):
         image = self._images[job.id]
         durable.write(job.image, image.png)
         failpoints.reach("generation-in-place")
-        durable.write(job.generation, msgspec.json.encode(image.generated))
+        recorded = msgspec.structs.replace(image.generated, source_sha256=job.sha256)
+        durable.write(job.generation, msgspec.json.encode(recorded))
         failpoints.reach("generation-recorded")
         return image.generated
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -24,6 +24,7 @@ from fluxdrop.generate.failures import cancelled
 from fluxdrop.jobs.crash_suspects import CrashSuspects
 from fluxdrop.jobs.fault import Fault
 from fluxdrop.jobs.input_names import WHAT_TO_DROP
+from fluxdrop.jobs.input_state import state_of
 from fluxdrop.jobs.job import Job, file_sha256
 from fluxdrop.jobs.store import Store
 from fluxdrop.preprocess.deep import Deep
@@ -135,6 +136,10 @@ class Preprocessing(Handler[PictureItem | SwapModel | WarmUp]):
             return True
         return self._choice.has_room(item.job)
 
+    def group(self, item: PictureItem | SwapModel | WarmUp) -> Hashable:
+        """See `Handler.group`: pictures for the same models are one batch for them, too."""
+        return self._choice.names(item.job) if isinstance(item, PictureItem) else ()
+
     def handle(self, batch: Batch[PictureItem | SwapModel | WarmUp]) -> None:
         """See `Handler.handle`: the whole batch is handed on together."""
         items = batch.unsettled
@@ -196,8 +201,12 @@ class Preprocessing(Handler[PictureItem | SwapModel | WarmUp]):
             raise _fault_error(job.name, job.fault)
         if _is_new(item) and not self._pending.begin(job):
             raise cancelled()
+        before = state_of(job.input)
         with job.timed("preprocess"), self._suspects.over([job]):
             decoded = self._decoded[job.id] = self._decode_picture(item)
+        if _is_new(item):
+            job.input_state = before
+            job.was_rewritten = state_of(job.input) != before
         failpoints.reach("decoding-ended")
         return decoded
 

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.jobs.claim import NewJob
 from fluxdrop.jobs.job import Job
+from fluxdrop.jobs.rewritten import discard_results, is_rewritten, is_written_by_others
 from fluxdrop.logs import get_logger
 from fluxdrop.publish.outcome import Finished
 from fluxdrop.publish.publisher import Published, Publisher
 from fluxdrop.records.result import Record, Result
 from fluxdrop.records.short_answer import short_answer
-from fluxdrop.service.mailbox import Abandoned, Claimed, Ended, Mailbox
+from fluxdrop.service.mailbox import Abandoned, Claimed, Ended, Mailbox, Rewritten
 from fluxdrop.service.stages.stage import Batch, Handler
 from fluxdrop.service.supervision.process_deaths import ProcessDeaths
 
 log = get_logger("fluxdrop.daemon")
+
+_MAX_REWRITES = 3
+_WRITTEN_LATER = (
+    "The file was written to after it was read; what was written then is not in this result."
+)
 
 
 class Publishing(Handler[Finished]):
@@ -49,10 +56,47 @@ class Publishing(Handler[Finished]):
         self._deaths = deaths
         self._fail = fail
         self._worker_pid = worker_pid
+        self._rewrites: Counter[str] = Counter()
+        """How often the input of each job was written to, by the jobs' ids."""
 
     def handle(self, batch: Batch[Finished]) -> None:
         """See `Handler.handle`."""
-        self.announce(self.publisher.publish(batch.unsettled))
+        for item in batch.unsettled:
+            if self._is_void(item):
+                self._send_back(item)
+                batch.settle(item)
+        if batch:
+            self.announce(self.publisher.publish(batch.unsettled))
+
+    def _is_void(self, item: Finished) -> bool:
+        """Return whether the input was written to after it was taken, and the job can be done again."""
+        job = item.job
+        if (
+            not is_written_by_others(job)
+            or self.publisher.planned(job.folder)
+            or not is_rewritten(job, self.publisher.max_copied_bytes, has_failed=item.has_failed)
+        ):
+            return False
+        if job.options.part is not None:
+            # The other parts have copies of what was read.
+            if _WRITTEN_LATER not in job.warnings:
+                job.warnings.append(_WRITTEN_LATER)
+            return False
+        return not (item.has_failed and self._rewrites[job.id] >= _MAX_REWRITES)
+
+    def _send_back(self, item: Finished) -> None:
+        """Have a job done again, or failed if that was tried often enough. Raises OSError."""
+        job = item.job
+        if self._rewrites[job.id] >= _MAX_REWRITES:
+            job.sha256 = None
+            message = f"{job.name} is not whole: it is still being written"
+            hint = "Drop it once more when nothing writes to it any more."
+            self._fail(job, FluxdropError(message, hint=hint, kind="incomplete"))
+            return
+        discard_results(job.folder)
+        self._rewrites[job.id] += 1
+        log.warning("done again", job=job.id, file=job.source, reason="it was written to meanwhile")
+        self._mailbox.post(Rewritten(job.folder))
 
     def fail(self, item: Finished, error: FluxdropError) -> None:
         """See `Handler.fail`."""
@@ -71,6 +115,7 @@ class Publishing(Handler[Finished]):
         for record, path in published.records:
             self._log(record, path)
             self._deaths.forget(record.job_id)
+            self._rewrites.pop(record.job_id, None)
         if published.records:
             self._mailbox.post(Ended(published.records))
         if published.void:
