@@ -19,6 +19,7 @@ from rich.table import Table
 
 from benchmarks import (
     database,
+    folders,
     gallery,
     generation,
     gpu,
@@ -46,6 +47,7 @@ _MODULES = {
         pictures,
         latency,
         throughput,
+        folders,
         networks,
         gallery,
         generation,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from fluxdrop.processes.child import ChildDied
 from fluxdrop.service.shutdown import Stopping
 from fluxdrop.service.stages.stage import Batch, Stage
 from support import jobs
+from support.daemons import PATIENCE
 from support.stages import Clock, Number, Numbers, Once, Together, context_of, run_stage
 from support.station import events
 
@@ -325,3 +327,50 @@ def test_guard_lets_through(root: Root, error: Exception) -> None:
     run_stage(handler, root.work, with_job(root, 1))
 
     assert ([[1], [1]], []) == (handler.batches, handler.failed)
+
+
+class Grouped(Together):
+    """Has the odd and the even numbers in batches of their own, and takes none of *held*."""
+
+    held: frozenset[int] = frozenset()
+
+    def can_take(self, item: Number) -> bool:
+        """See `Handler.can_take`."""
+        return item.number not in self.held
+
+    def group(self, item: Number) -> bool:
+        """See `Handler.group`."""
+        return item.number % 2 == 1
+
+
+def _wait_for(stage: Stage[Number], waiting: int) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while stage.waiting != waiting:
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def test_groups(tmp_path: Path) -> None:
+    """A batch has items of one group, that of the one that has waited longest; the others keep their order."""
+    handler = Grouped(lambda _item: None, batch_size=3)
+
+    run_stage(handler, tmp_path, *map(Number, (1, 2, 3, 4, 5, 6, 7, 8, 10)))
+
+    assert [[1, 3, 5], [2, 4, 6], [7], [8, 10]] == handler.batches
+
+
+def test_items_that_cannot_be_taken(tmp_path: Path) -> None:
+    """An item that cannot be taken waits, and those behind it are handled; when it can be, it has its turn. What still
+    waits at the end is left."""
+    handler = Grouped(lambda _item: None, batch_size=3)
+    handler.held = frozenset((1, 4))
+    stage = Stage(handler, context_of(tmp_path))
+    stage.put_now(*map(Number, (1, 2, 3, 4)))
+    stage.start()
+    _wait_for(stage, 2)
+    handler.held = frozenset((4,))
+    stage.recheck()
+    _wait_for(stage, 1)
+
+    assert stage.finish(60)
+    assert ([[2], [3], [1]], 1) == (handler.batches, stage.waiting)

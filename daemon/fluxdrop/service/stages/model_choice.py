@@ -44,7 +44,7 @@ class ModelChoice:
 
     def has_room(self, job: Job) -> bool:
         """Return whether the stages of all models that are to answer for *job* have room for it."""
-        names = self._names(job)
+        names = self.names(job)
         others = [name for name in names if not self._is_in_use(name)]
         needs_model_in_use = len(others) < len(names) or not names
         return (not needs_model_in_use or self._has_room()) and self._warm.has_room(others)
@@ -61,7 +61,7 @@ class ModelChoice:
             self.model
             if self._is_in_use(name)
             else self._warm.model(name, is_installed=is_replayed)
-            for name in self._names(job)
+            for name in self.names(job)
         ] or [self.model]
 
     def use(self, model: Model) -> None:
@@ -79,11 +79,14 @@ class ModelChoice:
         """See `WarmModels.trim`."""
         self._warm.trim()
 
-    def _names(self, job: Job) -> list[str]:
-        """Return the names that a replay, or else the table of its folder, gives to the models of *job*."""
+    def names(self, job: Job) -> tuple[str, ...]:
+        """Return the names that a replay or the table of its folder gives to the models of *job*.
+
+        None are given if only the model in use is to answer.
+        """
         if job.options.model is not None:
-            return [job.options.model]
-        return table_of(self._settings.folders, job.inbox_folder).model_names
+            return (job.options.model,)
+        return tuple(table_of(self._settings.folders, job.inbox_folder).model_names)
 
     def _is_in_use(self, name: str) -> bool:
         assert self.model is not None

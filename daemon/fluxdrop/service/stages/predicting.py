@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,9 @@ from fluxdrop.service.mailbox import Mailbox, ModelChanged, ModelRefused
 from fluxdrop.service.stages.stage import IDLE_CHECK_SECONDS, Batch, Handler
 from fluxdrop.service.supervision.defects import Defects
 
+# A forward pass uses all processors: two at a time take longer than one after the other.
+_TURN_SECONDS = 0.1
+
 
 class Predicting(Handler[TensorItem | SwapModel]):
     """Predicts pictures; those that wait together for the same model are one forward pass."""
@@ -42,6 +46,7 @@ class Predicting(Handler[TensorItem | SwapModel]):
         forward: Callable[..., None],
         fail: Fail,
         result_options: Callable[[Job], ResultOptions] = lambda _job: ResultOptions(),
+        turns: threading.Lock | None = None,
         name: str = "predict",
     ) -> None:
         """Set up the stage; no model is opened yet.
@@ -56,9 +61,11 @@ class Predicting(Handler[TensorItem | SwapModel]):
             forward: Hands finished jobs to the next stage.
             fail: Ends a job as failed.
             result_options: Returns what becomes of a job's result.
+            turns: Held by the stage whose model computes, among those of several models.
             name: The stage's name.
         """
         self.name = name
+        self._turns = turns or threading.Lock()
         self.batch_size = batch_size
         self._result_options = result_options
         self._suspects = suspects
@@ -148,7 +155,9 @@ class Predicting(Handler[TensorItem | SwapModel]):
             in_process = model.engine.info.pid is None
             with self._suspects.over([item.job for item in items] if in_process else []):
                 failpoints.reach("prediction-begun")
-                raw = model.engine.predict(np.concatenate([item.tensor for item in items]))
+                tensors = np.concatenate([item.tensor for item in items])
+                with self._turn():
+                    raw = model.engine.predict(tensors)
             failpoints.reach("prediction-ended")
         milliseconds = (time.perf_counter() - started) * 1000 / len(items)
         finished: list[Finished] = []
@@ -189,6 +198,16 @@ class Predicting(Handler[TensorItem | SwapModel]):
             [(one.bundle, one.engine, one.answer) for one in others],
         )
         return sort_by_label(finished, item.picture.file, first.answer, options.sort_by_label)
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Wait until no other model computes, but not for long: it may hang, or wait for a process that starts."""
+        has_turn = self._turns.acquire(timeout=_TURN_SECONDS)
+        try:
+            yield
+        finally:
+            if has_turn:
+                self._turns.release()
 
     @contextmanager
     def _engine_call(self) -> Iterator[None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -135,6 +135,10 @@ class Preprocessing(Handler[PictureItem | SwapModel | WarmUp]):
         if not isinstance(item, PictureItem) or item.job.fault is not None:
             return True
         return self._choice.has_room(item.job)
+
+    def group(self, item: PictureItem | SwapModel | WarmUp) -> Hashable:
+        """See `Handler.group`: pictures for the same models are one batch for them, too."""
+        return self._choice.names(item.job) if isinstance(item, PictureItem) else ()
 
     def handle(self, batch: Batch[PictureItem | SwapModel | WarmUp]) -> None:
         """See `Handler.handle`: the whole batch is handed on together."""

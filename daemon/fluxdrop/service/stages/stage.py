@@ -22,7 +22,7 @@ import os
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -86,6 +86,10 @@ class Handler(ABC, Generic[T]):
         Called with the queue locked, so it must not wait. `Stage.recheck` has it asked again.
         """
         return True
+
+    def group(self, item: T) -> Hashable:
+        """Return what the items of a batch have in common: those of other groups wait for another batch."""
+        return None
 
     def on_idle(self) -> None:
         """Check the resources that the stage keeps, while no items come."""
@@ -310,7 +314,8 @@ class Stage(Generic[T]):
             held: list[T] = []
             while self._items and len(items) < self._handler.batch_size:
                 item = self._items.popleft()
-                (items if self._handler.can_take(item) else held).append(item)
+                fits = not items or self._handler.group(item) == self._handler.group(items[0])
+                (items if fits and self._handler.can_take(item) else held).append(item)
             self._items.extendleft(reversed(held))
             self._in_hand = len(items)
             self._changed.notify_all()

@@ -6,6 +6,7 @@ A prompt passes through generate, preprocess, predict and publish; a picture sta
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,7 @@ class Stages:
         self._opener = ModelOpener(root, shutdown.check_after_grace)
         self.context = context = Context(root.work, shutdown)
         self._suspects = CrashSuspects(root, "predict")
+        self._turns = threading.Lock()
         self._publishing = self._make_publishing(context)
         self._warm = WarmModels(
             settings,
@@ -126,6 +128,7 @@ class Stages:
             forward=self._publishing.put,
             fail=self.fail,
             result_options=self._result_options,
+            turns=self._turns,
         )
         return Stage(self._predict, context, limit=2 * batch)
 
@@ -142,6 +145,7 @@ class Stages:
             forward=self._publishing.put,
             fail=self.fail,
             result_options=self._result_options,
+            turns=self._turns,
             name=f"predict {model.bundle.name}",
         )
 
