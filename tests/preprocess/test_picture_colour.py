@@ -140,6 +140,17 @@ def test_profile_of_another_kind(tmp_path: Path) -> None:
     assert (100, []) == (values(found)[0, 0], warnings)
 
 
+def test_lab(tmp_path: Path) -> None:
+    """A TIFF of L*a*b* colours comes to the colours of sRGB that they are."""
+    srgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+    image = ImageCms.profileToProfile(RGB, srgb, lab, outputMode="LAB")
+    assert image is not None
+
+    found, _ = opened(tmp_path / "a.tif", saved_bytes(image, "TIFF"))
+
+    assert 6 >= abs(values(found) - values(RGB)).max()
+
+
 def test_primaries_of_p3(tmp_path: Path) -> None:
     """A profile with the primaries of Display P3 makes its red a stronger one."""
     p3 = rgb_profile(

@@ -140,6 +140,8 @@ def lossless(image: Image.Image) -> dict[str, bytes]:
         "lzw.tif": pillow_tiff(image, "tiff_lzw", PREDICTOR=2),
         "deflate.tiff": pillow_tiff(image, "tiff_adobe_deflate"),
         "packbits.tif": pillow_tiff(image, "packbits"),
+        "zstd.tif": pillow_tiff(image, "zstd"),
+        "bigtiff.tif": saved_bytes(image, "TIFF", big_tiff=True),
         "big-endian.tif": tiff(pixels, order=">", deflated=False),
         "tiles.tif": tiff(pixels, tile=(16, 16)),
         "separate.tif": tiff(
