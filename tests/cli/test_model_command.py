@@ -96,6 +96,26 @@ def test_add(root: Root, tmp_path: Path, engine: str) -> None:
     assert ["0", "1", "2", "3", "4"] == bundle.spec.labels
 
 
+@needs_julia
+def test_compiled_forms_go_with_their_models(root: Root, tmp_path: Path) -> None:
+    """What was compiled of a model, which is as large as its weights, goes when it is replaced or removed."""
+    path = tmp_path / "five.onnx"
+    onnx.save(classifier(), path)
+    other = classifier()
+    other.graph.initializer[1].CopyFrom(numpy_helper.from_array(np.ones(5, np.float32), "b"))
+
+    add(root, path, engine="julia")
+    (first,) = root.graphs.iterdir()
+    onnx.save(other, path)
+    add(root, path, "--replace", engine="julia")
+    (second,) = root.graphs.iterdir()
+    removed = fluxdrop("model", "remove", "five", "--root", root.path)
+
+    assert 0 == removed.returncode, removed.stderr
+    assert first != second
+    assert [] == list(root.graphs.iterdir())
+
+
 def test_add_with_options(root: Root, tmp_path: Path) -> None:
     """Every flag of add ends in model.toml, and the bundle's folder can be added again elsewhere."""
     labels = tmp_path / "labels.txt"

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import PurePosixPath
 
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fluxdrop.publish.names import NameChooser, portable
+from fluxdrop.publish.similar_names import folded
 
 
 def free(_name: str) -> bool:
@@ -24,6 +26,7 @@ parts = names.filter(lambda name: name not in (".", ".."))
 sources = st.lists(parts, min_size=1, max_size=3).map("/".join)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(sources, st.booleans()), max_size=8))
 def test_names_differ_and_fit(given_sources: list[tuple[str, bool]]) -> None:
     """Whatever is dropped, no two names are the same and none is too long for a file's name."""
@@ -34,7 +37,7 @@ def test_names_differ_and_fit(given_sources: list[tuple[str, bool]]) -> None:
         for source, keeps in given_sources * 2
     ]
 
-    assert len(chosen) == len(set(chosen))
+    assert len(chosen) == len({folded(name) for name in chosen})
     longest = "-99999.error.json"
     assert [] == [name for name in chosen for part in name.split("/") if len(part.encode()) > 255]
     assert [] == [
@@ -106,3 +109,20 @@ def test_plain_names_keep_what_is_plain() -> None:
     assert ["_aux.png", "_Com1.txt", "_nul"] == [
         portable(n) for n in ("aux.png", "Com1.txt", "nul")
     ]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ("A.txt", "a.txt", ["A", "a-2"]),
+        ("caf\u00e9.txt", "cafe\u0301.txt", ["caf\u00e9", "cafe\u0301-2"]),
+        ("\u00c9.png", "e\u0301.png", ["\u00c9", "e\u0301-2"]),
+        ("cats/a.png", "cats/A.png", ["cats/a", "cats/A-2"]),
+        ("Failed/a.png", "By-Label/a.png", ["Failed-2/a", "By-Label-2/a"]),
+    ],
+)
+def test_equal_on_a_share(first: str, second: str, expected: list[str]) -> None:
+    """Names and folders that differ in capitals or in the form of an accent alone do not both get their own."""
+    chooser = NameChooser()
+
+    assert expected == [chooser.choose(source, free, free) for source in (first, second)]

@@ -39,6 +39,57 @@ def test_equal_names(root: Root, together: bool) -> None:
 
 
 @pytest.mark.parametrize(
+    ("sources", "paths"),
+    [
+        (["A.txt", "a.txt", "A.png"], ["A.json", "a-2.json", "A-3.json"]),
+        (
+            ["a.txt", "A.txt", "\u00c4.png", "a\u0308.png"],
+            ["a.json", "A-2.json", "\u00c4.json", "a\u0308-2.json"],
+        ),
+        (
+            ["Cats/a.png", "cats/a.png", "cats/b.png"],
+            ["Cats/a.json", "cats-2/a.json", "cats-2/b.json"],
+        ),
+        (["x/\u00e9/a.png", "x/e\u0301/a.png"], ["x/\u00e9/a.json", "x/e\u0301-2/a.json"]),
+    ],
+)
+@pytest.mark.parametrize("way", ["together", "one by one", "by one daemon each"])
+def test_equal_on_a_share(root: Root, sources: list[str], paths: list[str], way: str) -> None:
+    """Results whose names differ in capitals or in the form of an accent alone would hide each other on a share for
+    Windows or macOS, so they are numbered.
+    """
+    jobs_ = [done(root, source) for source in sources]
+    if way == "by one daemon each":
+        found = [path for job in jobs_ for path in publish(root, [job])]
+    else:
+        found = publish(root, *([jobs_] if way == "together" else [[job] for job in jobs_]))
+
+    assert paths == found
+
+
+def test_failures_equal_on_a_share(root: Root) -> None:
+    """So are failures, by their names with their suffixes."""
+    batches = [[failed(root, source)] for source in ("A.png", "a.PNG", "a.txt")]
+
+    assert [
+        "failed/A.png.error.json",
+        "failed/a-2.PNG.error.json",
+        "failed/a.txt.error.json",
+    ] == publish(root, *batches)
+
+
+def test_both_are_there(root: Root) -> None:
+    """Folders of an earlier fluxdrop that differ in capitals alone stay in use."""
+    for name in ("Cats", "cats"):
+        for top in (root.outputs, root.generated, root.preprocessed):
+            (top / name).mkdir()
+
+    assert ["cats/a.json", "Cats/b.json"] == publish(
+        root, [done(root, "cats/a.png"), done(root, "Cats/b.png")]
+    )
+
+
+@pytest.mark.parametrize(
     ("source", "path"),
     [
         ("a/b/cat.png", "a/b/cat.json"),

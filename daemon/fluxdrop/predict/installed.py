@@ -12,7 +12,7 @@ from fluxdrop.errors import FluxdropError
 from fluxdrop.files import durable
 from fluxdrop.files.layout import Root, holder
 from fluxdrop.files.transient import naming
-from fluxdrop.predict.bundle import installed_folder
+from fluxdrop.predict.bundle import installed_folder, load_bundle
 from fluxdrop.resources import expanded
 
 
@@ -56,12 +56,31 @@ def remove_model(root: Root, name: str, settings: Settings) -> Path:
             hint="Choose another one first: fluxdrop model use NAME",
             kind="model",
         )
+    digest = _digest_of(folder)
     with naming(root.models):
         hidden = Path(tempfile.mkdtemp(prefix=".removing-", dir=root.models))
         folder.rename(hidden / name)
         durable.sync_folder(root.models)
         shutil.rmtree(hidden)
+    forget_graphs(root, digest)
     return folder
+
+
+def forget_graphs(root: Root, digest: str) -> None:
+    """Remove from *root* what was compiled of the model whose source has this SHA-256; it is as large as its weights.
+
+    Another model of the same source is compiled again when it is next opened. Raises OSError.
+    """
+    for path in root.graphs.glob(f"{digest}-*.graph") if digest else ():
+        path.unlink(missing_ok=True)
+
+
+def _digest_of(folder: Path) -> str:
+    """Return the SHA-256 of the source of the model in *folder*; empty for one that cannot be read."""
+    try:
+        return load_bundle(str(folder), folder.parent).sha256
+    except FluxdropError:
+        return ""
 
 
 def folders_that_name(settings: Settings, name: str, folder: Path) -> list[str]:
@@ -108,17 +127,21 @@ def own_folder(root: Root, name: str) -> Path:
     return folder
 
 
-def install(made: Path, models: Path) -> Path:
-    """Move the folder *made*, which is synced, into *models*, in the place of the model of its name if there is one.
+def install(made: Path, root: Root) -> Path:
+    """Move the folder *made*, which is synced, into *root*, in the place of the model of its name if there is one.
 
     What it replaces stays beside where *made* was, hidden, until the caller removes that folder.
 
     Returns:
         Its new path.
     """
-    place = models / made.name
+    place = root.models / made.name
+    before = ""
     if place.exists():
+        before = _digest_of(place)
         place.rename(made.parent / ".replaced")
     made.rename(place)
-    durable.sync_folder(models)
+    durable.sync_folder(root.models)
+    if before != _digest_of(place):
+        forget_graphs(root, before)
     return place

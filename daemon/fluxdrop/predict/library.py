@@ -157,7 +157,7 @@ def add_model(
         if replace and name in known_bundles(root.models):
             # A daemon may have begun to use it meanwhile.
             check_replaceable(root, name, settings)
-        install(copy, root.models)
+        install(copy, root)
     bundle = load_bundle(name, root.models)
     return added._replace(bundle=bundle, notes=[*facts.notes, *guesses(bundle.spec)])
 

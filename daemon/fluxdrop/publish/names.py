@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 
 from fluxdrop.files.layout import BY_LABEL, FAILED
+from fluxdrop.publish.similar_names import folded
 
 # A file's name may have 255 bytes; the longest addition to a NAME is "-99999.error.json".
 _MAX_NAME_BYTES = 255 - len("-99999.error.json")
@@ -42,10 +43,14 @@ def is_windows_device(name: str) -> bool:
 
 
 class NameChooser:
-    """Chooses for each job a NAME that no file has and that no other job was given. One thread owns it."""
+    """Chooses for each job a NAME that no file has and that no other job was given. One thread owns it.
+
+    NAMEs that are equal on a share for Windows or macOS count as the same.
+    """
 
     def __init__(self) -> None:
         self._given: set[str] = set()
+        """The NAMEs that are reserved, folded."""
         self._next: dict[str, int] = {}
 
     def choose(
@@ -69,19 +74,19 @@ class NameChooser:
         suffix = path.suffix if keeps_suffix and not is_long else ""
         stem = path.name.removesuffix(suffix) if keeps_suffix else path.stem
         base = _folder(path, is_blocked) + _shortened(stem, _MAX_NAME_BYTES - len(suffix.encode()))
-        key = base + suffix
+        key = folded(base + suffix)
         # Counting on from the last number makes the n-th equal name as cheap as the first.
         for number in itertools.count(self._next.get(key, 1)):
             name = f"{_numbered(base, number)}{suffix}"
-            if name not in self._given and not is_taken(name):
-                self._given.add(name)
+            if folded(name) not in self._given and not is_taken(name):
+                self._given.add(folded(name))
                 self._next[key] = number
                 return name
         raise AssertionError("unreachable: the numbers do not end")
 
     def release(self, name: str) -> None:
         """End the reservation of *name*: its files exist now, or never will."""
-        self._given.discard(name)
+        self._given.discard(folded(name))
         if len(self._next) > 10_000:
             self._next.clear()
 
@@ -91,9 +96,10 @@ def _folder(path: PurePosixPath, is_blocked: Callable[[str], bool]) -> str:
     folder = ""
     for part in path.parts[:-1]:
         base = folder + _shortened(part, _MAX_NAME_BYTES)
-        # These are folders of outputs/ for other files, so their names are taken for a subfolder.
         names: Iterator[str] = (_numbered(base, number) for number in itertools.count(1))
-        folder = next(name for name in names if name not in _TAKEN and not is_blocked(name)) + "/"
+        # These are folders of outputs/ for other files, so their names are taken for a subfolder.
+        free = (name for name in names if folded(name) not in _TAKEN and not is_blocked(name))
+        folder = next(free) + "/"
     return folder
 
 

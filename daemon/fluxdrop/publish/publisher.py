@@ -34,6 +34,7 @@ from fluxdrop.publish.names import NameChooser, portable
 from fluxdrop.publish.outcome import Finished, build_record, keep_input
 from fluxdrop.publish.places import Places
 from fluxdrop.publish.plans import Plan, Plans
+from fluxdrop.publish.similar_names import SimilarNames
 from fluxdrop.records.index_row import row_of
 from fluxdrop.records.result import Record, decode, encode
 
@@ -83,6 +84,8 @@ class Publisher:
         self._places = Places(root)
         self.pool = FolderPool(root.spares, spares_limit(root.state))
         self._chooser = NameChooser()
+        self._done_names = SimilarNames((root.outputs, root.generated, root.preprocessed))
+        self._failed_names = SimilarNames((root.failed,), keeps_suffix=True)
         self._refused: Counter[str] = Counter()
         """How often the names of each job were refused, by the jobs' ids."""
         self._kept: set[str] = set()
@@ -129,6 +132,8 @@ class Publisher:
         finally:
             for name in names:
                 self._chooser.release(name)
+            self._done_names.settle()
+            self._failed_names.settle()
 
     def _decide(self, fresh: Sequence[tuple[Finished, Plan]]) -> None:
         """Sync the files of the jobs *fresh* and write their plans, durably. Raises OSError."""
@@ -299,20 +304,28 @@ class Publisher:
         """
         targets = [finished.record, *(target for _, target in finished.files)]
 
-        def is_taken(name: str) -> bool:
+        similar = self._failed_names if finished.has_failed else self._done_names
+
+        def exists(name: str) -> bool:
             return any(
                 os.path.lexists(f"{self._root.path}/{target.path(name)}") for target in targets
             )
 
+        def is_taken(name: str) -> bool:
+            return exists(name) or any(map(exists, similar.of(name)))
+
         def is_blocked(folder: str) -> bool:
-            return any(map(is_closed, {f"{target.folder}/{folder}" for target in targets}))
+            tops = {target.folder for target in targets}
+            return any(is_closed(f"{top}/{folder}") for top in tops) or similar.hides(folder)
 
         job = finished.job
         source = job.source
         if self._refused[job.id]:
             source = portable(source if self._refused[job.id] == 1 else job.id)
             job.warnings.append(f"It could not be published under the name {job.source}.")
-        return self._chooser.choose(source, is_taken, is_blocked, keeps_suffix=finished.has_failed)
+        name = self._chooser.choose(source, is_taken, is_blocked, keeps_suffix=finished.has_failed)
+        similar.add(name)
+        return name
 
     def _discard(self, folder: Path) -> bool:
         """Remove the job's *folder*; return whether it is gone from work/. Never raises OSError."""

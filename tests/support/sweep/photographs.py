@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,13 +26,16 @@ def photograph_files() -> list[Path]:
 
 
 def copy_pictures(files: Sequence[Path], folder: Path) -> list[Path]:
-    """Copy *files* to *folder*/samples/, where `model add` finds them; their paths there, in its order."""
+    """Write *files* in RGB to *folder*/samples/, where `model add` finds them; their paths there, in its order.
+
+    Colour profiles are left out: fluxdrop converts to sRGB, and the libraries do not.
+    """
     samples = folder / "samples"
     samples.mkdir(parents=True)
-    return sorted(
-        Path(shutil.copyfile(file, samples / f"{number:02}-{file.name}"))
-        for number, file in enumerate(files)
-    )
+    copies = [samples / f"{number:02}-{file.stem}.png" for number, file in enumerate(files)]
+    for picture, copy in zip(read(files), copies, strict=True):
+        picture.save(copy, icc_profile=None)
+    return copies
 
 
 def read(files: Sequence[Path]) -> list[Image.Image]:
