@@ -18,7 +18,7 @@ from PIL import Image
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files.layout import GALLERY, Root
 from fluxdrop.gallery.data_pages import PAGE_ENTRIES, Pages
-from fluxdrop.gallery.entry import Entry
+from fluxdrop.gallery.entry import Entry, entry_of
 from fluxdrop.gallery.gallery import Gallery, page_of
 from fluxdrop.gallery.html_page import render
 from fluxdrop.gallery.thumbnail import thumbnail_of
@@ -217,6 +217,23 @@ def test_thumbnails(root: Root, side: int, expected: str) -> None:
     for path in made:
         with Image.open(path) as image:
             assert (512, 512) == image.size
+
+
+def test_formats_that_browsers_do_not_show(root: Root) -> None:
+    """Of a TIFF, however small, a copy is made that browsers show; its card links the file itself."""
+    Image.effect_noise((64, 64), 64).save(root.outputs / "noise.tif")
+    record = result("noise", 7)
+    facts = msgspec.structs.replace(
+        record.image, file="generated_images/noise.tif", format="TIFF", width=64, height=64
+    )
+    of_tiff = msgspec.structs.replace(record, image=facts)
+
+    with closing(root.open_outputs()) as folders:
+        found = thumbnail_of(of_tiff, "noise.tif", folders)
+    entry = entry_of(of_tiff, "noise.json", found)
+
+    assert ("made", ".tif", True) == (found, entry.suffix, entry.opaque)
+    assert 1 == len(list((root.outputs / GALLERY / "thumbnails").rglob("*.webp")))
 
 
 def test_deleted_thumbnails_go(root: Root, tmp_path: Path) -> None:
