@@ -160,6 +160,17 @@ def test_prompt_that_cannot_be_read(bench: Bench, data: bytes, kind: str) -> Non
     assert bench.ends.failed[0][2].hint
 
 
+@pytest.mark.parametrize("is_open", [True, False])
+def test_prompt_that_is_still_open(bench: Bench, is_open: bool) -> None:
+    """A prompt that a program still has open, which was waited for in vain, is done with a word of that."""
+    item = bench.prompt("a.txt")
+    with item.job.input.open("ab" if is_open else "rb"):
+        bench.run(item)
+
+    assert ["a.txt"] == bench.pictured
+    assert is_open is any("still had the file open" in warning for warning in item.job.warnings)
+
+
 def test_defect_over_one(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A prompt over which fluxdrop itself fails is internal, and alone in that."""
 

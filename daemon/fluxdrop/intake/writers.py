@@ -20,6 +20,9 @@ import os
 import signal
 from collections import defaultdict
 from contextlib import suppress
+from pathlib import Path
+
+from fluxdrop.files.durable import open_regular_fd
 
 # The kernel signals a process whose lease is broken, with SIGIO if it is not told otherwise, which would end it. SIGURG
 # is ignored.
@@ -70,6 +73,18 @@ def is_open_by_lease(fd: int) -> bool | None:
     # Whoever opens the file for writing meanwhile waits for this.
     fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     return False
+
+
+def is_open_for_writing(path: Path) -> bool:
+    """Return whether it is known, by a lease, that somebody has the file *path* open for writing."""
+    try:
+        fd = open_regular_fd(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        return is_open_by_lease(fd) is True
+    finally:
+        os.close(fd)
 
 
 def _open_files() -> dict[str, list[str]]:

@@ -19,9 +19,11 @@ from fluxdrop.generate.generator import GenerationOrder, Generator
 from fluxdrop.generate.messages import GeneratedImage
 from fluxdrop.generate.parameters import Generated, PromptParameters
 from fluxdrop.generate.prompt_file import MAX_PICTURES, PromptPicture, read_prompt, read_prompts
+from fluxdrop.intake.writers import is_open_for_writing
 from fluxdrop.jobs.claim import NewJob
 from fluxdrop.jobs.job import Job, file_sha256
 from fluxdrop.jobs.parts import divide
+from fluxdrop.jobs.rewritten import is_written_by_others
 from fluxdrop.jobs.store import Store
 from fluxdrop.processes.child import ChildDied
 from fluxdrop.service.items import Fail, PictureItem, PromptItem
@@ -201,6 +203,8 @@ class Generating(Handler[PromptItem]):
             )
         prompt = prompts[part.number - 1 if part is not None else 0]
         job.warnings = list(prompt.warnings)
+        if is_written_by_others(job) and is_open_for_writing(job.input):
+            job.warnings.append("A program still had the file open for writing when it was read.")
         parameters = job.options.generation or prompt.parameters
         if part is not None:
             job.prompt = parameters.prompt
