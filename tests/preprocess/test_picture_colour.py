@@ -64,7 +64,7 @@ def test_wide_gamut(tmp_path: Path, kind: str) -> None:
 
     found, warnings = opened(tmp_path / "a", data)
 
-    assert [] == warnings
+    assert ["Its colours were converted to sRGB, because of its colour profile."] == warnings
     assert (abs(values(found)[4, 4] - in_srgb(MUTED)) <= 3).all()
 
 
@@ -79,17 +79,22 @@ def test_srgb_changes_nothing(tmp_path: Path, kind: str) -> None:
     assert [] == warnings
 
 
-@pytest.mark.parametrize("mode", ["L", "LA"])
-def test_grey_profile(tmp_path: Path, mode: str) -> None:
-    """Grey that is linear becomes as bright as viewers show it; transparency stays."""
-    image = Image.new(mode, (8, 8), 128 if mode == "L" else (128, 99))
+# An LCD of 2005: its gamut is three quarters of that of sRGB.
+NARROW = rgb_profile((0.394, 0.227, 0.027), (0.415, 0.679, 0.110), (0.155, 0.095, 0.688), 1.8)
 
-    found, _ = opened(tmp_path / "a.png", saved_bytes(image, "PNG", icc_profile=GREY_GAMMA_1))
 
-    assert mode == found.mode
-    pixel = values(found)[0, 0]
-    assert abs((pixel if mode == "L" else pixel[0]) - 188) <= 2
-    assert mode == "L" or pixel[1] == 99
+@pytest.mark.parametrize(
+    ("mode", "profile"),
+    [("L", GREY_GAMMA_1), ("LA", GREY_GAMMA_1), ("RGB", NARROW), ("RGBA", NARROW)],
+)
+def test_other_profiles(tmp_path: Path, mode: str, profile: bytes) -> None:
+    """Pixels with the profile of a monitor or of grey stay as they are, as in a model's own pipeline."""
+    image = RGB.convert(mode)
+
+    found, warnings = opened(tmp_path / "a.png", saved_bytes(image, "PNG", icc_profile=profile))
+
+    assert ([], mode) == (warnings, found.mode)
+    assert np.array_equal(values(image), values(found))
 
 
 def test_transparency_stays(tmp_path: Path) -> None:
