@@ -149,6 +149,9 @@ class Daemon:
             ) as observers:
                 try:
                     stages.start()
+                    if not self._once:
+                        # A daemon that ends soon opens only the models that it needs.
+                        stages.warm_up(reopen_all=False)
                     self._serve(store, stages, observers)
                 except Stopping:
                     pass

@@ -250,7 +250,6 @@ class Stages:
             stage.start()
         self._predicting.ready.wait()
         self.check()
-        self.warm_up(reopen_all=False)
 
     @property
     def _all(self) -> list[Stage[Any]]:
