@@ -143,7 +143,7 @@ def test_runs(bench: Bench) -> None:
     ("data", "kind"),
     [
         (b"", "prompt"),
-        (b"\xff\xfea\0", "prompt"),
+        (b"\xff\xfea", "prompt"),
         (b"a\nSteps: 0", "prompt"),
         (b"a" * 99999, "prompt"),
     ],
