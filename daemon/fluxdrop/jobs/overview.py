@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files import durable
 from fluxdrop.files.layout import REQUEST_SUFFIX, Root, holder
+from fluxdrop.files.regular import open_given
 from fluxdrop.jobs.input_names import kind_of, scan
 from fluxdrop.jobs.outbox import balances
 from fluxdrop.jobs.row_facts import row_as_dict
@@ -87,9 +88,10 @@ def _inbox(root: Root) -> int:
 def _ignore(root: Root) -> list[str]:
     """Return the setting `ignore`; empty if the settings cannot be read."""
     try:
-        if b"ignore" not in (root.path / "fluxdrop.toml").read_bytes():
-            # To load the settings takes longer than everything else here.
-            return []
+        with open_given(root.path / "fluxdrop.toml") as file:
+            if b"ignore" not in file.read():
+                # To load the settings takes longer than everything else here.
+                return []
         from fluxdrop.config import load
 
         return load(root.path).ignore
