@@ -113,13 +113,20 @@ def test_rewritten_png_is_looked_at_from_its_beginning(tmp_path: Path) -> None:
     assert (Wait(60.0), Ready()) == (first, dropped.judge(1))
 
 
-@pytest.mark.parametrize("name", ["a.txt", "a.jpg", "a.png"])
 @pytest.mark.parametrize(
-    ("hint", "needed"), [(None, 2.0), (Hint.CHANGED, 2.0), (Hint.CLOSED, 1.0), (Hint.MOVED_IN, 0.0)]
+    ("name", "hint", "needed"),
+    [
+        *((name, None, 2.0) for name in ("a.txt", "a.jpg", "a.png")),
+        *((name, Hint.CHANGED, 2.0) for name in ("a.txt", "a.jpg", "a.png")),
+        *((name, Hint.MOVED_IN, 0.0) for name in ("a.txt", "a.jpg", "a.png")),
+        ("a.txt", Hint.CLOSED, 2.0),
+        ("a.jpg", Hint.CLOSED, 1.0),
+        ("a.png", Hint.CLOSED, 1.0),
+    ],
 )
 def test_settle(tmp_path: Path, name: str, hint: Hint | None, needed: float) -> None:
-    """What does not say where it ends is ready when it was moved in, stood still for half the
-    settle time after it was closed, or for all of it otherwise. So is a .png that is no PNG.
+    """What does not say where it ends is ready when it was moved in, or stood still for the settle
+    time; half of it for a picture that was closed. So is a .png that is no PNG.
     """
     dropped = Dropped(tmp_path, name, b"a red circle", hint)
     verdicts = [dropped.judge(seconds) for seconds in (0, needed / 2, needed)]
@@ -132,7 +139,7 @@ def test_settle(tmp_path: Path, name: str, hint: Hint | None, needed: float) -> 
 @pytest.mark.parametrize("hint", [Hint.CHANGED, Hint.CLOSED])
 def test_event_resets(tmp_path: Path, hint: Hint) -> None:
     """An event counts as a change although the file looks the same."""
-    dropped = Dropped(tmp_path, "a.txt", b"a red circle", Hint.CHANGED)
+    dropped = Dropped(tmp_path, "a.jpg", b"a red circle", Hint.CHANGED)
     before = dropped.judge(1.5)
     dropped.candidate.record_event(hint)
     needed = 2.0 if hint is Hint.CHANGED else 1.0
@@ -140,6 +147,38 @@ def test_event_resets(tmp_path: Path, hint: Hint) -> None:
 
     assert Wait(2.0) == before
     assert [Wait(needed), Ready()] == after
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"{", b'{"prompt": "a red', b'{"steps": 1', b'[{"prompt": "a red circle"},', b"[tru"],
+)
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf", b"\n "])
+@pytest.mark.parametrize("hint", [Hint.CLOSED, Hint.MOVED_IN])
+def test_json_that_ends_early(tmp_path: Path, data: bytes, mark: bytes, hint: Hint) -> None:
+    """A prompt that is the beginning of JSON waits for the rest until the deadline, and is read then."""
+    dropped = Dropped(tmp_path, "a.txt", mark + data, hint)
+
+    assert [Wait(60.0), Ready()] == [dropped.judge(0), dropped.judge(60)]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"prompt": "a red circle"}',
+        b"{a|b} circle",
+        b"[a red circle",
+        b"[1girl",
+        b'{"a": "\xff"}',
+        b"[" * 100_000 + b"x",
+        "{".encode("utf-16"),
+    ],
+)
+def test_what_is_not_the_beginning_of_json(tmp_path: Path, data: bytes) -> None:
+    """A prompt that is whole JSON, or none, settles like any other."""
+    dropped = Dropped(tmp_path, "a.txt", data, Hint.CLOSED)
+
+    assert [Wait(2.0), Ready()] == [dropped.judge(0), dropped.judge(2)]
 
 
 def test_silent_change_resets(tmp_path: Path) -> None:

@@ -14,9 +14,11 @@ import pytest
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files import durable
 from fluxdrop.files.layout import Root
+from fluxdrop.files.regular import chunks
+from fluxdrop.jobs import rewritten
 from fluxdrop.jobs.claim import NewJob
 from fluxdrop.jobs.input_state import state_of
-from fluxdrop.jobs.job import Job, JobOptions, Part
+from fluxdrop.jobs.job import Job, JobOptions, Part, file_sha256
 from fluxdrop.predict.answer import Answer
 from fluxdrop.processes.child import ChildDied
 from fluxdrop.publish import links, outcome
@@ -321,3 +323,37 @@ def test_rewritten_after_it_was_divided(bench: Bench) -> None:
 
     assert isinstance(record, Result)
     assert "was written to after it was read" in record.warnings[-1]
+
+
+@pytest.mark.parametrize("make", [done, failed])
+@pytest.mark.parametrize("name", ["a.png", "a.txt"])
+def test_still_open(bench: Bench, make: Callable[[Root, str], Finished], name: str) -> None:
+    """What a program writes to an input that it still has open lands in no file that is published."""
+    item = make(bench.root, name)
+    item.job.sha256 = file_sha256(item.job.input)
+    item.job.input_state = state_of(item.job.input)
+
+    with item.job.input.open("ab", buffering=0) as writer:
+        messages = bench.run(item)
+        published = contents(bench.root)
+        writer.write(b" and the rest")
+
+    assert 1 == len(paths(messages))
+    assert published == contents(bench.root) == whole(bench.root)
+
+
+def test_written_to_while_it_is_copied(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An input that is written to while it is copied stays in its place, for the job to be done again."""
+    job = done(root, "a.txt").job
+    before = job.input.stat().st_ino
+
+    def writing(*arguments: Any) -> Iterator[bytes]:
+        yield from chunks(*arguments)
+        with job.input.open("ab") as file:
+            file.write(b" more")
+
+    monkeypatch.setattr(rewritten, "chunks", writing)
+
+    assert not rewritten.detach_input(job, 1000)
+    assert before == job.input.stat().st_ino
+    assert job.input.read_bytes().endswith(b" more")

@@ -76,8 +76,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     settle_seconds: Annotated[
         Literal["auto"] | Seconds,
         Meta(
-            description="how long a file must not change before it is taken as whole; auto is 2, and 10 on network"
-            " shares, which do not tell who is writing"
+            description="how long a file must not change before it is taken as whole; a picture that was closed, half"
+            " of it; auto is 2, and 10 on network shares, which do not tell who is writing"
         ),
     ] = "auto"
     incomplete_seconds: Annotated[

@@ -130,6 +130,7 @@ class Intake:
             settings.incomplete_seconds,
             trust_clock=not self.polling,
             max_bytes=settings.max_file_bytes,
+            max_prompt_bytes=settings.max_prompt_bytes,
             is_open=self._writers.is_open,
             shows_all=self._decoding.shows_all,
         )

@@ -11,11 +11,12 @@ from typing import NamedTuple
 
 from fluxdrop.intake.whole import scanner_for
 from fluxdrop.intake.whole.jpeg import shows_all_scans
+from fluxdrop.intake.whole.json_text import ends_early
 from fluxdrop.intake.whole.png import PngScanner
 from fluxdrop.intake.whole.scanner import Scanner, State
 from fluxdrop.intake.writers import is_open_by_lease
 from fluxdrop.jobs.fault import Fault
-from fluxdrop.jobs.input_names import WHAT_TO_DROP, kind_of
+from fluxdrop.jobs.input_names import WHAT_TO_DROP, InputKind, kind_of
 
 _DECODING_SECONDS = 0.1
 
@@ -67,6 +68,8 @@ class ReadinessPolicy:
     """Whether the filesystem's times come from this machine's clock."""
     max_bytes: int = 256 * 1024**2
     """A larger picture is not scanned for completeness, as it is refused anyway."""
+    max_prompt_bytes: int = 1024**2
+    """A larger prompt is not scanned either."""
     is_open: Callable[[int], bool | None] = is_open_by_lease
     """Whether anybody has the file with a descriptor open for writing; None if that is not known."""
     shows_all: Callable[[int], bool | None] = shows_all_scans
@@ -74,7 +77,10 @@ class ReadinessPolicy:
 
     @property
     def settle_after_close(self) -> float:
-        """Seconds that a closed file has to stay unchanged: some programs reopen a file to append."""
+        """Seconds that a closed picture has to stay unchanged: some programs reopen a file to append.
+
+        A prompt has no structure that tells whether it is whole, so it has to stay unchanged for all of `settle`.
+        """
         return self.settle / 2
 
 
@@ -153,10 +159,14 @@ class Candidate:
             self._signature = signature
         return monotonic - self._since
 
+    @property
+    def _kind(self) -> InputKind | None:
+        return kind_of(self.kind_name or self.name)
+
     def _judge_contents(
         self, fd: int, size: int, policy: ReadinessPolicy, unchanged_for: float
     ) -> Readiness:
-        kind = kind_of(self.kind_name or self.name)
+        kind = self._kind
         if kind is None:
             fault = Fault("unknown", f"its name is not that of {WHAT_TO_DROP}")
             return self._ready_after(policy.incomplete, unchanged_for, fault)
@@ -167,6 +177,9 @@ class Candidate:
         state: State = "plausible"
         if kind == "picture" and size <= policy.max_bytes:
             state = self._scan(fd, policy, unchanged_for)
+        elif kind == "prompt" and size <= policy.max_prompt_bytes and ends_early(fd, size):
+            # It may be a prompt that only looks like JSON, so whoever reads it decides.
+            return self._ready_after(policy.incomplete, unchanged_for, None)
         if self._scanner is not None and state in ("incomplete", "damaged"):
             fault = Fault("incomplete", self._scanner.reason)
             return self._ready_after(policy.incomplete, unchanged_for, fault)
@@ -184,10 +197,11 @@ class Candidate:
         self, fd: int, state: State, policy: ReadinessPolicy, unchanged_for: float
     ) -> Readiness:
         """Decide about a file that is whole by its structure, or has none: it may still be written to."""
-        if state == "complete" and isinstance(self._scanner, PngScanner):
-            # The checksums say that its writer has nothing left to write.
+        if state == "complete" and isinstance(self._scanner, PngScanner) and not policy.is_open(fd):
+            # The checksums say that its writer has nothing left to write, and nobody can write to it any more.
             return Ready()
-        needed = policy.settle_after_close if self.hint is Hint.CLOSED else policy.settle
+        is_closed_picture = self.hint is Hint.CLOSED and self._kind == "picture"
+        needed = policy.settle_after_close if is_closed_picture else policy.settle
         if self.hint is Hint.MOVED_IN or state == "complete":
             needed = 0.0
         if unchanged_for >= needed and self._is_open(fd, policy):

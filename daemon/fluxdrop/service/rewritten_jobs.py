@@ -102,6 +102,7 @@ class RewrittenJobs:
             settings.incomplete_seconds,
             trust_clock=not needs_polling(self._filesystem),
             max_bytes=settings.max_file_bytes,
+            max_prompt_bytes=settings.max_prompt_bytes,
             is_open=self._writers.is_open,
             # Nobody can open it any more to write the rest, so the stage that decodes it decides.
             shows_all=lambda _fd: True,

@@ -6,9 +6,15 @@ from collections import Counter
 from collections.abc import Callable
 
 from fluxdrop.errors import FluxdropError
+from fluxdrop.intake.writers import is_open_for_writing
 from fluxdrop.jobs.claim import NewJob
 from fluxdrop.jobs.job import Job
-from fluxdrop.jobs.rewritten import discard_results, is_rewritten, is_written_by_others
+from fluxdrop.jobs.rewritten import (
+    detach_input,
+    discard_results,
+    is_rewritten,
+    is_written_by_others,
+)
 from fluxdrop.logs import get_logger
 from fluxdrop.publish.outcome import Finished
 from fluxdrop.publish.publisher import Published, Publisher
@@ -62,9 +68,10 @@ class Publishing(Handler[Finished]):
     def handle(self, batch: Batch[Finished]) -> None:
         """See `Handler.handle`."""
         for item in batch.unsettled:
-            if self._is_void(item):
-                self._send_back(item)
-                batch.settle(item)
+            with batch.guard(item):
+                if self._is_void(item) or not self._detach(item):
+                    self._send_back(item)
+                    batch.settle(item)
         if batch:
             self.announce(self.publisher.publish(batch.unsettled))
 
@@ -83,6 +90,24 @@ class Publishing(Handler[Finished]):
                 job.warnings.append(_WRITTEN_LATER)
             return False
         return not (item.has_failed and self._rewrites[job.id] >= _MAX_REWRITES)
+
+    def _detach(self, item: Finished) -> bool:
+        """Copy the input if it is to be published and a program still has it open, so that its digest stays true.
+
+        Return False if it was written to meanwhile. Raises OSError.
+        """
+        job = item.job
+        if (
+            job.sha256 is None
+            or all(path != job.input for path, _ in item.files)
+            or not is_written_by_others(job)
+            or self.publisher.planned(job.folder)
+            or not is_open_for_writing(job.input)
+        ):
+            return True
+        is_unchanged = detach_input(job, self.publisher.max_copied_bytes)
+        # The other parts have copies of what was read.
+        return is_unchanged or job.options.part is not None
 
     def _send_back(self, item: Finished) -> None:
         """Have a job done again, or failed if that was tried often enough. Raises OSError."""
