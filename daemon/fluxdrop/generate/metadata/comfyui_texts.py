@@ -111,7 +111,7 @@ class Texts:
         links = [value for value in inputs.values() if self._graph.target(value)]
         if len(links) == 1:
             return self._conditioning(links[0], wanted, depth + 1)
-        self.lost_at = f"{node.kind} is not known"
+        self.lost_at = f"{node.kind} ({node.id}) is not known"
         return None
 
     def _both(
@@ -188,7 +188,7 @@ class Texts:
         only = next(iter(inputs.values())) if len(inputs) == 1 else None
         if isinstance(only, str | list):
             return self._text(only, wanted, depth + 1)
-        self.lost_at = f"{node.kind} is not known"
+        self.lost_at = f"{node.kind} ({node.id}) is not known"
         return None
 
     def _changed(self, node: Node, wanted: str, depth: int) -> str | None:
