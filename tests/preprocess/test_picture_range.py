@@ -80,6 +80,21 @@ def test_white_of_floats(tmp_path: Path, largest: float, white: int) -> None:
     assert np.allclose(np.clip(values[..., 0] / white, 0, 1), shares(found), rtol=0, atol=1e-6)
 
 
+def test_alpha_of_floats(tmp_path: Path) -> None:
+    """Colours up to 255 with an alpha of 0 to 1 are not taken for transparent."""
+    alpha = np.full((24, 40, 3), 0.5, np.float32)
+    alpha[..., :2] = UNIT * 255
+    alpha[0, 0] = (255, 255, 1)
+    pixels = np.concatenate([UNIT * 255, alpha], axis=2)
+    pixels[0, 0, :3] = 255
+
+    found, warnings = opened(tmp_path / "a.tif", tiff(pixels))
+
+    assert ["Its values reach 255: 255 was taken for white."] == warnings
+    assert isinstance(found, Deep)
+    assert (255, 127.5) == (found.band(3)[0, 0], found.band(3)[5, 5])
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [

@@ -178,7 +178,11 @@ def of_floats(pixels: NDArray[Any], warn: Callable[[str], None]) -> Deep:
         warn(
             f"{below:,} of its {pixels.size:,} values are negative, down to {smallest:g}: they were taken for 0."
         )
-    return Deep(np.clip(pixels.astype(np.float32), 0, white), white)
+    values = np.clip(pixels.astype(np.float32), 0, white)
+    if white > 1 and pixels.shape[2] in (2, 4) and pixels[..., -1].max() <= 1:
+        # Its alpha has a range of its own, and all of it would be transparent.
+        values[..., -1] *= white
+    return Deep(values, white)
 
 
 def _white_of(pixels: NDArray[Any], largest: float) -> int | None:
