@@ -121,6 +121,15 @@ def test_no_answer(drip: bytes) -> None:
         Webhook(url, KEY, 0.2).hand(JOB, b"{}")
 
 
+def test_answer_that_is_no_http() -> None:
+    """What a receiver sends instead of an answer is told in short, and in printable characters."""
+    with listening(b"\x00\x1b[31m" + b"x" * 60_000 + b"\r\n") as url, pytest.raises(Away) as caught:
+        Webhook(url, KEY, 30).hand(JOB, b"{}")
+
+    assert len(caught.value.problem) < 400
+    assert caught.value.problem.isprintable()
+
+
 def test_nobody_there() -> None:
     """A port at which nobody listens is named, with the reason."""
     with socket.create_server(("127.0.0.1", 0)) as server:

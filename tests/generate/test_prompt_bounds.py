@@ -21,6 +21,26 @@ SHORT = "Steps: 2, CFG scale: 3, Size: 64x64, Seed: 7"
 
 
 @pytest.mark.parametrize(
+    ("prompt", "says"),
+    [
+        (" AND ".join(["a cat"] * 10), ""),
+        (" AND ".join(["a cat"] * 11), "11 parts, divided by AND"),
+        (" BREAK ".join(["a cat"] * 40), ""),
+        (" BREAK ".join(["a cat"] * 41), "41 parts, divided by BREAK"),
+        (" AND ".join([" BREAK ".join(["a cat"] * 6)] * 7), "42 parts, divided by BREAK"),
+    ],
+)
+def test_parts(prompt: str, says: str) -> None:
+    """A prompt cannot ask for more work than a few pictures by the parts that it is divided into."""
+    refused = pytest.raises(FluxdropError, match=says) if says else nullcontext()
+    with refused:
+        check_bounds(PromptParameters(prompt=prompt), Settings())
+    if "AND" not in prompt:
+        with refused:
+            check_bounds(PromptParameters(prompt="a", negative_prompt=prompt), Settings())
+
+
+@pytest.mark.parametrize(
     ("asked", "setting"),
     [
         ({"steps": 151}, "max_steps"),

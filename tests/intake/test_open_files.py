@@ -18,6 +18,7 @@ from fluxdrop.config import Settings
 from fluxdrop.files.layout import Root
 from fluxdrop.intake.ready import Candidate, Hint, Readiness, ReadinessPolicy, Ready, Wait
 from fluxdrop.intake.writers import Writers, is_open_by_lease
+from support.pictures import png
 from support.rights import without_rights
 from support.station import Station
 
@@ -69,6 +70,18 @@ def test_open_for_writing(tmp_path: Path, name: str, hint: Hint | None) -> None:
 
     assert isinstance(early, Wait)
     assert (Wait(2.0), Ready()) == (late, last)
+
+
+def test_png_that_is_open(tmp_path: Path) -> None:
+    """A PNG that is whole is taken at once, but not while somebody can still write to it."""
+    path = tmp_path / "a.png"
+    path.write_bytes(png(4, 4))
+    with path.open("r+b"):
+        early, late, last = judge(path, 0, 30, 60)
+    (closed,) = judge(path, 0)
+
+    assert isinstance(early, Wait)
+    assert (Wait(2.0), Ready(), Ready()) == (late, last, closed)
 
 
 @pytest.mark.parametrize("hint", HINTS)

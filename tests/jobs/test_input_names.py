@@ -98,6 +98,7 @@ def test_ignored(name: str) -> None:
     "name",
     [
         *("cat.png", "tmp.png", "part.txt", "a.b.c.png", "partial", "cat~1.png", "@home.png", "-"),
+        *("#1 sunset.png", "#sunset.txt", "~1 star.png", "~ waves.txt"),
         *("12:30.png", "icon.png", "recycle", "xmp.txt", "thumbs.png", "zone.identifier.txt"),
     ],
 )

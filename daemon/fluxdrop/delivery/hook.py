@@ -128,6 +128,7 @@ class Hook:
         if isinstance(error, Refused):
             self._outbox.refuse(self.name, owed, error.problem)
             self._failures = 0
+            self._report("")
             log.error("hook refused a record", hook=self.name, job=owed.job, reason=error.problem)
             return 0.0
         self._report(error.problem)

@@ -28,6 +28,7 @@ from fluxdrop.printable import printable
 SECRET_PREFIX = "whsec_"  # noqa: S105 - what secrets begin with
 _SECRET_BYTES = range(24, 65)
 _MAX_ANSWER_BYTES = 300
+_MAX_REASON = 300
 _MAX_ASKED_SECONDS = 3600.0
 # 408, 425 and 429 ask for another try; 502, 503 and 504 come from a proxy whose receiver is away.
 _AWAY_CODES = {408, 425, 429, 502, 503, 504}
@@ -162,15 +163,16 @@ def _reason(error: Exception) -> str:
         return f"its certificate is not valid: {error.verify_message}"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return str(error) or type(error).__name__
+    # It may quote what the receiver sent.
+    return printable(str(error)[:_MAX_REASON]) or type(error).__name__
 
 
 def _not_taken(answer: http.client.HTTPResponse) -> NotTaken:
     """Return the error for *answer*, whose status is not of success."""
     status = answer.status
-    problem = f"it answered {status} {printable(answer.reason)}".rstrip()
+    problem = f"it answered {status} {printable(answer.reason[:_MAX_REASON])}".rstrip()
     if status // 100 == 3:
-        where = printable(answer.getheader("location") or "elsewhere")
+        where = printable((answer.getheader("location") or "elsewhere")[:_MAX_REASON])
         return Refused(f"{problem}: it redirects to {where}, which is not followed")
     with suppress(OSError, http.client.HTTPException, ValueError):
         said = printable(" ".join(answer.read(_MAX_ANSWER_BYTES).decode(errors="replace").split()))

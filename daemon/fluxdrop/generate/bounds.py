@@ -5,12 +5,19 @@ from __future__ import annotations
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.parameters import PromptParameters
+from fluxdrop.generate.prompt_weights import parse_weights
+
+MAX_PARTS = 10
+"""The most parts of a prompt joined by ``AND``: each costs as much as a picture of its own."""
+MAX_CHUNKS = 40
+"""The most chunks of a prompt divided by ``BREAK``, in all its parts: each is encoded apart, and kept."""
 
 
 def check_bounds(parameters: PromptParameters, settings: Settings) -> None:
     """Check that *parameters* do not exceed the limits in *settings*.
 
-    Values that they leave open are not checked: they come from the settings.
+    Values that they leave open are not checked: they come from the settings. How many parts a prompt may have is no
+    setting.
 
     Raises:
         FluxdropError: Kind ``prompt``, when a value exceeds its limit.
@@ -19,6 +26,7 @@ def check_bounds(parameters: PromptParameters, settings: Settings) -> None:
         raise _limit_error(
             f"Steps is {parameters.steps}; at most {settings.max_steps} here", "max_steps"
         )
+    _check_parts(parameters)
     width, height = parameters.width, parameters.height
     if width is None or height is None:
         return
@@ -28,6 +36,25 @@ def check_bounds(parameters: PromptParameters, settings: Settings) -> None:
             f" {settings.max_generated_pixels:,} here",
             "max_generated_pixels",
         )
+
+
+def _check_parts(parameters: PromptParameters) -> None:
+    prompts = (
+        parse_weights(parameters.prompt),
+        parse_weights(parameters.negative_prompt, composed=False),
+    )
+    for prompt in prompts:
+        chunks = sum(len(part.chunks) for part in prompt.parts)
+        for count, most, word in (
+            (len(prompt.parts), MAX_PARTS, "AND"),
+            (chunks, MAX_CHUNKS, "BREAK"),
+        ):
+            if count > most:
+                raise FluxdropError(
+                    f"The prompt has {count:,} parts, divided by {word}; at most {most} are drawn",
+                    hint=f"Join some of them, or write {word} in small letters where it is only a word.",
+                    kind="prompt",
+                )
 
 
 def _limit_error(message: str, setting: str) -> FluxdropError:

@@ -197,8 +197,8 @@ class Candidate:
         self, fd: int, state: State, policy: ReadinessPolicy, unchanged_for: float
     ) -> Readiness:
         """Decide about a file that is whole by its structure, or has none: it may still be written to."""
-        if state == "complete" and isinstance(self._scanner, PngScanner):
-            # The checksums say that its writer has nothing left to write.
+        if state == "complete" and isinstance(self._scanner, PngScanner) and not policy.is_open(fd):
+            # The checksums say that its writer has nothing left to write, and nobody can write to it any more.
             return Ready()
         is_closed_picture = self.hint is Hint.CLOSED and self._kind == "picture"
         needed = policy.settle_after_close if is_closed_picture else policy.settle

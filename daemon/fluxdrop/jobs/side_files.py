@@ -10,8 +10,10 @@ PATTERNS: dict[str, tuple[str, ...]] = {
     "hidden files and folders: of macOS (.DS_Store, ._NAME, .Trashes), GNOME (.goutputstream-X, .Trash-UID), KDE, NFS"
     " (.nfsX), FUSE (.fuse_hiddenX), Samba, LibreOffice (.~lock.NAME#), vim, rsync, ProFTPD, Syncthing (.stversions),"
     " Resilio Sync (.sync), Picasa (.picasa.ini)": (".*",),
-    "Microsoft Office, OneDrive, Syncthing, vim and other editors": ("~*", "*~"),
-    "Emacs; Synology's #recycle and #snapshot": ("#*",),
+    "Microsoft Office": ("~$*", "~wr[dlf]*.tmp"),
+    "Syncthing": ("~syncthing~*",),
+    "vim and other editors": ("*~",),
+    "Emacs": ("#*#",),
     "any program that renames its file when it is whole": (
         "*.tmp",
         "*.temp",
@@ -72,7 +74,7 @@ PATTERNS: dict[str, tuple[str, ...]] = {
     "RawTherapee, DxO, ON1": ("*.pp3", "*.dop", "*.on1"),
     "cameras: a film's picture and proxy": ("*.thm", "*.lrv"),
     "ext2, ext3, ext4": ("lost+found",),
-    "Synology": ("@eadir", "@tmp", "@synoresource", "@synoeastream"),
+    "Synology": ("#recycle", "#snapshot", "@eadir", "@tmp", "@synoresource", "@synoeastream"),
     "QNAP": ("@recycle", "@recently-snapshot", "@recently-snapshots", "@transcode"),
 }
 """Patterns of `fnmatch` in lower case, by the programs that write such names."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ _FACTS = {
     *("app_version", "generation_mode", "rand_device", "metadata_scheme", "version", "created_by"),
     *("full_prompt", "full_negative_prompt", "signed_hash", "request_type"),
 }
+_BRACKETED = re.compile(r"\[([^\[\]]*)\]")
 _FLAT = (
     "negative_prompt",
     "Negative Prompt",
@@ -123,4 +125,9 @@ def _old_invokeai(text: str) -> Any:
     if isinstance(prompts, list):
         found = [one.get("prompt") for one in prompts if isinstance(one, dict)]
         image = image | {"prompt": " ".join(str(text) for text in found)}
+    # There, what is in square brackets is the negative prompt (ldm/invoke/conditioning.py, get_uc_and_c_and_ec).
+    prompt = image.get("prompt")
+    if isinstance(prompt, str) and (negative := _BRACKETED.findall(prompt)):
+        kept = " ".join(_BRACKETED.sub(" ", prompt).split())
+        image = image | {"prompt": kept, "negative_prompt": " ".join(negative)}
     return image | {"model": value.get("model_weights")}
