@@ -319,6 +319,8 @@ def test_what_is_not_expressed_is_named() -> None:
             "ComfyUI's seed: not known as it comes from MathExpression|pysssss (98); it is random",
         ),
         ({"steps": ["98", 0]}, {"steps": None}, "steps: not known as it comes from MathExpression"),
+        ({"steps": ["92", 0]}, {"steps": None}, "steps: not known as it comes from Holder (92)"),
+        ({"latent_image": ["91", 0]}, {"width": 64}, "ComfyUI's node: LatentUpscaleBy"),
         ({"cfg": ["98", 0]}, {"guidance_scale": None}, "cfg: not known as it comes from MathExp"),
         (
             {"latent_image": ["97", 0]},
@@ -343,6 +345,8 @@ def test_what_is_lost_is_named(
         "96": node("RepeatLatentBatch", samples=["5", 0], amount=4),
         "95": node("FreeU_V2", model=["4", 0], b1=1.3),
         "94": node("CLIPTextEncode", text="a red circle", clip=["93", 0]),
+        "92": node("Holder", value=5, a=["5", 0]),
+        "91": node("LatentUpscaleBy", samples=["5", 0], scale_by=2.0),
         "93": node("CLIPSetLastLayer", clip=["4", 1], stop_at_clip_layer=-2),
     }
     parameters, (warning,) = read(graph)
@@ -388,6 +392,14 @@ def test_texts_that_become_others(kind: str, given: dict[str, Any]) -> None:
     graph = classic() | {"6": node("CLIPTextEncode", text=["10", 0]), "10": node(kind, **given)}
 
     with pytest.raises(FluxdropError, match=r"to a text: .* \(10\) changes the text"):
+        read(graph)
+
+
+def test_encoder_that_changes_its_text() -> None:
+    """An encoder that translates is named, too."""
+    graph = classic() | {"6": node("TranslateCLIPTextEncode", text="Katze", clip=["4", 1])}
+
+    with pytest.raises(FluxdropError, match=r"TranslateCLIPTextEncode \(6\) changes the text"):
         read(graph)
 
 

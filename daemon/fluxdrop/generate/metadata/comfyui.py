@@ -43,6 +43,7 @@ _WIDTHS = (("width", "height"), ("empty_latent_width", "empty_latent_height"))
 _RESOLUTION = re.compile(r"(\d+) ?x ?(\d+).*", re.ASCII)
 # Nodes that change a picture, and that infotext cannot express; besides them all that take a model and give one.
 _UNEXPRESSED = re.compile(r"CLIPSetLastLayer|RepeatLatent|LatentBatch|LatentFromBatch")
+_PASSING_LATENTS = re.compile(r"reroute|vae", re.IGNORECASE)
 _MODEL_KEYS = ("ckpt_name", "unet_name", "model_name", "base_ckpt_name")
 
 
@@ -250,6 +251,8 @@ class _SamplerReader:
             image = node.inputs.get("image")
             if isinstance(image, str):
                 self._notes.append(("Made from the picture", image))
+            if self._graph.linked(node) and not _PASSING_LATENTS.search(node.kind):
+                self._texts.passed[node.kind] = None
         if isinstance(self._sampler.inputs.get("latent_image"), list) and begun == len(self._notes):
             kind = f"from {latent.kind} ({latent.id})" if latent else "a node that is not there"
             self._notes.append(("ComfyUI's size", f"not known as it comes {kind}"))

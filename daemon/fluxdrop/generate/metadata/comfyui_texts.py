@@ -100,6 +100,9 @@ class Texts:
                 self.passed[node.kind] = None
             return self._conditioning(inputs["conditioning"], wanted, depth + 1)
         encoded = [key for key in _ENCODED if key in inputs]
+        if "populated_text" not in inputs and _CHANGING.search(node.kind):
+            self.lost_at = f"{node.kind} ({node.id}) changes the text"
+            return None
         for key in encoded:
             text = self._text(inputs[key], wanted, depth + 1)
             if text is None:

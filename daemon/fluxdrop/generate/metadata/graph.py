@@ -8,7 +8,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 _MAX_NODES = 10_000
-_COMPUTING = re.compile(r"math|expression|operation|calc|random", re.IGNORECASE)
+_COMPUTING = re.compile(
+    r"math|expression|operation|calc|random|aspect|ratio|swap|scale|switch", re.IGNORECASE
+)
 # The inputs in which nodes that only hold a value hold it.
 _HELD = ("value", "int", "float", "number", "Number", "seed", "noise_seed", "string", "text")
 
@@ -93,5 +95,8 @@ class Graph:
                 # A reroute, or a node that converts.
                 held = list(target.inputs)
             if not held:
+                return None
+            if any(self.target(target.inputs[name]) for name in target.inputs if name != held[0]):
+                # It depends on more than what it holds.
                 return None
             node, key = target, held[0]
