@@ -31,6 +31,8 @@ class Description(NamedTuple):
     negative_prompt: str
     pairs: list[Pair]
     """Infotext's keys with their values, not quoted; also keys that are not used, to be named in a warning."""
+    no_negative_prompt: bool = False
+    """Whether the negative prompt is said to be empty."""
 
     def infotext(self) -> str:
         """Return the description as infotext."""

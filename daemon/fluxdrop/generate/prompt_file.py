@@ -96,7 +96,17 @@ def _batches(text: str, limit: int, max_steps: int) -> list[PromptBatch]:
     described = json_descriptions(text)
     if described is None:
         return [parse_batch(text, limit, max_steps)]
-    batches = [batch_of(*one, max_size=limit, max_steps=max_steps) for one in described]
+    batches = [
+        batch_of(
+            one.prompt,
+            one.negative_prompt,
+            one.pairs,
+            no_negative=one.no_negative_prompt,
+            max_size=limit,
+            max_steps=max_steps,
+        )
+        for one in described
+    ]
     return [
         batch._replace(warnings=[*batch.warnings, *doubts(batch.parameters.prompt)])
         for batch in batches

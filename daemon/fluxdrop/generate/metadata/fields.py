@@ -79,7 +79,10 @@ def read_fields(data: Mapping[str, Any]) -> Description:
     for folded, key in left.items():
         if not LORA_KEYS.fullmatch(folded):
             pairs.append((key.strip() or "?", _shown(data[key])))
-    return Description(" ".join([prompt, *tags]), texts["negative prompt"] or "", pairs + others)
+    negative = texts["negative prompt"] or ""
+    keys = [_folded(key) for key in data if data[key] == ""]
+    none = not negative and any(key in _TEXTS["negative prompt"].split() for key in keys)
+    return Description(" ".join([prompt, *tags]), negative, pairs + others, none)
 
 
 def wrong_type(key: str, value: Any, what: str) -> FluxdropError:

@@ -63,9 +63,11 @@ def describe(value: Any) -> Description:
     Raises:
         FluxdropError: Kind ``prompt``, when it describes no picture, or a value in it is of the wrong type.
     """
-    prompt, negative, pairs = _describe(value)
-    return Description(
-        _sound(prompt), _sound(negative), [(_sound(key), _sound(text)) for key, text in pairs]
+    found = _describe(value)
+    return found._replace(
+        prompt=_sound(found.prompt),
+        negative_prompt=_sound(found.negative_prompt),
+        pairs=[(_sound(key), _sound(text)) for key, text in found.pairs],
     )
 
 
@@ -90,10 +92,10 @@ def _describe(value: Any) -> Description:
         return read_graph(value["prompt"])
     if isinstance(inner := value.get("sui_image_params"), dict):
         # SwarmUI's other keys are about how long it took and the like.
-        prompt, negative, pairs = read_fields(
-            {k: v for k, v in inner.items() if k not in _SWARM_FACTS}
+        found = read_fields({k: v for k, v in inner.items() if k not in _SWARM_FACTS})
+        return found._replace(
+            prompt=from_comfyui(found.prompt), negative_prompt=from_comfyui(found.negative_prompt)
         )
-        return Description(from_comfyui(prompt), from_comfyui(negative), pairs)
     if isinstance(inner := value.get("parameters"), dict):
         # What the hub's inference API takes: inputs and parameters.
         return read_fields({k: v for k, v in value.items() if k != "parameters"} | inner)

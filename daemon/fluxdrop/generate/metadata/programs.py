@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from fluxdrop.errors import FluxdropError
-from fluxdrop.generate.infotext import Description
 from fluxdrop.generate.metadata.json_prompt import describe, load_json
 from fluxdrop.generate.metadata.picture_texts import EXIF_MODEL, USER_COMMENT, XMP
 from fluxdrop.generate.metadata.weight_syntax import TRANSLATIONS
@@ -84,8 +83,10 @@ def _read(program: str, value: Any) -> str:
             value = {key: item for key, item in value.items() if key not in _FACTS}
         description = describe(value)
         if (translate := TRANSLATIONS.get(program)) is not None:
-            prompt, negative, pairs = description
-            description = Description(translate(prompt), translate(negative), pairs)
+            description = description._replace(
+                prompt=translate(description.prompt),
+                negative_prompt=translate(description.negative_prompt),
+            )
         return description.infotext()
     except FluxdropError as error:
         raise FluxdropError(
