@@ -128,6 +128,10 @@ def test_spellings_of_the_negative_prompt(key: str) -> None:
     [
         "prompt: a red circle\nnegative_prompt: blurry\nsteps: 20\nseed: 42",
         "Prompt: a red circle\nsteps: 20\nseed: 42\nnegative_prompt: blurry\n",
+        "steps: 20\nprompt: a red circle\nseed: 42\nnegative_prompt: blurry\n",
+        "negative_prompt: blurry\nsteps: 20\nprompt: a red circle\nseed: 42",
+        "prompt: \"a red circle\"\nnegative_prompt: 'blurry'\nsteps: 20\nseed: 42",
+        "prompt: |\n  a red circle\nnegative_prompt: blurry\nsteps: 20\nseed: 42",
     ],
 )
 def test_every_line_with_its_key(text: str) -> None:
@@ -180,6 +184,10 @@ def test_second_prompt_without_dashes() -> None:
         (f"{LINE}\na red circle", LINE),
         ("a red circle\nSeeds: 42", "Seeds: 42"),
         ("a red circle\n*Seed:* 42", "*Seed:* 42"),
+        ("a red circle\nSeed 42", "Seed 42"),
+        ("a red circle\nSize = 64x64", "Size = 64x64"),
+        ("a red circle\nNegative prompt = blurry", "Negative prompt = blurry"),
+        ("a red circle\nNegative prompt (new): blurry", "Negative prompt (new): blurry"),
         ("a red circle\nNegatives: blurry", "Negatives: blurry"),
         ("stairs\nSteps: mossy", "Steps: mossy"),
         ("stairs\nSteps: 3, leading to a temple", "Steps: 3, leading to a temple"),

@@ -67,6 +67,8 @@ _ALIASES = {
 # What may be meant as a parameter in another form, such as "- Seed: 42" and "seed=42".
 _DOUBTFUL = re.compile(
     r"(?<![^\W_])(?:seeds?|steps|cfg|scale)[\s*_`'\"]{0,4}[:=\uff1a][\s*_`'\"]{0,4}[+-]?\d"
+    r"|(?<![\w-])(?:seed\s(?=\d)|(?:size|width|height|resolution|sampler)\s?=\s?)\w*\d"
+    r"|^\W{0,4}(?:neg|negative)[\s_-]?prompts?\b"
     r"|^\W{0,4}(?:\w{1,20}\s)?(?:neg|negatives?|negativ\w{0,3}|n[e\u00e9]gatif|\u53cd\u5411|\u8d1f\u9762"
     r"|\u8ca0\u9762|\u30cd\u30ac\u30c6\u30a3\u30d6)[\w -]{0,30}\W{0,3}[:\uff1a]",
     re.IGNORECASE,
@@ -82,6 +84,7 @@ _NEGATIVE_KEY = re.compile(
 _PROMPT_KEY = re.compile(
     r"[*_]{0,3}(?:positive[\s_-])?prompt[*_]{0,3}\s?[:\uff1a][*_]{0,3}", re.IGNORECASE
 )
+_YAML_BLOCK = re.compile(r"^[|>][+-]?\s*\n\s*")
 _FULL_WIDTH = str.maketrans({"\uff1a": ":", "\uff0c": ","})
 _MIN_PAIRS = 3
 _MAX_SHOWN = 200
@@ -167,6 +170,7 @@ def divide(text: str) -> Divided:
     and any line that begins as programs write it, in which case the lines below it are named in a warning.
     """
     lines = [_line(line.strip()) for line in text.strip().split("\n")]
+    lines = _prompt_first(lines)
     warnings = []
     found: list[_Line] = []
     for number in range(1, len(lines) - 1):
@@ -186,7 +190,8 @@ def divide(text: str) -> Divided:
     prompt, negative = _split_prompts(lines)
     if (key := _PROMPT_KEY.match(prompt)) is not None:
         if found or negative is not None:
-            prompt = prompt[key.end() :].strip()
+            prompt = _yaml_text(prompt[key.end() :])
+            negative = None if negative is None else _yaml_text(negative)
         else:
             warnings.append(f"Drawn as a part of the prompt: {key[0]}")
     return Divided(
@@ -231,6 +236,22 @@ def _kept_below(lines: list[_Line], below: Sequence[_Line]) -> tuple[list[_Line]
         elif line.text:
             rest.append(line.text)
     return lines, rest
+
+
+def _prompt_first(lines: list[_Line]) -> list[_Line]:
+    """Return *lines* with those in front of the prompt's key at the end, if each has a key of its own."""
+    start = next((n for n, line in enumerate(lines) if _PROMPT_KEY.match(line.text)), 0)
+    before = lines[:start]
+    if all(not line.text or line.is_negative or line.is_parameters(alone=False) for line in before):
+        return lines[start:] + before
+    return lines
+
+
+def _yaml_text(text: str) -> str:
+    """Return *text* without the quotes around it or the sign of a block."""
+    text = _YAML_BLOCK.sub("", text.strip())
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" and text.count(text[0]) == 2
+    return text[1:-1] if quoted else text
 
 
 def _take_last(lines: list[_Line], found: list[_Line]) -> list[_Line]:
