@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping
 
 from fluxdrop.config.settings import Settings
 from fluxdrop.config.tables import FolderTable
 from fluxdrop.errors import FluxdropError
+from fluxdrop.files.folder_key import folder_key
 
 _NO_TABLE = FolderTable()
 
@@ -95,8 +95,3 @@ def _name_problem(name: str) -> tuple[str, str]:
     else:
         problem = "a part of its path is empty or a dot"
     return problem, f'Write [folders."{nearest or "xray"}"].'
-
-
-def folder_key(name: str) -> str:
-    """Return what is the same for all spellings of a folder that differ in capitals or the form of accents."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())

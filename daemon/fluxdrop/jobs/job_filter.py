@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from fluxdrop.config.folders import folder_key
+from fluxdrop.files.folder_key import folder_key
 from fluxdrop.files.layout import FAILED
 from fluxdrop.jobs.schema import State
 

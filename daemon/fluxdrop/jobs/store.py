@@ -18,8 +18,8 @@ from types import NoneType
 from typing import Any, NamedTuple
 
 from fluxdrop import failpoints
-from fluxdrop.config.folders import folder_key
 from fluxdrop.errors import FluxdropError
+from fluxdrop.files.folder_key import folder_key
 from fluxdrop.jobs.index_file import is_other, move_aside, refuse_other
 from fluxdrop.jobs.job_filter import JobFilter as JobFilter
 from fluxdrop.jobs.job_filter import records_named
