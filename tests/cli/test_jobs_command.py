@@ -8,6 +8,7 @@ from contextlib import closing
 import pytest
 from rich.cells import cell_len
 
+from fluxdrop.cli.tables import print_rows
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files.layout import Root
 from fluxdrop.generate.parameters import PromptParameters
@@ -83,6 +84,46 @@ def test_jobs_on_80_columns(root: Root, monkeypatch: pytest.MonkeyPatch) -> None
     assert ["cat", "cat-2", "cat.pdf", "dog"] == [names[job].rpartition("/")[2] for job in ids]
 
 
+REASON = "Sampler 'foo' is not known."
+
+
+@pytest.mark.parametrize("source", ["a.txt", "portrait_of_a_cat.txt", "long/folder/" * 9 + "a.txt"])
+@pytest.mark.parametrize("columns", ["80", "100", "200"])
+def test_rows_lose_no_word(
+    root: Root,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    source: str,
+    columns: str,
+) -> None:
+    """On each width, each word of a reason is there, and so is each letter of a name."""
+    monkeypatch.setenv("COLUMNS", columns)
+    row = Row(new_job_id(), "failed", "prompt", source, error=REASON, created=now())
+
+    print_rows(root, [row])
+
+    title, *lines = capsys.readouterr().out.splitlines()
+    starts = [title.index(name) for name in ("source", "name", "label")]
+    words = " ".join(line[starts[2] :].strip() for line in lines).split()
+    assert REASON.split() == words
+    assert source == "".join(line[starts[0] : starts[1]].strip() for line in lines)
+    assert all(len(line.rstrip()) <= int(columns) for line in [title, *lines])
+
+
+def test_rows_in_a_pipe(
+    root: Root, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where no terminal says how wide it is, each job has one line."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    row = Row(new_job_id(), "failed", "prompt", "deep/" * 40, error=REASON * 9, created=now())
+
+    print_rows(root, [row])
+
+    (_, line) = capsys.readouterr().out.splitlines()
+    assert "deep/" * 40 in line
+    assert REASON * 9 in line
+
+
 def test_gone_is_not_done(root: Root) -> None:
     """A job whose result was removed is not called done."""
     first, second = publish(root, "cat.png", "dog.png")
@@ -142,7 +183,8 @@ def test_show_without_record(root: Root) -> None:
 
     assert (0, 0) == (gone.returncode, claimed.returncode)
     # A long path is folded in the middle of a word.
-    assert "cat.jsoncannotberead:Nosuchfileordirectory." in "".join(gone.stdout.split())
+    text = "".join(gone.stdout.split())
+    assert f"Therecordof{first}isgone:{root.outputs}/cat.json." in text
     assert ["state", "claimed"] == claimed.stdout.splitlines()[1].split()
 
 

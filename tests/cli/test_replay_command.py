@@ -19,7 +19,7 @@ from support.needs import needs_generation
 pytestmark = [needs_generation, pytest.mark.slow]
 
 PROMPT = "a large red circle\nSteps: 2, Seed: 7, Size: 64x64"
-MIXED = 6
+MIXED = 7
 """How many jobs `mixed` has."""
 
 
@@ -44,7 +44,8 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     (root.inbox / "circle.txt").write_text(PROMPT)
     (root.inbox / "bad.png").write_bytes(b"no picture")
     (root.inbox / "bad.txt").write_bytes(b"\xff\xfe")
-    with serving(root, settle_seconds=0.1) as daemon:
+    (root.inbox / "bad.pdf").write_bytes(b"%PDF")
+    with serving(root, settle_seconds=0.1, incomplete_seconds=0.5) as daemon:
         daemon.wait_for_ends(MIXED - 1)
         assert 0 == fluxdrop("model", "use", "paler", "--root", root.path).returncode
         shutil.copyfile(SAMPLES / "angular_cross_01.png", root.inbox / "cross.png")
@@ -65,8 +66,8 @@ def verdicts(compared: dict[str, dict[str, Any]]) -> dict[str, str]:
 
 
 def test_all_of_a_mixed_run(mixed: Daemon) -> None:
-    """All jobs of a mixed run come to the same again, but for the one that another model had judged;
-    nothing that was there is changed."""
+    """All jobs of a mixed run come to the same again, but for the one that another model had judged; one that failed
+    unread is left out; nothing that was there is changed."""
     # The gallery is of all jobs, so it changes with each.
     files = {path: path.read_bytes() for path in files_below(mixed.root.outputs)}
 
@@ -91,11 +92,13 @@ def test_all_of_a_mixed_run(mixed: Daemon) -> None:
 def test_no_drift_and_no_replays_of_replays(mixed: Daemon) -> None:
     """What was judged by the model in use has no drift, with exit code 0; a glob means no replays."""
     ended = fluxdrop("replay", "*r*", "circle", "--verify", "--root", mixed.root.path)
+    unread = fluxdrop("replay", "bad.pdf", "--verify", "--root", mixed.root.path)
     again = fluxdrop("replay", "sub/*", "--dry-run", "--json", "--root", mixed.root.path)
 
     assert (1, True) == (ended.returncode, "4 replayed: 3 the same, 1 drifted" in ended.stdout)
     assert ["cross.png"] == [word for word in ended.stdout.split() if word.endswith(".png")]
     assert 1 == len(json.loads(again.stdout))
+    assert (0, "1 failed before being read: not verified\n") == (unread.returncode, unread.stderr)
 
 
 @pytest.mark.parametrize("start", ["preprocess", "predict"])
@@ -150,7 +153,7 @@ def test_failed_only(mixed: Daemon) -> None:
     """--failed means the jobs that failed; a dry run asks for nothing."""
     ended = fluxdrop("replay", "--failed", "--dry-run", "--root", mixed.root.path)
 
-    assert ["outputs/failed/bad.png", "outputs/failed/bad.txt"] == sorted(
+    assert ["outputs/failed/bad.pdf", "outputs/failed/bad.png", "outputs/failed/bad.txt"] == sorted(
         line.split()[-1] for line in ended.stdout.splitlines() if "larger" not in line
     )
     assert [] == list(mixed.root.requests.iterdir())

@@ -75,7 +75,8 @@ def linked_text() -> Graph:
     return classic() | {
         "6": node("CLIPTextEncode", text=["10", 0], clip=["4", 1]),
         "10": node("StringConcatenate", string_a=["11", 0], string_b="circle", delimiter=" "),
-        "11": node("PrimitiveString", value="a red"),
+        "11": node("Reroute", **{"": ["12", 0]}),
+        "12": node("PrimitiveString", value="a red"),
     }
 
 
@@ -178,11 +179,11 @@ def controlled() -> Graph:
 
 
 def stuck_together() -> Graph:
-    """An SDXL style: one node has both texts."""
+    """One node has both texts."""
     return classic() | {
         "6": node("CLIPTextEncode", text=["50", 0], clip=["4", 1]),
         "7": node("CLIPTextEncode", text=["50", 1], clip=["4", 1]),
-        "50": node("SDXLPromptStyler", text_positive="a red circle", text_negative="blurry"),
+        "50": node("Both texts", text_positive="a red circle", text_negative="blurry"),
     }
 
 
@@ -304,6 +305,126 @@ def test_what_is_not_expressed_is_named() -> None:
     assert "ComfyUI's other samplers: KSampler (2)" in warning
 
 
+@pytest.mark.parametrize(
+    ("changed", "values", "expected"),
+    [
+        (
+            {"seed": ["99", 0]},
+            {"seed": None},
+            "seed: not known as it comes from a node that is not",
+        ),
+        (
+            {"seed": ["98", 0]},
+            {"seed": None},
+            "ComfyUI's seed: not known as it comes from MathExpression|pysssss (98); it is random",
+        ),
+        ({"steps": ["98", 0]}, {"steps": None}, "steps: not known as it comes from MathExpression"),
+        ({"steps": ["92", 0]}, {"steps": None}, "steps: not known as it comes from Holder (92)"),
+        ({"latent_image": ["91", 0]}, {"width": 64}, "ComfyUI's node: LatentUpscaleBy"),
+        ({"cfg": ["98", 0]}, {"guidance_scale": None}, "cfg: not known as it comes from MathExp"),
+        (
+            {"latent_image": ["97", 0]},
+            {"width": None, "height": 48},
+            "width: not known as it comes from MathExpression",
+        ),
+        ({"latent_image": ["99", 0]}, {"width": None}, "size: not known as it comes"),
+        ({"latent_image": ["96", 0]}, {"width": 64}, "ComfyUI's node: RepeatLatentBatch"),
+        ({"model": ["95", 0]}, {"pipeline": "shapes"}, "ComfyUI's node: FreeU_V2"),
+        ({"positive": ["94", 0]}, {}, "ComfyUI's node: CLIPSetLastLayer"),
+        ({"start_at_step": 4}, {}, "start_at_step: 4"),
+        ({"end_at_step": 12}, {}, "end_at_step: 12"),
+    ],
+)
+def test_what_is_lost_is_named(
+    changed: dict[str, Any], values: dict[str, Any], expected: str
+) -> None:
+    """A value that no node holds, and a node that infotext cannot express, are in the warning."""
+    graph = classic(**changed) | {
+        "98": node("MathExpression|pysssss", expression="a + 1", a=["5", 0], value=7),
+        "97": node("EmptyLatentImage", width=["98", 0], height=48, batch_size=1),
+        "96": node("RepeatLatentBatch", samples=["5", 0], amount=4),
+        "95": node("FreeU_V2", model=["4", 0], b1=1.3),
+        "94": node("CLIPTextEncode", text="a red circle", clip=["93", 0]),
+        "92": node("Holder", value=5, a=["5", 0]),
+        "91": node("LatentUpscaleBy", samples=["5", 0], scale_by=2.0),
+        "93": node("CLIPSetLastLayer", clip=["4", 1], stop_at_clip_layer=-2),
+    }
+    parameters, (warning,) = read(graph)
+
+    assert expected in warning
+    assert "a red circle" == parameters.prompt
+    assert values == {key: getattr(parameters, key) for key in values}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        node("StringReplace", string="a blue circle", find="blue", replace="red"),
+        node("StringTrim", string=" a red circle ", mode="Both"),
+        node("CaseConverter", string="A RED circle", mode="lowercase"),
+    ],
+)
+def test_texts_that_are_changed(source: dict[str, Any]) -> None:
+    """Simple changes of ComfyUI's own string nodes are done."""
+    graph = classic() | {"6": node("CLIPTextEncode", text=["10", 0], clip=["4", 1]), "10": source}
+    parameters, warnings = read(graph)
+
+    assert ("a red circle", []) == (parameters.prompt, warnings)
+
+
+@pytest.mark.parametrize(
+    ("kind", "given"),
+    [
+        ("RegexReplace", {"string": "a cat", "regex_pattern": "c", "replace": "r"}),
+        ("StringSubstring", {"string": "a cat", "start": 0, "end": 2}),
+        ("RegexExtract", {"string": "a cat", "regex_pattern": "c"}),
+        ("Text Find and Replace", {"text": "a cat", "find": "cat", "replace": "dog"}),
+        ("DeepTranslatorTextNode", {"from_translate": "auto", "text": "eine Katze"}),
+        ("FooocusPromptExpansion", {"text": "a cat", "seed": 1}),
+        ("SDXLPromptStyler", {"text_positive": "a cat", "text_negative": "", "style": "neon"}),
+        ("Load Styles CSV", {"styles": "neon"}),
+        ("OllamaGenerateV2", {"prompt": "describe a cat", "system": "be brief"}),
+        ("CaseConverter", {"string": "a cat", "mode": "other"}),
+    ],
+)
+def test_texts_that_become_others(kind: str, given: dict[str, Any]) -> None:
+    """A node that makes another text of its own is named; what it was given is never drawn."""
+    graph = classic() | {"6": node("CLIPTextEncode", text=["10", 0]), "10": node(kind, **given)}
+
+    with pytest.raises(FluxdropError, match=r"to a text: .* \(10\) changes the text"):
+        read(graph)
+
+
+def test_encoder_that_changes_its_text() -> None:
+    """An encoder that translates is named, too."""
+    graph = classic() | {"6": node("TranslateCLIPTextEncode", text="Katze", clip=["4", 1])}
+
+    with pytest.raises(FluxdropError, match=r"TranslateCLIPTextEncode \(6\) changes the text"):
+        read(graph)
+
+
+def test_text_that_was_shown() -> None:
+    """Where the source of a text cannot be followed, what a node showed of it is used, and named."""
+    graph = classic() | {
+        "6": node("CLIPTextEncode", text=["10", 0], clip=["4", 1]),
+        "10": node("ShowText|pysssss", text=["11", 0], text_0="a red circle"),
+        "11": node("OllamaGenerateV2", prompt="describe a circle"),
+    }
+    parameters, (warning,) = read(graph)
+
+    assert "a red circle" == parameters.prompt
+    assert "ShowText|pysssss" in warning
+
+
+def test_lora_of_an_efficient_loader() -> None:
+    """Its strength is that of the model."""
+    graph = efficient()
+    graph["4"]["inputs"] |= {"lora_name": "film.safetensors", "lora_model_strength": 0.5}
+    graph["3"]["inputs"]["model"] = ["4", 0]
+
+    assert "a red circle <lora:film:0.5>" == read(graph)[0].prompt
+
+
 def looped() -> Graph:
     return classic() | {
         "6": node("CLIPTextEncode", text=["10", 0]),
@@ -343,9 +464,17 @@ def doubled() -> Graph:
             | {
                 "6": node("CLIPTextEncode", text=["11", 0]),
                 "11": node("StringConcatenate", string_a="half", string_b=["10", 0]),
-                "10": node("LLM", a=1),
+                "10": node("Poet", a=1),
             },
-            "to a text: LLM is not known.",
+            "to a text: Poet (10) is not known.",
+        ),
+        (
+            classic()
+            | {
+                "6": node("CLIPTextEncode", text=["10", 0]),
+                "10": node("Poet", text="a cat", seed=1),
+            },
+            "to a text: Poet (10) is not known.",
         ),
     ],
 )

@@ -85,3 +85,19 @@ def test_seeds_of_a_batch() -> None:
     pictures = read_prompts("a circle\nSteps: 2, Batch size: 3", seed=7)
 
     assert [7, 8, 9] == [picture.parameters.seed for picture in pictures]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a circle\nNegative prompt:\nSeed: -1",
+        '{"prompt": "a circle", "negative_prompt": "", "seed": -1}',
+    ],
+)
+def test_what_a_prompt_says_to_be_open(text: str) -> None:
+    """A seed of -1 stays random, and an empty negative prompt empty, whatever the folder has."""
+    ((parameters, _warnings),) = read_prompts(text)
+    made, _warnings = with_defaults(parameters, TABLE, Settings())
+
+    assert ("", 9) == (made.negative_prompt, made.steps)
+    assert parameters.seed == made.seed != TABLE.seed

@@ -154,13 +154,6 @@ def test_schedule_type(schedule: str, sampler: str) -> None:
     assert (sampler, []) == (parameters.sampler, warnings)
 
 
-def test_seed_to_be_drawn() -> None:
-    """Seed -1 is the same as none."""
-    parameters, _ = parse_infotext("a cat\nSteps: 8, Seed: -1")
-
-    assert parameters.seed is None
-
-
 @pytest.mark.parametrize("text", ["", " \n\t\n", LAST, f"Negative prompt: fog\n{LAST}"])
 def test_empty_prompt(text: str) -> None:
     """A text without a prompt is refused."""
@@ -171,7 +164,7 @@ def test_empty_prompt(text: str) -> None:
     ("line", "sentence"),
     [
         ("Steps: 0", "Steps is 0; must be 1 to 1000."),
-        ("Steps: many", "Steps is 'many', not a whole number: 1 to 1000."),
+        ("Steps: many, CFG scale: 3, Seed: 1", "Steps is 'many', not a whole number: 1 to 1000."),
         ("Steps: 8, CFG scale: nan", "CFG scale is nan; must be 0 to 100."),
         ("Steps: 8, CFG scale: -1", "CFG scale is -1.0; must be 0 to 100."),
         ("Steps: 8, CFG scale: x", "CFG scale is 'x', not a number: 0 to 100."),

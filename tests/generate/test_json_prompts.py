@@ -93,15 +93,15 @@ def test_samplers(data: dict[str, Any], sampler: str | None) -> None:
 
 
 def test_texts_are_not_parsed_again() -> None:
-    """What looks like parameters within a prompt in JSON is part of that prompt."""
+    """What looks like parameters within a prompt in JSON is part of that prompt, and named in warnings."""
     prompt = "a cat\nNegative prompt: a dog\nSteps: 3, Seed: 1, Size: 8x8"
     ((parameters, warnings),) = read_prompts(json.dumps({"prompt": prompt}))
 
-    assert (prompt, "", None, []) == (
+    assert (prompt, "", None, 2) == (
         parameters.prompt,
         parameters.negative_prompt,
         parameters.steps,
-        warnings,
+        len(warnings),
     )
 
 
@@ -214,3 +214,31 @@ def test_any_object(data: dict[str, Any]) -> None:
     with contextlib.suppress(FluxdropError):
         for one in read_prompts(json.dumps({"prompt": "a cat", **data})):
             one.parameters.prompt.encode()
+
+
+def test_list_of_texts() -> None:
+    """A list of texts is several prompts; what only begins like one is a prompt."""
+    texts = [picture.parameters.prompt for picture in read_prompts('["a red circle", "a star"]')]
+    ((alone, _warnings),) = read_prompts('["a" circle]')
+
+    assert ["a red circle", "a star"] == texts
+    assert '["a" circle]' == alone.prompt
+
+
+@pytest.mark.parametrize(
+    ("text", "steps", "named"),
+    [
+        ('{"prompt": "a", "steps": 5, "steps": 9}', 9, "other steps: 5"),
+        (
+            '{"prompt": "a", "num_inference_steps": 5, "steps": 9}',
+            9,
+            "other num_inference_steps: 5",
+        ),
+    ],
+)
+def test_two_values_for_one(text: str, steps: int, named: str) -> None:
+    """Of two values for one parameter, the one that is not used is named."""
+    ((parameters, (warning,)),) = read_prompts(text)
+
+    assert steps == parameters.steps
+    assert named in warning

@@ -226,6 +226,19 @@ def test_guidance_of_invokeai(tmp_path: Path) -> None:
     )
 
 
+def test_brackets_of_invokeai_2(tmp_path: Path) -> None:
+    """InvokeAI 2 writes the negative prompt in square brackets within the prompt."""
+    image = {"prompt": [{"prompt": "a red circle [blurry], flat", "weight": 1}], "seed": 42}
+    path = png(tmp_path / "a.png", **{"sd-metadata": json.dumps({"image": image})})
+    parameters, _warnings = parse_infotext(read_infotext(path))
+
+    assert ("a red circle , flat", "blurry", 42) == (
+        parameters.prompt,
+        parameters.negative_prompt,
+        parameters.seed,
+    )
+
+
 def test_large_workflow(tmp_path: Path) -> None:
     """A workflow of megabytes beside the parameters does not matter, nor do chunks behind the pixels."""
     path = png(tmp_path / "a.png", workflow="x" * 3_000_000)

@@ -51,7 +51,14 @@ def test_descriptions(text: str) -> None:
         ("a red circle\nSteps: 20.0, Seed: 42.0", {"steps": 20, "seed": 42}),
         ("a red circle\nSteps: 20, CFG scale: 3,5, Seed: 42", {"guidance_scale": 3.5, "seed": 42}),
         ("a red circle\nCFG scale: 3,5", {"guidance_scale": 3.5}),
-        ("a red circle\nSeed: -1.0", {"seed": None}),
+        ("a red circle\nSeed\uff1a42\uff0cSteps\uff1a20", {"seed": 42, "steps": 20}),
+        ("a red circle\n**Seed:** 42", {"seed": 42}),
+        ("a red circle\n**Seed**: 42, **Steps**: 20", {"seed": 42, "steps": 20}),
+        ("a red circle\ncfg_scale: 3", {"guidance_scale": 3}),
+        ("a red circle\nnum_inference_steps: 5", {"steps": 5}),
+        ("a red circle\nResolution: 64x128", {"width": 64, "height": 128}),
+        ("a red circle\nClip skip: 2\nSeed: 42", {"seed": 42}),
+        ("a red circle\nSize: 64 x 48", {"width": 64, "height": 48}),
     ],
 )
 def test_few_parameters(text: str, expected: dict[str, Any]) -> None:
@@ -96,6 +103,66 @@ def test_negative_prompt_below(line: str) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("negative_prompt:", "Negative prompts:", "Negative-prompt:", "NEGATIVE PROMPT :"),
+        *("Negative prompt\uff1a", "**Negative prompt:**", "Negativer Prompt:"),
+        *("Prompt n\u00e9gatif:", "\u53cd\u5411\u63d0\u793a\u8bcd:"),
+    ],
+)
+def test_spellings_of_the_negative_prompt(key: str) -> None:
+    """The negative prompt's key is known in other spellings and languages; it is never drawn."""
+    parameters, warnings = parse_infotext(f"a red circle\n{key} blurry\nSeed: 42")
+
+    assert ("a red circle", "blurry", 42, []) == (
+        parameters.prompt,
+        parameters.negative_prompt,
+        parameters.seed,
+        warnings,
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "prompt: a red circle\nnegative_prompt: blurry\nsteps: 20\nseed: 42",
+        "Prompt: a red circle\nsteps: 20\nseed: 42\nnegative_prompt: blurry\n",
+        "steps: 20\nprompt: a red circle\nseed: 42\nnegative_prompt: blurry\n",
+        "negative_prompt: blurry\nsteps: 20\nprompt: a red circle\nseed: 42",
+        "prompt: \"a red circle\"\nnegative_prompt: 'blurry'\nsteps: 20\nseed: 42",
+        "prompt: |\n  a red circle\nnegative_prompt: blurry\nsteps: 20\nseed: 42",
+    ],
+)
+def test_every_line_with_its_key(text: str) -> None:
+    """Where other keys follow, the key of the prompt is none of its words."""
+    parameters, warnings = parse_infotext(text)
+
+    assert ("a red circle", "blurry", 20, 42, []) == (
+        parameters.prompt,
+        parameters.negative_prompt,
+        parameters.steps,
+        parameters.seed,
+        warnings,
+    )
+
+
+def test_key_of_the_prompt_alone() -> None:
+    """A prompt that begins with the key alone may mean it; a warning says that it is drawn."""
+    parameters, warnings = parse_infotext("Prompt: a red circle")
+
+    assert "Prompt: a red circle" == parameters.prompt
+    assert ["Drawn as a part of the prompt: Prompt:"] == warnings
+
+
+def test_seed_that_is_said_to_be_random() -> None:
+    """-1 is a seed of its own for each prompt, which no default replaces."""
+    seeds = {parse_infotext("a circle\nSeed: -1.0")[0].seed for _ in range(9)}
+
+    assert None not in seeds
+    assert len(seeds) > 1
+
+
 def test_second_prompt_without_dashes() -> None:
     """A second prompt that is not divided off is not mixed into the first one."""
     parameters, warnings = parse_infotext(f"a cat\n{LINE}\na dog\n{LINE}")
@@ -115,6 +182,16 @@ def test_second_prompt_without_dashes() -> None:
         ("a red circle\nSeed: 42 (lucky)", "Seed: 42 (lucky)"),
         ("a red circle\nNegative: blurry", "Negative: blurry"),
         (f"{LINE}\na red circle", LINE),
+        ("a red circle\nSeeds: 42", "Seeds: 42"),
+        ("a red circle\n*Seed:* 42", "*Seed:* 42"),
+        ("a red circle\nSeed 42", "Seed 42"),
+        ("a red circle\nSize = 64x64", "Size = 64x64"),
+        ("a red circle\nNegative prompt = blurry", "Negative prompt = blurry"),
+        ("a red circle\nNegative prompt (new): blurry", "Negative prompt (new): blurry"),
+        ("a red circle\nNegatives: blurry", "Negatives: blurry"),
+        ("stairs\nSteps: mossy", "Steps: mossy"),
+        ("stairs\nSteps: 3, leading to a temple", "Steps: 3, leading to a temple"),
+        ("a vintage car\nModel: T", "Model: T"),
         ("Subject: a circle, Size: 64x64", "Subject: a circle, Size: 64x64"),
         ("Model: clay, Colour: red, Style: flat", "Model: clay, Colour: red, Style: flat"),
     ],

@@ -26,6 +26,7 @@ JOBS = [
         (JobFilter(since=datetime(2026, 1, 1, 12, tzinfo=UTC)), [1, 2, 3]),
         (JobFilter(folder="xray"), [1, 2]),
         (JobFilter(folder="xray/left/"), [2]),
+        (JobFilter(folder="XRAY/Left"), [2]),
         (JobFilter(folder="x*"), []),
     ],
 )

@@ -244,18 +244,6 @@ def test_few_bits_in_sixteen(tmp_path: Path, largest: int, white: int) -> None:
     assert np.allclose(values[..., 0] / white, to_tensor(found, SPEC)[0, 0], atol=1e-6)
 
 
-@pytest.mark.parametrize(("largest", "white"), [(200.0, 255), (60000.0, 65535)])
-def test_range_of_floats(tmp_path: Path, largest: float, white: int) -> None:
-    """Floats over 1 are taken for levels, and the assumption is told."""
-    values = FLOATS / FLOATS.max() * np.float32(largest)
-
-    found, _, warnings = opened(tmp_path / "a.tif", tiff(values))
-
-    assert [f"Its values reach {largest:g}: {white} was taken for white."] == warnings
-    expected = values.transpose(2, 0, 1) / white
-    assert np.allclose(expected, to_tensor(found, SPEC)[0], atol=1e-6)
-
-
 def test_transparent_colour_of_sixteen_bits(tmp_path: Path) -> None:
     """A colour of 16 bits that is named as transparent becomes so."""
     data = deep_png(DEEP[..., :3], (b"tRNS", struct.pack(">3H", *DEEP[3, 5, :3].tolist())))

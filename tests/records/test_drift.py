@@ -10,8 +10,8 @@ import pytest
 
 from fluxdrop.files.layout import Root
 from fluxdrop.publish.outcome import build_record
-from fluxdrop.records.drift import Drift, compare
-from fluxdrop.records.result import Record, Result
+from fluxdrop.records.drift import Drift, compare, failed_unread
+from fluxdrop.records.result import ErrorFacts, Failure, Record, Result
 from support import jobs
 
 TENSOR = np.arange(4, dtype=np.float32)
@@ -47,6 +47,27 @@ def before(root: Root) -> Result:
     made = record(root)
     assert isinstance(made, Result)
     return made
+
+
+@pytest.mark.parametrize(
+    ("stage", "kind", "expected"),
+    [
+        ("intake", "unknown", True),
+        ("intake", "unreadable", True),
+        ("publish", "incomplete", True),
+        ("preprocess", "picture", False),
+    ],
+)
+def test_failed_unread(root: Root, stage: str, kind: str, expected: bool) -> None:
+    """Only a job that failed by its file's name, rights or end failed unread; one that is done did not."""
+    failure = record(root, failed=True)
+    assert isinstance(failure, Failure)
+    error = msgspec.convert(
+        msgspec.to_builtins(failure.error) | {"stage": stage, "kind": kind}, ErrorFacts
+    )
+
+    assert expected == failed_unread(msgspec.structs.replace(failure, error=error))
+    assert not failed_unread(record(root))
 
 
 def test_same(root: Root, before: Result) -> None:

@@ -224,6 +224,24 @@ def test_damaged_records_are_left_out(filled: Root, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+def test_rows_are_those_of_the_file(filled: Root, tmp_path: Path, form: str) -> None:
+    """The report of the long form counts its rows, not the results; --format decides whatever the name is."""
+    if form == "parquet":
+        pytest.importorskip("pyarrow")
+    path = tmp_path / "table.xls"
+
+    ended = fluxdrop(
+        "export", "--root", filled.path, "--long", "--format", form, "-o", path, "--json"
+    )
+
+    assert 0 == ended.returncode, ended.stderr
+    assert 10 == json.loads(ended.stdout)["rows"]
+    if form != "parquet":
+        assert 10 + (form == "csv") == len(path.read_text().splitlines())
+
+
+@pytest.mark.slow
 def test_without_an_index(filled: Root) -> None:
     """Without an index, as after a move, the table is made from outputs/, where a foreign JSON file is left out."""
     for path in filled.state.glob("jobs.sqlite3*"):
@@ -251,6 +269,8 @@ def test_without_an_index(filled: Root) -> None:
         (["-o", "{other}/none/a.csv"], "There is no folder"),
         (["--format", "parquet"], "Parquet is not written to standard output"),
         (["--json"], "--json reports on a file"),
+        (["-o", "{other}/a.xlsx"], ".xlsx is not written"),
+        (["-o", "{other}/a.ODS"], "Name a file .csv"),
     ],
 )
 def test_refusals(filled: Root, tmp_path: Path, flags: list[str], says: str) -> None:

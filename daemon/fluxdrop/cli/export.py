@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BufferedWriter
 from pathlib import Path
-from typing import IO, Annotated, Any, Literal
+from typing import IO, Annotated, Literal, TypeVar
 
 import typer
 
@@ -24,12 +24,17 @@ from fluxdrop.jobs.job_filter import JobFilter
 from fluxdrop.tables import writers
 from fluxdrop.tables.answers import AnswerRow
 from fluxdrop.tables.csv_text import BOM, CsvEncoder
-from fluxdrop.tables.forms import long_table, wide_table
+from fluxdrop.tables.forms import Table, long_table, wide_table
 from fluxdrop.tables.source import opened_index, read_rows
 from fluxdrop.timestamps import parse_since
 
 Format = Literal["csv", "jsonl", "parquet"]
+_Row = TypeVar("_Row")
 _STDOUT = Path("-")
+_OTHER_SUFFIXES = frozenset(
+    [".xlsx", ".xls", ".xlsm", ".xlsb", ".ods", ".tsv", ".json", ".html", ".xml"]
+)
+"""Ends of names that promise a format which is not written."""
 _MAX_SHOWN = 5
 _MAX_KEPT = 100
 
@@ -117,21 +122,27 @@ def export(
         counts.show, counts.total = show, store.count(wanted)
         # The index knows the first of several models' answers only, so the records tell.
         found = read_rows(served, store, wanted, counts.skip, counts.advance)
-        rows = counts.counted(row for row in found if row.is_of(model, label))
+        rows = (row for row in found if row.is_of(model, label))
         encoder = CsvEncoder(is_raw=raw)
         if form == "csv" and output != _STDOUT:
             file.write(BOM)
-        _write(file, form, long, rows, encoder)
+        _write(file, form, long, rows, encoder, counts)
     _report(output, form, counts, encoder.guarded, json_output)
 
 
 def _write(
-    file: IO[bytes], form: Format, long: bool, rows: Iterator[AnswerRow], encoder: CsvEncoder
+    file: IO[bytes],
+    form: Format,
+    long: bool,
+    rows: Iterator[AnswerRow],
+    encoder: CsvEncoder,
+    counts: _Counts,
 ) -> None:
     if form == "jsonl" and not long:
-        writers.write_jsonl(file, rows)
+        writers.write_jsonl(file, counts.counted(rows))
         return
-    with _table(rows, long) as table:
+    with _table(rows, long) as whole:
+        table = whole._replace(rows=counts.counted(whole.rows))
         if form == "csv":
             writers.write_csv(file, table, encoder)
         elif form == "jsonl":
@@ -141,7 +152,7 @@ def _write(
 
 
 @contextmanager
-def _table(rows: Iterator[AnswerRow], long: bool) -> Iterator[Any]:
+def _table(rows: Iterator[AnswerRow], long: bool) -> Iterator[Table]:
     if long:
         yield long_table(rows)
         return
@@ -150,7 +161,7 @@ def _table(rows: Iterator[AnswerRow], long: bool) -> Iterator[Any]:
 
 
 class _Counts:
-    """What was read, for the progress and the report."""
+    """What was read and written, for the progress and the report."""
 
     def __init__(self) -> None:
         self.rows = 0
@@ -172,20 +183,28 @@ class _Counts:
         if self.show is not None and self._jobs % 100 == 0:
             self.show(self._jobs, self.total)
 
-    def counted(self, rows: Iterator[AnswerRow]) -> Iterator[AnswerRow]:
-        """Yield *rows* and count them."""
+    def counted(self, rows: Iterator[_Row]) -> Iterator[_Row]:
+        """Yield *rows*, which are written, and count them."""
         for row in rows:
             self.rows += 1
             yield row
 
 
 def _format_of(output: Path) -> Format:
+    """Return the format for a file of this name. Raises FluxdropError, kind ``usage``, if that is not written."""
     formats: dict[str, Format] = {
         ".jsonl": "jsonl",
         ".ndjson": "jsonl",
         ".parquet": "parquet",
     }
-    return formats.get(output.suffix.lower(), "csv")
+    suffix = output.suffix.lower()
+    if suffix in _OTHER_SUFFIXES:
+        raise FluxdropError(
+            f"{output.name} would not be what its name says: {suffix} is not written",
+            hint="Name a file .csv, which spreadsheets open, .jsonl or .parquet, or give --format.",
+            kind="usage",
+        )
+    return formats.get(suffix, "csv")
 
 
 def _refuse_output(

@@ -15,14 +15,14 @@ from rich.table import Table
 from fluxdrop.cli.arguments import in_range
 from fluxdrop.cli.options import JsonOption, RootOption, SinceOption, print_json
 from fluxdrop.cli.progress import steps_bar
-from fluxdrop.cli.tables import print_rows
+from fluxdrop.cli.tables import output_width, print_rows
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files.layout import Root, find_root, holder
 from fluxdrop.jobs.row_facts import row_as_dict
 from fluxdrop.jobs.select import find_job, is_glob
 from fluxdrop.jobs.store import JobFilter, Row, Store
 from fluxdrop.predict.bundle import installed_folder
-from fluxdrop.records.drift import TOLERANCE, Drift, Verdict, compare
+from fluxdrop.records.drift import TOLERANCE, Drift, Verdict, compare, failed_unread
 from fluxdrop.records.job_files import read_record
 from fluxdrop.requests.replay import Replay, plan_replay, request_replay
 from fluxdrop.requests.submission import wait_for_replays
@@ -74,7 +74,8 @@ def replay(
         bool,
         typer.Option(
             "--verify",
-            help="Wait for the results and show how they differ; exit code 1 if any does.",
+            help="Wait for the results and show how they differ; exit code 1 if any does. Jobs that failed before"
+            " their file was read are left out.",
         ),
     ] = False,
     tolerance: Annotated[
@@ -105,11 +106,16 @@ def replay(
     wanted = JobFilter("failed" if failed else None, parse_since(since) if since else None)
     planned: list[Replay] = []
     refused: dict[str, FluxdropError] = {}
+    unread = 0
     with steps_bar("Reading") as moved:
         rows = _chosen(served, jobs or [], wanted)
         for count, row in enumerate(rows, 1):
             try:
-                planned.append(plan_replay(served, row, start=start, model=model))
+                item = plan_replay(served, row, start=start, model=model)
+                if verify and failed_unread(item.record):
+                    unread += 1
+                else:
+                    planned.append(item)
             except FluxdropError as error:
                 if len(rows) == 1:
                     raise
@@ -125,6 +131,8 @@ def replay(
                     moved(len(asked), len(planned))
     for job, reason in refused.items():
         typer.echo(f"{job} is left out: {reason}", err=True)
+    if unread:
+        typer.echo(f"{unread} failed before being read: not verified", err=True)
     if dry_run or not (wait or verify):
         _print_planned(served, planned, asked, json_output)
         succeeded = True
@@ -259,7 +267,7 @@ def _print_drift(found: Sequence[tuple[Replay, Row, Drift]]) -> None:
             if drift.outcome != "same":
                 parts = (drift.outcome, "", "")
             table.add_row(item.row.id, row.source, *parts)
-        Console(markup=False, highlight=False).print(table)
+        Console(markup=False, highlight=False, width=output_width()).print(table)
     counts = Counter(drift.verdict for _, _, drift in found)
     words: dict[Verdict, str] = {
         "same": "the same",

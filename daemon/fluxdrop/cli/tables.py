@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
@@ -12,23 +15,49 @@ from fluxdrop.jobs.row_facts import label_of, name_of, state_of
 from fluxdrop.jobs.store import Row
 from fluxdrop.printable import printable
 
+_TITLES = ("job", "state", "source", "name", "label or reason")
+_GAP = 2
 _MIN_LAST_COLUMN = 20
-"""Cells of the last column at least, on a terminal of 80: a reason takes fewer lines than its job's NAME."""
+"""Cells of the last column at least: a reason takes fewer lines than its job's NAME."""
+_MIN_NAME = 4
+_UNLIMITED = 1_000_000
 
 
 def print_rows(root: Root, rows: Sequence[Row]) -> None:
     """Print *rows* to stdout: id, state, source, NAME, and the best label with its probability, or the error."""
-    table = Table(box=None, pad_edge=False)
-    for title in ("job", "state"):
-        table.add_column(title, no_wrap=True)
-    for title in ("source", "name"):
-        table.add_column(title, overflow="fold")
-    table.add_column("label or reason", overflow="fold", min_width=_MIN_LAST_COLUMN)
-    for row in rows:
-        table.add_row(
-            row.id, state_of(root, row), row.source, printable(name_of(row) or ""), _outcome(row)
-        )
-    Console(markup=False, highlight=False).print(table)
+    lines = [
+        (row.id, state_of(root, row), row.source, printable(name_of(row) or ""), _outcome(row))
+        for row in rows
+    ]
+    needed = [max(map(cell_len, column)) for column in zip(_TITLES, *lines, strict=True)]
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0))
+    for title, width in zip(_TITLES, _widths(needed, output_width()), strict=True):
+        table.add_column(title, overflow="fold", width=width)
+    for line in lines:
+        table.add_row(*line)
+    Console(markup=False, highlight=False, width=_UNLIMITED).print(table)
+
+
+def output_width() -> int:
+    """Return the cells of a line of stdout: those of the terminal or of COLUMNS; without both, lines have no end."""
+    if sys.stdout.isatty() or os.environ.get("COLUMNS"):
+        return Console().width
+    return _UNLIMITED
+
+
+def _widths(needed: list[int], width: int) -> list[int]:
+    """Return the widths of columns that need *needed* cells, on lines of *width* cells.
+
+    Only the last three are made narrower. If they have no room, a line is longer, so that nothing is lost.
+    """
+    job, state, source, name, outcome = needed
+    left = width - job - state - _GAP * (len(needed) - 1)
+    outcome = min(outcome, max(_MIN_LAST_COLUMN, left - source - name))
+    left = max(left - outcome, 2 * _MIN_NAME)
+    if source + name > left:
+        source = min(source, max(left // 2, left - name))
+        name = left - source
+    return [job, state, source, name, outcome]
 
 
 def _outcome(row: Row) -> str:

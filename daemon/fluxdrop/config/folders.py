@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping
 
 from fluxdrop.config.settings import Settings
 from fluxdrop.config.tables import FolderTable
 from fluxdrop.errors import FluxdropError
+from fluxdrop.files.folder_key import folder_key
 
 _NO_TABLE = FolderTable()
 
@@ -22,7 +22,7 @@ def check_folders(folders: Mapping[str, FolderTable], where: str) -> None:
     seen: dict[str, str] = {}
     for name, table in folders.items():
         problem, hint = _name_problem(name)
-        if not problem and (other := seen.get(_key(name))) is not None:
+        if not problem and (other := seen.get(folder_key(name))) is not None:
             problem = f"it is the same folder as {other!r}"
             hint = "Capitals make no difference here, as on Windows and macOS. Keep one of the two."
         if not problem:
@@ -30,7 +30,7 @@ def check_folders(folders: Mapping[str, FolderTable], where: str) -> None:
         if problem:
             message = f"folders.{name!r} in {where} cannot be used: {problem}."
             raise FluxdropError(message, hint=hint, kind="config")
-        seen[_key(name)] = name
+        seen[folder_key(name)] = name
 
 
 def check_limits(settings: Settings) -> None:
@@ -60,10 +60,10 @@ def folder_of(folders: Mapping[str, FolderTable], source: str) -> str | None:
     """
     if not folders:
         return None
-    names = {_key(name): name for name in folders}
+    names = {folder_key(name): name for name in folders}
     parent = source.rpartition("/")[0]
     while parent:
-        if (name := names.get(_key(parent))) is not None:
+        if (name := names.get(folder_key(parent))) is not None:
             return name
         parent = parent.rpartition("/")[0]
     return None
@@ -95,7 +95,3 @@ def _name_problem(name: str) -> tuple[str, str]:
     else:
         problem = "a part of its path is empty or a dot"
     return problem, f'Write [folders."{nearest or "xray"}"].'
-
-
-def _key(name: str) -> str:
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())

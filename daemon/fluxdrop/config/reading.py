@@ -105,17 +105,26 @@ def _from_file(path: Path) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise FluxdropError(f"{path} cannot be read: {error}.", kind="config") from error
     _refuse_unknown(values, Settings.__struct_fields__, path, "")
-    for kind, fields in _TABLES.items():
+    for kind, struct in _TABLES.items():
         tables = values.get(kind)
         for name, table in tables.items() if isinstance(tables, dict) else ():
-            if isinstance(table, dict):
-                _refuse_unknown(table, fields, path, f"{kind}.{name}.")
+            _check_table(table, struct, path, f"{kind}.{name}")
     if isinstance(values.get("hooks"), dict):
-        _refuse_unknown(values["hooks"], HooksTable.__struct_fields__, path, "hooks.")
+        _check_table(values["hooks"], HooksTable, path, "hooks")
     checked = {key: _checked(key, value, f"{key} in {path}") for key, value in values.items()}
     check_folders(checked.get("folders", {}), str(path))
     check_hooks(checked.get("hooks", HooksTable()), str(path))
     return checked
+
+
+def _check_table(table: Any, struct: type[msgspec.Struct], path: Path, place: str) -> None:
+    """Check each value of *table*, which is at *place* in *path*, so that an error can name its key."""
+    if not isinstance(table, dict):
+        raise FluxdropError(f"{place} in {path} is {table!r}: expected a table.", kind="config")
+    _refuse_unknown(table, struct.__struct_fields__, path, f"{place}.")
+    for field in msgspec.structs.fields(struct):
+        if field.name in table:
+            _convert(table[field.name], field.type, f"{place}.{field.name} in {path}")
 
 
 def _refuse_unknown(
@@ -183,11 +192,15 @@ def _nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
 
 
 def _checked(key: str, value: Any, name: str, *, strict: bool = True) -> Any:
-    annotation = _FIELD_TYPES[key]
+    return _convert(value, _FIELD_TYPES[key], name, strict=strict)
+
+
+def _convert(value: Any, annotation: Any, name: str, *, strict: bool = True) -> Any:
+    """Return *value* as *annotation* has it; raise FluxdropError, which calls it *name*."""
     try:
         return msgspec.convert(value, annotation, strict=strict)
     except msgspec.ValidationError as error:
-        reason = str(error).lower()
+        reason = str(error).lower().replace(" | null`", "`")
         if float in _parts(annotation):
             # msgspec says of other words only that they are none of those that the setting may be.
             reason = reason.replace(
@@ -201,8 +214,8 @@ def _parts(annotation: Any) -> list[Any]:
     return [annotation, *(part for each in get_args(annotation) for part in _parts(each))]
 
 
-_TABLES = {
-    "pipelines": PipelineTable.__struct_fields__,
-    "folders": FolderTable.__struct_fields__,
+_TABLES: dict[str, type[msgspec.Struct]] = {
+    "pipelines": PipelineTable,
+    "folders": FolderTable,
 }
 _FIELD_TYPES = {field.name: field.type for field in msgspec.structs.fields(Settings)}

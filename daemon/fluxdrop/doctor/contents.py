@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 from fluxdrop.config import Settings
@@ -74,25 +75,38 @@ def waiting(root: Root, settings: Settings) -> Iterator[Finding]:
 
 
 def inbox_folders(root: Root, settings: Settings) -> Iterator[Finding]:
-    """Check that the models and pipelines of the configured folders are there, and the folders themselves."""
-    from fluxdrop.generate import sources
+    """Check that the models, pipelines and samplers of the configured folders are there, and the folders themselves."""
+    from fluxdrop.generate import samplers, sources
     from fluxdrop.predict.bundle import load_bundle
 
     for name, table in settings.folders.items():
         check = f"inbox/{name}"
-        try:
-            bundles = [load_bundle(model, root.models) for model in table.model_names]
-            if table.pipeline is not None and table.pipeline not in settings.pipelines:
-                sources.find(table.pipeline)
-        except FluxdropError as error:
+        checks: list[Callable[[], object]] = [
+            partial(load_bundle, model, root.models) for model in table.model_names
+        ]
+        if table.pipeline is not None and table.pipeline not in settings.pipelines:
+            checks.append(partial(sources.find, table.pipeline))
+        if table.sampler is not None:
+            checks.append(partial(samplers.check, table.sampler))
+        faults = [error for one in checks if (error := _error_of(one)) is not None]
+        for error in faults:
             yield Finding(check, "broken", error.message, error.hint)
+        if faults:
             continue
-        models = ", ".join(bundle.name for bundle in bundles) or "the model in use"
+        models = ", ".join(table.model_names) or "the model in use"
         if (root.inbox / name).is_dir():
             yield Finding(check, "ok", f"answered by {models}")
         else:
             remedy = f"Create {root.inbox / name}, or correct the name in fluxdrop.toml."
             yield Finding(check, "note", f"the folder is not there; it would have {models}", remedy)
+
+
+def _error_of(check: Callable[[], object]) -> FluxdropError | None:
+    try:
+        check()
+    except FluxdropError as error:
+        return error
+    return None
 
 
 def left_behind(root: Root) -> Iterator[Finding]:

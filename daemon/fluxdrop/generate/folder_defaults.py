@@ -23,7 +23,8 @@ def with_defaults(
         for field in ("steps", "guidance_scale", "width", "height", "sampler", "seed")
         if getattr(parameters, field) is None
     }
-    if not parameters.negative_prompt and table.negative_prompt is not None:
+    has_negative = parameters.negative_prompt or parameters.no_negative_prompt
+    if not has_negative and table.negative_prompt is not None:
         filled["negative_prompt"] = table.negative_prompt
     warnings = []
     if table.pipeline is not None and not is_configured(settings, parameters.pipeline):

@@ -171,7 +171,12 @@ class Generator:
         name, _table, _warnings = choose(self._settings, parameters.pipeline)
         _prompt, loras, _warnings = split_tags(parameters.prompt, self._settings.loras)
         rest = msgspec.structs.replace(
-            parameters, prompt="", negative_prompt="", seed=None, pipeline=None
+            parameters,
+            prompt="",
+            negative_prompt="",
+            no_negative_prompt=False,
+            seed=None,
+            pipeline=None,
         )
         return name, tuple(loras), msgspec.structs.astuple(rest)
 

@@ -31,6 +31,8 @@ class Description(NamedTuple):
     negative_prompt: str
     pairs: list[Pair]
     """Infotext's keys with their values, not quoted; also keys that are not used, to be named in a warning."""
+    no_negative_prompt: bool = False
+    """Whether the negative prompt is said to be empty."""
 
     def infotext(self) -> str:
         """Return the description as infotext."""
@@ -93,9 +95,10 @@ def parse_batch(text: str, max_size: int = UNLIMITED, max_steps: int = UNLIMITED
     divided = divide(text.removeprefix("\ufeff"))
     batch = batch_of(
         divided.prompt,
-        divided.negative_prompt,
+        divided.negative_prompt or "",
         divided.pairs,
         divided.unparsed,
+        no_negative=divided.negative_prompt == "",
         max_size=max_size,
         max_steps=max_steps,
     )
@@ -108,12 +111,14 @@ def batch_of(
     pairs: Sequence[Pair],
     unparsed: Sequence[str] = (),
     *,
+    no_negative: bool = False,
     max_size: int = UNLIMITED,
     max_steps: int = UNLIMITED,
 ) -> PromptBatch:
     """Return what the prompts and *pairs* ask for; *unparsed* is named with the pairs that are not used.
 
-    For the limits and what is raised see `parse_batch`.
+    *no_negative* says that ``Negative prompt:`` stands there without a text. For the limits and what is raised see
+    `parse_batch`.
     """
     shown = RANGES | {
         "steps": RANGES["steps"].up_to(max_steps),
@@ -124,7 +129,9 @@ def batch_of(
     # The infotext of one picture of a batch has that picture's own seed.
     if values.pop("batch_position", None) is not None:
         size = 1
-    parameters = PromptParameters(prompt=prompt, negative_prompt=negative_prompt, **values)
+    parameters = PromptParameters(
+        prompt=prompt, negative_prompt=negative_prompt, no_negative_prompt=no_negative, **values
+    )
     check(parameters, shown)
     unused += unparsed
     warnings = [f"Not used of the parameters: {', '.join(unused)}."] if unused else []

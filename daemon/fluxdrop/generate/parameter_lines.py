@@ -30,6 +30,8 @@ _NAME = re.compile(r"\S.*", re.DOTALL)
 
 # The keys that are used, and the form of a value that can be meant as one.
 _USED = {
+    "clip skip": _NUMBER,
+    "denoising strength": _NUMBER,
     "steps": _INTEGER,
     "seed": _INTEGER,
     "size": _SIZE,
@@ -46,12 +48,44 @@ _USED = {
     "model": _NAME,
 }
 # Keys of other programs with which a line of parameters may begin.
-_UNUSED = {"model hash", "clip skip", "version", "denoising strength", "vae", "eta", "ensd", "rng"}
+_UNUSED = {"model hash", "version", "vae", "eta", "ensd", "rng"}
+# Keys of JSON, which people write in lines, too; "_" and "-" are spaces here.
+_ALIASES = {
+    "num inference steps": "Steps",
+    "inference steps": "Steps",
+    "sampling steps": "Steps",
+    "noise seed": "Seed",
+    "guidance": "Distilled CFG Scale",
+    "resolution": "Size",
+    "num images": "Batch size",
+    "num images per prompt": "Batch size",
+    "sampler name": "Sampler",
+    "model name": "Model",
+    "checkpoint": "Model",
+    "sd model checkpoint": "Model",
+}
 # What may be meant as a parameter in another form, such as "- Seed: 42" and "seed=42".
 _DOUBTFUL = re.compile(
-    r"\b(?:seed|steps|cfg|cfg scale|guidance scale)\s?[:=]\s?[+-]?\d|^negatives?\s?:",
+    r"(?<![^\W_])(?:seeds?|steps|cfg|scale)[\s*_`'\"]{0,4}[:=\uff1a][\s*_`'\"]{0,4}[+-]?\d"
+    r"|(?<![\w-])(?:seed\s(?=\d)|(?:size|width|height|resolution|sampler)\s?=\s?)\w*\d"
+    r"|^\W{0,4}(?:neg|negative)[\s_-]?prompts?\b"
+    r"|^\W{0,4}(?:\w{1,20}\s)?(?:neg|negatives?|negativ\w{0,3}|n[e\u00e9]gatif|\u53cd\u5411|\u8d1f\u9762"
+    r"|\u8ca0\u9762|\u30cd\u30ac\u30c6\u30a3\u30d6)[\w -]{0,30}\W{0,3}[:\uff1a]",
     re.IGNORECASE,
 )
+_NEGATIVE_KEY = re.compile(
+    r"[*_>#\s-]{0,4}(?:neg(?:ative?r?)?[\s_-]?prompts?|prompts?[\s_-](?:n[e\u00e9]gatif|negativo)"
+    r"|(?:\u53cd\u5411|\u8d1f\u9762|\u8ca0\u9762)(?:\u63d0\u793a[\u8bcd\u8a5e])"
+    r"|\u30cd\u30ac\u30c6\u30a3\u30d6\u30d7\u30ed\u30f3\u30d7\u30c8)"
+    r"[*_]{0,3}\s?[:\uff1a][*_]{0,3}",
+    re.IGNORECASE,
+)
+"""The negative prompt's key, also as in YAML, Markdown, German, French, Spanish, Chinese and Japanese."""
+_PROMPT_KEY = re.compile(
+    r"[*_]{0,3}(?:positive[\s_-])?prompt[*_]{0,3}\s?[:\uff1a][*_]{0,3}", re.IGNORECASE
+)
+_YAML_BLOCK = re.compile(r"^[|>][+-]?\s*\n\s*")
+_FULL_WIDTH = str.maketrans({"\uff1a": ":", "\uff0c": ","})
 _MIN_PAIRS = 3
 _MAX_SHOWN = 200
 
@@ -60,7 +94,8 @@ class Divided(NamedTuple):
     """A prompt's lines, divided."""
 
     prompt: str
-    negative_prompt: str
+    negative_prompt: str | None
+    """Empty where its key stands alone; None where there is none."""
     pairs: list[Pair]
     unparsed: list[str]
     """The parts of the parameters' lines that are no pair."""
@@ -77,7 +112,16 @@ class _Line(NamedTuple):
 
     @property
     def is_negative(self) -> bool:
-        return self.text[: len(NEGATIVE)].casefold() == NEGATIVE.casefold()
+        return _NEGATIVE_KEY.match(self.text) is not None
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Return whether a warning is due where the line is drawn."""
+        return not self.is_negative and (
+            self.usable(names=False) > 0
+            or self.known
+            or _DOUBTFUL.search(self.text.casefold()) is not None
+        )
 
     @property
     def known(self) -> bool:
@@ -100,9 +144,12 @@ class _Line(NamedTuple):
         """Return whether the line is parameters, where it is one of the last; *alone* if it is the first one, too."""
         if self.is_negative:
             return False
-        if self.text.startswith("Steps:"):
+        if self.text.startswith("Steps:") and len(self.pairs) >= _MIN_PAIRS:
             return True
         if not self.usable(names=not alone) or self.gaps[0]:
+            return False
+        if len(self.pairs) == 1 and len(self.pairs[0][1]) == 1 and not self.usable(names=False):
+            # "Model: T" describes a car.
             return False
         if len(self.pairs) < _MIN_PAIRS:
             return self.known and not any(self.gaps)
@@ -123,6 +170,7 @@ def divide(text: str) -> Divided:
     and any line that begins as programs write it, in which case the lines below it are named in a warning.
     """
     lines = [_line(line.strip()) for line in text.strip().split("\n")]
+    lines = _prompt_first(lines)
     warnings = []
     found: list[_Line] = []
     for number in range(1, len(lines) - 1):
@@ -138,12 +186,14 @@ def divide(text: str) -> Divided:
     first_negative = next((n for n, line in enumerate(lines) if line.is_negative), 0)
     if first_negative:
         lines = _take_last(lines[:first_negative], found) + lines[first_negative:]
-    warnings += [
-        f"Taken as a part of the prompt, not as parameters: {_shown(line.text)}"
-        for line in lines
-        if line.usable(names=False) or line.begins_with(_USED) or _DOUBTFUL.search(line.text)
-    ]
+    warnings += _doubts(lines)
     prompt, negative = _split_prompts(lines)
+    if (key := _PROMPT_KEY.match(prompt)) is not None:
+        if found or negative is not None:
+            prompt = _yaml_text(prompt[key.end() :])
+            negative = None if negative is None else _yaml_text(negative)
+        else:
+            warnings.append(f"Drawn as a part of the prompt: {key[0]}")
     return Divided(
         prompt,
         negative,
@@ -151,6 +201,23 @@ def divide(text: str) -> Divided:
         [gap for line in found for gap in line.gaps if gap],
         warnings,
     )
+
+
+def doubts(text: str) -> list[str]:
+    """Return a warning for each line of *text*, all of which is drawn, that looks like parameters."""
+    lines = [_line(line.strip()) for line in text.split("\n")]
+    negative = [
+        f"Taken as a part of the prompt: {_shown(line.text)}" for line in lines if line.is_negative
+    ]
+    return _doubts(lines) + negative
+
+
+def _doubts(lines: Sequence[_Line]) -> list[str]:
+    return [
+        f"Taken as a part of the prompt, not as parameters: {_shown(line.text)}"
+        for line in lines
+        if line.is_doubtful
+    ]
 
 
 def _kept_below(lines: list[_Line], below: Sequence[_Line]) -> tuple[list[_Line], list[str]]:
@@ -171,6 +238,22 @@ def _kept_below(lines: list[_Line], below: Sequence[_Line]) -> tuple[list[_Line]
     return lines, rest
 
 
+def _prompt_first(lines: list[_Line]) -> list[_Line]:
+    """Return *lines* with those in front of the prompt's key at the end, if each has a key of its own."""
+    start = next((n for n, line in enumerate(lines) if _PROMPT_KEY.match(line.text)), 0)
+    before = lines[:start]
+    if all(not line.text or line.is_negative or line.is_parameters(alone=False) for line in before):
+        return lines[start:] + before
+    return lines
+
+
+def _yaml_text(text: str) -> str:
+    """Return *text* without the quotes around it or the sign of a block."""
+    text = _YAML_BLOCK.sub("", text.strip())
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" and text.count(text[0]) == 2
+    return text[1:-1] if quoted else text
+
+
 def _take_last(lines: list[_Line], found: list[_Line]) -> list[_Line]:
     """Return *lines* without the lines of parameters at the end, which are put before those *found*."""
     end = len(lines)
@@ -183,17 +266,18 @@ def _take_last(lines: list[_Line], found: list[_Line]) -> list[_Line]:
     return lines[:end]
 
 
-def _split_prompts(lines: Sequence[_Line]) -> tuple[str, str]:
-    """Return the prompt and the negative prompt."""
-    prompts: tuple[list[str], list[str]] = [], []
-    current = prompts[0]
+def _split_prompts(lines: Sequence[_Line]) -> tuple[str, str | None]:
+    """Return the prompt and the negative prompt, if there is one."""
+    prompt: list[str] = []
+    negative: list[str] | None = None
     for line in lines:
-        if line.is_negative:
-            current = prompts[1]
-            current.append(line.text[len(NEGATIVE) :].strip())
+        if (key := _NEGATIVE_KEY.match(line.text)) is not None:
+            negative = negative or []
+            negative.append(line.text[key.end() :].strip())
         else:
-            current.append(line.text)
-    return "\n".join(prompts[0]).strip(), "\n".join(prompts[1]).strip()
+            (prompt if negative is None else negative).append(line.text)
+    joined = None if negative is None else "\n".join(negative).strip()
+    return "\n".join(prompt).strip(), joined
 
 
 def _shown(text: str) -> str:
@@ -202,8 +286,19 @@ def _shown(text: str) -> str:
 
 
 def _line(text: str) -> _Line:
-    matches = list(_PAIR.finditer(text))
+    plain = text.translate(_FULL_WIDTH)
+    if plain.startswith("**"):
+        plain = plain.replace("**", "")
+    matches = list(_PAIR.finditer(plain))
     ends = [0, *(match.end() for match in matches)]
-    starts = [*(match.start() for match in matches), len(text)]
-    gaps = [text[end:start].strip(" ,") for end, start in zip(ends, starts, strict=True)]
-    return _Line(text, [(m["key"].strip(), m["value"].strip()) for m in matches], gaps)
+    starts = [*(match.start() for match in matches), len(plain)]
+    gaps = [plain[end:start].strip(" ,") for end, start in zip(ends, starts, strict=True)]
+    return _Line(text, [(_key(m["key"].strip()), m["value"].strip()) for m in matches], gaps)
+
+
+def _key(key: str) -> str:
+    """Return infotext's key for *key*, or *key* where it has none."""
+    folded = re.sub(r"[\s_-]+", " ", key).casefold()
+    if folded in _USED:
+        return key if key.casefold() == folded else folded
+    return _ALIASES.get(folded, key)

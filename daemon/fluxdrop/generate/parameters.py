@@ -18,6 +18,8 @@ class PromptParameters(msgspec.Struct, frozen=True, kw_only=True):
 
     prompt: str
     negative_prompt: str = ""
+    no_negative_prompt: bool = False
+    """Whether the prompt says that it has no negative prompt, which a folder's does not replace."""
     steps: int | None = None
     guidance_scale: float | None = None
     seed: int | None = None

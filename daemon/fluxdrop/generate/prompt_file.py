@@ -16,6 +16,7 @@ from fluxdrop.errors import FluxdropError
 from fluxdrop.files.regular import open_regular
 from fluxdrop.generate.infotext import PromptBatch, batch_of, parse_batch
 from fluxdrop.generate.metadata.json_prompt import json_descriptions
+from fluxdrop.generate.parameter_lines import doubts
 from fluxdrop.generate.parameters import RANGES, UNLIMITED, PromptParameters, random_seed
 from fluxdrop.generate.prompt_syntax import syntax_warnings
 
@@ -95,7 +96,21 @@ def _batches(text: str, limit: int, max_steps: int) -> list[PromptBatch]:
     described = json_descriptions(text)
     if described is None:
         return [parse_batch(text, limit, max_steps)]
-    return [batch_of(*one, max_size=limit, max_steps=max_steps) for one in described]
+    batches = [
+        batch_of(
+            one.prompt,
+            one.negative_prompt,
+            one.pairs,
+            no_negative=one.no_negative_prompt,
+            max_size=limit,
+            max_steps=max_steps,
+        )
+        for one in described
+    ]
+    return [
+        batch._replace(warnings=[*batch.warnings, *doubts(batch.parameters.prompt)])
+        for batch in batches
+    ]
 
 
 def _pictures(batch: PromptBatch, seed: int | None) -> list[PromptPicture]:

@@ -98,6 +98,13 @@ _BY_CLASS = {
 }
 
 
+def check(name: str) -> None:
+    """Raise FluxdropError, of kind ``prompt``, if no pipeline can have the sampler *name*; diffusers is not loaded."""
+    is_scheduler = name.casefold().endswith("scheduler")
+    if not is_scheduler and our_name(_BY_CLASS.get(name, name)).casefold() not in _NAMES:
+        raise _unknown(name)
+
+
 def choose(name: str | None, own: Any) -> tuple[str, Any]:
     """Make the scheduler for a sampler name.
 

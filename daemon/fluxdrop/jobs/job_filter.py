@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from fluxdrop.files.folder_key import folder_key
 from fluxdrop.files.layout import FAILED
 from fluxdrop.jobs.schema import State
 
@@ -24,7 +25,7 @@ class JobFilter(NamedTuple):
     until: datetime | None = None
     """The time before which it was claimed."""
     folder: str | None = None
-    """The folder below inbox/ in which, or below which, the input was dropped."""
+    """The folder below inbox/ in which, or below which, the input was dropped; see `folder_key`."""
 
     def includes(self, job_id: str) -> bool:
         """Return whether the job *job_id* was claimed at `since` or later."""
@@ -38,8 +39,8 @@ class JobFilter(NamedTuple):
         if self.until is not None:
             terms.append(("id < ?", [_first_id(self.until)]))
         if self.folder is not None:
-            start = f"{self.folder.strip('/')}/"
-            terms.append(("substr(source, 1, length(?)) = ?", [start, start]))
+            start = folder_key(f"{self.folder.strip('/')}/")
+            terms.append(("substr(folder_key(source), 1, length(?)) = ?", [start, start]))
         if self.name is not None:
             named = (
                 "(source GLOB ? OR (state = 'done' AND record GLOB ?)"

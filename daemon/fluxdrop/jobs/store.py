@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from fluxdrop import failpoints
 from fluxdrop.errors import FluxdropError
+from fluxdrop.files.folder_key import folder_key
 from fluxdrop.jobs.index_file import is_other, move_aside, refuse_other
 from fluxdrop.jobs.job_filter import JobFilter as JobFilter
 from fluxdrop.jobs.job_filter import records_named
@@ -136,6 +137,10 @@ class Store:
         except BaseException:
             self._db.close()
             raise
+        # For `JobFilter`. Any type may be in any column.
+        self._db.create_function(
+            "folder_key", 1, lambda source: folder_key(str(source)), deterministic=True
+        )
 
     def _is_complete_file(self, error: sqlite3.Error) -> bool:
         """Return whether *error* is about the disk, and the file is the whole index, without changes in a WAL."""

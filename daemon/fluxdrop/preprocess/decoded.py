@@ -14,6 +14,9 @@ from fluxdrop.preprocess.deep import Deep
 MAX_PROFILE_BYTES = 1 << 22
 """A larger colour profile is not used. Those of printers have up to 3 MB."""
 
+ANIMATION = "It has several pictures (an animation): the first one was taken."
+"""The warning of a picture that moves."""
+
 _MAX_PIXEL_BYTES = 6
 """Of each of the most pixels there may be: RGB with 16 bits."""
 

@@ -17,6 +17,21 @@ _LUMA = (0.299, 0.587, 0.114)
 _MODES = ("L", "LA", "RGB", "RGBA")
 
 
+_WHITES = ((1, 2.0), (255, 280.0), (4095, 4500.0), (65535, 72000.0))
+"""The whites of floats, and the largest value that filters may have made of each."""
+_MAX_SHARE_ABOVE = 0.25
+_MAX_BELOW = 0.1
+"""How far below 0 values may lie, as a share of the largest."""
+
+
+class RangeError(ValueError):
+    """The values of a picture are no brightness; *hint* says what to do."""
+
+    def __init__(self, what: str, hint: str) -> None:
+        super().__init__(what)
+        self.hint = hint
+
+
 class Deep:
     """A picture with more than 8 bits a channel.
 
@@ -98,47 +113,89 @@ def of_integers(
     """Return the picture of integers.
 
     If *white* is not known it is the largest number of their type, except where the picture is so dark that it must
-    be one of fewer bits: many cameras and scanners write 12 bits into 16 as they are. *warn* is told so.
+    be one of fewer bits: many cameras and scanners write 12 bits into 16 as they are. *warn* is told so, and of each
+    picture that stays dark.
 
     Raises:
-        ValueError: There are negative numbers.
+        RangeError: There are negative numbers.
     """
     if pixels.dtype.kind == "i" and pixels.size and pixels.min() < 0:
-        raise ValueError("it has negative values, which no picture has; scale them to 0 to 65535")
+        raise RangeError(
+            "it has negative values, which no picture has", "Save it with values from 0 to 65535."
+        )
     if white is not None:
         return Deep(pixels, white)
     bits = pixels.dtype.itemsize * 8
     largest = int(pixels.max()) if pixels.size else 0
-    of_type = 2.0 ** (bits - (pixels.dtype.kind == "i")) - 1
-    # Only for grey: what is stored in this way is grey.
-    smaller = [n for n in (8, 12, 16) if n < bits] if pixels.shape[2] == 1 or bits > 16 else []
-    for fewer in smaller:
-        if 0 < largest < 1 << fewer:
+    for fewer in (8, 12, 16):
+        if fewer < bits and 0 < largest < 1 << fewer:
             warn(
                 f"Its values have up to {bits} bits and none is over {largest}: {2**fewer - 1} was taken for white."
             )
             return Deep(pixels, 2.0**fewer - 1)
+    of_type = 2 ** (bits - (pixels.dtype.kind == "i")) - 1
+    # Alpha, which is the last of two or four channels, is no brightness.
+    colours = pixels[..., :-1] if pixels.shape[2] in (2, 4) else pixels
+    brightest = int(colours.max()) if pixels.size else 0
+    if 0 < brightest <= of_type // 2:
+        warn(f"Its values reach {brightest} of {of_type}, which was taken for white: it is dark.")
     return Deep(pixels, of_type)
 
 
 def of_floats(pixels: NDArray[Any], warn: Callable[[str], None]) -> Deep:
-    """Return the picture of floats: 1 is white if none is larger, else 255 or 65535, as *warn* is told.
+    """Return the picture of floats: 1 is white, or 255, 4095 or 65535 where they reach that far.
+
+    Filters make some values a little too large or negative. Such values are cut off. *warn* is told so, and of each
+    white other than 1.
 
     Raises:
-        ValueError: They are not finite, negative or larger.
+        RangeError: They are not finite, or negative or large beyond that.
     """
-    if not np.isfinite(pixels).all():
-        raise ValueError("it has values that are not finite (NaN or infinite)")
-    smallest, largest = (float(pixels.min()), float(pixels.max())) if pixels.size else (0.0, 0.0)
-    if smallest < 0 or largest > 65535:
-        raise ValueError(
-            f"its values lie between {smallest:g} and {largest:g}, which is no range of a picture;"
-            " scale them to 0 to 1"
+    if not pixels.size:
+        return Deep(pixels.astype(np.float32), 1)
+    if wrong := int(np.count_nonzero(~np.isfinite(pixels))):
+        raise RangeError(
+            f"{wrong:,} of its {pixels.size:,} values are not finite (NaN or infinite)",
+            "Save it with values from 0 to 1 everywhere.",
         )
-    white = next(white for white in (1, 255, 65535) if largest <= white)
+    smallest, largest = float(pixels.min()), float(pixels.max())
+    white = _white_of(pixels, largest)
+    if white is None or smallest < -_MAX_BELOW * largest:
+        raise RangeError(
+            f"its values lie between {smallest:g} and {largest:g}, which is no range of a picture",
+            "Save it with values from 0 to 1.",
+        )
     if white > 1:
-        warn(f"Its values reach {largest:g}: {white} was taken for white.")
-    return Deep(pixels.astype(np.float32), white)
+        dark = ", so it is dark" if 2 * largest < white else ""
+        warn(f"Its values reach {largest:g}: {white} was taken for white{dark}.")
+    if largest > white:
+        above = int(np.count_nonzero(pixels > white))
+        warn(
+            f"{above:,} of its {pixels.size:,} values are over {white}, up to {largest:g}: they were taken for {white}."
+        )
+    if smallest < 0:
+        below = int(np.count_nonzero(pixels < 0))
+        warn(
+            f"{below:,} of its {pixels.size:,} values are negative, down to {smallest:g}: they were taken for 0."
+        )
+    values = np.clip(pixels.astype(np.float32), 0, white)
+    if white > 1 and pixels.shape[2] in (2, 4) and pixels[..., -1].max() <= 1:
+        # Its alpha has a range of its own, and all of it would be transparent.
+        values[..., -1] *= white
+    return Deep(values, white)
+
+
+def _white_of(pixels: NDArray[Any], largest: float) -> int | None:
+    """Return the white of floats up to *largest*; None if they are no brightness."""
+    for white, most in _WHITES:
+        if largest <= white:
+            return white
+        if largest <= most and np.count_nonzero(pixels > white) <= _MAX_SHARE_ABOVE * pixels.size:
+            return white
+        if largest <= 2:
+            # As levels of 255 they would be black.
+            return None
+    return None
 
 
 def _luma(bands: list[Any]) -> Any:

@@ -11,7 +11,7 @@ from typing import IO
 
 from PIL import GifImagePlugin
 
-from fluxdrop.preprocess.decoded import Bounds, Decoded, by_pillow
+from fluxdrop.preprocess.decoded import ANIMATION, Bounds, Decoded, by_pillow
 
 _HEADER_BYTES = 13
 _EXTENSION, _IMAGE, _TRAILER = b"\x21", b"\x2c", b"\x3b"
@@ -43,7 +43,7 @@ def decode(file: IO[bytes], bounds: Bounds) -> Decoded:
     colours = file.read(_table_bytes(flags))
     parts += [control, _IMAGE, descriptor, colours, file.read(1), _blocks(file, keep=True)]
     if _has_another(file):
-        bounds.warn("It has several pictures (an animation): the first one was taken.")
+        bounds.warn(ANIMATION)
     with GifImagePlugin.GifImageFile(BytesIO(b"".join([*parts, _TRAILER]))) as image:
         return by_pillow(image, bounds)
 

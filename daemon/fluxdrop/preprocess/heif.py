@@ -26,6 +26,8 @@ def decode(file: IO[bytes], bounds: Bounds) -> Decoded:
     pillow_heif.options.THUMBNAILS = False
     opened = pillow_heif.open_heif(file, convert_hdr_to_8bit=True)
     bounds.check(*opened.size)
+    if len(opened) > 1:
+        bounds.warn(f"It has {len(opened)} pictures: the main one was taken.")
     # libheif has turned it already.
     profile = opened.info.get("icc_profile") or b""
     return Decoded(opened.to_pillow(), profile)

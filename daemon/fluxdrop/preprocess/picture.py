@@ -18,8 +18,15 @@ from fluxdrop.files.regular import open_regular
 from fluxdrop.picture_formats import FORMAT_TITLES, HEAD_BYTES, format_of
 from fluxdrop.preprocess import jpeg, png
 from fluxdrop.preprocess.colour import to_srgb
-from fluxdrop.preprocess.decoded import Bounds, Decoded, by_pillow, orientation_of, profile_of
-from fluxdrop.preprocess.deep import Deep
+from fluxdrop.preprocess.decoded import (
+    ANIMATION,
+    Bounds,
+    Decoded,
+    by_pillow,
+    orientation_of,
+    profile_of,
+)
+from fluxdrop.preprocess.deep import Deep, RangeError
 
 # The limit is max_pixels, which is checked with the header alone. Pillow's own limit would only warn, and at
 # another size.
@@ -96,6 +103,10 @@ def open_picture(
         except (FluxdropError, MemoryError):
             # Running out of memory is not the file's fault.
             raise
+        except RangeError as error:
+            raise FluxdropError(
+                f"{name} cannot be read as a picture: {error}", hint=error.hint, kind="picture"
+            ) from error
         except Exception as error:
             # Decoders may raise any exception for a damaged file. An OSError with a number
             # comes from the filesystem, except EINVAL: a decoder's seek to a wrong offset.
@@ -154,6 +165,8 @@ def _webp(file: IO[bytes], bounds: Bounds) -> Decoded:
     from PIL import WebPImagePlugin
 
     with WebPImagePlugin.WebPImageFile(file) as image:
+        if image.is_animated:
+            bounds.warn(ANIMATION)
         return by_pillow(image, bounds)
 
 
@@ -171,6 +184,8 @@ def _avif(file: IO[bytes], bounds: Bounds) -> Decoded:
 
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1
     with AvifImagePlugin.AvifImageFile(file) as image:
+        if image.is_animated:
+            bounds.warn(ANIMATION)
         return by_pillow(image, bounds)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 
 from fluxdrop.preprocess.decoded import (
+    ANIMATION,
     MAX_PROFILE_BYTES,
     Bounds,
     Decoded,
@@ -66,7 +67,7 @@ def _essence(file: IO[bytes], bounds: Bounds) -> _Essence:
     kept: list[tuple[int, int]] = [(0, _SIGNATURE_BYTES)]
     offset = _SIGNATURE_BYTES
     profile = header = transparent = b""
-    is_less = False
+    is_less = is_animated = False
     for _ in range(_MAX_CHUNKS):
         file.seek(offset)
         head = file.read(8)
@@ -78,6 +79,8 @@ def _essence(file: IO[bytes], bounds: Bounds) -> _Essence:
             profile = _profile(file.read(min(length, MAX_PROFILE_BYTES)), bounds)
         elif kind == b"IHDR" and not header:
             header = file.read(min(length, 13))
+        elif kind == b"acTL" and int.from_bytes(file.read(min(length, 4)), "big") > 1:
+            is_animated = True
         elif kind == b"tRNS":
             transparent = file.read(min(length, 256))
         if _is_needed(kind, length, file):
@@ -89,6 +92,8 @@ def _essence(file: IO[bytes], bounds: Bounds) -> _Essence:
             break
     else:
         raise bounds.refusal(f"has more than {_MAX_CHUNKS:,} chunks")
+    if is_animated:
+        bounds.warn(ANIMATION)
     file.seek(0)
     if not is_less:
         return _Essence(file, profile, header, transparent)

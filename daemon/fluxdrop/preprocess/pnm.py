@@ -57,20 +57,29 @@ def decode(file: IO[bytes], bounds: Bounds) -> Decoded:
     shape = (height, width, channels)
     if magic in (b"Pf", b"PF"):
         floats = _samples(file, shape, ">f4" if scale > 0 else "<f4")[::-1]
+        _warn_of_another(file, bounds)
         return Decoded(of_floats(floats, bounds.warn))
     if magic in (b"P1", b"P4"):
         bits = _bits_as_text(file, shape) if magic == b"P1" else _packed_bits(file, shape)
+        _warn_of_another(file, bounds)
         # 1 is black.
         return Decoded(Image.fromarray((1 - bits) * np.uint8(255)))
     if magic in (b"P2", b"P3"):
         pixels = _numbers(file, shape)
     else:
         pixels = _samples(file, shape, ">u2" if largest > 255 else "u1")
+    _warn_of_another(file, bounds)
     if pixels.max() > largest:
         raise ValueError(f"it has values over {largest}, the largest that it announces")
     if largest != 255:
         return Decoded(of_integers(pixels, bounds.warn, largest))
     return Decoded(eight_bit(pixels.astype(np.uint8)))
+
+
+def _warn_of_another(file: IO[bytes], bounds: Bounds) -> None:
+    """Warn if another picture follows. One in text is the only one, and *file* is at its end."""
+    if re.match(rb"\s*P[1-7fF][\s#]", file.read(16)):
+        bounds.warn("It has several pictures: the first one was taken.")
 
 
 def eight_bit(pixels: NDArray[np.uint8]) -> Image.Image:

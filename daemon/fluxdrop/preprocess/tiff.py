@@ -1,4 +1,4 @@
-"""Decode the first page of a TIFF.
+"""Decode the first page of a TIFF that is no thumbnail.
 
 What has bytes for samples (8, 16, 32 or 64 bits, integers or floats) is unpacked by libtiff as a grey picture of
 bytes, and numpy makes samples of these: Pillow has no mode for most of them, and gives some only 8 bits. The rest (1 to
@@ -36,7 +36,7 @@ _PREMULTIPLIED, _ALPHA = 1, 2
 
 
 def decode(file: IO[bytes], bounds: Bounds) -> Decoded:
-    """Decode a TIFF; of several pages, which are a warning, the first.
+    """Decode a TIFF; of several pages, which are a warning, the first that is no thumbnail.
 
     Raises:
         FluxdropError: It is over the *bounds*, or of a kind that is not read.
@@ -44,8 +44,14 @@ def decode(file: IO[bytes], bounds: Bounds) -> Decoded:
     """
     page = read_page(file)
     bounds.check(*page.size)
-    if page.has_more:
+    if page.position > 1:
+        bounds.warn(
+            f"It has several pages, of which the first is a thumbnail: page {page.position} was taken."
+        )
+    elif page.has_more:
         bounds.warn("It has several pages: the first one was taken.")
+    elif page.is_reduced:
+        bounds.warn("It says that it is a thumbnail; it has no other page.")
     compression = page.number(tag.COMPRESSION, _NONE)
     if compression not in _COMPRESSIONS:
         raise bounds.refusal(

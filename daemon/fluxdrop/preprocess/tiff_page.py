@@ -1,4 +1,4 @@
-"""Read what the first page of a TIFF says of its pixels, and write it as a TIFF of its own with nothing else in it.
+"""Read what a page of a TIFF says of its pixels, and write it as a TIFF of its own with nothing else in it.
 
 So libtiff never meets what costs more than it should: other pages, loops of directories, tags with millions of values.
 Format: TIFF 6.0 (https://www.itu.int/itudoc/itu-t/com16/tiff-fx/docs/tiff6.pdf); BigTIFF:
@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+SUBFILE, OLD_SUBFILE = 254, 255
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER = 256, 257, 258, 259, 262, 266
 STRIP_OFFSETS, ORIENTATION, CHANNELS, STRIP_ROWS, STRIP_BYTES = 273, 274, 277, 278, 279
 MAX_SAMPLE, PLANAR, T4, T6, PREDICTOR, COLOURS = 281, 284, 292, 293, 317, 320
@@ -42,6 +43,8 @@ _KEPT = {
 }
 """The tags that matter for the pixels, without the places of the data."""
 _READ = _KEPT | {
+    SUBFILE,
+    OLD_SUBFILE,
     STRIP_OFFSETS,
     STRIP_BYTES,
     TILE_OFFSETS,
@@ -51,6 +54,8 @@ _READ = _KEPT | {
     PROFILE,
 }
 _MAX_TAGS = 4096
+_MAX_THUMBNAILS = 16
+"""Of the pages before the one that is taken."""
 _MAX_PARTS = 1 << 19
 _MAX_VALUES = 1 << 18
 """Of a tag that is kept; a table of 16-bit colours has 3 * 65,536."""
@@ -62,7 +67,7 @@ Values = NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """The first page of a TIFF."""
+    """A page of a TIFF."""
 
     tags: Mapping[int, Values]
     """The values of the tags that matter."""
@@ -70,6 +75,8 @@ class Page:
     """``<`` if the numbers are little-endian, else ``>``."""
     has_more: bool
     """Whether further pages follow."""
+    position: int = 1
+    """Its number in the file."""
 
     def number(self, tag: int, default: int) -> int:
         """Return the first value of *tag*."""
@@ -79,6 +86,11 @@ class Page:
     def numbers(self, tag: int) -> list[int]:
         """Return all values of *tag*; none if it is missing."""
         return [int(value) for value in self.tags.get(tag, ())]
+
+    @property
+    def is_reduced(self) -> bool:
+        """Whether it is a smaller copy of another page, such as a thumbnail."""
+        return bool(self.number(SUBFILE, 0) & 1) or self.number(OLD_SUBFILE, 1) == 2
 
     @property
     def is_tiled(self) -> bool:
@@ -100,21 +112,36 @@ class Page:
 
 
 def read_page(file: IO[bytes]) -> Page:
-    """Return the first page of the TIFF *file*. Raises ValueError if it is damaged."""
+    """Return the first page of the TIFF *file* that is no thumbnail; the first if all are.
+
+    Raises:
+        ValueError: It is damaged.
+    """
     head = file.read(16)
     order = "<" if head[:2] == b"II" else ">"
     is_big = head[2:4] in (b"+\0", b"\0+")
-    place, count, entry = ("Q", "Q", 20) if is_big else ("I", "H", 12)
     if len(head) < 16:
         raise ValueError("its header is cut off")
-    start = struct.unpack_from(order + place, head, 8 if is_big else 4)[0]
+    start = struct.unpack_from(order + ("Q" if is_big else "I"), head, 8 if is_big else 4)[0]
+    first, following = _read_page_at(file, start, order, is_big)
+    page, position = first, 1
+    while page.is_reduced and following and position <= _MAX_THUMBNAILS:
+        position += 1
+        page, following = _read_page_at(file, following, order, is_big)
+    return first if page.is_reduced else replace(page, position=position)
+
+
+def _read_page_at(file: IO[bytes], start: int, order: str, is_big: bool) -> tuple[Page, int]:
+    """Return the page whose tags begin at *start*, and where those of the next begin: 0 if there is none."""
+    place, count, entry = ("Q", "Q", 20) if is_big else ("I", "H", 12)
     tag_count = _unpacked(file, start, order + count)
     if not 0 < tag_count <= _MAX_TAGS:
         raise ValueError(f"it has {tag_count:,} tags")
     entries = file.read(tag_count * entry)
     if len(entries) < tag_count * entry:
         raise ValueError("its tags are cut off")
-    more = file.read(struct.calcsize(place))
+    more = file.read(struct.calcsize(place)).ljust(struct.calcsize(place), b"\0")
+    following = int(struct.unpack(order + place, more)[0])
     tags: dict[int, Values] = {}
     size = file.seek(0, 2)
     for offset in range(0, len(entries), entry):
@@ -137,7 +164,7 @@ def read_page(file: IO[bytes]) -> Page:
         if len(data) < values * dtype.itemsize:
             raise ValueError(f"its tag {tag} is cut off")
         tags[tag] = np.frombuffer(data, dtype)
-    return Page(tags, order, any(more))
+    return Page(tags, order, following > 0), following
 
 
 def _unpacked(file: IO[bytes], offset: int, form: str) -> int:

@@ -67,6 +67,16 @@ def compare(
     return Drift(verdict, image, tensor, answer, "same")
 
 
+def failed_unread(record: Record) -> bool:
+    """Return whether the job failed before its input was read, as it was of an unknown kind or not whole.
+
+    A replay takes its input as it is, so it cannot come to the same.
+    """
+    if isinstance(record, Result):
+        return False
+    return record.error.stage == "intake" or record.error.kind in ("unknown", "incomplete")
+
+
 def _has_same_picture(before: Result, after: Result) -> bool:
     """Return whether both have the same picture.
 

@@ -40,6 +40,15 @@ def read_record(root: Root, row: Row) -> Record:
         if len(data) > MAX_RECORD_BYTES:
             raise FluxdropError(f"{path} is too large to be a result of fluxdrop", kind="record")
         return decode(data)
+    except FluxdropError as error:
+        if error.kind != "record":
+            raise
+        is_gone = isinstance(error.__cause__, FileNotFoundError)
+        raise FluxdropError(
+            f"The record of {row.id} is gone: {path}" if is_gone else error.message,
+            hint="Restore it from a backup; nothing else says how the job was done.",
+            kind="record",
+        ) from error.__cause__
     except OSError as error:
         raise FluxdropError(f"{path} cannot be read: {error.strerror}", kind="record") from error
     except msgspec.DecodeError as error:

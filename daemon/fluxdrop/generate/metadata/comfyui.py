@@ -41,6 +41,9 @@ _SCHEDULE_NODES = {
 }
 _WIDTHS = (("width", "height"), ("empty_latent_width", "empty_latent_height"))
 _RESOLUTION = re.compile(r"(\d+) ?x ?(\d+).*", re.ASCII)
+# Nodes that change a picture, and that infotext cannot express; besides them all that take a model and give one.
+_UNEXPRESSED = re.compile(r"CLIPSetLastLayer|RepeatLatent|LatentBatch|LatentFromBatch")
+_PASSING_LATENTS = re.compile(r"reroute|vae", re.IGNORECASE)
 _MODEL_KEYS = ("ckpt_name", "unet_name", "model_name", "base_ckpt_name")
 
 
@@ -152,9 +155,10 @@ class _SamplerReader:
             ("CFG scale", self._value(parts, "cfg")),
             ("Distilled CFG Scale", self._texts.guidance),
             ("Seed", self._value(parts, "noise_seed", "seed")),
-            ("Size", self._size()),
+            *self._size(),
             ("Model", model),
         ]
+        self._note_unexpressed()
         denoise = self._value(parts, "denoise")
         if isinstance(denoise, int | float) and denoise < 1:
             self._notes.append(("Denoising strength", str(denoise)))
@@ -174,13 +178,36 @@ class _SamplerReader:
         return parts
 
     def _value(self, parts: list[Node], *keys: str) -> str | float | None:
-        """Return the first of the values *keys* that one of *parts* has."""
+        """Return the first of the values *keys* that one of *parts* has; note one that cannot be followed."""
         for node in parts:
             for key in keys:
                 value = self._graph.value(node, key)
                 if isinstance(value, str | int | float) and not isinstance(value, bool):
                     return value
+                self._note_lost(node, key)
         return None
+
+    def _note_lost(self, node: Node, key: str) -> None:
+        """Note that the value *key* of *node* is not known, if it is linked to a node that does not hold it."""
+        value = node.inputs.get(key)
+        if not isinstance(value, list):
+            return
+        target = self._graph.target(value)
+        source = f"{target.kind} ({target.id})" if target else "a node that is not there"
+        random = "; it is random" if key in ("seed", "noise_seed") else ""
+        self._notes.append((f"ComfyUI's {key}", f"not known as it comes from {source}{random}"))
+
+    def _note_unexpressed(self) -> None:
+        """Note the nodes before the sampler that change the model, the texts' encoder or the batch."""
+        for node in self._graph.upstream(self._sampler):
+            if _UNEXPRESSED.search(node.kind):
+                self._texts.passed[node.kind] = None
+        start, end = (self._graph.value(self._sampler, f"{k}_at_step") for k in ("start", "end"))
+        steps = self._graph.value(self._sampler, "steps")
+        if isinstance(start, int) and start > 0:
+            self._notes.append(("ComfyUI's start_at_step", str(start)))
+        if isinstance(end, int) and isinstance(steps, int) and end < steps:
+            self._notes.append(("ComfyUI's end_at_step", str(end)))
 
     def _prompt(self, parts: list[Node], key: str) -> str | None:
         """Return the text that the input *key* of one of *parts* comes from; None if there is no such input."""
@@ -198,31 +225,48 @@ class _SamplerReader:
                 return _averaged(text) if self._texts.combines else text
         return None
 
-    def _size(self) -> str | None:
+    def _size(self) -> list[tuple[str, str]]:
         """Return the size of the latent with which the sampler began, and note what else it began with."""
         latent = self._graph.link(self._sampler, "latent_image")
+        begun = len(self._notes)
         for node in self._graph.upstream(latent) if latent else ():
             batch = self._graph.value(node, "batch_size")
             if isinstance(batch, int) and batch > 1:
                 self._notes.append(("ComfyUI's batch_size", str(batch)))
             for keys in _WIDTHS:
-                width, height = (self._graph.value(node, key) for key in keys)
-                if isinstance(width, int | float) and isinstance(height, int | float):
-                    return f"{width:.0f}x{height:.0f}"
+                if not all(key in node.inputs for key in keys):
+                    continue
+                sides = []
+                for key, side in zip(keys, ("Width", "Height"), strict=True):
+                    value = self._graph.value(node, key)
+                    if isinstance(value, int | float):
+                        sides.append((side, f"{value:.0f}"))
+                    else:
+                        self._note_lost(node, key)
+                if sides:
+                    return sides
             resolution = self._graph.value(node, "resolution")
             if isinstance(resolution, str) and (match := _RESOLUTION.fullmatch(resolution)):
-                return f"{match[1]}x{match[2]}"
+                return [("Size", f"{match[1]}x{match[2]}")]
             image = node.inputs.get("image")
             if isinstance(image, str):
                 self._notes.append(("Made from the picture", image))
-        return None
+            if self._graph.linked(node) and not _PASSING_LATENTS.search(node.kind):
+                self._texts.passed[node.kind] = None
+        if isinstance(self._sampler.inputs.get("latent_image"), list) and begun == len(self._notes):
+            kind = f"from {latent.kind} ({latent.id})" if latent else "a node that is not there"
+            self._notes.append(("ComfyUI's size", f"not known as it comes {kind}"))
+        return []
 
     def _model(self, parts: list[Node]) -> tuple[str | None, list[str]]:
         """Return the model's name, and a tag for each LoRA that was applied to it."""
         start = next((n for n in (self._graph.link(part, "model") for part in parts) if n), None)
         tags: list[str] = []
         for node in self._graph.upstream(start) if start else ():
-            tags[:0] = _tags(self._graph, node)
+            found = _tags(self._graph, node)
+            tags[:0] = found
+            if self._graph.link(node, "model") and not found and node.kind != "Reroute":
+                self._texts.passed[node.kind] = None
             names = (self._graph.value(node, key) for key in _MODEL_KEYS)
             name = next((name for name in names if isinstance(name, str)), None)
             if name is not None:
@@ -240,6 +284,9 @@ def _tags(graph: Graph, node: Node) -> list[str]:
     """Return the tags for the LoRAs that *node* applies; rgthree's loader has several."""
     if isinstance(name := graph.value(node, "lora_name"), str):
         weight = graph.value(node, "strength_model")
+        if weight is None:
+            # Efficient Loader
+            weight = graph.value(node, "lora_model_strength")
         found: Iterator[str | None] = iter([lora_tag(name, 1 if weight is None else weight)])
     else:
         several = (value for value in node.inputs.values() if isinstance(value, dict))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from fluxdrop.generate.metadata.graph import Graph, Node
@@ -28,6 +29,24 @@ _TEXT_INPUT = re.compile(r"(?:text|string|prompt|str)_?(?:\d+|[a-z])?", re.IGNOR
 _STYLED = re.compile(r"(?:text|prompt)_?(positive|negative)|(positive|negative)_?(?:prompt|text)?")
 # A node with such an input writes a text, from a picture or with a language model.
 _WRITING = {"model", "model_name", "url", "api_key", "temperature", "image", "images", "llm"}
+# A node with such a name changes the text that it is given. Where it does not say to what, the text is not known.
+_CHANGING = re.compile(
+    r"replace|regex|substring|extract|case|trim|strip|split|slice|remove|truncate|translat|expan[ds]"
+    r"|style|csv|llm|llama|gpt|generat|enhance|random|wildcard|shuffle|format|template",
+    re.IGNORECASE,
+)
+# Of the nodes of comfy_extras/nodes_string.py, by mode
+_CASES: dict[str, Callable[[str], str]] = {
+    "UPPERCASE": str.upper,
+    "lowercase": str.lower,
+    "Capitalize": str.capitalize,
+    "Title Case": str.title,
+}
+_TRIMS: dict[str, Callable[[str], str]] = {
+    "Both": str.strip,
+    "Left": str.lstrip,
+    "Right": str.rstrip,
+}
 _MAX_DEPTH = 200
 _MAX_LENGTH = 64 * 1024
 
@@ -81,6 +100,9 @@ class Texts:
                 self.passed[node.kind] = None
             return self._conditioning(inputs["conditioning"], wanted, depth + 1)
         encoded = [key for key in _ENCODED if key in inputs]
+        if "populated_text" not in inputs and _CHANGING.search(node.kind):
+            self.lost_at = f"{node.kind} ({node.id}) changes the text"
+            return None
         for key in encoded:
             text = self._text(inputs[key], wanted, depth + 1)
             if text is None:
@@ -92,7 +114,7 @@ class Texts:
         links = [value for value in inputs.values() if self._graph.target(value)]
         if len(links) == 1:
             return self._conditioning(links[0], wanted, depth + 1)
-        self.lost_at = f"{node.kind} is not known"
+        self.lost_at = f"{node.kind} ({node.id}) is not known"
         return None
 
     def _both(
@@ -133,6 +155,13 @@ class Texts:
         if _WRITING & inputs.keys():
             self.lost_at = f"{node.kind} writes its own"
             return None
+        if isinstance(populated := inputs.get("populated_text"), str):
+            return populated
+        if node.kind in ("StringReplace", "CaseConverter", "StringTrim"):
+            return self._changed(node, wanted, depth)
+        if _CHANGING.search(node.kind):
+            self.lost_at = f"{node.kind} ({node.id}) changes the text"
+            return None
         # Styling nodes have an output for the prompt and one for the negative prompt.
         for key, given in inputs.items():
             match = _STYLED.fullmatch(key)
@@ -148,14 +177,40 @@ class Texts:
                     texts.append(text)
             delimiter = inputs.get("delimiter")
             return self._joined(texts, delimiter if isinstance(delimiter, str) else " ")
-        for key in _STRINGS:
-            if key in inputs and (text := self._text(inputs[key], wanted, depth + 1)) is not None:
+        given_keys = {key for key, given in inputs.items() if given not in (None, "")}
+        strings = [key for key in _STRINGS if key in inputs]
+        if strings and given_keys - {*strings[:1], "text_0"}:
+            # Who knows what it does with its text.
+            self.lost_at = f"{node.kind} ({node.id}) is not known"
+            return None
+        for key in strings:
+            if (text := self._text(inputs[key], wanted, depth + 1)) is not None:
+                if key == "text_0":
+                    self.passed[f"{node.kind} (the text that it showed is used)"] = None
                 return text
         only = next(iter(inputs.values())) if len(inputs) == 1 else None
         if isinstance(only, str | list):
             return self._text(only, wanted, depth + 1)
-        self.lost_at = f"{node.kind} is not known"
+        self.lost_at = f"{node.kind} ({node.id}) is not known"
         return None
+
+    def _changed(self, node: Node, wanted: str, depth: int) -> str | None:
+        """Return the text of a node whose change is known; None if its text or the change is not."""
+        text = self._text(node.inputs.get("string"), wanted, depth + 1)
+        if text is None:
+            return None
+        if node.kind == "StringReplace":
+            pair = [
+                self._text(node.inputs.get(key), wanted, depth + 1) for key in ("find", "replace")
+            ]
+            if pair[0] is None or pair[1] is None:
+                return None
+            return self._joined([text.replace(pair[0], pair[1])], "")
+        change = (_CASES | _TRIMS).get(str(node.inputs.get("mode")))
+        if change is None:
+            self.lost_at = f"{node.kind} ({node.id}) changes the text"
+            return None
+        return change(text)
 
     def _enter(self, link: Any, depth: int) -> Node | None:
         """Return the node to which *link* leads; None if it is no link, or too many were followed, as in a cycle."""

@@ -43,13 +43,19 @@ _MAX_SHOWN = 100
 def read_fields(data: Mapping[str, Any]) -> Description:
     """Read an object of parameters; its unknown keys become pairs, which are then named in a warning.
 
+    So do the values that differ of several keys with one meaning, of which the first counts.
+
     Raises:
         FluxdropError: Kind ``prompt``, when there is no prompt or a value is of the wrong type; it names the key.
     """
+    others: list[tuple[str, str]] = []
     left = {_folded(key): key for key in data if data[key] is not None and data[key] != ""}
 
     def take(names: str) -> tuple[str, Any] | None:
         found = [left.pop(name) for name in names.split() if name in left]
+        others.extend(
+            (f"other {k}", _shown(data[k])) for k in found[1:] if data[k] != data[found[0]]
+        )
         return (found[0], data[found[0]]) if found else None
 
     texts = {ours: _text(take(names)) for ours, names in _TEXTS.items()}
@@ -73,7 +79,10 @@ def read_fields(data: Mapping[str, Any]) -> Description:
     for folded, key in left.items():
         if not LORA_KEYS.fullmatch(folded):
             pairs.append((key.strip() or "?", _shown(data[key])))
-    return Description(" ".join([prompt, *tags]), texts["negative prompt"] or "", pairs)
+    negative = texts["negative prompt"] or ""
+    keys = [_folded(key) for key in data if data[key] == ""]
+    none = not negative and any(key in _TEXTS["negative prompt"].split() for key in keys)
+    return Description(" ".join([prompt, *tags]), negative, pairs + others, none)
 
 
 def wrong_type(key: str, value: Any, what: str) -> FluxdropError:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 _MAX_NODES = 10_000
+_COMPUTING = re.compile(
+    r"math|expression|operation|calc|random|aspect|ratio|swap|scale|switch", re.IGNORECASE
+)
 # The inputs in which nodes that only hold a value hold it.
 _HELD = ("value", "int", "float", "number", "Number", "seed", "noise_seed", "string", "text")
 
@@ -73,14 +77,17 @@ class Graph:
                     queue.append(before)
 
     def value(self, node: Node, key: str) -> Any:
-        """Return the value of the input *key*, also of one that is linked to a node that holds it; None if none."""
+        """Return the value of the input *key*, also of one that is linked to a node that holds it; None if none.
+
+        A node that computes its value holds none.
+        """
         seen: set[tuple[str, str]] = set()
         while True:
             value = node.inputs.get(key)
             target = self.target(value)
             if target is None:
                 return None if isinstance(value, list) else value
-            if (target.id, key) in seen:
+            if (target.id, key) in seen or _COMPUTING.search(target.kind):
                 return None
             seen.add((target.id, key))
             held = [name for name in (key, *_HELD) if name in target.inputs]
@@ -88,5 +95,8 @@ class Graph:
                 # A reroute, or a node that converts.
                 held = list(target.inputs)
             if not held:
+                return None
+            if any(self.target(target.inputs[name]) for name in target.inputs if name != held[0]):
+                # It depends on more than what it holds.
                 return None
             node, key = target, held[0]

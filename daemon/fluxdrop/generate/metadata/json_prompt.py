@@ -17,6 +17,7 @@ _BEGINNING = re.compile(
     r"""\s* (?: \[ \s* )? \{ \s* (?: (?: "[^"]*" | '[^']*' | (?:negative_)?prompt ) \s* : | \} \s* $ )""",
     re.VERBOSE,
 )
+_LIST_OF_TEXTS = re.compile(r'\s*\[\s*"')
 _FENCE = "```"
 
 
@@ -34,12 +35,26 @@ def json_descriptions(text: str) -> list[Description] | None:
         # As language models write it: a line "```json" before it, and "```" behind.
         text = stripped.removesuffix(_FENCE).partition("\n")[2]
     if _BEGINNING.match(text) is None:
-        return None
+        return _several_texts(text)
     return [
         describe(value)
         for decoded in _values(text)
         for value in (decoded if isinstance(decoded, list) else [decoded])
     ]
+
+
+def _several_texts(text: str) -> list[Description] | None:
+    """Return the prompts that *text* is a list of; None if it is none, as ``["a", b]`` may be a prompt."""
+    if _LIST_OF_TEXTS.match(text) is None:
+        return None
+    try:
+        texts = load_json(text)
+    except ValueError:
+        return None
+    # '["a"]' may be a prompt with a weight.
+    if len(texts) < 2 or not all(isinstance(one, str) for one in texts):
+        return None
+    return [Description(_sound(one), "", []) for one in texts]
 
 
 def describe(value: Any) -> Description:
@@ -48,9 +63,11 @@ def describe(value: Any) -> Description:
     Raises:
         FluxdropError: Kind ``prompt``, when it describes no picture, or a value in it is of the wrong type.
     """
-    prompt, negative, pairs = _describe(value)
-    return Description(
-        _sound(prompt), _sound(negative), [(_sound(key), _sound(text)) for key, text in pairs]
+    found = _describe(value)
+    return found._replace(
+        prompt=_sound(found.prompt),
+        negative_prompt=_sound(found.negative_prompt),
+        pairs=[(_sound(key), _sound(text)) for key, text in found.pairs],
     )
 
 
@@ -75,10 +92,10 @@ def _describe(value: Any) -> Description:
         return read_graph(value["prompt"])
     if isinstance(inner := value.get("sui_image_params"), dict):
         # SwarmUI's other keys are about how long it took and the like.
-        prompt, negative, pairs = read_fields(
-            {k: v for k, v in inner.items() if k not in _SWARM_FACTS}
+        found = read_fields({k: v for k, v in inner.items() if k not in _SWARM_FACTS})
+        return found._replace(
+            prompt=from_comfyui(found.prompt), negative_prompt=from_comfyui(found.negative_prompt)
         )
-        return Description(from_comfyui(prompt), from_comfyui(negative), pairs)
     if isinstance(inner := value.get("parameters"), dict):
         # What the hub's inference API takes: inputs and parameters.
         return read_fields({k: v for k, v in value.items() if k != "parameters"} | inner)
@@ -100,9 +117,17 @@ def load_json(text: str) -> Any:
         raise ValueError("it is nested too deeply") from None
 
 
+def _with_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of *pairs*; of a key's several values the last counts, and another is kept as unknown."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        value |= {f"other {key}": other for key, other in pairs if other != value[key]}
+    return value
+
+
 def _values(text: str) -> list[Any]:
     """Return the JSON values in *text*, one after another."""
-    decoder = json.JSONDecoder()
+    decoder = json.JSONDecoder(object_pairs_hook=_with_repeated)
     values, start = [], 0
     try:
         while start < len(text):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from fluxdrop.errors import FluxdropError
-from fluxdrop.generate.infotext import Description
 from fluxdrop.generate.metadata.json_prompt import describe, load_json
 from fluxdrop.generate.metadata.picture_texts import EXIF_MODEL, USER_COMMENT, XMP
 from fluxdrop.generate.metadata.weight_syntax import TRANSLATIONS
@@ -18,6 +18,7 @@ _FACTS = {
     *("app_version", "generation_mode", "rand_device", "metadata_scheme", "version", "created_by"),
     *("full_prompt", "full_negative_prompt", "signed_hash", "request_type"),
 }
+_BRACKETED = re.compile(r"\[([^\[\]]*)\]")
 _FLAT = (
     "negative_prompt",
     "Negative Prompt",
@@ -82,8 +83,10 @@ def _read(program: str, value: Any) -> str:
             value = {key: item for key, item in value.items() if key not in _FACTS}
         description = describe(value)
         if (translate := TRANSLATIONS.get(program)) is not None:
-            prompt, negative, pairs = description
-            description = Description(translate(prompt), translate(negative), pairs)
+            description = description._replace(
+                prompt=translate(description.prompt),
+                negative_prompt=translate(description.negative_prompt),
+            )
         return description.infotext()
     except FluxdropError as error:
         raise FluxdropError(
@@ -123,4 +126,9 @@ def _old_invokeai(text: str) -> Any:
     if isinstance(prompts, list):
         found = [one.get("prompt") for one in prompts if isinstance(one, dict)]
         image = image | {"prompt": " ".join(str(text) for text in found)}
+    # There, what is in square brackets is the negative prompt (ldm/invoke/conditioning.py, get_uc_and_c_and_ec).
+    prompt = image.get("prompt")
+    if isinstance(prompt, str) and (negative := _BRACKETED.findall(prompt)):
+        kept = " ".join(_BRACKETED.sub(" ", prompt).split())
+        image = image | {"prompt": kept, "negative_prompt": " ".join(negative)}
     return image | {"model": value.get("model_weights")}
