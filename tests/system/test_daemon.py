@@ -30,7 +30,6 @@ from support.daemons import (
     fluxdrop,
     results,
     serving,
-    started,
 )
 from support.needs import needs_generation
 
@@ -387,17 +386,3 @@ def test_picture_formats(root: Root, samples: Path) -> None:
         assert (digest, digest) == (record["source"]["sha256"], record["image"]["sha256"])
         assert (64, 64) == (record["image"]["width"], record["image"]["height"])
     assert set(originals) == {path.name for path in root.generated.iterdir()} - {".gitkeep"}
-
-
-def test_stop_while_starting(root: Root) -> None:
-    """SIGTERM while the worker still starts ends the daemon with code 0, and the worker with it."""
-    if find_julia() is None:
-        pytest.skip("there is no Julia on this machine")
-    with started(root, engine="julia") as daemon:
-        process = psutil.Process(daemon.process.pid)
-        daemon.wait_until(process.children, "a worker")
-        children = process.children()
-        code = daemon.stop()
-    _gone, alive = psutil.wait_procs(children, timeout=30)
-
-    assert (0, []) == (code, alive)

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from fluxdrop.files.layout import Root
-from support.daemons import Daemon, failures, results, serving
+from support.daemons import Daemon, failures, results, serving, started
 from support.misbehaving import julia_that, julia_that_once
 from support.needs import needs_generation, needs_julia
 
@@ -149,3 +149,16 @@ def test_generator_stopped_and_killed(root: Root) -> None:
         "the generator did not answer within 8 s and was killed",
         "the generator was ended by SIGKILL",
     ] == reasons
+
+
+@needs_julia
+def test_stop_while_starting(root: Root) -> None:
+    """SIGTERM while the worker still starts ends the daemon with code 0, and the worker with it."""
+    with started(root, engine="julia") as daemon:
+        process = psutil.Process(daemon.process.pid)
+        daemon.wait_until(process.children, "a worker")
+        children = process.children()
+        code = daemon.stop()
+    _gone, alive = psutil.wait_procs(children, timeout=30)
+
+    assert (0, []) == (code, alive)
