@@ -57,7 +57,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.store.close()
 
 
-AnyOrder.TestCase.settings = settings(max_examples=60, stateful_step_count=15, deadline=None)
+AnyOrder.TestCase.settings = settings(max_examples=60, stateful_step_count=15)
 TestAnyOrder = AnyOrder.TestCase
 
 

@@ -6,7 +6,7 @@ import re
 from pathlib import PurePosixPath
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fluxdrop.publish.names import NameChooser, portable
@@ -26,7 +26,6 @@ parts = names.filter(lambda name: name not in (".", ".."))
 sources = st.lists(parts, min_size=1, max_size=3).map("/".join)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(sources, st.booleans()), max_size=8))
 def test_names_differ_and_fit(given_sources: list[tuple[str, bool]]) -> None:
     """Whatever is dropped, no two names are the same and none is too long for a file's name."""
