@@ -81,7 +81,7 @@ def test_name_of_a_prompt(root: Root, prompt: str, file: str) -> None:
     assert (file, prompt) == (submitted.file, (root.inbox / file).read_text())
 
 
-@pytest.mark.parametrize("name", ["cat.mp4", "cat", ".cat.png", "cat.png.part", "~cat.txt"])
+@pytest.mark.parametrize("name", ["cat.mp4", "cat", ".cat.png", "cat.png.part", "~$cat.txt"])
 def test_refused_names(root: Root, tmp_path: Path, name: str) -> None:
     """What the daemon would leave alone or set aside is refused before it is copied."""
     path = written(tmp_path / name)
