@@ -67,7 +67,7 @@ def test_defaults(asked: dict[str, int], setting: str) -> None:
     [
         ("Steps: 5000", "Steps is 5000; must be 1 to 150."),
         ("Steps: 0", "Steps is 0; must be 1 to 150."),
-        ("Steps: many", "Steps is 'many', not a whole number: 1 to 150."),
+        ("Steps: many, Seed: 7", "Steps is 'many', not a whole number: 1 to 150."),
         ("Steps: 8, Batch size: 0", "Batch size is 0; must be 1 to 64."),
         ("Steps: 8, Batch size: 500", "Batch size is 500; must be 1 to 64."),
     ],
