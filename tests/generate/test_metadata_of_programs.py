@@ -17,20 +17,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.infotext import parse_infotext
-from fluxdrop.generate.parameters import PromptParameters
 from fluxdrop.generate.png_info import read_infotext
-
-MADE = PromptParameters(
-    prompt="a red circle",
-    negative_prompt="blurry",
-    steps=20,
-    seed=42,
-    guidance_scale=3.5,
-    sampler="DPM++ 2M Karras",
-    width=64,
-    height=48,
-    pipeline="shapes",
-)
+from support.comfyui_graphs import EXPECTED
 
 SWARMUI = {
     "sui_image_params": {
@@ -156,7 +144,7 @@ def test_programs(tmp_path: Path, program: str, kind: str) -> None:
         "Easy Diffusion": {"sampler": "DPM++ 2M"},
         "NovelAI": {"pipeline": None},
     }
-    assert msgspec.structs.replace(MADE, **differing.get(program, {})) == parameters
+    assert msgspec.structs.replace(EXPECTED, **differing.get(program, {})) == parameters
 
 
 def unicode_comment(text: str, encoding: str) -> bytes:
@@ -183,7 +171,7 @@ def test_exif(tmp_path: Path, suffix: str, comment: bytes) -> None:
 
     parameters, _warnings = parse_infotext(read_infotext(path))
 
-    assert parameters == MADE
+    assert parameters == EXPECTED
 
 
 def test_comment_of_a_camera(tmp_path: Path) -> None:
@@ -202,7 +190,7 @@ def test_comfyui_in_webp(tmp_path: Path) -> None:
     exif[ExifTags.Base.Model] = f"prompt:{json.dumps(GRAPH)}"
     Image.new("RGB", (8, 8)).save(tmp_path / "a.webp", exif=exif.tobytes())
 
-    assert parse_infotext(read_infotext(tmp_path / "a.webp"))[0] == MADE
+    assert parse_infotext(read_infotext(tmp_path / "a.webp"))[0] == EXPECTED
 
 
 def test_guidance_of_invokeai(tmp_path: Path) -> None:

@@ -142,6 +142,6 @@ def install(made: Path, root: Root) -> Path:
         place.rename(made.parent / ".replaced")
     made.rename(place)
     durable.sync_folder(root.models)
-    if before != _digest_of(place):
+    if before and before != _digest_of(place):
         forget_graphs(root, before)
     return place

@@ -27,7 +27,7 @@ def decode(file: IO[bytes], bounds: Bounds) -> Decoded:
     header = file.read(_HEADER_BYTES)
     screen = struct.unpack_from("<HHB", header.ljust(_HEADER_BYTES, b"\0"), 6)
     bounds.check(*screen[:2])
-    parts = [header, file.read(_table_bytes(screen[2]))]
+    parts = [header, file.read(table_bytes(screen[2]))]
     control = b""
     while (kind := file.read(1)) == _EXTENSION:
         label = file.read(1)
@@ -40,7 +40,7 @@ def decode(file: IO[bytes], bounds: Bounds) -> Decoded:
     left, top, width, height, flags = struct.unpack("<HHHHB", descriptor.ljust(9, b"\0"))
     # A picture that is larger than the screen makes the screen larger.
     bounds.check(max(screen[0], left + width), max(screen[1], top + height))
-    colours = file.read(_table_bytes(flags))
+    colours = file.read(table_bytes(flags))
     parts += [control, _IMAGE, descriptor, colours, file.read(1), _blocks(file, keep=True)]
     if _has_another(file):
         bounds.warn(ANIMATION)
@@ -48,8 +48,8 @@ def decode(file: IO[bytes], bounds: Bounds) -> Decoded:
         return by_pillow(image, bounds)
 
 
-def _table_bytes(flags: int) -> int:
-    """Return the size of the colour table that *flags* announce."""
+def table_bytes(flags: int) -> int:
+    """Return the size of the colour table that the *flags* of a screen or an image announce."""
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 

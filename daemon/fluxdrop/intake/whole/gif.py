@@ -6,6 +6,7 @@ Format: GIF89a specification (https://www.w3.org/Graphics/GIF/spec-gif89a.txt).
 from __future__ import annotations
 
 from fluxdrop.intake.whole.scanner import Reader, Scanner, State
+from fluxdrop.preprocess.gif import table_bytes
 
 _HEAD_BYTES = 13
 _EXTENSION, _IMAGE, _TRAILER = b"!", b",", b";"
@@ -26,9 +27,9 @@ class GifScanner(Scanner):
         self.reason = f"it ends after {file.size} bytes, within a block"
         if not self._offset:
             head = file.read(_HEAD_BYTES, 0)
-            if len(head) < _HEAD_BYTES or not file.holds(_HEAD_BYTES, _table_bytes(head[10])):
+            if len(head) < _HEAD_BYTES or not file.holds(_HEAD_BYTES, table_bytes(head[10])):
                 return "incomplete"
-            self._offset = _HEAD_BYTES + _table_bytes(head[10])
+            self._offset = _HEAD_BYTES + table_bytes(head[10])
         while self._blocks < _MAX_BLOCKS:
             self._blocks += 1
             if self._in_data:
@@ -49,7 +50,7 @@ class GifScanner(Scanner):
             elif kind == _IMAGE:
                 head = file.read(10, self._offset)
                 # Behind the colours of the image is one byte, the code size.
-                count = 11 + (_table_bytes(head[9]) if len(head) == 10 else 0)
+                count = 11 + (table_bytes(head[9]) if len(head) == 10 else 0)
                 self._images += file.holds(self._offset, count)
             elif kind:
                 # No block begins so. Decoding finds out what it is.
@@ -61,8 +62,3 @@ class GifScanner(Scanner):
             self._offset += count
             self._in_data = True
         return "plausible"
-
-
-def _table_bytes(flags: int) -> int:
-    """Return the size of the colour table that the *flags* of a screen or an image announce."""
-    return 3 << (flags & 7) + 1 if flags & 0x80 else 0

@@ -69,20 +69,20 @@ class Publishing(Handler[Finished]):
         """See `Handler.handle`."""
         for item in batch.unsettled:
             with batch.guard(item):
-                if self._is_void(item) or not self._detach(item):
+                if self._may_change(item.job) and (self._is_void(item) or not self._detach(item)):
                     self._send_back(item)
                     batch.settle(item)
         if batch:
             self.announce(self.publisher.publish(batch.unsettled))
 
+    def _may_change(self, job: Job) -> bool:
+        """Return whether somebody may write to the input of *job*, and none of its files is published yet."""
+        return is_written_by_others(job) and not self.publisher.planned(job.folder)
+
     def _is_void(self, item: Finished) -> bool:
         """Return whether the input was written to after it was taken, and the job can be done again."""
         job = item.job
-        if (
-            not is_written_by_others(job)
-            or self.publisher.planned(job.folder)
-            or not is_rewritten(job, self.publisher.max_copied_bytes, has_failed=item.has_failed)
-        ):
+        if not is_rewritten(job, self.publisher.max_copied_bytes, has_failed=item.has_failed):
             return False
         if job.options.part is not None:
             # The other parts have copies of what was read.
@@ -100,8 +100,6 @@ class Publishing(Handler[Finished]):
         if (
             job.sha256 is None
             or all(path != job.input for path, _ in item.files)
-            or not is_written_by_others(job)
-            or self.publisher.planned(job.folder)
             or not is_open_for_writing(job.input)
         ):
             return True
