@@ -55,7 +55,7 @@ def test_find(tmp_path: Path, job: str, expected: list[int]) -> None:
 
 
 def test_by_inode(tmp_path: Path) -> None:
-    """An input's inode finds the newest job that had it, and none from before it was submitted."""
+    """An input's inode finds the jobs that had it, the newest first, and none from before it was submitted."""
     days = ["2026-01-01T00:00:00.000Z", "2026-01-02T00:00:00.000Z"]
     with opened(tmp_path) as store:
         store.claimed(row(f"job {day}", inode=7, created=day) for day in days)
@@ -65,7 +65,8 @@ def test_by_inode(tmp_path: Path) -> None:
             for inode, since in [(7, ""), (7, "2026-01-02T00:00:00"), (7, "2026-01-03"), (8, "")]
         ]
 
-    assert [f"job {days[1]}", f"job {days[1]}", None, None] == [job and job.id for job in found]
+    both = [f"job {day}" for day in reversed(days)]
+    assert [both, both[:1], [], []] == [[job.id for job in jobs] for jobs in found]
 
 
 @pytest.mark.parametrize(

@@ -138,6 +138,19 @@ def test_wait_by_inode(root: Root) -> None:
     assert [item.file for item in submitted] == [row.source for row in ended]
 
 
+def test_inode_of_an_ended_job(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The job of a file that is gone is not taken for that of a new file that gets its inode in the same second."""
+    by_inode = Store.by_inode
+    monkeypatch.setattr(Store, "by_inode", lambda store, _inode, since: by_inode(store, 1, since))
+    with closing(RootLock(root)), closing(Store(root.database)) as store:
+        store.finished([Row("earlier", "done", "prompt", "a-cat.txt", 1, created=now())])
+        submitted = submit_prompt(root, "a cat")
+        mine = Row("mine", "done", "prompt", submitted.file, 1, created=now())
+        ended = wait_for(root, [submitted], finished_on_wait(store, [mine]))
+
+    assert ["mine"] == [row.id for row in ended]
+
+
 def test_wait_by_id(root: Root) -> None:
     """Waiting ends when the last of the jobs has ended, also failed."""
     rows = [Row(job, "failed", "picture", "x.png", created=now()) for job in ("a", "b", "c")]

@@ -268,12 +268,9 @@ class Store:
                 return found
         return []
 
-    def by_inode(self, inode: int, since: str) -> Row | None:
-        """Return the newest job whose input had *inode*, created at *since* (RFC 3339) or later; else None."""
-        found = self._rows(
-            "WHERE inode = ? AND created >= ? ORDER BY created DESC LIMIT 1", (inode, since)
-        )
-        return found[0] if found else None
+    def by_inode(self, inode: int, since: str) -> list[Row]:
+        """Return the jobs whose input had *inode*, created at *since* (RFC 3339) or later, newest first."""
+        return self._rows("WHERE inode = ? AND created >= ? ORDER BY created DESC", (inode, since))
 
     def latest(self, state: State, max_rows: int) -> list[Row]:
         """Return the *max_rows* jobs in *state* that finished last, newest first."""

@@ -39,6 +39,8 @@ class Submitted(NamedTuple):
     """Its inode, by which the index knows its job."""
     since: str
     """When it was submitted, RFC 3339 without a zone; older jobs with this inode are others."""
+    earlier: frozenset[str] = frozenset()
+    """The ids of the jobs of that second that had this inode before: the file of an ended job may be gone."""
 
 
 def submit_file(root: Root, path: Path) -> Submitted:
@@ -101,11 +103,16 @@ def wait_for(
     """
 
     def look(store: Store) -> list[Row | None]:
-        rows = [store.by_inode(item.inode, item.since) for item in submitted]
+        rows = [_job_of(store, item) for item in submitted]
         parts = [store.parts(row.id) if row is not None else [] for row in rows]
         return [one for row, others in zip(rows, parts, strict=True) for one in (row, *others)]
 
     return _wait(root, look, on_wait)
+
+
+def _job_of(store: Store, item: Submitted) -> Row | None:
+    found = store.by_inode(item.inode, item.since)
+    return next((row for row in found if row.id not in item.earlier), None)
 
 
 def wait_for_jobs(root: Root, job_ids: Sequence[str], on_wait: Callable[[int], None]) -> list[Row]:
@@ -181,6 +188,7 @@ def _drop(root: Root, stem: str, suffix: str, data: bytes) -> Submitted:
             file.flush()
             os.fsync(file.fileno())
             inode = os.fstat(file.fileno()).st_ino
+        earlier = _jobs_of_inode(root, inode, since[:19])
         name = _rename_to_free(root, unfinished, stem, suffix)
         durable.sync_folder(root.inbox)
     except OSError as error:
@@ -189,7 +197,16 @@ def _drop(root: Root, stem: str, suffix: str, data: bytes) -> Submitted:
         # A disk that takes no new file may refuse this too; its first error says more.
         with contextlib.suppress(OSError):
             unfinished.unlink()
-    return Submitted(name, inode, since[:19])
+    return Submitted(name, inode, since[:19], earlier)
+
+
+def _jobs_of_inode(root: Root, inode: int, since: str) -> frozenset[str]:
+    """Return the ids of the jobs whose input had *inode*; none if the index cannot be read."""
+    try:
+        with closing(Store(root.database, read_only=True)) as store:
+            return frozenset(row.id for row in store.by_inode(inode, since))
+    except FluxdropError:
+        return frozenset()
 
 
 def _unwritten(error: OSError) -> FluxdropError:
