@@ -129,8 +129,8 @@ def test_worker_that_does_not_start_at_once(root: Root, samples: Path, tmp_path:
 def test_generator_stopped_and_killed(root: Root) -> None:
     """A generator that hangs in mid-picture is killed at the step's deadline, one that is killed
     between two pictures is replaced: every prompt has its picture."""
-    with serving(root, engine="onnxruntime", generator_step_seconds=8) as daemon:
-        (root.inbox / "one.txt").write_text("a circle\nSteps: 100, Seed: 1, Size: 64x64\n")
+    with serving(root, engine="onnxruntime", generator_step_seconds=8, max_steps=1000) as daemon:
+        (root.inbox / "one.txt").write_text("a circle\nSteps: 500, Seed: 1, Size: 64x64\n")
         daemon.wait_for_steps()
         (start,) = lines(daemon, "generator started")
         os.kill(int(str(start["pid"])), signal.SIGSTOP)
