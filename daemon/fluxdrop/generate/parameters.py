@@ -58,6 +58,10 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
     dtype: str
     batch: int = 1
     """The number of pictures that were made in one run."""
+    host: str | None = None
+    """The host of the cluster that made it; None without a cluster."""
+    host_class: str | None = None
+    """The host's GPU and versions in short: within a class the same values make the same bytes."""
 
 
 class WeightedText(msgspec.Struct, frozen=True, kw_only=True):
