@@ -44,7 +44,11 @@ class GenerationParameters(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """The pipeline that made a picture."""
+    """The pipeline that made a picture.
+
+    *host* is the host of the cluster that made it, and *host_class* names that host's GPU, dtype and versions: hosts of
+    one class make the same bytes of the same values. Both are null where the daemon's own machine made it.
+    """
 
     name: str
     """Its configured name, by which a prompt file's ``Model`` selects it."""
