@@ -132,6 +132,8 @@ class HostPipelines:
     ) -> None:
         self._settings = settings
         folder = expanded(settings.cache) if settings.cache else data_dir() / "cluster-cache"
+        self.graphs = folder / "graphs"
+        """The folder for compiled models."""
         self._cache = PipelineCache(folder, settings.cache_max_bytes, wait_hook)
 
     @contextmanager
