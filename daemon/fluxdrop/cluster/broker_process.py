@@ -50,6 +50,8 @@ class BrokerProcess:
         """Start a broker if there is none and the pause after the last one is over; return whether it was started."""
         if self._child is not None or time.monotonic() < self._next_start:
             return False
+        self._started_at = self._heard_at = time.monotonic()
+        self._has_joined = False
         try:
             # -P keeps the working folder, into which anyone may drop a ray.py, off the import path.
             self._child = Child(
@@ -65,8 +67,6 @@ class BrokerProcess:
                 env=os.environ,
                 start_timeout=_START_SECONDS,
             )
-            self._started_at = self._heard_at = time.monotonic()
-            self._has_joined = False
             self.send(FrameKind.JOIN, 0, msgspec.json.encode(join))
         except ChildDied as error:
             self._note_end(error.message)

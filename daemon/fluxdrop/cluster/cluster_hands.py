@@ -35,6 +35,7 @@ from fluxdrop.generate.hands import (
     Outcome,
     Refused,
     Run,
+    dispatch_seconds,
 )
 from fluxdrop.generate.messages import StepProgress
 from fluxdrop.generate.parameters import PromptParameters
@@ -53,6 +54,7 @@ class _InHand:
 
     run: Run
     prepared: orders.PreparedRun
+    begun_at: float
     host: str = ""
     """The host that makes it; empty while it waits for one."""
     host_class: str = ""
@@ -123,7 +125,7 @@ class ClusterHands:
             alone=run.alone,
         )
         number = next(self._numbers)
-        self._in_hand[number] = _InHand(run, prepared)
+        self._in_hand[number] = _InHand(run, prepared, time.monotonic())
         self._send(FrameKind.RUN, number, msgspec.json.encode(order))
 
     def finished(self, timeout: float, on_step: OnStep) -> Sequence[Outcome]:
@@ -202,6 +204,7 @@ class ClusterHands:
                 case FrameKind.SENT if one:
                     sent = msgspec.json.decode(frame.payload, type=Sent)
                     one.host, one.host_class = sent.host, sent.host_class
+                    dispatch_seconds.append(time.monotonic() - one.begun_at)
                 case FrameKind.PROGRESS if one:
                     step = msgspec.json.decode(frame.payload, type=StepProgress)
                     on_step(one.run.id, step.step, step.steps)

@@ -81,11 +81,9 @@ def _missing_packages() -> str:
 
 def _host_class(gpu: _Gpu | None) -> str:
     """Return the class: what the bits of a picture depend on besides its parameters and the pipeline."""
-    if gpu:
-        hardware = [gpu.name, f"driver {gpu.driver}"]
-    else:
-        # torch chooses its kernels by the processor, and divides the work by its number.
-        hardware = [_processor(), f"{len(os.sched_getaffinity(0))} CPUs"]
+    # On CPUs, torch chooses its kernels by their kind, and divides the work by their number.
+    cpus = [_processor(), f"{len(os.sched_getaffinity(0))} CPUs"]
+    hardware = [gpu.name, f"driver {gpu.driver}"] if gpu else cpus
     return ", ".join([*hardware, *(f"{name} {_version(name)}" for name in _PACKAGES[:2])])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -93,10 +94,9 @@ def kill(actor: Any) -> None:
     """End *actor* at once, if it can be reached. It is never used again."""
     import ray
 
-    try:
+    # Without an error if it is gone. If it cannot be reached, its lease ends it.
+    with contextlib.suppress(Exception):
         ray.kill(actor, no_restart=True)
-    except Exception:  # noqa: S110 - it is gone, or its host is, and then its lease ends it
-        pass
 
 
 def leave() -> None:
