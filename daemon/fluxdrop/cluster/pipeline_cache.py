@@ -41,7 +41,7 @@ log = get_logger("fluxdrop.cache")
 PIECE_BYTES = 64 * 1024**2
 """How much of a file is asked for at once."""
 
-Pieces = Callable[[str, int], Iterator[bytes]]
+Pieces = Callable[[str, int], Iterator[bytes | memoryview]]
 """Yields the contents of a manifest's file, which is named by its path, from an offset in bytes on."""
 
 _LOCK_SECONDS = 0.2

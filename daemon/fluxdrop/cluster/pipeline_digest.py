@@ -151,6 +151,11 @@ def manifest_of(kind: Kind, source: Path, memory: DigestMemory) -> Manifest:
     return manifest
 
 
+def has_sizes(source: Path, manifest: Manifest) -> bool:
+    """Return whether *source* has a manifest's files, with their sizes. Raise OSError if one is missing."""
+    return all((source.parent / file.path).stat().st_size == file.size for file in manifest.files)
+
+
 def check(manifest: Manifest) -> None:
     """Check that a manifest, which may come from another machine, names only files that are loaded safely.
 
