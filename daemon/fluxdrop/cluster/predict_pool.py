@@ -15,8 +15,7 @@ from ray.exceptions import RayError
 
 import fluxdrop
 from fluxdrop.cluster import ray_cluster
-from fluxdrop.cluster.pipeline_needs import Offers
-from fluxdrop.cluster.pipeline_transfer import start_server
+from fluxdrop.cluster.pipeline_transfer import StationContents
 from fluxdrop.cluster.predict_worker import Failed, Opened, OpenOrder, PredictWorker, Reply
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
@@ -57,8 +56,7 @@ class PredictPool:
     """
 
     def __init__(self) -> None:
-        self._offers = Offers()
-        self._server = start_server()
+        self._contents = StationContents()
         self._hosts: dict[str, _Host] = {}
         """By the ids of their nodes."""
         self._models: dict[str, _Model] = {}
@@ -76,10 +74,9 @@ class PredictPool:
             ChildDied: The engine's process died on each host.
             FluxdropError: It cannot be run.
         """
-        manifest = self._offers.content("bundle", folder)
+        manifest = self._contents.of_bundle(folder)
         digest = manifest.digest
         if digest not in self._models:
-            ray.get(self._server.offer.remote(msgspec.json.encode(manifest), str(folder)))
             order = OpenOrder(version=fluxdrop.__version__, manifest=manifest, settings=settings)
             self._models[digest] = _Model(order)
         try:
@@ -190,7 +187,7 @@ class PredictPool:
                 again, _failed = host.problems.get(digest, (0.0, None))
                 if digest not in host.opening and digest not in host.ready and now >= again:
                     order = msgspec.json.encode(model.order)
-                    host.opening[digest] = host.actor.open.remote(order, self._server)
+                    host.opening[digest] = host.actor.open.remote(order, self._contents.server)
 
     def _note_opened(self, host: _Host, digest: str, answer: Any) -> None:
         host.opening.pop(digest, None)

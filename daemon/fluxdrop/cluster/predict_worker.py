@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fluxdrop
+from fluxdrop.cluster.host_pipelines import HostPipelines
 from fluxdrop.cluster.pipeline_cache import HostUnfit
 from fluxdrop.cluster.pipeline_digest import Manifest
-from fluxdrop.cluster.pipeline_needs import HostPipelines
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError, Outage
 from fluxdrop.ownership import load_trusted_host
