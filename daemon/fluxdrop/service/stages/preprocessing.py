@@ -33,9 +33,9 @@ from fluxdrop.preprocess.tensor import fit, normalise, npy, shown, to_preview
 from fluxdrop.publish.outcome import Picture
 from fluxdrop.service.answer_set import AnswerSet
 from fluxdrop.service.items import Fail, Model, PictureItem, SwapModel, TensorItem, WarmUp
+from fluxdrop.service.stages.handler import IDLE_CHECK_SECONDS, Batch, Handler
 from fluxdrop.service.stages.model_choice import ModelChoice
 from fluxdrop.service.stages.pending_jobs import PendingJobs
-from fluxdrop.service.stages.stage import IDLE_CHECK_SECONDS, Batch, Handler
 from fluxdrop.service.supervision.liveness import report_progress
 
 _COPY_BYTES = 1 << 20
