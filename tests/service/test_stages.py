@@ -360,9 +360,9 @@ def test_outages_and_state(bench: Bench) -> None:
     bench.engines[0].outage = "the worker does not start"
 
     assert ["engine: the worker does not start"] == bench.stages.outages
-    assert ([], 0.0, None) == (
+    assert ([], 0.0, []) == (
         bench.stages.stuck(0.0),
         bench.stages.reply_wait_seconds,
-        bench.stages.current,
+        bench.stages.currents,
     )
     assert bench.generator.pid == bench.stages.generator_pid

@@ -120,7 +120,10 @@ class Attempts:
             attempt.progress.step(step, steps)
 
     def end(self, outcome: Outcome) -> list[Job]:
-        """Record what came of a run, unless it is no longer in hand; return the jobs whose next try is a new attempt."""
+        """Record what came of a run, unless it is no longer in hand.
+
+        Return the jobs whose next try is another attempt.
+        """
         failpoints.reach("answer-received")
         attempt = self._runs.pop(outcome.run, None)
         if attempt is None:
@@ -177,7 +180,7 @@ class Attempts:
         self._runs.clear()
 
     def _lose(self, jobs: Sequence[Job], lost: HostLost) -> None:
-        attempts_lost[lost.host, "host lost"] += 1
+        attempts_lost[lost.host, lost.reason] += 1
         for job in jobs:
             # The whole cluster is away if no host is named, and that is no job's doing.
             self._losses[job.id] += bool(lost.host)

@@ -146,6 +146,8 @@ class Generating(Handler[PromptItem]):
     def on_idle(self) -> None:
         """Check the hands, which release what was idle for long."""
         self._apply_settings()
+        # Nothing is in hand that these could be about.
+        self._cancelled.clear()
         self._hands.tend()
         self._watch_outage()
 
