@@ -32,6 +32,9 @@ from fluxdrop.service.supervision.liveness import report_progress
 HandsFactory = Callable[[Settings], Hands]
 """Makes hands for the given settings."""
 
+_MIN_PROMPTS = 16
+_PROMPTS_PER_SLOT = 3
+"""So that whoever has made a picture finds another prompt, while jobs are also at the stages that follow."""
 _CLUSTER_CHECK_SECONDS = 1.0
 _WAIT_SECONDS = 0.25
 """How long to wait for an outcome before the next look at what was cancelled or has changed."""
@@ -82,7 +85,8 @@ class Generating(Handler[PromptItem]):
         self._attempts = Attempts()
         self._cancelled: deque[str] = deque()
         """The ids of begun jobs that were cancelled, until the hands are told."""
-        self._outage = OutageTracker("cluster")
+        self.outage = OutageTracker("cluster")
+        """The outage of the cluster, if its hosts cannot be reached: no picture can be begun then."""
         self._parameters: dict[str, PromptParameters] = {}
         """What the jobs in hand ask for, by job id: each file is read only once."""
         self._begun: set[str] = set()
@@ -100,14 +104,9 @@ class Generating(Handler[PromptItem]):
         return self._hands.hosts()
 
     @property
-    def slots(self) -> int:
-        """How many runs can be in progress at a time."""
-        return self._hands.slots
-
-    @property
-    def outage(self) -> str:
-        """Why no picture can be begun for now, one sentence; empty if there is no reason."""
-        return str(self._outage)
+    def max_prompts(self) -> int:
+        """How many prompts may be claimed and unfinished at a time."""
+        return max(_MIN_PROMPTS, _PROMPTS_PER_SLOT * self._hands.slots)
 
     @property
     def pid(self) -> int | None:
@@ -129,6 +128,7 @@ class Generating(Handler[PromptItem]):
         """
         while batch:
             self._apply_settings()
+            self._watch_outage()
             self._settle_ended(batch)
             self._begin_runs(batch)
             if batch and not self._take_more(batch):
@@ -183,9 +183,9 @@ class Generating(Handler[PromptItem]):
 
     def _watch_outage(self) -> None:
         if reason := self._hands.outage:
-            self._outage.begin(reason)
+            self.outage.begin(reason)
         else:
-            self._outage.end()
+            self.outage.end()
 
     def _settle_ended(self, batch: Batch[PromptItem]) -> None:
         """Keep the pictures that were made, and end the jobs that cannot be done."""
@@ -236,7 +236,6 @@ class Generating(Handler[PromptItem]):
 
     def _collect(self) -> None:
         """Wait for runs to end, and record what came of them."""
-        self._watch_outage()
         timeout = _WAIT_SECONDS_WITH_ROOM if self._hands.room else _WAIT_SECONDS
         try:
             outcomes = self._hands.finished(timeout, self._attempts.step)

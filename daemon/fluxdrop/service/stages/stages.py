@@ -16,9 +16,7 @@ from fluxdrop.errors import FluxdropError
 from fluxdrop.files import durable
 from fluxdrop.files.layout import Root
 from fluxdrop.generate.failures import cancelled
-from fluxdrop.generate.generator import Generator
-from fluxdrop.generate.hands import Hands, HostStatus
-from fluxdrop.generate.local_hands import LocalHands
+from fluxdrop.generate.hands import HostStatus
 from fluxdrop.jobs.claim import NewJob
 from fluxdrop.jobs.crash_suspects import CrashSuspects
 from fluxdrop.jobs.job import CANCELLED, Job, claimed_row, input_sha256
@@ -42,6 +40,7 @@ from fluxdrop.service.mailbox import Claimed, Mailbox
 from fluxdrop.service.reporting.heartbeat import Current, WarmModelStatus
 from fluxdrop.service.shutdown import Shutdown
 from fluxdrop.service.stages.generating import Generating
+from fluxdrop.service.stages.make_hands import make_hands
 from fluxdrop.service.stages.model_choice import ModelChoice
 from fluxdrop.service.stages.model_opening import ModelOpener, Opening
 from fluxdrop.service.stages.pending_jobs import PendingJobs
@@ -56,9 +55,6 @@ log = get_logger("fluxdrop.daemon")
 
 _STOP_SECONDS = 15.0
 _MARGIN_SECONDS = 60.0
-_MIN_PROMPTS = 16
-# So that each host has another prompt when it has made one, however many are at other stages.
-_PROMPTS_PER_RUN = 3
 
 
 class Stages:
@@ -179,7 +175,7 @@ class Stages:
             self.settings,
             self._store,
             self._pending,
-            make_hands=self._make_hands,
+            make_hands=lambda settings: make_hands(settings, self._shutdown.check),
             forward=self._preprocessing.put,
             fail=self.fail,
             announce=self._announce_parts,
@@ -187,9 +183,6 @@ class Stages:
         )
         # No limit: one file may become many jobs, and the admission bounds the number of files.
         return Stage(self._generate, context)
-
-    def _make_hands(self, settings: Settings) -> Hands:
-        return LocalHands(Generator(settings, wait_hook=self._shutdown.check))
 
     @property
     def publisher(self) -> Publisher:
@@ -229,7 +222,7 @@ class Stages:
     @property
     def max_prompts(self) -> int:
         """How many prompts may be claimed and unfinished at a time."""
-        return max(_MIN_PROMPTS, _PROMPTS_PER_RUN * self._generate.slots)
+        return self._generate.max_prompts
 
     @property
     def reply_wait_seconds(self) -> float:
@@ -250,9 +243,8 @@ class Stages:
     @property
     def outages(self) -> list[str]:
         """The outages of the stages and the engine, one sentence each."""
-        held = [str(stage.outage) for stage in self._all if stage.outage.ongoing]
-        if self._generate.outage:
-            held.append(self._generate.outage)
+        parts = [*(stage.outage for stage in self._all), self._generate.outage]
+        held = [str(part) for part in parts if part.ongoing]
         if not self._predicting.outage.ongoing and self.model and self.model.engine.outage:
             held.append(f"engine: {self.model.engine.outage}")
         return [*held, *self._warm.problems]
