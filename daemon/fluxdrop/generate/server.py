@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import os
 import signal
 import sys
@@ -25,6 +24,7 @@ from fluxdrop.generate.failures import cancelled
 from fluxdrop.generate.infotext import format_infotext
 from fluxdrop.generate.messages import Generate, GeneratedImage, Load, StepProgress, pack_images
 from fluxdrop.processes import wire
+from fluxdrop.processes.parent import die_with_parent
 from fluxdrop.processes.wire import Frame, FrameKind, Pipe
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     from fluxdrop.generate.pipeline import Pipeline
 
-_PR_SET_PDEATHSIG = 1
 _NICENESS = 19
 
 
@@ -136,7 +135,7 @@ def main() -> None:
     arguments = parser.parse_args()
     # Ctrl-C in a terminal reaches the whole process group, but the parent decides when this process ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _die_with_parent(arguments.parent)
+    die_with_parent(arguments.parent)
     _lower_priority()
     for fd in (arguments.read_fd, arguments.write_fd):
         os.set_inheritable(fd, False)
@@ -156,18 +155,6 @@ def _lower_priority() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-
-
-def _die_with_parent(parent: int) -> None:
-    """Make Linux kill this process when its parent dies, even during a step; see prctl(2).
-
-    Raises:
-        SystemExit: When the parent is gone already.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        sys.exit("the parent process is gone")
 
 
 if __name__ == "__main__":

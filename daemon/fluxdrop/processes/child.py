@@ -33,6 +33,7 @@ from fluxdrop.processes.wire import (
 
 _TAIL_LINES = 40
 _MAX_LINE_BYTES = 2000
+_SEND_SECONDS = 15.0
 # Lines above this rate are not logged, only counted.
 _MAX_LINES_PER_SECOND = 200
 # The most that any user may set (pipe(7)); it holds a whole batch of small pictures.
@@ -174,6 +175,32 @@ class Child:
             return self._answer(expect, request, timeout, on_progress)
 
         return self._kill_on_failure(timeout, exchange)
+
+    def send(self, kind: FrameKind, request: int, *parts: bytes | memoryview) -> None:
+        """Send one frame, for a caller that has several requests in flight and reads with `receive`.
+
+        Raises:
+            ChildDied: The child died, or did not read the frame within 15 s.
+        """
+        self._kill_on_failure(
+            _SEND_SECONDS,
+            lambda: self._pipe.send(kind, request, *parts, timeout=_SEND_SECONDS),
+        )
+
+    def receive(self, timeout: float) -> Frame | None:
+        """Return the next frame; None if none is whole within *timeout* seconds, which must be positive.
+
+        Raises:
+            ChildDied: The child died or broke the protocol.
+        """
+
+        def receive() -> Frame | None:
+            try:
+                return self._pipe.receive(timeout=timeout)
+            except DeadlineExceeded:
+                return None
+
+        return self._kill_on_failure(timeout, receive)
 
     def stop(self, grace: float = 2.0) -> None:
         """Stop and reap the child: send STOP and close the pipe, then send SIGTERM, then SIGKILL.
