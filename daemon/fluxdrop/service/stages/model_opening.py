@@ -17,7 +17,7 @@ from fluxdrop.predict.on_demand import OnDemandEngine
 from fluxdrop.resources import expanded, models_folder
 from fluxdrop.service.items import Model, OpenModel, SwapModel
 from fluxdrop.service.mailbox import Mailbox, ModelRefused
-from fluxdrop.service.stages.stage import Batch, Handler
+from fluxdrop.service.stages.handler import Batch, Handler
 
 if TYPE_CHECKING:
     from fluxdrop.cluster.cluster_engine import PredictBrokerProcess
@@ -75,7 +75,13 @@ class ModelOpener:
             from fluxdrop.cluster.cluster_engine import ClusterEngine
 
             return ClusterEngine(self._broker_of(settings), settings, bundle)
-        return open_engine(settings, bundle, cache=self._root.graphs, wait_hook=self._wait_hook)
+        return open_engine(
+            settings,
+            bundle,
+            cache=self._root.graphs,
+            compiles_apart=True,
+            wait_hook=self._wait_hook,
+        )
 
     def _broker_of(self, settings: Settings) -> PredictBrokerProcess:
         """Return the broker that all models of the cluster share."""
