@@ -28,6 +28,7 @@ from fluxdrop.processes.wire import (
     Pipe,
     PipeClosed,
     WireError,
+    readable,
     unpack_facts,
 )
 
@@ -37,6 +38,8 @@ _MAX_LINE_BYTES = 2000
 _MAX_LINES_PER_SECOND = 200
 # The most that any user may set (pipe(7)); it holds a whole batch of small pictures.
 _PIPE_BYTES = 1 << 20
+# How long the rest of a frame may take that has begun to arrive.
+_FRAME_SECONDS = 60.0
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 T = TypeVar("T")
@@ -59,6 +62,16 @@ class ChildDied(FluxdropError):
 
 class CallFailed(FluxdropError):
     """The child refused or failed one request and goes on running; it chose the *kind*."""
+
+
+def call_failed(frame: Frame) -> CallFailed:
+    """Return what the FAILURE *frame* says."""
+    facts = unpack_facts(frame.payload)
+    return CallFailed(
+        facts.get("message", "no message"),
+        hint=facts.get("hint", ""),
+        kind=facts.get("kind", "compute"),
+    )
 
 
 class Child:
@@ -175,6 +188,43 @@ class Child:
 
         return self._kill_on_failure(timeout, exchange)
 
+    def post(self, kind: FrameKind, *parts: bytes | memoryview, timeout: float) -> int:
+        """Send one request, within *timeout* seconds, and return its number; `take` returns what answers it.
+
+        Raises:
+            ChildDied: The child died, or did not read the request in time.
+        """
+        request = next(self._requests)
+        self._kill_on_failure(
+            timeout,
+            lambda: self._pipe.send(
+                kind, request, *parts, timeout=timeout, wait_hook=self._wait_hook
+            ),
+        )
+        return request
+
+    def take(self, timeout: float) -> Frame | None:
+        """Return the next frame that answers a posted request; None if none arrives within *timeout* seconds.
+
+        Raises:
+            ChildDied: The child died or broke the protocol.
+        """
+
+        def wait() -> Frame | None:
+            end = time.monotonic() + timeout
+            while not readable([self._pipe], min(end - time.monotonic(), Pipe.wait_slice)):
+                if self._wait_hook is not None:
+                    self._wait_hook()
+                if time.monotonic() >= end:
+                    return None
+            return self._pipe.receive(timeout=_FRAME_SECONDS, wait_hook=self._wait_hook)
+
+        return self._kill_on_failure(_FRAME_SECONDS, wait)
+
+    def kill_overdue(self, seconds: float) -> ChildDied:
+        """Kill and reap a child that did not answer within *seconds*; return the error to raise."""
+        return self._kill_and_log(DeadlineExceeded("no answer in time"), seconds)
+
     def stop(self, grace: float = 2.0) -> None:
         """Stop and reap the child: send STOP and close the pipe, then send SIGTERM, then SIGKILL.
 
@@ -254,12 +304,7 @@ class Child:
             if frame.request != request:
                 raise WireError(f"an answer to request {frame.request}, not {request}")
             if frame.kind is FrameKind.FAILURE:
-                facts = unpack_facts(frame.payload)
-                raise CallFailed(
-                    facts.get("message", "no message"),
-                    hint=facts.get("hint", ""),
-                    kind=facts.get("kind", "compute"),
-                )
+                raise call_failed(frame)
             if frame.kind is FrameKind.PROGRESS and on_progress is not None:
                 on_progress(frame)
             elif frame.kind is expect:
