@@ -1,71 +1,19 @@
-"""The daemon's side of image generation, which runs in a child process with torch.
-
-The child is started when it is first needed. Because torch is in a process of its own, it is never
-imported by the daemon, a crash affects nothing else, and `Generator.close` frees all its memory.
-"""
+"""The daemon's side of image generation, which runs in a child process with torch."""
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
-import os
-import sys
-import tempfile
-import time
 from collections.abc import Callable, Hashable, Sequence
-from pathlib import Path
-from typing import NamedTuple
-
-import msgspec
 
 from fluxdrop.config import Settings
-from fluxdrop.errors import FluxdropError
-from fluxdrop.generate.choose_pipeline import choose
-from fluxdrop.generate.lora import split_tags
-from fluxdrop.generate.messages import (
-    Generate,
-    GeneratedImage,
-    Load,
-    PictureOrder,
-    StepProgress,
-    unpack_images,
-)
-from fluxdrop.generate.parameters import PromptParameters, check
-from fluxdrop.processes.child import Child, ChildDied
-from fluxdrop.processes.wire import Frame, FrameKind, WireError
-
-_PACKAGES = ("torch", "diffusers", "transformers")
-
-_PING_SECONDS = 15.0
-
-# Defaults for the child's environment; variables of the daemon's environment take precedence.
-_ENVIRONMENT = {
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "DIFFUSERS_VERBOSITY": "error",
-    "TRANSFORMERS_VERBOSITY": "error",
-    "TOKENIZERS_PARALLELISM": "false",
-    # Without a workspace of fixed size the results of cuBLAS are not reproducible.
-    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-    # OpenMP threads spin while they wait for each other. Beside a busy process, such as the
-    # worker, a picture on the CPU then takes ten times as long.
-    "OMP_WAIT_POLICY": "PASSIVE",
-    # torch creates this folder at import, for compiled code, of which there is none here. An existing folder is
-    # not changed.
-    "TORCHINDUCTOR_CACHE_DIR": tempfile.gettempdir(),
-    "PYTHONUNBUFFERED": "1",
-}
-
-
-class GenerationOrder(NamedTuple):
-    """A picture to be made."""
-
-    parameters: PromptParameters
-    cancelled: Path | None = None
-    """A file that cancels the picture as soon as it exists."""
+from fluxdrop.generate import orders as root_orders
+from fluxdrop.generate.messages import GeneratedImage
+from fluxdrop.generate.orders import GenerationOrder as GenerationOrder
+from fluxdrop.generate.parameters import PromptParameters
+from fluxdrop.generate.pipeline_process import PipelineProcess, limits_of
 
 
 class Generator:
-    """Makes pictures in a child process.
+    """Makes a root's pictures in a child process.
 
     Only one thread may use it, and that thread must outlive it: on Linux the child ends with the
     thread that started it.
@@ -78,14 +26,12 @@ class Generator:
 
     def __init__(self, settings: Settings, wait_hook: Callable[[], None] | None = None) -> None:
         self._settings = settings
-        self._wait_hook = wait_hook
-        self._child: Child | None = None
-        self._last_used = 0.0
+        self._process = PipelineProcess(limits_of(settings), wait_hook)
 
     @property
     def pid(self) -> int | None:
         """The child's process id; None while there is no child."""
-        return self._child.pid if self._child and self._child.alive() else None
+        return self._process.pid
 
     def generate(
         self,
@@ -106,60 +52,8 @@ class Generator:
                 ``generator``, when a picture cannot be made.
             ChildDied: When the child ends or does not answer in time. The next call starts another.
         """
-        for order in orders:
-            check(order.parameters)
-        name, table, warnings = choose(self._settings, orders[0].parameters.pipeline)
-        parsed = [split_tags(order.parameters.prompt, self._settings.loras) for order in orders]
-        child = self._start()
-        self._last_used = time.monotonic()
-
-        def report_progress(frame: Frame) -> None:
-            progress = msgspec.json.decode(frame.payload, type=StepProgress)
-            if on_progress is not None:
-                on_progress(progress.step, progress.steps)
-
-        child.call(
-            FrameKind.LOAD,
-            msgspec.json.encode(Load(name=name, table=table)),
-            expect=FrameKind.LOADED,
-            timeout=self._settings.generator_start_seconds,
-        )
-        pictures = [
-            PictureOrder(
-                parameters=order.parameters,
-                prompt=prompt,
-                cancelled=str(order.cancelled.absolute()) if order.cancelled else None,
-            )
-            for order, (prompt, _loras, _warnings) in zip(orders, parsed, strict=True)
-        ]
-        loras = [(str(lora.file), lora.weight) for lora in parsed[0][1]]
-        answer = child.call(
-            FrameKind.GENERATE,
-            msgspec.json.encode(Generate(pictures=pictures, loras=loras)),
-            expect=FrameKind.IMAGE,
-            timeout=self._settings.generator_step_seconds,
-            on_progress=report_progress,
-        )
-        self._last_used = time.monotonic()
-        images = self._unpack(child, answer, len(orders))
-        if child.exceeds_memory_limit(self._settings.generator_max_bytes):
-            self.close()
-        return [
-            GeneratedImage(
-                png, msgspec.structs.replace(one, warnings=warnings + more + one.warnings)
-            )
-            for (png, one), (_prompt, _loras, more) in zip(images, parsed, strict=True)
-        ]
-
-    def _unpack(self, child: Child, answer: Frame, count: int) -> list[GeneratedImage]:
-        """Unpack the pictures of *answer*; end the child if they are not *count* well-formed ones."""
-        try:
-            images = unpack_images(answer.payload)
-            if len(images) != count:
-                raise WireError(f"{len(images)} pictures for {count} orders")
-        except WireError as error:
-            raise child.reject_reply(error) from error
-        return images
+        run = root_orders.prepare(self._settings, orders)
+        return run.with_warnings(self._process.run(run.load, run.pictures, run.loras, on_progress))
 
     def batch_key(self, parameters: PromptParameters) -> Hashable:
         """Return a key that is equal for pictures that one run of a pipeline can make.
@@ -167,64 +61,19 @@ class Generator:
         Raises:
             FluxdropError: Kind ``prompt`` or ``pipeline``, when the picture cannot be made.
         """
-        check(parameters)
-        name, _table, _warnings = choose(self._settings, parameters.pipeline)
-        _prompt, loras, _warnings = split_tags(parameters.prompt, self._settings.loras)
-        rest = msgspec.structs.replace(
-            parameters,
-            prompt="",
-            negative_prompt="",
-            no_negative_prompt=False,
-            seed=None,
-            pipeline=None,
-        )
-        return name, tuple(loras), msgspec.structs.astuple(rest)
+        return root_orders.batch_key(self._settings, parameters)
 
     def check_health(self) -> None:
         """End a child that died, hangs or was stopped; called regularly while no picture is made.
 
         The next picture starts another.
         """
-        if self._child is None:
-            return
-        if not self._child.alive():
-            self._child.reap()
-            self._child = None
-        else:
-            with contextlib.suppress(ChildDied):
-                self._child.ping(_PING_SECONDS)
+        self._process.check_health()
 
     def stop_if_idle(self) -> None:
         """Stop a child that was idle for ``generator_idle_seconds``, to free its memory."""
-        if time.monotonic() - self._last_used > self._settings.generator_idle_seconds:
-            self.close()
+        self._process.stop_if_idle()
 
     def close(self) -> None:
         """Stop the child and free its memory; a later call starts another."""
-        child, self._child = self._child, None
-        if child is not None:
-            child.stop()
-
-    def _start(self) -> Child:
-        """Return the live child, or start another."""
-        if self._child is not None and self._child.alive():
-            return self._child
-        missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
-        if missing:
-            raise FluxdropError(
-                "Making pictures from prompts needs the packages of the extra 'generate';"
-                f" not installed: {', '.join(missing)}.",
-                hint="pip install 'fluxdrop[generate]'",
-                kind="generator",
-            )
-        if self._child is not None:
-            self._child.reap()
-        # -P keeps the working folder, into which anyone may drop a torch.py, off the import path.
-        self._child = Child(
-            "generator",
-            [sys.executable, "-P", "-m", "fluxdrop.generate.server", "--parent", str(os.getpid())],
-            env={**_ENVIRONMENT, **os.environ},
-            start_timeout=self._settings.generator_start_seconds,
-            wait_hook=self._wait_hook,
-        )
-        return self._child
+        self._process.close()

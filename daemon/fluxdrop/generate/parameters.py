@@ -44,7 +44,11 @@ class GenerationParameters(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """The pipeline that made a picture."""
+    """The pipeline that made a picture.
+
+    *host* is the host of the cluster that made it, and *host_class* names that host's GPU, dtype and versions: hosts of
+    one class make the same bytes of the same values. Both are null where the daemon's own machine made it.
+    """
 
     name: str
     """Its configured name, by which a prompt file's ``Model`` selects it."""
@@ -58,6 +62,10 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
     dtype: str
     batch: int = 1
     """The number of pictures that were made in one run."""
+    host: str | None = None
+    """The host of the cluster that made it; None without a cluster."""
+    host_class: str | None = None
+    """The host's GPU and versions in short: within a class the same values make the same bytes."""
 
 
 class WeightedText(msgspec.Struct, frozen=True, kw_only=True):
