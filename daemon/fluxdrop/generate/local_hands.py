@@ -8,17 +8,21 @@ from fluxdrop import failpoints
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.generator import Generator
 from fluxdrop.generate.hands import Died, HostStatus, Made, OnStep, Outcome, Refused, Run
+from fluxdrop.generate.messages import GeneratedImage
 from fluxdrop.generate.parameters import PromptParameters
 from fluxdrop.processes.child import ChildDied
 
 
 class LocalHands:
-    """See `fluxdrop.generate.hands.Hands`. One run at a time, which `finished` makes."""
+    """See `fluxdrop.generate.hands.Hands`."""
 
     def __init__(self, generator: Generator) -> None:
         """Use *generator*, which belongs to these hands from now on."""
         self._generator = generator
-        self._begun: Run | None = None
+        self._runs: dict[int, Run] = {}
+        """The runs in hand, by the generator's numbers."""
+        self._ended: list[Outcome] = []
+        """Outcomes of runs that could not be begun."""
 
     @property
     def pid(self) -> int | None:
@@ -28,12 +32,14 @@ class LocalHands:
     @property
     def slots(self) -> int:
         """See `Hands.slots`."""
-        return 1
+        return self._generator.slots
 
     @property
     def room(self) -> int:
         """See `Hands.room`."""
-        return 0 if self._begun else 1
+        if any(run.alone for run in self._runs.values()):
+            return 0
+        return max(0, self._generator.room - len(self._ended))
 
     @property
     def outage(self) -> None:
@@ -46,25 +52,36 @@ class LocalHands:
 
     def begin(self, run: Run) -> None:
         """See `Hands.begin`."""
-        self._begun = run
-
-    def finished(self, timeout: float, on_step: OnStep) -> Sequence[Outcome]:
-        """See `Hands.finished`: make the pictures of the run that was begun, if any."""
-        del timeout
-        run, self._begun = self._begun, None
-        if run is None:
-            return []
         try:
             failpoints.reach("generation-begun")
-            images = self._generator.generate(
-                run.orders, lambda step, steps: on_step(run.id, step, steps)
-            )
-            failpoints.reach("generation-whole")
+            self._runs[self._generator.begin(run.orders)] = run
         except ChildDied as error:
-            return [Died(run.id, error)]
+            self._ended += [Died(one.id, error) for one in (*self._runs.values(), run)]
+            self._runs = {}
         except FluxdropError as error:
-            return [Refused(run.id, error)]
-        return [Made(run.id, images)]
+            self._ended.append(Refused(run.id, error))
+
+    def finished(self, timeout: float, on_step: OnStep) -> Sequence[Outcome]:
+        """See `Hands.finished`."""
+        ended, self._ended = self._ended, []
+        if ended:
+            return ended
+        try:
+            results = self._generator.finished(
+                timeout, lambda number, step, steps: on_step(self._runs[number].id, step, steps)
+            )
+        except ChildDied as error:
+            died = [Died(run.id, error) for run in self._runs.values()]
+            self._runs = {}
+            return died
+        if results:
+            failpoints.reach("generation-whole")
+        return [self._outcome(self._runs.pop(number), result) for number, result in results.items()]
+
+    def _outcome(self, run: Run, result: list[GeneratedImage] | FluxdropError) -> Outcome:
+        return (
+            Refused(run.id, result) if isinstance(result, FluxdropError) else Made(run.id, result)
+        )
 
     def cancel(self, run: str) -> None:
         """See `Hands.cancel`: the generator looks at the mark that each order names."""
@@ -80,5 +97,6 @@ class LocalHands:
 
     def close(self) -> None:
         """See `Hands.close`."""
-        self._begun = None
+        self._runs = {}
+        self._ended = []
         self._generator.close()

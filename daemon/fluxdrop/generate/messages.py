@@ -46,8 +46,8 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
 class Loaded(msgspec.Struct, frozen=True):
     """The order's pipeline is loaded, and its pictures are begun."""
 
-    at_once: int
-    """How many orders this pipeline can work on at once."""
+    slots: int
+    """How many orders are worked on at once with this pipeline."""
 
 
 class PictureOrder(msgspec.Struct, frozen=True, kw_only=True):

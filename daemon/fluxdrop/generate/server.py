@@ -93,10 +93,11 @@ class Server:
         try:
             frame = twin.pipe.receive()
         except wire.PipeClosed:
+            del self._twins[twin.pipe]
             sys.exit(f"A process of the generator {twin.reap()}.")
         if frame.kind is not FrameKind.PROGRESS:
             twin.is_busy = twin.is_alone = False
-        self._pipe.send(frame.kind, frame.request, frame.payload)
+        self._pipe.send(frame.kind, frame.request, bytes(frame.payload))
 
     def _begin(self, request: int, order: Generate) -> bool:
         """Begin an order; return False if it has to wait until another one is done."""
@@ -135,9 +136,12 @@ class Server:
 
     def _load(self, load: Load) -> None:
         """Load the pipeline that *load* describes."""
-        # Free the old pipeline first: two may not fit into the memory.
-        self.close()
-        self._pipeline = self._loaded = None
+        if self._pipeline is not None:
+            # Free the old pipeline first: two may not fit into the memory.
+            self.close()
+            self._pipeline = self._loaded = None
+            gc.unfreeze()
+            gc.collect()
         table = load.table
         source = sources.find(table.source, table.revision, table.config)
         # Collecting garbage while a hundred thousand objects are made to stay takes a fifth of the time.

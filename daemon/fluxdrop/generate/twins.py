@@ -73,13 +73,15 @@ class Twin:
 
 def _serve(pipe: Pipe, pipeline: Pipeline) -> NoReturn:
     """Answer orders until the pipe is closed; then end the process."""
+    from fluxdrop.generate import threads
+
     try:
         with contextlib.suppress(PipeClosed):
             while True:
                 frame = pipe.receive()
                 order = msgspec.json.decode(frame.payload, type=Generate)
                 try:
-                    pipeline.use_threads(order.pictures[0].parameters)
+                    threads.use(small=pipeline.is_small(order.pictures[0].parameters))
                     answering.answer(pipe, frame.request, pipeline, order)
                 except PipeClosed:
                     raise

@@ -16,11 +16,11 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import IO, TypeVar
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.logs import get_logger
+from fluxdrop.processes.procfs import children, resident_bytes
 from fluxdrop.processes.wire import (
     DeadlineExceeded,
     Frame,
@@ -40,7 +40,6 @@ _MAX_LINES_PER_SECOND = 200
 _PIPE_BYTES = 1 << 20
 # How long the rest of a frame may take that has begun to arrive.
 _FRAME_SECONDS = 60.0
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 T = TypeVar("T")
 
@@ -262,13 +261,13 @@ class Child:
         """
         return self._death or self._kill_and_log(PipeClosed("the pipe is closed"), 0.0)
 
-    def reject_reply(self, error: WireError) -> ChildDied:
+    def reject_reply(self, error: Exception) -> ChildDied:
         """Kill a child whose reply failed the caller's validation; return the error to raise."""
         return self._kill_and_log(error, 0.0)
 
     def resident(self) -> int:
-        """Return the child's resident memory in bytes; 0 if it is unknown."""
-        return resident_bytes(self.pid)
+        """Return the resident memory in bytes of the child, or of its largest child; 0 if it is unknown."""
+        return max(map(resident_bytes, [self.pid, *children(self.pid)]))
 
     def exceeds_memory_limit(self, limit: int) -> bool:
         """Return whether the child's memory has grown above a limit; log it if so.
@@ -325,7 +324,7 @@ class Child:
             self.kill()
             raise
 
-    def _kill_and_log(self, error: WireError, timeout: float) -> ChildDied:
+    def _kill_and_log(self, error: Exception, timeout: float) -> ChildDied:
         """Kill and reap the child, log why, and return the error to raise."""
         if isinstance(error, PipeClosed):
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -372,15 +371,6 @@ class Child:
         # A process that the child started may keep the pipe open. The thread is a daemon thread, so it
         # can be left behind.
         self._drain.join(1.0)
-
-
-def resident_bytes(pid: int) -> int:
-    """Return the resident memory of the process *pid* in bytes (proc_pid_statm(5)); 0 if it is unknown."""
-    try:
-        fields = Path(f"/proc/{pid}/statm").read_text().split()
-    except OSError:
-        return 0
-    return int(fields[1]) * _PAGE_BYTES
 
 
 def _signal_name(number: int) -> str:
