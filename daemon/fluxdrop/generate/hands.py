@@ -6,7 +6,7 @@ made, and what becomes of an outcome, is decided by whoever begins the runs.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
@@ -25,7 +25,13 @@ OnStep = Callable[[str, int, int], None]
 """Called with a run's id, the number of finished steps and that of all steps."""
 
 attempts_lost: Counter[tuple[str, str]] = Counter()
-"""How many attempts came to nothing through no fault of their jobs, by host and reason, for the metrics."""
+"""How many attempts came to nothing through no fault of their jobs, by host and reason, for the metrics.
+
+What differs from one time to the next, such as a number of bytes, follows a colon in the reason.
+"""
+
+dispatch_seconds: deque[float] = deque(maxlen=10_000)
+"""How long it took from `Hands.begin` until a run was with a host, of the runs that the metrics have not counted."""
 
 
 class Run(NamedTuple):
