@@ -27,6 +27,10 @@ from fluxdrop.processes.wire import WireError
 _LENGTH = struct.Struct("<I")
 
 
+DIED = "died"
+"""The kind of a FAILURE whose order took the life of one of the generator's processes, but not of all."""
+
+
 class GeneratedImage(NamedTuple):
     """A generated image, of which the daemon writes the PNG to the job's image.png."""
 

@@ -21,6 +21,7 @@ from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.lora import Lora
 from fluxdrop.generate.messages import (
+    DIED,
     Generate,
     GeneratedImage,
     Load,
@@ -40,7 +41,10 @@ _WAIT_SECONDS = 60.0
 OnStep = Callable[[int, int, int], None]
 """Called with a run's number, the number of finished steps and that of all steps."""
 Result = list[GeneratedImage] | FluxdropError
-"""The pictures of a run in the order in which they were asked for, or why it cannot be done."""
+"""The pictures of a run in the order in which they were asked for, or why it cannot be done.
+
+ChildDied if the process died that was to make these pictures, but no other.
+"""
 
 # Defaults for the child's environment; variables of the daemon's environment take precedence.
 _ENVIRONMENT = {
@@ -237,7 +241,8 @@ class PipelineProcess:
                 case FrameKind.PROGRESS:
                     progress = msgspec.json.decode(frame.payload, type=StepProgress)
                 case FrameKind.FAILURE:
-                    return call_failed(frame)
+                    failure = call_failed(frame)
+                    return child.death(failure.message) if failure.kind == DIED else failure
                 case FrameKind.IMAGE:
                     images = unpack_images(frame.payload)
                     if len(images) != run.pictures:

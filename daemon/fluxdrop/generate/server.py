@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from fluxdrop.generate import answering, failures, sources
-from fluxdrop.generate.messages import Generate, Load, Loaded
+from fluxdrop.generate.messages import DIED, Generate, Load, Loaded
 from fluxdrop.generate.twins import Twin, die_with_parent
 from fluxdrop.processes import wire
 from fluxdrop.processes.wire import Frame, FrameKind, Pipe
@@ -89,19 +89,23 @@ class Server:
         return True
 
     def _pass_on(self, twin: Twin) -> None:
-        """Pass a frame of *twin* on to the daemon. A twin that died ends this process."""
+        """Pass a frame of *twin* on to the daemon, or the news that it died."""
         try:
             frame = twin.pipe.receive()
         except wire.PipeClosed:
             del self._twins[twin.pipe]
-            sys.exit(f"A process of the generator {twin.reap()}.")
+            how = twin.reap()
+            if twin.request is not None:
+                facts = {"kind": DIED, "message": f"a process of the generator {how}"}
+                self._pipe.send(FrameKind.FAILURE, twin.request, wire.pack_facts(facts))
+            return
         if frame.kind is not FrameKind.PROGRESS:
-            twin.is_busy = twin.is_alone = False
+            twin.request = None
         self._pipe.send(frame.kind, frame.request, bytes(frame.payload))
 
     def _begin(self, request: int, order: Generate) -> bool:
         """Begin an order; return False if it has to wait until another one is done."""
-        busy = [twin for twin in self._twins.values() if twin.is_busy]
+        busy = [twin for twin in self._twins.values() if twin.request is not None]
         try:
             if self._loaded != order.load:
                 if busy:
@@ -128,7 +132,7 @@ class Server:
     def _idle_twin(self, pipeline: Pipeline) -> Twin:
         """Return a twin that is not busy, a new one if all others are."""
         for twin in self._twins.values():
-            if not twin.is_busy:
+            if twin.request is None:
                 return twin
         twin = Twin(pipeline, [self._pipe, *self._twins])
         self._twins[twin.pipe] = twin

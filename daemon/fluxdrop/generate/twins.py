@@ -19,6 +19,7 @@ import msgspec
 
 from fluxdrop.generate import answering
 from fluxdrop.generate.messages import Generate
+from fluxdrop.processes.exit_status import exit_status
 from fluxdrop.processes.wire import FrameKind, Pipe, PipeClosed
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ class Twin:
     """
 
     def __init__(self, pipeline: Pipeline, others: Iterable[Pipe]) -> None:
-        self.is_busy = False
+        self.request: int | None = None
+        """The order at work; None while the twin is idle."""
         self.is_alone = False
         """Whether the order at work is one that takes all processors."""
         their_in, our_out = os.pipe()
@@ -54,7 +56,7 @@ class Twin:
 
     def begin(self, request: int, order: Generate, *, is_alone: bool) -> None:
         """Have the twin answer *order* on `pipe`."""
-        self.is_busy, self.is_alone = True, is_alone
+        self.request, self.is_alone = request, is_alone
         self.pipe.send(FrameKind.GENERATE, request, msgspec.json.encode(order))
 
     def close(self) -> None:
@@ -67,8 +69,7 @@ class Twin:
         """Wait for the twin's end; return how it ended."""
         self.pipe.close()
         _pid, status = os.waitpid(self._pid, 0)
-        code = os.waitstatus_to_exitcode(status)
-        return f"was ended by signal {-code}" if code < 0 else f"exited with code {code}"
+        return exit_status(os.waitstatus_to_exitcode(status))
 
 
 def _serve(pipe: Pipe, pipeline: Pipeline) -> NoReturn:

@@ -20,6 +20,7 @@ from typing import IO, TypeVar
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.logs import get_logger
+from fluxdrop.processes.exit_status import exit_status
 from fluxdrop.processes.procfs import children, resident_bytes
 from fluxdrop.processes.wire import (
     DeadlineExceeded,
@@ -335,15 +336,17 @@ class Child:
             what = f"the {self.name} did not answer within {timeout:g} s and was killed"
         elif code is None:
             what = f"the {self.name} broke the protocol ({error}) and was killed"
-        elif code < 0:
-            what = f"the {self.name} was ended by {_signal_name(-code)}"
         else:
-            what = f"the {self.name} exited with code {code}"
+            what = f"the {self.name} {exit_status(code)}"
+        self._death = self.death(what)
+        return self._death
+
+    def death(self, what: str) -> ChildDied:
+        """Log that the child, or a process of it, died; return the error that says so."""
         tail = "\n".join(self._tail)
         last = f"; its last line was: {self._tail[-1]}" if self._tail else ""
         self._log.warning(f"{self.name} died", pid=self.pid, reason=what, tail=tail)
-        self._death = ChildDied(what + last, tail=tail)
-        return self._death
+        return ChildDied(what + last, tail=tail)
 
     def _drain_output(self, stream: IO[bytes]) -> None:
         second, lines = 0.0, 0
@@ -371,14 +374,6 @@ class Child:
         # A process that the child started may keep the pipe open. The thread is a daemon thread, so it
         # can be left behind.
         self._drain.join(1.0)
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        # Most real-time signals have no name.
-        return f"signal {number}"
 
 
 def _large_pipe() -> tuple[int, int]:
