@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import itertools
 import os
 import sys
 import tempfile
@@ -31,12 +32,13 @@ from fluxdrop.generate.messages import (
     unpack_images,
 )
 from fluxdrop.processes.child import Child, ChildDied, call_failed
-from fluxdrop.processes.wire import Frame, FrameKind, WireError
+from fluxdrop.processes.wire import Frame, FrameKind, Pipe, WireError
 
 _PACKAGES = ("torch", "diffusers", "transformers")
 
 _PING_SECONDS = 15.0
 _WAIT_SECONDS = 60.0
+_POLL_SECONDS = 0.001
 
 OnStep = Callable[[int, int, int], None]
 """Called with a run's number, the number of finished steps and that of all steps."""
@@ -110,8 +112,10 @@ class PipelineProcess:
         self._last_used = 0.0
         self._runs: dict[int, _RunInHand] = {}
         """The runs in hand, by their numbers, in the order in which the child begins them."""
+        self._numbers = itertools.count(1)
         self._last_heard = 0.0
         """When the first of the runs in hand became the first, or was last heard of."""
+        self._last_hook = 0.0
         self._is_too_large = False
         self.slots = 1
         """How many runs the child can work on at once, as far as is known."""
@@ -168,10 +172,9 @@ class PipelineProcess:
         """
         files = [(str(lora.file), lora.weight) for lora in loras]
         order = Generate(load=load, pictures=list(pictures), loras=files)
+        number = next(self._numbers)
         with self._losing_runs():
-            number = self._start().post(
-                FrameKind.GENERATE, msgspec.json.encode(order), timeout=self._limits.step_seconds
-            )
+            self._start().send(FrameKind.GENERATE, number, msgspec.json.encode(order))
         self._last_used = time.monotonic()
         if not self._runs:
             self._last_heard = self._last_used
@@ -220,10 +223,27 @@ class PipelineProcess:
         first = next(iter(self._runs.values()))
         patience = self._limits.step_seconds if first.is_begun else self._limits.start_seconds
         overdue = self._last_heard + patience
-        frame = child.take(max(0.0, min(end, overdue) - time.monotonic()))
-        if frame is None and time.monotonic() >= overdue:
-            raise child.kill_overdue(patience)
-        return frame
+        while True:
+            left = min(end, overdue) - time.monotonic()
+            frame = child.receive(min(max(left, _POLL_SECONDS), Pipe.wait_slice))
+            if time.monotonic() - self._last_hook >= Pipe.wait_slice:
+                self._call(child, self._wait_hook)
+                self._last_hook = time.monotonic()
+            if frame is not None:
+                return frame
+            if time.monotonic() >= overdue:
+                raise child.kill_overdue(patience)
+            if time.monotonic() >= end:
+                return None
+
+    def _call(self, child: Child, hook: Callable[[], None] | None) -> None:
+        """Call *hook*, if there is one; kill the child if it raises, as nobody waits for its answers any more."""
+        try:
+            if hook is not None:
+                hook()
+        except BaseException:
+            child.kill()
+            raise
 
     def _result(self, child: Child, frame: Frame, on_step: OnStep) -> Result | None:
         """Return what *frame* says became of its run; None if the run goes on."""
@@ -252,11 +272,7 @@ class PipelineProcess:
                     raise WireError(f"an answer of kind {frame.kind.name}")
         except (WireError, msgspec.DecodeError) as error:
             raise child.reject_reply(error) from error
-        try:
-            on_step(frame.request, progress.step, progress.steps)
-        except BaseException:
-            child.kill()
-            raise
+        self._call(child, lambda: on_step(frame.request, progress.step, progress.steps))
         return None
 
     def _drop(self, child: Child, number: int) -> None:

@@ -22,8 +22,9 @@ import msgspec
 
 from fluxdrop.generate import answering, failures, sources
 from fluxdrop.generate.messages import DIED, Generate, Load, Loaded
-from fluxdrop.generate.twins import Twin, die_with_parent
+from fluxdrop.generate.twins import Twin
 from fluxdrop.processes import wire
+from fluxdrop.processes.parent import die_with_parent
 from fluxdrop.processes.wire import Frame, FrameKind, Pipe
 
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ for Linux, where a process ends with its parent.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import sys
@@ -20,12 +19,11 @@ import msgspec
 from fluxdrop.generate import answering
 from fluxdrop.generate.messages import Generate
 from fluxdrop.processes.exit_status import exit_status
+from fluxdrop.processes.parent import die_with_parent
 from fluxdrop.processes.wire import FrameKind, Pipe, PipeClosed
 
 if TYPE_CHECKING:
     from fluxdrop.generate.pipeline import Pipeline
-
-_PR_SET_PDEATHSIG = 1
 
 
 class Twin:
@@ -95,15 +93,3 @@ def _serve(pipe: Pipe, pipeline: Pipeline) -> NoReturn:
     sys.stdout.flush()
     # Nothing of the process that this one was forked from may run here.
     os._exit(code)
-
-
-def die_with_parent(parent: int) -> None:
-    """Make Linux kill this process when its parent dies, even during a step; see prctl(2).
-
-    Raises:
-        SystemExit: When the parent is gone already.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        sys.exit("the parent process is gone")

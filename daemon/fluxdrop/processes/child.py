@@ -29,18 +29,16 @@ from fluxdrop.processes.wire import (
     Pipe,
     PipeClosed,
     WireError,
-    readable,
     unpack_facts,
 )
 
 _TAIL_LINES = 40
 _MAX_LINE_BYTES = 2000
+_SEND_SECONDS = 15.0
 # Lines above this rate are not logged, only counted.
 _MAX_LINES_PER_SECOND = 200
 # The most that any user may set (pipe(7)); it holds a whole batch of small pictures.
 _PIPE_BYTES = 1 << 20
-# How long the rest of a frame may take that has begun to arrive.
-_FRAME_SECONDS = 60.0
 
 T = TypeVar("T")
 
@@ -188,38 +186,31 @@ class Child:
 
         return self._kill_on_failure(timeout, exchange)
 
-    def post(self, kind: FrameKind, *parts: bytes | memoryview, timeout: float) -> int:
-        """Send one request, within *timeout* seconds, and return its number; `take` returns what answers it.
+    def send(self, kind: FrameKind, request: int, *parts: bytes | memoryview) -> None:
+        """Send one frame, for a caller that has several requests in flight and reads with `receive`.
 
         Raises:
-            ChildDied: The child died, or did not read the request in time.
+            ChildDied: The child died, or did not read the frame within 15 s.
         """
-        request = next(self._requests)
         self._kill_on_failure(
-            timeout,
-            lambda: self._pipe.send(
-                kind, request, *parts, timeout=timeout, wait_hook=self._wait_hook
-            ),
+            _SEND_SECONDS,
+            lambda: self._pipe.send(kind, request, *parts, timeout=_SEND_SECONDS),
         )
-        return request
 
-    def take(self, timeout: float) -> Frame | None:
-        """Return the next frame that answers a posted request; None if none arrives within *timeout* seconds.
+    def receive(self, timeout: float) -> Frame | None:
+        """Return the next frame; None if none is whole within *timeout* seconds, which must be positive.
 
         Raises:
             ChildDied: The child died or broke the protocol.
         """
 
-        def wait() -> Frame | None:
-            end = time.monotonic() + timeout
-            while not readable([self._pipe], min(end - time.monotonic(), Pipe.wait_slice)):
-                if self._wait_hook is not None:
-                    self._wait_hook()
-                if time.monotonic() >= end:
-                    return None
-            return self._pipe.receive(timeout=_FRAME_SECONDS, wait_hook=self._wait_hook)
+        def receive() -> Frame | None:
+            try:
+                return self._pipe.receive(timeout=timeout)
+            except DeadlineExceeded:
+                return None
 
-        return self._kill_on_failure(_FRAME_SECONDS, wait)
+        return self._kill_on_failure(timeout, receive)
 
     def kill_overdue(self, seconds: float) -> ChildDied:
         """Kill and reap a child that did not answer within *seconds*; return the error to raise."""

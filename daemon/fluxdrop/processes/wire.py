@@ -38,7 +38,11 @@ _TENSOR_HEAD = struct.Struct("<BBH")
 
 
 class FrameKind(IntEnum):
-    """The kinds of frames. The Julia worker has 1 to 11; the generator has 1 to 3, 6 to 9, and 20 and up."""
+    """The kinds of frames.
+
+    The Julia worker has 1 to 11; the generator has 1 to 3, 6 to 9, and 20 to 22; the broker of a cluster has 1, 6, 9,
+    21, and 40 and up.
+    """
 
     HELLO = 1
     LOAD = 2
@@ -54,6 +58,12 @@ class FrameKind(IntEnum):
     GENERATE = 20
     PROGRESS = 21
     IMAGE = 22
+    JOIN = 40
+    CLUSTER = 41
+    RUN = 42
+    SENT = 43
+    CANCEL = 44
+    OUTCOME = 45
 
 
 _KINDS = {int(kind): kind for kind in FrameKind}

@@ -63,7 +63,13 @@ class ModelOpener:
         return "/" in name and expanded(name).resolve() == bundle.folder
 
     def _engine(self, settings: Settings, bundle: Bundle) -> Engine:
-        return open_engine(settings, bundle, cache=self._root.graphs, wait_hook=self._wait_hook)
+        return open_engine(
+            settings,
+            bundle,
+            cache=self._root.graphs,
+            compiles_apart=True,
+            wait_hook=self._wait_hook,
+        )
 
 
 class Opening(Handler[OpenModel]):

@@ -1,0 +1,201 @@
+"""Ray, as far as the broker uses it. Only the broker and the check of tokens import this module."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from fluxdrop.errors import FluxdropError
+
+_CONNECT_SECONDS = 5.0
+_PROBE_SECONDS = 60.0
+
+# Before Ray is imported, as it reads most of them at import.
+os.environ.update(
+    RAY_USAGE_STATS_ENABLED="0",
+    RAY_AUTH_MODE="token",
+)
+
+
+class Node(NamedTuple):
+    """A node of the Ray cluster."""
+
+    id: str
+    hostname: str
+    address: str
+    alive: bool
+    gpus: int
+    cpus: int
+
+
+def join(address: str) -> None:
+    """Connect this process, as Ray's driver, to the cluster at *address*.
+
+    Raises:
+        FluxdropError: Kind ``cluster``: it cannot be reached, or does not ask for a token.
+    """
+    import ray
+
+    address = _resolved(address)
+    _check_port(address)
+    _check_token(address)
+    # Ray puts the working folder before all others on the hosts' import path.
+    os.chdir("/")
+    try:
+        ray.init(
+            address=address,
+            namespace="fluxdrop",
+            log_to_driver=False,
+            configure_logging=False,
+            include_dashboard=False,
+        )
+    except Exception as error:
+        raise _unreachable(address, error) from error
+
+
+def nodes() -> list[Node]:
+    """Return all nodes that the cluster has or had. Waits while the head does not answer."""
+    import ray
+
+    return [_node(entry) for entry in ray.nodes()]
+
+
+def remote_task(function: Any, node: str) -> Any:
+    """Return *function* as a task on *node*, which takes none of its resources; call ``remote`` on it."""
+    import ray
+
+    return ray.remote(function).options(
+        num_cpus=0, max_retries=0, scheduling_strategy=_only_on(node)
+    )
+
+
+def remote_actor(actor_class: type, node: str, gpus: int) -> Any:
+    """Return *actor_class* as an actor on *node*, which takes *gpus* GPUs; call ``remote`` on it.
+
+    It ends with this process, is never restarted, and no call is repeated.
+    """
+    import ray
+
+    return ray.remote(actor_class).options(
+        num_cpus=0,
+        num_gpus=gpus,
+        max_restarts=0,
+        max_task_retries=0,
+        scheduling_strategy=_only_on(node),
+    )
+
+
+def kill(actor: Any) -> None:
+    """End *actor* at once, if it can be reached. It is never used again."""
+    import ray
+
+    # Without an error if it is gone. If it cannot be reached, its lease ends it.
+    with contextlib.suppress(Exception):
+        ray.kill(actor, no_restart=True)
+
+
+def leave() -> None:
+    """Leave the cluster, which ends all actors."""
+    import ray
+
+    ray.shutdown()
+
+
+def first_line(error: BaseException) -> str:
+    """Return what is wrong in one line: Ray's messages have many."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def _node(entry: Mapping[str, Any]) -> Node:
+    resources = entry["Resources"]
+    return Node(
+        id=entry["NodeID"],
+        hostname=entry["NodeManagerHostname"],
+        address=entry["NodeManagerAddress"],
+        alive=entry["Alive"],
+        gpus=int(resources.get("GPU", 0)),
+        cpus=int(resources.get("CPU", 0)),
+    )
+
+
+def _only_on(node: str) -> Any:
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(node, soft=False)
+
+
+def _resolved(address: str) -> str:
+    """Return HOST:PORT of the head; for ``auto``, that of the cluster that this machine belongs to."""
+    from ray._private.utils import read_ray_address
+
+    if address != "auto":
+        return address
+    found = os.environ.get("RAY_ADDRESS") or read_ray_address()
+    if not found:
+        raise FluxdropError(
+            "This machine belongs to no Ray cluster",
+            hint="Start it as a host or as the head: fluxdrop service install --cluster-head, or set cluster to"
+            " HOST:PORT of the head.",
+            kind="cluster",
+        )
+    return found
+
+
+def _check_port(address: str) -> None:
+    """Check that the head listens, which Ray would try for 40 s."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise _unreachable(address, error) from error
+
+
+def _check_token(address: str) -> None:
+    """Check that this user has a token, and that the head refuses whoever has none.
+
+    Raises:
+        FluxdropError: Kind ``cluster``.
+    """
+    from ray._raylet import AuthenticationTokenLoader
+
+    if not AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True):
+        raise FluxdropError(
+            "This user has no token of the Ray cluster",
+            hint="Copy the head's token file to ~/.ray/auth_token, readable by this user only, or name it in"
+            " RAY_AUTH_TOKEN_PATH.",
+            kind="cluster",
+        )
+    without = {key: value for key, value in os.environ.items() if not key.startswith("RAY_AUTH")}
+    # Ray keeps the token for as long as a process lives, so it takes another one to come without.
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "fluxdrop.cluster.token_probe", address],
+        env=without | {"RAY_AUTH_MODE": "disabled"},
+        capture_output=True,
+        text=True,
+        timeout=_PROBE_SECONDS,
+        check=False,
+    )
+    if done.stdout.strip() == "refused":
+        return
+    if done.stdout.strip() == "accepted":
+        raise FluxdropError(
+            f"The Ray cluster at {address} takes everybody: it was started without token authentication, so whoever"
+            " reaches it can run code on all its hosts. It is not used",
+            hint="Start its head and its hosts with RAY_AUTH_MODE=token: fluxdrop service install --cluster-head.",
+            kind="cluster",
+        )
+    raise _unreachable(address, done.stdout.strip() or done.stderr.strip())
+
+
+def _unreachable(address: str, error: object) -> FluxdropError:
+    lines = str(error).strip().splitlines()
+    return FluxdropError(
+        f"The Ray cluster at {address} cannot be reached: {lines[0] if lines else 'no reason is known'}",
+        kind="cluster",
+    )
