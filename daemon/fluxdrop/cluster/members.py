@@ -109,12 +109,15 @@ class Members:
             if host.state in ("unused", "lost")
         ]
         if not reasons:
-            return "The cluster has no host with a GPU or CPUs."
+            return "The cluster has no host but the station, which has no GPU."
         return f"No host of the cluster can be used. {' '.join(reasons)}"
 
     def _take(self, nodes: list[Node]) -> None:
         """Compare the *nodes* of the cluster with the hosts, and act on what changed."""
-        alive = {node.id: node for node in nodes if node.alive and (node.gpus or node.cpus)}
+        # A station without a GPU has enough to do with everything else.
+        alive = {
+            node.id: node for node in nodes if node.alive and (node.gpus or not node.is_station)
+        }
         for host in [host for host in self._dispatcher.hosts.values() if host.id not in alive]:
             self._remove(host)
         for node in alive.values():

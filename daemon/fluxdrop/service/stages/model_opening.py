@@ -15,7 +15,7 @@ from fluxdrop.predict.on_demand import OnDemandEngine
 from fluxdrop.resources import expanded, models_folder
 from fluxdrop.service.items import Model, OpenModel, SwapModel
 from fluxdrop.service.mailbox import Mailbox, ModelRefused
-from fluxdrop.service.stages.stage import Batch, Handler
+from fluxdrop.service.stages.handler import Batch, Handler
 
 
 class ModelOpener:
