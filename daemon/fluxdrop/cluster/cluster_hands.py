@@ -254,7 +254,7 @@ class ClusterHands:
     def _lose_all(self, reason: str) -> None:
         """Give up all that is in hand, as the broker is gone."""
         for one in self._in_hand.values():
-            self._ended.append(HostLost(one.run.id, one.host or "the cluster", reason))
+            self._ended.append(HostLost(one.run.id, "", reason))
         self._in_hand.clear()
         self._state = _no_state(self._state.host_class)
         self._show_hosts()

@@ -27,6 +27,7 @@ from typing import Literal
 
 import msgspec
 
+from fluxdrop.cluster.pipeline_needs import RunNeeds
 from fluxdrop.config import PipelineTable
 from fluxdrop.generate.hands import HostStatus
 from fluxdrop.generate.messages import Load, PictureOrder
@@ -80,6 +81,8 @@ class RunOrder(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits
     alone: bool = False
     """Whether no other run of this root may be on the same host meanwhile."""
+    needs: RunNeeds | None = None
+    """What the host has to have. The broker adds it."""
 
 
 class Sent(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,7 +104,7 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
     problem: str = ""
     """Why it cannot make pictures, as a sentence; empty if it can."""
     missing: dict[str, str] = {}
-    """Why it cannot run a pipeline, by the pipeline's name."""
+    """Why it cannot have what a pipeline needs, by the pipeline's name."""
 
 
 class Pulse(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,6 +149,8 @@ class LostOutcome(msgspec.Struct, frozen=True, kw_only=True, tag="lost"):
     run: str
     host: str
     reason: str
+    is_unfit: bool = False
+    """Whether the host lives, and only cannot have what the run needs. The broker gives it to another one."""
 
 
 RunOutcome = MadeOutcome | RefusedOutcome | DiedOutcome | LostOutcome

@@ -8,18 +8,33 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from fluxdrop.cluster.starting import FOLDER, TOKEN, VARIABLES, connecting
 from fluxdrop.errors import FluxdropError
 
+_HEAD = "node:__internal_head__"
+"""A resource that Ray gives to the head's node."""
 _CONNECT_SECONDS = 5.0
 _PROBE_SECONDS = 60.0
 
-# Before Ray is imported, as it reads most of them at import.
-os.environ.update(
-    RAY_USAGE_STATS_ENABLED="0",
-    RAY_AUTH_MODE="token",
-)
+
+def _set_environment() -> None:
+    """Have Ray use the token, and TLS, as the units do, unless the environment says otherwise; no usage statistics."""
+    tls = os.environ.get(VARIABLES["tls"])
+    token = Path(os.environ.get(VARIABLES["token"]) or TOKEN)
+    variables = connecting(token, Path(tls) if tls else None)
+    if not os.access(token, os.R_OK):
+        # Then Ray looks for one in the home folder.
+        del variables["RAY_AUTH_TOKEN_PATH"]
+    for name, value in variables.items():
+        os.environ.setdefault(name, value)
+    os.environ.update(RAY_AUTH_MODE="token", RAY_USAGE_STATS_ENABLED="0")
+
+
+# Ray reads it when it is imported.
+_set_environment()
 
 
 class Node(NamedTuple):
@@ -30,7 +45,8 @@ class Node(NamedTuple):
     address: str
     alive: bool
     gpus: int
-    cpus: int
+    is_station: bool
+    """Whether it has the head or this process."""
 
 
 def join(address: str) -> None:
@@ -62,7 +78,8 @@ def nodes() -> list[Node]:
     """Return all nodes that the cluster has or had. Waits while the head does not answer."""
     import ray
 
-    return [_node(entry) for entry in ray.nodes()]
+    here = ray.get_runtime_context().get_node_id()
+    return [_node(entry, here) for entry in ray.nodes()]
 
 
 def remote_task(function: Any, node: str) -> Any:
@@ -112,7 +129,7 @@ def first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def _node(entry: Mapping[str, Any]) -> Node:
+def _node(entry: Mapping[str, Any], here: str) -> Node:
     resources = entry["Resources"]
     return Node(
         id=entry["NodeID"],
@@ -120,7 +137,7 @@ def _node(entry: Mapping[str, Any]) -> Node:
         address=entry["NodeManagerAddress"],
         alive=entry["Alive"],
         gpus=int(resources.get("GPU", 0)),
-        cpus=int(resources.get("CPU", 0)),
+        is_station=entry["NodeID"] == here or _HEAD in resources,
     )
 
 
@@ -136,7 +153,7 @@ def _resolved(address: str) -> str:
 
     if address != "auto":
         return address
-    found = os.environ.get("RAY_ADDRESS") or read_ray_address()
+    found = os.environ.get("RAY_ADDRESS") or read_ray_address(str(FOLDER)) or read_ray_address(None)
     if not found:
         raise FluxdropError(
             "This machine belongs to no Ray cluster",

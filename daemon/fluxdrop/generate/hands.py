@@ -14,8 +14,8 @@ import msgspec
 
 if TYPE_CHECKING:
     from fluxdrop.errors import FluxdropError
-    from fluxdrop.generate.generator import GenerationOrder
     from fluxdrop.generate.messages import GeneratedImage
+    from fluxdrop.generate.orders import GenerationOrder
     from fluxdrop.generate.parameters import PromptParameters
     from fluxdrop.processes.child import ChildDied
 
@@ -78,6 +78,7 @@ class HostLost(NamedTuple):
 
     run: str
     host: str
+    """Its name; empty if not this host alone was lost, but the cluster or what speaks to it."""
     reason: str
 
 
@@ -138,7 +139,7 @@ class Hands(Protocol):
         """
 
     def begin(self, run: Run) -> None:
-        """Begin *run*; call this only while there is `room`.
+        """Begin *run*; call this only while there is `room`. Raises nothing: what goes wrong is an outcome.
 
         A run that has to be alone waits for a host without another run, and meanwhile there is no room.
         """

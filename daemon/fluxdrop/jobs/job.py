@@ -23,6 +23,7 @@ from fluxdrop.jobs.fault import Fault, read_fault
 from fluxdrop.jobs.input_names import InputKind, kind_of
 from fluxdrop.jobs.input_state import InputState
 from fluxdrop.jobs.job_id import claim_time
+from fluxdrop.jobs.seeds import seed_among
 from fluxdrop.jobs.store import Row
 from fluxdrop.printable import printable
 
@@ -97,6 +98,8 @@ class Job:
     """Whether the input was written to while it was read."""
     suspect: bool = False
     """Whether an earlier daemon died while it had this job in hand."""
+    seed: int | None = None
+    """The seed that was drawn for its picture (`fluxdrop.jobs.seeds`)."""
     inbox_folder: str | None = None
     """The name of the table ``[folders."NAME"]`` that applies to the input."""
     sha256: str | None = None
@@ -183,6 +186,7 @@ def open_job(folder: Path, claim: Claim | None = None) -> Job | None:
         options=options,
         created=claim_time(folder.name),
         fault=_fault(folder / FAULT) if FAULT in claim.others else None,
+        seed=seed_among(claim.others),
     )
 
 

@@ -1,0 +1,97 @@
+"""Making pictures on the hosts of a cluster: what comes back, and what happens when a part of it is lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import hosts
+from hosts import Cluster
+from support.remote_hands import TIMED_PIPELINE, RemoteHands, remote_hands
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A station and two hosts whose pictures take as long as their prompts say."""
+    hosts.needed()
+    with pytest.MonkeyPatch.context() as patch:
+        path = os.pathsep.join(filter(None, [str(TIMED_PIPELINE), os.environ.get("PYTHONPATH")]))
+        patch.setenv("PYTHONPATH", path)
+        with hosts.cluster(tmp_path_factory.mktemp("cluster"), 2) as made:
+            yield made
+
+
+@pytest.fixture
+def hands(cluster: Cluster, tmp_path: Path) -> Iterator[RemoteHands]:
+    """Hands that have found both hosts."""
+    with remote_hands(cluster.station, tmp_path, cluster=hosts.address()) as made:
+        made.wait_for_room(2)
+        yield made
+
+
+def test_outcomes(hands: RemoteHands) -> None:
+    """Two hosts make two pictures at a time, the same bytes for the same seed; an error and a death are told as on one
+    machine; and a run is cancelled after its step."""
+    for run in ("one", "two"):
+        hands.begin(run, "0.5s")
+    assert {"host1", "host2"} == {hands.outcome(run)["host"] for run in ("one", "two")}
+    assert hands.outcome("one")["png"] == hands.outcome("two")["png"]
+    assert hands.outcome("one")["host_class"] == hands.host("host1")["host_class"]
+
+    hands.begin("failing", "fail")
+    hands.begin("crashing", "crash")
+    assert "compute" == hands.outcome("failing")["kind_of_error"]
+    assert "Died" == hands.outcome("crashing")["kind"]
+    assert "ended by SIGABRT" in hands.outcome("crashing")["message"]
+
+    hands.begin("long", "600s", steps=1000)
+    hands.wait_for_step("long", 2)
+    hands.cancel("long")
+    assert "cancelled" == hands.outcome("long")["kind_of_error"]
+    hands.wait_for_room(2)
+
+
+def test_killed_host(cluster: Cluster, hands: RemoteHands) -> None:
+    """A run on a host that is killed is lost, the other host goes on, and the host is used again when it is back."""
+    for run in ("one", "two"):
+        hands.begin(run, "600s", steps=1000)
+        hands.wait_for_step(run)
+    victim = cluster.machines[hands.host_of("one")]
+
+    victim.kill()
+
+    assert "HostLost" == hands.outcome("one")["kind"]
+    assert victim.name == hands.outcome("one")["host"]
+    hands.wait(lambda: hands.host(victim.name)["state"] == "lost", "the host is lost")
+    victim.boot()
+    victim.start_ray()
+    hands.wait(lambda: hands.host(victim.name)["state"] == "ready", "the host is back")
+    assert "two" not in hands.outcomes
+    hands.begin("three", "0s")
+    assert victim.name == hands.outcome("three")["host"]
+
+
+def test_killed_broker(cluster: Cluster, hands: RemoteHands) -> None:
+    """When the broker dies, what is in hand is lost, its processes on the hosts end, and another broker goes on."""
+    hands.begin("one", "600s", steps=1000)
+    hands.wait_for_step("one")
+    broker = next(
+        process
+        for process in cluster.station.processes()
+        if "fluxdrop.cluster.broker" in process.cmdline()
+    )
+
+    broker.send_signal(signal.SIGKILL)
+
+    assert "HostLost" == hands.outcome("one")["kind"]
+    hands.wait_for_room(2)
+    hands.begin("two", "0s")
+    hands.begin("three", "0s")
+    assert "Made" == hands.outcome("two")["kind"]
+    assert "Made" == hands.outcome("three")["kind"]
