@@ -146,6 +146,6 @@ def test_tls(tmp_path: Path) -> None:
             machine.wait_for_ray()
 
         assert ["host1", "station"] == alive(made, 2)
-        shown = f"import ssl; print(ssl.get_server_certificate(('station', {FIRST_PORT})))"
-        told = made.hosts[0].run(sys.executable, "-c", shown).stdout
+        asked = f"import ssl; print(ssl.get_server_certificate(('station', {FIRST_PORT})))"
+        told = made.hosts[0].run(sys.executable, "-c", asked).stdout
         assert (tmp_path / "station-tls/host.crt").read_text().strip() == told.strip()
