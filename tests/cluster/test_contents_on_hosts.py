@@ -207,4 +207,4 @@ def test_a_lost_host_loses_no_prediction(cluster: Cluster, tmp_path: Path, root:
         one.run("sh", "-c", _MOUNT)
         one.start_ray()
         daemon.wait_for_ends(2)
-    assert {"round", "angular"} == {result["label"] for result in results(root).values()}
+    assert {"round", "angular"} == {result["top"][0]["label"] for result in results(root).values()}
