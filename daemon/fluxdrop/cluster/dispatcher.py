@@ -9,7 +9,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
+import msgspec
+
 from fluxdrop.cluster.messages import HostFacts, Join, RunOrder
+from fluxdrop.cluster.pipeline_needs import RunNeeds
 
 _STARTING_SECONDS = 10.0
 """After this, an actor that has not started waits for a GPU that another root uses."""
@@ -32,6 +35,7 @@ class Waiting(NamedTuple):
 
     number: int
     order: RunOrder
+    """Not given to a host before it has its needs."""
     since: float
 
 
@@ -120,7 +124,7 @@ class Dispatcher:
         """Give waiting runs to idle slots, which become BUSY; yield each of them."""
         self._choose_class()
         for waiting in list(self.waiting):
-            slot = self._slot_for(waiting)
+            slot = self._slot_for(waiting) if waiting.order.needs else None
             if slot is not None:
                 self.waiting.remove(waiting)
                 slot.run, slot.pipeline = waiting, waiting.order.load.name
@@ -175,7 +179,7 @@ class Dispatcher:
         ]
 
     def hopeless(self) -> list[tuple[Waiting, str]]:
-        """Remove and return the runs whose pipeline no host has, each with what the hosts say of it."""
+        """Remove and return the runs whose pipeline no host can have, each with what the hosts say of it."""
         now = time.monotonic()
         found = []
         for waiting in list(self.waiting):
@@ -186,6 +190,13 @@ class Dispatcher:
                 told = " ".join(f"{host}: {reason}" for host, reason in reasons.items())
                 found.append((waiting, told))
         return found
+
+    def add_needs(self, number: int, needs: RunNeeds) -> None:
+        """Add the *needs* of the waiting run *number*, unless it was cancelled."""
+        for place, waiting in enumerate(self.waiting):
+            if waiting.number == number:
+                order = msgspec.structs.replace(waiting.order, needs=needs)
+                self.waiting[place] = waiting._replace(order=order)
 
     def _slot_for(self, waiting: Waiting) -> Slot | None:
         """Return the idle slot that suits *waiting* best; None if there is none."""

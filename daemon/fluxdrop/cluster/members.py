@@ -12,7 +12,8 @@ import msgspec
 import fluxdrop
 from fluxdrop.cluster import host_facts, ray_cluster
 from fluxdrop.cluster.dispatcher import Dispatcher, Host, Slot, SlotState
-from fluxdrop.cluster.messages import HostFacts, Join
+from fluxdrop.cluster.messages import HostFacts, Join, decoded_facts
+from fluxdrop.cluster.pipeline_needs import Need, outline_of
 from fluxdrop.cluster.ray_cluster import Node
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.hands import HostState, HostStatus
@@ -94,6 +95,15 @@ class Members:
         """Note that *host* made *pictures* in *seconds*."""
         self._rates.setdefault(host.name, deque(maxlen=_RATE_RUNS)).append((seconds, pictures))
 
+    def note_unfit(self, host: Host, pipeline: str, reason: str) -> None:
+        """Note that *host* cannot have what a run of *pipeline* needs; it is asked again after a while."""
+        facts = host.facts or HostFacts(version=fluxdrop.__version__)
+        host.facts = msgspec.structs.replace(facts, missing={**facts.missing, pipeline: reason})
+        host.problem = self._problem(host.facts)
+        if task := self._asking.get(host.id):
+            task.cancel()
+        self._asking[host.id] = asyncio.create_task(self._ask(host, pause=_ASK_AGAIN_SECONDS))
+
     def status(self) -> list[HostStatus]:
         """Return what is to be told of every host, in the order of their names."""
         living = [self._living(host) for host in self._dispatcher.hosts.values()]
@@ -147,16 +157,17 @@ class Members:
         self._lost(host, "the host was lost")
         self._changed()
 
-    async def _ask(self, host: Host) -> None:
-        """Ask *host* about itself, again and again until it has everything."""
+    async def _ask(self, host: Host, pause: float = 0.0) -> None:
+        """Ask *host* about itself after *pause* seconds, again and again until it can have everything."""
+        await asyncio.sleep(pause)
         task = ray_cluster.remote_task(host_facts.facts, host.id)
-        pipelines = msgspec.json.encode(self._join.pipelines)
         while True:
+            outlines = msgspec.json.encode(self._outlines())
             try:
                 answer = await asyncio.wait_for(
-                    task.remote(fluxdrop.__version__, pipelines), _ASK_SECONDS
+                    task.remote(fluxdrop.__version__, outlines), _ASK_SECONDS
                 )
-                host.facts = msgspec.json.decode(answer, type=HostFacts)
+                host.facts = decoded_facts(answer)
                 host.problem = self._problem(host.facts)
             except TimeoutError:
                 host.problem = "It does not answer."
@@ -172,8 +183,12 @@ class Members:
             return f"It has fluxdrop {facts.version}, and this station {fluxdrop.__version__}."
         reason = facts.missing.get(self._join.default_pipeline)
         if reason:
-            return f"It does not have the pipeline {self._join.default_pipeline}: {reason}"
+            return f"It cannot have the pipeline {self._join.default_pipeline}: {reason}"
         return ""
+
+    def _outlines(self) -> dict[str, Need]:
+        outlines = {name: outline_of(table) for name, table in self._join.pipelines.items()}
+        return {name: outline for name, outline in outlines.items() if outline is not None}
 
     def _living(self, host: Host) -> HostStatus:
         reason = self._dispatcher.why_unused(host)

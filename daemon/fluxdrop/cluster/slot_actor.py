@@ -72,11 +72,14 @@ class SlotActor:
                     await asyncio.wait_for(self._begun.wait(), _IDLE_PING_SECONDS)
                 self._begun.clear()
 
-    async def run(self, order: bytes) -> bytes:
-        """Have a `RunOrder` made; return the packed outcome, or nothing if the actor was lost."""
+    async def run(self, order: bytes, server: Any) -> bytes:
+        """Have a `RunOrder` made; return the packed outcome, or nothing if the actor was lost.
+
+        *server* is the handle of the `PieceServer` with the station's files.
+        """
         self._begun.set()
         try:
-            answer: bytes = await self._actor.run.remote(order)
+            answer: bytes = await self._actor.run.remote(order, server)
         except Exception as error:
             self._lost(error)
             return b""

@@ -26,7 +26,7 @@ LAST_PORT = FIRST_PORT + 99
 OBJECT_STORE_BYTES = 512 << 20
 VARIABLES = {
     field: f"FLUXDROP_CLUSTER_{field.upper()}"
-    for field in ("address", "token", "tls", "gpus", "object_store_bytes")
+    for field in ("address", "token", "tls", "gpus", "object_store_bytes", "folder")
 }
 """The environment's variables for the fields of a `Member`."""
 _MIN_TOKEN_BYTES = 32
@@ -73,6 +73,8 @@ class Member:
     gpus: int | None = None
     """None: as many as Ray finds."""
     object_store_bytes: int = OBJECT_STORE_BYTES
+    folder: Path = FOLDER
+    """Where Ray's sockets and logs are. Its path has to be short."""
 
     def command(self) -> list[str]:
         """Return the command that runs Ray here until it is ended.
@@ -86,7 +88,7 @@ class Member:
             *(sys.executable, "-P", "-m", "ray.scripts.scripts", "start", "--block"),
             *(f"{port.option}={port.number}" for port in ports),
             f"--node-name={socket.gethostname()}",
-            f"--temp-dir={FOLDER}",
+            f"--temp-dir={self.folder}",
             f"--object-store-memory={self.object_store_bytes}",
             "--num-cpus=0",
             "--include-log-monitor=False",
@@ -221,6 +223,7 @@ def member_of(arguments: list[str], environment: Mapping[str, str]) -> Member:
         tls=Path(named["tls"]) if named["tls"] else None,
         gpus=int(named["gpus"]) if named["gpus"] else None,
         object_store_bytes=int(named["object_store_bytes"] or OBJECT_STORE_BYTES),
+        folder=Path(named["folder"] or FOLDER),
     )
 
 
@@ -232,7 +235,7 @@ def main() -> None:
         command = member.command()
     except FluxdropError as error:
         sys.exit(f"error: {error.message}\nhint: {error.hint}")
-    clean(FOLDER)
+    clean(member.folder)
     os.execve(command[0], command, {**os.environ, **member.environment()})  # noqa: S606 - no shell
 
 
