@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import (
+    cluster,
     curves,
     database,
     folders,
@@ -57,6 +58,7 @@ _MODULES = {
         networks,
         gallery,
         generation,
+        cluster,
         gpu,
     )
 }
