@@ -32,6 +32,7 @@ from benchmarks import (
     networks,
     pictures,
     pipe,
+    prompts,
     start,
     throughput,
 )
@@ -57,6 +58,7 @@ _MODULES = {
         networks,
         gallery,
         generation,
+        prompts,
         gpu,
     )
 }
