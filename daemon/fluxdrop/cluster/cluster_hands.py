@@ -19,6 +19,7 @@ from fluxdrop.cluster.messages import (
     RefusedOutcome,
     RunOrder,
     Sent,
+    shown,
     unpack_outcome,
 )
 from fluxdrop.cluster.received import checked_images
@@ -232,11 +233,12 @@ class ClusterHands:
                     return HostLost(one.run.id, one.host, str(error))
                 return Made(one.run.id, one.prepared.with_warnings(made), one.host, one.host_class)
             case RefusedOutcome(message=message, hint=hint, kind=kind):
-                return Refused(one.run.id, FluxdropError(message, hint=hint, kind=kind))
+                refusal = FluxdropError(shown(message), hint=shown(hint), kind=shown(kind))
+                return Refused(one.run.id, refusal)
             case DiedOutcome(message=message, tail=tail):
                 return Died(one.run.id, ChildDied(f"On {one.host}, {message}", tail=tail))
             case LostOutcome(host=host, reason=reason):
-                return HostLost(one.run.id, host, reason)
+                return HostLost(one.run.id, shown(host), shown(reason))
 
     def _send(self, kind: FrameKind, number: int, payload: bytes = b"") -> None:
         try:

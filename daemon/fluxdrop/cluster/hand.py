@@ -49,7 +49,7 @@ class Hand:
 
     def __init__(self, lease_seconds: float = LEASE_SECONDS) -> None:
         """Begin the lease. The process that runs pipelines is started by the first run."""
-        _forget_ray_threads()
+        forget_ray_threads()
         self._process: PipelineProcess | None = None
         self._pipelines: HostPipelines | None = None
         self._run = ""
@@ -174,7 +174,7 @@ class _CancelMark:
         self.path.unlink(missing_ok=True)
 
 
-def _forget_ray_threads() -> None:
+def forget_ray_threads() -> None:
     """Take back OMP_NUM_THREADS=1, which Ray sets for an actor without CPUs, unless the host has set it itself."""
     given = Path("/proc/self/environ").read_bytes().split(b"\0")
     if not any(entry.startswith(b"OMP_NUM_THREADS=") for entry in given):

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from fluxdrop.cluster.pipeline_cache import HostUnfit, Pieces, PipelineCache
-from fluxdrop.cluster.pipeline_digest import Manifest, has_sizes, manifest_of
+from fluxdrop.cluster.pipeline_digest import DigestMemory, Manifest, has_sizes, manifest_of
 from fluxdrop.cluster.pipeline_needs import Content, Embedded, Need, OnHub, RunNeeds
 from fluxdrop.config import HostSettings
 from fluxdrop.errors import FluxdropError
@@ -87,6 +87,21 @@ class HostPipelines:
         return msgspec.structs.replace(
             limits, max_bytes=self._settings.generator_max_bytes or limits.max_bytes
         )
+
+    @property
+    def cache_folder(self) -> Path:
+        """The folder of what came from stations."""
+        return self._cache.folder
+
+    @property
+    def memory(self) -> DigestMemory:
+        """The digests of files on this host."""
+        return self._cache.memory
+
+    def find(self, manifest: Manifest) -> Path | None:
+        """Return where this host has a content; None if it would have to come from the station."""
+        own = (path for path in self._own_places(manifest) if self._is_same(path, manifest))
+        return next(own, None) or self._cache.find(manifest)
 
     def obstacle(self, need: Need) -> str:
         """Return why this host cannot have *need*, an `outline_of` a pipeline; empty if nothing is known against it."""

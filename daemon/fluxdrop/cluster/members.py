@@ -12,7 +12,7 @@ import msgspec
 import fluxdrop
 from fluxdrop.cluster import host_facts, ray_cluster
 from fluxdrop.cluster.dispatcher import Dispatcher, Host, Slot, SlotState
-from fluxdrop.cluster.messages import HostFacts, Join
+from fluxdrop.cluster.messages import HostFacts, Join, decoded_facts
 from fluxdrop.cluster.pipeline_needs import Need, outline_of
 from fluxdrop.cluster.ray_cluster import Node
 from fluxdrop.errors import FluxdropError
@@ -167,7 +167,7 @@ class Members:
                 answer = await asyncio.wait_for(
                     task.remote(fluxdrop.__version__, outlines), _ASK_SECONDS
                 )
-                host.facts = msgspec.json.decode(answer, type=HostFacts)
+                host.facts = decoded_facts(answer)
                 host.problem = self._problem(host.facts)
             except TimeoutError:
                 host.problem = "It does not answer."

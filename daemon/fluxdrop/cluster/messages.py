@@ -32,8 +32,10 @@ from fluxdrop.config import PipelineTable
 from fluxdrop.generate.hands import HostStatus
 from fluxdrop.generate.messages import Load, PictureOrder
 from fluxdrop.generate.pipeline_process import Limits
+from fluxdrop.printable import printable
 from fluxdrop.processes.wire import WireError
 
+_MAX_SHOWN = 400
 _LENGTH = struct.Struct("<I")
 
 
@@ -105,6 +107,27 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Why it cannot make pictures, as a sentence; empty if it can."""
     missing: dict[str, str] = {}
     """Why it cannot have what a pipeline needs, by the pipeline's name."""
+
+
+def decoded_facts(answer: bytes) -> HostFacts:
+    """Return the `HostFacts` in *answer*, with texts that are printable and not long: another machine wrote them.
+
+    Raises:
+        msgspec.DecodeError: They are malformed.
+    """
+    facts = msgspec.json.decode(answer, type=HostFacts)
+    return HostFacts(
+        version=shown(facts.version),
+        gpu=shown(facts.gpu),
+        host_class=shown(facts.host_class),
+        problem=shown(facts.problem),
+        missing={name: shown(reason) for name, reason in facts.missing.items()},
+    )
+
+
+def shown(text: str) -> str:
+    """Return *text*, which another machine wrote, as it may be shown to people."""
+    return printable(text[:_MAX_SHOWN])
 
 
 class Pulse(msgspec.Struct, frozen=True, kw_only=True):

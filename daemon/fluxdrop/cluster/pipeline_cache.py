@@ -82,7 +82,7 @@ class PipelineCache:
     def __init__(
         self, folder: Path, max_bytes: int, wait_hook: Callable[[], None] = lambda: None
     ) -> None:
-        self._folder = folder
+        self.folder = self._folder = folder
         self._max_bytes = max_bytes
         self._wait_hook = wait_hook
         self._contents, self._incoming = folder / "contents", folder / "incoming"
@@ -98,6 +98,11 @@ class PipelineCache:
             )
         self.memory = DigestMemory(folder / "digests.json")
         """The digests of files of the cache, and of any others on this host."""
+
+    def find(self, manifest: Manifest) -> Path | None:
+        """Return the path of a content that is in the cache at this moment; None if it is not."""
+        path = self._contents / manifest.digest / manifest.name
+        return path if self._is_whole(manifest) else None
 
     @contextmanager
     def holding(self, manifest: Manifest, pieces: Pieces) -> Iterator[Path]:

@@ -13,11 +13,15 @@ from typing import Any, NamedTuple
 
 from fluxdrop.cluster.starting import FOLDER, TOKEN, VARIABLES, connecting
 from fluxdrop.errors import FluxdropError
+from fluxdrop.printable import printable
 
 _HEAD = "node:__internal_head__"
 """A resource that Ray gives to the head's node."""
+_MAX_NAME = 64
+"""Linux allows no longer hostname."""
 _CONNECT_SECONDS = 5.0
 _PROBE_SECONDS = 60.0
+_MAX_REASON = 300
 
 
 def _set_environment() -> None:
@@ -82,12 +86,19 @@ def nodes() -> list[Node]:
     return [_node(entry, here) for entry in ray.nodes()]
 
 
-def remote_task(function: Any, node: str) -> Any:
-    """Return *function* as a task on *node*, which takes none of its resources; call ``remote`` on it."""
+def free_gpus(node: str) -> float:
+    """Return how many GPUs of *node* no actor or task has at this moment."""
+    from ray._private.state import available_resources_per_node
+
+    return float(available_resources_per_node().get(node, {}).get("GPU", 0.0))
+
+
+def remote_task(function: Any, node: str, gpus: int = 0) -> Any:
+    """Return *function* as a task on *node*, which takes *gpus* GPUs and no other resource; call ``remote`` on it."""
     import ray
 
     return ray.remote(function).options(
-        num_cpus=0, max_retries=0, scheduling_strategy=_only_on(node)
+        num_cpus=0, num_gpus=gpus, max_retries=0, scheduling_strategy=_only_on(node)
     )
 
 
@@ -133,7 +144,7 @@ def _node(entry: Mapping[str, Any], here: str) -> Node:
     resources = entry["Resources"]
     return Node(
         id=entry["NodeID"],
-        hostname=entry["NodeManagerHostname"],
+        hostname=printable(entry["NodeManagerHostname"])[:_MAX_NAME],
         address=entry["NodeManagerAddress"],
         alive=entry["Alive"],
         gpus=int(resources.get("GPU", 0)),
@@ -211,8 +222,9 @@ def _check_token(address: str) -> None:
 
 
 def _unreachable(address: str, error: object) -> FluxdropError:
-    lines = str(error).strip().splitlines()
+    # Of two versions that do not go together, the lines after the first one tell which they are.
+    reason = " ".join(str(error).split())[:_MAX_REASON]
     return FluxdropError(
-        f"The Ray cluster at {address} cannot be reached: {lines[0] if lines else 'no reason is known'}",
+        f"The Ray cluster at {address} cannot be reached: {reason or 'no reason is known'}",
         kind="cluster",
     )
