@@ -34,6 +34,7 @@ def rows() -> Iterator[Row]:
         root = Path(folder) / "root"
         fluxdrop = [sys.executable, "-m", "fluxdrop"]
         subprocess.run([*fluxdrop, "init", root], check=True, capture_output=True)
+        (root / "fluxdrop.toml").write_text("max_steps = 1000\n")
         daemon = subprocess.Popen(
             [*fluxdrop, "run", "--root", root, "--engine", "julia"], stderr=subprocess.DEVNULL
         )
