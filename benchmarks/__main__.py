@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import (
+    cluster,
     curves,
     database,
     folders,
@@ -59,6 +60,7 @@ _MODULES = {
         gallery,
         generation,
         prompts,
+        cluster,
         gpu,
     )
 }

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import hosts
+from fluxdrop.cluster.starting import FIRST_PORT
+from fluxdrop.resources import systemd_folder
 from hosts import Cluster
 from support.daemons import PATIENCE, wait_for_end
 
@@ -76,19 +81,20 @@ def test_wrong_token(cluster: Cluster, tmp_path: Path) -> None:
     other.write_text("f" * 64)
     other.chmod(0o600)
     host = cluster.hosts[0]
-    refused = host.run(
-        *(sys.executable, "-c", ALIVE, hosts.address(), 3, 0),
-        env={**host.credentials(), "RAY_AUTH_TOKEN_PATH": str(other)},
-        check=False,
-    )
+    answers = [
+        host.run(
+            *(sys.executable, "-m", "fluxdrop.cluster.token_probe", hosts.address()),
+            env={**host.credentials(), "RAY_AUTH_TOKEN_PATH": str(token)},
+        ).stdout.strip()
+        for token in (host.member.token, other)
+    ]
     missing = host.run(
         *(sys.executable, "-m", "fluxdrop.cluster.starting", "--station", "station"),
         env={"FLUXDROP_CLUSTER_TOKEN": str(tmp_path / "none")},
         check=False,
     )
 
-    assert 0 != refused.returncode
-    assert "token" in refused.stderr.lower()
+    assert ["accepted", "refused"] == answers
     assert 1 == missing.returncode
     assert f"{tmp_path}/none cannot be read" in missing.stderr
     assert "Copy the file from the station, station" in missing.stderr
@@ -116,3 +122,30 @@ def test_nothing_is_left(tmp_path: Path) -> None:
     assert 2 == len(firsts)
     for pid in firsts:
         wait_for_end(pid)
+
+
+def test_tls(tmp_path: Path) -> None:
+    """With the certificates that docs/cluster.md has made, a host joins its station by TLS."""
+    hosts.needed()
+    page = (systemd_folder().parent / "docs/cluster.md").read_text()
+    shown = [line.strip() for line in page.splitlines() if line.startswith("    ")]
+    authority, *certificate = [line for line in shown if re.match("openssl|printf", line)]
+    with hosts.network(tmp_path, 1) as made:
+        subprocess.run(authority, shell=True, check=True, cwd=tmp_path, capture_output=True)
+        for machine in made.machines.values():
+            tls = tmp_path / f"{machine.name}-tls"
+            tls.mkdir()
+            for name in ("ca.crt", "ca.key"):
+                shutil.copy(tmp_path / name, tls)
+            for line in certificate:
+                own = line.replace("192.0.2.11", machine.address)
+                subprocess.run(own, shell=True, check=True, cwd=tls, capture_output=True)
+            machine.member = replace(machine.member, tls=tls)
+            machine.start_ray()
+        for machine in made.machines.values():
+            machine.wait_for_ray()
+
+        assert ["host1", "station"] == alive(made, 2)
+        asked = f"import ssl; print(ssl.get_server_certificate(('station', {FIRST_PORT})))"
+        told = made.hosts[0].run(sys.executable, "-c", asked).stdout
+        assert (tmp_path / "station-tls/host.crt").read_text().strip() == told.strip()

@@ -170,7 +170,9 @@ class PredictPool:
     def _refresh(self) -> None:
         """Take note of hosts that came or went, and of what they opened; have them open what they have not."""
         nodes = {
-            node.id: node for node in ray_cluster.nodes() if node.alive and (node.gpus or node.cpus)
+            node.id: node
+            for node in ray_cluster.nodes()
+            if node.alive and (node.gpus or not node.is_station)
         }
         for gone in self._hosts.keys() - nodes.keys():
             del self._hosts[gone]

@@ -134,6 +134,21 @@ def leave() -> None:
     ray.shutdown()
 
 
+def loss(error: Exception) -> str:
+    """Return what a call to an actor that raised *error* lost, in a few words; the details follow a colon."""
+    from ray.exceptions import ObjectLostError, RayActorError
+
+    if isinstance(error, RayActorError):
+        what = "its process was lost"
+    elif isinstance(error, ObjectLostError):
+        what = "the answer was lost on its way"
+    elif isinstance(error, TimeoutError):
+        what = "it did not answer"
+    else:
+        what = "Ray failed"
+    return f"{what}: {first_line(error)}"
+
+
 def first_line(error: BaseException) -> str:
     """Return what is wrong in one line: Ray's messages have many."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -236,7 +236,9 @@ def main() -> None:
     except FluxdropError as error:
         sys.exit(f"error: {error.message}\nhint: {error.hint}")
     clean(member.folder)
-    os.execve(command[0], command, {**os.environ, **member.environment()})  # noqa: S606 - no shell
+    # The unit's environment may say otherwise, such as longer health checks, but not of the token.
+    environment = {**member.environment(), **os.environ, **connecting(member.token, member.tls)}
+    os.execve(command[0], command, environment)  # noqa: S606 - no shell
 
 
 if __name__ == "__main__":
