@@ -33,6 +33,7 @@ from benchmarks import (
     networks,
     pictures,
     pipe,
+    prompts,
     start,
     throughput,
 )
@@ -58,6 +59,7 @@ _MODULES = {
         networks,
         gallery,
         generation,
+        prompts,
         cluster,
         gpu,
     )
