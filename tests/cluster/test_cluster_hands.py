@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -95,3 +96,46 @@ def test_killed_broker(cluster: Cluster, hands: RemoteHands) -> None:
     hands.begin("three", "0s")
     assert "Made" == hands.outcome("two")["kind"]
     assert "Made" == hands.outcome("three")["kind"]
+
+
+def test_unused_hosts(
+    cluster: Cluster, hands: RemoteHands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host with another version of fluxdrop, one with a full disk and one with a wrong token are not used, and it is
+    told which and why; the others go on."""
+    other, full, wrong = cluster.add(), cluster.add(), cluster.add()
+    token = tmp_path / "token"
+    token.write_text("f" * 64)
+    token.chmod(0o600)
+    wrong.member = replace(wrong.member, token=token)
+    full.run("mkdir", "/run/small")
+    full.run("mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", "/run/small")
+    with monkeypatch.context() as patch:
+        patch.setenv("TIMED_PIPELINE_VERSION", "0.0.1")
+        other.start_ray()
+    with monkeypatch.context() as patch:
+        patch.setenv("TMPDIR", "/run/small")
+        full.start_ray()
+
+    def reason(host: str) -> str:
+        return str(hands.host(host).get("reason", ""))
+
+    def try_again() -> str:
+        # As its unit does.
+        if wrong.is_without_ray:
+            wrong.start_ray()
+        return reason(wrong.address)
+
+    hands.wait(try_again, "the wrong token is noticed")
+    hands.wait(lambda: "fluxdrop 0.0.1" in reason(other.name), "the other version is noticed")
+    hands.wait(lambda: "disk is full" in reason(full.name), "the full disk is noticed")
+    assert "token is wrong" in reason(wrong.address)
+    assert "unused" == hands.host(wrong.address)["state"]
+    assert "unused" == hands.host(other.name)["state"]
+    assert "unused" == hands.host(full.name)["state"]
+    assert 2 == hands.state["slots"]
+    hands.begin("one", "0s")
+    hands.begin("two", "0s")
+    assert {"host1", "host2"} == {hands.outcome(run)["host"] for run in ("one", "two")}
+    for host in (other, full, wrong):
+        host.kill()

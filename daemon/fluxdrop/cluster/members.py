@@ -10,11 +10,12 @@ from collections.abc import Callable
 import msgspec
 
 import fluxdrop
-from fluxdrop.cluster import host_facts, ray_cluster
+from fluxdrop.cluster import host_facts, ray_cluster, refused
 from fluxdrop.cluster.dispatcher import Dispatcher, Host, Slot, SlotState
 from fluxdrop.cluster.messages import HostFacts, Join, decoded_facts
 from fluxdrop.cluster.pipeline_needs import Need, outline_of
 from fluxdrop.cluster.ray_cluster import Node
+from fluxdrop.cluster.refused import Refused
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.hands import HostState, HostStatus
 from fluxdrop.timestamps import now
@@ -39,6 +40,7 @@ class Members:
         self,
         join: Join,
         dispatcher: Dispatcher,
+        head_port: int,
         *,
         changed: Callable[[], None],
         lost: Callable[[Host, str], None],
@@ -48,6 +50,7 @@ class Members:
         Args:
             join: The root's pipelines.
             dispatcher: Gets the hosts that live.
+            head_port: The port of the head.
             changed: Called when there may be something new to do or to tell.
             lost: Called with a host that is gone, and why.
         """
@@ -63,6 +66,7 @@ class Members:
         """The hosts that were lost, by name, with the moment."""
         self._rates: dict[str, deque[tuple[float, int]]] = {}
         """The seconds and the pictures of the last runs, by the host's name."""
+        self._refused = Refused(head_port)
         self._asking: dict[str, asyncio.Task[None]] = {}
         self.silent_since: float | None = None
         """Since when the head has not answered, if it does not."""
@@ -109,6 +113,10 @@ class Members:
     def status(self) -> list[HostStatus]:
         """Return what is to be told of every host, in the order of their names."""
         living = [self._living(host) for host in self._dispatcher.hosts.values()]
+        living += [
+            HostStatus(name=address, state="unused", reason=refused.REASON)
+            for address in self._refused.addresses()
+        ]
         names = {host.name for host in living}
         gone = [status for name, (_moment, status) in self._gone.items() if name not in names]
         return sorted([*living, *gone], key=lambda host: host.name)
@@ -137,6 +145,7 @@ class Members:
             self._seen[host.name] = now()
             if node.id not in self._asking:
                 self._asking[node.id] = asyncio.create_task(self._ask(host))
+        self._refused.look({node.address for node in nodes if node.alive})
         forgotten = time.monotonic() - _REMEMBERED_SECONDS
         self._gone = {name: one for name, one in self._gone.items() if one[0] > forgotten}
 

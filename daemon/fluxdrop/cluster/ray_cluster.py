@@ -53,8 +53,8 @@ class Node(NamedTuple):
     """Whether it has the head or this process."""
 
 
-def join(address: str) -> None:
-    """Connect this process, as Ray's driver, to the cluster at *address*.
+def join(address: str) -> int:
+    """Connect this process, as Ray's driver, to the cluster at *address*; return the port of its head.
 
     Raises:
         FluxdropError: Kind ``cluster``: it cannot be reached, or does not ask for a token.
@@ -76,6 +76,7 @@ def join(address: str) -> None:
         )
     except Exception as error:
         raise _unreachable(address, error) from error
+    return int(address.rpartition(":")[2])
 
 
 def nodes() -> list[Node]:
