@@ -156,11 +156,10 @@ class Dispatcher:
                 break
             empty = [
                 slot
-                for host in self.usable()
+                for host in self._hosts_for(waiting.order)
                 for slot in host.slots
                 if slot.state is SlotState.EMPTY
                 and slot.not_before <= now
-                and not host.missing(waiting.order.load.name)
                 and not _is_blocked(slot)
             ]
             if empty:
@@ -215,14 +214,28 @@ class Dispatcher:
         name = waiting.order.load.name
         fit = [
             slot
-            for host in self.usable()
-            if not host.missing(name)
+            for host in self._hosts_for(waiting.order)
             for slot in host.slots
             if slot.state is SlotState.IDLE and not _is_blocked(slot)
         ]
         if waiting.order.alone:
             fit = [slot for slot in fit if not _is_busy(slot.host)]
         return min(fit, key=lambda slot: slot.pipeline != name, default=None)
+
+    def _hosts_for(self, order: RunOrder) -> list[Host]:
+        """Return the hosts that can make *order*: only those of the class that it prefers, if there are any.
+
+        Those whose GPUs another root uses do not count as such.
+        """
+        fit = [host for host in self.usable() if not host.missing(order.load.name)]
+        now = time.monotonic()
+        alike = [
+            host
+            for host in fit
+            if host.facts and host.facts.host_class == order.host_class
+            if not all(_waits_for_gpu(slot, now) for slot in host.slots)
+        ]
+        return alike or fit
 
     def _choose_class(self) -> None:
         """Choose the class of the hosts to which all runs will go: the one with the most slots."""

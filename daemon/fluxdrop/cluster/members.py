@@ -134,10 +134,7 @@ class Members:
 
     def _take(self, nodes: list[Node]) -> None:
         """Compare the *nodes* of the cluster with the hosts, and act on what changed."""
-        # A station without a GPU has enough to do with everything else.
-        alive = {
-            node.id: node for node in nodes if node.alive and (node.gpus or not node.is_station)
-        }
+        alive = {node.id: node for node in nodes if node.is_living_host}
         for host in [host for host in self._dispatcher.hosts.values() if host.id not in alive]:
             self._remove(host)
         for node in alive.values():

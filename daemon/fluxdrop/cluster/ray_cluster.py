@@ -52,6 +52,11 @@ class Node(NamedTuple):
     is_station: bool
     """Whether it has the head or this process."""
 
+    @property
+    def is_living_host(self) -> bool:
+        """Whether it can be used. A station without a GPU has enough to do with everything else."""
+        return self.alive and (bool(self.gpus) or not self.is_station)
+
 
 def join(address: str) -> int:
     """Connect this process, as Ray's driver, to the cluster at *address*; return the port of its head.
