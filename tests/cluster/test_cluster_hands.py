@@ -59,7 +59,8 @@ def test_outcomes(hands: RemoteHands) -> None:
 
 
 def test_killed_host(cluster: Cluster, hands: RemoteHands) -> None:
-    """A run on a host that is killed is lost, the other host goes on, and the host is used again when it is back."""
+    """A run on a host that is killed is lost, the other host goes on, and the host is used again when it is back, under
+    the same name."""
     for run in ("one", "two"):
         hands.begin(run, "600s", steps=1000)
         hands.wait_for_step(run)
@@ -69,13 +70,13 @@ def test_killed_host(cluster: Cluster, hands: RemoteHands) -> None:
 
     assert "HostLost" == hands.outcome("one")["kind"]
     assert victim.name == hands.outcome("one")["host"]
-    hands.wait(lambda: hands.host(victim.name)["state"] == "lost", "the host is lost")
     victim.boot()
     victim.start_ray()
-    hands.wait(lambda: hands.host(victim.name)["state"] == "ready", "the host is back")
-    assert "two" not in hands.outcomes
+    victim.wait_for_ray()
     hands.begin("three", "0s")
+    assert "two" not in hands.outcomes
     assert victim.name == hands.outcome("three")["host"]
+    assert ["host1", "host2"] == [host["name"] for host in hands.state["hosts"]]
 
 
 def test_killed_broker(cluster: Cluster, hands: RemoteHands) -> None:

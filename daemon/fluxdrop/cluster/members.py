@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import msgspec
 
@@ -67,6 +67,8 @@ class Members:
         self._rates: dict[str, deque[tuple[float, int]]] = {}
         """The seconds and the pictures of the last runs, by the host's name."""
         self._refused = Refused(head_port)
+        self._replaced: set[str] = set()
+        """The ids of nodes in whose place is another one, though Ray may not have noticed yet."""
         self._asking: dict[str, asyncio.Task[None]] = {}
         self.silent_since: float | None = None
         """Since when the head has not answered, if it does not."""
@@ -134,7 +136,7 @@ class Members:
 
     def _take(self, nodes: list[Node]) -> None:
         """Compare the *nodes* of the cluster with the hosts, and act on what changed."""
-        alive = {node.id: node for node in nodes if node.is_living_host}
+        alive = {node.id: node for node in self._newest(nodes)}
         for host in [host for host in self._dispatcher.hosts.values() if host.id not in alive]:
             self._remove(host)
         for node in alive.values():
@@ -145,6 +147,19 @@ class Members:
         self._refused.look({node.address for node in nodes if node.alive})
         forgotten = time.monotonic() - _REMEMBERED_SECONDS
         self._gone = {name: one for name, one in self._gone.items() if one[0] > forgotten}
+
+    def _newest(self, nodes: list[Node]) -> Iterator[Node]:
+        """Yield the hosts among *nodes*; of several at one address and port only that which came last lives."""
+        places: dict[tuple[str, int], list[Node]] = {}
+        for node in nodes:
+            if node.is_living_host:
+                places.setdefault((node.address, node.port), []).append(node)
+        for place in places.values():
+            left = [node for node in place if node.id not in self._replaced] or place
+            newest = next((node for node in left if node.id not in self._dispatcher.hosts), left[0])
+            self._replaced |= {node.id for node in place}
+            self._replaced.discard(newest.id)
+            yield newest
 
     def _is_busy(self) -> bool:
         return any(

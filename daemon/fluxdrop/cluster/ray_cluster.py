@@ -47,6 +47,8 @@ class Node(NamedTuple):
     id: str
     hostname: str
     address: str
+    port: int
+    """With the address, the same for no two nodes that live."""
     alive: bool
     gpus: int
     is_station: bool
@@ -167,6 +169,7 @@ def _node(entry: Mapping[str, Any], here: str) -> Node:
         id=entry["NodeID"],
         hostname=printable(entry["NodeManagerHostname"])[:_MAX_NAME],
         address=entry["NodeManagerAddress"],
+        port=entry["NodeManagerPort"],
         alive=entry["Alive"],
         gpus=int(resources.get("GPU", 0)),
         is_station=entry["NodeID"] == here or _HEAD in resources,
