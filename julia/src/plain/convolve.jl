@@ -14,13 +14,12 @@ struct OutputTile
 end
 
 """
-How a tile is computed: `y_size` and `x_size` are the spatial sizes, `kernel`, `stride`, `pad` and `dilation` the window's. The tile has
-at most `rows` rows of output.
+How tiles of at most `rows` rows are computed. `y_size` and `x_size` are the spatial sizes.
 
-A task's workspace holds planes of `plane` numbers: one of ones, to which the bias is the weight, and one for each channel and slice of the
-kernel. Each is split into phases (a polyphase decomposition) of `phase` numbers, by the stride, with rows of `width` numbers: a row of the
-output, and numbers beyond it that are not used. `taps` are the offsets, in bytes, of what a tap sees. After the planes are the sums, if
-the output has not the rows' width, and a corner for `multiply_panels!`.
+A task's workspace holds `planes` planes of `plane` numbers: one of ones, whose weight is the bias, and one for each channel and
+each slice of the kernel. They are split by the stride into phases (a polyphase decomposition) of `phase` numbers, with rows of
+`width` numbers: a row of the output, and numbers beyond it that are not used. `taps` are the offsets, in bytes, of what a tap
+sees. After the planes are the sums, if rows are wider than the output's, and the corner of [`multiply_panels!`](@ref).
 """
 struct TileLayout
     y_size::NTuple{3,Int}
@@ -42,9 +41,8 @@ function convolve!(y, x, c)
     processor = PROCESSOR[]
     w, x_size, y_size = c.window, spatial_size(x), spatial_size(y)
     inputs, share = size(c.weight, 4), size(c.weight, 5) ÷ c.groups
-    if is_pointwise(w)
-        x_size = y_size = (1, element_count(y_size), 1)  # one row of pixels, that a tile can have any part of
-    end
+    # Pixels of which a tile can have any part.
+    is_pointwise(w) && (x_size = y_size = (1, element_count(y_size), 1))
     isempty(c.panels) && pack_convolution!(c, processor)
     cost = length(y) * (inner_length(c.weight) + ELEMENT_COST)
     tiles = tile_output(y, y_size, w, inputs, share, c.groups, threads_worth(cost), processor)
@@ -139,14 +137,16 @@ function compute_tile!(y, x, c, tile, l, task, processor)
         weights, planes = pointer(c.panels, panel + 1), pointer(buffer)
         taps = pointer(l.taps)
         if is_direct
-            first = plane * (size(y, 4) * tile.image + tile.channels[1]) + l.y_size[1] * (l.y_size[2] * tile.slice + tile.rows[1])
+            first = plane * (size(y, 4) * tile.image + tile.channels[1]) +
+                l.y_size[1] * (l.y_size[2] * tile.slice + tile.rows[1])
             multiply_panels!(pointer(y, first + 1), plane, planes, 1, taps, weights, pixels, channels, depth,
                              pointer(buffer, corner + 1), processor)
         else
             multiply_panels!(pointer(buffer, sums + 1), height, planes, 1, taps, weights, vector_rows(pixels, processor),
                              panel_columns(channels, processor), depth, pointer(buffer, corner + 1), processor)
             for i in 0:channels-1, row in tile.rows
-                to = plane * (size(y, 4) * tile.image + tile.channels[1] + i) + l.y_size[1] * (l.y_size[2] * tile.slice + row)
+                to = plane * (size(y, 4) * tile.image + tile.channels[1] + i) +
+                    l.y_size[1] * (l.y_size[2] * tile.slice + row)
                 copy_elements!(y, to + 1, buffer, sums + height * i + l.width * (row - tile.rows[1]) + 1, l.y_size[1])
             end
         end
@@ -201,7 +201,8 @@ end
 function activate!(y, σ, tile::OutputTile, y_size)
     σ === identity && return nothing
     pixels, width = element_count(y_size), y_size[1]
-    first, channels = pixels * (size(y, 4) * tile.image + tile.channels[1]) + width * y_size[2] * tile.slice, length(tile.channels)
+    first = pixels * (size(y, 4) * tile.image + tile.channels[1]) + width * y_size[2] * tile.slice
+    channels = length(tile.channels)
     if width * length(tile.rows) == pixels
         activate!(y, σ, first, pixels * channels)
     else

@@ -33,8 +33,7 @@ end
 """
     pack_weights!(panels, weight, out, width, bias)
 
-Store the weights of a linear layer from `width` to `out` numbers, and the bias before them, as [`multiply_weights!`](@ref) reads
-them.
+Store the (out, width) `weight` of a linear layer, and its bias before it, as [`multiply_weights!`](@ref) reads them.
 """
 function pack_weights!(panels, weight, out, width, bias)
     processor = PROCESSOR[]
@@ -46,7 +45,8 @@ end
 """
     multiply_weights!(y, x, panels, σ, out, columns)
 
-Store the linear layer of `x`, (width, columns), in `y`, (out, columns). Threads share the columns, or, if these are few, the rows.
+Store the linear layer of `x`, (width, columns), in `y`, (out, columns). Threads share the columns, or the rows if there are few
+columns.
 """
 function multiply_weights!(y, x, panels, σ, out, columns)
     isempty(y) && return nothing
@@ -59,8 +59,9 @@ function multiply_weights!(y, x, panels, σ, out, columns)
         for item in items .- 1
             rows = multiple_range(out, row_shares, item % row_shares + 1, 2 * step[1])
             share = multiple_range(columns, column_shares, item ÷ row_shares + 1, step[2])
-            isempty(rows) || isempty(share) || multiply_block!(y, x, panels, taps, out, width, rows, share, task, processor)
-            isempty(rows) || isempty(share) || activate_block!(y, σ, out, rows, share)
+            (isempty(rows) || isempty(share)) && continue
+            multiply_block!(y, x, panels, taps, out, width, rows, share, task, processor)
+            activate_block!(y, σ, out, rows, share)
         end
     end
     return nothing
@@ -139,8 +140,9 @@ function batched_mul(A::Array{Float32,3}, B::Array{Float32,3})
     parallel_for(size(y, 3) * shares, cost, MOST_CHUNKS) do task, items
         for item in items .- 1
             k, share = divrem(item, shares)
-            multiply_matrices!(vec(y), m * n * k, vec(A), a_count == 1 ? 0 : k * m * inner, vec(B), b_count == 1 ? 0 : k * inner * n,
-                               m, inner, chunk_range(n, shares, share + 1), taps, task, processor)
+            a, b = a_count == 1 ? 0 : k * m * inner, b_count == 1 ? 0 : k * inner * n
+            multiply_matrices!(vec(y), m * n * k, vec(A), a, vec(B), b, m, inner, chunk_range(n, shares, share + 1), taps, task,
+                               processor)
         end
     end
     return y
@@ -154,7 +156,7 @@ function multiply_matrices!(y, to, A, a, B, b, m, inner, columns, taps, task, pr
     pack_rows!(buffer, 0, A, a, m, m, inner, Float32[], processor)
     pack_columns!(buffer, rows, B, b + inner * first(columns), inner, inner, count, Float32[], processor)
     GC.@preserve y taps buffer multiply_panels!(
-        pointer(y, to + m * first(columns) + 1), m, pointer(buffer), inner, pointer(taps), pointer(buffer, rows + 1), m, count, inner,
-        pointer(buffer, corner + 1), processor)
+        pointer(y, to + m * first(columns) + 1), m, pointer(buffer), inner, pointer(taps), pointer(buffer, rows + 1), m, count,
+        inner, pointer(buffer, corner + 1), processor)
     return nothing
 end

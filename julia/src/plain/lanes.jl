@@ -41,7 +41,7 @@ function find_processor()
     return is_native && has("avx512f") && has("avx512vl") ? Processor{16,12}() : has("avx2") && has("fma") ? Processor{8,6}() : Processor{4,6}()
 end
 
-"LLVM's list of what the processor can do: names with a + or - before them, and a comma after them. Empty if it cannot be asked."
+"LLVM's list of what the processor can do: names after a + or -, and before a comma. Empty if it cannot be asked."
 function processor_features()
     try
         ask = isdefined(Base, :libllvm_path) ?
@@ -53,5 +53,5 @@ function processor_features()
     end
 end
 
-"The processor that this process runs on. Set again when the module is loaded, as its compiled code may come from another machine."
+"[`find_processor`](@ref) of this process. Set again when the module is loaded, as its code may come from another machine."
 const PROCESSOR = Ref{Any}(find_processor())

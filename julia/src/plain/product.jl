@@ -3,8 +3,8 @@
 # OpenBLAS copies both matrices in each call, into the order in which its innermost loop reads them. Here the weights are
 # copied when a layer is called first, and the other matrix is written in that order to begin with.
 #
-# B is in panels of `N` columns, the last one or two of `N ÷ 3` if that suffices: a panel has the numbers of its first row, then those of the second,
-# and so on. A is read by vectors: `taps` has an offset, in bytes, for each of its columns, to which that of a row is added.
+# B is in panels of `N` columns, the last one or two of `N ÷ 3` if that suffices: a panel has the numbers of its first row,
+# then those of the second, and so on. A is read by vectors of its rows: `taps` has an offset, in bytes, for each of its columns.
 
 """
     panel_method(L, M, N)
@@ -13,9 +13,9 @@ The definition of
 
     multiply_panel!(y, step, a, taps, b, depth, Val(L), Val(M), Val(N))
 
-which stores the product of `M * L` rows of A at `a` and a panel of `N` columns at `b` in `y`, whose columns are `step` numbers
-apart. `depth` is the length of the sums. The sums are in registers. It is no generated function: Julia 1.5 would compile the generator
-at each start.
+which stores the product of `M * L` rows of A at `a` and a panel of `N` columns at `b` in `y`, whose columns are `step`
+numbers apart. `depth` is the length of the sums, which are in registers. It is no generated function, whose generator Julia 1.5
+would compile at each start.
 """
 function panel_method(L, M, N)
     zero, read, products, store = Expr(:block), Expr(:block), Expr(:block), Expr(:block)

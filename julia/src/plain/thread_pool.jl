@@ -1,5 +1,5 @@
-# The thread pool: it runs chunks of a layer's work on all of Julia's threads. OpenBLAS's own threads would share only the
-# matrix products, and not im2col, bias and activation.
+# The thread pool: it runs chunks of a layer's work on all of Julia's threads. OpenBLAS's own threads would share only
+# the matrix products that it computes.
 
 "Limit OpenBLAS to one thread if Julia has several, so that only the thread pool divides work."
 use_threads() = Threads.nthreads() > 1 && BLAS.set_num_threads(1)

@@ -5,7 +5,7 @@
 # A tile sees 6x6 input pixels. They are transformed to 36 numbers, the frequencies; each frequency of all tiles is a
 # matrix (tiles, in), and its product with a matrix of transformed weights is the same frequency of the output. The points
 # of interpolation are 0, ±A, ±B and infinity. Those of Lavin & Gray (0, ±1, ±2) have about five times the error; with
-# these it is about that of im2col.
+# these it is about that of the sums as they are defined.
 
 const A, B = 2.0f0 / 3, 3.0f0 / 2  # A * B == 1, which saves multiplications
 const FREQUENCIES = 36
@@ -102,8 +102,8 @@ struct WinogradBand
 end
 
 """
-How many tiles a band has, if there are as many: enough to repay that OpenBLAS copies all the weights for each band, and few
-enough for the cache.
+How many tiles a band has, if there are as many: enough to repay reading all the weights for each band, and few enough for the
+cache.
 """
 const BAND_TILES = 64
 
@@ -132,10 +132,9 @@ end
 
 Whether the convolution `c` takes less time by Winograd's method, for an output of spatial size `y_size`.
 
-Measured in turns with im2col, on two threads, with Julia 1.5 and 1.10: twice as fast for 32 to 128 channels, 1.1 to 1.9
-times for 256 and 512 with at least 16 tiles. With fewer tiles it is not faster, as the transformed weights are four times
-as many as the weights and have to be read, nor where much of the tiles is beyond the edge (5x5 and 9x9 pixels), nor with 16
-input channels or fewer.
+Measured in turns with [`convolve!`](@ref), on one core, with Julia 1.10: 1.4 to 2.9 times as fast for 32 to 512 channels and at
+least 16 tiles. With fewer tiles it is not faster, as the transformed weights are four times as many as the weights and have to
+be read, nor where much of the tiles is beyond the edge (5x5 and 9x9 pixels), nor with 16 input channels or fewer.
 """
 function uses_winograd(c, y_size, images)
     w = c.window
