@@ -20,7 +20,7 @@ setup: $(INSTALLED)
 # processes that the tests start would compile them again.
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[generate,dev,docs]'
+	$(BIN)/pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[generate,cluster,dev,docs]'
 	$(BIN)/python -m compileall -q daemon
 	touch $@
 

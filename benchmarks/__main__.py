@@ -2,6 +2,7 @@
 
 python -m benchmarks          measure everything
 python -m benchmarks NAME...  measure some of the modules, without keeping it
+python -m benchmarks --plot   measure what the plot in docs/performance.md shows, and draw it
 python -m benchmarks --docs   put what was kept into docs/performance.md
 """
 
@@ -12,21 +13,27 @@ import os
 import platform
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks import (
+    cluster,
+    curves,
     database,
     folders,
     gallery,
     generation,
     gpu,
+    large_pictures,
     latency,
     networks,
     pictures,
     pipe,
+    prompts,
     start,
     throughput,
 )
@@ -47,10 +54,13 @@ _MODULES = {
         pictures,
         latency,
         throughput,
+        large_pictures,
         folders,
         networks,
         gallery,
         generation,
+        prompts,
+        cluster,
         gpu,
     )
 }
@@ -61,14 +71,16 @@ def main() -> None:
     wanted = sys.argv[1:]
     if wanted == ["--docs"]:
         return _write_docs([Row(**row) for row in json.loads(RESULTS.read_text())])
+    if wanted == ["--plot"]:
+        with _measuring() as say:
+            say("Measuring: rates and latencies")
+            return curves.draw(curves.measure())
     if unknown := set(wanted) - set(_MODULES):
         raise SystemExit(f"No benchmark is called {', '.join(unknown)}: {', '.join(_MODULES)}.")
     if find_julia() is None:
         raise SystemExit("Nothing to measure: there is no Julia here. Run `fluxdrop setup`.")
     found = []
-    # What the benchmarks made is removed after the last: some filesystems take new files slowly for
-    # minutes after thousands were removed.
-    with tempfile.TemporaryDirectory() as tempfile.tempdir, spinner("Measuring") as say:
+    with _measuring() as say:
         for name in wanted or _MODULES:
             say(f"Measuring: {_MODULES[name].__doc__}")
             found += list(_MODULES[name].rows())
@@ -78,7 +90,19 @@ def main() -> None:
     Console().print(table)
     if not wanted:
         RESULTS.write_text(json.dumps([row._asdict() for row in found], indent=2) + "\n")
+        with _measuring() as say:
+            say("Measuring: rates and latencies")
+            curves.draw(curves.measure())
     return None
+
+
+@contextmanager
+def _measuring() -> Iterator[Callable[[str], None]]:
+    """Show what is said while something is measured."""
+    # What the benchmarks made is removed after the last: some filesystems take new files slowly for
+    # minutes after thousands were removed.
+    with tempfile.TemporaryDirectory() as tempfile.tempdir, spinner("Measuring") as say:
+        yield say
 
 
 def _write_docs(rows: list[Row]) -> None:

@@ -37,9 +37,9 @@ def rows() -> Iterator[Row]:
         sleep(_IDLE_SECONDS)
         share = (_processor_seconds(processes) - before) / _IDLE_SECONDS * 100
         what = "idle daemon and worker, of one core"
-        yield Row(what, "<= 0.2", share, "%", share <= 0.2)
+        yield Row(what, "<= 0.05", share, "%", share <= 0.05)
         memory = daemon.memory_info().rss / 1e6
-        yield Row("idle daemon, memory", "<= 120", memory, "MB", memory <= 120)
+        yield Row("idle daemon, memory", "<= 80", memory, "MB", memory <= 80)
 
 
 def _drops(station: Station) -> Iterator[float]:

@@ -73,7 +73,7 @@ _MANY_TIMES = 600
 def rows() -> Iterator[Row]:
     """One forward pass of each network with random weights at 224x224, on every processor."""
     for name in (*_NETWORKS, _DENSENET):
-        onnx = _exported(name)
+        onnx, _ = exported(name)
         graph = _compiled(onnx)
         for batch in _BATCHES:
             pictures = _pictures(batch)
@@ -106,7 +106,7 @@ def _over_onnxruntime(onnx: bytes, graph: Graph, pictures: NDArray[np.float32]) 
 def _growth() -> Row:
     with tempfile.TemporaryDirectory() as folder:
         graph, tensor = Path(folder) / "model.graph", Path(folder) / "tensor.npy"
-        graph.write_bytes(_compiled(_exported("MobileNetV2")).to_bytes())
+        graph.write_bytes(_compiled(exported("MobileNetV2")[0]).to_bytes())
         np.save(tensor, _pictures(1))
         _, growth = script("predict.jl", graph, tensor, _MANY_TIMES)
     what = f"most memory, MobileNetV2: growth in the last {_MANY_TIMES // 2} calls"
@@ -134,7 +134,8 @@ def _compiled(onnx: bytes) -> Graph:
 
 
 @cache
-def _exported(name: str) -> bytes:
+def exported(name: str) -> tuple[bytes, int]:
+    """Return the network *name* in ONNX, with random weights, and the number of its classes."""
     # The tests export the same architectures, only smaller.
     sys.path.append(str(Path(__file__).parents[1] / "tests"))
     from support import architectures
@@ -144,6 +145,6 @@ def _exported(name: str) -> bytes:
 
         torch.manual_seed(20)
         model, pictures = densenet(architectures.LABELS), torch.zeros(2, 3, 224, 224)
-        exported: bytes = architectures.export(model, pictures).model_proto.SerializeToString()
-        return exported
-    return architectures.exported(name, _NETWORKS[name])[0]
+        program = architectures.export(model, pictures)
+        return program.model_proto.SerializeToString(), architectures.LABELS
+    return architectures.exported(name, _NETWORKS[name])[0], architectures.LABELS

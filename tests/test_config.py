@@ -65,7 +65,7 @@ def test_types(tmp_path: Path) -> None:
     [
         ("setle_seconds", "Did you mean settle_seconds?"),
         ("Engine", "Did you mean engine?"),
-        ("colour", "lists the keys"),
+        ("weather", "lists the keys"),
     ],
 )
 def test_unknown_key(tmp_path: Path, key: str, hint: str) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fluxdrop import config
-from fluxdrop.config import Settings
+from fluxdrop.config import HostSettings, Settings
 from fluxdrop.config.hooks import commands_of
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files.filesystem import filesystem_of
@@ -73,6 +73,25 @@ def load_trusted(root: Root, flags: Mapping[str, Any]) -> Settings:
     if not settings.shared_root:
         refuse(root, of_state(root))
     refuse(root, of_commands(root, settings), _COMMANDS)
+    return settings
+
+
+def load_trusted_host(environ: Mapping[str, str] = os.environ) -> HostSettings:
+    """Return the settings of this GPU host after checking that no other user can change their file.
+
+    Raises:
+        FluxdropError: Kind ``config`` if another user than this process's and root can; otherwise as
+            `read_host_settings`.
+    """
+    file = config.host_file(environ)
+    settings = config.read_host_settings(file)
+    fault = next(of_code(file), None) if file.exists() else None
+    if fault is not None:
+        raise FluxdropError(
+            f"{file} is not used, as others can change it: {fault.path} {fault.says}",
+            hint=f"Run: {fault.remedy}",
+            kind="config",
+        )
     return settings
 
 

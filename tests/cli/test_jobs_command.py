@@ -21,6 +21,8 @@ from fluxdrop.requests.replay import build_replay, plan_replay
 from fluxdrop.timestamps import now
 from support import jobs
 from support.daemons import fluxdrop
+from support.exported import put_records
+from support.gallery_records import on_host, result
 
 pytestmark = pytest.mark.slow
 
@@ -82,6 +84,25 @@ def test_jobs_on_80_columns(root: Root, monkeypatch: pytest.MonkeyPatch) -> None
     assert ["failed", "cat.pdf", "cat.pdf", "It", "is", "empty."] == shown[ids[2]]
     names = {row["id"]: row["name"] for row in rows}
     assert ["cat", "cat-2", "cat.pdf", "dog"] == [names[job].rpartition("/")[2] for job in ids]
+
+
+def test_jobs_of_a_host(root: Root, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that made one of the pictures is a column, in JSON and a filter; where none did, there is no column."""
+    put_records(root, [(result("dog", 0), "dog"), (on_host(result("cat", 1), "gpu-1"), "cat")])
+    monkeypatch.setenv("COLUMNS", "80")
+
+    title, *lines = fluxdrop("jobs", "--root", root.path).stdout.splitlines()
+    without = fluxdrop("jobs", "--name", "dog", "--root", root.path).stdout.splitlines()
+    rows = json.loads(fluxdrop("jobs", "--json", "--root", root.path).stdout)
+    shown = fluxdrop("show", "cat", "--root", root.path).stdout
+
+    assert ["job", "host", "state"] == title.split()[:3]
+    assert ["gpu-1", "gone"] == [line.split()[1] for line in lines]
+    assert "host" not in without[0]
+    assert ["gpu-1", None] == [row["host"] for row in rows]
+    assert ["cat.txt"] == listed(root, "--host", "gpu-1")
+    assert "host gpu-1, host class H100" in " ".join(shown.split())
+    assert all(cell_len(line) <= 80 for line in [title, *lines, *without])
 
 
 REASON = "Sampler 'foo' is not known."

@@ -20,7 +20,9 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 
+from fluxdrop.cli.status import status_lines
 from fluxdrop.files.layout import REQUEST_SUFFIX, Root, RootLock
+from fluxdrop.generate.hands import HostStatus
 from fluxdrop.jobs.job_id import new_job_id
 from fluxdrop.jobs.overview import overview
 from fluxdrop.jobs.store import Row, Store
@@ -165,6 +167,37 @@ def test_degraded(root: Root) -> None:
         silent["state"],
         silent["degraded"][0].startswith("daemon: it has said nothing for"),
     )
+
+
+def test_hosts(root: Root) -> None:
+    """The hosts of a cluster are a table with what each makes and how fast, and why one is not used; its text fits 80
+    columns. Without a cluster there is none."""
+    seen = rfc3339(datetime.now(UTC) - timedelta(days=2))
+    run = Current(job_id="a", file="cat.txt", step=3, steps=20, pictures=1)
+    hosts = [
+        HostStatus(
+            name="gpu-1", state="busy", gpu="NVIDIA H100 80GB HBM3", jobs=["a"], slots=2,
+            pictures_per_hour=1234.5, last_seen=seen,
+        ),
+        HostStatus(name="gpu-2", state="ready", gpu="cpu", slots=1, last_seen=seen),
+        HostStatus(name="gpu-3", state="unused", reason="It has fluxdrop 0.1.0, the station 0.2.0."),
+    ]  # fmt: skip
+    with closing(RootLock(root)):
+        write_status(root)
+        without = fluxdrop("status", "--root", root.path).stdout
+        write_status(root, hosts=hosts, current=run, currents=[run])
+        lines = list(status_lines(overview(root), 80))
+        told = json.loads(fluxdrop("status", "--json", "--root", root.path).stdout)["daemon"]
+
+    table = [" ".join(line.split()) for line in lines if line.startswith("gpu-")]
+    assert table[0].startswith("gpu-1 2 x NVIDIA H100 80GB H 1,234 2 d cat.txt (a),")
+    assert table[1] == "gpu-2 cpu 2 d ready"
+    assert table[2].startswith("gpu-3 never unused: It has fluxdrop")
+    assert "step 3 of 20" in " ".join(" ".join(lines).split())
+    assert not any(line.startswith("generating") for line in lines)
+    assert max(map(cell_len, lines)) <= 80
+    assert "per hour" not in without
+    assert ["gpu-1", "gpu-2", "gpu-3"] == [host["name"] for host in told["hosts"]]
 
 
 def test_damaged_index(root: Root) -> None:

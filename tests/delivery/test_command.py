@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from pathlib import Path
 
-import psutil
 import pytest
 
 from fluxdrop.delivery.command import Command
 from fluxdrop.delivery.receiver import Away, Failed
 from support.daemons import wait_for_end
+from support.outlets import wait_until
 
 JOB = "20260101T000000-00000000"
 DATA = '{"prompt": "$(touch /tmp/x) `id` ; \\n größer"}'.encode()
@@ -101,14 +100,21 @@ def test_no_program(tmp_path: Path, name: str) -> None:
 
 def test_abort(tmp_path: Path) -> None:
     """A command that runs is killed when the daemon stops, and none is started later."""
-    hanging = command(tmp_path, "sleep 1000")
-    timer = threading.Timer(0.2, hanging.abort)
-    timer.start()
+    hanging = command(tmp_path, "echo $$ >> pids; exec sleep 1000")
+    pids = tmp_path / "pids"
+
+    def abort_when_running() -> None:
+        wait_until(lambda: pids.exists() and pids.read_text().endswith("\n"), "running")
+        hanging.abort()
+
+    aborting = threading.Thread(target=abort_when_running)
+    aborting.start()
 
     for _ in range(2):
         with pytest.raises(Failed) as caught:
             hanging.hand(JOB, DATA)
         assert "the daemon stopped" == caught.value.problem
 
-    timer.join()
-    assert [] == psutil.Process(os.getpid()).children()
+    aborting.join()
+    (pid,) = pids.read_text().split()
+    wait_for_end(int(pid))

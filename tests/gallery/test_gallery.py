@@ -25,7 +25,7 @@ from fluxdrop.gallery.thumbnail import thumbnail_of
 from fluxdrop.jobs.store import Store
 from fluxdrop.records.result import Record
 from support.daemons import fluxdrop, serving
-from support.gallery_records import failure, fill, job_id, path_of, place, result
+from support.gallery_records import failure, fill, job_id, on_host, path_of, place, result
 
 pytestmark = pytest.mark.slow
 
@@ -197,6 +197,16 @@ def test_hostile_texts_stay_data(root: Root, picture: Path) -> None:
     assert [prompt, ""] == [entry.prompt for entry in entries]
     assert entries[1].error is not None
     assert prompt == entries[1].error.message
+
+
+def test_host() -> None:
+    """A card's details, in which the page searches, name the host that made the picture; others name none."""
+    entries = [
+        entry_of(record, "a.json", "picture")
+        for record in (on_host(result("a"), "gpu-1"), result("a"))
+    ]
+
+    assert [True, False] == [entry.made.endswith(", on gpu-1") for entry in entries]
 
 
 @pytest.mark.parametrize(("side", "expected"), [(64, "picture"), (1200, "made"), (5000, "preview")])

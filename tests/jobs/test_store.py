@@ -180,6 +180,29 @@ def test_older_index(tmp_path: Path) -> None:
     )
 
 
+def test_index_without_hosts(tmp_path: Path) -> None:
+    """An index that an older fluxdrop made without hosts is read as it is, gets the column without being filled again,
+    and stays one that the older fluxdrop can use."""
+    with opened(tmp_path) as store:
+        store.fill([row("a", "done")])
+    with closing(sqlite3.connect(tmp_path / "jobs.sqlite3")) as db:
+        db.executescript("ALTER TABLE jobs DROP COLUMN host")
+    with opened(tmp_path, read_only=True) as store:
+        before = store.select(JobFilter())
+    with opened(tmp_path) as store:
+        was_fresh = store.fresh
+        store.finished([row("b", "done", host="gpu-1")])
+        after = store.select(JobFilter(host="gpu-1"))
+    with closing(sqlite3.connect(tmp_path / "jobs.sqlite3")) as db:
+        db.execute(
+            "INSERT INTO jobs (id, state, kind, source, created) VALUES ('c', 'done', '', '', '')"
+        )
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+
+    assert [("a", None)] == [(old.id, old.host) for old in before]
+    assert (False, ["b"], SCHEMA_VERSION) == (was_fresh, [new.id for new in after], version)
+
+
 def counts_of(folder: Path) -> dict[str, int]:
     """The counts of the index in *folder*."""
     with opened(folder, read_only=True) as store:

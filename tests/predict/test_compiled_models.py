@@ -11,7 +11,7 @@ import pytest
 from fluxdrop.config import Settings
 from fluxdrop.predict.bundle import Bundle, load_bundle
 from fluxdrop.predict.compiled_models import compile_model, compiled_models_folder
-from fluxdrop.predict.compiler.compile import compile_cached
+from fluxdrop.predict.compiler.cache import compile_cached
 from fluxdrop.predict.compiler.graph_file import GraphFile
 from fluxdrop.predict.worker import Worker
 from fluxdrop.provision.find import data_dir, depot_path, find_julia, release

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from fluxdrop.predict.bundle import load_bundle
-from fluxdrop.predict.compiler.compile import compile_bundle, compile_cached
+from fluxdrop.predict.compiler.cache import compile_cached
+from fluxdrop.predict.compiler.compile import compile_bundle
 from fluxdrop.telemetry import import_onnxruntime
 from support.graph_files import attributes, bundle_of, compile_model, model_of, node, parse
 

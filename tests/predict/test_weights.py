@@ -65,7 +65,7 @@ def test_file(tmp_path: Path) -> None:
 PEAK = """
 import resource, sys
 from fluxdrop.predict.bundle import load_bundle
-from fluxdrop.predict.compiler.compile import compile_cached
+from fluxdrop.predict.compiler.cache import compile_cached
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -67,6 +67,13 @@ def result(name: str, number: int = 0, *, prompt: str = "a red circle", p: float
     )
 
 
+def on_host(made: Result, host: str) -> Result:
+    """*made* as the *host* of a cluster makes it."""
+    assert made.generator is not None
+    generator = msgspec.structs.replace(made.generator, host=host, host_class="H100")
+    return msgspec.structs.replace(made, generator=generator)
+
+
 def failure(name: str, number: int = 0, *, message: str = "It is empty.") -> Failure:
     """A failure whose input was called *name*."""
     return Failure(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable
 from io import BytesIO
@@ -31,6 +32,13 @@ def png(width: int = 64, colour: int = 0) -> bytes:
     """A picture *width* pixels wide."""
     file = BytesIO()
     Image.new("L", (width, 64), colour).save(file, format="PNG")
+    return file.getvalue()
+
+
+def large_png(seed: int, side: int = 300) -> bytes:
+    """A picture of *side* x *side* pixels whose file is decoded on a thread of its own."""
+    file = BytesIO()
+    Image.frombytes("L", (side, side), random.Random(seed).randbytes(side * side)).save(file, "PNG")
     return file.getvalue()
 
 

@@ -21,7 +21,7 @@ from fluxdrop.tables.columns import NAMES
 from fluxdrop.tables.csv_text import BOM
 from support.daemons import environment, fluxdrop
 from support.exported import fill_root, put_records
-from support.gallery_records import failure, result
+from support.gallery_records import failure, on_host, result
 
 MULTI = msgspec.structs.replace(
     result("multi", 2),
@@ -206,6 +206,15 @@ def test_several_models(root: Root) -> None:
 
 
 @pytest.mark.slow
+def test_hosts(root: Root) -> None:
+    """A picture's row has the host that made it and that host's class; another's has neither."""
+    put_records(root, [(result("a", 0), "a"), (on_host(result("b", 1), "gpu-1"), "b")])
+
+    rows = exported(root)
+
+    assert [("", ""), ("gpu-1", "H100")] == [(row["host"], row["host_class"]) for row in rows]
+
+
 def test_damaged_records_are_left_out(filled: Root, tmp_path: Path) -> None:
     """A record that is gone, cut off, another job's, or has values that no result has is left out with a sentence;
     the others are there."""

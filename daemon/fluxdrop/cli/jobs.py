@@ -55,6 +55,14 @@ def jobs(
             help="List only jobs whose file was dropped in or below this folder of the inbox.",
         ),
     ] = None,
+    host: Annotated[
+        str | None,
+        typer.Option(
+            "--host",
+            metavar="NAME",
+            help="List only jobs whose picture this host of the cluster made.",
+        ),
+    ] = None,
     limit: Annotated[
         int,
         typer.Option(
@@ -70,7 +78,7 @@ def jobs(
     """List jobs, newest first."""
     served = find_root(root)
     earliest = parse_since(since) if since else None
-    wanted = JobFilter(state, earliest, name, label, model, folder=folder)
+    wanted = JobFilter(state, earliest, name, label, model, host=host, folder=folder)
     with closing(Store(served.database, read_only=True)) as store:
         rows = store.select(wanted, limit or -1)
     if json_output:

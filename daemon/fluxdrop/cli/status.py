@@ -21,6 +21,7 @@ EXIT_CODES = {"running": 0, "starting": 0, "degraded": 1, "not running": 3}
 
 _COLOURS = {"running": "green", "starting": "yellow", "degraded": "red", "not running": "yellow"}
 _INDENT = 12
+_MAX_HOST_CELL = 22
 _WATCH_SECONDS = 1.0
 
 
@@ -79,6 +80,15 @@ def status_lines(seen: Overview, width: int) -> Iterator[str]:
         yield from hanging("degraded", _INDENT, reason, width, "red")
     for title, text in [*_daemon(facts), *_work(facts)]:
         yield from hanging(title, _INDENT, text, width)
+    daemon = facts["daemon"] or {}
+    # A daemon of an earlier version does not report these.
+    if hosts := daemon.get("hosts", []):
+        yield ""
+        titles, *lines = columns(
+            [("host", "GPU", "per hour", "seen", "job"), *_hosts(hosts, daemon["currents"])], width
+        )
+        yield bold(titles)
+        yield from lines
     for title, rows in (
         ("Last results", [_result(row) for row in facts["latest_done"]]),
         ("Last failures", [_failure(row) for row in facts["latest_failed"]]),
@@ -133,7 +143,8 @@ def _work(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     # A daemon of an earlier version does not report these.
     for left in (daemon or {}).get("irregular", []):
         yield "left alone", left
-    if daemon and daemon["current"]:
+    # On hosts, each of them has a line below.
+    if daemon and daemon["current"] and not daemon.get("hosts"):
         yield "generating", _generating(daemon["current"])
     if daemon and daemon.get("defects"):
         found = [
@@ -152,6 +163,25 @@ def _work(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "per minute", ", ".join(rates)
     for name, balance in facts["hooks"].items():
         yield name, _balance(balance)
+
+
+def _hosts(
+    hosts: list[dict[str, Any]], currents: list[dict[str, Any]]
+) -> Iterator[tuple[str, ...]]:
+    """Yield the cells of a line for each host; of long names, the beginning."""
+    for host in hosts:
+        runs = [run for run in currents if run["job_id"] in host["jobs"]]
+        begun = [_generating(run) for run in runs] or [", ".join(host["jobs"])]
+        reason = f"{host['state']}: {host['reason']}" if host["reason"] else ""
+        rate = host["pictures_per_hour"]
+        gpus = f"{host['slots']} x {host['gpu']}" if host["slots"] > 1 else host["gpu"]
+        yield (
+            host["name"][:_MAX_HOST_CELL],
+            gpus[:_MAX_HOST_CELL],
+            "" if rate is None else f"{rate:,.4g}",
+            ago(host["last_seen"]) if host["last_seen"] else "never",
+            "; ".join(filter(None, [*begun, reason])) or host["state"],
+        )
 
 
 def _balance(balance: dict[str, Any]) -> str:

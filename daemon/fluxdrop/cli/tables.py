@@ -15,8 +15,9 @@ from fluxdrop.jobs.row_facts import label_of, name_of, state_of
 from fluxdrop.jobs.store import Row
 from fluxdrop.printable import printable
 
-_TITLES = ("job", "state", "source", "name", "label or reason")
+_TITLES = ("job", "host", "state", "source", "name", "label or reason")
 _GAP = 2
+_MAX_HOST = 16
 _MIN_LAST_COLUMN = 20
 """Cells of the last column at least: a reason takes fewer lines than its job's NAME."""
 _MIN_NAME = 4
@@ -24,14 +25,28 @@ _UNLIMITED = 1_000_000
 
 
 def print_rows(root: Root, rows: Sequence[Row]) -> None:
-    """Print *rows* to stdout: id, state, source, NAME, and the best label with its probability, or the error."""
+    """Print *rows* to stdout: id, state, source, NAME, and the best label with its probability, or the error.
+
+    If a host of a cluster made one of the pictures, the hosts are a column, too.
+    """
+    with_host = any(row.host for row in rows)
+    titles = [title for title in _TITLES if title != "host" or with_host]
     lines = [
-        (row.id, state_of(root, row), row.source, printable(name_of(row) or ""), _outcome(row))
+        [
+            row.id,
+            *([printable(row.host or "")] if with_host else []),
+            state_of(root, row),
+            row.source,
+            printable(name_of(row) or ""),
+            _outcome(row),
+        ]
         for row in rows
     ]
-    needed = [max(map(cell_len, column)) for column in zip(_TITLES, *lines, strict=True)]
+    needed = [max(map(cell_len, column)) for column in zip(titles, *lines, strict=True)]
+    if with_host:
+        needed[1] = min(needed[1], _MAX_HOST)
     table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0))
-    for title, width in zip(_TITLES, _widths(needed, output_width()), strict=True):
+    for title, width in zip(titles, _widths(needed, output_width()), strict=True):
         table.add_column(title, overflow="fold", width=width)
     for line in lines:
         table.add_row(*line)
@@ -50,14 +65,14 @@ def _widths(needed: list[int], width: int) -> list[int]:
 
     Only the last three are made narrower. If they have no room, a line is longer, so that nothing is lost.
     """
-    job, state, source, name, outcome = needed
-    left = width - job - state - _GAP * (len(needed) - 1)
+    *fixed, source, name, outcome = needed
+    left = width - sum(fixed) - _GAP * (len(needed) - 1)
     outcome = min(outcome, max(_MIN_LAST_COLUMN, left - source - name))
     left = max(left - outcome, 2 * _MIN_NAME)
     if source + name > left:
         source = min(source, max(left // 2, left - name))
         name = left - source
-    return [job, state, source, name, outcome]
+    return [*fixed, source, name, outcome]
 
 
 def _outcome(row: Row) -> str:

@@ -32,6 +32,7 @@ OTHER_VARIABLES = (
     "FLUXDROP_JULIA_PROJECT",
     "FLUXDROP_DATA_DIR",
     "FLUXDROP_HOOK_SECRET",
+    "FLUXDROP_HOST_CONFIG",
     "FLUXDROP_COVERAGE",
     "FLUXDROP_FAILPOINT",
     "FLUXDROP_SNAPSHOTS",
@@ -96,35 +97,53 @@ def choose_model(root: Root, model: str) -> None:
 
 def _from_file(path: Path) -> dict[str, Any]:
     try:
-        with open_given(path) as file:
-            values = tomllib.load(file)
+        values = read_toml(path)
     except FileNotFoundError:
         return {}
-    except OSError as error:
-        raise _unread(path, error) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise FluxdropError(f"{path} cannot be read: {error}.", kind="config") from error
     _refuse_unknown(values, Settings.__struct_fields__, path, "")
     for kind, struct in _TABLES.items():
         tables = values.get(kind)
         for name, table in tables.items() if isinstance(tables, dict) else ():
-            _check_table(table, struct, path, f"{kind}.{name}")
+            check_table(table, struct, path, f"{kind}.{name}")
     if isinstance(values.get("hooks"), dict):
-        _check_table(values["hooks"], HooksTable, path, "hooks")
+        check_table(values["hooks"], HooksTable, path, "hooks")
     checked = {key: _checked(key, value, f"{key} in {path}") for key, value in values.items()}
     check_folders(checked.get("folders", {}), str(path))
     check_hooks(checked.get("hooks", HooksTable()), str(path))
     return checked
 
 
-def _check_table(table: Any, struct: type[msgspec.Struct], path: Path, place: str) -> None:
-    """Check each value of *table*, which is at *place* in *path*, so that an error can name its key."""
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the contents of the TOML file *path*.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        FluxdropError: It cannot be read; kind ``config``.
+    """
+    try:
+        with open_given(path) as file:
+            return tomllib.load(file)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise _unread(path, error) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise FluxdropError(f"{path} cannot be read: {error}.", kind="config") from error
+
+
+def check_table(table: Any, struct: type[msgspec.Struct], path: Path, place: str = "") -> None:
+    """Check each value of *table*, which is at *place* in *path*, so that an error can name its key.
+
+    Raises:
+        FluxdropError: It has an unknown key, or a value of a wrong type or range; kind ``config``.
+    """
     if not isinstance(table, dict):
         raise FluxdropError(f"{place} in {path} is {table!r}: expected a table.", kind="config")
-    _refuse_unknown(table, struct.__struct_fields__, path, f"{place}.")
+    prefix = f"{place}." if place else ""
+    _refuse_unknown(table, struct.__struct_fields__, path, prefix)
     for field in msgspec.structs.fields(struct):
         if field.name in table:
-            _convert(table[field.name], field.type, f"{place}.{field.name} in {path}")
+            _convert(table[field.name], field.type, f"{prefix}{field.name} in {path}")
 
 
 def _refuse_unknown(
@@ -187,7 +206,7 @@ def _nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
         return f"Did you mean {prefix}{near[0]}?"
     return (
         "`fluxdrop config` lists the keys, docs/generation.md those of a pipeline,"
-        " docs/folders.md those of a folder."
+        " docs/folders.md those of a folder, docs/cluster.md those of a host's host.toml."
     )
 
 

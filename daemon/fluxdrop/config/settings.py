@@ -138,6 +138,35 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Count,
         Meta(description="memory above which the generator is replaced, between two pictures"),
     ] = 16 * 1024**3
+    cluster: Annotated[
+        str,
+        Meta(
+            pattern=r"^$|^auto$|^[^\s:/]+:[0-9]{1,5}$",
+            description="the Ray cluster whose hosts make the pictures: auto for the one that this machine belongs to,"
+            " or HOST:PORT of its head; without one this machine makes them",
+        ),
+    ] = ""
+    cluster_most: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="most pictures, or runs of several, that the cluster makes for this root at a time; 0 is as"
+            " many as it can",
+        ),
+    ] = 0
+    hosts: Annotated[
+        Literal["any", "alike"],
+        Meta(
+            description="which hosts of the cluster are used: any, or only those of one class, on which the same seed"
+            " gives the same bytes"
+        ),
+    ] = "any"
+    predict_on: Annotated[
+        Literal["station", "cluster"],
+        Meta(
+            description="where models predict: on this machine, or on the cluster's hosts, for heavy models"
+        ),
+    ] = "station"
     result_labels: Annotated[
         int,
         Meta(

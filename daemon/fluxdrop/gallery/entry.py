@@ -173,6 +173,7 @@ def _made(parameters: GenerationParameters | None, generator: GeneratorInfo | No
             f"{parameters.steps} steps",
             parameters.sampler,
             *([] if guidance is None else [f"CFG scale {guidance:g}"]),
+            *([] if generator.host is None else [f"on {generator.host}"]),
         ]
     )
 

@@ -20,7 +20,7 @@ from fluxdrop.files.layout import GALLERY
 from fluxdrop.gallery.entry import Thumbnail, is_opaque
 from fluxdrop.preprocess.picture import open_picture
 from fluxdrop.preprocess.tensor import shown
-from fluxdrop.records.result import Result
+from fluxdrop.records.result import Record, Result
 
 _SMALL_BYTES = 160 * 1024
 _SMALL_PIXELS = 1024 * 1024
@@ -29,6 +29,13 @@ _MAX_PIXELS = 16_000_000
 _SIDE_PIXELS = 512
 _FOLDER = f"{GALLERY}/thumbnails"
 _SUFFIX = ".webp"
+
+
+def is_large(record: Record) -> bool:
+    """Return whether a smaller copy of the picture of *record* is needed in any case."""
+    if not isinstance(record, Result):
+        return False
+    return record.image.width * record.image.height > _SMALL_PIXELS or is_opaque(record)
 
 
 def thumbnail_of(record: Result, picture: str, folders: Folders) -> Thumbnail:
@@ -48,7 +55,7 @@ def thumbnail_of(record: Result, picture: str, folders: Folders) -> Thumbnail:
         size = os.stat(name, dir_fd=folders.fd(parent), follow_symlinks=False).st_size
     except (FileNotFoundError, NotADirectoryError):
         return "picture"
-    if size <= _SMALL_BYTES and pixels <= _SMALL_PIXELS and not is_opaque(record):
+    if size <= _SMALL_BYTES and not is_large(record):
         return "picture"
     if size > _MAX_BYTES or pixels > _MAX_PIXELS:
         return "preview"
@@ -64,6 +71,7 @@ def thumbnail_of(record: Result, picture: str, folders: Folders) -> Thumbnail:
             max_pixels=_MAX_PIXELS,
             folder=folders.fd(parent),
             deep=True,
+            shrink_to=_SIDE_PIXELS,
         )
     except (FluxdropError, NotADirectoryError, FileNotFoundError):
         return "preview"

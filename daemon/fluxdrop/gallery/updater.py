@@ -10,6 +10,7 @@ from contextlib import closing
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files.layout import Root
 from fluxdrop.gallery.gallery import Gallery
+from fluxdrop.gallery.thumbnail import is_large
 from fluxdrop.jobs.store import Store
 from fluxdrop.logs import get_logger
 from fluxdrop.records.result import Record
@@ -20,10 +21,13 @@ _PAUSE_SECONDS = 2.0
 _RETRY_SECONDS = 30.0
 _CLOSE_SECONDS = 10.0
 _MAX_WAITING = 2000
+_MAX_PUT_OFF_SECONDS = 30.0
 
 
 class GalleryUpdater:
     """Shows ended jobs in the gallery, at most once in two seconds; first those of earlier runs.
+
+    While pictures are decoded, jobs of which smaller copies have to be made are put off, for half a minute at most.
 
     An error is logged, reported by `last_error`, and the update is tried again; no job waits for it.
     """
@@ -32,6 +36,8 @@ class GalleryUpdater:
         """Prepare the thread; `start` starts it."""
         self.last_error = ""
         """Why the last update failed; empty if it did not."""
+        self.is_busy = False
+        """Whether pictures wait or are decoded. Any thread may set it."""
         self._root = root
         self._gallery = Gallery(root)
         self._lock = threading.Lock()
@@ -78,9 +84,18 @@ class GalleryUpdater:
             if self._show():
                 self._closing.wait(_PAUSE_SECONDS)
                 self._news.wait()
+                self._put_off()
             else:
                 self._closing.wait(_RETRY_SECONDS)
         self._show()
+
+    def _put_off(self) -> None:
+        until = time.monotonic() + _MAX_PUT_OFF_SECONDS
+        while self.is_busy and time.monotonic() < until and not self._closing.is_set():
+            with self._lock:
+                if not any(is_large(record) for record, _ in self._waiting):
+                    return
+            self._closing.wait(_PAUSE_SECONDS)
 
     def _show(self) -> bool:
         self._news.clear()

@@ -29,6 +29,12 @@ def is_configured(settings: Settings, asked: str | None) -> bool:
     return asked in _configured(settings)[1]
 
 
+def configured(settings: Settings) -> tuple[dict[str, PipelineTable], str]:
+    """Return the pipelines that prompt files can select, by name, and the name of the default one."""
+    pipelines, _names, default = _configured(settings)
+    return pipelines, default
+
+
 def _configured(settings: Settings) -> tuple[dict[str, PipelineTable], dict[str, str], str]:
     """Return the pipelines by name, the name that each way to ask for one means, and the default's name."""
     default = settings.pipeline

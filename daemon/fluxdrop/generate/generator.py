@@ -1,71 +1,26 @@
-"""The daemon's side of image generation, which runs in a child process with torch.
-
-The child is started when it is first needed. Because torch is in a process of its own, it is never
-imported by the daemon, a crash affects nothing else, and `Generator.close` frees all its memory.
-"""
+"""The daemon's side of image generation, which runs in a child process with torch."""
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
-import os
-import sys
-import tempfile
-import time
 from collections.abc import Callable, Hashable, Sequence
-from pathlib import Path
-from typing import NamedTuple
-
-import msgspec
 
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
-from fluxdrop.generate.choose_pipeline import choose
-from fluxdrop.generate.lora import split_tags
-from fluxdrop.generate.messages import (
-    Generate,
-    GeneratedImage,
-    Load,
-    PictureOrder,
-    StepProgress,
-    unpack_images,
+from fluxdrop.generate import orders as root_orders
+from fluxdrop.generate.messages import GeneratedImage
+from fluxdrop.generate.orders import GenerationOrder as GenerationOrder
+from fluxdrop.generate.orders import PreparedRun
+from fluxdrop.generate.parameters import PromptParameters
+from fluxdrop.generate.pipeline_process import (
+    OnStep,
+    PipelineProcess,
+    Result,
+    limits_of,
 )
-from fluxdrop.generate.parameters import PromptParameters, check
-from fluxdrop.processes.child import Child, ChildDied
-from fluxdrop.processes.wire import Frame, FrameKind, WireError
-
-_PACKAGES = ("torch", "diffusers", "transformers")
-
-_PING_SECONDS = 15.0
-
-# Defaults for the child's environment; variables of the daemon's environment take precedence.
-_ENVIRONMENT = {
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "DIFFUSERS_VERBOSITY": "error",
-    "TRANSFORMERS_VERBOSITY": "error",
-    "TOKENIZERS_PARALLELISM": "false",
-    # Without a workspace of fixed size the results of cuBLAS are not reproducible.
-    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-    # OpenMP threads spin while they wait for each other. Beside a busy process, such as the
-    # worker, a picture on the CPU then takes ten times as long.
-    "OMP_WAIT_POLICY": "PASSIVE",
-    # torch creates this folder at import, for compiled code, of which there is none here. An existing folder is
-    # not changed.
-    "TORCHINDUCTOR_CACHE_DIR": tempfile.gettempdir(),
-    "PYTHONUNBUFFERED": "1",
-}
-
-
-class GenerationOrder(NamedTuple):
-    """A picture to be made."""
-
-    parameters: PromptParameters
-    cancelled: Path | None = None
-    """A file that cancels the picture as soon as it exists."""
 
 
 class Generator:
-    """Makes pictures in a child process.
+    """Makes a root's pictures in a child process.
 
     Only one thread may use it, and that thread must outlive it: on Linux the child ends with the
     thread that started it.
@@ -78,21 +33,31 @@ class Generator:
 
     def __init__(self, settings: Settings, wait_hook: Callable[[], None] | None = None) -> None:
         self._settings = settings
-        self._wait_hook = wait_hook
-        self._child: Child | None = None
-        self._last_used = 0.0
+        self._process = PipelineProcess(limits_of(settings), wait_hook)
+        self._in_hand: dict[int, PreparedRun] = {}
+        """The runs that `begin` began, by their numbers."""
 
     @property
     def pid(self) -> int | None:
         """The child's process id; None while there is no child."""
-        return self._child.pid if self._child and self._child.alive() else None
+        return self._process.pid
+
+    @property
+    def slots(self) -> int:
+        """How many runs the child can work on at once, as far as is known."""
+        return self._process.slots
+
+    @property
+    def room(self) -> int:
+        """How many runs may be begun now."""
+        return self._process.room
 
     def generate(
         self,
         orders: Sequence[GenerationOrder],
         on_progress: Callable[[int, int], None] | None = None,
     ) -> list[GeneratedImage]:
-        """Make the pictures of *orders* in one run.
+        """Make the pictures of *orders* in one run, while no other run is in hand.
 
         Args:
             orders: At least one order; all have the same `batch_key`.
@@ -106,60 +71,35 @@ class Generator:
                 ``generator``, when a picture cannot be made.
             ChildDied: When the child ends or does not answer in time. The next call starts another.
         """
-        for order in orders:
-            check(order.parameters)
-        name, table, warnings = choose(self._settings, orders[0].parameters.pipeline)
-        parsed = [split_tags(order.parameters.prompt, self._settings.loras) for order in orders]
-        child = self._start()
-        self._last_used = time.monotonic()
+        run = root_orders.prepare(self._settings, orders)
+        return run.with_warnings(self._process.run(run.load, run.pictures, run.loras, on_progress))
 
-        def report_progress(frame: Frame) -> None:
-            progress = msgspec.json.decode(frame.payload, type=StepProgress)
-            if on_progress is not None:
-                on_progress(progress.step, progress.steps)
+    def begin(self, orders: Sequence[GenerationOrder]) -> int:
+        """Begin a run as `generate` does, and return its number; call this only while there is `room`.
 
-        child.call(
-            FrameKind.LOAD,
-            msgspec.json.encode(Load(name=name, table=table)),
-            expect=FrameKind.LOADED,
-            timeout=self._settings.generator_start_seconds,
-        )
-        pictures = [
-            PictureOrder(
-                parameters=order.parameters,
-                prompt=prompt,
-                cancelled=str(order.cancelled.absolute()) if order.cancelled else None,
-            )
-            for order, (prompt, _loras, _warnings) in zip(orders, parsed, strict=True)
-        ]
-        loras = [(str(lora.file), lora.weight) for lora in parsed[0][1]]
-        answer = child.call(
-            FrameKind.GENERATE,
-            msgspec.json.encode(Generate(pictures=pictures, loras=loras)),
-            expect=FrameKind.IMAGE,
-            timeout=self._settings.generator_step_seconds,
-            on_progress=report_progress,
-        )
-        self._last_used = time.monotonic()
-        images = self._unpack(child, answer, len(orders))
-        if child.exceeds_memory_limit(self._settings.generator_max_bytes):
-            self.close()
-        return [
-            GeneratedImage(
-                png, msgspec.structs.replace(one, warnings=warnings + more + one.warnings)
-            )
-            for (png, one), (_prompt, _loras, more) in zip(images, parsed, strict=True)
-        ]
+        Raises:
+            FluxdropError: Kind ``prompt``, ``pipeline`` or ``generator``.
+            ChildDied: The child ended, and all the runs in hand with it.
+        """
+        run = root_orders.prepare(self._settings, orders)
+        number = self._process.begin(run.load, run.pictures, run.loras)
+        self._in_hand[number] = run
+        return number
 
-    def _unpack(self, child: Child, answer: Frame, count: int) -> list[GeneratedImage]:
-        """Unpack the pictures of *answer*; end the child if they are not *count* well-formed ones."""
+    def finished(self, timeout: float, on_step: OnStep) -> dict[int, Result]:
+        """Wait until a run in hand has ended; see `PipelineProcess.finished`."""
         try:
-            images = unpack_images(answer.payload)
-            if len(images) != count:
-                raise WireError(f"{len(images)} pictures for {count} orders")
-        except WireError as error:
-            raise child.reject_reply(error) from error
-        return images
+            ended = self._process.finished(timeout, on_step)
+        except BaseException:
+            self._in_hand = {}
+            raise
+        results: dict[int, Result] = {}
+        for number, result in ended.items():
+            run = self._in_hand.pop(number)
+            results[number] = (
+                result if isinstance(result, FluxdropError) else run.with_warnings(result)
+            )
+        return results
 
     def batch_key(self, parameters: PromptParameters) -> Hashable:
         """Return a key that is equal for pictures that one run of a pipeline can make.
@@ -167,64 +107,19 @@ class Generator:
         Raises:
             FluxdropError: Kind ``prompt`` or ``pipeline``, when the picture cannot be made.
         """
-        check(parameters)
-        name, _table, _warnings = choose(self._settings, parameters.pipeline)
-        _prompt, loras, _warnings = split_tags(parameters.prompt, self._settings.loras)
-        rest = msgspec.structs.replace(
-            parameters,
-            prompt="",
-            negative_prompt="",
-            no_negative_prompt=False,
-            seed=None,
-            pipeline=None,
-        )
-        return name, tuple(loras), msgspec.structs.astuple(rest)
+        return root_orders.batch_key(self._settings, parameters)
 
     def check_health(self) -> None:
         """End a child that died, hangs or was stopped; called regularly while no picture is made.
 
         The next picture starts another.
         """
-        if self._child is None:
-            return
-        if not self._child.alive():
-            self._child.reap()
-            self._child = None
-        else:
-            with contextlib.suppress(ChildDied):
-                self._child.ping(_PING_SECONDS)
+        self._process.check_health()
 
     def stop_if_idle(self) -> None:
         """Stop a child that was idle for ``generator_idle_seconds``, to free its memory."""
-        if time.monotonic() - self._last_used > self._settings.generator_idle_seconds:
-            self.close()
+        self._process.stop_if_idle()
 
     def close(self) -> None:
         """Stop the child and free its memory; a later call starts another."""
-        child, self._child = self._child, None
-        if child is not None:
-            child.stop()
-
-    def _start(self) -> Child:
-        """Return the live child, or start another."""
-        if self._child is not None and self._child.alive():
-            return self._child
-        missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
-        if missing:
-            raise FluxdropError(
-                "Making pictures from prompts needs the packages of the extra 'generate';"
-                f" not installed: {', '.join(missing)}.",
-                hint="pip install 'fluxdrop[generate]'",
-                kind="generator",
-            )
-        if self._child is not None:
-            self._child.reap()
-        # -P keeps the working folder, into which anyone may drop a torch.py, off the import path.
-        self._child = Child(
-            "generator",
-            [sys.executable, "-P", "-m", "fluxdrop.generate.server", "--parent", str(os.getpid())],
-            env={**_ENVIRONMENT, **os.environ},
-            start_timeout=self._settings.generator_start_seconds,
-            wait_hook=self._wait_hook,
-        )
-        return self._child
+        self._process.close()

@@ -23,10 +23,18 @@ class PromptParameters(msgspec.Struct, frozen=True, kw_only=True):
     steps: int | None = None
     guidance_scale: float | None = None
     seed: int | None = None
+    random_seed: bool = False
+    """Whether the prompt says that its seed is random, which a folder's does not replace."""
     width: int | None = None
     height: int | None = None
     sampler: str | None = None
     pipeline: str | None = None
+
+    def with_seed(self, seed: int) -> PromptParameters:
+        """Return these values with *seed* if they have none."""
+        if self.seed is not None:
+            return self
+        return msgspec.structs.replace(self, seed=seed, random_seed=False)
 
 
 class GenerationParameters(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +52,11 @@ class GenerationParameters(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """The pipeline that made a picture."""
+    """The pipeline that made a picture.
+
+    *host* is the host of the cluster that made it, and *host_class* names that host's GPU, dtype and versions: hosts of
+    one class make the same bytes of the same values. Both are null where the daemon's own machine made it.
+    """
 
     name: str
     """Its configured name, by which a prompt file's ``Model`` selects it."""
@@ -58,6 +70,10 @@ class GeneratorInfo(msgspec.Struct, frozen=True, kw_only=True):
     dtype: str
     batch: int = 1
     """The number of pictures that were made in one run."""
+    host: str | None = None
+    """The host of the cluster that made it; None without a cluster."""
+    host_class: str | None = None
+    """The host's GPU and versions in short: within a class the same values make the same bytes."""
 
 
 class WeightedText(msgspec.Struct, frozen=True, kw_only=True):

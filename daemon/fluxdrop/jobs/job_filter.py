@@ -24,6 +24,8 @@ class JobFilter(NamedTuple):
     """Whether to include replays of other jobs."""
     until: datetime | None = None
     """The time before which it was claimed."""
+    host: str | None = None
+    """The host that made the picture."""
     folder: str | None = None
     """The folder below inbox/ in which, or below which, the input was dropped; see `folder_key`."""
 
@@ -51,7 +53,7 @@ class JobFilter(NamedTuple):
             # Of a multi-label answer, the row has each found label on a line.
             term = "instr(char(10) || label || char(10), char(10) || ? || char(10))"
             terms.append((term, [self.label]))
-        for column in ("state", "model"):
+        for column in ("state", "model", "host"):
             value = getattr(self, column)
             if value is not None:
                 # Most jobs are done: going back by id (`+` disables the index) finds some sooner than sorting.

@@ -11,6 +11,11 @@ UNFILLED = 2
 """The version while the tables are current and outputs/ was not read into them yet."""
 WITHOUT_MODEL = 1
 """The version before jobs had a model."""
+LATER_COLUMNS = ("model", "host")
+"""What was added to the table of jobs later, the oldest first.
+
+An index without `host` has the same version, as an older fluxdrop can use one with it.
+"""
 
 LATER_INDEXES = """
 CREATE INDEX jobs_by_label ON jobs (label);
@@ -32,7 +37,8 @@ CREATE TABLE jobs (
     label TEXT,
     probability REAL,
     error TEXT,
-    model TEXT
+    model TEXT,
+    host TEXT
 ) WITHOUT ROWID;
 CREATE INDEX jobs_by_finish ON jobs (state, finished);
 CREATE INDEX jobs_by_inode ON jobs (inode);

@@ -23,7 +23,14 @@ from fluxdrop.files.folder_key import folder_key
 from fluxdrop.jobs.index_file import is_other, move_aside, refuse_other
 from fluxdrop.jobs.job_filter import JobFilter as JobFilter
 from fluxdrop.jobs.job_filter import records_named
-from fluxdrop.jobs.schema import LATER_INDEXES, SCHEMA, SCHEMA_VERSION, UNFILLED, WITHOUT_MODEL
+from fluxdrop.jobs.schema import (
+    LATER_COLUMNS,
+    LATER_INDEXES,
+    SCHEMA,
+    SCHEMA_VERSION,
+    UNFILLED,
+    WITHOUT_MODEL,
+)
 from fluxdrop.jobs.schema import State as State
 from fluxdrop.timestamps import rfc3339
 
@@ -45,6 +52,8 @@ class Row(NamedTuple):
     probability: float | None = None
     error: str | None = None
     model: str | None = None
+    host: str | None = None
+    """The host that made its picture; None if that was the daemon's own machine, or nothing was generated."""
 
 
 _TYPES: dict[str, type] = {"inode": int, "attempts": int, "probability": float}
@@ -68,7 +77,8 @@ _UPSERT = (
     f"INSERT {_INSERT} ON CONFLICT (id) DO UPDATE SET state = excluded.state,"
     " attempts = max(attempts, excluded.attempts),"
     " finished = excluded.finished, record = excluded.record, label = excluded.label,"
-    " probability = excluded.probability, error = excluded.error, model = excluded.model"
+    " probability = excluded.probability, error = excluded.error, model = excluded.model,"
+    " host = excluded.host"
 )
 
 # Raised for values that SQLite cannot store.
@@ -165,15 +175,26 @@ class Store:
             self._db.executescript(
                 f"BEGIN;{SCHEMA}{LATER_INDEXES}PRAGMA user_version = {UNFILLED};COMMIT;"
             )
-        elif version == WITHOUT_MODEL and read_only:
-            self._db.execute("CREATE TEMP VIEW jobs AS SELECT *, NULL AS model FROM main.jobs")
-        elif version == WITHOUT_MODEL:
-            self._db.executescript(
-                f"BEGIN;ALTER TABLE jobs ADD COLUMN model TEXT;{LATER_INDEXES}"
-                f"PRAGMA user_version = {UNFILLED};COMMIT;"
-            )
+        self._add_columns(version, read_only)
         for columns, table in ((_COLUMNS, "jobs"), ("state, jobs", "counts")):
             self._db.execute(f"SELECT {columns} FROM {table} LIMIT 0")  # noqa: S608
+
+    def _add_columns(self, version: int, read_only: bool) -> None:
+        """Add what the table of jobs of an older fluxdrop lacks; for a reader, as columns without values."""
+        found = {name for _, name, *_ in self._db.execute("PRAGMA table_info(jobs)")}
+        later = LATER_COLUMNS if version == WITHOUT_MODEL else LATER_COLUMNS[1:]
+        missing = [name for name in later if found and name not in found]
+        if missing and read_only:
+            nulls = ", ".join(f"NULL AS {name}" for name in missing)
+            self._db.execute(f"CREATE TEMP VIEW jobs AS SELECT *, {nulls} FROM main.jobs")  # noqa: S608
+        elif missing:
+            added = "".join(f"ALTER TABLE jobs ADD COLUMN {name} TEXT;" for name in missing)
+            refill = (
+                f"{LATER_INDEXES}PRAGMA user_version = {UNFILLED};"
+                if version == WITHOUT_MODEL
+                else ""
+            )
+            self._db.executescript(f"BEGIN;{added}{refill}COMMIT;")
 
     @property
     def fresh(self) -> bool:

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
 from fluxdrop.logs import get_logger
 from fluxdrop.predict.bundle import Bundle, flux_required_error
+from fluxdrop.predict.compiler.cache import compile_apart, compile_cached
+from fluxdrop.predict.compiler.graph_file import GraphFile
 from fluxdrop.predict.engine import Engine
 from fluxdrop.predict.onnxruntime_engine import OnnxruntimeEngine
 from fluxdrop.provision import JuliaInstall, find_julia
-
-if TYPE_CHECKING:
-    from fluxdrop.predict.compiler.graph_file import GraphFile
 
 log = get_logger("fluxdrop.engine")
 
@@ -26,6 +24,7 @@ def open_engine(
     bundle: Bundle,
     *,
     cache: Path | None = None,
+    compiles_apart: bool = False,
     wait_hook: Callable[[], None] | None = None,
 ) -> Engine:
     """Load *bundle* into the engine that *settings* choose.
@@ -37,6 +36,7 @@ def open_engine(
         settings: The engine, backend and device to use, and the limits of the worker.
         bundle: The model.
         cache: The folder that keeps compiled models; None to compile each time.
+        compiles_apart: Whether a model that is not in the *cache* is compiled in a process of its own.
         wait_hook: Called repeatedly while Julia starts; what it raises ends the wait.
 
     Raises:
@@ -62,7 +62,9 @@ def open_engine(
             raise flux_required_error(
                 bundle, "julia_backend is plain", "Set julia_backend to auto."
             )
-        return _open_julia(settings, install, bundle, _graph(bundle, cache), wait_hook)
+        return _open_julia(
+            settings, install, bundle, _graph(bundle, cache, compiles_apart), wait_hook
+        )
     except FluxdropError as error:
         if bundle.kind == "flux" and error.kind == "julia" and settings.engine != "juliacall":
             raise flux_required_error(bundle, error.message, error.hint) from error
@@ -73,13 +75,12 @@ def open_engine(
         return OnnxruntimeEngine(bundle, note=note)
 
 
-def _graph(bundle: Bundle, cache: Path | None) -> Callable[[], GraphFile] | None:
+def _graph(bundle: Bundle, cache: Path | None, is_apart: bool) -> Callable[[], GraphFile] | None:
     """Return what compiles *bundle*; None for a native Flux model."""
     if bundle.kind == "flux":
         return None
-    # The compiler imports onnx, which the engine onnxruntime does not need.
-    from fluxdrop.predict.compiler.compile import compile_cached
-
+    if is_apart and cache is not None:
+        return partial(compile_apart, bundle, cache)
     return partial(compile_cached, bundle, cache)
 
 

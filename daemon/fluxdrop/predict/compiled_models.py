@@ -11,6 +11,7 @@ from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
 from fluxdrop.logs import get_logger
 from fluxdrop.predict.bundle import Bundle
+from fluxdrop.predict.compiler.cache import compile_cached
 from fluxdrop.provision import find_julia
 from fluxdrop.provision.find import data_dir, release
 from fluxdrop.provision.script import answer_of
@@ -53,9 +54,6 @@ def compile_model(bundle: Bundle, settings: Settings, cache: Path) -> bool:
         install = find_julia()
         if install is None or release(install.version) < _OLDEST_JULIA:
             return False
-        # The compiler imports onnx.
-        from fluxdrop.predict.compiler.compile import compile_cached
-
         graph = compile_cached(bundle, cache)
         folder = compiled_models_folder()
         folder.mkdir(parents=True, exist_ok=True)

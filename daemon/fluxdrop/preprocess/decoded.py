@@ -30,6 +30,10 @@ class Bounds:
     max_pixels: int
     warn: Callable[[str], None]
     """Called with each warning, a sentence."""
+    reserve: Callable[[int], None] = lambda _pixels: None
+    """Called with the number of pixels before memory is taken for them; may wait until there is some."""
+    shrink_to: int = 0
+    """A JPEG may be decoded smaller, as long as no side has fewer pixels than this; 0 if all of it is needed."""
 
     def check(self, width: int, height: int) -> None:
         """Raise FluxdropError if a picture of this size is too large. Call it before memory is taken for it."""
@@ -39,6 +43,7 @@ class Bounds:
                 hint="Make it smaller, or raise max_pixels in fluxdrop.toml.",
                 kind="picture",
             )
+        self.reserve(width * height)
 
     def check_samples(self, width: int, height: int, pixel_bytes: int) -> None:
         """Raise FluxdropError if the samples of a picture, *pixel_bytes* for each pixel, take too much memory."""

@@ -44,6 +44,8 @@ def open_picture(
     folder: int | None = None,
     deep: Literal[False] = False,
     notes: list[str] | None = None,
+    reserve: Callable[[int], None] = lambda _pixels: None,
+    shrink_to: int = 0,
 ) -> tuple[Image.Image, str]: ...
 
 
@@ -57,6 +59,8 @@ def open_picture(
     folder: int | None = None,
     deep: Literal[True],
     notes: list[str] | None = None,
+    reserve: Callable[[int], None] = lambda _pixels: None,
+    shrink_to: int = 0,
 ) -> tuple[Image.Image | Deep, str]: ...
 
 
@@ -69,6 +73,8 @@ def open_picture(
     folder: int | None = None,
     deep: bool = False,
     notes: list[str] | None = None,
+    reserve: Callable[[int], None] = lambda _pixels: None,
+    shrink_to: int = 0,
 ) -> tuple[Image.Image | Deep, str]:
     """Decode a picture file, upright and in sRGB.
 
@@ -80,6 +86,9 @@ def open_picture(
         folder: The descriptor of an open folder.
         deep: Whether a picture with more than 8 bits a channel is returned with all of them.
         notes: Gets a sentence for each thing that was assumed, or that was wrong with the file and does not matter.
+        reserve: Called with the number of pixels before memory is taken for them, perhaps more than once.
+        shrink_to: A JPEG may be decoded smaller, in half the time, as long as no side has fewer pixels than this; 0 if
+            all of it is needed.
 
     Returns:
         The picture, with 8 bits per channel and mode L, LA, RGB or RGBA, or a `Deep` one; and its format, a name in
@@ -96,7 +105,9 @@ def open_picture(
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 told = [] if notes is None else notes
-                image, file_format = _decode(file, Bounds(name, max_pixels, told.append))
+                image, file_format = _decode(
+                    file, Bounds(name, max_pixels, told.append, reserve, shrink_to)
+                )
                 if isinstance(image, Deep) and not deep:
                     return image.high_bytes(), file_format
                 return image, file_format
@@ -158,6 +169,8 @@ def _jpeg(file: IO[bytes], bounds: Bounds) -> Decoded:
             whole = jpeg.decode_without_end(file, outline)
             bounds.warn("The JPEG lacks the mark of its end; all of its pixels are there.")
             return Decoded(whole, profile_of(whole), orientation_of(whole, bounds))
+        if bounds.shrink_to:
+            image.draft(None, (bounds.shrink_to, bounds.shrink_to))
         return by_pillow(image, bounds)
 
 

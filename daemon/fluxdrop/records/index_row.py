@@ -28,5 +28,6 @@ def row_of(record: Record, path: str) -> Row:
         label=label or None,
         probability=best.p if best else None,
         error=record.error.message if isinstance(record, Failure) else None,
-        model=record.model.bundle if isinstance(record, Result) else None,
+        model=done.model.bundle if done else None,
+        host=done.generator.host if done and done.generator else None,
     )

@@ -241,6 +241,18 @@ COLUMNS = (
     Column("error_kind", "text", "the kind of failure", _failed(lambda record: record.error.kind)),
     Column("error", "text", "why it failed", _failed(lambda record: record.error.message)),
     Column("record", "text", "the JSON file, a path below the root", lambda facts: facts.path),
+    Column(
+        "host",
+        "text",
+        "the host of the cluster that made the picture, if any",
+        _done(lambda record: record.generator.host if record.generator else None),
+    ),
+    Column(
+        "host_class",
+        "text",
+        "the GPU, dtype and versions of that host; one class makes the same bytes of one seed",
+        _done(lambda record: record.generator.host_class if record.generator else None),
+    ),
 )
 
 NAMES = tuple(column.name for column in COLUMNS)

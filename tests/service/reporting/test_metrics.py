@@ -16,11 +16,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files.layout import Root
+from fluxdrop.generate.hands import HostStatus, attempts_lost, dispatch_seconds
 from fluxdrop.provision import find_julia
 from fluxdrop.service.reporting.heartbeat import read
 from fluxdrop.service.reporting.metrics import Metrics
 from support.daemons import fluxdrop, serving
-from support.gallery_records import failure, result
+from support.gallery_records import failure, on_host, result
 from support.statuses import daemon_status
 
 pytestmark = pytest.mark.slow
@@ -137,6 +138,48 @@ def test_replaced_worker(root: Root, samples: Path) -> None:
     assert (1, 2) == (before, values(file.read_text())[starts])
 
 
+def test_cluster(root: Root) -> None:
+    """Of a cluster, the hosts by state, each host's pictures, the lost attempts and the seconds of a dispatch are
+    counted, each once; what differs in a reason is left out."""
+    metrics = Metrics(root, Settings(metrics_file="a.prom", cluster="auto"))
+    hosts = [HostStatus(name="gpu-1", state="busy"), HostStatus(name="gpu-2", state="lost")]
+    attempts_lost.update(
+        {
+            ("gpu-2", "its disk is full: 1 MB"): 1,
+            ("gpu-2", "its disk is full: 2 MB"): 2,
+            ("gpu-1", "no object " + "0f" * 28): 1,
+        }
+    )
+    dispatch_seconds.append(0.02)
+    metrics.count(on_host(result("a", 1), "gpu-1"))
+    for _ in range(2):
+        metrics.update(daemon_status(hosts=hosts))
+    found = values((root.path / "a.prom").read_text())
+    attempts_lost.clear()
+
+    states = [found["fluxdrop_hosts", (("state", state),)] for state in ("ready", "busy", "lost")]
+    assert [0, 1, 1] == states
+    assert 1 == found["fluxdrop_pictures_total", (("host", "gpu-1"),)]
+    reason = (("host", "gpu-2"), ("reason", "its disk is full"))
+    assert 3 == found["fluxdrop_attempts_lost_total", reason]
+    reason = (("host", "gpu-1"), ("reason", "no object ID"))
+    assert 1 == found["fluxdrop_attempts_lost_total", reason]
+    assert 0 == found["fluxdrop_broker_restarts_total", ()]
+    assert 1 == found["fluxdrop_dispatch_seconds_count", ()]
+
+
+def test_no_cluster(root: Root) -> None:
+    """Without a cluster there is no metric of one."""
+    metrics = Metrics(root, Settings(metrics_file="a.prom"))
+    metrics.count(result("a", 1))
+    metrics.update(daemon_status())
+
+    text = (root.path / "a.prom").read_text()
+
+    assert "fluxdrop_hosts" not in text
+    assert "fluxdrop_pictures" not in text
+
+
 def test_hostile_kind(root: Root) -> None:
     """A failure's words can break no line of the file."""
     metrics = Metrics(root, Settings(metrics_file="a.prom"))
@@ -195,7 +238,7 @@ def test_not_imported(root: Root) -> None:
 
 def test_documentation(root: Root) -> None:
     """docs/metrics.md names every metric with its kind, and no other."""
-    metrics = Metrics(root, Settings(metrics_file="a.prom"))
+    metrics = Metrics(root, Settings(metrics_file="a.prom", cluster="auto"))
     metrics.update(daemon_status())
     text = (root.path / "a.prom").read_text()
     kinds = {line.split()[2]: line.split()[3] for line in text.splitlines() if "# TYPE" in line}

@@ -1,5 +1,6 @@
 // The results, read a page at a time. Each file calls window.fluxdrop with what it holds: a page opened from a folder
 // may load scripts from beside it, but fetch nothing.
+const AT_ONCE = 8;
 const arrived = new Map();
 window.fluxdrop = {
   summary: (found) => arrived.set("summary", found),
@@ -57,12 +58,19 @@ class Results {
     return pages.flat().slice(begin - low * size, end - low * size).reverse();
   }
 
-  // All entries, the newest first, a few pages at once.
+  // All entries, the newest first, a few pages at once. The next ones are read while a caller looks through these.
   async *all() {
     const { total, page } = this.summary;
     const newest = total % page;
-    if (newest) yield await this.newest(0, newest, total);
-    for (let at = newest; at < total; at += 4 * page) yield await this.newest(at, 4 * page, total);
+    let next = this.newest(0, newest, total);
+    for (let at = newest; at < total; at += AT_ONCE * page) {
+      const entries = await next;
+      next = this.newest(at, AT_ONCE * page, total);
+      // If nobody asks for the rest, nobody asks why it could not be read.
+      next.catch(() => {});
+      yield entries;
+    }
+    yield await next;
   }
 
   #page(number) {

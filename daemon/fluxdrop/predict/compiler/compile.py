@@ -1,9 +1,8 @@
-"""Compile a bundle's ONNX model to the worker's graph file, with a cache."""
+"""Compile a bundle's ONNX model to the worker's graph."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,14 +11,13 @@ import numpy as np
 from onnx import ModelProto, numpy_helper
 
 from fluxdrop.errors import FluxdropError
-from fluxdrop.files.durable import write
 from fluxdrop.predict.bundle import Bundle, onnx_digest
 from fluxdrop.predict.compiler.batch import with_dynamic_batch
 from fluxdrop.predict.compiler.external_data import ExternalDataError
 from fluxdrop.predict.compiler.fit import fit_to_spec, unusable_error
 from fluxdrop.predict.compiler.float_types import as_float32, other_floats
 from fluxdrop.predict.compiler.fusion import fuse
-from fluxdrop.predict.compiler.graph_file import GRAPH_VERSION, Graph, GraphFile, write_temporary
+from fluxdrop.predict.compiler.graph_file import Graph
 from fluxdrop.predict.compiler.lower import lower
 from fluxdrop.predict.compiler.operators import UnsupportedError
 from fluxdrop.predict.compiler.quantised import is_dynamically_quantised, is_quantised
@@ -31,33 +29,6 @@ from fluxdrop.predict.compiler.source import (
 )
 from fluxdrop.predict.onnxruntime_engine import OnnxruntimeEngine
 from fluxdrop.predict.parity import perturbed
-
-COMPILER_VERSION = 9
-"""Increased whenever the compiler's output changes, so that no outdated cache entry is used."""
-
-
-def compile_cached(bundle: Bundle, cache: Path | None) -> GraphFile:
-    """Return the graph file of *bundle*: that in the folder *cache*, or a temporary one if it cannot be kept there.
-
-    Raises:
-        FluxdropError: As `compile_bundle` does.
-        OSError: There is no place for a temporary file.
-    """
-    if cache is None:
-        return write_temporary(compile_bundle(bundle))
-    # What `fit_to_spec` reads from model.toml changes the graph, so it is part of the cache's key.
-    spec = bundle.spec
-    fit = repr((spec.input.shape, spec.columns, spec.labels, spec.output_name)).encode()
-    digest = hashlib.sha256(fit).hexdigest()[:16]
-    path = cache / f"{bundle.sha256}-{digest}-{GRAPH_VERSION}.{COMPILER_VERSION}.graph"
-    if path.is_file():
-        return GraphFile(path)
-    graph = compile_bundle(bundle)
-    try:
-        write(path, graph.parts())
-    except OSError:
-        return write_temporary(graph)
-    return GraphFile(path)
 
 
 def compile_bundle(bundle: Bundle) -> Graph:

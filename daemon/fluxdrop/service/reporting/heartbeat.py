@@ -13,6 +13,7 @@ import msgspec
 
 from fluxdrop.files import durable
 from fluxdrop.files.transient import is_full
+from fluxdrop.generate.hands import HostStatus
 from fluxdrop.predict.engine import EngineInfo
 from fluxdrop.service.supervision.liveness import Liveness
 
@@ -73,6 +74,11 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
     stages: dict[str, int]
     """How many jobs wait or are in hand, by stage."""
     current: Current | None
+    """The first of `currents`."""
+    currents: list[Current] = []
+    """Every run of a pipeline in progress, in the order in which they began."""
+    hosts: list[HostStatus] = []
+    """The hosts of the cluster; none without one."""
     degraded: list[str]
     """Why the daemon is degraded, one sentence each: outages, parts that are stuck, files that are skipped."""
     irregular: list[str] = []
@@ -90,6 +96,8 @@ def summary(status: DaemonStatus) -> str:
         f"{status.model} on {engine.engine} {engine.version} ({engine.backend})" if engine else ""
     )
     generating = f"generating {status.current.file}" if status.current else ""
+    if len(status.currents) > 1:
+        generating += f" and {len(status.currents) - 1} more"
     counts = f"{status.inbox} in the inbox, {sum(status.stages.values())} in hand"
     return "; ".join(filter(None, (runs, counts, generating, *status.degraded)))
 

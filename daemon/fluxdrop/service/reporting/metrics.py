@@ -27,6 +27,7 @@ from fluxdrop.files.layout import Root
 from fluxdrop.logs import get_logger
 from fluxdrop.processes import child
 from fluxdrop.records.result import Failure, Record
+from fluxdrop.service.reporting.cluster_metrics import ClusterMetrics
 from fluxdrop.service.reporting.heartbeat import DaemonStatus
 
 log = get_logger("fluxdrop.metrics")
@@ -107,6 +108,9 @@ class Metrics:
         )
         self._counted: dict[str, int] = {}
         self._started: dict[str, int] = {}
+        self._cluster: ClusterMetrics | None = (
+            ClusterMetrics(registry) if settings.cluster else None
+        )
         self._server = _serve(settings.metrics_port, registry) if settings.metrics_port else None
 
     def count(self, record: Record) -> None:
@@ -116,6 +120,8 @@ class Metrics:
             return
         self._done.inc()
         self._answers.labels(record.kind).inc()
+        if self._cluster and record.generator and record.generator.host:
+            self._cluster.count(record.generator.host)
         for stage, milliseconds in record.timings_ms.items():
             self._stages.labels(stage).observe(milliseconds / 1000)
 
@@ -127,6 +133,11 @@ class Metrics:
         for stage, jobs in status.stages.items():
             self._queue.labels(stage).set(jobs)
         self._count_starts()
+        if self._cluster is None and status.hosts:
+            # A cluster was set in the meantime.
+            self._cluster = ClusterMetrics(self._registry)
+        if self._cluster is not None:
+            self._cluster.update(status.hosts)
         engine = status.engine
         self._info.info(
             {

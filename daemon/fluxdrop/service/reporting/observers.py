@@ -90,7 +90,9 @@ class Observers:
             self._deliveries.wake()
 
     def update(self, status: DaemonStatus) -> None:
-        """Report the daemon's status, at most once a second."""
+        """Report the daemon's status, to the metrics at most once a second."""
+        if self._gallery is not None:
+            self._gallery.is_busy = status.stages.get("preprocess", 0) > 0
         silence = time.monotonic() - self._updated
         if self._metrics is not None and silence >= _MIN_INTERVAL_SECONDS:
             if self._deliveries is not None:

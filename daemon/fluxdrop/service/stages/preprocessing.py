@@ -6,7 +6,9 @@ import os
 import time
 import zlib
 from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -24,7 +26,7 @@ from fluxdrop.generate.failures import cancelled
 from fluxdrop.jobs.crash_suspects import CrashSuspects
 from fluxdrop.jobs.fault import Fault
 from fluxdrop.jobs.input_names import WHAT_TO_DROP
-from fluxdrop.jobs.input_state import state_of
+from fluxdrop.jobs.input_state import InputState, state_of
 from fluxdrop.jobs.job import Job, file_sha256
 from fluxdrop.jobs.store import Store
 from fluxdrop.preprocess.deep import Deep
@@ -33,12 +35,20 @@ from fluxdrop.preprocess.tensor import fit, normalise, npy, shown, to_preview
 from fluxdrop.publish.outcome import Picture
 from fluxdrop.service.answer_set import AnswerSet
 from fluxdrop.service.items import Fail, Model, PictureItem, SwapModel, TensorItem, WarmUp
+from fluxdrop.service.stages.decoding_threads import (
+    DecodingThreads,
+    PixelBudget,
+    end_all,
+    result_of,
+)
+from fluxdrop.service.stages.handler import IDLE_CHECK_SECONDS, Batch, Handler
 from fluxdrop.service.stages.model_choice import ModelChoice
 from fluxdrop.service.stages.pending_jobs import PendingJobs
-from fluxdrop.service.stages.stage import IDLE_CHECK_SECONDS, Batch, Handler
 from fluxdrop.service.supervision.liveness import report_progress
 
 _COPY_BYTES = 1 << 20
+_LARGE_BYTES = 1 << 16
+"""A picture file of this size is decoded on a thread of its own."""
 # A stronger compression would take longer than all other steps of a small picture, and save little.
 _PREVIEW: dict[str, Any] = {"format": "PNG", "compress_type": zlib.Z_RLE}
 
@@ -82,6 +92,14 @@ class _Decoded:
         return items
 
 
+@dataclass(slots=True)
+class _Decoding:
+    """A picture that another thread decodes."""
+
+    item: PictureItem
+    future: Future[_Decoded]
+
+
 class Preprocessing(Handler[PictureItem | SwapModel | WarmUp]):
     """Makes each picture's tensor for its folder's models, or for the model in use when its turn comes."""
 
@@ -119,6 +137,8 @@ class Preprocessing(Handler[PictureItem | SwapModel | WarmUp]):
         self._choice = choice
         self._forward = forward
         self._fail = fail
+        self._threads = DecodingThreads()
+        self._budget = PixelBudget(settings.max_pixels)
         self._decoded: dict[str, _Decoded] = {}
         """The decoded pictures of the batch in hand, by job id.
 
@@ -128,6 +148,7 @@ class Preprocessing(Handler[PictureItem | SwapModel | WarmUp]):
     def apply(self, settings: Settings) -> None:
         """Use *settings* from the next picture on. Any thread may call this."""
         self._settings = settings
+        self._budget.most = settings.max_pixels
         self._choice.apply(settings)
 
     def can_take(self, item: PictureItem | SwapModel | WarmUp) -> bool:
@@ -146,18 +167,29 @@ class Preprocessing(Handler[PictureItem | SwapModel | WarmUp]):
         in_hand = {item.job.id for item in items if isinstance(item, PictureItem)}
         self._decoded = {key: self._decoded[key] for key in self._decoded.keys() & in_hand}
         self._count_attempts(items)
-        outgoing: list[_Decoded | SwapModel] = []
-        for item in items:
-            if isinstance(item, WarmUp):
-                self._choice.warm_up(reopen_all=item.reopen_all)
-                batch.settle(item)
-                continue
-            if isinstance(item, SwapModel):
-                self._choice.use(item.model)
-                outgoing.append(item)
-                continue
-            with batch.guard(item):
-                outgoing.append(self._decode(item))
+        begun: list[_Decoded | _Decoding | SwapModel] = []
+        try:
+            for item in items:
+                if isinstance(item, WarmUp):
+                    self._choice.warm_up(reopen_all=item.reopen_all)
+                    batch.settle(item)
+                    continue
+                if isinstance(item, SwapModel):
+                    self._choice.use(item.model)
+                    begun.append(item)
+                    continue
+                with batch.guard(item):
+                    begun.append(self._begin(item))
+            outgoing: list[_Decoded | SwapModel] = []
+            for one in begun:
+                if not isinstance(one, _Decoding):
+                    outgoing.append(one)
+                    continue
+                with batch.guard(one.item):
+                    outgoing.append(result_of(one.future))
+        finally:
+            # A job that is handled again must not be in hand on another thread.
+            end_all([one.future for one in begun if isinstance(one, _Decoding)])
         if outgoing:
             self._forward(*self._make_tensors(outgoing))
         self._decoded.clear()
@@ -165,6 +197,7 @@ class Preprocessing(Handler[PictureItem | SwapModel | WarmUp]):
     def on_idle(self) -> None:
         """See `Handler.on_idle`."""
         self._choice.trim()
+        self._threads.trim()
 
     def fail(self, item: PictureItem | SwapModel | WarmUp, error: FluxdropError) -> None:
         """See `Handler.fail`."""
@@ -173,7 +206,8 @@ class Preprocessing(Handler[PictureItem | SwapModel | WarmUp]):
             self._fail(item.job, "intake" if item.job.fault else "preprocess", error)
 
     def close(self) -> None:
-        """Close the file of suspects."""
+        """End the threads, and close the file of suspects."""
+        self._threads.close()
         self._suspects.close()
 
     def _count_attempts(self, items: Sequence[PictureItem | SwapModel | WarmUp]) -> None:
@@ -187,8 +221,8 @@ class Preprocessing(Handler[PictureItem | SwapModel | WarmUp]):
             for job in begun:
                 job.attempts = attempts[job.id]
 
-    def _decode(self, item: PictureItem) -> _Decoded:
-        """Return the decoded picture of *item*, from an earlier try if there was one.
+    def _begin(self, item: PictureItem) -> _Decoded | _Decoding:
+        """Decode the picture of *item*, or have it decoded on another thread; not if an earlier try did.
 
         Raises:
             FluxdropError: The picture cannot be decoded, or the job was cancelled.
@@ -202,17 +236,33 @@ class Preprocessing(Handler[PictureItem | SwapModel | WarmUp]):
         if _is_new(item) and not self._pending.begin(job):
             raise cancelled()
         before = state_of(job.input)
-        with job.timed("preprocess"), self._suspects.over([job]):
-            decoded = self._decoded[job.id] = self._decode_picture(item)
+        decode = partial(self._decode, item, self._choice.models(job), before)
+        if _is_new(item) and before is not None and before.size >= _LARGE_BYTES:
+            return _Decoding(item, self._threads.submit(decode))
+        return decode()
+
+    def _decode(
+        self, item: PictureItem, models: Sequence[Model], before: InputState | None
+    ) -> _Decoded:
+        """Decode the picture of *item* for *models*; *before* is the state of its input. Any thread may call this.
+
+        Raises:
+            FluxdropError: The picture cannot be decoded.
+        """
+        job = item.job
+        with job.timed("preprocess"), self._suspects.over([job]), self._budget.share() as reserve:
+            decoded = self._decode_picture(item, models, reserve)
+        self._decoded[job.id] = decoded
         if _is_new(item):
             job.input_state = before
             job.was_rewritten = state_of(job.input) != before
         failpoints.reach("decoding-ended")
         return decoded
 
-    def _decode_picture(self, item: PictureItem) -> _Decoded:
+    def _decode_picture(
+        self, item: PictureItem, models: Sequence[Model], reserve: Callable[[int], None]
+    ) -> _Decoded:
         job = item.job
-        models = self._choice.models(job)
         source = job.input if item.generated is None else job.image
         failpoints.reach("decoding-begun")
         notes: list[str] = []
@@ -223,6 +273,7 @@ class Preprocessing(Handler[PictureItem | SwapModel | WarmUp]):
             name=job.name if source == job.input else "",
             deep=True,
             notes=notes,
+            reserve=reserve,
         )
         job.warnings += [note for note in notes if note not in job.warnings]
         if source == job.input and source.stat().st_nlink > 1:
