@@ -33,6 +33,7 @@ from benchmarks import (
     pictures,
     pipe,
     start,
+    swap,
     throughput,
 )
 from benchmarks.table import Row
@@ -53,6 +54,7 @@ _MODULES = {
         latency,
         throughput,
         large_pictures,
+        swap,
         folders,
         networks,
         gallery,
