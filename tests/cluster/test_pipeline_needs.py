@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from fluxdrop.cluster.host_pipelines import HostPipelines
 from fluxdrop.cluster.pipeline_cache import HostUnfit, Pieces
 from fluxdrop.cluster.pipeline_digest import DigestMemory, Manifest
-from fluxdrop.cluster.pipeline_needs import Content, Embedded, HostPipelines, Offers, RunNeeds
+from fluxdrop.cluster.pipeline_needs import Content, Embedded, Offers, RunNeeds
 from fluxdrop.config import HostSettings, PipelineTable
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.messages import Load

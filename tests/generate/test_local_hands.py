@@ -8,7 +8,7 @@ import pytest
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.generator import GenerationOrder, Generator
-from fluxdrop.generate.hands import Died, Hands, Made, Refused, Run
+from fluxdrop.generate.hands import Died, Hands, HostLost, Made, Refused, Run
 from fluxdrop.generate.local_hands import LocalHands
 from fluxdrop.generate.parameters import PromptParameters
 from fluxdrop.processes.child import ChildDied
@@ -76,3 +76,43 @@ def test_no_outcome(png: bytes) -> None:
 
     assert [] == hands.finished(0, lambda *_step: None)
     assert ([["a", "b"]], 1) == (generator.runs, generator.closes)
+
+
+def test_several_die(png: bytes) -> None:
+    """If the generator dies over several runs, none is blamed; until as many have ended well, runs are made one at a
+    time, so that a death is the fault of its run."""
+    generator = FakeGenerator(png)
+    generator.slots = 2
+    generator.fail_with(ChildDied("it ended"), ChildDied("again"))
+    hands = hands_of(generator)
+    rooms = [hands.room]
+    for name in "ab":
+        hands.begin(RUN._replace(id=name))
+    rooms.append(hands.room)
+
+    lost = hands.finished(0, lambda *_step: None)
+    alone = list[type]()
+    for name in "abab":
+        rooms.append(hands.room)
+        hands.begin(RUN._replace(id=name))
+        rooms.append(hands.room)
+        alone += map(type, hands.finished(0, lambda *_step: None))
+
+    assert [HostLost("a", "", "it ended."), HostLost("b", "", "it ended.")] == lost
+    assert [Died, Made, Made, Made] == alone
+    assert [2, 0, 1, 0, 1, 0, 1, 0, 2, 1] == rooms
+
+
+def test_one_of_several_dies(png: bytes) -> None:
+    """A run that the process died over that made it is Died; what is made beside it goes on."""
+    generator = FakeGenerator(png)
+    generator.slots = 2
+    hands = hands_of(generator)
+    for name in "ab":
+        hands.begin(RUN._replace(id=name))
+    generator.lose_next(ChildDied("a process of it ended"))
+
+    outcomes = [*hands.finished(0, lambda *_step: None), *hands.finished(0, lambda *_step: None)]
+
+    assert [("a", Died), ("b", Made)] == [(outcome.run, type(outcome)) for outcome in outcomes]
+    assert 2 == hands.room

@@ -13,6 +13,7 @@ from fluxdrop.publish.outcome import build_record
 from fluxdrop.records.drift import Drift, compare, failed_unread
 from fluxdrop.records.result import ErrorFacts, Failure, Record, Result
 from support import jobs
+from support.gallery_records import on_host
 
 TENSOR = np.arange(4, dtype=np.float32)
 
@@ -84,6 +85,21 @@ def test_a_picture_that_was_converted(root: Root, before: Result) -> None:
 
     assert "same" == compared(root, before, before=converted).image
     assert "other bytes" == compared(root, converted, before=before).image
+
+
+def test_other_class_of_host(root: Root) -> None:
+    """That hosts of two classes generated the pictures is said; so it is not of pictures that were dropped, nor of one
+    class."""
+    before = build_record(jobs.done(jobs.job_in(jobs.claimed(root, "cat.txt"))), "cat")
+    dropped = record(root)
+    assert isinstance(before, Result)
+    assert isinstance(dropped, Result)
+    by_host = on_host(before, "gpu-1")
+    pairs = [(before, by_host), (by_host, by_host), (dropped, by_host), (before, before)]
+
+    assert [True, False, False, False] == [
+        compared(root, after, before=first).other_class for first, after in pairs
+    ]
 
 
 def test_other_image(root: Root, before: Result) -> None:

@@ -14,6 +14,8 @@ from fluxdrop.errors import FluxdropError
 from fluxdrop.files import durable
 from fluxdrop.files.layout import Root
 from fluxdrop.generate.generator import Generator
+from fluxdrop.generate.hands import Hands
+from fluxdrop.generate.local_hands import LocalHands
 from fluxdrop.generate.prompt_file import read_prompt, read_prompts
 from fluxdrop.jobs.claim import NewJob
 from fluxdrop.jobs.job import Job, claimed_row
@@ -21,7 +23,7 @@ from fluxdrop.jobs.store import Store
 from fluxdrop.processes.child import ChildDied
 from fluxdrop.service.items import PictureItem, PromptItem
 from fluxdrop.service.shutdown import Stopping
-from fluxdrop.service.stages import generating
+from fluxdrop.service.stages import prompt_reader
 from fluxdrop.service.stages.generating import Generating
 from fluxdrop.service.stages.pending_jobs import PendingJobs
 from fluxdrop.service.stages.stage import Stage
@@ -51,15 +53,15 @@ class Bench:
             SETTINGS,
             store,
             self.waiting,
-            make_generator=self._make,
+            make_hands=self._make,
             forward=self.ends.forward,
             fail=self.ends.fail,
             announce=lambda _job, parts: self.announce(parts),
         )
 
-    def _make(self, _settings: Settings) -> Generator:
+    def _make(self, _settings: Settings) -> Hands:
         self.made.append(FakeGenerator(self.png))
-        return cast(Generator, self.made[-1])
+        return LocalHands(cast(Generator, self.made[-1]))
 
     def prompt(self, name: str, text: str = "a circle") -> PromptItem:
         """A prompt that waits for its picture."""
@@ -179,7 +181,7 @@ def test_defect_over_one(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
             raise RecursionError
         return read_prompts(text, most, max_steps, seed)
 
-    monkeypatch.setattr(generating, "read_prompts", read)
+    monkeypatch.setattr(prompt_reader, "read_prompts", read)
     bench.run(bench.prompt("a.txt"), bench.prompt("b.txt", "a star"))
 
     assert (["a.txt"], [("b.txt", "generate", "internal")]) == (bench.pictured, bench.ends.reasons)
@@ -223,7 +225,7 @@ def test_full_disk_for_the_picture(
         reads.append(name)
         return read_prompt(path, most, name)
 
-    monkeypatch.setattr(generating, "read_prompt", read)
+    monkeypatch.setattr(prompt_reader, "read_prompt", read)
     failing(monkeypatch, durable, "write", range(room, room + 3), full())
     items = [bench.prompt("a.txt"), bench.prompt("b.txt")]
 
@@ -324,7 +326,7 @@ def test_cancelled_later(bench: Bench, monkeypatch: pytest.MonkeyPatch, while_ma
     if while_made:
         monkeypatch.setattr(generator, "generate", generate_and_cancel)
     else:
-        monkeypatch.setattr(generating, "read_prompt", read)
+        monkeypatch.setattr(prompt_reader, "read_prompt", read)
     bench.run(*items)
 
     assert [["a circle"] * (2 if while_made else 1)] == bench.runs
@@ -342,16 +344,15 @@ def test_progress(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def looking(orders: Any, on_progress: Callable[[int, int], None]) -> object:
         made = generate(orders, on_progress)
-        current = bench.handler.current
-        assert current is not None
+        (current,) = bench.handler.currents
         seen.append((current.file, current.pictures, current.step, current.steps))
         return made
 
     monkeypatch.setattr(generator, "generate", looking)
-    before = bench.handler.current
+    before = bench.handler.currents
     bench.run(bench.prompt("a.txt"), bench.prompt("b.txt"))
 
-    assert (None, [("a.txt", 2, 1, 2)], None) == (before, seen, bench.handler.current)
+    assert ([], [("a.txt", 2, 1, 2)], []) == (before, seen, bench.handler.currents)
 
 
 def test_stopping(bench: Bench) -> None:

@@ -35,7 +35,8 @@ class RecordingStages:
     """Records the models that the stages are to open, and opens none."""
 
     model = None
-    current = None
+    currents = ()
+    hosts = ()
     reply_wait_seconds = 0.0
     max_reply_seconds = 1.0
     generator_pid = None

@@ -14,7 +14,8 @@ from fluxdrop.errors import FluxdropError, Outage, internal
 from fluxdrop.files.layout import Root
 from fluxdrop.processes.child import ChildDied
 from fluxdrop.service.shutdown import Stopping
-from fluxdrop.service.stages.stage import Batch, Stage
+from fluxdrop.service.stages.handler import Batch
+from fluxdrop.service.stages.stage import Stage
 from support import jobs
 from support.daemons import PATIENCE
 from support.stages import Clock, Number, Numbers, Once, Together, context_of, run_stage

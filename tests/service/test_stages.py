@@ -29,8 +29,7 @@ from fluxdrop.service.mailbox import (
     ModelRefused,
 )
 from fluxdrop.service.shutdown import Shutdown
-from fluxdrop.service.stages import model_opening, preprocessing
-from fluxdrop.service.stages import stages as stages_module
+from fluxdrop.service.stages import make_hands, model_opening, preprocessing
 from fluxdrop.service.stages.stages import Stages
 from support.daemons import PATIENCE, failures, results
 from support.fakes import ANGULAR, FakeEngine, FakeGenerator, full, job_of
@@ -103,7 +102,7 @@ class Bench:
 def bench(root: Root, png: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     """Stages that were started, and are stopped after the test."""
     generator = FakeGenerator(png)
-    monkeypatch.setattr(stages_module, "Generator", lambda *_arguments, **_options: generator)
+    monkeypatch.setattr(make_hands, "Generator", lambda *_arguments, **_options: generator)
     with closing(Store(root.database)) as store:
         made = Bench(root, store, generator)
         monkeypatch.setattr(model_opening, "open_engine", made.open_engine)
@@ -385,9 +384,9 @@ def test_outages_and_state(bench: Bench) -> None:
     bench.engines[0].outage = "the worker does not start"
 
     assert ["engine: the worker does not start"] == bench.stages.outages
-    assert ([], 0.0, None) == (
+    assert ([], 0.0, []) == (
         bench.stages.stuck(0.0),
         bench.stages.reply_wait_seconds,
-        bench.stages.current,
+        bench.stages.currents,
     )
     assert bench.generator.pid == bench.stages.generator_pid

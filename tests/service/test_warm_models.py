@@ -19,7 +19,7 @@ from fluxdrop.jobs.crash_suspects import CrashSuspects
 from fluxdrop.jobs.job import file_sha256
 from fluxdrop.predict.bundle import Bundle
 from fluxdrop.predict.engine import EngineDown
-from fluxdrop.processes.child import resident_bytes
+from fluxdrop.processes.procfs import resident_bytes
 from fluxdrop.publish.outcome import Finished
 from fluxdrop.service.items import Model, TensorItem
 from fluxdrop.service.mailbox import Mailbox

@@ -26,6 +26,7 @@ class RecordingStages:
 
     def __init__(self, root: Root, store: Store) -> None:
         self.context = context_of(root.work)
+        self.max_prompts = 16
         self.publisher = Publisher(root, store)
         self.accepted: list[Job] = []
         self.refused: list[tuple[Job, StageName, FluxdropError]] = []

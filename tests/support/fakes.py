@@ -17,8 +17,10 @@ from fluxdrop.files.layout import Root
 from fluxdrop.generate.generator import GenerationOrder
 from fluxdrop.generate.messages import GeneratedImage
 from fluxdrop.generate.parameters import Generated, PromptParameters
+from fluxdrop.generate.pipeline_process import OnStep, Result
 from fluxdrop.jobs.job import Job, StageName
 from fluxdrop.predict.engine import EngineInfo
+from fluxdrop.processes.child import ChildDied
 from fluxdrop.service.items import Model
 from support import jobs
 from support.stages import Once
@@ -100,12 +102,20 @@ class FakeGenerator:
         self._png = png
         self._fail = Once()
         self.runs: list[list[str]] = []
-        """The prompts of each run that was begun."""
+        """The prompts of each run that was made."""
         self.closes = 0
+        self.slots = 1
+        self._number = 0
+        self._in_hand: dict[int, Sequence[GenerationOrder]] = {}
+        self._lost: list[ChildDied] = []
 
     def fail_with(self, *errors: BaseException) -> None:
         """Have the next runs raise *errors*, one each."""
         self._fail = Once(*errors)
+
+    def lose_next(self, death: ChildDied) -> None:
+        """Have one of the processes die with the next run, but not the generator."""
+        self._lost.append(death)
 
     def batch_key(self, parameters: PromptParameters) -> Hashable:
         """See `Generator.batch_key`: pictures of the same size are made together."""
@@ -123,6 +133,37 @@ class FakeGenerator:
         self._fail()
         return [GeneratedImage(self._png, _generated(order.parameters)) for order in orders]
 
+    @property
+    def room(self) -> int:
+        """See `Generator.room`."""
+        return self.slots - len(self._in_hand)
+
+    def begin(self, orders: Sequence[GenerationOrder]) -> int:
+        """See `Generator.begin`."""
+        self._number += 1
+        self._in_hand[self._number] = orders
+        return self._number
+
+    def finished(self, timeout: float, on_step: OnStep) -> dict[int, Result]:
+        """See `Generator.finished`: the first run in hand is made; ChildDied is the end of all of them."""
+        del timeout
+        if not self._in_hand:
+            return {}
+        number = next(iter(self._in_hand))
+        if self._lost:
+            del self._in_hand[number]
+            return {number: self._lost.pop()}
+        try:
+            images = self.generate(
+                self._in_hand.pop(number), lambda step, steps: on_step(number, step, steps)
+            )
+            return {number: images}
+        except ChildDied:
+            self._in_hand = {}
+            raise
+        except FluxdropError as error:
+            return {number: error}
+
     def check_health(self) -> None:
         """See `Generator.check_health`."""
 
@@ -131,6 +172,7 @@ class FakeGenerator:
 
     def close(self) -> None:
         """See `Generator.close`."""
+        self._in_hand = {}
         self.closes += 1
 
 

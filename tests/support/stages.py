@@ -11,7 +11,8 @@ from typing import TypeVar
 from fluxdrop.errors import FluxdropError
 from fluxdrop.jobs.job import Job
 from fluxdrop.service.shutdown import Shutdown
-from fluxdrop.service.stages.stage import Batch, Context, Handler, Item, Stage
+from fluxdrop.service.stages.handler import Batch, Handler, Item
+from fluxdrop.service.stages.stage import Context, Stage
 
 T = TypeVar("T", bound=Item)
 

@@ -115,6 +115,10 @@ def _prompt(number: int, _rng: random.Random) -> tuple[str, bytes, bool]:
     return ".txt", f"{PROMPT}\nSteps: 2, Seed: {number}, Size: 64x64\n".encode(), True
 
 
+def _seedless(number: int, _rng: random.Random) -> tuple[str, bytes, bool]:
+    return ".txt", f"{PROMPT} {number}\nSteps: 1, Size: 64x64\n".encode(), True
+
+
 def _several(number: int, _rng: random.Random) -> tuple[str, bytes, bool]:
     text = f"{PROMPT}\nSteps: 1, Seed: {number}, Size: 64x64, Batch size: {SEVERAL}\n"
     return ".txt", text.encode(), True
@@ -137,6 +141,7 @@ _MAKERS: dict[str, Callable[[int, random.Random], tuple[str, bytes, bool]]] = {
     "png": _png,
     "photo": _photo,
     "prompt": _prompt,
+    "seedless": _seedless,
     "several": _several,
     "bad": _bad,
 }

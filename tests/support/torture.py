@@ -39,6 +39,8 @@ from support.stream import Stream
 _PR_SET_CHILD_SUBREAPER = 36
 
 OF_GENERATION = tuple(point for point in POINTS if point.startswith("generation-"))
+OF_OWN_KIND = {"generation-divided": "several", "generation-seeded": "seedless"}
+OF_CLUSTERS = ("dispatched", "answer-received", "fence-passed")
 OF_COPIES = ("copy-written",)
 OF_REQUESTS = ("request-read", "request-taken", "model-swapped", "model-chosen", "request-answered")
 OF_REPLAYS = ("replay-made", "replay-renamed")
@@ -67,7 +69,7 @@ class Campaign:
 
 def campaigns(kills: int, julia: bool, generation: bool, copies: bool) -> list[Campaign]:
     """At least *kills* kills, most of them where they cost least; every point at least once."""
-    apart = {*OF_GENERATION, *OF_COPIES}
+    apart = {*OF_GENERATION, *OF_CLUSTERS, *OF_COPIES}
     common = [point for point in POINTS if point not in apart]
     made = []
     if generation:
@@ -170,7 +172,7 @@ class Torture:
     def _drop_for(self, point: str) -> None:
         """Drop a file that passes *point*: what else waits may be no such file."""
         kind = "prompt" if point in OF_GENERATION else "png"
-        self._stream.drop(("several" if point == "generation-divided" else kind,))
+        self._stream.drop((OF_OWN_KIND.get(point, kind),))
 
     def _killed_by(self, failpoint: str) -> None:
         with started(self.root, "--once", failpoint=failpoint, **self._settings) as daemon:

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
 
 import psutil
+import pytest
 from PIL import Image
 
 from fluxdrop.files.layout import Root
 from fluxdrop.generate.generator import Generator
 from fluxdrop.generate.parameters import PromptParameters
 from fluxdrop.jobs.store import Row, Store
-from support.daemons import environment, failures, fluxdrop, results, serving
+from support.daemons import (
+    PATIENCE,
+    environment,
+    failures,
+    fluxdrop,
+    results,
+    serving,
+    started,
+)
 from support.generators import generate
 from support.needs import needs_generation
 
@@ -98,6 +108,21 @@ def test_killed_between_the_pictures(root: Root) -> None:
     seeds = [seed for _name, _prompt, seed in made_with(root)]
     assert [5, 6, 9] == sorted(seeds)
     assert {"cat.json", "cat-2.json", "cat-3.json"} == set(results(root))
+    assert [] == list(root.work.iterdir())
+
+
+@pytest.mark.parametrize("seed", ["", ", Seed: -1"])
+def test_killed_before_the_picture(root: Root, seed: str) -> None:
+    """A prompt without a seed of its own has the one that was drawn for it, also if the daemon is killed before its
+    picture is made."""
+    (root.inbox / "cat.txt").write_text(f"a red circle\n{SHORT}{seed}\n")
+    with started(root, "--once", failpoint="generation-begun", engine="onnxruntime") as daemon:
+        assert -signal.SIGKILL == daemon.process.wait(PATIENCE)
+    (drawn,) = [int(path.name[5:]) for path in root.work.glob("*/seed=*")]
+
+    assert 0 == once(root).returncode
+
+    assert [("cat.json", "a red circle", drawn)] == made_with(root)
     assert [] == list(root.work.iterdir())
 
 

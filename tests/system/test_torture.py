@@ -13,7 +13,7 @@ import pytest
 from fluxdrop import failpoints
 from fluxdrop.files.layout import Root
 from support.daemons import PATIENCE, ends, failures, fluxdrop, results, serving, started
-from support.torture import Campaign, campaigns, torture, what_is_here
+from support.torture import OF_CLUSTERS, Campaign, campaigns, torture, what_is_here
 
 SEED = "fluxdrop"
 SETTINGS = {"engine": "onnxruntime", "settle_seconds": 0.1}
@@ -22,12 +22,12 @@ CAMPAIGNS = campaigns(300, **what_is_here())
 
 
 def test_campaigns_are_complete() -> None:
-    """What is tortured here comes to 300 kills and, where all can be had, to every failpoint."""
+    """What is tortured here comes to 300 kills and, where all can be had, to every failpoint but those of clusters."""
     points = {point for campaign in CAMPAIGNS for point in campaign.points}
 
     assert sum(campaign.kills for campaign in CAMPAIGNS) >= 300
     if all(what_is_here().values()):
-        assert set(failpoints.POINTS) == points
+        assert set(failpoints.POINTS) - set(OF_CLUSTERS) == points
 
 
 def test_every_point_is_named_once() -> None:

@@ -6,8 +6,9 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
+import msgspec
 import typer
 
 from fluxdrop import config
@@ -15,6 +16,7 @@ from fluxdrop.cli.lines import coloured, folded, hanging
 from fluxdrop.cli.options import JsonOption, RootOption, print_json
 from fluxdrop.cli.progress import spinner
 from fluxdrop.cli.resolve import optional_root
+from fluxdrop.doctor import cluster as hosts
 from fluxdrop.doctor import contents, folders, machine
 from fluxdrop.doctor.finding import Check, Finding, run
 from fluxdrop.errors import FluxdropError
@@ -30,6 +32,13 @@ def doctor(
     deep: Annotated[
         bool, typer.Option("--deep", help="Also load Flux and generate a picture.")
     ] = False,
+    cluster: Annotated[
+        bool,
+        typer.Option(
+            "--cluster",
+            help="Check the hosts of the cluster instead; each makes a picture, unless its GPUs are in use.",
+        ),
+    ] = False,
     json_output: JsonOption = False,
 ) -> None:
     """Check the installation and the root, and suggest remedies.
@@ -40,13 +49,22 @@ def doctor(
     configure("error")
     served = optional_root(root)
     found: list[Finding] = []
-    with spinner("Looking") as say:
-        for name, check in _checks(served, deep):
-            say(f"Looking at: {name}")
-            found += run(name, check)
+    more: dict[str, Any] = {}
+    if cluster:
+        if deep:
+            raise FluxdropError("--deep and --cluster do not go together", hint="Give one of them.")
+        with spinner("Asking the hosts"):
+            examined = hosts.examine(config.load(served.path if served else None))
+        found += hosts.findings(examined)
+        more = {"hosts": msgspec.to_builtins(examined.hosts)}
+    else:
+        with spinner("Looking") as say:
+            for name, check in _checks(served, deep):
+                say(f"Looking at: {name}")
+                found += run(name, check)
     broken = sum(finding.verdict == "broken" for finding in found)
     if json_output:
-        print_json({"broken": broken, "findings": [finding._asdict() for finding in found]})
+        print_json({"broken": broken, "findings": [one._asdict() for one in found], **more})
     else:
         for line in _lines(found):
             typer.echo(line)

@@ -60,6 +60,10 @@ class DaemonLink:
                 self._pipe.send(frame[0], frame[1], frame[2])
             except wire.PipeClosed:
                 os._exit(0)
+            except wire.WireError as error:
+                # Pictures that are too large for a frame.
+                print(error, file=sys.stderr, flush=True)
+                os._exit(1)
 
 
 def main() -> None:
@@ -105,8 +109,8 @@ def _serve(link: DaemonLink) -> None:
         outage="The cluster is being joined.", slots=0, host_class=join.host_class, hosts=[]
     )
     link.send(FrameKind.CLUSTER, 0, msgspec.json.encode(state))
-    ray_cluster.join(join.address)
-    Runs(join, link).serve()
+    head_port = ray_cluster.join(join.address)
+    Runs(join, link, head_port).serve()
     leaving = threading.Thread(target=ray_cluster.leave, daemon=True)
     leaving.start()
     leaving.join(_LEAVE_SECONDS)

@@ -19,6 +19,7 @@ from fluxdrop.cluster.messages import (
     RefusedOutcome,
     RunOrder,
     Sent,
+    shown,
     unpack_outcome,
 )
 from fluxdrop.cluster.received import checked_images
@@ -123,6 +124,7 @@ class ClusterHands:
             loras=[(str(lora.file), lora.weight) for lora in prepared.loras],
             limits=limits_of(self._settings),
             alone=run.alone,
+            host_class=run.host_class,
         )
         number = next(self._numbers)
         self._in_hand[number] = _InHand(run, prepared, time.monotonic())
@@ -232,11 +234,12 @@ class ClusterHands:
                     return HostLost(one.run.id, one.host, str(error))
                 return Made(one.run.id, one.prepared.with_warnings(made), one.host, one.host_class)
             case RefusedOutcome(message=message, hint=hint, kind=kind):
-                return Refused(one.run.id, FluxdropError(message, hint=hint, kind=kind))
+                refusal = FluxdropError(shown(message), hint=shown(hint), kind=shown(kind))
+                return Refused(one.run.id, refusal)
             case DiedOutcome(message=message, tail=tail):
                 return Died(one.run.id, ChildDied(f"On {one.host}, {message}", tail=tail))
             case LostOutcome(host=host, reason=reason):
-                return HostLost(one.run.id, host, reason)
+                return HostLost(one.run.id, shown(host), shown(reason))
 
     def _send(self, kind: FrameKind, number: int, payload: bytes = b"") -> None:
         try:
@@ -254,7 +257,7 @@ class ClusterHands:
     def _lose_all(self, reason: str) -> None:
         """Give up all that is in hand, as the broker is gone."""
         for one in self._in_hand.values():
-            self._ended.append(HostLost(one.run.id, one.host or "the cluster", reason))
+            self._ended.append(HostLost(one.run.id, "", reason))
         self._in_hand.clear()
         self._state = _no_state(self._state.host_class)
         self._show_hosts()

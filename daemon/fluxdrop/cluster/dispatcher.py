@@ -9,7 +9,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
+import msgspec
+
 from fluxdrop.cluster.messages import HostFacts, Join, RunOrder
+from fluxdrop.cluster.pipeline_needs import RunNeeds
 
 _STARTING_SECONDS = 10.0
 """After this, an actor that has not started waits for a GPU that another root uses."""
@@ -32,6 +35,7 @@ class Waiting(NamedTuple):
 
     number: int
     order: RunOrder
+    """Not given to a host before it has its needs."""
     since: float
 
 
@@ -49,6 +53,8 @@ class Slot:
     """The one that it has loaded, if any."""
     not_before: float = 0.0
     """When its next actor may be started."""
+    trouble: str = ""
+    """Why its last actor could not be started; empty if it could."""
 
     def become(self, state: SlotState) -> None:
         """Enter *state*."""
@@ -70,7 +76,12 @@ class Host:
     @property
     def unfit(self) -> str:
         """Why it cannot be used, as a sentence; empty if it can."""
-        return self.problem or (self.facts.problem if self.facts else "It was not asked yet.")
+        if self.problem or self.facts is None:
+            return self.problem or "It was not asked yet."
+        now = time.monotonic()
+        if all(slot.trouble and slot.not_before > now for slot in self.slots):
+            return f"Nothing can be started there: {self.slots[0].trouble}."
+        return self.facts.problem
 
     def missing(self, pipeline: str) -> str:
         """Return why it cannot run *pipeline*; empty if it can."""
@@ -112,7 +123,7 @@ class Dispatcher:
             slot
             for host in self.usable()
             for slot in host.slots
-            if not _is_blocked(slot) and not _waits_for_gpu(slot, now)
+            if not _is_blocked(slot) and not _waits_for_gpu(slot, now) and slot.not_before <= now
         ]
         return min(len(usable), self._join.most or len(usable))
 
@@ -120,7 +131,7 @@ class Dispatcher:
         """Give waiting runs to idle slots, which become BUSY; yield each of them."""
         self._choose_class()
         for waiting in list(self.waiting):
-            slot = self._slot_for(waiting)
+            slot = self._slot_for(waiting) if waiting.order.needs else None
             if slot is not None:
                 self.waiting.remove(waiting)
                 slot.run, slot.pipeline = waiting, waiting.order.load.name
@@ -134,6 +145,8 @@ class Dispatcher:
         """Return the slots that need an actor for what waits; they are STARTING from now on."""
         now = time.monotonic()
         chosen: list[Slot] = []
+        if self._join.hosts == "alike" and not self.host_class:
+            return chosen
         starting = sum(
             slot.state is SlotState.STARTING and not _waits_for_gpu(slot, now)
             for slot in self._slots()
@@ -143,11 +156,10 @@ class Dispatcher:
                 break
             empty = [
                 slot
-                for host in self.usable()
+                for host in self._hosts_for(waiting.order)
                 for slot in host.slots
                 if slot.state is SlotState.EMPTY
                 and slot.not_before <= now
-                and not host.missing(waiting.order.load.name)
                 and not _is_blocked(slot)
             ]
             if empty:
@@ -162,20 +174,23 @@ class Dispatcher:
         now = time.monotonic()
         usable = self.usable()
         is_full = bool(self._join.most) and self._actors() >= self._join.most
-        return [
-            slot
-            for slot in self._slots()
-            if slot.state is SlotState.IDLE
-            and (
+        has_waiting = any(waiting.order.needs for waiting in self.waiting)
+
+        def is_superfluous(slot: Slot) -> bool:
+            if slot.state is SlotState.STARTING:
+                # It would take the GPU from another root when that lets go.
+                return _waits_for_gpu(slot, now) and not self.waiting
+            return slot.state is SlotState.IDLE and (
                 now - slot.since > self._join.idle_seconds
                 or slot.host not in usable
-                # Those that an idle slot could serve have been given to it already.
-                or (is_full and self.waiting)
+                # What an idle slot could make has been given to it already.
+                or (is_full and has_waiting)
             )
-        ]
+
+        return [slot for slot in self._slots() if is_superfluous(slot)]
 
     def hopeless(self) -> list[tuple[Waiting, str]]:
-        """Remove and return the runs whose pipeline no host has, each with what the hosts say of it."""
+        """Remove and return the runs whose pipeline no host can have, each with what the hosts say of it."""
         now = time.monotonic()
         found = []
         for waiting in list(self.waiting):
@@ -187,19 +202,40 @@ class Dispatcher:
                 found.append((waiting, told))
         return found
 
+    def add_needs(self, number: int, needs: RunNeeds) -> None:
+        """Add the *needs* of the waiting run *number*, unless it was cancelled."""
+        for place, waiting in enumerate(self.waiting):
+            if waiting.number == number:
+                order = msgspec.structs.replace(waiting.order, needs=needs)
+                self.waiting[place] = waiting._replace(order=order)
+
     def _slot_for(self, waiting: Waiting) -> Slot | None:
         """Return the idle slot that suits *waiting* best; None if there is none."""
         name = waiting.order.load.name
         fit = [
             slot
-            for host in self.usable()
-            if not host.missing(name)
+            for host in self._hosts_for(waiting.order)
             for slot in host.slots
             if slot.state is SlotState.IDLE and not _is_blocked(slot)
         ]
         if waiting.order.alone:
             fit = [slot for slot in fit if not _is_busy(slot.host)]
         return min(fit, key=lambda slot: slot.pipeline != name, default=None)
+
+    def _hosts_for(self, order: RunOrder) -> list[Host]:
+        """Return the hosts that can make *order*: only those of the class that it prefers, if there are any.
+
+        Those whose GPUs another root uses do not count as such.
+        """
+        fit = [host for host in self.usable() if not host.missing(order.load.name)]
+        now = time.monotonic()
+        alike = [
+            host
+            for host in fit
+            if host.facts and host.facts.host_class == order.host_class
+            if not all(_waits_for_gpu(slot, now) for slot in host.slots)
+        ]
+        return alike or fit
 
     def _choose_class(self) -> None:
         """Choose the class of the hosts to which all runs will go: the one with the most slots."""

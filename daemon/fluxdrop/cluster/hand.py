@@ -1,7 +1,7 @@
 """The actor that makes pictures on a host: one for each GPU, or one on a host without any.
 
-It owns the process that runs pipelines, as the daemon does on a machine of its own. This module does not import
-Ray; the broker makes an actor of `Hand`, and all its coroutines run on the actor's event loop.
+It owns the process that runs pipelines, as the daemon does on a machine of its own. This module imports Ray only to
+fetch files; the broker makes an actor of `Hand`, and all its coroutines run on the actor's event loop.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 import fluxdrop
-from fluxdrop.cluster import host_pipelines
 from fluxdrop.cluster.host_facts import disk_problem
+from fluxdrop.cluster.host_pipelines import HostPipelines
 from fluxdrop.cluster.messages import (
     DiedOutcome,
     LostOutcome,
@@ -29,10 +30,13 @@ from fluxdrop.cluster.messages import (
     RunOrder,
     pack_outcome,
 )
-from fluxdrop.errors import FluxdropError
+from fluxdrop.cluster.pipeline_cache import HostUnfit
+from fluxdrop.errors import FluxdropError, Outage
+from fluxdrop.generate.failures import cancelled
 from fluxdrop.generate.lora import Lora
 from fluxdrop.generate.messages import pack_images
 from fluxdrop.generate.pipeline_process import PipelineProcess
+from fluxdrop.ownership import load_trusted_host
 from fluxdrop.processes.child import ChildDied
 
 LEASE_SECONDS = 60.0
@@ -45,8 +49,9 @@ class Hand:
 
     def __init__(self, lease_seconds: float = LEASE_SECONDS) -> None:
         """Begin the lease. The process that runs pipelines is started by the first run."""
-        _forget_ray_threads()
+        forget_ray_threads()
         self._process: PipelineProcess | None = None
+        self._pipelines: HostPipelines | None = None
         self._run = ""
         self._step = (0, 0)
         self._cancelled = _CancelMark()
@@ -77,8 +82,11 @@ class Hand:
         if run == self._run:
             self._cancelled.set()
 
-    async def run(self, order: bytes) -> bytes:
-        """Make the pictures of a `RunOrder`, given as JSON; return what `pack_outcome` makes of how it ended."""
+    async def run(self, order: bytes, server: Any) -> bytes:
+        """Make the pictures of a `RunOrder`, given as JSON; return what `pack_outcome` makes of how it ended.
+
+        *server* is Ray's handle of the actor with the station's files.
+        """
         wanted = msgspec.json.decode(order, type=RunOrder)
         if self._run:
             # It could not be cancelled while it waits. The broker never does this.
@@ -87,14 +95,17 @@ class Hand:
         self._cancelled.clear()
         try:
             return await asyncio.get_running_loop().run_in_executor(
-                self._thread, self._outcome, wanted
+                self._thread, self._outcome, wanted, server
             )
         finally:
             self._run = ""
 
-    def _outcome(self, order: RunOrder) -> bytes:
+    def _outcome(self, order: RunOrder, server: Any) -> bytes:
         try:
-            return self._make(order)
+            return self._make(order, server)
+        except (HostUnfit, Outage) as error:
+            lost = LostOutcome(run=order.id, host="", reason=str(error), is_unfit=True)
+            return pack_outcome(lost)
         except ChildDied as error:
             return pack_outcome(DiedOutcome(run=order.id, message=error.message, tail=error.tail))
         except FluxdropError as error:
@@ -108,23 +119,32 @@ class Hand:
                 )
             )
         except Exception as error:
-            reason = f"it failed: {type(error).__name__}: {error}"
+            reason = f"it failed there: {type(error).__name__}: {error}"
             return pack_outcome(LostOutcome(run=order.id, host="", reason=reason))
 
-    def _make(self, order: RunOrder) -> bytes:
-        order = host_pipelines.localise(order)
+    def _make(self, order: RunOrder, server: Any) -> bytes:
+        from fluxdrop.cluster.pipeline_transfer import pieces_from
+
+        assert order.needs is not None
+        if self._pipelines is None:
+            self._pipelines = HostPipelines(load_trusted_host(), self._check_cancelled)
         mark = str(self._cancelled.path)
         pictures = [msgspec.structs.replace(one, cancelled=mark) for one in order.pictures]
         if self._process is None:
-            self._process = PipelineProcess(order.limits)
-        images = self._process.run(
-            order.load,
-            pictures,
-            [Lora(Path(file), weight) for file, weight in order.loras],
-            self._note_step,
-        )
+            self._process = PipelineProcess(self._pipelines.limits(order.limits))
+        with self._pipelines.holding(
+            order.load, order.needs, lambda content: pieces_from(server, content)
+        ) as (load, files):
+            weights = [weight for _file, weight in order.loras]
+            loras = [Lora(*one) for one in zip(files, weights, strict=True)]
+            images = self._process.run(load, pictures, loras, self._note_step)
         digests = [hashlib.sha256(image.png).hexdigest() for image in images]
         return pack_outcome(MadeOutcome(run=order.id, sha256=digests), pack_images(images))
+
+    def _check_cancelled(self) -> None:
+        """Raise if the run in progress is cancelled, while its pipeline still comes."""
+        if self._cancelled.path.exists():
+            raise cancelled()
 
     def _note_step(self, step: int, steps: int) -> None:
         self._step = (step, steps)
@@ -154,7 +174,7 @@ class _CancelMark:
         self.path.unlink(missing_ok=True)
 
 
-def _forget_ray_threads() -> None:
+def forget_ray_threads() -> None:
     """Take back OMP_NUM_THREADS=1, which Ray sets for an actor without CPUs, unless the host has set it itself."""
     given = Path("/proc/self/environ").read_bytes().split(b"\0")
     if not any(entry.startswith(b"OMP_NUM_THREADS=") for entry in given):

@@ -7,17 +7,18 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
 import fluxdrop
-from fluxdrop.cluster import host_pipelines
+from fluxdrop.cluster.host_pipelines import HostPipelines
 from fluxdrop.cluster.messages import HostFacts
-from fluxdrop.config import PipelineTable
+from fluxdrop.cluster.pipeline_needs import Need
+from fluxdrop.config import HostSettings
 from fluxdrop.errors import FluxdropError
+from fluxdrop.ownership import load_trusted_host
 
 _PACKAGES = ("torch", "diffusers", "transformers")
 _MIN_FREE_BYTES = 32 << 20
@@ -29,24 +30,33 @@ class _Gpu(NamedTuple):
     driver: str
 
 
-def facts(station_version: str, pipelines: bytes) -> bytes:
+def facts(station_version: str, outlines: bytes) -> bytes:
     """Return this host's `HostFacts` as JSON.
 
     Args:
         station_version: The fluxdrop of the daemon. A host that has another one tells only its own.
-        pipelines: The pipelines of the root by name, as JSON.
+        outlines: The `outline_of` each pipeline of the root by its name, as JSON.
     """
     version = fluxdrop.__version__
     if version != station_version:
         return msgspec.json.encode(HostFacts(version=version))
-    gpu = _gpu()
+    try:
+        host = load_trusted_host()
+        pipelines = HostPipelines(host)
+    except FluxdropError as error:
+        return msgspec.json.encode(HostFacts(version=version, problem=str(error)))
+    gpu = _gpu() if host.device != "cpu" else None
     return msgspec.json.encode(
         HostFacts(
             version=version,
             gpu=gpu.name if gpu else "cpu",
-            host_class=_host_class(gpu),
+            host_class=_host_class(gpu, host),
             problem=_missing_packages() or disk_problem(),
-            missing=_missing(msgspec.json.decode(pipelines, type=dict[str, PipelineTable])),
+            missing={
+                name: reason
+                for name, need in msgspec.json.decode(outlines, type=dict[str, Need]).items()
+                if (reason := pipelines.obstacle(need))
+            },
         )
     )
 
@@ -60,16 +70,6 @@ def disk_problem() -> str:
     return f"Its disk is full: {free >> 20} MB are free in {folder}."
 
 
-def _missing(pipelines: Mapping[str, PipelineTable]) -> dict[str, str]:
-    missing = {}
-    for name, table in pipelines.items():
-        try:
-            host_pipelines.check(table)
-        except FluxdropError as error:
-            missing[name] = error.message
-    return missing
-
-
 def _missing_packages() -> str:
     missing = [name for name in _PACKAGES if not _version(name)]
     if not missing:
@@ -79,12 +79,13 @@ def _missing_packages() -> str:
     )
 
 
-def _host_class(gpu: _Gpu | None) -> str:
+def _host_class(gpu: _Gpu | None, host: HostSettings) -> str:
     """Return the class: what the bits of a picture depend on besides its parameters and the pipeline."""
     # On CPUs, torch chooses its kernels by their kind, and divides the work by their number.
     cpus = [_processor(), f"{len(os.sched_getaffinity(0))} CPUs"]
     hardware = [gpu.name, f"driver {gpu.driver}"] if gpu else cpus
-    return ", ".join([*hardware, *(f"{name} {_version(name)}" for name in _PACKAGES[:2])])
+    versions = [f"{name} {_version(name)}" for name in _PACKAGES[:2]]
+    return ", ".join([*hardware, *versions, *host.computing()])
 
 
 def _gpu() -> _Gpu | None:

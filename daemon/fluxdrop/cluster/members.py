@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import msgspec
 
 import fluxdrop
-from fluxdrop.cluster import host_facts, ray_cluster
+from fluxdrop.cluster import host_facts, ray_cluster, refused
 from fluxdrop.cluster.dispatcher import Dispatcher, Host, Slot, SlotState
-from fluxdrop.cluster.messages import HostFacts, Join
+from fluxdrop.cluster.messages import HostFacts, Join, decoded_facts
+from fluxdrop.cluster.pipeline_needs import Need, outline_of
 from fluxdrop.cluster.ray_cluster import Node
+from fluxdrop.cluster.refused import Refused
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.hands import HostState, HostStatus
 from fluxdrop.timestamps import now
@@ -23,6 +25,8 @@ HEAD_SILENT_SECONDS = 5.0
 """After this, the daemon is told that the head does not answer."""
 HEAD_LOST_SECONDS = 40.0
 """After this, the broker ends. Ray itself ends its driver after about 60 s."""
+_HEAD_LOST_IDLE_SECONDS = 10.0
+"""The same, where no run would be lost with it."""
 _ASK_SECONDS = 60.0
 _ASK_AGAIN_SECONDS = 30.0
 _REMEMBERED_SECONDS = 24 * 3600.0
@@ -36,6 +40,7 @@ class Members:
         self,
         join: Join,
         dispatcher: Dispatcher,
+        head_port: int,
         *,
         changed: Callable[[], None],
         lost: Callable[[Host, str], None],
@@ -45,6 +50,7 @@ class Members:
         Args:
             join: The root's pipelines.
             dispatcher: Gets the hosts that live.
+            head_port: The port of the head.
             changed: Called when there may be something new to do or to tell.
             lost: Called with a host that is gone, and why.
         """
@@ -60,6 +66,9 @@ class Members:
         """The hosts that were lost, by name, with the moment."""
         self._rates: dict[str, deque[tuple[float, int]]] = {}
         """The seconds and the pictures of the last runs, by the host's name."""
+        self._refused = Refused(head_port)
+        self._replaced: set[str] = set()
+        """The ids of nodes in whose place is another one, though Ray may not have noticed yet."""
         self._asking: dict[str, asyncio.Task[None]] = {}
         self.silent_since: float | None = None
         """Since when the head has not answered, if it does not."""
@@ -80,7 +89,7 @@ class Members:
                 if not answer.done() and waited > HEAD_SILENT_SECONDS:
                     self.silent_since = self.silent_since or begun
                     self._changed()
-                if waited > HEAD_LOST_SECONDS:
+                if waited > (HEAD_LOST_SECONDS if self._is_busy() else _HEAD_LOST_IDLE_SECONDS):
                     raise _head_lost("it does not answer")
             try:
                 nodes = answer.result()
@@ -94,9 +103,22 @@ class Members:
         """Note that *host* made *pictures* in *seconds*."""
         self._rates.setdefault(host.name, deque(maxlen=_RATE_RUNS)).append((seconds, pictures))
 
+    def note_unfit(self, host: Host, pipeline: str, reason: str) -> None:
+        """Note that *host* cannot have what a run of *pipeline* needs; it is asked again after a while."""
+        facts = host.facts or HostFacts(version=fluxdrop.__version__)
+        host.facts = msgspec.structs.replace(facts, missing={**facts.missing, pipeline: reason})
+        host.problem = self._problem(host.facts)
+        if task := self._asking.get(host.id):
+            task.cancel()
+        self._asking[host.id] = asyncio.create_task(self._ask(host, pause=_ASK_AGAIN_SECONDS))
+
     def status(self) -> list[HostStatus]:
         """Return what is to be told of every host, in the order of their names."""
         living = [self._living(host) for host in self._dispatcher.hosts.values()]
+        living += [
+            HostStatus(name=address, state="unused", reason=refused.REASON)
+            for address in self._refused.addresses()
+        ]
         names = {host.name for host in living}
         gone = [status for name, (_moment, status) in self._gone.items() if name not in names]
         return sorted([*living, *gone], key=lambda host: host.name)
@@ -109,12 +131,12 @@ class Members:
             if host.state in ("unused", "lost")
         ]
         if not reasons:
-            return "The cluster has no host with a GPU or CPUs."
+            return "The cluster has no host but the station, which has no GPU."
         return f"No host of the cluster can be used. {' '.join(reasons)}"
 
     def _take(self, nodes: list[Node]) -> None:
         """Compare the *nodes* of the cluster with the hosts, and act on what changed."""
-        alive = {node.id: node for node in nodes if node.alive and (node.gpus or node.cpus)}
+        alive = {node.id: node for node in self._newest(nodes)}
         for host in [host for host in self._dispatcher.hosts.values() if host.id not in alive]:
             self._remove(host)
         for node in alive.values():
@@ -122,8 +144,27 @@ class Members:
             self._seen[host.name] = now()
             if node.id not in self._asking:
                 self._asking[node.id] = asyncio.create_task(self._ask(host))
+        self._refused.look({node.address for node in nodes if node.alive})
         forgotten = time.monotonic() - _REMEMBERED_SECONDS
         self._gone = {name: one for name, one in self._gone.items() if one[0] > forgotten}
+
+    def _newest(self, nodes: list[Node]) -> Iterator[Node]:
+        """Yield the hosts among *nodes*; of several at one address and port only that which came last lives."""
+        places: dict[tuple[str, int], list[Node]] = {}
+        for node in nodes:
+            if node.is_living_host:
+                places.setdefault((node.address, node.port), []).append(node)
+        for place in places.values():
+            left = [node for node in place if node.id not in self._replaced] or place
+            newest = next((node for node in left if node.id not in self._dispatcher.hosts), left[0])
+            self._replaced |= {node.id for node in place}
+            self._replaced.discard(newest.id)
+            yield newest
+
+    def _is_busy(self) -> bool:
+        return any(
+            slot.run is not None for host in self._dispatcher.hosts.values() for slot in host.slots
+        )
 
     def _add(self, node: Node) -> Host:
         host = Host(node.id, self._name(node), node.gpus)
@@ -144,16 +185,17 @@ class Members:
         self._lost(host, "the host was lost")
         self._changed()
 
-    async def _ask(self, host: Host) -> None:
-        """Ask *host* about itself, again and again until it has everything."""
+    async def _ask(self, host: Host, pause: float = 0.0) -> None:
+        """Ask *host* about itself after *pause* seconds, again and again until it can have everything."""
+        await asyncio.sleep(pause)
         task = ray_cluster.remote_task(host_facts.facts, host.id)
-        pipelines = msgspec.json.encode(self._join.pipelines)
         while True:
+            outlines = msgspec.json.encode(self._outlines())
             try:
                 answer = await asyncio.wait_for(
-                    task.remote(fluxdrop.__version__, pipelines), _ASK_SECONDS
+                    task.remote(fluxdrop.__version__, outlines), _ASK_SECONDS
                 )
-                host.facts = msgspec.json.decode(answer, type=HostFacts)
+                host.facts = decoded_facts(answer)
                 host.problem = self._problem(host.facts)
             except TimeoutError:
                 host.problem = "It does not answer."
@@ -169,8 +211,12 @@ class Members:
             return f"It has fluxdrop {facts.version}, and this station {fluxdrop.__version__}."
         reason = facts.missing.get(self._join.default_pipeline)
         if reason:
-            return f"It does not have the pipeline {self._join.default_pipeline}: {reason}"
+            return f"It cannot have the pipeline {self._join.default_pipeline}: {reason}"
         return ""
+
+    def _outlines(self) -> dict[str, Need]:
+        outlines = {name: outline_of(table) for name, table in self._join.pipelines.items()}
+        return {name: outline for name, outline in outlines.items() if outline is not None}
 
     def _living(self, host: Host) -> HostStatus:
         reason = self._dispatcher.why_unused(host)

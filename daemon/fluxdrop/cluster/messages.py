@@ -27,12 +27,15 @@ from typing import Literal
 
 import msgspec
 
+from fluxdrop.cluster.pipeline_needs import RunNeeds
 from fluxdrop.config import PipelineTable
 from fluxdrop.generate.hands import HostStatus
 from fluxdrop.generate.messages import Load, PictureOrder
 from fluxdrop.generate.pipeline_process import Limits
+from fluxdrop.printable import printable
 from fluxdrop.processes.wire import WireError
 
+_MAX_SHOWN = 400
 _LENGTH = struct.Struct("<I")
 
 
@@ -80,6 +83,10 @@ class RunOrder(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits
     alone: bool = False
     """Whether no other run of this root may be on the same host meanwhile."""
+    host_class: str = ""
+    """The class of hosts that is preferred, if there is one of it."""
+    needs: RunNeeds | None = None
+    """What the host has to have. The broker adds it."""
 
 
 class Sent(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,7 +108,28 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
     problem: str = ""
     """Why it cannot make pictures, as a sentence; empty if it can."""
     missing: dict[str, str] = {}
-    """Why it cannot run a pipeline, by the pipeline's name."""
+    """Why it cannot have what a pipeline needs, by the pipeline's name."""
+
+
+def decoded_facts(answer: bytes) -> HostFacts:
+    """Return the `HostFacts` in *answer*, with texts that are printable and not long: another machine wrote them.
+
+    Raises:
+        msgspec.DecodeError: They are malformed.
+    """
+    facts = msgspec.json.decode(answer, type=HostFacts)
+    return HostFacts(
+        version=shown(facts.version),
+        gpu=shown(facts.gpu),
+        host_class=shown(facts.host_class),
+        problem=shown(facts.problem),
+        missing={name: shown(reason) for name, reason in facts.missing.items()},
+    )
+
+
+def shown(text: str) -> str:
+    """Return *text*, which another machine wrote, as it may be shown to people."""
+    return printable(text[:_MAX_SHOWN])
 
 
 class Pulse(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,6 +174,8 @@ class LostOutcome(msgspec.Struct, frozen=True, kw_only=True, tag="lost"):
     run: str
     host: str
     reason: str
+    is_unfit: bool = False
+    """Whether the host lives, and only cannot have what the run needs. The broker gives it to another one."""
 
 
 RunOutcome = MadeOutcome | RefusedOutcome | DiedOutcome | LostOutcome

@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import glob
 import hashlib
 import os
 import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -29,6 +31,7 @@ from fluxdrop.cluster.pipeline_digest import (
     Manifest,
     ManifestFile,
     check,
+    has_sizes,
     manifest_of,
 )
 from fluxdrop.errors import FluxdropError
@@ -38,8 +41,8 @@ from fluxdrop.logs import get_logger
 
 log = get_logger("fluxdrop.cache")
 
-PIECE_BYTES = 64 * 1024**2
-"""How much of a file is asked for at once."""
+PIECE_BYTES = 16 * 1024**2
+"""How much of a file is asked for at once: larger ones would fill a small object store, and were not faster."""
 
 Pieces = Callable[[str, int], Iterator[bytes | memoryview]]
 """Yields the contents of a manifest's file, which is named by its path, from an offset in bytes on."""
@@ -79,7 +82,7 @@ class PipelineCache:
     def __init__(
         self, folder: Path, max_bytes: int, wait_hook: Callable[[], None] = lambda: None
     ) -> None:
-        self._folder = folder
+        self.folder = self._folder = folder
         self._max_bytes = max_bytes
         self._wait_hook = wait_hook
         self._contents, self._incoming = folder / "contents", folder / "incoming"
@@ -95,6 +98,11 @@ class PipelineCache:
             )
         self.memory = DigestMemory(folder / "digests.json")
         """The digests of files of the cache, and of any others on this host."""
+
+    def find(self, manifest: Manifest) -> Path | None:
+        """Return the path of a content that is in the cache at this moment; None if it is not."""
+        path = self._contents / manifest.digest / manifest.name
+        return path if self._is_whole(manifest) else None
 
     @contextmanager
     def holding(self, manifest: Manifest, pieces: Pieces) -> Iterator[Path]:
@@ -120,6 +128,33 @@ class PipelineCache:
                     if not self._has(manifest, lock):
                         raise HostUnfit(f"{manifest.name} was changed in the cache {self._folder}")
             yield self._contents / digest / manifest.name
+
+    def obstacle(self, manifest: Manifest) -> str:
+        """Return why a content, whose digests need not be known, does not fit here; empty if it does."""
+        places = self._contents.glob(f"*/{glob.escape(manifest.name)}")
+        if any(has_sizes(path, manifest) for path in places):
+            return ""
+        try:
+            self._check_room(manifest, sum(one.size for one in self._kept()))
+        except HostUnfit as error:
+            return str(error)
+        return ""
+
+    def _check_room(self, manifest: Manifest, removable: int) -> None:
+        """Raise HostUnfit if *manifest* does not fit, even after *removable* bytes were removed."""
+        if manifest.size > self._max_bytes:
+            raise HostUnfit(
+                f"{manifest.name} has {_gigabytes(manifest.size)}, and the cache may have"
+                f" {_gigabytes(self._max_bytes)}",
+                hint="Raise cache_max_bytes in this host's host.toml.",
+            )
+        free = shutil.disk_usage(self._folder).free + removable
+        if free < manifest.size:
+            raise HostUnfit(
+                f"{manifest.name} needs {_gigabytes(manifest.size)}, and the disk of {self._folder} has"
+                f" {_gigabytes(free)} free",
+                hint="Make room there, or name another cache folder in host.toml.",
+            )
 
     def _has(self, manifest: Manifest, lock: IO[str]) -> bool:
         """Return whether the cache has the content, and hold it then."""
@@ -169,7 +204,8 @@ class PipelineCache:
         """
         digest = hashlib.sha256()
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with os.fdopen(fd, "r+b", buffering=0) as out:
+        # A piece is hashed while it is written: both let other threads run.
+        with os.fdopen(fd, "r+b") as out, ThreadPoolExecutor(1) as hasher:
             if os.fstat(fd).st_size > file.size:
                 out.truncate(0)
             while block := out.read(1 << 20):
@@ -179,9 +215,11 @@ class PipelineCache:
                 self._wait_hook()
                 if size + len(piece) > file.size:
                     break
+                hashed = hasher.submit(digest.update, piece)
                 out.write(piece)
-                digest.update(piece)
+                hashed.result()
                 size += len(piece)
+            out.flush()
             os.fsync(fd)
         if size != file.size or digest.hexdigest() != file.sha256:
             path.unlink()
@@ -193,14 +231,10 @@ class PipelineCache:
 
     def _make_room(self, manifest: Manifest) -> None:
         """Remove what was not used for longest until *manifest* fits; raise HostUnfit if it never does."""
-        if manifest.size > self._max_bytes:
-            raise HostUnfit(
-                f"{manifest.name} has {_gigabytes(manifest.size)}, and the cache may have"
-                f" {_gigabytes(self._max_bytes)}",
-                hint="Raise cache_max_bytes in this host's host.toml.",
-            )
         own = self._incoming / manifest.digest
-        missing = manifest.size - _size(own)
+        here = _size(own)
+        missing = manifest.size - here
+        self._check_room(manifest, sum(one.size for one in self._kept()))
         others = sorted(
             (one for one in self._kept() if one.folder != own), key=lambda one: one.used
         )
@@ -214,13 +248,7 @@ class PipelineCache:
                 f"{manifest.name} has {_gigabytes(manifest.size)}, and what is in use fills the cache",
                 hint="Raise cache_max_bytes in this host's host.toml.",
             )
-        free = shutil.disk_usage(self._folder).free
-        if free < missing:
-            raise HostUnfit(
-                f"{manifest.name} needs {_gigabytes(missing)}, and the disk of {self._folder} has"
-                f" {_gigabytes(free)} free",
-                hint="Make room there, or name another cache folder in host.toml.",
-            )
+        self._check_room(manifest, here)
 
     def _kept(self) -> list[_Kept]:
         """Return all contents, and the parts of those that did not come whole."""

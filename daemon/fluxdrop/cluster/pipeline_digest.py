@@ -9,8 +9,8 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -136,24 +136,35 @@ def manifest_of(kind: Kind, source: Path, memory: DigestMemory) -> Manifest:
     Raises:
         FluxdropError: Kind ``pipeline``, or ``model`` for a bundle, when it cannot be read or is not of this kind.
     """
-    try:
+    with _readable(kind, source):
         files = tuple(
-            ManifestFile(str(PurePosixPath(source.name, below)), *memory.sha256(source / below))
+            ManifestFile(_path(source, below), *memory.sha256(source / below))
             for below in sorted(_loaded_files(kind, source))
         )
-    except (OSError, ValueError, TypeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        path = getattr(error, "filename", None) or source
-        raise _error(kind, f"{path} cannot be read: {reason}") from error
     memory.save()
     manifest = Manifest(kind=kind, files=files)
     check(manifest)
     return manifest
 
 
+def sketch_of(kind: Kind, source: Path) -> Manifest:
+    """Return what *source* consists of, without the digests, so that nothing is read. Raises as `manifest_of`."""
+    with _readable(kind, source):
+        return Manifest(
+            kind=kind,
+            files=tuple(
+                ManifestFile(_path(source, below), (source / below).stat().st_size, "")
+                for below in sorted(_loaded_files(kind, source))
+            ),
+        )
+
+
 def has_sizes(source: Path, manifest: Manifest) -> bool:
-    """Return whether *source* has a manifest's files, with their sizes. Raise OSError if one is missing."""
-    return all((source.parent / file.path).stat().st_size == file.size for file in manifest.files)
+    """Return whether *source* has a manifest's files, with their sizes."""
+    with suppress(OSError):
+        sizes = [(source.parent / file.path).stat().st_size for file in manifest.files]
+        return sizes == [file.size for file in manifest.files]
+    return False
 
 
 def check(manifest: Manifest) -> None:
@@ -215,6 +226,21 @@ def _loaded_files(kind: Kind, source: Path) -> Iterable[str]:
             if path.is_file() and _may_be_loaded(kind, PurePosixPath(source.name, below)):
                 files.append(below.as_posix())
     return files
+
+
+def _path(source: Path, below: str) -> str:
+    return str(PurePosixPath(source.name, below))
+
+
+@contextmanager
+def _readable(kind: Kind, source: Path) -> Iterator[None]:
+    """Convert what reading *source* raises into a FluxdropError."""
+    try:
+        yield
+    except (OSError, ValueError, TypeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        path = getattr(error, "filename", None) or source
+        raise _error(kind, f"{path} cannot be read: {reason}") from error
 
 
 def _error(kind: Kind, message: str) -> FluxdropError:

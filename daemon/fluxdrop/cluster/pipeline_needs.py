@@ -1,23 +1,17 @@
-"""What a run of a pipeline needs on a host, and where the host finds it.
-
-A station says what each run needs (`Offers`). A host takes the same content from a folder of its own, from its
-cache, from the station, or from the Hugging Face hub (`HostPipelines`).
-"""
+"""What runs of pipelines need on a host, as the station says it; `fluxdrop.cluster.host_pipelines` finds it there."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
-from fluxdrop.cluster.pipeline_cache import HostUnfit, Pieces, PipelineCache
-from fluxdrop.cluster.pipeline_digest import DigestMemory, Kind, Manifest, has_sizes, manifest_of
-from fluxdrop.config import HostSettings, PipelineTable
+from fluxdrop.cluster.pipeline_digest import DigestMemory, Kind, Manifest, manifest_of, sketch_of
+from fluxdrop.config import PipelineTable
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate import sources
-from fluxdrop.generate.messages import Load
+from fluxdrop.hub import HUB_ID
 from fluxdrop.provision.find import data_dir
 from fluxdrop.resources import expanded
 
@@ -53,6 +47,26 @@ class RunNeeds(msgspec.Struct, frozen=True, kw_only=True):
     """The configuration of a pipeline that is a single file, where one is named."""
     loras: tuple[Manifest, ...] = ()
     """The LoRA files, in the order of the run's."""
+
+
+def outline_of(table: PipelineTable) -> Need | None:
+    """Return what the pipeline *table* needs as far as that is known without reading its files or asking a hub.
+
+    A content's manifest is a `sketch_of` it, a hub's commit is empty. None is a pipeline that is missing on the
+    station, which fails the prompts that name it.
+    """
+    if table.source in sources.embedded():
+        return Embedded(table.source)
+    path = expanded(table.source)
+    try:
+        if path.is_dir():
+            return Content(sketch_of("pipeline", path.resolve()))
+        if path.is_file():
+            return Content(sketch_of("file", path))
+    except FluxdropError:
+        return None
+    match = HUB_ID.fullmatch(table.source)
+    return OnHub(match["id"], "") if match else None
 
 
 class Offers:
@@ -110,93 +124,3 @@ class Offers:
                 raise FluxdropError(f"The hub names no commit of {name}", kind="pipeline")
             self._hub[key] = OnHub(found.location, found.revision)
         return self._hub[key]
-
-
-PiecesOf = Callable[[Manifest], Pieces]
-"""Returns what gives a content's pieces from the station."""
-
-
-class HostPipelines:
-    """Finds on this host what runs need.
-
-    Args:
-        settings: This host's.
-        wait_hook: As for `PipelineCache`.
-
-    Raises:
-        HostUnfit: The cache cannot be used.
-    """
-
-    def __init__(
-        self, settings: HostSettings, wait_hook: Callable[[], None] = lambda: None
-    ) -> None:
-        self._settings = settings
-        folder = expanded(settings.cache) if settings.cache else data_dir() / "cluster-cache"
-        self._cache = PipelineCache(folder, settings.cache_max_bytes, wait_hook)
-
-    @contextmanager
-    def holding(
-        self, load: Load, needs: RunNeeds, pieces_of: PiecesOf
-    ) -> Iterator[tuple[Load, list[Path]]]:
-        """Yield the order to load the pipeline as this host is to do, and the LoRA files.
-
-        They stay in place until the end of the ``with`` statement.
-
-        Raises:
-            HostUnfit: This host cannot have one of them.
-            Exception: What *pieces_of* or the wait hook raises.
-        """
-        with ExitStack() as held:
-
-            def found(need: Need) -> tuple[str, str | None]:
-                match need:
-                    case Embedded(name):
-                        return name, None
-                    case OnHub(repository, commit):
-                        return self._on_hub(repository), commit
-                    case Content(manifest):
-                        return str(held.enter_context(self.content(manifest, pieces_of))), None
-
-            source, revision = found(needs.source)
-            config = None
-            if needs.config is not None:
-                name, commit = found(needs.config)
-                config = name if commit is None else f"{name}@{commit}"
-            loras = [held.enter_context(self.content(lora, pieces_of)) for lora in needs.loras]
-            table = msgspec.structs.replace(
-                self._settings.table(load.name, load.table),
-                source=source,
-                revision=revision,
-                config=config,
-            )
-            yield msgspec.structs.replace(load, table=table), loras
-
-    @contextmanager
-    def content(self, manifest: Manifest, pieces_of: PiecesOf) -> Iterator[Path]:
-        """Yield the path of a content on this host; otherwise as `holding`."""
-        for folder in map(expanded, self._settings.folders):
-            for path in (folder, folder / manifest.name):
-                if self._is_same(path, manifest):
-                    yield path
-                    return
-        with self._cache.holding(manifest, pieces_of(manifest)) as path:
-            yield path
-
-    def _is_same(self, path: Path, manifest: Manifest) -> bool:
-        """Return whether *path* has the content *manifest*; only then, and the first time, all of it is read."""
-        # Results name a pipeline as its folder is called.
-        with suppress(OSError, FluxdropError):
-            return (
-                path.resolve().name == path.name == manifest.name
-                and has_sizes(path, manifest)
-                and manifest_of(manifest.kind, path, self._cache.memory) == manifest
-            )
-        return False
-
-    def _on_hub(self, repository: str) -> str:
-        if not self._settings.hub:
-            raise HostUnfit(
-                f"The pipeline {repository} is on the Hugging Face hub, which this host may not use",
-                hint="Set hub = true in its host.toml, or give the station the pipeline as a folder.",
-            )
-        return repository

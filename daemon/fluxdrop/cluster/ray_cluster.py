@@ -8,18 +8,37 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from fluxdrop.cluster.starting import FOLDER, TOKEN, VARIABLES, connecting
 from fluxdrop.errors import FluxdropError
+from fluxdrop.printable import printable
 
+_HEAD = "node:__internal_head__"
+"""A resource that Ray gives to the head's node."""
+_MAX_NAME = 64
+"""Linux allows no longer hostname."""
 _CONNECT_SECONDS = 5.0
 _PROBE_SECONDS = 60.0
+_MAX_REASON = 300
 
-# Before Ray is imported, as it reads most of them at import.
-os.environ.update(
-    RAY_USAGE_STATS_ENABLED="0",
-    RAY_AUTH_MODE="token",
-)
+
+def _set_environment() -> None:
+    """Have Ray use the token, and TLS, as the units do, unless the environment says otherwise; no usage statistics."""
+    tls = os.environ.get(VARIABLES["tls"])
+    token = Path(os.environ.get(VARIABLES["token"]) or TOKEN)
+    variables = connecting(token, Path(tls) if tls else None)
+    if not os.access(token, os.R_OK):
+        # Then Ray looks for one in the home folder.
+        del variables["RAY_AUTH_TOKEN_PATH"]
+    for name, value in variables.items():
+        os.environ.setdefault(name, value)
+    os.environ.update(RAY_AUTH_MODE="token", RAY_USAGE_STATS_ENABLED="0")
+
+
+# Ray reads it when it is imported.
+_set_environment()
 
 
 class Node(NamedTuple):
@@ -28,13 +47,21 @@ class Node(NamedTuple):
     id: str
     hostname: str
     address: str
+    port: int
+    """With the address, the same for no two nodes that live."""
     alive: bool
     gpus: int
-    cpus: int
+    is_station: bool
+    """Whether it has the head or this process."""
+
+    @property
+    def is_living_host(self) -> bool:
+        """Whether it can be used. A station without a GPU has enough to do with everything else."""
+        return self.alive and (bool(self.gpus) or not self.is_station)
 
 
-def join(address: str) -> None:
-    """Connect this process, as Ray's driver, to the cluster at *address*.
+def join(address: str) -> int:
+    """Connect this process, as Ray's driver, to the cluster at *address*; return the port of its head.
 
     Raises:
         FluxdropError: Kind ``cluster``: it cannot be reached, or does not ask for a token.
@@ -56,21 +83,30 @@ def join(address: str) -> None:
         )
     except Exception as error:
         raise _unreachable(address, error) from error
+    return int(address.rpartition(":")[2])
 
 
 def nodes() -> list[Node]:
     """Return all nodes that the cluster has or had. Waits while the head does not answer."""
     import ray
 
-    return [_node(entry) for entry in ray.nodes()]
+    here = ray.get_runtime_context().get_node_id()
+    return [_node(entry, here) for entry in ray.nodes()]
 
 
-def remote_task(function: Any, node: str) -> Any:
-    """Return *function* as a task on *node*, which takes none of its resources; call ``remote`` on it."""
+def free_gpus(node: str) -> float:
+    """Return how many GPUs of *node* no actor or task has at this moment."""
+    from ray._private.state import available_resources_per_node
+
+    return float(available_resources_per_node().get(node, {}).get("GPU", 0.0))
+
+
+def remote_task(function: Any, node: str, gpus: int = 0) -> Any:
+    """Return *function* as a task on *node*, which takes *gpus* GPUs and no other resource; call ``remote`` on it."""
     import ray
 
     return ray.remote(function).options(
-        num_cpus=0, max_retries=0, scheduling_strategy=_only_on(node)
+        num_cpus=0, num_gpus=gpus, max_retries=0, scheduling_strategy=_only_on(node)
     )
 
 
@@ -106,21 +142,37 @@ def leave() -> None:
     ray.shutdown()
 
 
+def loss(error: Exception) -> str:
+    """Return what a call to an actor that raised *error* lost, in a few words; the details follow a colon."""
+    from ray.exceptions import ObjectLostError, RayActorError
+
+    if isinstance(error, RayActorError):
+        what = "its process was lost"
+    elif isinstance(error, ObjectLostError):
+        what = "the answer was lost on its way"
+    elif isinstance(error, TimeoutError):
+        what = "it did not answer"
+    else:
+        what = "Ray failed"
+    return f"{what}: {first_line(error)}"
+
+
 def first_line(error: BaseException) -> str:
     """Return what is wrong in one line: Ray's messages have many."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
 
 
-def _node(entry: Mapping[str, Any]) -> Node:
+def _node(entry: Mapping[str, Any], here: str) -> Node:
     resources = entry["Resources"]
     return Node(
         id=entry["NodeID"],
-        hostname=entry["NodeManagerHostname"],
+        hostname=printable(entry["NodeManagerHostname"])[:_MAX_NAME],
         address=entry["NodeManagerAddress"],
+        port=entry["NodeManagerPort"],
         alive=entry["Alive"],
         gpus=int(resources.get("GPU", 0)),
-        cpus=int(resources.get("CPU", 0)),
+        is_station=entry["NodeID"] == here or _HEAD in resources,
     )
 
 
@@ -136,7 +188,7 @@ def _resolved(address: str) -> str:
 
     if address != "auto":
         return address
-    found = os.environ.get("RAY_ADDRESS") or read_ray_address()
+    found = os.environ.get("RAY_ADDRESS") or read_ray_address(str(FOLDER)) or read_ray_address(None)
     if not found:
         raise FluxdropError(
             "This machine belongs to no Ray cluster",
@@ -194,8 +246,9 @@ def _check_token(address: str) -> None:
 
 
 def _unreachable(address: str, error: object) -> FluxdropError:
-    lines = str(error).strip().splitlines()
+    # Of two versions that do not go together, the lines after the first one tell which they are.
+    reason = " ".join(str(error).split())[:_MAX_REASON]
     return FluxdropError(
-        f"The Ray cluster at {address} cannot be reached: {lines[0] if lines else 'no reason is known'}",
+        f"The Ray cluster at {address} cannot be reached: {reason or 'no reason is known'}",
         kind="cluster",
     )

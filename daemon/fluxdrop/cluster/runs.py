@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 import msgspec
@@ -23,7 +24,9 @@ from fluxdrop.cluster.messages import (
     pack_outcome,
     unpack_outcome,
 )
+from fluxdrop.cluster.pipeline_transfer import StationContents
 from fluxdrop.cluster.slot_actor import SlotActor
+from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.failures import cancelled
 from fluxdrop.generate.messages import StepProgress
 from fluxdrop.processes.wire import Frame, FrameKind, WireError
@@ -48,14 +51,18 @@ class Link(Protocol):
 class Runs:
     """Takes runs from the daemon, has the hosts make them, and tells the daemon how each ended."""
 
-    def __init__(self, join: Join, link: Link) -> None:
+    def __init__(self, join: Join, link: Link, head_port: int) -> None:
         self._link = link
         self._dispatcher = Dispatcher(join)
-        self._members = Members(join, self._dispatcher, changed=self._wake, lost=self._lose_host)
+        self._members = Members(
+            join, self._dispatcher, head_port, changed=self._wake, lost=self._lose_host
+        )
         self._actors: dict[Slot, SlotActor] = {}
         self._failures: dict[Slot, int] = {}
         """How often in a row a slot's actor failed."""
         self._tasks: set[asyncio.Task[None]] = set()
+        self._contents = StationContents()
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="reader")
         self._joined_at = time.monotonic()
         self._told: tuple[float, ClusterState] | None = None
         self._ended: asyncio.Future[None]
@@ -91,7 +98,9 @@ class Runs:
             match frame.kind:
                 case FrameKind.RUN:
                     order = msgspec.json.decode(frame.payload, type=RunOrder)
-                    self._dispatcher.waiting.append(Waiting(frame.request, order, time.monotonic()))
+                    waiting = Waiting(frame.request, order, time.monotonic())
+                    self._dispatcher.waiting.append(waiting)
+                    self._spawn(self._prepare(waiting))
                 case FrameKind.CANCEL:
                     self._cancel(frame.request)
                 case FrameKind.STOP:
@@ -100,6 +109,22 @@ class Runs:
                     raise WireError(f"the broker cannot answer {frame.kind.name}")
         except Exception as error:
             self._end(error)
+        self._wake()
+
+    async def _prepare(self, waiting: Waiting) -> None:
+        """Find out what a run needs, for which its pipeline may have to be read, and offer that to the hosts."""
+        order = waiting.order
+        files = [file for file, _weight in order.loras]
+        try:
+            needs = await asyncio.get_running_loop().run_in_executor(
+                self._reader, self._contents.of_run, order.load.table, files
+            )
+        except FluxdropError as error:
+            if waiting in self._dispatcher.waiting:
+                self._dispatcher.waiting.remove(waiting)
+                self._refuse(waiting, error.message, error.hint, error.kind)
+            return
+        self._dispatcher.add_needs(waiting.number, needs)
         self._wake()
 
     def _cancel(self, number: int) -> None:
@@ -127,7 +152,7 @@ class Runs:
         for waiting, slot in self._dispatcher.assign():
             self._spawn(self._make(slot, waiting))
         for waiting, reasons in self._dispatcher.hopeless():
-            message = f"No host has the pipeline {waiting.order.load.name}. {reasons}"
+            message = f"No host can have the pipeline {waiting.order.load.name}. {reasons}"
             self._refuse(waiting, message, "", "pipeline")
         for slot in self._dispatcher.to_stop():
             self._discard(slot)
@@ -139,6 +164,8 @@ class Runs:
     async def _keep(self, slot: Slot, actor: SlotActor) -> None:
         """Start *actor*, and ping it for as long as it is the slot's."""
         reason = await actor.start()
+        if self._actors.get(slot) is actor:
+            slot.trouble = reason
         if not reason and self._actors.get(slot) is actor:
             slot.pipeline = ""
             slot.become(SlotState.IDLE)
@@ -155,7 +182,8 @@ class Runs:
         sent = Sent(host=host.name, host_class=facts.host_class if facts else "")
         self._link.send(FrameKind.SENT, waiting.number, msgspec.json.encode(sent))
         begun = time.monotonic()
-        payload = await actor.run(msgspec.json.encode(waiting.order))
+        order = msgspec.json.encode(waiting.order)
+        payload = await actor.run(order, self._contents.server)
         if slot.run is not waiting:
             # The host was given up meanwhile, and the daemon knows.
             return
@@ -168,6 +196,13 @@ class Runs:
             return
         slot.run = None
         slot.become(SlotState.IDLE)
+        if isinstance(outcome, LostOutcome) and outcome.is_unfit:
+            self._members.note_unfit(host, waiting.order.load.name, outcome.reason)
+            waiting = waiting._replace(since=time.monotonic())
+            self._dispatcher.waiting.appendleft(waiting)
+            self._spawn(self._prepare(waiting))
+            self._wake()
+            return
         if isinstance(outcome, LostOutcome):
             payload = pack_outcome(msgspec.structs.replace(outcome, host=host.name))
             self._link.send(FrameKind.OUTCOME, waiting.number, payload)

@@ -45,7 +45,7 @@ class SlotActor:
         except Exception as error:
             return self._lost(error)
         if version != fluxdrop.__version__:
-            return f"it has fluxdrop {version}, and this station {fluxdrop.__version__}"
+            return f"it has another version: fluxdrop {version}, and this station {fluxdrop.__version__}"
         return ""
 
     async def ping_until_lost(self, on_step: OnStep) -> str:
@@ -55,9 +55,6 @@ class SlotActor:
             try:
                 answer = await asyncio.wait_for(self._actor.ping.remote(), _SILENT_SECONDS)
                 pulse = msgspec.json.decode(answer, type=Pulse)
-            except TimeoutError:
-                self.loss = self.loss or f"it did not answer for {_SILENT_SECONDS:g} s"
-                return self.loss
             except Exception as error:
                 return self._lost(error)
             step = (pulse.run, pulse.step, pulse.steps)
@@ -72,11 +69,14 @@ class SlotActor:
                     await asyncio.wait_for(self._begun.wait(), _IDLE_PING_SECONDS)
                 self._begun.clear()
 
-    async def run(self, order: bytes) -> bytes:
-        """Have a `RunOrder` made; return the packed outcome, or nothing if the actor was lost."""
+    async def run(self, order: bytes, server: Any) -> bytes:
+        """Have a `RunOrder` made; return the packed outcome, or nothing if the actor was lost.
+
+        *server* is the handle of the `PieceServer` with the station's files.
+        """
         self._begun.set()
         try:
-            answer: bytes = await self._actor.run.remote(order)
+            answer: bytes = await self._actor.run.remote(order, server)
         except Exception as error:
             self._lost(error)
             return b""
@@ -94,7 +94,7 @@ class SlotActor:
         ray_cluster.kill(self._actor)
 
     def _lost(self, error: Exception) -> str:
-        self.loss = self.loss or ray_cluster.first_line(error)
+        self.loss = self.loss or ray_cluster.loss(error)
         return self.loss
 
     def _note_problem(self, problem: str) -> None:

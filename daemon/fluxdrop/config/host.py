@@ -70,6 +70,16 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
                 changes[key] = found[0]
         return msgspec.structs.replace(table, **changes)
 
+    def computing(self) -> list[str]:
+        """Return what this host computes otherwise than stations say, such as ``dtype float16``: it may change bits."""
+        own = [("", self), *((f"{name}: ", one) for name, one in sorted(self.pipelines.items()))]
+        return [
+            f"{prefix}{key} {value}"
+            for prefix, one in own
+            for key in HostPipeline.__struct_fields__
+            if key != "device" and (value := getattr(one, key)) is not None
+        ]
+
     def applied(self, settings: Settings) -> Settings:
         """Return the *settings* of a station with this host's limits of memory, engine and device of models."""
         changes = {

@@ -23,6 +23,8 @@ def with_defaults(
         for field in ("steps", "guidance_scale", "width", "height", "sampler", "seed")
         if getattr(parameters, field) is None
     }
+    if parameters.random_seed:
+        filled.pop("seed", None)
     has_negative = parameters.negative_prompt or parameters.no_negative_prompt
     if not has_negative and table.negative_prompt is not None:
         filled["negative_prompt"] = table.negative_prompt

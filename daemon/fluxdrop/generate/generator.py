@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 
 from fluxdrop.config import Settings
+from fluxdrop.errors import FluxdropError
 from fluxdrop.generate import orders as root_orders
 from fluxdrop.generate.messages import GeneratedImage
 from fluxdrop.generate.orders import GenerationOrder as GenerationOrder
+from fluxdrop.generate.orders import PreparedRun
 from fluxdrop.generate.parameters import PromptParameters
-from fluxdrop.generate.pipeline_process import PipelineProcess, limits_of
+from fluxdrop.generate.pipeline_process import (
+    OnStep,
+    PipelineProcess,
+    Result,
+    limits_of,
+)
 
 
 class Generator:
@@ -27,18 +34,30 @@ class Generator:
     def __init__(self, settings: Settings, wait_hook: Callable[[], None] | None = None) -> None:
         self._settings = settings
         self._process = PipelineProcess(limits_of(settings), wait_hook)
+        self._in_hand: dict[int, PreparedRun] = {}
+        """The runs that `begin` began, by their numbers."""
 
     @property
     def pid(self) -> int | None:
         """The child's process id; None while there is no child."""
         return self._process.pid
 
+    @property
+    def slots(self) -> int:
+        """How many runs the child can work on at once, as far as is known."""
+        return self._process.slots
+
+    @property
+    def room(self) -> int:
+        """How many runs may be begun now."""
+        return self._process.room
+
     def generate(
         self,
         orders: Sequence[GenerationOrder],
         on_progress: Callable[[int, int], None] | None = None,
     ) -> list[GeneratedImage]:
-        """Make the pictures of *orders* in one run.
+        """Make the pictures of *orders* in one run, while no other run is in hand.
 
         Args:
             orders: At least one order; all have the same `batch_key`.
@@ -54,6 +73,33 @@ class Generator:
         """
         run = root_orders.prepare(self._settings, orders)
         return run.with_warnings(self._process.run(run.load, run.pictures, run.loras, on_progress))
+
+    def begin(self, orders: Sequence[GenerationOrder]) -> int:
+        """Begin a run as `generate` does, and return its number; call this only while there is `room`.
+
+        Raises:
+            FluxdropError: Kind ``prompt``, ``pipeline`` or ``generator``.
+            ChildDied: The child ended, and all the runs in hand with it.
+        """
+        run = root_orders.prepare(self._settings, orders)
+        number = self._process.begin(run.load, run.pictures, run.loras)
+        self._in_hand[number] = run
+        return number
+
+    def finished(self, timeout: float, on_step: OnStep) -> dict[int, Result]:
+        """Wait until a run in hand has ended; see `PipelineProcess.finished`."""
+        try:
+            ended = self._process.finished(timeout, on_step)
+        except BaseException:
+            self._in_hand = {}
+            raise
+        results: dict[int, Result] = {}
+        for number, result in ended.items():
+            run = self._in_hand.pop(number)
+            results[number] = (
+                result if isinstance(result, FluxdropError) else run.with_warnings(result)
+            )
+        return results
 
     def batch_key(self, parameters: PromptParameters) -> Hashable:
         """Return a key that is equal for pictures that one run of a pipeline can make.

@@ -14,8 +14,8 @@ import msgspec
 
 if TYPE_CHECKING:
     from fluxdrop.errors import FluxdropError
-    from fluxdrop.generate.generator import GenerationOrder
     from fluxdrop.generate.messages import GeneratedImage
+    from fluxdrop.generate.orders import GenerationOrder
     from fluxdrop.generate.parameters import PromptParameters
     from fluxdrop.processes.child import ChildDied
 
@@ -45,6 +45,8 @@ class Run(NamedTuple):
     """The job of each order, for `HostStatus.jobs`."""
     alone: bool = False
     """Whether no other run of these hands may be on the same host meanwhile, as hosts were lost over this one."""
+    host_class: str = ""
+    """The class of hosts that can make the same bytes as before, which is preferred if there is one."""
 
 
 class Made(NamedTuple):
@@ -78,6 +80,7 @@ class HostLost(NamedTuple):
 
     run: str
     host: str
+    """Its name; empty if not this host alone was lost, but the cluster or what speaks to it."""
     reason: str
 
 
@@ -138,7 +141,7 @@ class Hands(Protocol):
         """
 
     def begin(self, run: Run) -> None:
-        """Begin *run*; call this only while there is `room`.
+        """Begin *run*; call this only while there is `room`. Raises nothing: what goes wrong is an outcome.
 
         A run that has to be alone waits for a host without another run, and meanwhile there is no room.
         """

@@ -16,7 +16,7 @@ from diffusers.pipelines.auto_pipeline import AUTO_TEXT2IMAGE_PIPELINES_MAPPING
 
 from fluxdrop.config import PipelineTable
 from fluxdrop.errors import FluxdropError
-from fluxdrop.generate import failures, sources
+from fluxdrop.generate import failures, sources, threads
 from fluxdrop.generate.sources import PipelineSource
 
 
@@ -48,6 +48,7 @@ def load(name: str, table: PipelineTable, source: PipelineSource) -> Loaded:
     determinism: Any = torch.utils.deterministic
     determinism.fill_uninitialized_memory = False
     device = _device(name, table.device)
+    threads.prepare(device)
     try:
         if source.single_file:
             pipe, dtype = _from_single_file(source, table, device)

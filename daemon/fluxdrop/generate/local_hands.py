@@ -7,18 +7,33 @@ from collections.abc import Hashable, Sequence
 from fluxdrop import failpoints
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.generator import Generator
-from fluxdrop.generate.hands import Died, HostStatus, Made, OnStep, Outcome, Refused, Run
+from fluxdrop.generate.hands import (
+    Died,
+    HostLost,
+    HostStatus,
+    Made,
+    OnStep,
+    Outcome,
+    Refused,
+    Run,
+)
 from fluxdrop.generate.parameters import PromptParameters
+from fluxdrop.generate.pipeline_process import Result
 from fluxdrop.processes.child import ChildDied
 
 
 class LocalHands:
-    """See `fluxdrop.generate.hands.Hands`. One run at a time, which `finished` makes."""
+    """See `fluxdrop.generate.hands.Hands`. A generator makes several small pictures at a time on a CPU."""
 
     def __init__(self, generator: Generator) -> None:
         """Use *generator*, which belongs to these hands from now on."""
         self._generator = generator
-        self._begun: Run | None = None
+        self._runs: dict[int, Run] = {}
+        """The runs in hand, by the generator's numbers."""
+        self._ended: list[Outcome] = []
+        """Outcomes of runs that could not be begun."""
+        self._suspects = 0
+        """How many runs have to end well, one at a time, before several are made at a time again."""
 
     @property
     def pid(self) -> int | None:
@@ -28,12 +43,15 @@ class LocalHands:
     @property
     def slots(self) -> int:
         """See `Hands.slots`."""
-        return 1
+        return self._generator.slots
 
     @property
     def room(self) -> int:
         """See `Hands.room`."""
-        return 0 if self._begun else 1
+        in_hand = len(self._runs) + len(self._ended)
+        if self._suspects or any(run.alone for run in self._runs.values()):
+            return 0 if in_hand else 1
+        return max(0, self._generator.room - len(self._ended))
 
     @property
     def outage(self) -> None:
@@ -46,25 +64,31 @@ class LocalHands:
 
     def begin(self, run: Run) -> None:
         """See `Hands.begin`."""
-        self._begun = run
+        failpoints.reach("generation-begun")
+        try:
+            self._runs[self._generator.begin(run.orders)] = run
+        except ChildDied as error:
+            self._ended += self._died([*self._runs.values(), run], error)
+        except FluxdropError as error:
+            self._ended.append(Refused(run.id, error))
 
     def finished(self, timeout: float, on_step: OnStep) -> Sequence[Outcome]:
-        """See `Hands.finished`: make the pictures of the run that was begun, if any."""
-        del timeout
-        run, self._begun = self._begun, None
-        if run is None:
-            return []
+        """See `Hands.finished`."""
+        if self._ended:
+            ended, self._ended = self._ended, []
+            return ended
         try:
-            failpoints.reach("generation-begun")
-            images = self._generator.generate(
-                run.orders, lambda step, steps: on_step(run.id, step, steps)
+            results = self._generator.finished(
+                timeout, lambda number, step, steps: on_step(self._runs[number].id, step, steps)
             )
-            failpoints.reach("generation-whole")
         except ChildDied as error:
-            return [Died(run.id, error)]
-        except FluxdropError as error:
-            return [Refused(run.id, error)]
-        return [Made(run.id, images)]
+            return self._died(list(self._runs.values()), error)
+        except BaseException:
+            self._runs = {}
+            raise
+        if results:
+            failpoints.reach("generation-whole")
+        return [self._outcome(self._runs.pop(number), result) for number, result in results.items()]
 
     def cancel(self, run: str) -> None:
         """See `Hands.cancel`: the generator looks at the mark that each order names."""
@@ -80,5 +104,24 @@ class LocalHands:
 
     def close(self) -> None:
         """See `Hands.close`."""
-        self._begun = None
+        self._runs, self._ended = {}, []
         self._generator.close()
+
+    def _outcome(self, run: Run, result: Result) -> Outcome:
+        if isinstance(result, ChildDied):
+            return Died(run.id, result)
+        self._suspects = max(0, self._suspects - 1)
+        if isinstance(result, FluxdropError):
+            return Refused(run.id, result)
+        return Made(run.id, result)
+
+    def _died(self, runs: Sequence[Run], error: ChildDied) -> list[Outcome]:
+        """Return the outcomes of the *runs* that were in hand when the whole generator died.
+
+        One of several is to blame, but not known: they are made once more, one at a time.
+        """
+        self._runs = {}
+        if len(runs) == 1:
+            return [Died(runs[0].id, error)]
+        self._suspects = len(runs)
+        return [HostLost(run.id, "", error.message) for run in runs]

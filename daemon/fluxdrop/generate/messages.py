@@ -1,11 +1,12 @@
 """The JSON payloads between the daemon and the generator process.
 
-=========  =================  ================================
-frame      payload            answer
-=========  =================  ================================
-LOAD       `Load`             LOADED, a `GeneratorInfo`
-GENERATE   `Generate`         PROGRESS, any number of `StepProgress`, then IMAGE, of `pack_images`
-=========  =================  ================================
+=========  ===========  ==================================================================================
+frame      payload      answer
+=========  ===========  ==================================================================================
+GENERATE   `Generate`   LOADED, a `Loaded`; PROGRESS, any number of `StepProgress`; IMAGE, of `pack_images`
+=========  ===========  ==================================================================================
+
+Several orders may be sent before the first is answered. They are begun in this order.
 
 The payloads of HELLO (``protocol``, ``pid``) and FAILURE (``kind``, ``message``, ``hint``) are facts, as on
 all these pipes; see docs/protocol.md.
@@ -26,6 +27,10 @@ from fluxdrop.processes.wire import WireError
 _LENGTH = struct.Struct("<I")
 
 
+DIED = "died"
+"""The kind of a FAILURE whose order took the life of one of the generator's processes, but not of all."""
+
+
 class GeneratedImage(NamedTuple):
     """A generated image, of which the daemon writes the PNG to the job's image.png."""
 
@@ -36,10 +41,17 @@ class GeneratedImage(NamedTuple):
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
-    """Load a pipeline, and free the one that was loaded before. *name* is its configured name."""
+    """A pipeline to be loaded. *name* is its configured name."""
 
     name: str
     table: PipelineTable
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """The order's pipeline is loaded, and its pictures are begun."""
+
+    slots: int
+    """How many orders are worked on at once with this pipeline."""
 
 
 class PictureOrder(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,11 +65,13 @@ class PictureOrder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Generate(msgspec.Struct, frozen=True, kw_only=True):
-    """Make pictures with the pipeline that was loaded last, in one run.
+    """Make pictures in one run.
 
     Their parameters differ in the prompts and seeds only.
     """
 
+    load: Load
+    """Their pipeline. If another one is loaded, that is freed."""
     pictures: list[PictureOrder]
     loras: list[tuple[str, float]]
     """Files with their weights."""

@@ -80,6 +80,7 @@ def batch_key(settings: Settings, parameters: PromptParameters) -> Hashable:
         negative_prompt="",
         no_negative_prompt=False,
         seed=None,
+        random_seed=False,
         pipeline=None,
     )
     return name, tuple(loras), msgspec.structs.astuple(rest)

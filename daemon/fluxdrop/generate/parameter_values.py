@@ -9,7 +9,7 @@ from typing import Any
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.parameter_lines import Pair
-from fluxdrop.generate.parameters import BATCH_SIZES, Range, random_seed
+from fluxdrop.generate.parameters import BATCH_SIZES, Range
 from fluxdrop.generate.sampler_names import our_name
 
 # Takes a value and the ranges that errors name; returns the fields that the value stands for.
@@ -99,8 +99,7 @@ def _integer_reader(field: str) -> _Reader:
 
 def _seed(value: str, shown: Mapping[str, Range]) -> dict[str, Any]:
     read = _integer_reader("seed")(value, shown)
-    # Drawn here, so that a folder's seed does not replace a seed that is said to be random.
-    return {"seed": random_seed()} if read["seed"] == -1 else read
+    return {"seed": None, "random_seed": True} if read["seed"] == -1 else read
 
 
 def _guidance_scale(value: str, shown: Mapping[str, Range]) -> dict[str, Any]:

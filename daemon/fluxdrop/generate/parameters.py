@@ -23,10 +23,18 @@ class PromptParameters(msgspec.Struct, frozen=True, kw_only=True):
     steps: int | None = None
     guidance_scale: float | None = None
     seed: int | None = None
+    random_seed: bool = False
+    """Whether the prompt says that its seed is random, which a folder's does not replace."""
     width: int | None = None
     height: int | None = None
     sampler: str | None = None
     pipeline: str | None = None
+
+    def with_seed(self, seed: int) -> PromptParameters:
+        """Return these values with *seed* if they have none."""
+        if self.seed is not None:
+            return self
+        return msgspec.structs.replace(self, seed=seed, random_seed=False)
 
 
 class GenerationParameters(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,7 +16,7 @@ from PIL import Image
 
 from fluxdrop.config import PipelineTable
 from fluxdrop.errors import FluxdropError
-from fluxdrop.generate import failures, loading, prompting, samplers
+from fluxdrop.generate import failures, loading, prompting, samplers, threads
 from fluxdrop.generate.messages import PictureOrder
 from fluxdrop.generate.parameters import (
     Generated,
@@ -50,6 +50,8 @@ class Pipeline:
         self._table = table
         self._defaults = source.defaults
         self._pipe, device, self._dtype = loading.load(name, table, source)
+        self.twins = threads.twins(device)
+        """How many processes, to be forked from this one, make the pictures; 0 if this one does."""
         self._own_scheduler = self._pipe.scheduler
         self._call = inspect.signature(self._pipe.__call__).parameters
         # Pipelines with a true_cfg_scale, such as FLUX, ignore the negative prompt unless that is raised,
@@ -66,6 +68,11 @@ class Pipeline:
             device=device,
             dtype=str(self._dtype).removeprefix("torch."),
         )
+
+    def is_small(self, parameters: PromptParameters) -> bool:
+        """Return whether one thread makes the picture of *parameters* on a CPU."""
+        arguments = self._arguments(parameters, [])
+        return threads.is_small(self._pipe, arguments.get("width"), arguments.get("height"))
 
     def generate(
         self,

@@ -116,16 +116,18 @@ def _batches(text: str, limit: int, max_steps: int) -> list[PromptBatch]:
 def _pictures(batch: PromptBatch, seed: int | None) -> list[PromptPicture]:
     """Return the pictures of a batch, each with its seed, which *seed* is if the batch has none."""
     parameters, size, warnings = batch
-    if parameters.seed is None:
-        parameters = msgspec.structs.replace(parameters, seed=seed)
+    if seed is not None and not parameters.random_seed:
+        parameters = parameters.with_seed(seed)
     for text in (parameters.prompt, parameters.negative_prompt):
         warnings = [*warnings, *syntax_warnings(text)]
     if size == 1:
         return [PromptPicture(parameters, warnings)]
-    first = random_seed() if parameters.seed is None else parameters.seed
-    seeds = [(first + number) % (int(RANGES["seed"].high) + 1) for number in range(size)]
+    parameters = parameters.with_seed(random_seed())
+    assert parameters.seed is not None
+    first, seeds = parameters.seed, int(RANGES["seed"].high) + 1
     return [
-        PromptPicture(msgspec.structs.replace(parameters, seed=seed), warnings) for seed in seeds
+        PromptPicture(msgspec.structs.replace(parameters, seed=(first + number) % seeds), warnings)
+        for number in range(size)
     ]
 
 

@@ -23,6 +23,7 @@ from fluxdrop.jobs.fault import Fault, read_fault
 from fluxdrop.jobs.input_names import InputKind, kind_of
 from fluxdrop.jobs.input_state import InputState
 from fluxdrop.jobs.job_id import claim_time
+from fluxdrop.jobs.seeds import seed_among
 from fluxdrop.jobs.store import Row
 from fluxdrop.printable import printable
 
@@ -62,6 +63,8 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     has_tensor: bool = False
     """Whether the job's folder already has the tensor, so that preprocessing is skipped."""
     part: Part | None = None
+    host_class: str | None = None
+    """The class of the host that generated the picture before: one of that class can make the same bytes."""
 
 
 _DECODER: msgspec.json.Decoder[JobOptions] = decoder(JobOptions)
@@ -97,6 +100,8 @@ class Job:
     """Whether the input was written to while it was read."""
     suspect: bool = False
     """Whether an earlier daemon died while it had this job in hand."""
+    seed: int | None = None
+    """The seed that was drawn for its picture (`fluxdrop.jobs.seeds`)."""
     inbox_folder: str | None = None
     """The name of the table ``[folders."NAME"]`` that applies to the input."""
     sha256: str | None = None
@@ -183,6 +188,7 @@ def open_job(folder: Path, claim: Claim | None = None) -> Job | None:
         options=options,
         created=claim_time(folder.name),
         fault=_fault(folder / FAULT) if FAULT in claim.others else None,
+        seed=seed_among(claim.others),
     )
 
 

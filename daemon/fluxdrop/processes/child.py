@@ -16,11 +16,12 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import IO, TypeVar
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.logs import get_logger
+from fluxdrop.processes.exit_status import exit_status
+from fluxdrop.processes.procfs import children, resident_bytes
 from fluxdrop.processes.wire import (
     DeadlineExceeded,
     Frame,
@@ -38,7 +39,6 @@ _SEND_SECONDS = 15.0
 _MAX_LINES_PER_SECOND = 200
 # The most that any user may set (pipe(7)); it holds a whole batch of small pictures.
 _PIPE_BYTES = 1 << 20
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 T = TypeVar("T")
 
@@ -60,6 +60,16 @@ class ChildDied(FluxdropError):
 
 class CallFailed(FluxdropError):
     """The child refused or failed one request and goes on running; it chose the *kind*."""
+
+
+def call_failed(frame: Frame) -> CallFailed:
+    """Return what the FAILURE *frame* says."""
+    facts = unpack_facts(frame.payload)
+    return CallFailed(
+        facts.get("message", "no message"),
+        hint=facts.get("hint", ""),
+        kind=facts.get("kind", "compute"),
+    )
 
 
 class Child:
@@ -202,6 +212,10 @@ class Child:
 
         return self._kill_on_failure(timeout, receive)
 
+    def kill_overdue(self, seconds: float) -> ChildDied:
+        """Kill and reap a child that did not answer within *seconds*; return the error to raise."""
+        return self._kill_and_log(DeadlineExceeded("no answer in time"), seconds)
+
     def stop(self, grace: float = 2.0) -> None:
         """Stop and reap the child: send STOP and close the pipe, then send SIGTERM, then SIGKILL.
 
@@ -239,13 +253,13 @@ class Child:
         """
         return self._death or self._kill_and_log(PipeClosed("the pipe is closed"), 0.0)
 
-    def reject_reply(self, error: WireError) -> ChildDied:
+    def reject_reply(self, error: Exception) -> ChildDied:
         """Kill a child whose reply failed the caller's validation; return the error to raise."""
         return self._kill_and_log(error, 0.0)
 
     def resident(self) -> int:
-        """Return the child's resident memory in bytes; 0 if it is unknown."""
-        return resident_bytes(self.pid)
+        """Return the resident memory in bytes of the child, or of its largest child; 0 if it is unknown."""
+        return max(map(resident_bytes, [self.pid, *children(self.pid)]))
 
     def exceeds_memory_limit(self, limit: int) -> bool:
         """Return whether the child's memory has grown above a limit; log it if so.
@@ -281,12 +295,7 @@ class Child:
             if frame.request != request:
                 raise WireError(f"an answer to request {frame.request}, not {request}")
             if frame.kind is FrameKind.FAILURE:
-                facts = unpack_facts(frame.payload)
-                raise CallFailed(
-                    facts.get("message", "no message"),
-                    hint=facts.get("hint", ""),
-                    kind=facts.get("kind", "compute"),
-                )
+                raise call_failed(frame)
             if frame.kind is FrameKind.PROGRESS and on_progress is not None:
                 on_progress(frame)
             elif frame.kind is expect:
@@ -307,7 +316,7 @@ class Child:
             self.kill()
             raise
 
-    def _kill_and_log(self, error: WireError, timeout: float) -> ChildDied:
+    def _kill_and_log(self, error: Exception, timeout: float) -> ChildDied:
         """Kill and reap the child, log why, and return the error to raise."""
         if isinstance(error, PipeClosed):
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -318,15 +327,17 @@ class Child:
             what = f"the {self.name} did not answer within {timeout:g} s and was killed"
         elif code is None:
             what = f"the {self.name} broke the protocol ({error}) and was killed"
-        elif code < 0:
-            what = f"the {self.name} was ended by {_signal_name(-code)}"
         else:
-            what = f"the {self.name} exited with code {code}"
+            what = f"the {self.name} {exit_status(code)}"
+        self._death = self.death(what)
+        return self._death
+
+    def death(self, what: str) -> ChildDied:
+        """Log that the child, or a process of it, died; return the error that says so."""
         tail = "\n".join(self._tail)
         last = f"; its last line was: {self._tail[-1]}" if self._tail else ""
         self._log.warning(f"{self.name} died", pid=self.pid, reason=what, tail=tail)
-        self._death = ChildDied(what + last, tail=tail)
-        return self._death
+        return ChildDied(what + last, tail=tail)
 
     def _drain_output(self, stream: IO[bytes]) -> None:
         second, lines = 0.0, 0
@@ -354,23 +365,6 @@ class Child:
         # A process that the child started may keep the pipe open. The thread is a daemon thread, so it
         # can be left behind.
         self._drain.join(1.0)
-
-
-def resident_bytes(pid: int) -> int:
-    """Return the resident memory of the process *pid* in bytes (proc_pid_statm(5)); 0 if it is unknown."""
-    try:
-        fields = Path(f"/proc/{pid}/statm").read_text().split()
-    except OSError:
-        return 0
-    return int(fields[1]) * _PAGE_BYTES
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        # Most real-time signals have no name.
-        return f"signal {number}"
 
 
 def _large_pipe() -> tuple[int, int]:

@@ -10,7 +10,7 @@ import os
 import select
 import struct
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -188,6 +188,15 @@ class Pipe:
         del payload[length:]
         return Frame(known, request, payload)
 
+    @property
+    def has_bytes(self) -> bool:
+        """Whether bytes of a frame were read that `receive` has not returned."""
+        return bool(self._buffer)
+
+    def fileno(self) -> int:
+        """Return the descriptor that frames are read from."""
+        return self._read_fd
+
     def close(self) -> None:
         """Close both descriptors. A second call does nothing."""
         for fd in {self._read_fd, self._write_fd} - {-1}:
@@ -230,6 +239,22 @@ class Pipe:
                 return
             if wait_hook:
                 wait_hook()
+
+
+def readable(pipes: Sequence[Pipe], timeout: float | None = None) -> list[Pipe]:
+    """Return those of *pipes* that a frame, or the end, begins to arrive on.
+
+    Args:
+        pipes: At least one.
+        timeout: Seconds to wait for the first of them; None for no limit.
+    """
+    ready = [pipe for pipe in pipes if pipe.has_bytes]
+    poll = select.poll()
+    for pipe in pipes:
+        poll.register(pipe, select.POLLIN)
+    wait = 0 if ready else None if timeout is None else max(0, timeout) * 1000
+    found = {fd for fd, _event in poll.poll(wait)}
+    return [pipe for pipe in pipes if pipe.has_bytes or pipe.fileno() in found]
 
 
 def pack_facts(facts: Mapping[str, object]) -> bytes:

@@ -34,6 +34,14 @@ class Drift(NamedTuple):
     probabilities: str
     """How the answers differ, also of the kinds without probabilities."""
     outcome: str
+    other_class: bool = False
+    """Whether hosts of two classes generated the two pictures, whose bits may differ for that reason alone."""
+
+
+def host_class_of(record: Record) -> str | None:
+    """Return the class of the host that generated the picture of *record*; None if no host of a cluster did."""
+    made = record.generator if isinstance(record, Result) else None
+    return made.host_class if made else None
 
 
 def compare(
@@ -64,7 +72,9 @@ def compare(
     verdict: Verdict = "same" if set(parts) == {"same"} else "drifted"
     if verdict == "drifted" and set(parts) <= {"same", "gone"}:
         verdict = "unknown"
-    return Drift(verdict, image, tensor, answer, "same")
+    generated_both = before.generator is not None and after.generator is not None
+    other_class = generated_both and host_class_of(before) != host_class_of(after)
+    return Drift(verdict, image, tensor, answer, "same", other_class)
 
 
 def failed_unread(record: Record) -> bool:

@@ -24,8 +24,6 @@ from fluxdrop.service.stages.stages import Stages
 
 log = get_logger("fluxdrop.daemon")
 
-_MAX_PROMPTS = 16
-
 
 class Admission:
     """Queue of claimed jobs on their way to the stages.
@@ -167,7 +165,7 @@ class Admission:
         """Return whether one more prompt (or else picture) may be claimed."""
         if self._suspects or not self._is_root_available():
             return False
-        limit = _MAX_PROMPTS if is_prompt else self._max_pictures
+        limit = self._stages.max_prompts if is_prompt else self._max_pictures
         return len(self._claims) + len(self._in_flight[is_prompt]) < limit
 
     def _inspect(self, folder: Path) -> tuple[NewJob, Died | None] | None:

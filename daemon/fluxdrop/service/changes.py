@@ -31,7 +31,7 @@ _NEEDS_RESTART = (
     "hooks",
     "results_csv",
 )
-_ENGINE_KEYS = {"engine", "julia_backend", "device"}
+_ENGINE_KEYS = {"engine", "julia_backend", "device", "predict_on", "cluster"}
 
 
 @dataclass(frozen=True, slots=True)

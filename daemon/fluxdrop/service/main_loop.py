@@ -167,7 +167,7 @@ class MainLoop:
 
     def _step(self) -> None:
         # While a picture is generated, `status` shows its progress, so update the heartbeat sooner.
-        timeout = 0.2 if self._once else 1.0 if self._stages.current else 5.0
+        timeout = 0.2 if self._once else 1.0 if self._stages.currents else 5.0
         step = partial(self._intake.step, min(timeout, self._notifier.max_silence_seconds))
         self._attempt(self._scan_outage, step)
         self._liveness.touch()
@@ -256,7 +256,7 @@ class MainLoop:
 
     def _status(self) -> DaemonStatus:
         stages, intake = self._stages, self._intake
-        model = stages.model
+        model, currents = stages.model, stages.currents
         watch = "polling" if intake.polling else "events" if intake.watching else "scans only"
         degraded = [
             *(str(part) for part in self._outages if part.ongoing),
@@ -277,7 +277,9 @@ class MainLoop:
             filesystem=intake.filesystem,
             inbox=intake.waiting + len(self._requests),
             stages=stages.waiting,
-            current=stages.current,
+            current=currents[0] if currents else None,
+            currents=currents,
+            hosts=stages.hosts,
             degraded=degraded,
             irregular=intake.irregular,
             defects=stages.context.defects.counts(),

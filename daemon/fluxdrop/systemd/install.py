@@ -8,16 +8,20 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files import durable
+from fluxdrop.systemd.cluster_units import ClusterUnits
 from fluxdrop.systemd.units import ServiceUnits
 
 _HEADER = "# Written by `fluxdrop service install`. SHA-256 of the rest: "
 
 
-def install(units: ServiceUnits, destination: Path, *, force: bool = False) -> list[Path]:
+def install(
+    units: ServiceUnits | ClusterUnits, destination: Path, *, force: bool = False
+) -> list[Path]:
     """Write the unit files below a folder.
 
     Args:
@@ -45,7 +49,9 @@ def install(units: ServiceUnits, destination: Path, *, force: bool = False) -> l
     return list(files)
 
 
-def uninstall(units: ServiceUnits, destination: Path, *, force: bool = False) -> list[Path]:
+def uninstall(
+    units: ServiceUnits | ClusterUnits, destination: Path, *, force: bool = False
+) -> list[Path]:
     """Remove the files that `install` wrote.
 
     Args:
@@ -66,14 +72,17 @@ def uninstall(units: ServiceUnits, destination: Path, *, force: bool = False) ->
     try:
         for path in files:
             path.unlink()
-            if path.parent.suffix == ".d" and path.parent.name.startswith("fluxdrop"):
-                path.parent.rmdir()
+            folder = path.parent
+            if folder.suffix == ".d" and folder.name.startswith("fluxdrop"):
+                # Others may have put drop-ins there.
+                with suppress(OSError):
+                    folder.rmdir()
     except OSError as error:
         raise _access_error(error) from error
     return files
 
 
-def _below(destination: Path, units: ServiceUnits) -> dict[Path, str]:
+def _below(destination: Path, units: ServiceUnits | ClusterUnits) -> dict[Path, str]:
     return {destination / path.relative_to("/"): text for path, text in units.files().items()}
 
 
@@ -98,7 +107,7 @@ def _is_unchanged(path: Path) -> bool:
     return header == f"{_HEADER}{_digest(text)}"
 
 
-def _verify(units: ServiceUnits) -> None:
+def _verify(units: ServiceUnits | ClusterUnits) -> None:
     """Check the units with systemd-analyze, if it is installed.
 
     Raises:

@@ -15,10 +15,10 @@ from fluxdrop.provision.find import EXECUTABLE_VARIABLE, PROJECT_VARIABLE, data_
 from fluxdrop.resources import expanded, julia_folder, systemd_folder
 
 ACCOUNT = "fluxdrop"
-_SERVICE = "fluxdrop.service"
-_TEMPLATE = "fluxdrop@.service"
-_GPU = "drop-ins/gpu.conf"
-_SYSUSERS = "sysusers.d/fluxdrop.conf"
+SERVICE = "fluxdrop.service"
+TEMPLATE = "fluxdrop@.service"
+GPU = "drop-ins/gpu.conf"
+SYSUSERS = "sysusers.d/fluxdrop.conf"
 _TMPFILES = "tmpfiles.d/fluxdrop.conf"
 _ROOT = "/srv/fluxdrop"
 # The folders that ProtectHome= and PrivateTmp= hide.
@@ -50,17 +50,17 @@ class ServiceUnits:
             config = Path(os.environ.get("XDG_CONFIG_HOME", ""))
             # By the XDG specification relative paths are ignored.
             config = config if config.is_absolute() else Path.home() / ".config"
-            return {config / "systemd/user" / _SERVICE: self._unit_text(_SERVICE)}
+            return {config / "systemd/user" / SERVICE: self._unit_text(SERVICE)}
         units = Path("/etc/systemd/system")
-        files = {units / name: self._unit_text(name) for name in (_SERVICE, _TEMPLATE)}
+        files = {units / name: self._unit_text(name) for name in (SERVICE, TEMPLATE)}
         if self.gpu:
             files |= {
-                units / f"{name}.d/gpu.conf": _shipped_text(_GPU) for name in (_SERVICE, _TEMPLATE)
+                units / f"{name}.d/gpu.conf": shipped_text(GPU) for name in (SERVICE, TEMPLATE)
             }
         if self.account == self.group == ACCOUNT:
-            tmpfiles = _shipped_text(_TMPFILES).replace(_ROOT, _quoted(str(self.root)))
+            tmpfiles = shipped_text(_TMPFILES).replace(_ROOT, quoted(str(self.root)))
             files |= {
-                Path("/etc") / _SYSUSERS: _shipped_text(_SYSUSERS),
+                Path("/etc") / SYSUSERS: shipped_text(SYSUSERS),
                 Path("/etc") / _TMPFILES: tmpfiles,
             }
         return files
@@ -82,37 +82,46 @@ class ServiceUnits:
 
     def _unit_text(self, name: str) -> str:
         """Return the text of the shipped unit *name*, adapted to this service."""
-        environment = "\n".join(f"Environment={_quoted(entry)}" for entry in _environment())
-        text = _shipped_text(name)
-        text = _with_line(text, "ExecStart", f"ExecStart={_command()} run")
-        text = _with_line(text, "User", f"User={self.account}")
-        text = _with_line(text, "Group", f"Group={self.group}")
-        text = _with_line(text, "Environment=FLUXDROP_DATA_DIR", environment)
+        text = with_line(shipped_text(name), "ExecStart", f"ExecStart={_command()} run")
         text = text.replace(
             f"Environment=FLUXDROP_ROOT={_ROOT}",
-            f"Environment={_quoted(f'FLUXDROP_ROOT={self.root}')}",
+            f"Environment={quoted(f'FLUXDROP_ROOT={self.root}')}",
         )
-        text = text.replace(_ROOT, _quoted(str(self.root)))
+        text = text.replace(_ROOT, quoted(str(self.root)))
+        return self.adapted(text)
+
+    def adapted(self, text: str) -> str:
+        """Return the unit *text* with this service's account and environment, and what its sandbox must show."""
+        environment = "\n".join(f"Environment={quoted(entry)}" for entry in _environment())
+        text = with_line(text, "User", f"User={self.account}")
+        text = with_line(text, "Group", f"Group={self.group}")
+        text = with_line(text, "Environment=FLUXDROP_DATA_DIR", environment)
         return (
             _for_user_manager(text) if self.user_manager else _with_hidden_folders(text, self.root)
         )
 
 
-def _shipped_text(name: str) -> str:
+def shipped_text(name: str) -> str:
+    """Return the text of the file *name* among those that are shipped."""
     return (systemd_folder() / name).read_text()
 
 
-def _with_line(text: str, key: str, line: str) -> str:
+def with_line(text: str, key: str, line: str) -> str:
     """Replace the line of *text* that sets *key* by *line*."""
     return re.sub(rf"^{re.escape(key)}=.*", lambda _: line, text, flags=re.MULTILINE)
+
+
+def writable_path(path: Path) -> str:
+    """Return the line that lets a service write to *path* where that exists."""
+    return f"{'BindPaths' if _is_hidden(path) else 'ReadWritePaths'}=-{_bind_path(path)}"
 
 
 def _command() -> str:
     """Return the command that starts this fluxdrop, as words of a unit file."""
     script = Path(sysconfig.get_path("scripts"), "fluxdrop")
     if os.access(script, os.X_OK):
-        return _quoted(str(script))
-    return f"{_quoted(sys.executable)} -m fluxdrop"
+        return quoted(str(script))
+    return f"{quoted(sys.executable)} -m fluxdrop"
 
 
 def _environment() -> list[str]:
@@ -138,7 +147,7 @@ def _for_user_manager(text: str) -> str:
 def _with_hidden_folders(text: str, root: Path) -> str:
     """Add binds of the folders that the daemon needs and its sandbox would hide to the unit *text*."""
     if _is_hidden(root):
-        text = text.replace(f"ReadWritePaths={_quoted(str(root))}", f"BindPaths={_bind_path(root)}")
+        text = text.replace(f"ReadWritePaths={quoted(str(root))}", f"BindPaths={_bind_path(root)}")
     folders = _outermost(path for path in _needed_folders() if _is_hidden(path))
     if not folders and not _is_hidden(root):
         return text
@@ -172,10 +181,10 @@ def _is_hidden(path: Path) -> bool:
 
 def _bind_path(path: Path) -> str:
     """Return *path* as a word for a bind, with its colons escaped: a colon separates source and destination."""
-    return _quoted(str(path).replace(":", "\\:"))
+    return quoted(str(path).replace(":", "\\:"))
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """Quote *text* as one word of a unit file (systemd.syntax(7)), with specifiers escaped."""
     text = text.replace("%", "%%")
     if not re.search(r"[\s\"'\\$;]", text):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,7 +20,10 @@ from fluxdrop.predict.on_demand import OnDemandEngine
 from fluxdrop.resources import expanded, models_folder
 from fluxdrop.service.items import Model, OpenModel, SwapModel
 from fluxdrop.service.mailbox import Mailbox, ModelRefused
-from fluxdrop.service.stages.stage import Batch, Handler
+from fluxdrop.service.stages.handler import Batch, Handler
+
+if TYPE_CHECKING:
+    from fluxdrop.cluster.cluster_engine import PredictBrokerProcess
 
 _WARM_UP_SECONDS = 2.0
 _WARM_UP_BATCHES = 24
@@ -37,6 +42,9 @@ class ModelOpener:
         """
         self._root = root
         self._wait_hook = wait_hook
+        self._lock = threading.Lock()
+        self._broker: PredictBrokerProcess | None = None
+        """What runs the models of ``predict_on = "cluster"``."""
 
     def open(self, settings: Settings) -> Model:
         """Return the model that *settings* name, warmed up, on an engine of the calling thread.
@@ -69,6 +77,10 @@ class ModelOpener:
         return "/" in name and expanded(name).resolve() == bundle.folder
 
     def _engine(self, settings: Settings, bundle: Bundle) -> Engine:
+        if settings.predict_on == "cluster":
+            from fluxdrop.cluster.cluster_engine import ClusterEngine
+
+            return ClusterEngine(self._broker_of(settings), settings, bundle)
         return open_engine(
             settings,
             bundle,
@@ -76,6 +88,21 @@ class ModelOpener:
             compiles_apart=True,
             wait_hook=self._wait_hook,
         )
+
+    def _broker_of(self, settings: Settings) -> PredictBrokerProcess:
+        """Return the broker that all models of the cluster share."""
+        from fluxdrop.cluster.cluster_engine import PredictBrokerProcess
+
+        if not settings.cluster:
+            raise FluxdropError(
+                'predict_on is "cluster", and there is no cluster',
+                hint='Set cluster to "auto" or to HOST:PORT of its head, or predict_on to "station".',
+                kind="config",
+            )
+        with self._lock:
+            if self._broker is None or self._broker.address != settings.cluster:
+                self._broker = PredictBrokerProcess(settings.cluster, self._wait_hook)
+            return self._broker
 
 
 class Opening(Handler[OpenModel]):

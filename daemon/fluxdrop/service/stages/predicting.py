@@ -22,7 +22,7 @@ from fluxdrop.publish.outcome import Finished
 from fluxdrop.service.answer_set import Given
 from fluxdrop.service.items import Fail, Model, ResultOptions, SwapModel, TensorItem
 from fluxdrop.service.mailbox import Mailbox, ModelChanged, ModelRefused
-from fluxdrop.service.stages.stage import IDLE_CHECK_SECONDS, Batch, Handler
+from fluxdrop.service.stages.handler import IDLE_CHECK_SECONDS, Batch, Handler
 from fluxdrop.service.supervision.defects import Defects
 
 # A forward pass uses all processors: two at a time take longer than one after the other.

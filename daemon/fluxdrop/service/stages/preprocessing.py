@@ -41,9 +41,9 @@ from fluxdrop.service.stages.decoding_threads import (
     end_all,
     result_of,
 )
+from fluxdrop.service.stages.handler import IDLE_CHECK_SECONDS, Batch, Handler
 from fluxdrop.service.stages.model_choice import ModelChoice
 from fluxdrop.service.stages.pending_jobs import PendingJobs
-from fluxdrop.service.stages.stage import IDLE_CHECK_SECONDS, Batch, Handler
 from fluxdrop.service.supervision.liveness import report_progress
 
 _COPY_BYTES = 1 << 20

@@ -21,7 +21,7 @@ from fluxdrop.publish.publisher import Published, Publisher
 from fluxdrop.records.result import Record, Result
 from fluxdrop.records.short_answer import short_answer
 from fluxdrop.service.mailbox import Abandoned, Claimed, Ended, Mailbox, Rewritten
-from fluxdrop.service.stages.stage import Batch, Handler
+from fluxdrop.service.stages.handler import Batch, Handler
 from fluxdrop.service.supervision.process_deaths import ProcessDeaths
 
 log = get_logger("fluxdrop.daemon")

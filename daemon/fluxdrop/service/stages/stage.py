@@ -20,119 +20,26 @@ import contextlib
 import errno
 import os
 import threading
-from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Generic
 
 from fluxdrop.errors import FluxdropError, internal
 from fluxdrop.files.io_lock import hold_io_lock, release_io_lock
 from fluxdrop.files.transient import is_transient
-from fluxdrop.jobs.job import Job
 from fluxdrop.outage import OutageTracker
 from fluxdrop.processes.child import ChildDied
 from fluxdrop.service.shutdown import Shutdown, Stopping
+from fluxdrop.service.stages.handler import Batch, BatchOwner, Handler, T
 from fluxdrop.service.supervision.defects import Defects
-from fluxdrop.service.supervision.liveness import Liveness, report_progress
+from fluxdrop.service.supervision.liveness import Liveness
 from fluxdrop.service.supervision.process_deaths import ProcessDeaths
 
-IDLE_CHECK_SECONDS = 10.0
 _FIRST_PAUSE_SECONDS = 0.5
 _MAX_PAUSE_SECONDS = 10.0
-
-
-class Item(Protocol):
-    """What passes through a stage."""
-
-    @property
-    def job(self) -> Job | None:
-        """The job that the item is about, if any."""
-
-
-T = TypeVar("T", bound=Item)
-
-
-class Handler(ABC, Generic[T]):
-    """The work of one stage. Everything but the constructor runs on the stage's thread."""
-
-    name: str
-    batch_size: int = 1
-    """The largest number of items in a batch."""
-    idle_check_seconds: float | None = None
-    """How often `on_idle` is called while no items come; None means never."""
-
-    def open(self) -> None:
-        """Get ready before the first item. An error that is not transient ends the daemon's start."""
-
-    @abstractmethod
-    def handle(self, batch: Batch[T]) -> None:
-        """Handle the unsettled items of *batch*, and settle each when it is done.
-
-        Items that are not settled when this returns count as settled. May raise anything (see the
-        module), after which it is called again with the items that were not.
-        """
-
-    @abstractmethod
-    def fail(self, item: T, error: FluxdropError) -> None:
-        """End *item* as failed, because of *error*."""
-
-    def can_take(self, item: T) -> bool:
-        """Return whether *item* may be handled now; otherwise it waits, and those behind it may be first.
-
-        Called with the queue locked, so it must not wait. `Stage.recheck` has it asked again.
-        """
-        return True
-
-    def group(self, item: T) -> Hashable:
-        """Return what the items of a batch have in common: those of other groups wait for another batch."""
-        return None
-
-    def on_idle(self) -> None:
-        """Check the resources that the stage keeps, while no items come."""
-
-    def close(self) -> None:
-        """Release the resources that the stage keeps. No other call follows."""
-
-
-class Batch(Generic[T]):
-    """The items that a handler has in hand, each until it is settled."""
-
-    def __init__(self, items: Sequence[T], end: Callable[[T, Exception], None]) -> None:
-        """Begin with no item settled; *end* is called with an item that fails in `guard`, and the error."""
-        self._items = {id(item): item for item in items}
-        self._end = end
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    @property
-    def unsettled(self) -> list[T]:
-        """The items that are not settled, in order."""
-        return list(self._items.values())
-
-    def settle(self, *items: T) -> None:
-        """Mark items as done, whether handed on or failed."""
-        for item in items:
-            self._items.pop(id(item), None)
-        report_progress()
-
-    @contextmanager
-    def guard(self, item: T) -> Iterator[None]:
-        """End only *item*, by the policy, if the body raises an error.
-
-        Stopping, ChildDied and transient errors are raised.
-        """
-        try:
-            yield
-        except (Stopping, ChildDied):
-            raise
-        except Exception as error:
-            self._end(item, error)
-            self.settle(item)
 
 
 @dataclass(frozen=True)
@@ -186,6 +93,7 @@ class Stage(Generic[T]):
         """
         self._handler = handler
         self._context = context
+        self._owner = BatchOwner(self._end, self._may_repeat, self._take, self._settled)
         self._io_lock = hold_io_lock if uses_io_lock else contextlib.nullcontext
         self._limit = limit
         self._items: deque[T] = deque()
@@ -255,7 +163,7 @@ class Stage(Generic[T]):
             self.ready.set()
             while self._wait_for_items():
                 with self._io_lock():
-                    self._handle(self._take())
+                    self._handle(self._take(self._handler.batch_size))
                     self._in_hand = 0
         except Stopping:
             pass
@@ -307,25 +215,28 @@ class Stage(Generic[T]):
     def _can_take_any(self) -> bool:
         return any(map(self._handler.can_take, self._items))
 
-    def _take(self) -> list[T]:
+    def _take(self, most: int) -> list[T]:
         with self._changed:
             had_room = self.has_room
             items: list[T] = []
             held: list[T] = []
-            while self._items and len(items) < self._handler.batch_size:
+            while self._items and len(items) < most:
                 item = self._items.popleft()
                 fits = not items or self._handler.group(item) == self._handler.group(items[0])
                 (items if fits and self._handler.can_take(item) else held).append(item)
             self._items.extendleft(reversed(held))
-            self._in_hand = len(items)
+            self._in_hand += len(items)
             self._changed.notify_all()
             has_room = self.has_room
         if has_room and not had_room:
             self.on_room()
         return items
 
+    def _settled(self) -> None:
+        self._in_hand -= 1
+
     def _handle(self, items: Sequence[T]) -> None:
-        batch = Batch(items, self._end)
+        batch = Batch(items, self._owner)
         while batch:
             try:
                 self._retry_outages(partial(self._attempt, batch))
@@ -341,9 +252,7 @@ class Stage(Generic[T]):
                         self._handle([item])
                     return
                 for item in batch.unsettled:
-                    if not self._may_repeat(item, error):
-                        self._end(item, error)
-                        return
+                    batch.conclude(item, error)
 
     def _attempt(self, batch: Batch[T]) -> None:
         try:

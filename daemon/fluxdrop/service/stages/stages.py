@@ -16,7 +16,7 @@ from fluxdrop.errors import FluxdropError
 from fluxdrop.files import durable
 from fluxdrop.files.layout import Root
 from fluxdrop.generate.failures import cancelled
-from fluxdrop.generate.generator import Generator
+from fluxdrop.generate.hands import HostStatus
 from fluxdrop.jobs.claim import NewJob
 from fluxdrop.jobs.crash_suspects import CrashSuspects
 from fluxdrop.jobs.job import CANCELLED, Job, claimed_row, input_sha256
@@ -40,6 +40,7 @@ from fluxdrop.service.mailbox import Claimed, Mailbox
 from fluxdrop.service.reporting.heartbeat import Current, WarmModelStatus
 from fluxdrop.service.shutdown import Shutdown
 from fluxdrop.service.stages.generating import Generating
+from fluxdrop.service.stages.make_hands import make_hands
 from fluxdrop.service.stages.model_choice import ModelChoice
 from fluxdrop.service.stages.model_opening import ModelOpener, Opening
 from fluxdrop.service.stages.pending_jobs import PendingJobs
@@ -174,10 +175,11 @@ class Stages:
             self.settings,
             self._store,
             self._pending,
-            make_generator=lambda settings: Generator(settings, wait_hook=self._shutdown.check),
+            make_hands=lambda settings: make_hands(settings, self._shutdown.check),
             forward=self._preprocessing.put,
             fail=self.fail,
             announce=self._announce_parts,
+            check=self._shutdown.check,
         )
         # No limit: one file may become many jobs, and the admission bounds the number of files.
         return Stage(self._generate, context)
@@ -208,9 +210,19 @@ class Stages:
         return counts
 
     @property
-    def current(self) -> Current | None:
-        """The pictures that are being generated, if any."""
-        return self._generate.current
+    def currents(self) -> list[Current]:
+        """The runs that generate pictures, in the order in which they began."""
+        return self._generate.currents
+
+    @property
+    def hosts(self) -> list[HostStatus]:
+        """The hosts of the cluster; none without one."""
+        return self._generate.hosts
+
+    @property
+    def max_prompts(self) -> int:
+        """How many prompts may be claimed and unfinished at a time."""
+        return self._generate.max_prompts
 
     @property
     def reply_wait_seconds(self) -> float:
@@ -225,13 +237,14 @@ class Stages:
 
     @property
     def generator_pid(self) -> int | None:
-        """The generator's process id, if it runs."""
+        """The process id of the generator, or of what speaks to the cluster, if it runs."""
         return self._generate.pid
 
     @property
     def outages(self) -> list[str]:
         """The outages of the stages and the engine, one sentence each."""
-        held = [str(stage.outage) for stage in self._all if stage.outage.ongoing]
+        parts = [*(stage.outage for stage in self._all), self._generate.outage]
+        held = [str(part) for part in parts if part.ongoing]
         if not self._predicting.outage.ongoing and self.model and self.model.engine.outage:
             held.append(f"engine: {self.model.engine.outage}")
         return [*held, *self._warm.problems]
@@ -294,7 +307,9 @@ class Stages:
 
     def _withdraw(self, job_id: str) -> None:
         job = self._pending.cancel(job_id)
-        if job is not None and job.kind == "prompt":
+        if job is None:
+            self._generate.cancel(job_id)
+        elif job.kind == "prompt":
             self.refuse(job, "generate", cancelled())
 
     def refuse(self, job: Job, stage: StageName, error: FluxdropError) -> None:

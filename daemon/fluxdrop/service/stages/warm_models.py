@@ -15,7 +15,7 @@ from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
 from fluxdrop.logs import get_logger
 from fluxdrop.predict.engine import EngineInfo
-from fluxdrop.processes.child import resident_bytes
+from fluxdrop.processes.procfs import resident_bytes
 from fluxdrop.service.items import Model, SwapModel, TensorItem
 from fluxdrop.service.reporting.heartbeat import WarmModelStatus
 from fluxdrop.service.shutdown import Stopping
