@@ -188,11 +188,20 @@ class Generating(Handler[PromptItem]):
             self.outage.end()
 
     def _settle_ended(self, batch: Batch[PromptItem]) -> None:
-        """Keep the pictures that were made, and end the jobs that cannot be done."""
+        """Keep the pictures that were made, and end the jobs that cannot be done.
+
+        The pictures of one file are kept in their order, which gives them their names.
+        """
+        behind: set[str] = set()
+        """The first jobs of files of which an earlier picture is still being made."""
         for item in batch.unsettled:
+            part = item.job.options.part
+            if part is not None and part.first in behind:
+                continue
             match self._attempts.take(item.job):
                 case None:
-                    pass
+                    if part is not None:
+                        behind.add(part.first)
                 case FluxdropError() as error:
                     self._attempts.repeat(item.job)
                     batch.conclude(item, error)
