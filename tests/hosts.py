@@ -161,6 +161,11 @@ class Host:
             }
             self._ray = self.start(*command, env=given, stdout=log, stderr=log)
 
+    @property
+    def is_without_ray(self) -> bool:
+        """Whether its Ray has ended, or was never started."""
+        return self._ray is None or self._ray.poll() is not None
+
     def wait_for_ray(self) -> None:
         """Wait until the host's Ray belongs to the cluster."""
         deadline = time.monotonic() + PATIENCE

@@ -47,6 +47,8 @@ class Node(NamedTuple):
     id: str
     hostname: str
     address: str
+    port: int
+    """With the address, the same for no two nodes that live."""
     alive: bool
     gpus: int
     is_station: bool
@@ -58,8 +60,8 @@ class Node(NamedTuple):
         return self.alive and (bool(self.gpus) or not self.is_station)
 
 
-def join(address: str) -> None:
-    """Connect this process, as Ray's driver, to the cluster at *address*.
+def join(address: str) -> int:
+    """Connect this process, as Ray's driver, to the cluster at *address*; return the port of its head.
 
     Raises:
         FluxdropError: Kind ``cluster``: it cannot be reached, or does not ask for a token.
@@ -81,6 +83,7 @@ def join(address: str) -> None:
         )
     except Exception as error:
         raise _unreachable(address, error) from error
+    return int(address.rpartition(":")[2])
 
 
 def nodes() -> list[Node]:
@@ -166,6 +169,7 @@ def _node(entry: Mapping[str, Any], here: str) -> Node:
         id=entry["NodeID"],
         hostname=printable(entry["NodeManagerHostname"])[:_MAX_NAME],
         address=entry["NodeManagerAddress"],
+        port=entry["NodeManagerPort"],
         alive=entry["Alive"],
         gpus=int(resources.get("GPU", 0)),
         is_station=entry["NodeID"] == here or _HEAD in resources,

@@ -9,8 +9,11 @@ import argparse
 import os
 import shutil
 import socket
+import subprocess
 import sys
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -30,6 +33,12 @@ VARIABLES = {
 }
 """The environment's variables for the fields of a `Member`."""
 _MIN_TOKEN_BYTES = 32
+_STARTED = "started"
+"""A file in Ray's folder, of the time of its last start."""
+_LATELY_SECONDS = 120.0
+_CONNECT_SECONDS = 5.0
+_PROBE_SECONDS = 60.0
+_SEEN_SECONDS = 5.0
 _CERTIFICATES = {
     "RAY_TLS_CA_CERT": "ca.crt",
     "RAY_TLS_SERVER_CERT": "host.crt",
@@ -201,6 +210,44 @@ def _content(path: Path, hint: str) -> bytes:
         ) from error
 
 
+def _check_accepted(member: Member, head: str) -> None:
+    """Check, where Ray ended soon after its last start, whether the head accepts the token. Ray itself says it badly.
+
+    Raises:
+        FluxdropError: It does not.
+    """
+    host, _, port = head.rpartition(":")
+    try:
+        connection = socket.create_connection((host, int(port)), _CONNECT_SECONDS)
+    except OSError:
+        # Ray waits for the head.
+        return
+    with connection, suppress(subprocess.TimeoutExpired):
+        asked = subprocess.run(
+            [sys.executable, "-P", "-m", "fluxdrop.cluster.token_probe", head],
+            env={**os.environ, **connecting(member.token, member.tls)},
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=_PROBE_SECONDS,
+            check=False,
+        )
+        if asked.stdout.strip() == "refused":
+            # The station's daemon looks who is connected, to tell who was refused.
+            time.sleep(_SEEN_SECONDS)
+            raise FluxdropError(
+                f"The head at {head} does not accept the token in {member.token}",
+                hint=_token_hint(member),
+                kind="cluster",
+            )
+
+
+def _was_touched_lately(mark: Path) -> bool:
+    try:
+        return time.time() - mark.stat().st_mtime < _LATELY_SECONDS
+    except OSError:
+        return False
+
+
 def clean(folder: Path) -> None:
     """Remove from *folder* what earlier starts left, of which nothing runs any more."""
     for path in folder.glob("session_*"):
@@ -233,9 +280,15 @@ def main() -> None:
     try:
         check(member)
         command = member.command()
+        mark = member.folder / _STARTED
+        if member.station is not None and _was_touched_lately(mark):
+            _check_accepted(member, f"{resolved(member.station)}:{FIRST_PORT}")
     except FluxdropError as error:
         sys.exit(f"error: {error.message}\nhint: {error.hint}")
     clean(member.folder)
+    # There is no folder where Ray was never started; it makes one.
+    with suppress(OSError):
+        mark.touch()
     # The unit's environment may say otherwise, such as longer health checks, but not of the token.
     environment = {**member.environment(), **os.environ, **connecting(member.token, member.tls)}
     os.execve(command[0], command, environment)  # noqa: S606 - no shell
