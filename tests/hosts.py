@@ -161,6 +161,11 @@ class Host:
             }
             self._ray = self.start(*command, env=given, stdout=log, stderr=log)
 
+    def restart_ray(self) -> None:
+        """Start Ray if it ended, as the host's unit does."""
+        if self._ray is not None and self._ray.poll() is not None:
+            self.start_ray()
+
     def wait_for_ray(self) -> None:
         """Wait until the host's Ray belongs to the cluster."""
         deadline = time.monotonic() + PATIENCE
@@ -272,16 +277,21 @@ class Host:
 
     @contextmanager
     def daemon(self, root: Root, *flags: str, **settings: object) -> Iterator[Daemon]:
-        """`fluxdrop run` on *root* in the host, that has announced itself; it is killed if the test
+        """`fluxdrop run` on *root* in the host, that has announced itself; see `started`."""
+        with self.started(root, *flags, **settings) as served:
+            served.wait_until(lambda: holder(root) and root.heartbeat.exists(), "heartbeat")
+            yield served
+
+    @contextmanager
+    def started(self, root: Root, *flags: str, **settings: object) -> Iterator[Daemon]:
+        """`fluxdrop run` on *root* in the host, as soon as there is a process; it is killed if the test
         leaves it. *settings* become FLUXDROP_ variables."""
         environ = {**self.credentials(), **environment(**settings)}
         with (root.path / "stderr.log").open("ab") as log:
             command = (sys.executable, "-m", "fluxdrop", "run", "--root", root.path, *flags)
             process = self.start(*command, env=environ, stdout=log, stderr=log)
-        served = Daemon(root, process)
         try:
-            served.wait_until(lambda: holder(root) and root.heartbeat.exists(), "heartbeat")
-            yield served
+            yield Daemon(root, process)
         finally:
             process.kill()
             process.wait()
