@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import (
+    cluster,
     curves,
     database,
     folders,
@@ -32,6 +33,7 @@ from benchmarks import (
     networks,
     pictures,
     pipe,
+    prompts,
     start,
     throughput,
 )
@@ -57,6 +59,8 @@ _MODULES = {
         networks,
         gallery,
         generation,
+        prompts,
+        cluster,
         gpu,
     )
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -14,6 +13,8 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter, sleep
 from typing import Any
+
+import psutil
 
 from benchmarks.table import Row
 
@@ -33,6 +34,7 @@ def rows() -> Iterator[Row]:
         root = Path(folder) / "root"
         fluxdrop = [sys.executable, "-m", "fluxdrop"]
         subprocess.run([*fluxdrop, "init", root], check=True, capture_output=True)
+        (root / "fluxdrop.toml").write_text("max_steps = 1000\n")
         daemon = subprocess.Popen(
             [*fluxdrop, "run", "--root", root, "--engine", "julia"], stderr=subprocess.DEVNULL
         )
@@ -41,9 +43,9 @@ def rows() -> Iterator[Row]:
             status = _generating(daemon, root)
             alone, beside = [], []
             for number in range(_PICTURES):
-                os.kill(status["generator_pid"], signal.SIGSTOP)
+                _signal(status["generator_pid"], signal.SIGSTOP)
                 alone.append(_latency(root, f"alone-{number}"))
-                os.kill(status["generator_pid"], signal.SIGCONT)
+                _signal(status["generator_pid"], signal.SIGCONT)
                 sleep(_PAUSE_SECONDS)
                 beside.append(_latency(root, f"beside-{number}"))
             _generating(daemon, root)
@@ -54,6 +56,13 @@ def rows() -> Iterator[Row]:
     yield Row(
         "a picture beside a long generation, against none", "< 1.5", figure, "x", figure < 1.5
     )
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    """Send a signal to the generator *pid* and the processes that make its pictures."""
+    process = psutil.Process(pid)
+    for one in (process, *process.children(recursive=True)):
+        one.send_signal(number)
 
 
 def _latency(root: Path, name: str) -> float:

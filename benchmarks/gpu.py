@@ -71,9 +71,9 @@ def rows() -> Iterator[Row]:
 
 def _loop(pipeline: Path, batch: int) -> Measured:
     with tempfile.TemporaryDirectory() as folder, _peak() as peak:
-        command = [sys.executable, "-m", "benchmarks.gpu_loop", str(pipeline), str(batch)]
+        command = [sys.executable, "-m", "benchmarks.diffusers_loop", str(pipeline), "1024", "cuda"]
         done = subprocess.run(
-            [*command, str(_COUNT), folder], check=True, capture_output=True, text=True
+            [*command, str(batch), str(_COUNT), folder], check=True, capture_output=True, text=True
         )
     return Measured(float(done.stdout.split()[-1]), peak())
 

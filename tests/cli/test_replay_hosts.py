@@ -34,6 +34,7 @@ def test_class_that_is_not_there(
     with closing(Store(root.database, read_only=True)) as store:
         planned = [plan_replay(root, find_job(root, store, name)) for name in ("cat", "dog")]
 
+    assert ["H100", None] == [one.options.host_class for one in planned]
     replay._warn_of_classes(root, planned)
 
     told = capsys.readouterr().err

@@ -142,6 +142,19 @@ def test_batches_are_shared_out(bench: Bench) -> None:
     assert [2, 2, 3] == [len(run.orders) for run in hands.begun]
 
 
+def test_classes_of_hosts(bench: Bench) -> None:
+    """Replays of pictures that hosts of different classes made share no run, and each run says which it prefers."""
+    items = bench.prompts(3)
+    for item, host_class in zip(items, ("H100", "A100", "H100"), strict=True):
+        item.job.options = msgspec.structs.replace(item.job.options, host_class=host_class)
+
+    hands = bench.run(items, slots=2, batch_size=4)
+
+    assert [("A100", 1), ("H100", 2)] == sorted(
+        (run.host_class, len(run.orders)) for run in hands.begun
+    )
+
+
 @pytest.mark.parametrize("losses", [1, 2, 3, 4])
 def test_lost_hosts(bench: Bench, losses: int) -> None:
     """A job whose host is lost is made on another one, from the fourth time on by itself; the fourth loss ends it. Each

@@ -18,7 +18,12 @@ from PIL import Image
 from fluxdrop.config import PipelineTable
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.messages import PictureOrder
-from fluxdrop.generate.parameters import Generated, GenerationParameters, GeneratorInfo
+from fluxdrop.generate.parameters import (
+    Generated,
+    GenerationParameters,
+    GeneratorInfo,
+    PromptParameters,
+)
 from fluxdrop.generate.sources import PipelineSource
 
 _STEPS = 10
@@ -27,6 +32,8 @@ _SIDE = 64
 
 class Pipeline:
     """See `fluxdrop.generate.pipeline.Pipeline`."""
+
+    twins = 0
 
     def __init__(self, name: str, table: PipelineTable, source: PipelineSource) -> None:
         self.info = GeneratorInfo(
@@ -37,6 +44,11 @@ class Pipeline:
             device=table.device,
             dtype=table.dtype,
         )
+
+    def is_small(self, parameters: PromptParameters) -> bool:
+        """See `fluxdrop.generate.pipeline.Pipeline.is_small`."""
+        del parameters
+        return False
 
     def generate(
         self,

@@ -60,6 +60,10 @@ class DaemonLink:
                 self._pipe.send(frame[0], frame[1], frame[2])
             except wire.PipeClosed:
                 os._exit(0)
+            except wire.WireError as error:
+                # Pictures that are too large for a frame.
+                print(error, file=sys.stderr, flush=True)
+                os._exit(1)
 
 
 def main() -> None:

@@ -24,10 +24,13 @@ from fluxdrop.cluster.predict_broker import (
 )
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
+from fluxdrop.logs import get_logger
 from fluxdrop.predict.bundle import Bundle
 from fluxdrop.predict.engine import EngineDown, EngineInfo
 from fluxdrop.processes.child import CallFailed, Child, ChildDied
 from fluxdrop.processes.wire import Frame, FrameKind, WireError, pack_tensor
+
+log = get_logger("fluxdrop.engine")
 
 _JOIN_SECONDS = 60.0
 _MARGIN_SECONDS = 30.0
@@ -172,6 +175,11 @@ class ClusterEngine:
         return msgspec.structs.replace(info, pid=self._broker.pid)
 
     @property
+    def hosts(self) -> list[str]:
+        """The names of the hosts that had the model open when that was last looked at."""
+        return self._state.hosts if self._state else []
+
+    @property
     def outage(self) -> str:
         """Why no host can predict at the moment; empty when one can."""
         return self._outage
@@ -194,7 +202,7 @@ class ClusterEngine:
         info, outputs = _unpacked(frame)
         if len(outputs) != len(batch):
             raise _down("the broker of the cluster gave another number of outputs")
-        self._state = ModelState(state.digest, info)
+        self._state = msgspec.structs.replace(state, info=info)
         return outputs
 
     def check_health(self) -> None:
@@ -226,7 +234,10 @@ class ClusterEngine:
         frame = self._call(FrameKind.LOAD, msgspec.json.encode(order), expect=FrameKind.LOADED)
         assert frame is not None
         self._generation = self._broker.generation
+        before = self.hosts
         self._state = msgspec.json.decode(frame.payload, type=ModelState)
+        if self.hosts != before:
+            log.info("a model is open on hosts", model=self._bundle.name, hosts=self.hosts)
         return self._state
 
     def _call(

@@ -124,6 +124,7 @@ class ClusterHands:
             loras=[(str(lora.file), lora.weight) for lora in prepared.loras],
             limits=limits_of(self._settings),
             alone=run.alone,
+            host_class=run.host_class,
         )
         number = next(self._numbers)
         self._in_hand[number] = _InHand(run, prepared, time.monotonic())

@@ -53,6 +53,8 @@ class Slot:
     """The one that it has loaded, if any."""
     not_before: float = 0.0
     """When its next actor may be started."""
+    trouble: str = ""
+    """Why its last actor could not be started; empty if it could."""
 
     def become(self, state: SlotState) -> None:
         """Enter *state*."""
@@ -74,7 +76,12 @@ class Host:
     @property
     def unfit(self) -> str:
         """Why it cannot be used, as a sentence; empty if it can."""
-        return self.problem or (self.facts.problem if self.facts else "It was not asked yet.")
+        if self.problem or self.facts is None:
+            return self.problem or "It was not asked yet."
+        now = time.monotonic()
+        if all(slot.trouble and slot.not_before > now for slot in self.slots):
+            return f"Nothing can be started there: {self.slots[0].trouble}."
+        return self.facts.problem
 
     def missing(self, pipeline: str) -> str:
         """Return why it cannot run *pipeline*; empty if it can."""
@@ -116,7 +123,7 @@ class Dispatcher:
             slot
             for host in self.usable()
             for slot in host.slots
-            if not _is_blocked(slot) and not _waits_for_gpu(slot, now)
+            if not _is_blocked(slot) and not _waits_for_gpu(slot, now) and slot.not_before <= now
         ]
         return min(len(usable), self._join.most or len(usable))
 
@@ -138,6 +145,8 @@ class Dispatcher:
         """Return the slots that need an actor for what waits; they are STARTING from now on."""
         now = time.monotonic()
         chosen: list[Slot] = []
+        if self._join.hosts == "alike" and not self.host_class:
+            return chosen
         starting = sum(
             slot.state is SlotState.STARTING and not _waits_for_gpu(slot, now)
             for slot in self._slots()
@@ -147,11 +156,10 @@ class Dispatcher:
                 break
             empty = [
                 slot
-                for host in self.usable()
+                for host in self._hosts_for(waiting.order)
                 for slot in host.slots
                 if slot.state is SlotState.EMPTY
                 and slot.not_before <= now
-                and not host.missing(waiting.order.load.name)
                 and not _is_blocked(slot)
             ]
             if empty:
@@ -166,17 +174,20 @@ class Dispatcher:
         now = time.monotonic()
         usable = self.usable()
         is_full = bool(self._join.most) and self._actors() >= self._join.most
-        return [
-            slot
-            for slot in self._slots()
-            if slot.state is SlotState.IDLE
-            and (
+        has_waiting = any(waiting.order.needs for waiting in self.waiting)
+
+        def is_superfluous(slot: Slot) -> bool:
+            if slot.state is SlotState.STARTING:
+                # It would take the GPU from another root when that lets go.
+                return _waits_for_gpu(slot, now) and not self.waiting
+            return slot.state is SlotState.IDLE and (
                 now - slot.since > self._join.idle_seconds
                 or slot.host not in usable
-                # Those that an idle slot could serve have been given to it already.
-                or (is_full and self.waiting)
+                # What an idle slot could make has been given to it already.
+                or (is_full and has_waiting)
             )
-        ]
+
+        return [slot for slot in self._slots() if is_superfluous(slot)]
 
     def hopeless(self) -> list[tuple[Waiting, str]]:
         """Remove and return the runs whose pipeline no host can have, each with what the hosts say of it."""
@@ -203,14 +214,28 @@ class Dispatcher:
         name = waiting.order.load.name
         fit = [
             slot
-            for host in self.usable()
-            if not host.missing(name)
+            for host in self._hosts_for(waiting.order)
             for slot in host.slots
             if slot.state is SlotState.IDLE and not _is_blocked(slot)
         ]
         if waiting.order.alone:
             fit = [slot for slot in fit if not _is_busy(slot.host)]
         return min(fit, key=lambda slot: slot.pipeline != name, default=None)
+
+    def _hosts_for(self, order: RunOrder) -> list[Host]:
+        """Return the hosts that can make *order*: only those of the class that it prefers, if there are any.
+
+        Those whose GPUs another root uses do not count as such.
+        """
+        fit = [host for host in self.usable() if not host.missing(order.load.name)]
+        now = time.monotonic()
+        alike = [
+            host
+            for host in fit
+            if host.facts and host.facts.host_class == order.host_class
+            if not all(_waits_for_gpu(slot, now) for slot in host.slots)
+        ]
+        return alike or fit
 
     def _choose_class(self) -> None:
         """Choose the class of the hosts to which all runs will go: the one with the most slots."""

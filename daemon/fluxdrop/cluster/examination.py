@@ -50,9 +50,7 @@ def main() -> None:
 async def _examine(question: Question) -> Examination:
     found = Examination()
     needs = _needs(question, found)
-    nodes = [
-        node for node in ray_cluster.nodes() if node.alive and (node.gpus or not node.is_station)
-    ]
+    nodes = [node for node in ray_cluster.nodes() if node.is_living_host]
     asked = msgspec.json.encode(needs)
     hosts = await asyncio.gather(*(_examine_host(node, asked) for node in nodes))
     found.hosts = sorted(hosts, key=lambda host: (host.name, host.address))

@@ -119,7 +119,7 @@ class Hand:
                 )
             )
         except Exception as error:
-            reason = f"it failed: {type(error).__name__}: {error}"
+            reason = f"it failed there: {type(error).__name__}: {error}"
             return pack_outcome(LostOutcome(run=order.id, host="", reason=reason))
 
     def _make(self, order: RunOrder, server: Any) -> bytes:

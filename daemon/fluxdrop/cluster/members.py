@@ -24,6 +24,8 @@ HEAD_SILENT_SECONDS = 5.0
 """After this, the daemon is told that the head does not answer."""
 HEAD_LOST_SECONDS = 40.0
 """After this, the broker ends. Ray itself ends its driver after about 60 s."""
+_HEAD_LOST_IDLE_SECONDS = 10.0
+"""The same, where no run would be lost with it."""
 _ASK_SECONDS = 60.0
 _ASK_AGAIN_SECONDS = 30.0
 _REMEMBERED_SECONDS = 24 * 3600.0
@@ -81,7 +83,7 @@ class Members:
                 if not answer.done() and waited > HEAD_SILENT_SECONDS:
                     self.silent_since = self.silent_since or begun
                     self._changed()
-                if waited > HEAD_LOST_SECONDS:
+                if waited > (HEAD_LOST_SECONDS if self._is_busy() else _HEAD_LOST_IDLE_SECONDS):
                     raise _head_lost("it does not answer")
             try:
                 nodes = answer.result()
@@ -124,10 +126,7 @@ class Members:
 
     def _take(self, nodes: list[Node]) -> None:
         """Compare the *nodes* of the cluster with the hosts, and act on what changed."""
-        # A station without a GPU has enough to do with everything else.
-        alive = {
-            node.id: node for node in nodes if node.alive and (node.gpus or not node.is_station)
-        }
+        alive = {node.id: node for node in nodes if node.is_living_host}
         for host in [host for host in self._dispatcher.hosts.values() if host.id not in alive]:
             self._remove(host)
         for node in alive.values():
@@ -137,6 +136,11 @@ class Members:
                 self._asking[node.id] = asyncio.create_task(self._ask(host))
         forgotten = time.monotonic() - _REMEMBERED_SECONDS
         self._gone = {name: one for name, one in self._gone.items() if one[0] > forgotten}
+
+    def _is_busy(self) -> bool:
+        return any(
+            slot.run is not None for host in self._dispatcher.hosts.values() for slot in host.slots
+        )
 
     def _add(self, node: Node) -> Host:
         host = Host(node.id, self._name(node), node.gpus)

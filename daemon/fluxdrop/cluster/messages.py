@@ -83,6 +83,8 @@ class RunOrder(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits
     alone: bool = False
     """Whether no other run of this root may be on the same host meanwhile."""
+    host_class: str = ""
+    """The class of hosts that is preferred, if there is one of it."""
     needs: RunNeeds | None = None
     """What the host has to have. The broker adds it."""
 

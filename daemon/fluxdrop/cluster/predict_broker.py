@@ -59,10 +59,11 @@ class CloseModel(msgspec.Struct, frozen=True, tag="close"):
 
 
 class ModelState(msgspec.Struct, frozen=True):
-    """A model that a host has open: the *digest* by which PREDICT names it, and what runs it."""
+    """A model that hosts have open: the *digest* by which PREDICT names it, what runs it, and the hosts' names."""
 
     digest: str
     info: EngineInfo
+    hosts: list[str]
 
 
 def pack_prediction(

@@ -61,13 +61,13 @@ class PredictPool:
         """By the ids of their nodes."""
         self._models: dict[str, _Model] = {}
 
-    def open(self, folder: Path, settings: Settings) -> tuple[str, EngineInfo]:
+    def open(self, folder: Path, settings: Settings) -> tuple[str, EngineInfo, list[str]]:
         """Have all hosts open the bundle in *folder*, and wait until one has it.
 
         Hosts that need longer, or come later, are used as soon as they have it.
 
         Returns:
-            The digest by which `predict` knows the model, and what runs it.
+            The digest by which `predict` knows the model, what runs it, and the names of the hosts that have it.
 
         Raises:
             EngineDown: No host can have it at the moment.
@@ -80,7 +80,8 @@ class PredictPool:
             order = OpenOrder(version=fluxdrop.__version__, manifest=manifest, settings=settings)
             self._models[digest] = _Model(order)
         try:
-            return digest, self._wait_for_host(digest)
+            info = self._wait_for_host(digest)
+            return digest, info, sorted(host.name for host in self._fit(digest))
         except EngineDown:
             raise
         except FluxdropError:
@@ -169,9 +170,7 @@ class PredictPool:
 
     def _refresh(self) -> None:
         """Take note of hosts that came or went, and of what they opened; have them open what they have not."""
-        nodes = {
-            node.id: node for node in ray_cluster.nodes() if node.alive and (node.gpus or node.cpus)
-        }
+        nodes = {node.id: node for node in ray_cluster.nodes() if node.is_living_host}
         for gone in self._hosts.keys() - nodes.keys():
             del self._hosts[gone]
         for node in nodes.values():

@@ -52,6 +52,11 @@ class Node(NamedTuple):
     is_station: bool
     """Whether it has the head or this process."""
 
+    @property
+    def is_living_host(self) -> bool:
+        """Whether it can be used. A station without a GPU has enough to do with everything else."""
+        return self.alive and (bool(self.gpus) or not self.is_station)
+
 
 def join(address: str) -> None:
     """Connect this process, as Ray's driver, to the cluster at *address*.
@@ -132,6 +137,21 @@ def leave() -> None:
     import ray
 
     ray.shutdown()
+
+
+def loss(error: Exception) -> str:
+    """Return what a call to an actor that raised *error* lost, in a few words; the details follow a colon."""
+    from ray.exceptions import ObjectLostError, RayActorError
+
+    if isinstance(error, RayActorError):
+        what = "its process was lost"
+    elif isinstance(error, ObjectLostError):
+        what = "the answer was lost on its way"
+    elif isinstance(error, TimeoutError):
+        what = "it did not answer"
+    else:
+        what = "Ray failed"
+    return f"{what}: {first_line(error)}"
 
 
 def first_line(error: BaseException) -> str:

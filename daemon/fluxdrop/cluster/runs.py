@@ -162,6 +162,8 @@ class Runs:
     async def _keep(self, slot: Slot, actor: SlotActor) -> None:
         """Start *actor*, and ping it for as long as it is the slot's."""
         reason = await actor.start()
+        if self._actors.get(slot) is actor:
+            slot.trouble = reason
         if not reason and self._actors.get(slot) is actor:
             slot.pipeline = ""
             slot.become(SlotState.IDLE)

@@ -45,7 +45,7 @@ class SlotActor:
         except Exception as error:
             return self._lost(error)
         if version != fluxdrop.__version__:
-            return f"it has fluxdrop {version}, and this station {fluxdrop.__version__}"
+            return f"it has another version: fluxdrop {version}, and this station {fluxdrop.__version__}"
         return ""
 
     async def ping_until_lost(self, on_step: OnStep) -> str:
@@ -55,9 +55,6 @@ class SlotActor:
             try:
                 answer = await asyncio.wait_for(self._actor.ping.remote(), _SILENT_SECONDS)
                 pulse = msgspec.json.decode(answer, type=Pulse)
-            except TimeoutError:
-                self.loss = self.loss or f"it did not answer for {_SILENT_SECONDS:g} s"
-                return self.loss
             except Exception as error:
                 return self._lost(error)
             step = (pulse.run, pulse.step, pulse.steps)
@@ -97,7 +94,7 @@ class SlotActor:
         ray_cluster.kill(self._actor)
 
     def _lost(self, error: Exception) -> str:
-        self.loss = self.loss or ray_cluster.first_line(error)
+        self.loss = self.loss or ray_cluster.loss(error)
         return self.loss
 
     def _note_problem(self, problem: str) -> None:

@@ -45,6 +45,8 @@ class Run(NamedTuple):
     """The job of each order, for `HostStatus.jobs`."""
     alone: bool = False
     """Whether no other run of these hands may be on the same host meanwhile, as hosts were lost over this one."""
+    host_class: str = ""
+    """The class of hosts that can make the same bytes as before, which is preferred if there is one."""
 
 
 class Made(NamedTuple):

@@ -63,6 +63,8 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     has_tensor: bool = False
     """Whether the job's folder already has the tensor, so that preprocessing is skipped."""
     part: Part | None = None
+    host_class: str | None = None
+    """The class of the host that generated the picture before: one of that class can make the same bytes."""
 
 
 _DECODER: msgspec.json.Decoder[JobOptions] = decoder(JobOptions)

@@ -17,6 +17,7 @@ from fluxdrop.generate.parameters import PromptParameters
 from fluxdrop.jobs.claim import is_below_inbox, make_place
 from fluxdrop.jobs.job import OPTIONS, TENSOR, JobOptions
 from fluxdrop.jobs.store import Row
+from fluxdrop.records.drift import host_class_of
 from fluxdrop.records.job_files import files_of, read_record
 from fluxdrop.records.result import Failure, Record, Result
 from fluxdrop.requests.messages import ReplayRequest, Start, ask
@@ -83,6 +84,7 @@ def plan_replay(
         model=model,
         has_tensor=tensor is not None,
         part=record.part if start == "generate" else None,
+        host_class=host_class_of(record) if made else None,
     )
     return Replay(row, record, options, str(name), source, tensor, start)
 

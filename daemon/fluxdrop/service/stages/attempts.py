@@ -111,6 +111,7 @@ class Attempts:
             [prompt.order for prompt in prompts],
             [job.id for job in jobs],
             alone=self._losses[jobs[0].id] >= _LOSSES_UNTIL_ALONE,
+            host_class=jobs[0].options.host_class or "",
         )
 
     def step(self, run: str, step: int, steps: int) -> None:

@@ -218,7 +218,7 @@ class Generating(Handler[PromptItem]):
                 else:
                     key = self._hands.batch_key(prompt.parameters)
                     own = item.job.id if self._attempts.is_alone(item.job) else None
-                    groups.setdefault((key, own), []).append(prompt)
+                    groups.setdefault((key, own, item.job.options.host_class), []).append(prompt)
         _draw_missing_seeds([prompt for group in groups.values() for prompt in group])
         for prompts in self._divided(list(groups.values())):
             if not self._hands.room:
