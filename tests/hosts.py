@@ -162,9 +162,18 @@ class Host:
             self._ray = self.start(*command, env=given, stdout=log, stderr=log)
 
     def restart_ray(self) -> None:
-        """Start Ray if it ended, as the host's unit does."""
+        """Start Ray if it ended, as the host's unit does: without what is left of it."""
         if self._ray is not None and self._ray.poll() is not None:
+            for process in self.processes():
+                with suppress(psutil.NoSuchProcess):
+                    if is_of_ray(process.cmdline()):
+                        process.kill()
             self.start_ray()
+
+    @property
+    def is_without_ray(self) -> bool:
+        """Whether its Ray has ended, or was never started."""
+        return self._ray is None or self._ray.poll() is not None
 
     def wait_for_ray(self) -> None:
         """Wait until the host's Ray belongs to the cluster."""
@@ -392,6 +401,13 @@ def cluster(folder: Path, hosts: int) -> Iterator[Cluster]:
 def address() -> str:
     """What `cluster` is set to on the station."""
     return f"{_NETWORK}.{_STATION}:{FIRST_PORT}"
+
+
+def is_of_ray(words: Sequence[str]) -> bool:
+    """Whether a process with the command line *words* is one of Ray's own, and no driver."""
+    line = " ".join(words)
+    own = ("ray::", "/ray/", "ray.scripts", "fluxdrop.cluster.starting")
+    return any(part in line for part in own)
 
 
 def _children(pid: int) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -58,7 +59,8 @@ def test_outcomes(hands: RemoteHands) -> None:
 
 
 def test_killed_host(cluster: Cluster, hands: RemoteHands) -> None:
-    """A run on a host that is killed is lost, the other host goes on, and the host is used again when it is back."""
+    """A run on a host that is killed is lost, the other host goes on, and the host is used again when it is back, under
+    the same name."""
     for run in ("one", "two"):
         hands.begin(run, "600s", steps=1000)
         hands.wait_for_step(run)
@@ -68,13 +70,13 @@ def test_killed_host(cluster: Cluster, hands: RemoteHands) -> None:
 
     assert "HostLost" == hands.outcome("one")["kind"]
     assert victim.name == hands.outcome("one")["host"]
-    hands.wait(lambda: hands.host(victim.name)["state"] == "lost", "the host is lost")
     victim.boot()
     victim.start_ray()
-    hands.wait(lambda: hands.host(victim.name)["state"] == "ready", "the host is back")
-    assert "two" not in hands.outcomes
+    victim.wait_for_ray()
     hands.begin("three", "0s")
+    assert "two" not in hands.outcomes
     assert victim.name == hands.outcome("three")["host"]
+    assert ["host1", "host2"] == [host["name"] for host in hands.state["hosts"]]
 
 
 def test_killed_broker(cluster: Cluster, hands: RemoteHands) -> None:
@@ -95,3 +97,46 @@ def test_killed_broker(cluster: Cluster, hands: RemoteHands) -> None:
     hands.begin("three", "0s")
     assert "Made" == hands.outcome("two")["kind"]
     assert "Made" == hands.outcome("three")["kind"]
+
+
+def test_unused_hosts(
+    cluster: Cluster, hands: RemoteHands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host with another version of fluxdrop, one with a full disk and one with a wrong token are not used, and it is
+    told which and why; the others go on."""
+    other, full, wrong = cluster.add(), cluster.add(), cluster.add()
+    token = tmp_path / "token"
+    token.write_text("f" * 64)
+    token.chmod(0o600)
+    wrong.member = replace(wrong.member, token=token)
+    full.run("mkdir", "/run/small")
+    full.run("mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", "/run/small")
+    with monkeypatch.context() as patch:
+        patch.setenv("TIMED_PIPELINE_VERSION", "0.0.1")
+        other.start_ray()
+    with monkeypatch.context() as patch:
+        patch.setenv("TMPDIR", "/run/small")
+        full.start_ray()
+
+    def reason(host: str) -> str:
+        return str(hands.host(host).get("reason", ""))
+
+    def try_again() -> str:
+        # As its unit does.
+        if wrong.is_without_ray:
+            wrong.start_ray()
+        return reason(wrong.address)
+
+    hands.wait(try_again, "the wrong token is noticed")
+    hands.wait(lambda: "fluxdrop 0.0.1" in reason(other.name), "the other version is noticed")
+    hands.wait(lambda: "disk is full" in reason(full.name), "the full disk is noticed")
+    assert "token is wrong" in reason(wrong.address)
+    assert "unused" == hands.host(wrong.address)["state"]
+    assert "unused" == hands.host(other.name)["state"]
+    assert "unused" == hands.host(full.name)["state"]
+    assert 2 == hands.state["slots"]
+    hands.begin("one", "0s")
+    hands.begin("two", "0s")
+    assert {"host1", "host2"} == {hands.outcome(run)["host"] for run in ("one", "two")}
+    for host in (other, full, wrong):
+        host.kill()

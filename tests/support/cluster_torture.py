@@ -45,8 +45,8 @@ POINTS = (
     "generation-in-place",
     "generation-recorded",
 )
-LOSSES = ("kill", "cut", "stop", "broker", "daemon", "head")
-_WEIGHTS = (5, 4, 4, 8, 6, 1)
+LOSSES = ("kill", "cut", "stop", "broker", "daemon", "agent", "head")
+_WEIGHTS = (5, 4, 4, 8, 6, 1, 1)
 _KINDS = ("timed", "timed", "timed", "timed-several", "png")
 _EVENTS_A_ROOT = 20
 _LEDGER = "TIMED_PIPELINE_LEDGER"
@@ -55,7 +55,7 @@ _PATIENCE = 400.0
 
 def events(count: int, rng: random.Random) -> list[str]:
     """*count* events: every loss and every point, then half of each at random."""
-    made = [*LOSSES[:-1], *POINTS]
+    made = [*LOSSES[:-2], *POINTS]
     while len(made) < count:
         either = rng.choices(LOSSES, _WEIGHTS)[0], rng.choice(POINTS)
         made.append(rng.choice(either))
@@ -146,11 +146,13 @@ class ClusterTorture:
                 self._wait_a_while(daemon)
                 host.cont()
             case "head":
-                self._kill(lambda words: not any("fluxdrop" in word for word in words))
+                self._kill(hosts.is_of_ray)
+            case "agent":
+                self._kill(lambda words: "ray::RuntimeEnvAgent" in words)
             case "broker":
                 self._kill(lambda words: "fluxdrop.cluster.broker" in words)
 
-    def _kill(self, is_meant: Callable[[list[str]], bool]) -> None:
+    def _kill(self, is_meant: Callable[[Sequence[str]], bool]) -> None:
         """Kill processes of the station."""
         for process in self._cluster.station.processes():
             with suppress(psutil.NoSuchProcess):

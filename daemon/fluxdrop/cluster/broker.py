@@ -109,8 +109,8 @@ def _serve(link: DaemonLink) -> None:
         outage="The cluster is being joined.", slots=0, host_class=join.host_class, hosts=[]
     )
     link.send(FrameKind.CLUSTER, 0, msgspec.json.encode(state))
-    ray_cluster.join(join.address)
-    Runs(join, link).serve()
+    head_port = ray_cluster.join(join.address)
+    Runs(join, link, head_port).serve()
     leaving = threading.Thread(target=ray_cluster.leave, daemon=True)
     leaving.start()
     leaving.join(_LEAVE_SECONDS)

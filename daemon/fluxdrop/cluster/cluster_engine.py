@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable
 
 import msgspec
@@ -16,13 +17,14 @@ from numpy.typing import NDArray
 
 from fluxdrop.cluster.predict_broker import (
     DIED,
+    OPENING,
     OUTAGE,
     CloseModel,
     ModelState,
     OpenModel,
     unpack_prediction,
 )
-from fluxdrop.config import Settings
+from fluxdrop.config import HooksTable, Settings
 from fluxdrop.errors import FluxdropError
 from fluxdrop.logs import get_logger
 from fluxdrop.predict.bundle import Bundle
@@ -34,6 +36,7 @@ log = get_logger("fluxdrop.engine")
 
 _JOIN_SECONDS = 60.0
 _MARGIN_SECONDS = 30.0
+_PAUSE_SECONDS = 0.02
 _NOT_OPENED = EngineInfo(engine="cluster", backend="cluster", version="")
 
 
@@ -86,7 +89,7 @@ class PredictBrokerProcess:
                     f"the broker of the cluster is started anew: {error.message}"
                 ) from error
             except CallFailed as error:
-                if error.kind == OUTAGE:
+                if error.kind == OUTAGE or (error.kind == OPENING and kind is FrameKind.PREDICT):
                     raise _down(error.message, error.hint) from error
                 if error.kind == DIED:
                     raise ChildDied(error.message, hint=error.hint) from error
@@ -230,9 +233,23 @@ class ClusterEngine:
         return self._open()
 
     def _open(self) -> ModelState:
-        order = OpenModel(str(self._bundle.folder), self._settings)
-        frame = self._call(FrameKind.LOAD, msgspec.json.encode(order), expect=FrameKind.LOADED)
-        assert frame is not None
+        # Tables are of no use there, and some are private.
+        settings = msgspec.structs.replace(
+            self._settings, pipelines={}, folders={}, hooks=HooksTable()
+        )
+        order = msgspec.json.encode(OpenModel(str(self._bundle.folder), settings))
+        deadline = time.monotonic() + self._settings.worker_start_seconds
+        frame = None
+        while frame is None:
+            # Each call is short, so that other models can be run meanwhile.
+            try:
+                frame = self._call(FrameKind.LOAD, order, expect=FrameKind.LOADED)
+            except CallFailed as error:
+                if error.kind != OPENING:
+                    raise
+                if time.monotonic() > deadline:
+                    raise _down(error.message) from error
+                time.sleep(_PAUSE_SECONDS)
         self._generation = self._broker.generation
         before = self.hosts
         self._state = msgspec.json.decode(frame.payload, type=ModelState)
@@ -255,6 +272,8 @@ class ClusterEngine:
             )
         except EngineDown as error:
             self._outage = error.message
+            # The broker may be another one, which has to open the model first.
+            self._generation = 0
             raise
         self._outage = ""
         return frame

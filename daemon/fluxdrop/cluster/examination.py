@@ -82,16 +82,27 @@ async def _examine_host(node: Node, needs: bytes) -> ExaminedHost:
             await _ask(host_report.report, node, needs), type=HostReport
         )
         host.clock_seconds = await _clock(node)
-        if not node.gpus or ray_cluster.free_gpus(node.id) >= 1:
-            made = await _ask(
-                host_report.picture, node, gpus=min(node.gpus, 1), seconds=_PICTURE_SECONDS
-            )
-            host.picture = msgspec.json.decode(made, type=PictureReport)
+        host.picture = await _picture(node)
     except TimeoutError:
         host.problem = f"It did not answer within {_ASK_SECONDS:g} s"
     except Exception as error:
         host.problem = f"fluxdrop does not run there: {ray_cluster.first_line(error)}"
     return host
+
+
+async def _picture(node: Node) -> PictureReport | None:
+    """Have the host make a picture; return None if its GPUs are in use, at once or as soon as they were found free."""
+    if node.gpus and ray_cluster.free_gpus(node.id) < 1:
+        return None
+    try:
+        made = await _ask(
+            host_report.picture, node, gpus=min(node.gpus, 1), seconds=_PICTURE_SECONDS
+        )
+    except TimeoutError:
+        if node.gpus and ray_cluster.free_gpus(node.id) < 1:
+            return None
+        return PictureReport(problem=f"It takes longer than {_PICTURE_SECONDS:g} s")
+    return msgspec.json.decode(made, type=PictureReport)
 
 
 async def _clock(node: Node) -> float:

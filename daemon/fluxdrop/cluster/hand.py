@@ -36,7 +36,6 @@ from fluxdrop.generate.failures import cancelled
 from fluxdrop.generate.lora import Lora
 from fluxdrop.generate.messages import pack_images
 from fluxdrop.generate.pipeline_process import PipelineProcess
-from fluxdrop.ownership import load_trusted_host
 from fluxdrop.processes.child import ChildDied
 
 LEASE_SECONDS = 60.0
@@ -127,7 +126,7 @@ class Hand:
 
         assert order.needs is not None
         if self._pipelines is None:
-            self._pipelines = HostPipelines(load_trusted_host(), self._check_cancelled)
+            self._pipelines = HostPipelines.of_this_host(self._check_cancelled)
         mark = str(self._cancelled.path)
         pictures = [msgspec.structs.replace(one, cancelled=mark) for one in order.pictures]
         if self._process is None:

@@ -15,10 +15,9 @@ import msgspec
 import fluxdrop
 from fluxdrop.cluster.host_pipelines import HostPipelines
 from fluxdrop.cluster.messages import HostFacts
+from fluxdrop.cluster.pipeline_cache import HostUnfit
 from fluxdrop.cluster.pipeline_needs import Need
 from fluxdrop.config import HostSettings
-from fluxdrop.errors import FluxdropError
-from fluxdrop.ownership import load_trusted_host
 
 _PACKAGES = ("torch", "diffusers", "transformers")
 _MIN_FREE_BYTES = 32 << 20
@@ -41,10 +40,10 @@ def facts(station_version: str, outlines: bytes) -> bytes:
     if version != station_version:
         return msgspec.json.encode(HostFacts(version=version))
     try:
-        host = load_trusted_host()
-        pipelines = HostPipelines(host)
-    except FluxdropError as error:
+        pipelines = HostPipelines.of_this_host()
+    except HostUnfit as error:
         return msgspec.json.encode(HostFacts(version=version, problem=str(error)))
+    host = pipelines.settings
     gpu = _gpu() if host.device != "cpu" else None
     return msgspec.json.encode(
         HostFacts(

@@ -18,6 +18,7 @@ from fluxdrop.config import HostSettings
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.messages import Load
 from fluxdrop.generate.pipeline_process import Limits
+from fluxdrop.ownership import load_trusted_host
 from fluxdrop.provision.find import data_dir
 from fluxdrop.resources import expanded
 
@@ -39,11 +40,25 @@ class HostPipelines:
     def __init__(
         self, settings: HostSettings, wait_hook: Callable[[], None] = lambda: None
     ) -> None:
-        self._settings = settings
+        self.settings = settings
         folder = expanded(settings.cache) if settings.cache else data_dir() / "cluster-cache"
         self.graphs = folder / "graphs"
         """The folder for compiled models."""
         self._cache = PipelineCache(folder, settings.cache_max_bytes, wait_hook)
+
+    @classmethod
+    def of_this_host(cls, wait_hook: Callable[[], None] = lambda: None) -> HostPipelines:
+        """Return those of this host's own settings.
+
+        Raises:
+            HostUnfit: The settings or the cache cannot be used.
+        """
+        try:
+            return cls(load_trusted_host(), wait_hook)
+        except HostUnfit:
+            raise
+        except FluxdropError as error:
+            raise HostUnfit(error.message, hint=error.hint) from error
 
     @contextmanager
     def holding(
@@ -75,7 +90,7 @@ class HostPipelines:
                 config = name if commit is None else f"{name}@{commit}"
             loras = [held.enter_context(self.content(lora, pieces_of)) for lora in needs.loras]
             table = msgspec.structs.replace(
-                self._settings.table(load.name, load.table),
+                self.settings.table(load.name, load.table),
                 source=source,
                 revision=revision,
                 config=config,
@@ -85,7 +100,7 @@ class HostPipelines:
     def limits(self, limits: Limits) -> Limits:
         """Return the *limits* of a station's processes, with this host's limit of memory."""
         return msgspec.structs.replace(
-            limits, max_bytes=self._settings.generator_max_bytes or limits.max_bytes
+            limits, max_bytes=self.settings.generator_max_bytes or limits.max_bytes
         )
 
     @property
@@ -107,7 +122,7 @@ class HostPipelines:
         """Return why this host cannot have *need*, an `outline_of` a pipeline; empty if nothing is known against it."""
         match need:
             case OnHub(repository):
-                return "" if self._settings.hub else str(_hub_refusal(repository))
+                return "" if self.settings.hub else str(_hub_refusal(repository))
             case Content(manifest) if not any(
                 self._has_sizes(path, manifest) for path in self._own_places(manifest)
             ):
@@ -126,7 +141,7 @@ class HostPipelines:
 
     def _own_places(self, manifest: Manifest) -> Iterator[Path]:
         """Yield where a content may be in the folders that this host's settings name."""
-        for folder in map(expanded, self._settings.folders):
+        for folder in map(expanded, self.settings.folders):
             yield from (folder, folder / manifest.name)
 
     def _is_same(self, path: Path, manifest: Manifest) -> bool:
@@ -144,7 +159,7 @@ class HostPipelines:
         return is_named and has_sizes(path, manifest)
 
     def _on_hub(self, repository: str) -> str:
-        if not self._settings.hub:
+        if not self.settings.hub:
             raise _hub_refusal(repository)
         return repository
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import msgspec
 
 import fluxdrop
-from fluxdrop.cluster import host_facts, ray_cluster
+from fluxdrop.cluster import host_facts, ray_cluster, refused
 from fluxdrop.cluster.dispatcher import Dispatcher, Host, Slot, SlotState
 from fluxdrop.cluster.messages import HostFacts, Join, decoded_facts
 from fluxdrop.cluster.pipeline_needs import Need, outline_of
 from fluxdrop.cluster.ray_cluster import Node
+from fluxdrop.cluster.refused import Refused
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.hands import HostState, HostStatus
 from fluxdrop.timestamps import now
@@ -39,6 +40,7 @@ class Members:
         self,
         join: Join,
         dispatcher: Dispatcher,
+        head_port: int,
         *,
         changed: Callable[[], None],
         lost: Callable[[Host, str], None],
@@ -48,6 +50,7 @@ class Members:
         Args:
             join: The root's pipelines.
             dispatcher: Gets the hosts that live.
+            head_port: The port of the head.
             changed: Called when there may be something new to do or to tell.
             lost: Called with a host that is gone, and why.
         """
@@ -63,6 +66,9 @@ class Members:
         """The hosts that were lost, by name, with the moment."""
         self._rates: dict[str, deque[tuple[float, int]]] = {}
         """The seconds and the pictures of the last runs, by the host's name."""
+        self._refused = Refused(head_port)
+        self._replaced: set[str] = set()
+        """The ids of nodes in whose place is another one, though Ray may not have noticed yet."""
         self._asking: dict[str, asyncio.Task[None]] = {}
         self.silent_since: float | None = None
         """Since when the head has not answered, if it does not."""
@@ -109,6 +115,10 @@ class Members:
     def status(self) -> list[HostStatus]:
         """Return what is to be told of every host, in the order of their names."""
         living = [self._living(host) for host in self._dispatcher.hosts.values()]
+        living += [
+            HostStatus(name=address, state="unused", reason=refused.REASON)
+            for address in self._refused.addresses()
+        ]
         names = {host.name for host in living}
         gone = [status for name, (_moment, status) in self._gone.items() if name not in names]
         return sorted([*living, *gone], key=lambda host: host.name)
@@ -126,7 +136,7 @@ class Members:
 
     def _take(self, nodes: list[Node]) -> None:
         """Compare the *nodes* of the cluster with the hosts, and act on what changed."""
-        alive = {node.id: node for node in nodes if node.is_living_host}
+        alive = {node.id: node for node in self._newest(nodes)}
         for host in [host for host in self._dispatcher.hosts.values() if host.id not in alive]:
             self._remove(host)
         for node in alive.values():
@@ -134,8 +144,22 @@ class Members:
             self._seen[host.name] = now()
             if node.id not in self._asking:
                 self._asking[node.id] = asyncio.create_task(self._ask(host))
+        self._refused.look({node.address for node in nodes if node.alive})
         forgotten = time.monotonic() - _REMEMBERED_SECONDS
         self._gone = {name: one for name, one in self._gone.items() if one[0] > forgotten}
+
+    def _newest(self, nodes: list[Node]) -> Iterator[Node]:
+        """Yield the hosts among *nodes*; of several at one address and port only that which came last lives."""
+        places: dict[tuple[str, int], list[Node]] = {}
+        for node in nodes:
+            if node.is_living_host:
+                places.setdefault((node.address, node.port), []).append(node)
+        for place in places.values():
+            left = [node for node in place if node.id not in self._replaced] or place
+            newest = next((node for node in left if node.id not in self._dispatcher.hosts), left[0])
+            self._replaced |= {node.id for node in place}
+            self._replaced.discard(newest.id)
+            yield newest
 
     def _is_busy(self) -> bool:
         return any(

@@ -7,7 +7,7 @@ time, errors with FAILURE, and ends on STOP and at end of file.
 frame      payload                                  answer
 =========  =======================================  ===================================================
 JOIN       the address of the cluster               LOADED, empty
-LOAD       `OpenModel`, `CloseModel` or `CheckAll`  LOADED, a `ModelState`, empty for the others
+LOAD       `OpenModel` or `CloseModel`              LOADED, a `ModelState`, or empty
 PREDICT    the digest, 64 characters; a tensor      PREDICTION, of `pack_prediction`
 PING                                                PONG
 =========  =======================================  ===================================================
@@ -39,14 +39,14 @@ from fluxdrop.processes.wire import Frame, FrameKind, Pipe, WireError
 if TYPE_CHECKING:
     from fluxdrop.cluster.predict_pool import PredictPool
 
-OUTAGE, DIED = "outage", "died"
-"""The kinds of a FAILURE for which the pictures are not the cause, or of which an engine's process died."""
+OUTAGE, OPENING, DIED = "outage", "opening", "died"
+"""The kinds of a FAILURE: no host can, no host has opened the model yet, an engine's process died."""
 _DIGEST_BYTES = 64
 _LENGTH = struct.Struct("<I")
 
 
 class OpenModel(msgspec.Struct, frozen=True, tag="open"):
-    """Open the bundle in *folder*, and answer when a host has it."""
+    """Have the hosts open the bundle in *folder*. It is answered soon, perhaps by a FAILURE of the kind OPENING."""
 
     folder: str
     settings: Settings
@@ -153,9 +153,15 @@ class PredictBroker:
 def _facts(error: Exception) -> dict[str, str]:
     """Return the facts of the FAILURE that tells of *error*."""
     if isinstance(error, FluxdropError):
-        kind = DIED if isinstance(error, ChildDied) else error.kind
+        kind = error.kind
+        if isinstance(error, ChildDied):
+            kind = DIED
+        elif type(error).__name__ == "StillOpening":
+            kind = OPENING
+        elif isinstance(error, Outage) or kind == "cluster":
+            kind = OUTAGE
         return {
-            "kind": OUTAGE if isinstance(error, Outage) or kind == "cluster" else kind,
+            "kind": kind,
             "message": error.message,
             "hint": error.hint,
         }

@@ -18,7 +18,7 @@ from fluxdrop.cluster import ray_cluster
 from fluxdrop.cluster.pipeline_transfer import StationContents
 from fluxdrop.cluster.predict_worker import Failed, Opened, OpenOrder, PredictWorker, Reply
 from fluxdrop.config import Settings
-from fluxdrop.errors import FluxdropError
+from fluxdrop.errors import FluxdropError, Outage
 from fluxdrop.predict.engine import EngineDown, EngineInfo
 from fluxdrop.processes.child import ChildDied
 
@@ -49,6 +49,10 @@ class _Host:
     """Why it cannot run a model, with the moment at which it is asked again."""
 
 
+class StillOpening(Outage):
+    """Hosts open the model, and none has it yet."""
+
+
 class PredictPool:
     """Opens models on all hosts of the cluster, and divides batches among them. One thread may use it.
 
@@ -62,7 +66,7 @@ class PredictPool:
         self._models: dict[str, _Model] = {}
 
     def open(self, folder: Path, settings: Settings) -> tuple[str, EngineInfo, list[str]]:
-        """Have all hosts open the bundle in *folder*, and wait until one has it.
+        """Have all hosts open the bundle in *folder*; return at once if one has it.
 
         Hosts that need longer, or come later, are used as soon as they have it.
 
@@ -70,6 +74,7 @@ class PredictPool:
             The digest by which `predict` knows the model, what runs it, and the names of the hosts that have it.
 
         Raises:
+            StillOpening: No host has it yet. Call this again.
             EngineDown: No host can have it at the moment.
             ChildDied: The engine's process died on each host.
             FluxdropError: It cannot be run.
@@ -80,9 +85,9 @@ class PredictPool:
             order = OpenOrder(version=fluxdrop.__version__, manifest=manifest, settings=settings)
             self._models[digest] = _Model(order)
         try:
-            info = self._wait_for_host(digest)
+            info = self._wait_for_host(digest, _POLL_SECONDS)
             return digest, info, sorted(host.name for host in self._fit(digest))
-        except EngineDown:
+        except (EngineDown, StillOpening):
             raise
         except FluxdropError:
             self.close(digest)
@@ -103,7 +108,10 @@ class PredictPool:
             ChildDied: The engine's process died of it, on a host that lives.
             FluxdropError: It would fail again.
         """
-        info = self._wait_for_host(digest)
+        if digest not in self._models:
+            raise StillOpening("The model was not opened")
+        limit = self._models[digest].order.settings.worker_call_seconds + _MARGIN_SECONDS
+        info = self._wait_for_host(digest, limit)
         count = min(len(self._fit(digest)), len(batch))
         waiting = list(enumerate(np.array_split(batch, count)))
         running: dict[Any, tuple[_Host, int, NDArray[np.float32], float]] = {}
@@ -116,10 +124,9 @@ class PredictPool:
                     answer = host.actor.predict.remote(digest, piece)
                     running[answer] = (host, number, piece, time.monotonic())
             if not running:
-                info = self._wait_for_host(digest)
+                info = self._wait_for_host(digest, limit)
                 continue
             done, _ = ray.wait(list(running), timeout=_POLL_SECONDS)
-            limit = self._models[digest].order.settings.worker_call_seconds + _MARGIN_SECONDS
             late = [one for one, (*_, begun) in running.items() if time.monotonic() - begun > limit]
             for answer in {*done, *late}:
                 host, number, piece, _begun = running.pop(answer)
@@ -139,10 +146,10 @@ class PredictPool:
             for known in (host.opening, host.ready, host.problems):
                 known.pop(digest, None)
 
-    def _wait_for_host(self, digest: str) -> EngineInfo:
-        """Wait until a host has the model, and return what runs it. Raises what `open` does."""
+    def _wait_for_host(self, digest: str, seconds: float) -> EngineInfo:
+        """Wait for *seconds* until a host has the model, and return what runs it. Raises what `open` does."""
         model = self._models[digest]
-        deadline = time.monotonic() + model.order.settings.worker_start_seconds
+        deadline = time.monotonic() + seconds
         while True:
             self._refresh()
             if self._fit(digest):
@@ -151,8 +158,10 @@ class PredictPool:
             opening = [
                 host.opening[digest] for host in self._hosts.values() if digest in host.opening
             ]
-            if not opening or time.monotonic() > deadline:
-                raise self._why_none(digest, is_opening=bool(opening))
+            if not opening:
+                raise self._why_none(digest)
+            if time.monotonic() > deadline:
+                raise StillOpening("No host of the cluster has opened the model yet")
             ray.wait(opening, timeout=_POLL_SECONDS)
 
     def _fit(self, digest: str) -> list[_Host]:
@@ -229,7 +238,7 @@ class PredictPool:
         ray_cluster.kill(host.actor)
         self._hosts = {key: one for key, one in self._hosts.items() if one is not host}
 
-    def _why_none(self, digest: str, *, is_opening: bool) -> FluxdropError:
+    def _why_none(self, digest: str) -> FluxdropError:
         """Return the error for a model that no host has open."""
         problems = [
             (host, host.problems[digest][1])
@@ -240,8 +249,6 @@ class PredictPool:
         if refused and len(refused) == len(self._hosts):
             return _error(*refused[0])
         reasons = " ".join(f"{host.name}: {failed.message}" for host, failed in problems)
-        if is_opening:
-            reasons = f"{reasons} The hosts have not opened it in time.".strip()
         return EngineDown(
             f"No host of the cluster can run the model. {reasons or 'There is no host.'}",
             kind="cluster",

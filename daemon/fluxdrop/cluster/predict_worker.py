@@ -24,7 +24,6 @@ from fluxdrop.cluster.pipeline_cache import HostUnfit
 from fluxdrop.cluster.pipeline_digest import Manifest
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError, Outage
-from fluxdrop.ownership import load_trusted_host
 from fluxdrop.predict.bundle import load_bundle
 from fluxdrop.predict.choose_engine import open_engine
 from fluxdrop.predict.engine import Engine, EngineInfo
@@ -153,13 +152,14 @@ def _open(model: _OpenModel, wanted: OpenOrder, server: Any) -> Reply:
     if model.engine is None:
         from fluxdrop.cluster.pipeline_transfer import pieces_from
 
-        host = load_trusted_host()
-        contents = HostPipelines(host)
+        contents = HostPipelines.of_this_host()
         path = model.held.enter_context(
             contents.content(wanted.manifest, lambda manifest: pieces_from(server, manifest))
         )
         engine = open_engine(
-            host.applied(wanted.settings), load_bundle(str(path)), cache=contents.graphs
+            contents.settings.applied(wanted.settings),
+            load_bundle(str(path)),
+            cache=contents.graphs,
         )
         model.held.callback(engine.close)
         model.engine = engine

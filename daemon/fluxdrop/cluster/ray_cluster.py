@@ -47,6 +47,8 @@ class Node(NamedTuple):
     id: str
     hostname: str
     address: str
+    port: int
+    """With the address, the same for no two nodes that live."""
     alive: bool
     gpus: int
     is_station: bool
@@ -58,8 +60,8 @@ class Node(NamedTuple):
         return self.alive and (bool(self.gpus) or not self.is_station)
 
 
-def join(address: str) -> None:
-    """Connect this process, as Ray's driver, to the cluster at *address*.
+def join(address: str) -> int:
+    """Connect this process, as Ray's driver, to the cluster at *address*; return the port of its head.
 
     Raises:
         FluxdropError: Kind ``cluster``: it cannot be reached, or does not ask for a token.
@@ -81,14 +83,22 @@ def join(address: str) -> None:
         )
     except Exception as error:
         raise _unreachable(address, error) from error
+    return int(address.rpartition(":")[2])
 
 
 def nodes() -> list[Node]:
-    """Return all nodes that the cluster has or had. Waits while the head does not answer."""
+    """Return all nodes that the cluster has or had. Waits while the head does not answer.
+
+    Raises:
+        FluxdropError: This machine's own node is dead. Without it nothing can be asked of others, and Ray tells nobody.
+    """
     import ray
 
     here = ray.get_runtime_context().get_node_id()
-    return [_node(entry, here) for entry in ray.nodes()]
+    entries = ray.nodes()
+    if any(entry["NodeID"] == here and not entry["Alive"] for entry in entries):
+        raise FluxdropError("Ray ended on this machine", kind="cluster")
+    return [_node(entry, here) for entry in entries]
 
 
 def free_gpus(node: str) -> float:
@@ -166,6 +176,7 @@ def _node(entry: Mapping[str, Any], here: str) -> Node:
         id=entry["NodeID"],
         hostname=printable(entry["NodeManagerHostname"])[:_MAX_NAME],
         address=entry["NodeManagerAddress"],
+        port=entry["NodeManagerPort"],
         alive=entry["Alive"],
         gpus=int(resources.get("GPU", 0)),
         is_station=entry["NodeID"] == here or _HEAD in resources,

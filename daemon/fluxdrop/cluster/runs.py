@@ -51,10 +51,12 @@ class Link(Protocol):
 class Runs:
     """Takes runs from the daemon, has the hosts make them, and tells the daemon how each ended."""
 
-    def __init__(self, join: Join, link: Link) -> None:
+    def __init__(self, join: Join, link: Link, head_port: int) -> None:
         self._link = link
         self._dispatcher = Dispatcher(join)
-        self._members = Members(join, self._dispatcher, changed=self._wake, lost=self._lose_host)
+        self._members = Members(
+            join, self._dispatcher, head_port, changed=self._wake, lost=self._lose_host
+        )
         self._actors: dict[Slot, SlotActor] = {}
         self._failures: dict[Slot, int] = {}
         """How often in a row a slot's actor failed."""

@@ -1,6 +1,6 @@
 """How Ray is started at a head and at a host: one place for its arguments and its environment.
 
-``python -m fluxdrop.cluster.starting`` becomes ``ray start``; the units call it.
+``python -m fluxdrop.cluster.starting`` runs ``ray start`` and watches it; the units call it.
 """
 
 from __future__ import annotations
@@ -8,9 +8,13 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import socket
+import subprocess
 import sys
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -30,6 +34,16 @@ VARIABLES = {
 }
 """The environment's variables for the fields of a `Member`."""
 _MIN_TOKEN_BYTES = 32
+_MAIN = {"raylet", "gcs_server"}
+"""The names of Ray's processes without which a machine is no part of the cluster."""
+_WATCH_SECONDS = 0.5
+_END_SECONDS = 10.0
+_STARTED = "started"
+"""A file in Ray's folder, of the time of its last start."""
+_LATELY_SECONDS = 120.0
+_CONNECT_SECONDS = 5.0
+_PROBE_SECONDS = 60.0
+_SEEN_SECONDS = 5.0
 _CERTIFICATES = {
     "RAY_TLS_CA_CERT": "ca.crt",
     "RAY_TLS_SERVER_CERT": "host.crt",
@@ -201,6 +215,44 @@ def _content(path: Path, hint: str) -> bytes:
         ) from error
 
 
+def _check_accepted(member: Member, head: str) -> None:
+    """Check, where Ray ended soon after its last start, whether the head accepts the token. Ray itself says it badly.
+
+    Raises:
+        FluxdropError: It does not.
+    """
+    host, _, port = head.rpartition(":")
+    try:
+        connection = socket.create_connection((host, int(port)), _CONNECT_SECONDS)
+    except OSError:
+        # Ray waits for the head.
+        return
+    with connection, suppress(subprocess.TimeoutExpired):
+        asked = subprocess.run(
+            [sys.executable, "-P", "-m", "fluxdrop.cluster.token_probe", head],
+            env={**os.environ, **connecting(member.token, member.tls)},
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=_PROBE_SECONDS,
+            check=False,
+        )
+        if asked.stdout.strip() == "refused":
+            # The station's daemon looks who is connected, to tell who was refused.
+            time.sleep(_SEEN_SECONDS)
+            raise FluxdropError(
+                f"The head at {head} does not accept the token in {member.token}",
+                hint=_token_hint(member),
+                kind="cluster",
+            )
+
+
+def _was_touched_lately(mark: Path) -> bool:
+    try:
+        return time.time() - mark.stat().st_mtime < _LATELY_SECONDS
+    except OSError:
+        return False
+
+
 def clean(folder: Path) -> None:
     """Remove from *folder* what earlier starts left, of which nothing runs any more."""
     for path in folder.glob("session_*"):
@@ -228,17 +280,56 @@ def member_of(arguments: list[str], environment: Mapping[str, str]) -> Member:
 
 
 def main() -> None:
-    """Become ``ray start``, or end with a message."""
+    """Run ``ray start`` to its end, or end with a message."""
     member = member_of(sys.argv[1:], os.environ)
     try:
         check(member)
         command = member.command()
+        mark = member.folder / _STARTED
+        if member.station is not None and _was_touched_lately(mark):
+            _check_accepted(member, f"{resolved(member.station)}:{FIRST_PORT}")
     except FluxdropError as error:
         sys.exit(f"error: {error.message}\nhint: {error.hint}")
     clean(member.folder)
+    # There is no folder where Ray was never started; it makes one.
+    with suppress(OSError):
+        mark.touch()
     # The unit's environment may say otherwise, such as longer health checks, but not of the token.
     environment = {**member.environment(), **os.environ, **connecting(member.token, member.tls)}
-    os.execve(command[0], command, environment)  # noqa: S606 - no shell
+    sys.exit(_run(command, environment))
+
+
+def _run(command: list[str], environment: dict[str, str]) -> int:
+    """Run Ray until it ends, or one of its `_MAIN` processes does; return its exit code, or 1.
+
+    When an agent of Ray is lost, its raylet ends with the code 0, which ``ray start`` takes for no reason to end.
+    """
+    ray = subprocess.Popen(command, env=environment)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _frame: ray.send_signal(number))
+    seen: set[str] = set()
+    while ray.poll() is None:
+        time.sleep(_WATCH_SECONDS)
+        running = _children(ray.pid)
+        if lost := seen - running:
+            print(f"error: Ray goes on without its {' and '.join(sorted(lost))}", file=sys.stderr)
+            ray.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                ray.wait(_END_SECONDS)
+            ray.kill()
+            return 1
+        seen |= running & _MAIN
+    return ray.wait()
+
+
+def _children(pid: int) -> set[str]:
+    """Return the names of the processes that *pid* started and that run."""
+    names = set()
+    for line in Path("/proc").glob(f"{pid}/task/*/children"):
+        for child in line.read_text().split():
+            with suppress(OSError):
+                names.add(Path(f"/proc/{child}/comm").read_text().strip())
+    return names
 
 
 if __name__ == "__main__":

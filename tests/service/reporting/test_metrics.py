@@ -144,7 +144,11 @@ def test_cluster(root: Root) -> None:
     metrics = Metrics(root, Settings(metrics_file="a.prom", cluster="auto"))
     hosts = [HostStatus(name="gpu-1", state="busy"), HostStatus(name="gpu-2", state="lost")]
     attempts_lost.update(
-        {("gpu-2", "its disk is full: 1 MB"): 1, ("gpu-2", "its disk is full: 2 MB"): 2}
+        {
+            ("gpu-2", "its disk is full: 1 MB"): 1,
+            ("gpu-2", "its disk is full: 2 MB"): 2,
+            ("gpu-1", "no object " + "0f" * 28): 1,
+        }
     )
     dispatch_seconds.append(0.02)
     metrics.count(on_host(result("a", 1), "gpu-1"))
@@ -158,6 +162,8 @@ def test_cluster(root: Root) -> None:
     assert 1 == found["fluxdrop_pictures_total", (("host", "gpu-1"),)]
     reason = (("host", "gpu-2"), ("reason", "its disk is full"))
     assert 3 == found["fluxdrop_attempts_lost_total", reason]
+    reason = (("host", "gpu-1"), ("reason", "no object ID"))
+    assert 1 == found["fluxdrop_attempts_lost_total", reason]
     assert 0 == found["fluxdrop_broker_restarts_total", ()]
     assert 1 == found["fluxdrop_dispatch_seconds_count", ()]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter as Counts
 from contextlib import suppress
 
@@ -14,6 +15,7 @@ _STATES: tuple[HostState, ...] = ("ready", "busy", "unused", "lost")
 # A run is usually with a host within milliseconds; it takes longer where the host has to start a process first.
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _MAX_REASON = 60
+_ID = re.compile("[0-9a-f]{16,}")
 
 
 class ClusterMetrics:
@@ -61,8 +63,7 @@ class ClusterMetrics:
             self._hosts.labels(state).set(states[state])
         lost: Counts[tuple[str, str]] = Counts()
         for (host, reason), times in attempts_lost.copy().items():
-            # What follows the colon, such as free bytes, differs each time.
-            lost[host, reason.partition(":")[0][:_MAX_REASON]] += times
+            lost[host, _in_general(reason)] += times
         for key, times in (lost - self._counted).items():
             self._attempts_lost.labels(*key).inc(times)
         self._counted = lost
@@ -72,3 +73,8 @@ class ClusterMetrics:
         with suppress(IndexError):
             while True:
                 self._dispatch.observe(dispatch_seconds.popleft())
+
+
+def _in_general(reason: str) -> str:
+    """Return *reason* without what differs each time, such as free bytes and Ray's ids, of which there is no end."""
+    return _ID.sub("ID", reason.partition(":")[0])[:_MAX_REASON]
