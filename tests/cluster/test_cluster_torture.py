@@ -18,7 +18,9 @@ LOCAL = {"generation-begun", "generation-whole"}
 
 
 def test_events_are_complete() -> None:
-    """A torture has every loss but those of the head and its agent, which take a minute, and every point that a picture from a cluster passes."""
+    """A torture has every loss but those of the head and its agent, which take a minute, and every point that
+    a picture from a cluster passes.
+    """
     chosen = cluster_torture.events(12, random.Random(1))
 
     assert {*cluster_torture.POINTS} == {*OF_CLUSTERS, *OF_GENERATION} - LOCAL
