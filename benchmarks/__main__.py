@@ -35,6 +35,7 @@ from benchmarks import (
     pipe,
     prompts,
     start,
+    swap,
     throughput,
 )
 from benchmarks.table import Row
@@ -55,6 +56,7 @@ _MODULES = {
         latency,
         throughput,
         large_pictures,
+        swap,
         folders,
         networks,
         gallery,

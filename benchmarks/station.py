@@ -74,12 +74,26 @@ def seconds_a_picture(count: int) -> float:
     """By a warm daemon of its own, from the drop of *count* pictures, by one rename of their folder, to
     the last durable result.
     """
+    return flood(count)[0]
+
+
+def flood(count: int) -> tuple[float, float]:
+    """What `seconds_a_picture` measures, and the most memory that the daemon had meanwhile, in MB."""
     with serving() as station:
         pictures(station.root.path / "batch", count)
         started = perf_counter()
         (station.root.path / "batch").rename(station.root.inbox / "batch")
         station.wait_for(count)
-        return (perf_counter() - started) / count
+        return (perf_counter() - started) / count, _peak_megabytes(station.pid)
+
+
+def _peak_megabytes(pid: int) -> float:
+    """Return the most resident memory that a process had (proc_pid_status(5), VmHWM)."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == "VmHWM":
+            return int(value.split()[0]) * 1024 / 1e6
+    return 0.0
 
 
 def tensor_of(path: Path, bundle: Bundle) -> NDArray[np.float32]:

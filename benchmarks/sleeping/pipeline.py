@@ -13,7 +13,12 @@ from PIL import Image
 
 from fluxdrop.config import PipelineTable
 from fluxdrop.generate.messages import PictureOrder
-from fluxdrop.generate.parameters import Generated, GenerationParameters, GeneratorInfo
+from fluxdrop.generate.parameters import (
+    Generated,
+    GenerationParameters,
+    GeneratorInfo,
+    PromptParameters,
+)
 from fluxdrop.generate.sources import PipelineSource
 
 _STEPS = 10
@@ -24,6 +29,7 @@ class Pipeline:
 
     def __init__(self, name: str, table: PipelineTable, source: PipelineSource) -> None:
         del table
+        self.twins = 0
         self.info = GeneratorInfo(
             name=name,
             pipeline="Sleeping",
@@ -32,6 +38,11 @@ class Pipeline:
             device="cpu",
             dtype="float32",
         )
+
+    def is_small(self, parameters: PromptParameters) -> bool:
+        """Whether several may be made at a time: not here, as each host stands for one GPU."""
+        del parameters
+        return False
 
     def generate(
         self,

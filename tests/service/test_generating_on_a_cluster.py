@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import cast
 
 import msgspec
@@ -11,6 +12,7 @@ import pytest
 
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
+from fluxdrop.files import durable
 from fluxdrop.files.layout import Root
 from fluxdrop.generate.hands import Died, Hands, HostLost, Outcome, Refused, Run, attempts_lost
 from fluxdrop.generate.parameters import Generated
@@ -21,7 +23,7 @@ from fluxdrop.service.items import PictureItem, PromptItem
 from fluxdrop.service.shutdown import Stopping
 from fluxdrop.service.stages.generating import Generating
 from fluxdrop.service.stages.pending_jobs import PendingJobs
-from support.fakes import Ends, job_of
+from support.fakes import Ends, full, job_of
 from support.hands import Answer, TestHands
 from support.stages import context_of, run_stage
 
@@ -224,6 +226,26 @@ def test_answer_of_an_attempt_that_was_given_up(bench: Bench) -> None:
 
     assert (["0.txt"], "second") == (bench.pictured, recorded(item.job).generator.host)
     assert before + 1 == attempts_lost["late", "superseded"]
+
+
+def test_full_disk(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the disk is full, pictures wait for room, and no more than twice as many as there are slots are begun; then
+    all are done, each made once."""
+    hands = TestHands(bench.png, 2)
+    begun: list[int] = []
+    write = durable.write
+
+    def refuse(path: Path, data: bytes) -> None:
+        if len(begun) < 9:
+            begun.append(len(hands.begun))
+            raise full()
+        write(path, data)
+
+    monkeypatch.setattr(durable, "write", refuse)
+    bench.handle(bench.prompts(8), hands)
+
+    assert max(begun) <= 4
+    assert (8, 8) == (len(hands.begun), len(bench.pictured))
 
 
 def test_outage(bench: Bench) -> None:

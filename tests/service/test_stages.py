@@ -301,6 +301,31 @@ def test_change_of_the_model(bench: Bench, png: bytes) -> None:
     assert told == ModelChanged(bench.stages.model)  # type: ignore[arg-type]
 
 
+def test_warm_before_it_is_used(bench: Bench) -> None:
+    """The worker of a model that is changed to has predicted whole batches before it is used."""
+    bench.next = lambda: FakeEngine(pid=4711)
+    bench.stages.open_model(Settings())
+    bench.wait_for(ModelChanged)
+
+    assert [1, Settings().batch_size] == bench.engines[1].batches[:2]
+
+
+def test_worker_that_fails_while_it_is_warmed_up(bench: Bench, png: bytes) -> None:
+    """A worker that cannot predict a whole batch of nothing is closed, and the model in use stays."""
+
+    def fail(batch: object) -> None:
+        if len(batch) > 1:  # type: ignore[arg-type]
+            raise FluxdropError("too much", kind="worker")
+
+    bench.next = lambda: FakeEngine(pid=4711, on_predict=fail)
+    bench.stages.open_model(Settings())
+    bench.wait_for(ModelRefused)
+    bench.accept("a.png", png)
+
+    assert ["outputs/a.json"] == bench.wait_for_ends(1)
+    assert [0, 1] == [engine.closes for engine in bench.engines]
+
+
 @pytest.mark.parametrize("error", [FluxdropError("no Julia", kind="julia"), MemoryError()])
 def test_model_that_cannot_be_opened(bench: Bench, png: bytes, error: Exception) -> None:
     """A model that cannot be opened, whatever the reason, leaves the one in use, and the main loop is told why."""

@@ -129,9 +129,9 @@ class Generating(Handler[PromptItem]):
         while batch:
             self._apply_settings()
             self._watch_outage()
-            self._settle_ended(batch)
+            # First begin what can be begun, so that no host is idle while pictures are written.
             self._begin_runs(batch)
-            if batch and not self._take_more(batch):
+            if batch and not self._take_more(batch) and not self._settle_ended(batch):
                 self._collect()
                 self._cancel(batch)
 
@@ -157,9 +157,12 @@ class Generating(Handler[PromptItem]):
 
     def _take_more(self, batch: Batch[PromptItem]) -> bool:
         """Take more prompts from the queue if there is room beside those in hand; return whether there were some."""
-        if not (len(self._attempts) and self._may_begin and self._hands.room):
+        slots, room = self._hands.slots, self._hands.room
+        if not (room and self._may_begin and (len(self._attempts) or slots > 1)):
             return False
-        return batch.take_more(self._hands.room * self.batch_size)
+        # While the disk is full, pictures that were made are in hand, too.
+        left = 2 * slots * self.batch_size - len(batch)
+        return left > 0 and batch.take_more(min(room * self.batch_size, left))
 
     @property
     def _may_begin(self) -> bool:
@@ -187,12 +190,15 @@ class Generating(Handler[PromptItem]):
         else:
             self.outage.end()
 
-    def _settle_ended(self, batch: Batch[PromptItem]) -> None:
-        """Keep the pictures that were made, and end the jobs that cannot be done."""
-        for item in batch.unsettled:
-            match self._attempts.take(item.job):
-                case None:
-                    pass
+    def _settle_ended(self, batch: Batch[PromptItem]) -> bool:
+        """Keep the pictures that were made, and end the jobs that cannot be done; return whether there were some."""
+        ended = [
+            (item, outcome)
+            for item in batch.unsettled
+            if (outcome := self._attempts.take(item.job)) is not None
+        ]
+        for item, outcome in ended:
+            match outcome:
                 case FluxdropError() as error:
                     self._attempts.repeat(item.job)
                     batch.conclude(item, error)
@@ -200,6 +206,7 @@ class Generating(Handler[PromptItem]):
                     with batch.guard(item):
                         self._finish(item.job, self._write_image(item.job, image))
                         batch.settle(item)
+        return bool(ended)
 
     def _begin_runs(self, batch: Batch[PromptItem]) -> None:
         """Begin runs for the items that are not in hand, as far as there is room."""

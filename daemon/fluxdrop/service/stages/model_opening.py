@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
@@ -21,6 +24,9 @@ from fluxdrop.service.stages.handler import Batch, Handler
 
 if TYPE_CHECKING:
     from fluxdrop.cluster.cluster_engine import PredictBrokerProcess
+
+_WARM_UP_SECONDS = 2.0
+_WARM_UP_BATCHES = 24
 
 
 class ModelOpener:
@@ -117,9 +123,34 @@ class Opening(Handler[OpenModel]):
     def handle(self, batch: Batch[OpenModel]) -> None:
         """See `Handler.handle`."""
         for wanted in batch.unsettled:
-            self._forward(SwapModel(self._opener.open(wanted.settings)))
+            model = self._opener.open(wanted.settings)
+            try:
+                # Otherwise the first pictures for it would wait for that.
+                warm_up_worker(model, wanted.settings.batch_size)
+            except BaseException:
+                model.engine.close()
+                raise
+            self._forward(SwapModel(model))
             batch.settle(wanted)
 
     def fail(self, item: OpenModel, error: FluxdropError) -> None:
         """See `Handler.fail`; the model in use stays in use."""
         self._mailbox.post(ModelRefused(error))
+
+
+def warm_up_worker(model: Model, batch_size: int) -> None:
+    """Have a worker compile what whole batches need, and collect its garbage the first times.
+
+    Julia's first collections take a third of a second, which a flood for many models would notice. A
+    model whose batches take long gets fewer of them.
+    """
+    if model.engine.info.pid is None:
+        return
+    one = np.zeros(model.bundle.spec.input.shape, dtype=np.float32)
+    started = time.perf_counter()
+    model.engine.predict(one)
+    if (time.perf_counter() - started) * batch_size < _WARM_UP_SECONDS:
+        batch = np.repeat(one, batch_size, axis=0)
+        for _ in range(_WARM_UP_BATCHES):
+            if time.perf_counter() - started < _WARM_UP_SECONDS:
+                model.engine.predict(batch)

@@ -6,13 +6,10 @@ be run holds up none of the others.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
-
-import numpy as np
 
 from fluxdrop.config import Settings
 from fluxdrop.errors import FluxdropError
@@ -22,14 +19,13 @@ from fluxdrop.processes.procfs import resident_bytes
 from fluxdrop.service.items import Model, SwapModel, TensorItem
 from fluxdrop.service.reporting.heartbeat import WarmModelStatus
 from fluxdrop.service.shutdown import Stopping
+from fluxdrop.service.stages.model_opening import warm_up_worker
 from fluxdrop.service.stages.predicting import Predicting
 from fluxdrop.service.stages.stage import Context, Stage
 
 log = get_logger("fluxdrop.daemon")
 
 _STOP_SECONDS = 10.0
-_WARM_UP_SECONDS = 2.0
-_WARM_UP_BATCHES = 24
 
 OpenModel = Callable[[str, Settings, bool], Model]
 """Returns the model of a name, not opened yet; the bool is whether only an installed one is accepted."""
@@ -242,7 +238,7 @@ class WarmModels:
         def opened() -> Model:
             try:
                 model.engine.prepare()
-                _warm_up_worker(model, self._settings.batch_size)
+                warm_up_worker(model, self._settings.batch_size)
             except Stopping:
                 raise
             except Exception as error:
@@ -301,24 +297,6 @@ class WarmModels:
         self._ending = (*self._ending, warm)
         warm.stage.finish(0)
         log.info("a model beside the one in use ends", model=warm.name)
-
-
-def _warm_up_worker(model: Model, batch_size: int) -> None:
-    """Have a worker compile what whole batches need, and collect its garbage the first times.
-
-    Julia's first collections take a third of a second, which a flood for many models would notice. A
-    model whose batches take long gets fewer of them.
-    """
-    if model.engine.info.pid is None:
-        return
-    one = np.zeros(model.bundle.spec.input.shape, dtype=np.float32)
-    started = time.perf_counter()
-    model.engine.predict(one)
-    if (time.perf_counter() - started) * batch_size < _WARM_UP_SECONDS:
-        batch = np.repeat(one, batch_size, axis=0)
-        for _ in range(_WARM_UP_BATCHES):
-            if time.perf_counter() - started < _WARM_UP_SECONDS:
-                model.engine.predict(batch)
 
 
 def _file_bytes(model: Model) -> int:
