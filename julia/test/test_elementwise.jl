@@ -49,6 +49,33 @@ end
     @test isnan(F.PlainLayers.fast_exp(NaN32))
 end
 
+@testset "FakeQuantize gives what the nodes do that it replaces, to the bit, alone and within a convolution" begin
+    x = 5 .* numbers(30, 20, 2, 3)
+    x[1:12] = Float32[-Inf, -1f30, -2, -0.05, -0.02, -0.0, 0, 0.05, 0.15, 2, 1f30, Inf]
+    weights = numbers(3, 3, 2, 4)
+    number(v) = fill(Float32(v))
+    conv = "node Conv in=x,w out=c name=c group=1 pads=1,1,1,1 dilations=1,1 strides=1,1"
+    bits(y) = reinterpret(UInt32, vec(y))
+    for zero in (0, 3), low in (0, -128), before in (String[], [conv])
+        v = isempty(before) ? "x" : "c"
+        constants = ["w" => weights, "s" => number(0.1), "z" => number(zero), "l" => number(low), "h" => number(low + 255)]
+        steps = zero == 0 ?
+            ["node Div in=$v,s out=d name=d", "node Round in=d out=r name=r", "node Clip in=r,l,h out=p name=p", "node Mul in=p,s out=y name=y"] :
+            ["node Div in=$v,s out=d name=d", "node Round in=d out=r name=r", "node Add in=r,z out=a name=a",
+             "node Clip in=a,l,h out=p name=p", "node Sub in=p,z out=u name=u", "node Mul in=u,s out=y name=y"]
+        fused = ["node FakeQuantize in=$v,s,$(zero == 0 ? "-" : "z"),l,h out=y name=y"]
+        for backend in BACKENDS
+            apart, together = map((steps, fused)) do nodes
+                F.predict(F.build!(F.read_graph(graph_file(reverse(size(x)), constants, [before; nodes])), backend), x)
+            end
+            @test bits(apart) == bits(together)
+        end
+    end
+    many = ("s" => Float32[1, 2], "l" => number(0), "h" => number(9))
+    refused = message(() -> run_node("node FakeQuantize in=x,s,-,l,h out=y name=n", x, many...), F.OperatorError)
+    @test occursin("constants have to be numbers", refused)
+end
+
 @testset "functions of one number give Julia's results" begin
     x = 3 .* numbers(5, 4)
     for (name, f) in ("Abs" => abs, "Neg" => -, "Reciprocal" => inv, "Exp" => exp, "Floor" => floor, "Ceil" => ceil, "Sign" => sign,

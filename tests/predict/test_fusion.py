@@ -93,3 +93,44 @@ def test_no_linear(
     ]
 
     assert nodes == fuse(graph(*nodes, w=weight, b=bias)).nodes
+
+
+STEPS = {"s": 0.5, "z": 3.0, "l": -128.0, "h": 127.0}
+
+
+def rounding(zero: bool = True) -> list[Node]:
+    """The nodes that quantise ``x`` and dequantise it again, with and without a zero point."""
+    nodes = [Node("Div", ["x", "s"], ["d"], "1"), Node("Round", ["d"], ["r"], "2")]
+    if zero:
+        nodes.append(Node("Add", ["r", "z"], ["a"], "3"))
+    nodes.append(Node("Clip", ["a" if zero else "r", "l", "h"], ["c"], "4"))
+    if zero:
+        nodes.append(Node("Sub", ["c", "z"], ["u"], "5"))
+    return [*nodes, Node("Mul", ["u" if zero else "c", "s"], ["y"], "6")]
+
+
+def numbers(**others: object) -> dict[str, NDArray[np.float32]]:
+    """The constants of `rounding`, with *others* in place of some."""
+    return {name: np.array(value, np.float32) for name, value in {**STEPS, **others}.items()}
+
+
+@pytest.mark.parametrize("zero", [True, False])
+def test_fake_quantise(zero: bool) -> None:
+    """Rounding to the steps of a quantised tensor is one node, which reads the constants that the chain did."""
+    found = fuse(Graph("x", (-1, 4), "y", rounding(zero), numbers()))
+
+    inputs = ["x", "s", "z" if zero else "", "l", "h"]
+    assert [Node("FakeQuantize", inputs, ["y"], "6")] == found.nodes
+    assert {name for name in inputs[1:] if name} == set(found.tensors)
+
+
+def test_other_steps() -> None:
+    """The chain stays with a scale for each channel, another scale at its end, or a value that is read elsewhere."""
+    channels = Graph("x", (-1, 4), "y", rounding(), numbers(s=[0.5, 0.25]))
+    other = [*rounding()[:-1], Node("Mul", ["u", "s2"], ["y"], "6")]
+    another = Graph("x", (-1, 4), "y", other, numbers(s2=0.25))
+    again = [*rounding(), Node("Add", ["y", "c"], ["w"], "7")]
+    read_twice = Graph("x", (-1, 4), "w", again, numbers())
+
+    for kept in (channels, another, read_twice):
+        assert kept.nodes == fuse(kept).nodes

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,17 +61,23 @@ def pictures(count: int) -> NDArray[np.float32]:
 
 def quantised(folder: Path, way: str) -> ModelProto:
     """The network, quantised in one of WAYS."""
+    return quantise(network(), pictures(4), folder, way)
+
+
+def quantise(model: ModelProto, batch: NDArray[np.float32], folder: Path, way: str) -> ModelProto:
+    """Return *model* quantised in one of WAYS, with ranges measured on *batch*; *folder* is for files."""
     tools = _quantization()
     options = WAYS[way]
     source, target = folder / "float.onnx", folder / f"{way}.onnx"
-    onnx.save(network(), source)
+    onnx.save(model, source)
     # The tools advise, by the root logger, to run others before.
     logging.disable(logging.WARNING)
     try:
         if way.startswith("dynamic"):
             tools.quantize_dynamic(source, target, **_named(options))
         else:
-            tools.quantize_static(source, target, _Reader(), **_named(options))
+            reader = _Reader(model.graph.input[0].name, batch)
+            tools.quantize_static(source, target, reader, **_named(options))
     finally:
         logging.disable(logging.NOTSET)
     return onnx.load(target)
@@ -106,11 +111,12 @@ def _named(options: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Reader:
-    """Yields the pictures that the ranges are measured on."""
+    """Yields the batch that the ranges are measured on."""
 
-    def __init__(self) -> None:
-        self._batches: Iterator[NDArray[np.float32]] = iter([pictures(4)])
+    def __init__(self, name: str, batch: NDArray[np.float32]) -> None:
+        self._name = name
+        self._batches = iter([batch])
 
     def get_next(self) -> dict[str, NDArray[np.float32]] | None:
         batch = next(self._batches, None)
-        return None if batch is None else {"x": batch}
+        return None if batch is None else {self._name: batch}

@@ -1,7 +1,7 @@
 # ONNX's functions of one or a few numbers that Julia and Flux do not have in this form. They return NaN outside their
 # domain, where Julia's throw. Those with parameters are subtypes of Function, which Flux's layers take as activations.
 
-export Clamp, Composed, HardSigmoid, NaNOutside, Selu, Swish, ThresholdedRelu, ToInteger
+export Clamp, Composed, FakeQuantize, HardSigmoid, NaNOutside, Selu, Swish, ThresholdedRelu, ToInteger
 
 "Limit a number to `low` and `high`. Returns `high` if `low` is larger, as ONNX's Clip."
 struct Clamp <: Function
@@ -12,6 +12,20 @@ end
 function (c::Clamp)(x)
     y = ifelse(x < c.low, c.low, x)
     return ifelse(y > c.high, c.high, y)
+end
+
+"""
+What quantising a number and dequantising it again makes of it: a multiple of `scale`. `range` limits the quantised number, without
+its zero point. With `has_zero` there is one, whose addition makes -0 to 0.
+"""
+struct FakeQuantize{has_zero} <: Function
+    scale::Float32
+    range::Clamp
+end
+
+@inline function (q::FakeQuantize{has_zero})(x) where {has_zero}
+    steps = q.range(round(x / q.scale))
+    return (has_zero ? steps + 0.0f0 : steps) * q.scale
 end
 
 "`f(x)` if `domain(x)` is true, else NaN."

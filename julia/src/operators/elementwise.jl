@@ -71,6 +71,14 @@ end
 
 OPERATORS["Clip"] = Operator(clip_of, true, false, false, clamp_of)
 
+# No operator of ONNX: the compiler makes it of the operators of quantised models.
+pointwise("FakeQuantize") do op
+    scale, zero, low, high = constant(op, 2), optional_constant(op, 3), constant(op, 4), constant(op, 5)
+    all(v -> v === nothing || length(v) == 1, (scale, zero, low, high)) || refuse(op, "its constants have to be numbers")
+    point = zero === nothing ? 0.0f0 : first(zero)
+    FakeQuantize{zero !== nothing}(first(scale), Clamp(first(low) - point, first(high) - point))
+end
+
 function broadcasting(@nospecialize(f), name)
     fused(op) = op.activation === nothing ? f : Composed(activation(op), f)
     operator(op -> bind_constants(op, Elementwise(fused(op))), name; any_input=true, fuses=true)

@@ -10,18 +10,21 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
+from fluxdrop.predict.compiler.fake_quantise import fuse_fake_quantise
 from fluxdrop.predict.compiler.graph_file import Graph, Node
 
 
 def fuse(graph: Graph) -> Graph:
-    """Return *graph* with patterns of two nodes replaced by one node that computes the same.
+    """Return *graph* with patterns of nodes replaced by one node that computes the same.
 
     - A product of a value and its own sigmoid becomes a Swish.
     - A MatMul by a constant matrix and the addition of a constant vector, as exporters write a linear
       layer of more than two dimensions, become a Gemm. The worker's takes any number of dimensions.
+    - What rounds a value to the steps of a quantised tensor becomes a FakeQuantize (`fuse_fake_quantise`).
 
     The first node of a pattern stays if anything else reads its output.
     """
+    graph = fuse_fake_quantise(graph)
     readers = Counter(name for node in graph.nodes for name in node.inputs) + Counter(
         [graph.output]
     )
