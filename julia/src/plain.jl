@@ -15,7 +15,10 @@ include("plain/activations.jl")
 include("plain/thread_pool.jl")
 include("plain/buffer_pool.jl")
 include("plain/window.jl")
+include("plain/lanes.jl")
+include("plain/product.jl")
 include("plain/conv.jl")
+include("plain/convolve.jl")
 include("plain/depthwise.jl")
 include("plain/winograd.jl")
 include("plain/conv_transpose.jl")
@@ -23,6 +26,8 @@ include("plain/pooling.jl")
 include("plain/containers.jl")
 include("plain/dense.jl")
 include("plain/normalisation.jl")
+
+__init__() = PROCESSOR[] = find_processor()
 
 # As in Flux, whose layers convert inputs of other numbers. A view is copied.
 for Layer in (Conv, ConvTranspose, Dense, MaxPool, MeanPool, AdaptiveMaxPool, AdaptiveMeanPool, GlobalMaxPool, GlobalMeanPool,

@@ -163,9 +163,11 @@ def test_batched_together(root: Root) -> None:
     assert max(sizes.values()) > 1
 
 
-def test_cancel(root: Root, samples: Path) -> None:
+def test_cancel(root: Root, samples: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A job is cancelled between two steps and others while they wait; each ends as failed with the
     kind cancelled, nothing of them is left, and the generator serves on."""
+    # One picture at a time, so that the second one waits.
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     with serving(root, engine="onnxruntime", max_steps=1000) as daemon:
         (root.inbox / "long.txt").write_text(LONG)
         current = daemon.wait_for_steps()

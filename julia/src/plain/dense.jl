@@ -11,10 +11,11 @@ struct Dense
     weight::Matrix{Float32}
     bias::Union{Vector{Float32},Bool}
     σ::Any
+    panels::Vector{Float32}  # the weights as multiply_weights! reads them; empty until the first call
     function Dense(weight, bias, σ=identity)
         bias === false || length(bias) == size(weight, 1) ||
             throw(DimensionMismatch("$(length(bias)) biases for $(size(weight, 1)) outputs"))
-        new(weight, bias, σ)
+        new(weight, bias, σ, Float32[])
     end
 end
 
@@ -24,65 +25,88 @@ function (d::Dense)(x::Array{Float32})
         throw(DimensionMismatch("$d expects size(input, 1) == $width, but got $(size(x))"))
     columns = prod(size(x)[2:end])
     y = acquire((out, columns))
-    cost = length(d.weight) * columns
-    # OpenBLAS copies the weights for each share of the columns, and the columns for each share of the weights.
-    if columns < out
-        shares = min(cld(out, ROW_STEP), SHARES_PER_THREAD * threads_worth(cost))
-        parallel_for(shares, cost) do _, items
-            for item in items
-                rows = multiple_range(out, shares, item, ROW_STEP)
-                isempty(rows) || dense_block!(y, d, x, rows, 1:columns)
-            end
-        end
-    else
-        shares = clamp(columns ÷ SHARE_COLUMNS, SHARES_PER_THREAD * threads_worth(cost), columns)
-        parallel_for(shares, cost) do _, items
-            for item in items
-                share = chunk_range(columns, shares, item) .+ 1
-                isempty(share) || dense_block!(y, d, x, 1:out, share)
-            end
+    isempty(d.panels) && pack_weights!(d.panels, d.weight, out, width, d.bias)
+    multiply_weights!(vec(y), vec(x), d.panels, d.σ, out, columns)
+    return reshape(y, out, size(x)[2:end]...)
+end
+
+"""
+    pack_weights!(panels, weight, out, width, bias)
+
+Store the (out, width) `weight` of a linear layer, and its bias before it, as [`multiply_weights!`](@ref) reads them.
+"""
+function pack_weights!(panels, weight, out, width, bias)
+    processor = PROCESSOR[]
+    resize!(panels, panel_rows(out, processor) * (width + 1))
+    pack_rows!(panels, 0, vec(weight), 0, out, out, width, bias === false ? zeros(Float32, out) : bias, processor)
+    return nothing
+end
+
+"""
+    multiply_weights!(y, x, panels, σ, out, columns)
+
+Store the linear layer of `x`, (width, columns), in `y`, (out, columns). Threads share the columns, or the rows if there are few
+columns.
+"""
+function multiply_weights!(y, x, panels, σ, out, columns)
+    isempty(y) && return nothing
+    processor = PROCESSOR[]
+    width = length(x) ÷ columns
+    cost = out * columns * (width + ELEMENT_COST)
+    taps = panel_taps(width + 1, processor)
+    row_shares, column_shares, step = divide_product(out, columns, width, threads_worth(cost), processor)
+    parallel_for(row_shares * column_shares, cost, MOST_CHUNKS) do task, items
+        for item in items .- 1
+            rows = multiple_range(out, row_shares, item % row_shares + 1, 2 * step[1])
+            share = multiple_range(columns, column_shares, item ÷ row_shares + 1, step[2])
+            (isempty(rows) || isempty(share)) && continue
+            multiply_block!(y, x, panels, taps, out, width, rows, share, task, processor)
+            activate_block!(y, σ, out, rows, share)
         end
     end
-    return reshape(y, out, size(x)[2:end]...)
+    return nothing
+end
+
+"How many shares the rows and the columns of a product are divided into, and the numbers of rows and columns that panels have."
+function divide_product(rows, columns, depth, threads, ::Processor{L,N}) where {L,N}
+    row_shares, column_shares = 1, clamp(cld(columns * depth, SHARE_NUMBERS), 1, cld(columns, N))
+    if threads > 1 && column_shares < 2threads
+        columns >= 4 * threads * N ? (column_shares = SHARES_PER_THREAD * threads) :
+            (row_shares = min(cld(rows, 2L), SHARES_PER_THREAD * threads))
+    end
+    return row_shares, column_shares, (L, N)
 end
 
 "How many shares each thread computes at least, so that threads that others interrupt compute fewer."
 const SHARES_PER_THREAD = 2
 
-"How many columns a share has, if there are as many: enough to repay that OpenBLAS copies the weights for each share."
-const SHARE_COLUMNS = 256
+"The numbers of a share of the columns at most, so that they stay in the cache."
+const SHARE_NUMBERS = 1 << 15
 
-"Shares begin at a multiple of this number of rows, which OpenBLAS computes at once."
-const ROW_STEP = 16
-
-"Share number `i`, from 1, of `1:n` divided into `shares` that begin at multiples of `step`, plus 1."
-function multiple_range(n, shares, i, step)
-    length = cld(cld(n, shares), step) * step
-    return length*(i-1)+1:min(n, length * i)
-end
-
-"Compute some rows and columns of the output matrix `y`."
-function dense_block!(y, d, x, rows, columns)
-    out, width = size(d.weight)
-    start, count = first(rows) - 1, length(rows)
-    for column in columns .- 1
-        d.bias === false ? fill_range!(y, out * column + start, count) :
-            copy_elements!(y, out * column + start + 1, d.bias, start + 1, count)
-    end
-    if width > 0
-        GC.@preserve x begin
-            from = matrix_view(x, width * (first(columns) - 1), width, length(columns))
-            weight, to = view(d.weight, rows, :), view(y, rows, columns)
-            if length(columns) == 1
-                GC.@preserve y BLAS.gemv!('N', 1.0f0, weight, vector_view(from), 1.0f0,
-                                          vector_view(matrix_view(y, out * (first(columns) - 1) + start, count, 1)))
-            else
-                BLAS.gemm!('N', 'N', 1.0f0, weight, from, 1.0f0, to)
-            end
+"Compute some rows and columns, counted from 0, of the output matrix `y`."
+function multiply_block!(y, x, panels, taps, out, width, rows, columns, task, processor::Processor{L}) where {L}
+    depth, count = width + 1, length(columns)
+    corner = panel_columns(count, processor) * depth
+    buffer = workspace(task, corner + corner_length(processor))
+    pack_columns!(buffer, 0, x, width * first(columns), width, width, count, ones(Float32, count), processor)
+    GC.@preserve y panels taps buffer begin
+        for row in first(rows):2L:last(rows)
+            multiply_panels!(pointer(y, out * first(columns) + row + 1), out, pointer(panels, row * depth + 1), 0, pointer(taps),
+                             pointer(buffer), min(2L, last(rows) - row + 1), count, depth, pointer(buffer, corner + 1), processor)
         end
     end
-    for column in columns .- 1
-        activate!(y, d.σ, out * column + start, count)
+    return nothing
+end
+
+"Apply `σ` to some rows and columns, counted from 0, of the output matrix `y`."
+function activate_block!(y, σ, out, rows, columns)
+    σ === identity && return nothing
+    if length(rows) == out
+        activate!(y, σ, out * first(columns), out * length(columns))
+    else
+        for column in columns
+            activate!(y, σ, out * column + first(rows), length(rows))
+        end
     end
     return nothing
 end
@@ -109,13 +133,30 @@ function batched_mul(A::Array{Float32,3}, B::Array{Float32,3})
         throw(DimensionMismatch("matrices of $(size(A)) and $(size(B)) have no product"))
     y = acquire((m, n, a_count == 1 ? b_count : a_count))
     inner == 0 && return fill!(y, 0)
-    parallel_for(size(y, 3), length(y) * inner) do _, items
-        for k in items .- 1
-            GC.@preserve A B y BLAS.gemm!('N', 'N', 1.0f0,
-                matrix_view(A, a_count == 1 ? 0 : k * m * inner, m, inner),
-                matrix_view(B, b_count == 1 ? 0 : k * inner * n, inner, n),
-                0.0f0, matrix_view(y, k * m * n, m, n))
+    processor = PROCESSOR[]
+    taps = panel_taps(inner, processor)
+    cost = length(y) * (inner + ELEMENT_COST)
+    shares = clamp(cld(SHARES_PER_THREAD * threads_worth(cost), size(y, 3)), 1, max(1, n ÷ 16))
+    parallel_for(size(y, 3) * shares, cost, MOST_CHUNKS) do task, items
+        for item in items .- 1
+            k, share = divrem(item, shares)
+            a, b = a_count == 1 ? 0 : k * m * inner, b_count == 1 ? 0 : k * inner * n
+            multiply_matrices!(vec(y), m * n * k, vec(A), a, vec(B), b, m, inner, chunk_range(n, shares, share + 1), taps, task,
+                               processor)
         end
     end
     return y
+end
+
+"Store the product of a matrix (m, inner) and some `columns` of a matrix, which begin at the offsets of `A` and `B`."
+function multiply_matrices!(y, to, A, a, B, b, m, inner, columns, taps, task, processor::Processor{L}) where {L}
+    rows, count = panel_rows(m, processor) * inner, length(columns)
+    corner = rows + panel_columns(count, processor) * inner
+    buffer = workspace(task, corner + corner_length(processor))
+    pack_rows!(buffer, 0, A, a, m, m, inner, Float32[], processor)
+    pack_columns!(buffer, rows, B, b + inner * first(columns), inner, inner, count, Float32[], processor)
+    GC.@preserve y taps buffer multiply_panels!(
+        pointer(y, to + m * first(columns) + 1), m, pointer(buffer), inner, pointer(taps), pointer(buffer, rows + 1), m, count,
+        inner, pointer(buffer, corner + 1), processor)
+    return nothing
 end

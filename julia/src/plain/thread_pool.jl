@@ -1,5 +1,5 @@
-# The thread pool: it runs chunks of a layer's work on all of Julia's threads. OpenBLAS's own threads would share only the
-# matrix products, and not im2col, bias and activation.
+# The thread pool: it runs chunks of a layer's work on all of Julia's threads. OpenBLAS's own threads would share only
+# the matrix products that it computes.
 
 "Limit OpenBLAS to one thread if Julia has several, so that only the thread pool divides work."
 use_threads() = Threads.nthreads() > 1 && BLAS.set_num_threads(1)
@@ -43,8 +43,11 @@ time.
 """
 const CHUNKS_PER_THREAD = 4
 
+"Those of a job whose items are large, as tiles are."
+const MOST_CHUNKS = 16
+
 """
-    parallel_for(f, n, cost)
+    parallel_for(f, n, cost, chunks_per_thread=CHUNKS_PER_THREAD)
 
 Call `f(task, items)` for ranges of items that cover `1:n`, on several threads at once. Return when all calls have
 ended. If a call throws, throw its exception then.
@@ -56,7 +59,7 @@ A task that is free takes the next chunk. So a thread that the operating system 
 Call this from one task at a time. `f` must not wait for another task or a timer: the thread that waits here runs none of
 them, nor Julia's event loop.
 """
-function parallel_for(@nospecialize(f), n, cost)
+function parallel_for(@nospecialize(f), n, cost, chunks_per_thread=CHUNKS_PER_THREAD)
     n == 0 && return nothing
     threads = min(n, threads_worth(cost))
     # All of them, as a helper of an earlier job, which was worth more threads, may take a chunk of this one.
@@ -67,7 +70,7 @@ function parallel_for(@nospecialize(f), n, cost)
         f(1, 1:n)
         return nothing
     end
-    job = Job(f, n, min(n, CHUNKS_PER_THREAD * threads))
+    job = Job(f, n, min(n, chunks_per_thread * threads))
     Threads.atomic_fence()
     CURRENT_JOB[] = job
     for i in 1:threads-1

@@ -5,21 +5,12 @@
 # A tile sees 6x6 input pixels. They are transformed to 36 numbers, the frequencies; each frequency of all tiles is a
 # matrix (tiles, in), and its product with a matrix of transformed weights is the same frequency of the output. The points
 # of interpolation are 0, ±A, ±B and infinity. Those of Lavin & Gray (0, ±1, ±2) have about five times the error; with
-# these it is about that of im2col.
+# these it is about that of the sums as they are defined.
 
 const A, B = 2.0f0 / 3, 3.0f0 / 2  # A * B == 1, which saves multiplications
 const FREQUENCIES = 36
 
-"Eight numbers, which become one or two vector registers: those of eight tiles that are side by side."
-const Lanes = NTuple{8,VecElement{Float32}}
-
-# LLVM may fuse a product and a sum (contract).
-for (name, operation) in ((:add, "fadd"), (:sub, "fsub"), (:mul, "fmul"))
-    code = "%3 = $operation contract <8 x float> %0, %1\nret <8 x float> %3"
-    @eval @inline $name(a::Lanes, b::Lanes) = Base.llvmcall($code, Lanes, Tuple{Lanes,Lanes}, a, b)
-end
-@inline mul(a::Float32, b::Lanes) = mul(broadcast_lanes(a), b)
-@inline broadcast_lanes(a) = ntuple(_ -> VecElement(a), Val(8))
+# Eight tiles that are side by side are transformed together.
 
 # evens and odds take every second number of two vectors that follow each other. low and high do the opposite: they
 # alternate the numbers of two vectors, and are the first and the second half of the result.
@@ -27,15 +18,13 @@ for (name, order) in ((:evens, 0:2:14), (:odds, 1:2:15), (:low, (0, 8, 1, 9, 2, 
                       (:high, (4, 12, 5, 13, 6, 14, 7, 15)))
     mask = join(("i32 $i" for i in order), ", ")
     code = "%3 = shufflevector <8 x float> %0, <8 x float> %1, <8 x i32> <$mask>\nret <8 x float> %3"
-    @eval @inline $name(a::Lanes, b::Lanes) = Base.llvmcall($code, Lanes, Tuple{Lanes,Lanes}, a, b)
+    @eval @inline $name(a::Lanes{8}, b::Lanes{8}) = Base.llvmcall($code, Lanes{8}, Tuple{Lanes{8},Lanes{8}}, a, b)
 end
 
-# `offset` counts numbers from 0. The caller keeps the array of `p` alive.
-@inline load_lanes(p::Ptr{Float32}, offset) = unsafe_load(Ptr{Lanes}(p + 4 * offset))
-@inline store_lanes!(p::Ptr{Float32}, offset, a::Lanes) = unsafe_store!(Ptr{Lanes}(p + 4 * offset), a)
+@inline load_eight(p, offset) = load_lanes(p, offset, Val(8))
 @inline load_six(p, offset, step) =
-    (load_lanes(p, offset), load_lanes(p, offset + step), load_lanes(p, offset + 2step), load_lanes(p, offset + 3step),
-     load_lanes(p, offset + 4step), load_lanes(p, offset + 5step))
+    (load_eight(p, offset), load_eight(p, offset + step), load_eight(p, offset + 2step), load_eight(p, offset + 3step),
+     load_eight(p, offset + 4step), load_eight(p, offset + 5step))
 @inline function store_four!(p, offset, step, a)
     store_lanes!(p, offset, a[1])
     store_lanes!(p, offset + step, a[2])
@@ -72,13 +61,13 @@ end
 end
 
 """
-    transform_weights!(made, weight)
+    transform_weights(weight)
 
-Store the frequencies of the weights: an (in, out) matrix for each frequency. `made` is resized.
+The frequencies of the weights: an (in, out) matrix for each frequency.
 """
-function transform_weights!(made, weight)
+function transform_weights(weight)
     channels = size(weight, 4) * size(weight, 5)
-    resize!(made, FREQUENCIES * channels)
+    made = Vector{Float32}(undef, FREQUENCIES * channels)
     columns = Vector{Float32}(undef, 18)
     @inbounds for pair in 0:channels-1
         for column in 0:2
@@ -95,6 +84,17 @@ function transform_weights!(made, weight)
     return made
 end
 
+"Store the frequencies of the weights of `c` in panels."
+function pack_frequencies!(c, processor)
+    inputs, outputs = size(c.weight, 4), size(c.weight, 5)
+    made, panels = transform_weights(c.weight), inputs * panel_columns(outputs, processor)
+    resize!(c.frequencies, FREQUENCIES * panels)
+    for i in 0:FREQUENCIES-1
+        pack_columns!(c.frequencies, panels * i, made, inputs * outputs * i, inputs, inputs, outputs, Float32[], processor)
+    end
+    return nothing
+end
+
 "Rows of tiles, counted from 0 through all images, and the output channels, from 0, that a task computes at a time."
 struct WinogradBand
     rows::UnitRange{Int}
@@ -102,26 +102,27 @@ struct WinogradBand
 end
 
 """
-How many tiles a band has, if there are as many: enough to repay that OpenBLAS copies all the weights for each band, and few
-enough for the cache.
+How many tiles a band has, if there are as many: enough to repay reading all the weights for each band, and few enough for the
+cache.
 """
 const BAND_TILES = 64
 
 "Divide the output `y` into bands: of few rows of tiles, or, if an image has few tiles, of a part of the channels."
-function winograd_bands(y, threads)
+function winograd_bands(y, threads, ::Processor{L,N}) where {L,N}
     columns, out = cld(size(y, 1), 4), size(y, 4)
     rows = cld(size(y, 2), 4) * size(y, 5)
     count, shares = clamp(cld(rows * columns, BAND_TILES), 1, rows), 1
     if count % threads != 0
         if count == 1
-            shares = min(out, threads)
+            shares = min(cld(out, N), threads)
         else
             count = min(rows, cld(count, threads) * threads)
         end
     end
     bands = WinogradBand[]
     for i in 1:count, j in 1:shares
-        push!(bands, WinogradBand(chunk_range(rows, count, i), chunk_range(out, shares, j)))
+        channels = multiple_range(out, shares, j, N)
+        isempty(channels) || push!(bands, WinogradBand(chunk_range(rows, count, i), channels))
     end
     return bands
 end
@@ -131,10 +132,9 @@ end
 
 Whether the convolution `c` takes less time by Winograd's method, for an output of spatial size `y_size`.
 
-Measured in turns with im2col, on two threads, with Julia 1.5 and 1.10: twice as fast for 32 to 128 channels, 1.1 to 1.9
-times for 256 and 512 with at least 16 tiles. With fewer tiles it is not faster, as the transformed weights are four times
-as many as the weights and have to be read, nor where much of the tiles is beyond the edge (5x5 and 9x9 pixels), nor with 16
-input channels or fewer.
+Measured in turns with [`convolve!`](@ref), on one core, with Julia 1.10: 1.4 to 2.9 times as fast for 32 to 512 channels and at
+least 16 tiles. With fewer tiles it is not faster, as the transformed weights are four times as many as the weights and have to
+be read, nor where much of the tiles is beyond the edge (5x5 and 9x9 pixels), nor with 16 input channels or fewer.
 """
 function uses_winograd(c, y_size, images)
     w = c.window
@@ -160,18 +160,19 @@ The convolution `c` of `x`, with bias and activation, to `y`. Arrays have five d
 `y`, and a `NaN` spreads to the whole of a tile.
 """
 function winograd!(y, x, c)
+    processor = PROCESSOR[]
     if isempty(c.frequencies)
-        transform_weights!(c.frequencies, c.weight)
+        pack_frequencies!(c, processor)
         FREQUENCY_BUDGET[] -= sizeof(c.frequencies)
     end
     cost = length(y) * (3 * size(x, 4) + ELEMENT_COST)
-    bands = winograd_bands(y, threads_worth(cost))
-    parallel_for(length(bands), cost) do task, items
+    bands = winograd_bands(y, threads_worth(cost), processor)
+    parallel_for(length(bands), cost, MOST_CHUNKS) do task, items
         for i in items
-            layout = BandLayout(y, bands[i], size(x, 4))
-            buffer = workspace(task, layout.length)
+            layout = BandLayout(y, bands[i], size(x, 4), processor)
+            buffer = workspace(task, layout.length + corner_length(processor))
             input_frequencies!(buffer, x, c, bands[i], layout)
-            multiply_frequencies!(buffer, c, bands[i], layout)
+            multiply_frequencies!(buffer, c, bands[i], layout, processor)
             output_frequencies!(y, buffer, c, bands[i], layout)
         end
     end
@@ -184,7 +185,7 @@ Where the numbers of a band are in a workspace.
 - `columns`: the tiles in a row of tiles. `rows`: the rows of tiles in an image.
 - `height`: the rows of the matrices of frequencies. There is a matrix of (height, in) for each frequency from the offset 0
   on, and one of (height, out) for each from `products` on. They have more rows than tiles, as eight tiles at a time are
-  stored where fewer are left.
+  stored where fewer are left, and vectors of them read; `outputs` are the columns of the latter, in whole panels.
 - `lines`: the offset of intermediate results of one row of tiles.
 - `stage`: the offset of the stage, a copy of all input rows that the band sees of one channel, with padding. `width` is
   the length of a row of it. Afterwards it takes the output of one row of tiles.
@@ -193,6 +194,9 @@ struct BandLayout
     columns::Int
     rows::Int
     height::Int
+    outputs::Int
+    input_step::Int
+    output_step::Int
     products::Int
     lines::Int
     stage::Int
@@ -200,14 +204,16 @@ struct BandLayout
     length::Int
 end
 
-function BandLayout(y, band, inputs)
+function BandLayout(y, band, inputs, processor)
     columns = cld(size(y, 1), 4)
-    height = columns * length(band.rows) + 8
-    products = FREQUENCIES * height * inputs
-    lines = products + FREQUENCIES * height * length(band.channels)
+    height = column_step(max(panel_rows(columns * length(band.rows), processor), columns * length(band.rows) + 8))
+    input_step, outputs = column_step(height * inputs), panel_columns(length(band.channels), processor)
+    output_step = column_step(height * outputs)
+    products = FREQUENCIES * input_step
+    lines = products + FREQUENCIES * output_step
     width = 32 * cld(columns, 8) + 16
     stage = lines + 6 * width
-    return BandLayout(columns, cld(size(y, 2), 4), height, products, lines, stage, width,
+    return BandLayout(columns, cld(size(y, 2), 4), height, outputs, input_step, output_step, products, lines, stage, width,
                       stage + width * (4 * length(band.rows) + 2))
 end
 
@@ -228,7 +234,7 @@ function input_frequencies!(buffer, x, c, band, layout)
             stage_rows!(buffer, x, size(x, 4) * image + channel, rows, c.window, layout)
             for row in 0:length(rows)-1
                 input_row_frequencies!(buffer, layout.height * channel + tile + layout.columns * row,
-                                       layout.height * size(x, 4), layout.stage + 4 * row * layout.width, layout)
+                                       layout.input_step, layout.stage + 4 * row * layout.width, layout)
             end
         end
         tile += layout.columns * length(rows)
@@ -237,12 +243,15 @@ function input_frequencies!(buffer, x, c, band, layout)
 end
 
 "Store the products of the frequencies and those of the weights."
-function multiply_frequencies!(buffer, c, band, layout)
-    tiles, inputs, outputs, height = layout.columns * length(band.rows), size(c.weight, 4), length(band.channels), layout.height
-    GC.@preserve buffer c for i in 0:FREQUENCIES-1
-        BLAS.gemm!('N', 'N', 1.0f0, view(matrix_view(buffer, height * inputs * i, height, inputs), 1:tiles, :),
-                   matrix_view(c.frequencies, inputs * (size(c.weight, 5) * i + band.channels[1]), inputs, outputs), 0.0f0,
-                   view(matrix_view(buffer, layout.products + height * outputs * i, height, outputs), 1:tiles, :))
+function multiply_frequencies!(buffer, c, band, l, processor)
+    inputs = size(c.weight, 4)
+    tiles, panels = vector_rows(l.columns * length(band.rows), processor), inputs * panel_columns(size(c.weight, 5), processor)
+    taps = Int[4 * l.height * k for k in 0:inputs-1]
+    GC.@preserve buffer c taps for i in 0:FREQUENCIES-1
+        multiply_panels!(pointer(buffer, l.products + l.output_step * i + 1), l.height,
+                         pointer(buffer, l.input_step * i + 1), 1, pointer(taps),
+                         pointer(c.frequencies, panels * i + inputs * band.channels[1] + 1), tiles, l.outputs, inputs,
+                         pointer(buffer, l.length + 1), processor)
     end
     return nothing
 end
@@ -257,14 +266,14 @@ function output_frequencies!(y, buffer, c, band, layout)
             plane = height * (size(y, 4) * image + channel)
             for row in rows
                 from = layout.products + layout.height * (i - 1) + tile + layout.columns * (row - rows[1])
-                output_row!(buffer, from, layout.height * length(band.channels), bias, layout)
+                output_row!(buffer, from, layout.output_step, bias, layout)
                 for line in 0:min(3, height - 1 - 4row)
                     copy_elements!(y, width * (plane + 4row + line) + 1, buffer, layout.stage + line * layout.width + 1, width)
                 end
             end
         end
         tile += layout.columns * length(rows)
-        activate!(y, c.σ, OutputTile(image, 0, 4*rows[1]:min(4 * rows[end] + 4, height)-1, band.channels))
+        activate!(y, c.σ, OutputTile(image, 0, 0, 4*rows[1]:min(4 * rows[end] + 4, height)-1, band.channels), spatial_size(y))
     end
     return nothing
 end
@@ -297,8 +306,8 @@ function input_row_frequencies!(buffer, to, step, from, layout)
         end
         for first in 0:8:layout.columns-1, row in 0:5
             at = lines + row * width + 4 * first
-            a, b, c, d = load_lanes(p, at), load_lanes(p, at + 8), load_lanes(p, at + 16), load_lanes(p, at + 24)
-            e, f, g, h = load_lanes(p, at + 4), load_lanes(p, at + 12), load_lanes(p, at + 20), load_lanes(p, at + 28)
+            a, b, c, d = load_eight(p, at), load_eight(p, at + 8), load_eight(p, at + 16), load_eight(p, at + 24)
+            e, f, g, h = load_eight(p, at + 4), load_eight(p, at + 12), load_eight(p, at + 20), load_eight(p, at + 28)
             # The columns 0, 2, 1 and 3 of eight tiles, and the columns 4 and 5, which are 0 and 1 of the tiles after them.
             even, even2, odd, odd2 = evens(a, b), evens(c, d), odds(a, b), odds(c, d)
             m = transform_input(evens(even, even2), evens(odd, odd2), odds(even, even2), odds(odd, odd2),
@@ -315,7 +324,7 @@ end
 Store the four output rows of a row of tiles, whose frequencies are at `from` and each `step` numbers later, on the stage.
 """
 function output_row!(buffer, from, step, bias, layout)
-    width, lines, added = layout.width, layout.lines, broadcast_lanes(bias)
+    width, lines, added = layout.width, layout.lines, broadcast_lanes(bias, Val(8))
     GC.@preserve buffer begin
         p = pointer(buffer)
         for first in 0:8:layout.columns-1

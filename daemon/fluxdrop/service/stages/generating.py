@@ -193,12 +193,21 @@ class Generating(Handler[PromptItem]):
             self.outage.end()
 
     def _settle_ended(self, batch: Batch[PromptItem]) -> bool:
-        """Keep the pictures that were made, and end the jobs that cannot be done; return whether there were some."""
-        ended = [
-            (item, outcome)
-            for item in batch.unsettled
-            if (outcome := self._attempts.take(item.job)) is not None
-        ]
+        """Keep the pictures that were made, and end the jobs that cannot be done; return whether there were some.
+
+        The pictures of one file are kept in their order, which gives them their names.
+        """
+        ended = []
+        behind: set[str] = set()
+        """The first jobs of files of which an earlier picture is still being made."""
+        for item in batch.unsettled:
+            part = item.job.options.part
+            if part is not None and part.first in behind:
+                continue
+            if (outcome := self._attempts.take(item.job)) is not None:
+                ended.append((item, outcome))
+            elif part is not None:
+                behind.add(part.first)
         for item, outcome in ended:
             match outcome:
                 case FluxdropError() as error:

@@ -1,0 +1,57 @@
+# Vectors of numbers that become vector registers, and what is computed with them.
+
+"`L` numbers: 4, 8 or 16."
+const Lanes{L} = NTuple{L,VecElement{Float32}}
+
+# LLVM may fuse a product and a sum (contract).
+for L in (4, 8, 16), (name, operation) in ((:add, "fadd"), (:sub, "fsub"), (:mul, "fmul"))
+    code = "%3 = $operation contract <$L x float> %0, %1\nret <$L x float> %3"
+    @eval @inline $name(a::Lanes{$L}, b::Lanes{$L}) = Base.llvmcall($code, Lanes{$L}, Tuple{Lanes{$L},Lanes{$L}}, a, b)
+end
+for L in (4, 8, 16)
+    # On a processor without such an instruction it is a product and a sum.
+    @eval @inline mul_add(a::Lanes{$L}, b::Lanes{$L}, c::Lanes{$L}) =
+        ccall($("llvm.fmuladd.v$(L)f32"), llvmcall, Lanes{$L}, (Lanes{$L}, Lanes{$L}, Lanes{$L}), a, b, c)
+    zeros = join(("i32 0" for _ in 1:L), ", ")
+    code = "%2 = insertelement <$L x float> undef, float %0, i32 0\n" *
+        "%3 = shufflevector <$L x float> %2, <$L x float> undef, <$L x i32> <$zeros>\nret <$L x float> %3"
+    @eval @inline broadcast_lanes(a::Float32, ::Val{$L}) = Base.llvmcall($code, Lanes{$L}, Tuple{Float32}, a)
+end
+@inline mul(a::Float32, b::Lanes{L}) where {L} = mul(broadcast_lanes(a, Val(L)), b)
+
+# `offset` counts numbers from 0. The caller keeps the array of `p` alive.
+@inline load_lanes(p::Ptr{Float32}, offset, ::Val{L}) where {L} = unsafe_load(Ptr{Lanes{L}}(p + 4 * offset))
+@inline store_lanes!(p::Ptr{Float32}, offset, a::Lanes{L}) where {L} = unsafe_store!(Ptr{Lanes{L}}(p + 4 * offset), a)
+
+"""
+What the matrix products are made for: vectors of `L` numbers, and `N` columns at a time, so that `2N` vectors of sums and a
+few more fit into the registers.
+"""
+struct Processor{L,N} end
+
+"The processor that this process runs on, as a [`Processor`](@ref)."
+function find_processor()
+    Sys.ARCH === :aarch64 && return Processor{4,12}()
+    features = processor_features()
+    has(name) = occursin("+$name,", features)
+    # What Julia keeps of compiled code is for the processor that this variable names. Most of those have no vectors of 16; a
+    # process that finds no code for its own compiles it.
+    is_kept = ccall(:jl_generating_output, Cint, ()) == 1
+    is_native = !is_kept || get(ENV, "JULIA_CPU_TARGET", "native") in ("", "native")
+    return is_native && has("avx512f") && has("avx512vl") ? Processor{16,12}() : has("avx2") && has("fma") ? Processor{8,6}() : Processor{4,6}()
+end
+
+"LLVM's list of what the processor can do: names after a + or -, and before a comma. Empty if it cannot be asked."
+function processor_features()
+    try
+        ask = isdefined(Base, :libllvm_path) ?
+            Libc.Libdl.dlsym(Libc.Libdl.dlopen(Base.libllvm_path()), :LLVMGetHostCPUFeatures) :
+            cglobal(:LLVMGetHostCPUFeatures)
+        return string(unsafe_string(ccall(ask, Cstring, ())), ',')
+    catch
+        return ""
+    end
+end
+
+"[`find_processor`](@ref) of this process. Set again when the module is loaded, as its code may come from another machine."
+const PROCESSOR = Ref{Any}(find_processor())
