@@ -149,8 +149,8 @@ def test_unfit_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
         host.slots[0].become(SlotState.IDLE)
     monkeypatch.setattr(module, "_PATIENCE_SECONDS", 0.0)
 
-    for host in ("one", "one", "two"):
-        run = run.with_unfit(host, f"The LoRA is too large for {host}.")
+    for name in ("one", "one", "two"):
+        run = run.with_unfit(name, f"The LoRA is too large for {name}.")
     cluster.dispatcher.waiting.append(run)
     assert [] == cluster.dispatcher.hopeless()
     assert [(1, "two")] == cluster.assign()
