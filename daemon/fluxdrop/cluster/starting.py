@@ -33,6 +33,9 @@ VARIABLES = {
 }
 """The environment's variables for the fields of a `Member`."""
 _MIN_TOKEN_BYTES = 32
+_RIGHTS_HINT = (
+    "`systemd-tmpfiles --create fluxdrop-cluster.conf` gives it to the account of the service."
+)
 _STARTED = "started"
 """A file in Ray's folder, of the time of its last start."""
 _LATELY_SECONDS = 120.0
@@ -204,6 +207,10 @@ def _secret(path: Path, hint: str) -> bytes:
 def _content(path: Path, hint: str) -> bytes:
     try:
         return path.read_bytes()
+    except PermissionError as error:
+        raise FluxdropError(
+            f"{path} cannot be read by this account", hint=_RIGHTS_HINT, kind="cluster"
+        ) from error
     except OSError as error:
         raise FluxdropError(
             f"{path} cannot be read: {error.strerror}", hint=hint, kind="cluster"
