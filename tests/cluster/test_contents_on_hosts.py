@@ -211,10 +211,10 @@ def test_a_lost_host_loses_no_prediction(cluster: Cluster, tmp_path: Path, root:
 
     on_cluster = {"cluster": hosts.address(), "predict_on": "cluster", "engine": "onnxruntime"}
     with cluster.station.daemon(root, **on_cluster) as daemon:
-        shutil.copy(SAMPLES / "round_circle_01.png", root.inbox)
+        shutil.copyfile(SAMPLES / "round_circle_01.png", root.inbox / "round.png")
         daemon.wait_for_ends(1)
         one.kill()
-        shutil.copy(SAMPLES / "angular_star_01.png", root.inbox)
+        shutil.copyfile(SAMPLES / "angular_star_01.png", root.inbox / "angular.png")
         daemon.wait_until(
             lambda: any("No host of the cluster" in one for one in degraded_reasons(root)),
             "an outage",
