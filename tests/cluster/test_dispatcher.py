@@ -134,6 +134,35 @@ def test_missing_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not cluster.dispatcher.waiting
 
 
+def test_unfit_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that was twice unfit for a run does not get it again, though it says that it has the pipeline; a run for
+    which all hosts were is refused, with their reasons."""
+    cluster = Cluster()
+    one, two = cluster.add("one"), cluster.add("two")
+    cluster.ask("first", "first")
+    cluster.start()
+    cluster.assign()
+    (run, _other) = (one.slots[0].run, two.slots[0].run)
+    assert run is not None
+    for host in (one, two):
+        host.slots[0].run = None
+        host.slots[0].become(SlotState.IDLE)
+    monkeypatch.setattr(module, "_PATIENCE_SECONDS", 0.0)
+
+    for name in ("one", "one", "two"):
+        run = run.with_unfit(name, f"The LoRA is too large for {name}.")
+    cluster.dispatcher.waiting.append(run)
+    assert [] == cluster.dispatcher.hopeless()
+    assert [(1, "two")] == cluster.assign()
+    cluster.dispatcher.waiting.append(run.with_unfit("two", "Its cache is full."))
+    one.slots[0].become(SlotState.IDLE)
+    two.slots[0].become(SlotState.IDLE)
+
+    assert [] == cluster.assign()
+    ((_run, reasons),) = cluster.dispatcher.hopeless()
+    assert "one: The LoRA is too large for one. two: Its cache is full." == reasons
+
+
 def test_most() -> None:
     """A root with `cluster_most` has no more actors than that; an idle one ends where it stands in the way."""
     cluster = Cluster(most=1)

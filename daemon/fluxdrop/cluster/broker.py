@@ -27,6 +27,7 @@ from fluxdrop.processes.parent import die_with_parent
 from fluxdrop.processes.wire import Frame, FrameKind, Pipe
 
 _LEAVE_SECONDS = 1.5
+_MANY_FRAMES = 100
 
 
 class DaemonLink:
@@ -41,6 +42,11 @@ class DaemonLink:
     def send(self, kind: FrameKind, request: int, payload: bytes) -> None:
         """Have a frame written after those before."""
         self._outgoing.put((kind, request, payload))
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether many frames wait to be written."""
+        return self._outgoing.qsize() > _MANY_FRAMES
 
     def receive(self) -> Frame:
         """Wait for the next frame. Ends the process at end of file."""
