@@ -18,7 +18,7 @@ from queue import SimpleQueue
 import msgspec
 
 from fluxdrop.cluster import ray_cluster
-from fluxdrop.cluster.messages import ClusterState, Join
+from fluxdrop.cluster.messages import Join
 from fluxdrop.cluster.runs import Runs
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate import failures
@@ -111,10 +111,6 @@ def _serve(link: DaemonLink) -> None:
     if frame.kind is FrameKind.STOP:
         return
     join = msgspec.json.decode(frame.payload, type=Join)
-    state = ClusterState(
-        outage="The cluster is being joined.", slots=0, host_class=join.host_class, hosts=[]
-    )
-    link.send(FrameKind.CLUSTER, 0, msgspec.json.encode(state))
     head_port = ray_cluster.join(join.address)
     Runs(join, link, head_port).serve()
     leaving = threading.Thread(target=ray_cluster.leave, daemon=True)
