@@ -4,8 +4,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-# What `make torture` does where neither is given.
-ifndef CUTS
+# What `make torture` does where no number is given.
+ifeq ($(CUTS)$(CLUSTER),)
 KILLS ?= 2000
 endif
 ATTACK ?= 60
@@ -38,10 +38,12 @@ test: setup coverage
 	$(PYTEST) -m slow
 
 # `make torture KILLS=100000 SEED=...` kills daemons, `CUTS=300` cuts the power that often on each of three filesystems
-# (as root); the seed is printed, to repeat a run that failed.
+# (as root), and `CLUSTER=300` takes that many parts of a cluster away (as root); the seed is printed, to repeat a run
+# that failed.
 torture: setup
 	$(if $(KILLS),PYTHONPATH=tests $(BIN)/python -m support.torture --kills $(KILLS) $(if $(SEED),--seed $(SEED)))
 	$(if $(CUTS),PYTHONPATH=tests $(BIN)/python -m support.power_cuts --cuts $(CUTS) $(if $(SEED),--seed $(SEED)))
+	$(if $(CLUSTER),PYTHONPATH=tests $(BIN)/python -m support.cluster_torture --events $(CLUSTER) $(if $(SEED),--seed $(SEED)))
 
 # `make attack ATTACK=600`: other users who may write to one folder of a root attack it for that many seconds.
 attack: setup

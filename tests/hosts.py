@@ -161,6 +161,15 @@ class Host:
             }
             self._ray = self.start(*command, env=given, stdout=log, stderr=log)
 
+    def restart_ray(self) -> None:
+        """Start Ray if it ended, as the host's unit does: without what is left of it."""
+        if self._ray is not None and self._ray.poll() is not None:
+            for process in self.processes():
+                with suppress(psutil.NoSuchProcess):
+                    if is_of_ray(process.cmdline()):
+                        process.kill()
+            self.start_ray()
+
     @property
     def is_without_ray(self) -> bool:
         """Whether its Ray has ended, or was never started."""
@@ -277,16 +286,21 @@ class Host:
 
     @contextmanager
     def daemon(self, root: Root, *flags: str, **settings: object) -> Iterator[Daemon]:
-        """`fluxdrop run` on *root* in the host, that has announced itself; it is killed if the test
+        """`fluxdrop run` on *root* in the host, that has announced itself; see `started`."""
+        with self.started(root, *flags, **settings) as served:
+            served.wait_until(lambda: holder(root) and root.heartbeat.exists(), "heartbeat")
+            yield served
+
+    @contextmanager
+    def started(self, root: Root, *flags: str, **settings: object) -> Iterator[Daemon]:
+        """`fluxdrop run` on *root* in the host, as soon as there is a process; it is killed if the test
         leaves it. *settings* become FLUXDROP_ variables."""
         environ = {**self.credentials(), **environment(**settings)}
         with (root.path / "stderr.log").open("ab") as log:
             command = (sys.executable, "-m", "fluxdrop", "run", "--root", root.path, *flags)
             process = self.start(*command, env=environ, stdout=log, stderr=log)
-        served = Daemon(root, process)
         try:
-            served.wait_until(lambda: holder(root) and root.heartbeat.exists(), "heartbeat")
-            yield served
+            yield Daemon(root, process)
         finally:
             process.kill()
             process.wait()
@@ -387,6 +401,13 @@ def cluster(folder: Path, hosts: int) -> Iterator[Cluster]:
 def address() -> str:
     """What `cluster` is set to on the station."""
     return f"{_NETWORK}.{_STATION}:{FIRST_PORT}"
+
+
+def is_of_ray(words: Sequence[str]) -> bool:
+    """Whether a process with the command line *words* is one of Ray's own, and no driver."""
+    line = " ".join(words)
+    own = ("ray::", "/ray/", "ray.scripts", "fluxdrop.cluster.starting")
+    return any(part in line for part in own)
 
 
 def _children(pid: int) -> list[int]:

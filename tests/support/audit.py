@@ -55,7 +55,10 @@ def audit(
     for path, record in records.items():
         files |= _files(root, path, record, bytes.fromhex(digests[record.job_id]))
     assert files == {path: _digest((root.path / path).read_bytes()) for path in files}
-    assert files.keys() | records.keys() == every_file(root)
+    there = every_file(root)
+    assert files.keys() | records.keys() == there, (
+        f"missing, and strange: {(files.keys() | records.keys()) - there}, {there - files.keys() - records.keys()}"
+    )
     _is_tidy(root)
     _table_has_each_once(root, records)
     with closing(Store(root.database, read_only=True)) as store:

@@ -42,7 +42,7 @@ class Stream:
         kind = self._rng.choice(kinds)
         suffix, data, is_good = _MAKERS[kind](number, self._rng)
         digest = hashlib.sha256(data).hexdigest()
-        if kind == "several":
+        if kind in ("several", "timed-several"):
             self.several[digest] = SEVERAL
         staged = self._staging / str(number)
         staged.write_bytes(data)
@@ -119,6 +119,17 @@ def _seedless(number: int, _rng: random.Random) -> tuple[str, bytes, bool]:
     return ".txt", f"{PROMPT} {number}\nSteps: 1, Size: 64x64\n".encode(), True
 
 
+def _timed(number: int, rng: random.Random) -> tuple[str, bytes, bool]:
+    """For the pipeline in tests/timed_pipeline."""
+    text = f"{PROMPT} {rng.choice((0.2, 0.5, 1.5))}s nr{number}\nSteps: 5, Size: 64x64\n"
+    return ".txt", text.encode(), True
+
+
+def _timed_several(number: int, rng: random.Random) -> tuple[str, bytes, bool]:
+    suffix, data, is_good = _timed(number, rng)
+    return suffix, data.replace(b"64x64", b"64x64, Batch size: %d" % SEVERAL), is_good
+
+
 def _several(number: int, _rng: random.Random) -> tuple[str, bytes, bool]:
     text = f"{PROMPT}\nSteps: 1, Seed: {number}, Size: 64x64, Batch size: {SEVERAL}\n"
     return ".txt", text.encode(), True
@@ -143,5 +154,7 @@ _MAKERS: dict[str, Callable[[int, random.Random], tuple[str, bytes, bool]]] = {
     "prompt": _prompt,
     "seedless": _seedless,
     "several": _several,
+    "timed": _timed,
+    "timed-several": _timed_several,
     "bad": _bad,
 }

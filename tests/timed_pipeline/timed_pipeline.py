@@ -5,9 +5,12 @@ A prompt's words: ``1.5s`` is how long the picture takes, ``crash`` ends the pro
 
 from __future__ import annotations
 
+import json
 import os
+import secrets
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -59,6 +62,7 @@ class Pipeline:
         seconds = next(
             (float(word[:-1]) for word in words if word[:-1].replace(".", "").isdigit()), 0
         )
+        mark = _mark()
         steps = pictures[0].parameters.steps or _STEPS
         for step in range(1, steps + 1):
             time.sleep(seconds / steps)
@@ -67,12 +71,13 @@ class Pipeline:
             if "fail" in words:
                 raise FluxdropError("It was to fail", hint="Ask for another.", kind="compute")
             on_step(step, steps)
-        return [self._made(picture) for picture in pictures]
+        return [self._made(picture, mark) for picture in pictures]
 
-    def _made(self, picture: PictureOrder) -> tuple[Image.Image, Generated]:
+    def _made(self, picture: PictureOrder, mark: bytes) -> tuple[Image.Image, Generated]:
         wanted = picture.parameters
         width, height, seed = wanted.width or _SIDE, wanted.height or _SIDE, wanted.seed or 0
         noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        noise.reshape(-1)[: len(mark)] = np.frombuffer(mark, np.uint8)
         parameters = GenerationParameters(
             prompt=wanted.prompt,
             negative_prompt=wanted.negative_prompt,
@@ -92,3 +97,15 @@ class Pipeline:
             nsfw=None,
         )
         return Image.fromarray(noise), made
+
+
+def _mark() -> bytes:
+    """Note in the ledger, if the environment names one, that a generation begins; return what tells its pictures."""
+    ledger = os.environ.get("TIMED_PIPELINE_LEDGER")
+    if ledger is None:
+        return b""
+    mark = secrets.token_bytes(24)
+    line = json.dumps({"mark": mark.hex(), "at": time.time()})
+    with Path(ledger).open("a") as file:
+        file.write(f"{line}\n")
+    return mark

@@ -87,11 +87,18 @@ def join(address: str) -> int:
 
 
 def nodes() -> list[Node]:
-    """Return all nodes that the cluster has or had. Waits while the head does not answer."""
+    """Return all nodes that the cluster has or had. Waits while the head does not answer.
+
+    Raises:
+        FluxdropError: This machine's own node is dead. Without it nothing can be asked of others, and Ray tells nobody.
+    """
     import ray
 
     here = ray.get_runtime_context().get_node_id()
-    return [_node(entry, here) for entry in ray.nodes()]
+    entries = ray.nodes()
+    if any(entry["NodeID"] == here and not entry["Alive"] for entry in entries):
+        raise FluxdropError("Ray ended on this machine", kind="cluster")
+    return [_node(entry, here) for entry in entries]
 
 
 def free_gpus(node: str) -> float:

@@ -1,6 +1,6 @@
 """How Ray is started at a head and at a host: one place for its arguments and its environment.
 
-``python -m fluxdrop.cluster.starting`` becomes ``ray start``; the units call it.
+``python -m fluxdrop.cluster.starting`` runs ``ray start`` and watches it; the units call it.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -33,6 +34,13 @@ VARIABLES = {
 }
 """The environment's variables for the fields of a `Member`."""
 _MIN_TOKEN_BYTES = 32
+_RIGHTS_HINT = (
+    "`systemd-tmpfiles --create fluxdrop-cluster.conf` gives it to the account of the service."
+)
+_MAIN = {"raylet", "gcs_server"}
+"""The names of Ray's processes without which a machine is no part of the cluster."""
+_WATCH_SECONDS = 0.5
+_END_SECONDS = 10.0
 _STARTED = "started"
 """A file in Ray's folder, of the time of its last start."""
 _LATELY_SECONDS = 120.0
@@ -204,6 +212,10 @@ def _secret(path: Path, hint: str) -> bytes:
 def _content(path: Path, hint: str) -> bytes:
     try:
         return path.read_bytes()
+    except PermissionError as error:
+        raise FluxdropError(
+            f"{path} cannot be read by this account", hint=_RIGHTS_HINT, kind="cluster"
+        ) from error
     except OSError as error:
         raise FluxdropError(
             f"{path} cannot be read: {error.strerror}", hint=hint, kind="cluster"
@@ -275,7 +287,7 @@ def member_of(arguments: list[str], environment: Mapping[str, str]) -> Member:
 
 
 def main() -> None:
-    """Become ``ray start``, or end with a message."""
+    """Run ``ray start`` to its end, or end with a message."""
     member = member_of(sys.argv[1:], os.environ)
     try:
         check(member)
@@ -291,7 +303,40 @@ def main() -> None:
         mark.touch()
     # The unit's environment may say otherwise, such as longer health checks, but not of the token.
     environment = {**member.environment(), **os.environ, **connecting(member.token, member.tls)}
-    os.execve(command[0], command, environment)  # noqa: S606 - no shell
+    sys.exit(_run(command, environment))
+
+
+def _run(command: list[str], environment: dict[str, str]) -> int:
+    """Run Ray until it ends, or one of its `_MAIN` processes does; return its exit code, or 1.
+
+    When an agent of Ray is lost, its raylet ends with the code 0, which ``ray start`` takes for no reason to end.
+    """
+    ray = subprocess.Popen(command, env=environment)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _frame: ray.send_signal(number))
+    seen: set[str] = set()
+    while ray.poll() is None:
+        time.sleep(_WATCH_SECONDS)
+        running = _children(ray.pid)
+        if lost := seen - running:
+            print(f"error: Ray goes on without its {' and '.join(sorted(lost))}", file=sys.stderr)
+            ray.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                ray.wait(_END_SECONDS)
+            ray.kill()
+            return 1
+        seen |= running & _MAIN
+    return ray.wait()
+
+
+def _children(pid: int) -> set[str]:
+    """Return the names of the processes that *pid* started and that run."""
+    names = set()
+    for line in Path("/proc").glob(f"{pid}/task/*/children"):
+        for child in line.read_text().split():
+            with suppress(OSError):
+                names.add(Path(f"/proc/{child}/comm").read_text().strip())
+    return names
 
 
 if __name__ == "__main__":

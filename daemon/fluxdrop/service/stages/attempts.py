@@ -176,9 +176,10 @@ class Attempts:
                 return name if all(job.cancelled.exists() for job in attempt.jobs) else None
         return None
 
-    def give_up(self) -> None:
-        """Forget the runs in hand: their hands have no outcome for them."""
-        self._runs.clear()
+    def give_up(self) -> list[Job]:
+        """Forget the runs in hand, for which their hands have no outcome; return their jobs."""
+        runs, self._runs = self._runs, {}
+        return [job for run in runs.values() for job in run.jobs if job.id in run.wanted]
 
     def _lose(self, jobs: Sequence[Job], lost: HostLost) -> None:
         attempts_lost[lost.host, lost.reason] += 1
