@@ -110,8 +110,8 @@ def test_one_dies(alone: list[bytes]) -> None:
 
 
 def test_generator_dies() -> None:
-    """If the generator is killed, its processes end with it, also one that was stopped, and whoever begins another run is
-    told of the death at once."""
+    """If the generator is killed, its processes end with it, also one that was stopped, and whoever begins another run
+    is told of the death at once."""
     with closing(Generator(Settings())) as generator:
         generator.generate([order_of(0)])
         begun(generator, order_of(0, LONG))

@@ -150,8 +150,6 @@ class Hands(Protocol):
     def finished(self, timeout: float, on_step: OnStep) -> Sequence[Outcome]:
         """Wait until a run has ended, or for about *timeout* seconds; return the outcome of each that has.
 
-        Hands of this machine make the pictures in this call, however long that takes.
-
         Args:
             timeout: Seconds, 0 for no waiting.
             on_step: Called on this thread.
