@@ -248,17 +248,19 @@ def test_hosts_without_gpu() -> None:
 
 
 def test_gpu_of_another_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An actor that waits for a GPU that another root uses does not count as room, and is given up when nothing waits
-    for it any more."""
+    """An actor that waits for a GPU that another root uses does not count as room, which is told, and is given up when
+    nothing waits for it any more."""
     cluster = Cluster()
-    cluster.add("one")
+    host = cluster.add("one")
     cluster.ask("first")
     (slot,) = cluster.dispatcher.to_start()
     assert 1 == cluster.dispatcher.capacity()
+    assert "" == cluster.dispatcher.why_unused(host)
 
     monkeypatch.setattr(module, "_STARTING_SECONDS", 0.0)
 
     assert 0 == cluster.dispatcher.capacity()
+    assert "Its GPUs are in use, perhaps by another root." == cluster.dispatcher.why_unused(host)
     assert [] == cluster.dispatcher.to_stop()
     cluster.dispatcher.waiting.clear()
     assert [slot] == cluster.dispatcher.to_stop()

@@ -132,8 +132,12 @@ class Dispatcher:
 
     def why_unused(self, host: Host) -> str:
         """Return why no run goes to *host*, as a sentence; empty if they do."""
-        if host.unfit or host in self.usable():
+        if host.unfit:
             return host.unfit
+        if host in self.usable():
+            now = time.monotonic()
+            is_taken = bool(host.gpus) and all(_waits_for_gpu(slot, now) for slot in host.slots)
+            return "Its GPUs are in use, perhaps by another root." if is_taken else ""
         if not host.gpus and any(other.gpus for other in self.hosts.values()):
             return "It has no GPU, and other hosts have one."
         return f'It is of another class than the pictures of this root ({self.host_class}), and hosts = "alike".'

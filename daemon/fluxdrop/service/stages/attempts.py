@@ -184,17 +184,15 @@ class Attempts:
     def _lose(self, jobs: Sequence[Job], lost: HostLost) -> None:
         attempts_lost[lost.host, lost.reason] += 1
         for job in jobs:
-            # The whole cluster is away if no host is named, and that is no job's doing.
+            # If no host is named, that is no job's doing: the whole cluster is away, or the generator of this
+            # machine died over several runs, one of which did it; alone it does it again.
             self._losses[job.id] += bool(lost.host)
             losses = self._losses[job.id]
-            log.warning(
-                "a host was lost over a job",
-                job=job.id,
-                file=job.source,
-                host=lost.host,
-                reason=lost.reason,
-                losses=losses,
+            what = (
+                "a host was lost over a job" if lost.host else "a run was lost, and is begun again"
             )
+            of_host = {"host": lost.host, "losses": losses} if lost.host else {}
+            log.warning(what, job=job.id, file=job.source, reason=lost.reason, **of_host)
             if losses > _LOSSES_UNTIL_ALONE:
                 self._ended[job.id] = FluxdropError(
                     f"The host was lost each of the {losses} times that it was made, the last time alone on"
