@@ -99,7 +99,7 @@ class Host:
     def unfit(self) -> str:
         """Why it cannot be used, as a sentence; empty if it can."""
         if self.problem or self.facts is None:
-            return self.problem or "It was not asked yet."
+            return self.problem or "It has just joined, and has not answered yet."
         now = time.monotonic()
         if all(slot.trouble and slot.not_before > now for slot in self.slots):
             return f"Nothing can be started there: {self.slots[0].trouble}."

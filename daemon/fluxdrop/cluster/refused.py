@@ -20,8 +20,8 @@ _MIN_SECONDS = 10.0
 """A host that starts is connected for as long before it belongs to the cluster."""
 
 REASON = (
-    "It connects to the head and does not become a host: its token is wrong, or it has another version of Ray or"
-    " Python; its own log tells."
+    "It connects to the head again and again and is no host yet: its token is wrong, it has another version of Ray or"
+    " Python, or it is still starting; its own log tells."
 )
 
 
