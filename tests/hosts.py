@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import psutil
 import pytest
@@ -26,6 +26,7 @@ import pytest
 from fluxdrop.cluster.starting import FIRST_PORT, FOLDER, VARIABLES, Member, connecting
 from fluxdrop.files.layout import Root, holder
 from support.daemons import PATIENCE, Daemon, environment
+from support.inside import Inside, children
 
 _NETWORK = "10.233.7"
 _STATION = 10
@@ -78,30 +79,6 @@ def needed() -> None:
         pytest.skip(reason)
 
 
-class Inside(subprocess.Popen[Any]):
-    """A process in a host. Signals go to it and not to the shell outside that waits for it, and whose exit
-    code is the process's."""
-
-    def send_signal(self, sig: int) -> None:
-        """Send *sig* to the process, once it is there."""
-        deadline = time.monotonic() + PATIENCE
-        while self.poll() is None:
-            if children := _children(self.pid):
-                with suppress(ProcessLookupError):
-                    os.kill(children[0], sig)
-                return
-            assert time.monotonic() < deadline, "the process did not start"
-            time.sleep(0.01)
-
-    def kill(self) -> None:
-        """SIGKILL."""
-        self.send_signal(signal.SIGKILL)
-
-    def terminate(self) -> None:
-        """SIGTERM."""
-        self.send_signal(signal.SIGTERM)
-
-
 class Host:
     """A host in *cluster*; `member` says how Ray runs in it."""
 
@@ -120,7 +97,7 @@ class Host:
     def first_pid(self) -> int:
         """The pid of the host's first process; without it there is no other."""
         assert self._unshare is not None, f"{self.name} is down"
-        return _children(self._unshare.pid)[0]
+        return children(self._unshare.pid)[0]
 
     def boot(self) -> None:
         """Start the host with its cable plugged in, and nothing else in it."""
@@ -408,10 +385,3 @@ def is_of_ray(words: Sequence[str]) -> bool:
     line = " ".join(words)
     own = ("ray::", "/ray/", "ray.scripts", "fluxdrop.cluster.starting")
     return any(part in line for part in own)
-
-
-def _children(pid: int) -> list[int]:
-    try:
-        return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
-    except OSError:
-        return []

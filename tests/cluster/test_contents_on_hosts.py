@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -113,7 +114,8 @@ def test_a_pipeline_and_a_lora_come_to_the_hosts(
     """Both hosts get what the station has, and make pictures of the very bytes that the station makes. A run on a host
     whose disk is full is made by another one."""
     script = "from support.tiny_pipelines import lora; import pathlib, sys; lora(pathlib.Path(sys.argv[1]))"
-    subprocess.run([sys.executable, "-c", script, tmp_path], check=True)
+    path = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    subprocess.run([sys.executable, "-c", script, tmp_path], env=os.environ | path, check=True)
     prompt = "a red circle <lora:paint:0.5>"
     with remote_hands(cluster.station, tmp_path, **settings(pipeline, tmp_path)) as hands:
         hands.wait_for_room(2)
@@ -209,10 +211,10 @@ def test_a_lost_host_loses_no_prediction(cluster: Cluster, tmp_path: Path, root:
 
     on_cluster = {"cluster": hosts.address(), "predict_on": "cluster", "engine": "onnxruntime"}
     with cluster.station.daemon(root, **on_cluster) as daemon:
-        shutil.copy(SAMPLES / "round_circle_01.png", root.inbox)
+        shutil.copyfile(SAMPLES / "round_circle_01.png", root.inbox / "round.png")
         daemon.wait_for_ends(1)
         one.kill()
-        shutil.copy(SAMPLES / "angular_star_01.png", root.inbox)
+        shutil.copyfile(SAMPLES / "angular_star_01.png", root.inbox / "angular.png")
         daemon.wait_until(
             lambda: any("No host of the cluster" in one for one in degraded_reasons(root)),
             "an outage",

@@ -134,6 +134,35 @@ def test_missing_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not cluster.dispatcher.waiting
 
 
+def test_unfit_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that was twice unfit for a run does not get it again, though it says that it has the pipeline; a run for
+    which all hosts were is refused, with their reasons."""
+    cluster = Cluster()
+    one, two = cluster.add("one"), cluster.add("two")
+    cluster.ask("first", "first")
+    cluster.start()
+    cluster.assign()
+    (run, _other) = (one.slots[0].run, two.slots[0].run)
+    assert run is not None
+    for host in (one, two):
+        host.slots[0].run = None
+        host.slots[0].become(SlotState.IDLE)
+    monkeypatch.setattr(module, "_PATIENCE_SECONDS", 0.0)
+
+    for name in ("one", "one", "two"):
+        run = run.with_unfit(name, f"The LoRA is too large for {name}.")
+    cluster.dispatcher.waiting.append(run)
+    assert [] == cluster.dispatcher.hopeless()
+    assert [(1, "two")] == cluster.assign()
+    cluster.dispatcher.waiting.append(run.with_unfit("two", "Its cache is full."))
+    one.slots[0].become(SlotState.IDLE)
+    two.slots[0].become(SlotState.IDLE)
+
+    assert [] == cluster.assign()
+    ((_run, reasons),) = cluster.dispatcher.hopeless()
+    assert "one: The LoRA is too large for one. two: Its cache is full." == reasons
+
+
 def test_most() -> None:
     """A root with `cluster_most` has no more actors than that; an idle one ends where it stands in the way."""
     cluster = Cluster(most=1)
@@ -219,17 +248,19 @@ def test_hosts_without_gpu() -> None:
 
 
 def test_gpu_of_another_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An actor that waits for a GPU that another root uses does not count as room, and is given up when nothing waits
-    for it any more."""
+    """An actor that waits for a GPU that another root uses does not count as room, which is told, and is given up when
+    nothing waits for it any more."""
     cluster = Cluster()
-    cluster.add("one")
+    host = cluster.add("one")
     cluster.ask("first")
     (slot,) = cluster.dispatcher.to_start()
     assert 1 == cluster.dispatcher.capacity()
+    assert "" == cluster.dispatcher.why_unused(host)
 
     monkeypatch.setattr(module, "_STARTING_SECONDS", 0.0)
 
     assert 0 == cluster.dispatcher.capacity()
+    assert "Its GPUs are in use, perhaps by another root." == cluster.dispatcher.why_unused(host)
     assert [] == cluster.dispatcher.to_stop()
     cluster.dispatcher.waiting.clear()
     assert [slot] == cluster.dispatcher.to_stop()

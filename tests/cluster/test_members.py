@@ -6,7 +6,7 @@ import asyncio
 
 from fluxdrop.cluster.dispatcher import Dispatcher, Host
 from fluxdrop.cluster.members import Members
-from fluxdrop.cluster.messages import Join
+from fluxdrop.cluster.messages import HostFacts, Join
 from fluxdrop.cluster.ray_cluster import Node
 
 
@@ -44,6 +44,19 @@ class Watched:
 
         asyncio.run(take())
         return [f"{host.name} {host.id[0]}" for host in self.dispatcher.hosts.values()]
+
+    def asked(self) -> int:
+        """How many hosts are asked about themselves when the nodes are looked at once more."""
+        host = next(iter(self.dispatcher.hosts.values()))
+
+        async def take() -> int:
+            self.members._have_asked(host)
+            tasks = [task for task in self.members._asking.values() if not task.done()]
+            for task in tasks:
+                task.cancel()
+            return len(tasks)
+
+        return asyncio.run(take())
 
     def _note_loss(self, host: Host, reason: str) -> None:
         self.lost.append(f"{host.name} {host.id[0]}")
@@ -90,3 +103,20 @@ def test_equal_hostnames() -> None:
 
     assert ["one (192.0.2.2) 2"] == watched.take(second)
     assert ["one (192.0.2.2) 2", "one 3"] == watched.take(second, node(3))
+
+
+def test_asked_again() -> None:
+    """A host that said that it can be used is asked again when its actors told that its disk is full, as it has none
+    then that could tell that there is room; a reason has no control characters."""
+    watched = Watched()
+    watched.take(node(1))
+    (host,) = watched.dispatcher.hosts.values()
+    host.facts = HostFacts(version="1")
+    assert 0 == watched.asked()
+
+    host.facts = HostFacts(version="1", problem="\x1b[36mIts disk is full.")
+
+    assert 1 == watched.asked()
+    assert ["\N{REPLACEMENT CHARACTER}[36mIts disk is full."] == [
+        one.reason for one in watched.members.status()
+    ]

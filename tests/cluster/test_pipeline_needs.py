@@ -11,7 +11,7 @@ import pytest
 from fluxdrop.cluster.host_pipelines import HostPipelines
 from fluxdrop.cluster.pipeline_cache import HostUnfit, Pieces
 from fluxdrop.cluster.pipeline_digest import DigestMemory, Manifest
-from fluxdrop.cluster.pipeline_needs import Content, Embedded, Offers, RunNeeds
+from fluxdrop.cluster.pipeline_needs import Content, Embedded, Offers, RunNeeds, outline_of
 from fluxdrop.config import HostSettings, PipelineTable
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.messages import Load
@@ -167,3 +167,11 @@ def test_a_hub_pipeline_is_loaded_where_the_host_allows_it(
         pass
     with host(tmp_path, hub=True).holding(wanted, needs, station) as (order, _loras):
         assert (order.table.source, order.table.revision) == ("owner/shapes", COMMIT)
+
+
+def test_unreadable(tmp_path: Path) -> None:
+    """What cannot even be looked for fails the prompts that name it, and not the broker or the other pipelines."""
+    table = PipelineTable(source=f"{tmp_path}/{300 * 'a'}")
+    assert outline_of(table) is None
+    with pytest.raises(FluxdropError, match="cannot be read: File name too long"):
+        Offers(DigestMemory(tmp_path / "digests")).of_run(table, [])

@@ -16,8 +16,9 @@ import pytest
 
 import hosts
 from fluxdrop.cluster import starting
-from hosts import Host, Inside
+from hosts import Host
 from support.daemons import PATIENCE
+from support.inside import Inside
 
 pytestmark = pytest.mark.slow
 

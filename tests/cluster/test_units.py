@@ -120,8 +120,8 @@ def test_ray_under_systemd(tmp_path: Path) -> None:
         there.run("ip", "link", "set", "lo", "up")
         there.run("systemctl", "start", "fluxdrop-cluster", check=False)
         wait_for(f"{token} cannot be read")
-        there.run("chgrp", "fluxdrop", str(token))
-        token.chmod(0o640)
+        create = ["systemd-tmpfiles", f"--root={files}", "--create", "fluxdrop-cluster.conf"]
+        subprocess.run(create, check=True)
         wait_for("Ray runtime started")
         there.run("systemctl", "stop", "fluxdrop-cluster")
         left = there.run("systemctl", "show", "fluxdrop-cluster", "--property=TasksCurrent")

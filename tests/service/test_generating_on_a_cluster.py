@@ -303,6 +303,45 @@ def test_cancelled_while_the_cluster_is_away(bench: Bench) -> None:
     assert 1 == len(hands.begun)
 
 
+def test_cancelled_before_the_host_is_lost(bench: Bench) -> None:
+    """A job whose host is lost after it was cancelled ends, though nothing can be begun."""
+    (item,) = bench.prompts(1)
+
+    def nothing_yet(_run: Run) -> list[Outcome]:
+        hands.in_hand.append(_run)
+        item.job.cancelled.touch()
+        bench.handler.cancel(item.job.id)
+        return []
+
+    def lose(run: Run) -> list[Outcome]:
+        hands.outage = "No host is there."
+        return lost(run)
+
+    hands = TestHands(bench.png, 1, nothing_yet, lose)
+    bench.handle([item], hands)
+
+    assert [hands.begun[0].id] == hands.cancelled
+    assert ([], [("0.txt", "cancelled")]) == (bench.pictured, bench.reasons)
+
+
+def test_other_settings_in_an_outage(bench: Bench) -> None:
+    """Other hands are used at once where what is in hand may wait for ever, as no host is there; it is another attempt
+    of its job."""
+    (item,) = bench.prompts(1)
+
+    def nothing_yet(_run: Run) -> list[Outcome]:
+        hands.in_hand.append(_run)
+        hands.outage = "No host is there."
+        bench.handler.apply(Settings())
+        return []
+
+    hands = TestHands(bench.png, 1, nothing_yet)
+    bench.handle([item], hands)
+
+    assert [1, 1] == [len(one.begun) for one in bench.made]
+    assert (1, ["0.txt"], 2) == (hands.closes, bench.pictured, item.job.attempts)
+
+
 def test_other_settings(bench: Bench) -> None:
     """Other hands are used when those in hand have ended, and meanwhile nothing is begun."""
     hands = TestHands(bench.png, 2)

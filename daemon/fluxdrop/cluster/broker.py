@@ -18,7 +18,7 @@ from queue import SimpleQueue
 import msgspec
 
 from fluxdrop.cluster import ray_cluster
-from fluxdrop.cluster.messages import ClusterState, Join
+from fluxdrop.cluster.messages import Join
 from fluxdrop.cluster.runs import Runs
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate import failures
@@ -27,6 +27,7 @@ from fluxdrop.processes.parent import die_with_parent
 from fluxdrop.processes.wire import Frame, FrameKind, Pipe
 
 _LEAVE_SECONDS = 1.5
+_MANY_FRAMES = 100
 
 
 class DaemonLink:
@@ -41,6 +42,11 @@ class DaemonLink:
     def send(self, kind: FrameKind, request: int, payload: bytes) -> None:
         """Have a frame written after those before."""
         self._outgoing.put((kind, request, payload))
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether many frames wait to be written."""
+        return self._outgoing.qsize() > _MANY_FRAMES
 
     def receive(self) -> Frame:
         """Wait for the next frame. Ends the process at end of file."""
@@ -105,10 +111,6 @@ def _serve(link: DaemonLink) -> None:
     if frame.kind is FrameKind.STOP:
         return
     join = msgspec.json.decode(frame.payload, type=Join)
-    state = ClusterState(
-        outage="The cluster is being joined.", slots=0, host_class=join.host_class, hosts=[]
-    )
-    link.send(FrameKind.CLUSTER, 0, msgspec.json.encode(state))
     head_port = ray_cluster.join(join.address)
     Runs(join, link, head_port).serve()
     leaving = threading.Thread(target=ray_cluster.leave, daemon=True)

@@ -101,7 +101,7 @@ class BrokerProcess:
                 self._check_silence(self._child)
                 return None
         except ChildDied as error:
-            self._note_end(error.message)
+            self._note_end(self._why_ended(error))
             raise
         self._heard_at = time.monotonic()
         if frame.kind is FrameKind.FAILURE:
@@ -137,6 +137,15 @@ class BrokerProcess:
         limit = _SILENT_SECONDS if self._has_joined else _JOIN_SECONDS
         if time.monotonic() - self._heard_at > limit:
             raise child.reject_reply(WireError(f"nothing was heard from it for {limit:g} s"))
+
+    def _why_ended(self, error: ChildDied) -> str:
+        """Return why the broker ended. Once it has joined, its last line is of Ray's stack, and says nothing."""
+        if not self._has_joined:
+            return error.message
+        what = error.message.partition("; its last line was: ")[0]
+        return (
+            f"{what}, as when the head is lost; the head's log is `journalctl -u fluxdrop-cluster`"
+        )
 
     def _note_end(self, reason: str) -> None:
         moment = time.monotonic()

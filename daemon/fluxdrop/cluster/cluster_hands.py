@@ -45,7 +45,7 @@ from fluxdrop.processes.child import ChildDied
 from fluxdrop.processes.wire import Frame, FrameKind, WireError
 
 _WAIT_SECONDS = 0.25
-"""How often the hook is called, and cancellations are looked for."""
+"""How often the hook is called."""
 _POLL_SECONDS = 0.001
 
 
@@ -138,7 +138,6 @@ class ClusterHands:
             self._read(min(max(left, _POLL_SECONDS), _WAIT_SECONDS), on_step)
             if self._wait_hook:
                 self._wait_hook()
-            self._cancel_marked()
             if left <= 0:
                 break
         ended, self._ended = self._ended, []
@@ -246,13 +245,6 @@ class ClusterHands:
             self._broker.send(kind, number, payload)
         except ChildDied as error:
             self._lose_all(error.message)
-
-    def _cancel_marked(self) -> None:
-        """Cancel the runs all of whose orders are marked as cancelled."""
-        for one in list(self._in_hand.values()):
-            marks = [order.cancelled for order in one.run.orders]
-            if not one.is_cancelled and all(mark is not None and mark.exists() for mark in marks):
-                self.cancel(one.run.id)
 
     def _lose_all(self, reason: str) -> None:
         """Give up all that is in hand, as the broker is gone."""

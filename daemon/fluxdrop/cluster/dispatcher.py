@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
@@ -16,6 +16,8 @@ from fluxdrop.cluster.pipeline_needs import RunNeeds
 
 _STARTING_SECONDS = 10.0
 """After this, an actor that has not started waits for a GPU that another root uses."""
+_MAX_REFUSALS = 2
+"""How often a run is given to a host that is unfit for it: what was in the way may be gone, such as a full disk."""
 _PATIENCE_SECONDS = 60.0
 """How long a run waits for the first host that has its pipeline."""
 
@@ -30,6 +32,13 @@ class SlotState(Enum):
     LOST = "lost"
 
 
+class Refusals(NamedTuple):
+    """How often a host was unfit for a run, and why it was the last time."""
+
+    times: int
+    reason: str
+
+
 class Waiting(NamedTuple):
     """A run that is not with a host yet."""
 
@@ -37,6 +46,19 @@ class Waiting(NamedTuple):
     order: RunOrder
     """Not given to a host before it has its needs."""
     since: float
+    unfit: Mapping[str, Refusals] = {}
+    """The hosts that turned out to be unable to have what it needs, by id."""
+
+    def with_unfit(self, host: str, reason: str) -> Waiting:
+        """Return the run that waits from now on, as *host* was unfit for *reason*."""
+        times = self.unfit[host].times if host in self.unfit else 0
+        return self._replace(
+            since=time.monotonic(), unfit={**self.unfit, host: Refusals(times + 1, reason)}
+        )
+
+    def is_refused_by(self, host: Host) -> bool:
+        """Return whether *host* does not get it again."""
+        return host.id in self.unfit and self.unfit[host.id].times >= _MAX_REFUSALS
 
 
 @dataclass(eq=False)
@@ -77,7 +99,7 @@ class Host:
     def unfit(self) -> str:
         """Why it cannot be used, as a sentence; empty if it can."""
         if self.problem or self.facts is None:
-            return self.problem or "It was not asked yet."
+            return self.problem or "It has just joined, and has not answered yet."
         now = time.monotonic()
         if all(slot.trouble and slot.not_before > now for slot in self.slots):
             return f"Nothing can be started there: {self.slots[0].trouble}."
@@ -110,8 +132,12 @@ class Dispatcher:
 
     def why_unused(self, host: Host) -> str:
         """Return why no run goes to *host*, as a sentence; empty if they do."""
-        if host.unfit or host in self.usable():
+        if host.unfit:
             return host.unfit
+        if host in self.usable():
+            now = time.monotonic()
+            is_taken = bool(host.gpus) and all(_waits_for_gpu(slot, now) for slot in host.slots)
+            return "Its GPUs are in use, perhaps by another root." if is_taken else ""
         if not host.gpus and any(other.gpus for other in self.hosts.values()):
             return "It has no GPU, and other hosts have one."
         return f'It is of another class than the pictures of this root ({self.host_class}), and hosts = "alike".'
@@ -156,7 +182,7 @@ class Dispatcher:
                 break
             empty = [
                 slot
-                for host in self._hosts_for(waiting.order)
+                for host in self._hosts_for(waiting)
                 for slot in host.slots
                 if slot.state is SlotState.EMPTY
                 and slot.not_before <= now
@@ -195,7 +221,14 @@ class Dispatcher:
         found = []
         for waiting in list(self.waiting):
             name = waiting.order.load.name
-            reasons = {host.name: host.missing(name) for host in self.usable()}
+            usable = self.usable()
+            reasons = {
+                host.name: waiting.unfit[host.id].reason
+                if waiting.is_refused_by(host)
+                else host.missing(name)
+                for host in self.hosts.values()
+                if waiting.is_refused_by(host) or host in usable
+            }
             if now - waiting.since > _PATIENCE_SECONDS and reasons and all(reasons.values()):
                 self.waiting.remove(waiting)
                 told = " ".join(f"{host}: {reason}" for host, reason in reasons.items())
@@ -214,7 +247,7 @@ class Dispatcher:
         name = waiting.order.load.name
         fit = [
             slot
-            for host in self._hosts_for(waiting.order)
+            for host in self._hosts_for(waiting)
             for slot in host.slots
             if slot.state is SlotState.IDLE and not _is_blocked(slot)
         ]
@@ -222,12 +255,17 @@ class Dispatcher:
             fit = [slot for slot in fit if not _is_busy(slot.host)]
         return min(fit, key=lambda slot: slot.pipeline != name, default=None)
 
-    def _hosts_for(self, order: RunOrder) -> list[Host]:
-        """Return the hosts that can make *order*: only those of the class that it prefers, if there are any.
+    def _hosts_for(self, waiting: Waiting) -> list[Host]:
+        """Return the hosts that can make *waiting*: only those of the class that it prefers, if there are any.
 
         Those whose GPUs another root uses do not count as such.
         """
-        fit = [host for host in self.usable() if not host.missing(order.load.name)]
+        order = waiting.order
+        fit = [
+            host
+            for host in self.usable()
+            if not host.missing(order.load.name) and not waiting.is_refused_by(host)
+        ]
         now = time.monotonic()
         alike = [
             host

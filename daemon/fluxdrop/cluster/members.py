@@ -12,7 +12,7 @@ import msgspec
 import fluxdrop
 from fluxdrop.cluster import host_facts, ray_cluster, refused
 from fluxdrop.cluster.dispatcher import Dispatcher, Host, Slot, SlotState
-from fluxdrop.cluster.messages import HostFacts, Join, decoded_facts
+from fluxdrop.cluster.messages import HostFacts, Join, decoded_facts, shown
 from fluxdrop.cluster.pipeline_needs import Need, outline_of
 from fluxdrop.cluster.ray_cluster import Node
 from fluxdrop.cluster.refused import Refused
@@ -142,11 +142,19 @@ class Members:
         for node in alive.values():
             host = self._dispatcher.hosts.get(node.id) or self._add(node)
             self._seen[host.name] = now()
-            if node.id not in self._asking:
-                self._asking[node.id] = asyncio.create_task(self._ask(host))
+            self._have_asked(host)
         self._refused.look({node.address for node in nodes if node.alive})
         forgotten = time.monotonic() - _REMEMBERED_SECONDS
         self._gone = {name: one for name, one in self._gone.items() if one[0] > forgotten}
+
+    def _have_asked(self, host: Host) -> None:
+        """Have *host* asked about itself, unless that goes on, or it said that it can be used and that is still so."""
+        task = self._asking.get(host.id)
+        if task is None:
+            self._asking[host.id] = asyncio.create_task(self._ask(host))
+        elif task.done() and host.unfit:
+            # Such as because of a full disk, of which its actors told; now it has none that could tell more.
+            self._asking[host.id] = asyncio.create_task(self._ask(host, pause=_ASK_AGAIN_SECONDS))
 
     def _newest(self, nodes: list[Node]) -> Iterator[Node]:
         """Yield the hosts among *nodes*; of several at one address and port only that which came last lives."""
@@ -189,11 +197,14 @@ class Members:
         """Ask *host* about itself after *pause* seconds, again and again until it can have everything."""
         await asyncio.sleep(pause)
         task = ray_cluster.remote_task(host_facts.facts, host.id)
+        loop = asyncio.get_running_loop()
         while True:
-            outlines = msgspec.json.encode(self._outlines())
+            # They are on disks that may be slow.
+            outlines = await loop.run_in_executor(None, self._outlines)
             try:
                 answer = await asyncio.wait_for(
-                    task.remote(fluxdrop.__version__, outlines), _ASK_SECONDS
+                    task.remote(fluxdrop.__version__, msgspec.json.encode(outlines)),
+                    _ASK_SECONDS,
                 )
                 host.facts = decoded_facts(answer)
                 host.problem = self._problem(host.facts)
@@ -229,7 +240,8 @@ class Members:
         return HostStatus(
             name=host.name,
             state=state,
-            reason=reason,
+            # Some of it is from the host, or a message of Ray's, which has colours.
+            reason=shown(reason),
             gpu=facts.gpu,
             host_class=facts.host_class,
             version=facts.version,

@@ -108,7 +108,8 @@ class DigestMemory:
         """Write what was learned to the file, and forget files that are gone; what cannot be written is not kept."""
         if self._is_changed:
             known = self._kept() | self._known
-            known = {path: entry for path, entry in known.items() if Path(path).exists()}
+            # Not Path.exists, which raises where a folder may not be read, or its server is away.
+            known = {path: entry for path, entry in known.items() if os.path.exists(path)}  # noqa: PTH110
             with suppress(OSError):
                 self._file.parent.mkdir(parents=True, exist_ok=True)
                 durable.write(self._file, msgspec.json.encode(known))

@@ -53,7 +53,7 @@ def outline_of(table: PipelineTable) -> Need | None:
     """Return what the pipeline *table* needs as far as that is known without reading its files or asking a hub.
 
     A content's manifest is a `sketch_of` it, a hub's commit is empty. None is a pipeline that is missing on the
-    station, which fails the prompts that name it.
+    station or cannot be read, which fails the prompts that name it.
     """
     if table.source in sources.embedded():
         return Embedded(table.source)
@@ -63,7 +63,7 @@ def outline_of(table: PipelineTable) -> Need | None:
             return Content(sketch_of("pipeline", path.resolve()))
         if path.is_file():
             return Content(sketch_of("file", path))
-    except FluxdropError:
+    except (FluxdropError, OSError):
         return None
     match = HUB_ID.fullmatch(table.source)
     return OnHub(match["id"], "") if match else None
@@ -110,7 +110,13 @@ class Offers:
         if name in sources.embedded():
             return Embedded(name)
         path = expanded(name)
-        if path.exists():
+        try:
+            is_here = path.exists()
+        except OSError as error:
+            raise FluxdropError(
+                f"{path} cannot be read: {error.strerror}", kind="pipeline"
+            ) from error
+        if is_here:
             # Refuses pickles and what is no pipeline, as on this machine.
             sources.find(name)
             is_file = path.is_file()

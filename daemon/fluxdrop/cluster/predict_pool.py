@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,10 @@ from fluxdrop.processes.child import ChildDied
 
 _POLL_SECONDS = 0.5
 _AGAIN_SECONDS = 30.0
+_PAUSE_SECONDS = 5.0
 _MARGIN_SECONDS = 15.0
+_MAX_LOSSES = 3
+"""How many hosts may be lost over the same pictures before these are the cause."""
 
 
 @dataclass(eq=False)
@@ -64,6 +68,8 @@ class PredictPool:
         self._hosts: dict[str, _Host] = {}
         """By the ids of their nodes."""
         self._models: dict[str, _Model] = {}
+        self._paused: dict[str, float] = {}
+        """Until when nodes get no actor, as their last one was lost while it opened a model."""
 
     def open(self, folder: Path, settings: Settings) -> tuple[str, EngineInfo, list[str]]:
         """Have all hosts open the bundle in *folder*; return at once if one has it.
@@ -98,14 +104,14 @@ class PredictPool:
     ) -> tuple[EngineInfo, NDArray[np.float32]]:
         """Run a model that was opened on *batch*, divided among the hosts that have it.
 
-        What a lost host had is done by another one.
+        What a lost host had is done by another one, unless host after host is lost over it.
 
         Returns:
             What ran it, and the outputs.
 
         Raises:
             EngineDown: No host can at the moment.
-            ChildDied: The engine's process died of it, on a host that lives.
+            ChildDied: The engine's process died of it on a host that lives, or several hosts were lost over it.
             FluxdropError: It would fail again.
         """
         if digest not in self._models:
@@ -116,6 +122,7 @@ class PredictPool:
         waiting = list(enumerate(np.array_split(batch, count)))
         running: dict[Any, tuple[_Host, int, NDArray[np.float32], float]] = {}
         outputs: dict[int, NDArray[np.float32]] = {}
+        losses: Counter[int] = Counter()
         while waiting or running:
             busy = [host for host, *_ in running.values()]
             for host in self._fit(digest):
@@ -133,6 +140,11 @@ class PredictPool:
                 result = self._result(host, digest, answer if answer in done else None)
                 if result is None:
                     waiting.append((number, piece))
+                    losses[number] += host not in self._hosts.values()
+                    if losses[number] > _MAX_LOSSES:
+                        raise ChildDied(
+                            f"{losses[number]} hosts were lost over it, the last one was {host.name}"
+                        )
                 else:
                     outputs[number] = result
             self._refresh()
@@ -182,11 +194,12 @@ class PredictPool:
         nodes = {node.id: node for node in ray_cluster.nodes() if node.is_living_host}
         for gone in self._hosts.keys() - nodes.keys():
             del self._hosts[gone]
+        now = time.monotonic()
+        self._paused = {key: until for key, until in self._paused.items() if until > now}
         for node in nodes.values():
-            if node.id not in self._hosts:
+            if node.id not in self._hosts and node.id not in self._paused:
                 actor = ray_cluster.remote_actor(PredictWorker, node.id, 0).remote()
                 self._hosts[node.id] = _Host(node.hostname, actor)
-        now = time.monotonic()
         for host in list(self._hosts.values()):
             for digest, answer in list(host.opening.items()):
                 if ray.wait([answer], timeout=0)[0]:
@@ -199,7 +212,11 @@ class PredictPool:
 
     def _note_opened(self, host: _Host, digest: str, answer: Any) -> None:
         host.opening.pop(digest, None)
+        nodes = [node for node, one in self._hosts.items() if one is host]
         reply, _outputs = self._answer(host, answer)
+        if reply is None:
+            # Another actor would fare no better at once.
+            self._paused |= dict.fromkeys(nodes, time.monotonic() + _PAUSE_SECONDS)
         if isinstance(reply, Opened):
             host.ready[digest] = reply.info
             host.problems.pop(digest, None)

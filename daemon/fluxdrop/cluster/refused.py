@@ -1,6 +1,7 @@
 """Machines that connect to the head again and again and do not become hosts, as their token is wrong.
 
-Ray does not say who was refused. Where the head is on this machine, the kernel's table of connections shows who tries.
+Ray does not say who was refused. Where the head is on this machine, the kernel's table of connections shows who tries:
+whose connections are new each time. Those of a host that was lost stay in the table for minutes.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ _MIN_SECONDS = 10.0
 """A host that starts is connected for as long before it belongs to the cluster."""
 
 REASON = (
-    "It connects to the head and does not become a host: its token is wrong, or it has another version of Ray or"
-    " Python; its own log tells."
+    "It connects to the head again and again and is no host yet: its token is wrong, it has another version of Ray or"
+    " Python, or it is still starting; its own log tells."
 )
 
 
@@ -36,11 +37,15 @@ class Refused:
         self._port = port
         self._tables = tuple(tables)
         self._seen: dict[str, deque[float]] = {}
+        """When each address was seen with a new connection."""
+        self._known: set[tuple[str, int]] = set()
 
     def look(self, members: set[str]) -> None:
         """Look who is connected; *members* are the addresses of the cluster's nodes."""
         moment = time.monotonic()
-        for address in connected_to(self._port, self._tables) - members:
+        connections = connected_to(self._port, self._tables)
+        new, self._known = connections - self._known, connections
+        for address in {address for address, _port in new} - members:
             self._seen.setdefault(address, deque(maxlen=100)).append(moment)
         oldest = moment - _REMEMBERED_SECONDS
         self._seen = {
@@ -58,8 +63,8 @@ class Refused:
         )
 
 
-def connected_to(port: int, tables: Iterable[Path] = _TABLES) -> set[str]:
-    """Return the addresses of other machines that have a connection to this machine's *port*."""
+def connected_to(port: int, tables: Iterable[Path] = _TABLES) -> set[tuple[str, int]]:
+    """Return the addresses and ports of other machines that have a connection to this machine's *port*."""
     found = set()
     for table in tables:
         try:
@@ -69,8 +74,13 @@ def connected_to(port: int, tables: Iterable[Path] = _TABLES) -> set[str]:
         for line in lines:
             _number, local, remote = line.split()[:3]
             if int(local.rpartition(":")[2], 16) == port:
-                found.add(_address(remote.rpartition(":")[0]))
-    return {str(one) for one in found if not one.is_loopback and not one.is_unspecified}
+                address, _, their_port = remote.rpartition(":")
+                found.add((_address(address), int(their_port, 16)))
+    return {
+        (str(one), their_port)
+        for one, their_port in found
+        if not one.is_loopback and not one.is_unspecified
+    }
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:

@@ -20,6 +20,7 @@ from fluxdrop.cluster.messages import (
     MadeOutcome,
     RefusedOutcome,
     RunOrder,
+    RunOutcome,
     Sent,
     pack_outcome,
     unpack_outcome,
@@ -29,7 +30,7 @@ from fluxdrop.cluster.slot_actor import SlotActor
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate.failures import cancelled
 from fluxdrop.generate.messages import StepProgress
-from fluxdrop.processes.wire import Frame, FrameKind, WireError
+from fluxdrop.processes.wire import MAX_PAYLOAD, Frame, FrameKind, WireError
 
 _HEARTBEAT_SECONDS = 2.0
 _GRACE_SECONDS = 15.0
@@ -47,6 +48,10 @@ class Link(Protocol):
     def receive(self) -> Frame:
         """Wait for the next frame."""
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether the daemon has not read for long, such as while its disk is full."""
+
 
 class Runs:
     """Takes runs from the daemon, has the hosts make them, and tells the daemon how each ended."""
@@ -61,6 +66,8 @@ class Runs:
         self._failures: dict[Slot, int] = {}
         """How often in a row a slot's actor failed."""
         self._tasks: set[asyncio.Task[None]] = set()
+        self._cancelled: set[int] = set()
+        """The numbers of the runs that hosts have and that were cancelled."""
         self._contents = StationContents()
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="reader")
         self._joined_at = time.monotonic()
@@ -119,9 +126,19 @@ class Runs:
             needs = await asyncio.get_running_loop().run_in_executor(
                 self._reader, self._contents.of_run, order.load.table, files
             )
-        except FluxdropError as error:
-            if waiting in self._dispatcher.waiting:
-                self._dispatcher.waiting.remove(waiting)
+        except Exception as error:
+            # It must not end the broker, as it would end each one to which the run is given.
+            if waiting not in self._dispatcher.waiting:
+                return
+            self._dispatcher.waiting.remove(waiting)
+            if not isinstance(error, FluxdropError):
+                message = f"The pipeline {order.load.name} cannot be read: {type(error).__name__}: {error}"
+                self._refuse(waiting, message, "", "pipeline")
+            elif error.kind == "cluster":
+                # That is not the run's fault.
+                lost = LostOutcome(run=order.id, host="", reason=error.message)
+                self._link.send(FrameKind.OUTCOME, waiting.number, pack_outcome(lost))
+            else:
                 self._refuse(waiting, error.message, error.hint, error.kind)
             return
         self._dispatcher.add_needs(waiting.number, needs)
@@ -131,10 +148,10 @@ class Runs:
         for waiting in list(self._dispatcher.waiting):
             if waiting.number == number:
                 self._dispatcher.waiting.remove(waiting)
-                error = cancelled()
-                self._refuse(waiting, error.message, error.hint, error.kind)
+                self._refuse_cancelled(waiting)
         for slot, actor in self._actors.items():
             if slot.run and slot.run.number == number:
+                self._cancelled.add(number)
                 self._spawn(actor.cancel(slot.run.order.id))
 
     async def _turns(self) -> None:
@@ -184,13 +201,12 @@ class Runs:
         begun = time.monotonic()
         order = msgspec.json.encode(waiting.order)
         payload = await actor.run(order, self._contents.server)
+        is_cancelled = waiting.number in self._cancelled
+        self._cancelled.discard(waiting.number)
         if slot.run is not waiting:
             # The host was given up meanwhile, and the daemon knows.
             return
-        try:
-            outcome, _images = unpack_outcome(payload) if payload else (None, b"")
-        except WireError:
-            outcome = None
+        outcome = _outcome_in(payload)
         if outcome is None or outcome.run != waiting.order.id:
             self._lose(slot, actor.loss or "its answer was malformed")
             return
@@ -198,9 +214,12 @@ class Runs:
         slot.become(SlotState.IDLE)
         if isinstance(outcome, LostOutcome) and outcome.is_unfit:
             self._members.note_unfit(host, waiting.order.load.name, outcome.reason)
-            waiting = waiting._replace(since=time.monotonic())
-            self._dispatcher.waiting.appendleft(waiting)
-            self._spawn(self._prepare(waiting))
+            if is_cancelled:
+                self._refuse_cancelled(waiting)
+            else:
+                waiting = waiting.with_unfit(host.id, outcome.reason)
+                self._dispatcher.waiting.appendleft(waiting)
+                self._spawn(self._prepare(waiting))
             self._wake()
             return
         if isinstance(outcome, LostOutcome):
@@ -214,7 +233,7 @@ class Runs:
         self._wake()
 
     def _note_step(self, slot: Slot, run: str, step: int, steps: int) -> None:
-        if slot.run and slot.run.order.id == run:
+        if slot.run and slot.run.order.id == run and not self._link.is_behind:
             progress = msgspec.json.encode(StepProgress(step, steps))
             self._link.send(FrameKind.PROGRESS, slot.run.number, progress)
 
@@ -243,12 +262,18 @@ class Runs:
         if actor is not None:
             actor.end()
 
+    def _refuse_cancelled(self, waiting: Waiting) -> None:
+        error = cancelled()
+        self._refuse(waiting, error.message, error.hint, error.kind)
+
     def _refuse(self, waiting: Waiting, message: str, hint: str, kind: str) -> None:
         refused = RefusedOutcome(run=waiting.order.id, message=message, hint=hint, kind=kind)
         self._link.send(FrameKind.OUTCOME, waiting.number, pack_outcome(refused))
 
     def _tell(self) -> None:
         """Tell the daemon about the cluster if that changed, or if it was long ago."""
+        if self._link.is_behind:
+            return
         capacity = self._dispatcher.capacity()
         state = ClusterState(
             outage=self._outage(capacity),
@@ -296,6 +321,16 @@ class Runs:
             self._ended.set_result(None)
         else:
             self._ended.set_exception(error)
+
+
+def _outcome_in(payload: bytes) -> RunOutcome | None:
+    """Return the outcome in what came from a host; None if it is none, or too large to be sent on."""
+    if not isinstance(payload, bytes) or not 0 < len(payload) <= MAX_PAYLOAD:
+        return None
+    try:
+        return unpack_outcome(payload)[0]
+    except WireError:
+        return None
 
 
 def _same(before: ClusterState, after: ClusterState) -> bool:

@@ -34,6 +34,9 @@ VARIABLES = {
 }
 """The environment's variables for the fields of a `Member`."""
 _MIN_TOKEN_BYTES = 32
+_RIGHTS_HINT = (
+    "`systemd-tmpfiles --create fluxdrop-cluster.conf` gives it to the account of the service."
+)
 _MAIN = {"raylet", "gcs_server"}
 """The names of Ray's processes without which a machine is no part of the cluster."""
 _WATCH_SECONDS = 0.5
@@ -209,6 +212,10 @@ def _secret(path: Path, hint: str) -> bytes:
 def _content(path: Path, hint: str) -> bytes:
     try:
         return path.read_bytes()
+    except PermissionError as error:
+        raise FluxdropError(
+            f"{path} cannot be read by this account", hint=_RIGHTS_HINT, kind="cluster"
+        ) from error
     except OSError as error:
         raise FluxdropError(
             f"{path} cannot be read: {error.strerror}", hint=hint, kind="cluster"

@@ -82,7 +82,11 @@ class Generator:
             ChildDied: The child ended, and all the runs in hand with it.
         """
         run = root_orders.prepare(self._settings, orders)
-        number = self._process.begin(run.load, run.pictures, run.loras)
+        try:
+            number = self._process.begin(run.load, run.pictures, run.loras)
+        except BaseException:
+            self._in_hand = {}
+            raise
         self._in_hand[number] = run
         return number
 

@@ -76,11 +76,12 @@ class Died(NamedTuple):
 
 
 class HostLost(NamedTuple):
-    """The host, or the way to it, was lost: that is not the fault of the run, which is made elsewhere."""
+    """The host, or the way to it, was lost: that is not the fault of the run, which is made once more."""
 
     run: str
     host: str
-    """Its name; empty if not this host alone was lost, but the cluster or what speaks to it."""
+    """Its name; empty if not this host alone was lost, but the cluster or what speaks to it, or on this machine the
+    generator, with several runs in hand."""
     reason: str
 
 
@@ -148,8 +149,6 @@ class Hands(Protocol):
 
     def finished(self, timeout: float, on_step: OnStep) -> Sequence[Outcome]:
         """Wait until a run has ended, or for about *timeout* seconds; return the outcome of each that has.
-
-        Hands of this machine make the pictures in this call, however long that takes.
 
         Args:
             timeout: Seconds, 0 for no waiting.

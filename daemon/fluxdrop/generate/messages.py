@@ -51,7 +51,7 @@ class Loaded(msgspec.Struct, frozen=True):
     """The order's pipeline is loaded, and its pictures are begun."""
 
     slots: int
-    """How many orders are worked on at once with this pipeline."""
+    """How many orders like this one are worked on at once."""
 
 
 class PictureOrder(msgspec.Struct, frozen=True, kw_only=True):

@@ -100,6 +100,7 @@ class Pipeline:
                 `failures.out_of_memory`.
         """
         first = wanted[0].parameters
+        threads.use(small=self.is_small(first))
         for item in wanted:
             check(item.parameters)
         sampler, self._pipe.scheduler = samplers.choose(first.sampler, self._own_scheduler)

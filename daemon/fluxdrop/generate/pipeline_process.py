@@ -314,9 +314,12 @@ class PipelineProcess:
             child.stop()
 
     def _start(self) -> Child:
-        """Return the live child, or start another."""
+        """Return the live child, or start another; raise ChildDied if the last one died with runs in hand."""
         if self._child is not None and self._child.alive():
             return self._child
+        if self._runs:
+            assert self._child is not None
+            raise self._child.reap()
         missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
         if missing:
             raise FluxdropError(

@@ -117,7 +117,7 @@ class Server:
             twins = self._pipeline.twins
             if busy and (is_alone or len(busy) == twins or busy[0].is_alone):
                 return False
-            loaded = Loaded(max(twins, 1))
+            loaded = Loaded(1 if is_alone else max(twins, 1))
             self._pipe.send(FrameKind.LOADED, request, msgspec.json.encode(loaded))
             if twins:
                 self._idle_twin(self._pipeline).begin(request, order, is_alone=is_alone)

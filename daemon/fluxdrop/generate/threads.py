@@ -1,6 +1,10 @@
 """How many threads make a picture on a CPU, which depends on the sizes of pipeline and picture alone.
 
 The number of threads decides in which order numbers are added up, and so the last bits of a picture.
+
+A process that is forked from one that has computed with threads of OpenMP would wait forever for those threads, which
+do not exist in it. So a generator that forks twins computes with one thread, and one that has used threads forks none.
+
 This module imports torch; only the generator process imports it.
 """
 
@@ -17,22 +21,23 @@ _MAX_TWINS = 8
 # one alone below about this: on two processors, U-Nets of 3 to 300 million parameters did.
 _SMALL = 250e9
 
+_may_fork = sys.platform == "linux"
+
 
 def twins(device: str) -> int:
-    """Return how many processes of one thread are to make pictures on *device*; 0 if the generator makes them."""
-    return min(_ALL, _MAX_TWINS) if device == "cpu" and sys.platform == "linux" else 0
+    """Return how many twins may make pictures on *device* at a time; 0 if the generator itself makes them."""
+    return min(_ALL, _MAX_TWINS) if device == "cpu" and _may_fork else 0
 
 
 def prepare(device: str) -> None:
-    """Have the generator itself compute without threads if twins are forked from it.
-
-    A twin would wait forever for the threads of OpenMP, which do not exist in it.
-    """
-    torch.set_num_threads(1 if twins(device) else _ALL)
+    """Set the number of threads for loading a pipeline on *device*, in the generator."""
+    global _may_fork
+    _may_fork = twins(device) > 0
+    torch.set_num_threads(1 if _may_fork else _ALL)
 
 
 def use(*, small: bool) -> None:
-    """Set the number of threads for a picture, in a twin."""
+    """Set the number of threads for a picture, in the process that makes it."""
     torch.set_num_threads(1 if small else _ALL)
 
 

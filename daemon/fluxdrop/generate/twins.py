@@ -45,17 +45,15 @@ class Twin:
         parent = os.getpid()
         self._pid = os.fork()
         if self._pid == 0:
-            die_with_parent(parent)
-            for pipe in (*others, self.pipe):
-                pipe.close()
-            _serve(Pipe(their_in, their_out), pipeline)
+            _run(parent, [*others, self.pipe], Pipe(their_in, their_out), pipeline)
         os.close(their_in)
         os.close(their_out)
 
     def begin(self, request: int, order: Generate, *, is_alone: bool) -> None:
-        """Have the twin answer *order* on `pipe`."""
+        """Have the twin answer *order* on `pipe`, which is at its end if the twin has died."""
         self.request, self.is_alone = request, is_alone
-        self.pipe.send(FrameKind.GENERATE, request, msgspec.json.encode(order))
+        with contextlib.suppress(PipeClosed):
+            self.pipe.send(FrameKind.GENERATE, request, msgspec.json.encode(order))
 
     def close(self) -> None:
         """Kill and reap the twin."""
@@ -70,17 +68,17 @@ class Twin:
         return exit_status(os.waitstatus_to_exitcode(status))
 
 
-def _serve(pipe: Pipe, pipeline: Pipeline) -> NoReturn:
-    """Answer orders until the pipe is closed; then end the process."""
-    from fluxdrop.generate import threads
-
+def _run(parent: int, others: Iterable[Pipe], pipe: Pipe, pipeline: Pipeline) -> NoReturn:
+    """Be a twin until *pipe* is closed; then end the process."""
     try:
+        die_with_parent(parent)
+        for other in others:
+            other.close()
         with contextlib.suppress(PipeClosed):
             while True:
                 frame = pipe.receive()
                 order = msgspec.json.decode(frame.payload, type=Generate)
                 try:
-                    threads.use(small=pipeline.is_small(order.pictures[0].parameters))
                     answering.answer(pipe, frame.request, pipeline, order)
                 except PipeClosed:
                     raise

@@ -258,8 +258,12 @@ class Child:
         return self._kill_and_log(error, 0.0)
 
     def resident(self) -> int:
-        """Return the resident memory in bytes of the child, or of its largest child; 0 if it is unknown."""
-        return max(map(resident_bytes, [self.pid, *children(self.pid)]))
+        """Return the resident memory in bytes of the child and its children; 0 if it is unknown.
+
+        A child of the child counts with what it has more than the child, with which it may share the rest.
+        """
+        shared = resident_bytes(self.pid)
+        return shared + sum(max(0, resident_bytes(pid) - shared) for pid in children(self.pid))
 
     def exceeds_memory_limit(self, limit: int) -> bool:
         """Return whether the child's memory has grown above a limit; log it if so.

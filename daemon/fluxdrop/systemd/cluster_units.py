@@ -73,7 +73,7 @@ class ClusterUnits:
         text = units.shipped_text(_TMPFILES).replace(_DATA, units.quoted(str(data_dir())))
         account, group = self.service.account, self.service.group
         return text.replace(f":{units.ACCOUNT} :{units.ACCOUNT}", f":{account} :{group}").replace(
-            f"root :{units.ACCOUNT}", f"root :{group}"
+            f" {units.ACCOUNT} root", f" {account} root"
         )
 
     def _unit_text(self) -> str:

@@ -176,24 +176,23 @@ class Attempts:
                 return name if all(job.cancelled.exists() for job in attempt.jobs) else None
         return None
 
-    def give_up(self) -> None:
-        """Forget the runs in hand: their hands have no outcome for them."""
-        self._runs.clear()
+    def give_up(self) -> list[Job]:
+        """Forget the runs in hand, for which their hands have no outcome; return their jobs."""
+        runs, self._runs = self._runs, {}
+        return [job for run in runs.values() for job in run.jobs if job.id in run.wanted]
 
     def _lose(self, jobs: Sequence[Job], lost: HostLost) -> None:
         attempts_lost[lost.host, lost.reason] += 1
         for job in jobs:
-            # The whole cluster is away if no host is named, and that is no job's doing.
+            # If no host is named, that is no job's doing: the whole cluster is away, or the generator of this
+            # machine died over several runs, one of which did it; alone it does it again.
             self._losses[job.id] += bool(lost.host)
             losses = self._losses[job.id]
-            log.warning(
-                "a host was lost over a job",
-                job=job.id,
-                file=job.source,
-                host=lost.host,
-                reason=lost.reason,
-                losses=losses,
+            what = (
+                "a host was lost over a job" if lost.host else "a run was lost, and is begun again"
             )
+            of_host = {"host": lost.host, "losses": losses} if lost.host else {}
+            log.warning(what, job=job.id, file=job.source, reason=lost.reason, **of_host)
             if losses > _LOSSES_UNTIL_ALONE:
                 self._ended[job.id] = FluxdropError(
                     f"The host was lost each of the {losses} times that it was made, the last time alone on"

@@ -172,8 +172,10 @@ class Generating(Handler[PromptItem]):
     def _apply_settings(self) -> None:
         wanted = self._next_settings
         if _hands_settings(self._settings) != _hands_settings(wanted):
-            if len(self._attempts):
+            if len(self._attempts) and not self._hands.outage:
                 return
+            # In an outage, what is in hand may wait for ever.
+            self._give_up()
             self._hands.close()
             self._hands = self._make_hands(wanted)
         self._settings = self._reader.settings = wanted
@@ -259,7 +261,7 @@ class Generating(Handler[PromptItem]):
             raise
         except BaseException:
             # What became of the runs is not known, so they are begun again.
-            self._attempts.give_up()
+            self._give_up()
             self._hands.close()
             raise
         if not outcomes:
@@ -269,15 +271,24 @@ class Generating(Handler[PromptItem]):
                 # Count the next try as another attempt.
                 self._release(job)
 
+    def _give_up(self) -> None:
+        """Forget the runs in hand, whose next try is another attempt."""
+        for job in self._attempts.give_up():
+            self._release(job)
+
     def _cancel(self, batch: Batch[PromptItem]) -> None:
         """End what was cancelled meanwhile: a run that nobody wants any more, or what waits for another try."""
-        while self._cancelled:
-            job_id = self._cancelled.popleft()
-            if run := self._attempts.cancelled_run(job_id):
+        job_ids = {self._cancelled.popleft() for _ in range(len(self._cancelled))}
+        for item in batch.unsettled:
+            if item.job.id not in job_ids:
+                continue
+            if not self._attempts.has(item.job):
+                batch.conclude(item, cancelled())
+                continue
+            if run := self._attempts.cancelled_run(item.job.id):
                 self._hands.cancel(run)
-            for item in batch.unsettled:
-                if item.job.id == job_id and not self._attempts.has(item.job):
-                    batch.conclude(item, cancelled())
+            # If its host is lost now, it waits for another try.
+            self._cancelled.append(item.job.id)
 
     def _read_item(self, item: PromptItem) -> ReadPrompt | None:
         """Return what *item* asks for; None if it was cancelled while it waited, or its picture exists."""
