@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from fluxdrop import config
 from fluxdrop.cluster.starting import PORTS, TOKEN, VARIABLES
+from fluxdrop.config import Settings
 from fluxdrop.resources import systemd_folder
 from support import systemd_machine
 from support.daemons import PATIENCE, fluxdrop
@@ -55,6 +57,11 @@ def test_installed(tmp_path: Path, role: list[str], names: list[str]) -> None:
     assert written == {*json.loads(removed.stdout)["removed"], *map(str, kept)}
     assert kept == files
     assert all(0o600 == path.stat().st_mode & 0o777 for path in kept)
+
+
+def test_variables_of_cluster_env() -> None:
+    """The station's daemon, which gets cluster.env too, starts with each of its variables."""
+    assert Settings() == config.load(None, environ=dict.fromkeys(VARIABLES.values(), "1"))
 
 
 def test_token_stays(tmp_path: Path) -> None:
