@@ -60,15 +60,3 @@ USUAL_SUFFIXES = ", ".join(one.suffixes[0] for one in FORMATS)
 def format_of(head: bytes) -> PictureFormat | None:
     """Return the format of a file, given its first `HEAD_BYTES` bytes or all of a shorter file."""
     return next((one for one in FORMATS if one.head.match(head)), None)
-
-
-def format_named(name: str) -> PictureFormat:
-    """Return the format with Pillow's *name*.
-
-    Raises:
-        KeyError: There is none.
-    """
-    return _BY_NAME[name]
-
-
-_BY_NAME = {one.name: one for one in FORMATS}
