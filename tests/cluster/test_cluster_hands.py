@@ -40,7 +40,7 @@ def test_outcomes(hands: RemoteHands) -> None:
     """Two hosts make two pictures at a time, the same bytes for the same seed; an error and a death are told as on one
     machine; and a run is cancelled after its step."""
     for run in ("one", "two"):
-        hands.begin(run, "0.5s")
+        hands.begin(run, "4s")
     assert {"host1", "host2"} == {hands.outcome(run)["host"] for run in ("one", "two")}
     assert hands.outcome("one")["png"] == hands.outcome("two")["png"]
     assert hands.outcome("one")["host_class"] == hands.host("host1")["host_class"]
