@@ -7,9 +7,7 @@ time. It ends on STOP, at end of file, when its parent dies, and when the head d
 
 from __future__ import annotations
 
-import argparse
 import os
-import signal
 import sys
 import threading
 import traceback
@@ -23,7 +21,7 @@ from fluxdrop.cluster.runs import Runs
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate import failures
 from fluxdrop.processes import wire
-from fluxdrop.processes.parent import die_with_parent
+from fluxdrop.processes.parent import open_pipe
 from fluxdrop.processes.wire import Frame, FrameKind, Pipe
 
 _LEAVE_SECONDS = 1.5
@@ -74,17 +72,7 @@ class DaemonLink:
 
 def main() -> None:
     """Parse the arguments, set up the process, serve, and exit."""
-    parser = argparse.ArgumentParser(prog="fluxdrop.cluster.broker")
-    parser.add_argument("--in", dest="read_fd", type=int, required=True)
-    parser.add_argument("--out", dest="write_fd", type=int, required=True)
-    parser.add_argument("--parent", type=int, required=True)
-    arguments = parser.parse_args()
-    # Ctrl-C in a terminal reaches the whole process group, but the parent decides when this process ends.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    die_with_parent(arguments.parent)
-    for fd in (arguments.read_fd, arguments.write_fd):
-        os.set_inheritable(fd, False)
-    link = DaemonLink(Pipe(arguments.read_fd, arguments.write_fd))
+    link = DaemonLink(open_pipe("fluxdrop.cluster.broker"))
     facts = {"protocol": wire.PROTOCOL_VERSION, "pid": os.getpid()}
     link.send(FrameKind.HELLO, 0, wire.pack_facts(facts))
     try:

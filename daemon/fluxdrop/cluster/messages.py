@@ -21,9 +21,8 @@ the hosts come `HostFacts`, `Pulse` and outcomes, as bytes: nothing that they se
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, cast
 
 import msgspec
 
@@ -33,10 +32,9 @@ from fluxdrop.generate.hands import HostStatus
 from fluxdrop.generate.messages import Load, PictureOrder
 from fluxdrop.generate.pipeline_process import Limits
 from fluxdrop.printable import printable
-from fluxdrop.processes.wire import WireError
+from fluxdrop.processes.headed import pack_head, unpack_head
 
 _MAX_SHOWN = 400
-_LENGTH = struct.Struct("<I")
 
 
 class Join(msgspec.Struct, frozen=True, kw_only=True):
@@ -183,8 +181,7 @@ RunOutcome = MadeOutcome | RefusedOutcome | DiedOutcome | LostOutcome
 
 def pack_outcome(outcome: RunOutcome, images: bytes = b"") -> bytes:
     """Return the payload of an OUTCOME frame; *images* is what `fluxdrop.generate.messages.pack_images` made."""
-    head = msgspec.json.encode(outcome)
-    return b"".join([_LENGTH.pack(len(head)), head, images])
+    return pack_head(outcome) + images
 
 
 def unpack_outcome(payload: bytes | bytearray) -> tuple[RunOutcome, bytes]:
@@ -193,10 +190,6 @@ def unpack_outcome(payload: bytes | bytearray) -> tuple[RunOutcome, bytes]:
     Raises:
         WireError: The payload is malformed.
     """
-    try:
-        (length,) = _LENGTH.unpack_from(payload)
-        start = _LENGTH.size + length
-        outcome = msgspec.json.decode(payload[_LENGTH.size : start], type=RunOutcome)
-    except (struct.error, msgspec.DecodeError) as error:
-        raise WireError(f"an outcome without a head: {error}") from error
+    kind = cast("type[RunOutcome]", RunOutcome)
+    outcome, start = unpack_head(payload, kind, "an outcome")
     return outcome, bytes(payload[start:])

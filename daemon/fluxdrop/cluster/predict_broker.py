@@ -15,11 +15,8 @@ PING                                                PONG
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
-import signal
-import struct
 import sys
 import traceback
 from pathlib import Path
@@ -34,6 +31,8 @@ from fluxdrop.errors import FluxdropError, Outage
 from fluxdrop.predict.engine import EngineInfo
 from fluxdrop.processes import wire
 from fluxdrop.processes.child import ChildDied
+from fluxdrop.processes.headed import pack_head, unpack_head
+from fluxdrop.processes.parent import open_pipe
 from fluxdrop.processes.wire import Frame, FrameKind, Pipe, WireError
 
 if TYPE_CHECKING:
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
 OUTAGE, OPENING, DIED = "outage", "opening", "died"
 """The kinds of a FAILURE: no host can, no host has opened the model yet, an engine's process died."""
 _DIGEST_BYTES = 64
-_LENGTH = struct.Struct("<I")
 
 
 class OpenModel(msgspec.Struct, frozen=True, tag="open"):
@@ -70,18 +68,12 @@ def pack_prediction(
     info: EngineInfo, outputs: NDArray[np.float32]
 ) -> tuple[bytes | memoryview, ...]:
     """Return the payload of a PREDICTION: what made the *outputs*, with its length before it, and these."""
-    head = msgspec.json.encode(info)
-    return _LENGTH.pack(len(head)), head, *wire.pack_tensor(outputs)
+    return pack_head(info), *wire.pack_tensor(outputs)
 
 
 def unpack_prediction(payload: bytes | bytearray) -> tuple[EngineInfo, NDArray[np.float32]]:
     """Return what `pack_prediction` packed. Raise WireError for a malformed payload."""
-    try:
-        (length,) = _LENGTH.unpack_from(payload)
-        end = _LENGTH.size + length
-        info = msgspec.json.decode(payload[_LENGTH.size : end], type=EngineInfo)
-    except (struct.error, msgspec.DecodeError) as error:
-        raise WireError(f"a prediction without a head: {error}") from error
+    info, end = unpack_head(payload, EngineInfo, "a prediction")
     return info, wire.unpack_tensor(payload[end:])
 
 
@@ -171,16 +163,10 @@ def _facts(error: Exception) -> dict[str, str]:
 
 def main() -> None:
     """Parse the arguments, serve, and exit."""
-    parser = argparse.ArgumentParser(prog="fluxdrop.cluster.predict_broker")
-    parser.add_argument("--in", dest="read_fd", type=int, required=True)
-    parser.add_argument("--out", dest="write_fd", type=int, required=True)
-    arguments = parser.parse_args()
-    # Ctrl-C in a terminal reaches the whole process group, but the parent decides when this process ends.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for fd in (arguments.read_fd, arguments.write_fd):
-        os.set_inheritable(fd, False)
+    # The thread that starts it may end before it does.
+    pipe = open_pipe("fluxdrop.cluster.predict_broker", is_bound_to_parent=False)
     with contextlib.suppress(wire.PipeClosed):
-        PredictBroker(Pipe(arguments.read_fd, arguments.write_fd)).run()
+        PredictBroker(pipe).run()
     # What Ray does at an ordinary exit can take long. Its actors end with this process.
     sys.stdout.flush()
     os._exit(0)

@@ -14,7 +14,6 @@ all these pipes; see docs/protocol.md.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -22,10 +21,8 @@ import msgspec
 
 from fluxdrop.config import PipelineTable
 from fluxdrop.generate.parameters import Generated, PromptParameters
+from fluxdrop.processes.headed import pack_head, unpack_head
 from fluxdrop.processes.wire import WireError
-
-_LENGTH = struct.Struct("<I")
-
 
 DIED = "died"
 """The kind of a FAILURE whose order took the life of one of the generator's processes, but not of all."""
@@ -93,10 +90,8 @@ class _ImageHead(msgspec.Struct, frozen=True):
 
 def pack_images(images: Sequence[GeneratedImage]) -> bytes:
     """Return *images* as the payload of an IMAGE frame: the head's length, the head, and the PNGs one after another."""
-    head = msgspec.json.encode(
-        _ImageHead([image.generated for image in images], [len(image.png) for image in images])
-    )
-    return b"".join([_LENGTH.pack(len(head)), head, *(image.png for image in images)])
+    head = _ImageHead([image.generated for image in images], [len(image.png) for image in images])
+    return b"".join([pack_head(head), *(image.png for image in images)])
 
 
 def unpack_images(payload: bytes | bytearray) -> list[GeneratedImage]:
@@ -105,12 +100,7 @@ def unpack_images(payload: bytes | bytearray) -> list[GeneratedImage]:
     Raises:
         WireError: When the payload is malformed.
     """
-    try:
-        (length,) = _LENGTH.unpack_from(payload)
-        start = _LENGTH.size + length
-        head = msgspec.json.decode(payload[_LENGTH.size : start], type=_ImageHead)
-    except (struct.error, msgspec.DecodeError) as error:
-        raise WireError(f"an IMAGE frame without a head: {error}") from error
+    head, start = unpack_head(payload, _ImageHead, "an IMAGE frame")
     if len(head.lengths) != len(head.generated) or start + sum(head.lengths) != len(payload):
         raise WireError("an IMAGE frame whose pictures are not as long as it says")
     images = []

@@ -9,11 +9,9 @@ loaded. They share its memory, so that several cost little more than one.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import gc
 import os
-import signal
 import sys
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
@@ -24,7 +22,7 @@ from fluxdrop.generate import answering, failures, sources
 from fluxdrop.generate.messages import DIED, Generate, Load, Loaded
 from fluxdrop.generate.twins import Twin
 from fluxdrop.processes import wire
-from fluxdrop.processes.parent import die_with_parent
+from fluxdrop.processes.parent import open_pipe
 from fluxdrop.processes.wire import Frame, FrameKind, Pipe
 
 if TYPE_CHECKING:
@@ -164,20 +162,11 @@ class Server:
 
 def main() -> None:
     """Parse the arguments, set up the process, serve, and exit."""
-    parser = argparse.ArgumentParser(prog="fluxdrop.generate.server")
-    parser.add_argument("--in", dest="read_fd", type=int, required=True)
-    parser.add_argument("--out", dest="write_fd", type=int, required=True)
-    parser.add_argument("--parent", type=int, required=True)
-    arguments = parser.parse_args()
-    # Ctrl-C in a terminal reaches the whole process group, but the parent decides when this process ends.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    die_with_parent(arguments.parent)
+    pipe = open_pipe("fluxdrop.generate.server")
     _lower_priority()
-    for fd in (arguments.read_fd, arguments.write_fd):
-        os.set_inheritable(fd, False)
     with (
         contextlib.suppress(wire.PipeClosed),
-        contextlib.closing(Server(Pipe(arguments.read_fd, arguments.write_fd))) as server,
+        contextlib.closing(Server(pipe)) as server,
     ):
         server.run()
     # All files are closed. An ordinary exit would unload torch, and keep the daemon waiting for a second.
