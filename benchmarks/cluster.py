@@ -1,6 +1,6 @@
 """A station with hosts in namespaces of this machine, whose pictures take two seconds or no time at all.
 
-The pipeline of the generator processes sleeps (`benchmarks/sleeping`), as the processors of one machine could not make
+The pipeline of the generator processes sleeps (`tests/timed_pipeline`), as the processors of one machine could not make
 the pictures of four. All else is as on machines of their own, but shares the processors of this one.
 """
 
@@ -22,18 +22,18 @@ from fluxdrop.files.layout import Root
 if TYPE_CHECKING:
     from hosts import Cluster
 
-_HERE = Path(__file__).parent
+_TESTS = Path(__file__).parents[1] / "tests"
 _HOSTS = 4
-_LONG = "noise 2\nSize: 592x592"
+_LONG = "2s\nSize: 592x592"
 """A picture of 1 MB that takes two seconds."""
-_SHORT = "noise 0.1\nSize: 592x592"
-_NOTHING = "flat 0\nSize: 512x512"
+_SHORT = "0.1s\nSize: 592x592"
+_NOTHING = "0s flat\nSize: 512x512"
 _SETTINGS = {"engine": "onnxruntime", "settle_seconds": 0.1, "gallery": "false"}
 
 
 def rows() -> Iterator[Row]:
     """Throughput against one host, what a picture costs more than on the station, and what a root can publish."""
-    sys.path.append(str(_HERE.parent / "tests"))
+    sys.path.append(str(_TESTS))
     import hosts
 
     if reason := hosts.missing():
@@ -63,7 +63,9 @@ def rows() -> Iterator[Row]:
 def _sleeping_pipelines() -> Iterator[None]:
     """Have the processes that are started meanwhile sleep instead of computing."""
     before = os.environ.get("PYTHONPATH", "")
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_HERE / "sleeping"), before]))
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        filter(None, [str(_TESTS / "timed_pipeline"), before])
+    )
     try:
         yield
     finally:

@@ -25,8 +25,9 @@ import pytest
 
 from fluxdrop.cluster.starting import FIRST_PORT, FOLDER, VARIABLES, Member, connecting
 from fluxdrop.files.layout import Root, holder
+from fluxdrop.processes.procfs import children
 from support.daemons import PATIENCE, Daemon, environment
-from support.inside import Inside, children
+from support.inside import Inside
 
 _NETWORK = "10.233.7"
 _STATION = 10

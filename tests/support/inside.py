@@ -7,9 +7,9 @@ import signal
 import subprocess
 import time
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
+from fluxdrop.processes.procfs import children
 from support.daemons import PATIENCE
 
 
@@ -35,11 +35,3 @@ class Inside(subprocess.Popen[Any]):
     def terminate(self) -> None:
         """SIGTERM."""
         self.send_signal(signal.SIGTERM)
-
-
-def children(pid: int) -> list[int]:
-    """The pids of the children of *pid*; none if that is gone."""
-    try:
-        return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
-    except OSError:
-        return []

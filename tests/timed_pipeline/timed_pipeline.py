@@ -1,6 +1,7 @@
 """A pipeline that takes as long as it is told, and makes noise of the seed.
 
-A prompt's words: ``1.5s`` is how long the picture takes, ``crash`` ends the process, ``fail`` is an error.
+A prompt's words: ``1.5s`` is how long the picture takes, ``flat`` makes a grey one, ``crash`` ends the process,
+``fail`` is an error.
 """
 
 from __future__ import annotations
@@ -76,8 +77,13 @@ class Pipeline:
     def _made(self, picture: PictureOrder, mark: bytes) -> tuple[Image.Image, Generated]:
         wanted = picture.parameters
         width, height, seed = wanted.width or _SIDE, wanted.height or _SIDE, wanted.seed or 0
-        noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-        noise.reshape(-1)[: len(mark)] = np.frombuffer(mark, np.uint8)
+        if "flat" in wanted.prompt.split():
+            pixels = np.full((height, width, 3), 128, np.uint8)
+        else:
+            pixels = np.random.default_rng(seed).integers(
+                0, 256, (height, width, 3), dtype=np.uint8
+            )
+        pixels.reshape(-1)[: len(mark)] = np.frombuffer(mark, np.uint8)
         parameters = GenerationParameters(
             prompt=wanted.prompt,
             negative_prompt=wanted.negative_prompt,
@@ -96,7 +102,7 @@ class Pipeline:
             height=height,
             nsfw=None,
         )
-        return Image.fromarray(noise), made
+        return Image.fromarray(pixels), made
 
 
 def _mark() -> bytes:
