@@ -112,6 +112,7 @@ The model of `steps` whose `layers` are vectors of the backend's layers: make ch
 reads any more. The other arguments are those of [`Model`](@ref).
 """
 function link_steps(steps, shape, slots, output, nodes, backend)
+    backend.layers === PlainLayers && foreach(step -> prepare_convolutions!(step.layers, step.nodes), steps)
     last_use = Dict{Int,Int}()
     for (i, step) in enumerate(steps), slot in step.inputs
         last_use[slot] = i

@@ -99,6 +99,23 @@ function line_maximum(x, line)
     return top
 end
 
+# Julia does not vectorise the loop above.
+function line_maximum(x, line::UnitRange{Int})
+    tops, i = broadcast_lanes(-Inf32, Val(16)), first(line)
+    GC.@preserve x while i + 15 <= last(line)
+        tops = greater(load_lanes(pointer(x), i - 1, Val(16)), tops)
+        i += 16
+    end
+    top = -Inf32
+    for lane in tops
+        top = ifelse(lane.value > top, lane.value, top)
+    end
+    @inbounds for i in i:last(line)
+        top = ifelse(x[i] > top, x[i], top)
+    end
+    return top
+end
+
 "Store `exp(x - top)` at the indices `line` of `y`. Return the sum of these numbers."
 function store_exp!(y, x, line, top)
     total = 0.0f0
