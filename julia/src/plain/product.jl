@@ -104,11 +104,14 @@ room for a panel's product, where there are fewer rows or columns than it has. A
 B for [`SLACK`](@ref) numbers more than it has if `rows` is no multiple of `L`.
 """
 function multiply_panels!(y, step, a, row_step, taps, b, rows, columns, depth, corner, processor)
-    left = rows_left(rows, processor)
+    left = columns < panel_width(processor) ? 0 : rows_left(rows, processor)
     left == 0 && return multiply_whole_panels!(y, step, a, row_step, taps, b, rows, columns, depth, corner, processor)
     # Of no known type, so that Julia compiles only what is called.
     return multiply_panels!(Val(left), y, step, a, row_step, taps, b, rows, columns, depth, corner, processor)
 end
+
+"How many columns a wide panel has."
+panel_width(::Processor{L,N}) where {L,N} = N
 
 "How many of the last rows [`multiply_rows!`](@ref) computes."
 rows_left(rows, ::Processor{16,12}) = rows % 16 <= 5 ? rows % 16 : 0
