@@ -11,7 +11,7 @@ from fluxdrop.errors import FluxdropError
 from fluxdrop.files.io_lock import hold_io_lock
 from fluxdrop.files.layout import Root
 from fluxdrop.gallery.gallery import Gallery
-from fluxdrop.gallery.thumbnail import is_large
+from fluxdrop.gallery.thumbnail import may_be_copied
 from fluxdrop.jobs.store import Store
 from fluxdrop.logs import get_logger
 from fluxdrop.records.result import Record
@@ -30,7 +30,7 @@ _MAX_PUT_OFF_SECONDS = 30.0
 class GalleryUpdater:
     """Shows ended jobs in the gallery, every two seconds or when a thousand wait; first those of earlier runs.
 
-    While pictures are decoded, jobs of which smaller copies have to be made are put off, for half a minute at most.
+    While pictures are decoded, jobs of which smaller copies may have to be made are put off, for half a minute at most.
 
     An error is logged, reported by `last_error`, and the update is tried again; no job waits for it.
     """
@@ -101,7 +101,7 @@ class GalleryUpdater:
         until = time.monotonic() + _MAX_PUT_OFF_SECONDS
         while self.is_busy and time.monotonic() < until and not self._closing.is_set():
             with self._lock:
-                if not any(is_large(record) for record, _ in self._waiting):
+                if not any(may_be_copied(record) for record, _ in self._waiting):
                     return
             self._closing.wait(_PAUSE_SECONDS)
 
@@ -131,7 +131,7 @@ class GalleryUpdater:
         for first in range(0, max(1, len(ended)), _MAX_TOGETHER):
             part = ended[first : first + _MAX_TOGETHER]
             # Decoding a large picture takes longer than others wait for the lock.
-            is_slow = any(is_large(record) for record, _ in part)
+            is_slow = any(may_be_copied(record) for record, _ in part)
             with nullcontext() if is_slow else hold_io_lock():
                 if not self._gallery.add(part):
                     return False
