@@ -4,6 +4,9 @@ Flux 0.16, compute the forward pass only, and need nothing but Julia's standard 
 
 Only what the worker uses of Flux is here. Arrays are `Array{Float32}` of (W, H, C, N), as in Flux. The layers share
 buffers, so only one task at a time may call them.
+
+Functions that are called for each row or each tile are inlined: Julia 1.5 boxes the numbers that the functions of a
+precompiled package give each other (JuliaLang/julia#35972), and collecting these boxes stops all threads.
 """
 module PlainLayers
 

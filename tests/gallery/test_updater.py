@@ -59,7 +59,7 @@ def test_put_off_while_busy(root: Root, samples: Path, monkeypatch: pytest.Monke
         gallery.add(*told(root, samples, "small", 1, 64))
         while shown(root) != ["small"]:
             time.sleep(0.01)
-        gallery.add(*told(root, samples, "large", 2, 1200))
+        gallery.add(*told(root, samples, "large", 2, 600))
         time.sleep(0.3)
         assert ["small"] == shown(root)
         gallery.is_busy = False
@@ -67,6 +67,26 @@ def test_put_off_while_busy(root: Root, samples: Path, monkeypatch: pytest.Monke
             time.sleep(0.01)
     finally:
         gallery.close()
+
+
+def test_many_wait(root: Root, samples: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pause between two updates ends when so many jobs wait that more would soon not fit."""
+    monkeypatch.setattr(updater, "_PAUSE_SECONDS", 3600)
+    monkeypatch.setattr(updater, "_MANY_WAITING", 3)
+    monkeypatch.setattr(updater, "_MAX_TOGETHER", 2)
+    with closing(Store(root.database)):
+        pass
+    gallery = GalleryUpdater(root)
+    gallery.start()
+    try:
+        for names in (["a", "b", "c"], ["d", "e", "f"]):
+            for name in names:
+                gallery.add(*told(root, samples, name, ord(name), 64))
+            while shown(root)[-3:] != names:
+                time.sleep(0.01)
+    finally:
+        gallery.close()
+    assert [*"abcdef"] == shown(root)
 
 
 def test_copy_of_a_photo(root: Root) -> None:

@@ -93,6 +93,27 @@ def test_compiled_code_cannot_be_kept(tmp_path: Path) -> None:
     assert (0, usual.stdout) == (ended.returncode, ended.stdout)
 
 
+def test_little_garbage(tmp_path: Path) -> None:
+    """A forward pass leaves little garbage, and no number of an innermost loop: collecting it stops all threads."""
+    graph = tmp_path / "m.graph"
+    fluxdrop("model", "compile", "round-or-angular", "-o", graph)
+    script = f"""
+        include(raw"{julia_folder() / "load.jl"}")
+        model = FluxdropWorker.build!(FluxdropWorker.read_graph(ARGS[1]), FluxdropWorker.choose_backend("plain"))
+        pictures = zeros(Float32, 64, 64, 1, 32)
+        for _ in 1:3
+            FluxdropWorker.predict(model, pictures)
+        end
+        println(@allocated FluxdropWorker.predict(model, pictures))
+    """
+
+    ended = julia("-e", script, graph)
+
+    assert 0 == ended.returncode, ended.stderr
+    # The answer, what layers note of their work, and a few numbers for each of the hundreds of tiles.
+    assert int(ended.stdout) < 1_000_000
+
+
 @pytest.mark.parametrize("broken", ["graph", "tensor"])
 def test_one_shot_broken(tmp_path: Path, samples: Path, broken: str) -> None:
     """A damaged graph or tensor file is one line on stderr and exit code 2."""

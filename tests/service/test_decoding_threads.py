@@ -16,7 +16,7 @@ from fluxdrop.files.layout import Root
 from fluxdrop.jobs.store import Store
 from fluxdrop.preprocess import picture
 from fluxdrop.preprocess.spec import InputSpec
-from fluxdrop.preprocess.tensor import fit, to_tensor
+from fluxdrop.preprocess.tensor import fit, normalise, to_tensor
 from fluxdrop.service.items import PictureItem, SwapModel, TensorItem
 from fluxdrop.service.stages import preprocessing
 from fluxdrop.service.stages.decoding_threads import PixelBudget
@@ -68,6 +68,64 @@ def test_two_at_a_time(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
         expected = to_tensor(Image.open(BytesIO(data)), SPEC)
         assert expected.tobytes() == item.tensor.tobytes()
     assert [] == in_danger(bench.root, "preprocess")
+
+
+def test_next_meanwhile(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the tensors of some pictures are made, the next ones are decoded; they are handed on after them, and the
+    pictures that follow a change of the model get the new one."""
+    bench.settings = type(bench.settings)(batch_size=2)
+    decoded_next = threading.Event()
+
+    def fit_next(image: Image.Image, spec: InputSpec) -> Image.Image:
+        if image.width == 301:
+            decoded_next.set()
+        return fit(image, spec)
+
+    def normalise_late(*of: Any) -> Any:
+        assert decoded_next.wait(60)
+        return normalise(*of)
+
+    monkeypatch.setattr(preprocessing, "fit", fit_next)
+    monkeypatch.setattr(preprocessing, "normalise", normalise_late)
+    made = [bench.job(f"{side}.png", large_png(side, side)) for side in (299, 300, 301, 302)]
+    swap = SwapModel(model())
+
+    bench.run(*map(PictureItem, made[:3]), swap, PictureItem(made[3]))
+
+    assert [("299.png", "300.png"), ("301.png", swap), ("302.png",)] == bench.handed
+    last = bench.ends.handed[2][0]
+    assert isinstance(last, TensorItem)
+    assert swap.model is last.model
+    assert [1, 1, 1, 1] == bench.attempts(*made)
+
+
+def test_full_disk_meanwhile(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the disk fails over the tensors of some pictures, neither they nor the next ones are decoded twice, and each
+    is handed on once."""
+    bench.settings = type(bench.settings)(batch_size=2)
+    refusals = iter([full()])
+    widths: list[int] = []
+
+    def fit_counted(image: Image.Image, spec: InputSpec) -> Image.Image:
+        widths.append(image.width)
+        return fit(image, spec)
+
+    def normalise_refused(*of: Any) -> Any:
+        for error in refusals:
+            raise error
+        return normalise(*of)
+
+    monkeypatch.setattr(preprocessing, "fit", fit_counted)
+    monkeypatch.setattr(preprocessing, "normalise", normalise_refused)
+    made = [bench.job(f"{side}.png", large_png(side, side)) for side in (299, 300, 301, 302)]
+
+    bench.run(*map(PictureItem, made))
+
+    assert [299, 300, 301, 302] == sorted(widths)
+    assert ["299.png", "300.png", "301.png", "302.png"] == [
+        name for call in bench.handed for name in call
+    ]
+    assert [1, 1, 1, 1] == bench.attempts(*made)
 
 
 def test_one_fails(bench: Bench) -> None:

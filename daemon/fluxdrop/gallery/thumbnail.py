@@ -38,6 +38,13 @@ def is_large(record: Record) -> bool:
     return record.image.width * record.image.height > _SMALL_PIXELS or is_opaque(record)
 
 
+def may_be_copied(record: Record) -> bool:
+    """Return whether a smaller copy of the picture of *record* may be needed; its file's size decides that."""
+    if not isinstance(record, Result):
+        return False
+    return record.image.width * record.image.height > _SIDE_PIXELS**2 or is_opaque(record)
+
+
 def thumbnail_of(record: Result, picture: str, folders: Folders) -> Thumbnail:
     """Return what a job's card shows, after making a smaller copy of the picture if it is needed.
 

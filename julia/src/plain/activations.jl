@@ -1,7 +1,7 @@
 # Activation functions of one number, under NNlib's names (its src/activations.jl), and softmax.
 
 "Apply `σ` in place to the `n` numbers of `y` after `offset`."
-function activate!(y, σ::F, offset, n) where {F}
+@inline function activate!(y, σ::F, offset, n) where {F}
     σ === identity && return nothing
     @inbounds @simd for i in offset+1:offset+n
         y[i] = σ(y[i])

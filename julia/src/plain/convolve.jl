@@ -176,7 +176,7 @@ function stage_tile!(buffer, x, inputs, tile, l)
     return nothing
 end
 
-function stage_plane!(buffer, to, x, from, tile, l)
+@inline function stage_plane!(buffer, to, x, from, tile, l)
     w, x_size, width = l.window, l.x_size, l.width
     for row in 0:(length(tile.rows)-1)*w.stride[2]+(w.kernel[2]-1)*w.dilation[2]
         below = tile.rows[1] * w.stride[2] + row - w.pad[3]

@@ -112,7 +112,7 @@ end
 end
 
 "Copy the rows of input plane `plane`, from 0, to their places in the workspace."
-function copy_rows!(buffer, rows, x, plane)
+@inline function copy_rows!(buffer, rows, x, plane)
     from = plane * element_count(spatial_size(x)) + 1
     for row in rows
         copy_elements!(buffer, row + 1, x, from, size(x, 1))
@@ -122,7 +122,7 @@ function copy_rows!(buffer, rows, x, plane)
 end
 
 "Split the staged rows into the phases along the rows."
-function deinterleave!(buffer, phases)
+@inline function deinterleave!(buffer, phases)
     stride, n, stage = phases.stride, phases.phase_length, phases.staging_offset
     if stride == 2
         @inbounds @simd ivdep for i in 1:n
@@ -138,7 +138,7 @@ function deinterleave!(buffer, phases)
 end
 
 "Add the products of the `taps` and the numbers under them to the sums."
-function add_taps!(buffer, phases, starts, taps)
+@inline function add_taps!(buffer, phases, starts, taps)
     sums = phases.sums_offset
     @inbounds @simd ivdep for i in 1:phases.sums_length
         buffer[sums+i] = add_tap_products(buffer[sums+i], buffer, i, starts, taps)
@@ -151,7 +151,7 @@ end
     @inbounds add_tap_products(muladd(taps[1], x[starts[1]+i], sum), x, i, Base.tail(starts), Base.tail(taps))
 
 "Copy the sums to plane `plane`, from 0, of `y`, without the unused numbers between rows."
-function copy_sums!(y, plane, buffer, phases)
+@inline function copy_sums!(y, plane, buffer, phases)
     to = plane * element_count(spatial_size(y)) + 1
     for slice in 0:size(y, 3)-1, row in 0:size(y, 2)-1
         copy_elements!(y, to, buffer, phases.sums_offset + linear_index((0, row, slice), phases.phase_size) + 1, size(y, 1))

@@ -15,7 +15,8 @@ The definition of
 
 which stores the product of `M * L` rows of A at `a` and a panel of `N` columns at `b` in `y`, whose columns are `step`
 numbers apart. `depth` is the length of the sums, which are in registers. It is no generated function, whose generator Julia 1.5
-would compile at each start.
+would compile at each start. It is inlined, as Julia 1.5 boxes the numbers that a precompiled package's functions give each
+other (JuliaLang/julia#35972).
 """
 function panel_method(L, M, N)
     zero, read, products, store = Expr(:block), Expr(:block), Expr(:block), Expr(:block)
@@ -32,7 +33,7 @@ function panel_method(L, M, N)
         end
     end
     return quote
-        function multiply_panel!(y::Ptr{Float32}, step::Int, a::Ptr{Float32}, taps::Ptr{Int}, b::Ptr{Float32}, depth::Int,
+        @inline function multiply_panel!(y::Ptr{Float32}, step::Int, a::Ptr{Float32}, taps::Ptr{Int}, b::Ptr{Float32}, depth::Int,
                                  ::Val{$L}, ::Val{$M}, ::Val{$N})
             nothing_yet = broadcast_lanes(0.0f0, Val($L))
             $zero

@@ -273,7 +273,7 @@ end
 Copy the input rows that the tiles of `rows` see to the stage. What is around them is left as it is, which is the padding:
 zeros.
 """
-function stage_rows!(buffer, x, plane, rows, w, layout)
+@inline function stage_rows!(buffer, x, plane, rows, w, layout)
     first = 4 * rows[1] - w.pad[3]  # the input row that is the first of the stage
     for row in max(first, 0):min(4 * rows[end] + 5 - w.pad[3], size(x, 2) - 1)
         copy_elements!(buffer, layout.stage + (row - first) * layout.width + w.pad[1] + 1,
@@ -288,7 +288,7 @@ end
 Store the frequencies of a row of tiles, whose six staged rows begin at `from`. Each frequency goes to `step` numbers after
 the one before. First the columns are transformed, then the rows.
 """
-function input_row_frequencies!(buffer, to, step, from, layout)
+@inline function input_row_frequencies!(buffer, to, step, from, layout)
     width, lines = layout.width, layout.lines
     GC.@preserve buffer begin
         p = pointer(buffer)
@@ -314,7 +314,7 @@ end
 
 Store the four output rows of a row of tiles, whose frequencies are at `from` and each `step` numbers later, on the stage.
 """
-function output_row!(buffer, from, step, bias, layout)
+@inline function output_row!(buffer, from, step, bias, layout)
     width, lines, added = layout.width, layout.lines, broadcast_lanes(bias, Val(8))
     GC.@preserve buffer begin
         p = pointer(buffer)

@@ -162,7 +162,7 @@ class Generating(Handler[PromptItem]):
             return False
         # While the disk is full, pictures that were made are in hand, too.
         left = 2 * slots * self.batch_size - len(batch)
-        return left > 0 and batch.take_more(min(room * self.batch_size, left))
+        return left > 0 and bool(batch.take_more(min(room * self.batch_size, left)))
 
     @property
     def _may_begin(self) -> bool:

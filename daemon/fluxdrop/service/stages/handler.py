@@ -107,14 +107,14 @@ class Batch(Generic[T]):
                 self._owner.settled()
         report_progress()
 
-    def take_more(self, most: int) -> bool:
-        """Add up to *most* items that wait and can be taken, without waiting for any; return whether there were some.
+    def take_more(self, most: int) -> list[T]:
+        """Add up to *most* items that wait and can be taken, without waiting for any; return them.
 
         For a handler that goes on with other items while some are in hand.
         """
         more = self._owner.take(most)
         self._items |= {id(item): item for item in more}
-        return bool(more)
+        return more
 
     def conclude(self, item: T, error: Exception) -> None:
         """Do with *item* what the policy says of *error*, which is over this item alone.

@@ -6,8 +6,6 @@ import os
 import time
 import zlib
 from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -29,12 +27,11 @@ from fluxdrop.jobs.input_names import WHAT_TO_DROP
 from fluxdrop.jobs.input_state import InputState, state_of
 from fluxdrop.jobs.job import Job, file_sha256
 from fluxdrop.jobs.store import Store
-from fluxdrop.preprocess.deep import Deep
 from fluxdrop.preprocess.picture import open_picture
 from fluxdrop.preprocess.tensor import fit, normalise, npy, shown, to_preview
 from fluxdrop.publish.outcome import Picture
-from fluxdrop.service.answer_set import AnswerSet
 from fluxdrop.service.items import Fail, Model, PictureItem, SwapModel, TensorItem, WarmUp
+from fluxdrop.service.stages.decoded import Decoded, Decoding, View
 from fluxdrop.service.stages.decoding_threads import (
     DecodingThreads,
     PixelBudget,
@@ -53,54 +50,11 @@ _LARGE_BYTES = 1 << 16
 _PREVIEW: dict[str, Any] = {"format": "PNG", "compress_type": zlib.Z_RLE}
 
 
-@dataclass(slots=True)
-class _View:
-    """A picture as one model sees it."""
-
-    model: Model
-    seen: Image.Image | Deep
-    """The picture before it becomes a tensor."""
-    tensor: NDArray[np.float32] | None
-    """The tensor; None until it is made."""
+_Item = PictureItem | SwapModel | WarmUp
+_Begun = Decoded | Decoding | SwapModel
 
 
-@dataclass(slots=True)
-class _Decoded:
-    """A job whose picture was decoded."""
-
-    job: Job
-    picture: Picture
-    views: list[_View]
-    """One for each model that is to answer. The files in the job's folder are the first one's."""
-
-    @property
-    def tensor(self) -> NDArray[np.float32]:
-        """The first model's tensor, which was made."""
-        tensor = self.views[0].tensor
-        assert tensor is not None
-        return tensor
-
-    def prepared(self) -> list[TensorItem]:
-        """Return the items for the models' stages, once the tensors are made."""
-        answers = AnswerSet(len(self.views)) if len(self.views) > 1 else None
-        items = []
-        for number, view in enumerate(self.views):
-            assert view.tensor is not None
-            items.append(
-                TensorItem(self.job, view.model, self.picture, view.tensor, answers, number)
-            )
-        return items
-
-
-@dataclass(slots=True)
-class _Decoding:
-    """A picture that another thread decodes."""
-
-    item: PictureItem
-    future: Future[_Decoded]
-
-
-class Preprocessing(Handler[PictureItem | SwapModel | WarmUp]):
+class Preprocessing(Handler[_Item]):
     """Makes each picture's tensor for its folder's models, or for the model in use when its turn comes."""
 
     name = "preprocess"
@@ -139,7 +93,7 @@ class Preprocessing(Handler[PictureItem | SwapModel | WarmUp]):
         self._fail = fail
         self._threads = DecodingThreads()
         self._budget = PixelBudget(settings.max_pixels)
-        self._decoded: dict[str, _Decoded] = {}
+        self._decoded: dict[str, Decoded] = {}
         """The decoded pictures of the batch in hand, by job id.
 
         They are not decoded again when a full disk holds up the steps that follow.
@@ -151,55 +105,67 @@ class Preprocessing(Handler[PictureItem | SwapModel | WarmUp]):
         self._budget.most = settings.max_pixels
         self._choice.apply(settings)
 
-    def can_take(self, item: PictureItem | SwapModel | WarmUp) -> bool:
+    def can_take(self, item: _Item) -> bool:
         """See `Handler.can_take`: a picture waits for room in the stages of its models."""
         if not isinstance(item, PictureItem) or item.job.fault is not None:
             return True
         return self._choice.has_room(item.job)
 
-    def group(self, item: PictureItem | SwapModel | WarmUp) -> Hashable:
+    def group(self, item: _Item) -> Hashable:
         """See `Handler.group`: pictures for the same models are one batch for them, too."""
         return self._choice.names(item.job) if isinstance(item, PictureItem) else ()
 
-    def handle(self, batch: Batch[PictureItem | SwapModel | WarmUp]) -> None:
-        """See `Handler.handle`: the whole batch is handed on together."""
+    def handle(self, batch: Batch[_Item]) -> None:
+        """See `Handler.handle`: up to `batch_size` items at a time are handed on together.
+
+        The threads decode the next ones while the tensors of some are made.
+        """
         items = batch.unsettled
-        in_hand = {item.job.id for item in items if isinstance(item, PictureItem)}
-        self._decoded = {key: self._decoded[key] for key in self._decoded.keys() & in_hand}
-        self._count_attempts(items)
-        begun: list[_Decoded | _Decoding | SwapModel] = []
+        self._decoded = {key: self._decoded[key] for key in self._decoded.keys() & _job_ids(items)}
+        begun: list[_Begun] = []
         try:
-            for item in items:
-                if isinstance(item, WarmUp):
-                    self._choice.warm_up(reopen_all=item.reopen_all)
-                    batch.settle(item)
-                    continue
-                if isinstance(item, SwapModel):
-                    self._choice.use(item.model)
-                    begun.append(item)
-                    continue
-                with batch.guard(item):
-                    begun.append(self._begin(item))
-            outgoing: list[_Decoded | SwapModel] = []
-            for one in begun:
-                if not isinstance(one, _Decoding):
-                    outgoing.append(one)
-                    continue
-                with batch.guard(one.item):
-                    outgoing.append(result_of(one.future))
+            self._begin_all(items, batch, begun)
+            while items:
+                outgoing = _decoded(begun, batch)
+                done, uses_threads = items, any(isinstance(one, Decoding) for one in begun)
+                begun = []
+                items = batch.take_more(self.batch_size) if uses_threads else []
+                self._begin_all(items, batch, begun)
+                if outgoing:
+                    self._forward(*self._make_tensors(outgoing))
+                batch.settle(*done)
+                for key in _job_ids(done):
+                    self._decoded.pop(key, None)
         finally:
             # A job that is handled again must not be in hand on another thread.
-            end_all([one.future for one in begun if isinstance(one, _Decoding)])
-        if outgoing:
-            self._forward(*self._make_tensors(outgoing))
-        self._decoded.clear()
+            end_all([one.future for one in begun if isinstance(one, Decoding)])
+
+    def _begin_all(
+        self,
+        items: Sequence[_Item],
+        batch: Batch[_Item],
+        begun: list[_Begun],
+    ) -> None:
+        """Begin *items*, and add them to *begun*."""
+        self._count_attempts(items)
+        for item in items:
+            if isinstance(item, WarmUp):
+                self._choice.warm_up(reopen_all=item.reopen_all)
+                batch.settle(item)
+                continue
+            if isinstance(item, SwapModel):
+                self._choice.use(item.model)
+                begun.append(item)
+                continue
+            with batch.guard(item):
+                begun.append(self._begin(item))
 
     def on_idle(self) -> None:
         """See `Handler.on_idle`."""
         self._choice.trim()
         self._threads.trim()
 
-    def fail(self, item: PictureItem | SwapModel | WarmUp, error: FluxdropError) -> None:
+    def fail(self, item: _Item, error: FluxdropError) -> None:
         """See `Handler.fail`."""
         if isinstance(item, PictureItem):
             self._decoded.pop(item.job.id, None)
@@ -210,7 +176,7 @@ class Preprocessing(Handler[PictureItem | SwapModel | WarmUp]):
         self._threads.close()
         self._suspects.close()
 
-    def _count_attempts(self, items: Sequence[PictureItem | SwapModel | WarmUp]) -> None:
+    def _count_attempts(self, items: Sequence[_Item]) -> None:
         begun = [
             item.job
             for item in items
@@ -221,7 +187,7 @@ class Preprocessing(Handler[PictureItem | SwapModel | WarmUp]):
             for job in begun:
                 job.attempts = attempts[job.id]
 
-    def _begin(self, item: PictureItem) -> _Decoded | _Decoding:
+    def _begin(self, item: PictureItem) -> Decoded | Decoding:
         """Decode the picture of *item*, or have it decoded on another thread; not if an earlier try did.
 
         Raises:
@@ -238,12 +204,12 @@ class Preprocessing(Handler[PictureItem | SwapModel | WarmUp]):
         before = state_of(job.input)
         decode = partial(self._decode, item, self._choice.models(job), before)
         if _is_new(item) and before is not None and before.size >= _LARGE_BYTES:
-            return _Decoding(item, self._threads.submit(decode))
+            return Decoding(item, self._threads.submit(decode))
         return decode()
 
     def _decode(
         self, item: PictureItem, models: Sequence[Model], before: InputState | None
-    ) -> _Decoded:
+    ) -> Decoded:
         """Decode the picture of *item* for *models*; *before* is the state of its input. Any thread may call this.
 
         Raises:
@@ -261,7 +227,7 @@ class Preprocessing(Handler[PictureItem | SwapModel | WarmUp]):
 
     def _decode_picture(
         self, item: PictureItem, models: Sequence[Model], reserve: Callable[[int], None]
-    ) -> _Decoded:
+    ) -> Decoded:
         job = item.job
         source = job.input if item.generated is None else job.image
         failpoints.reach("decoding-begun")
@@ -302,22 +268,22 @@ class Preprocessing(Handler[PictureItem | SwapModel | WarmUp]):
             # Keep the source's metadata out of the preview.
             if isinstance(seen, Image.Image):
                 seen.info.clear()
-            views.append(_View(model, seen, tensor))
-        return _Decoded(job, picture, views)
+            views.append(View(model, seen, tensor))
+        return Decoded(job, picture, views)
 
     def _input_sha256(self, job: Job) -> str:
         # Its size was checked, but whoever dropped it may still have it open and write to it.
         return file_sha256(job.input, self._settings.max_file_bytes, job.name)
 
-    def _make_tensors(self, items: Sequence[_Decoded | SwapModel]) -> list[TensorItem | SwapModel]:
+    def _make_tensors(self, items: Sequence[Decoded | SwapModel]) -> list[TensorItem | SwapModel]:
         """Make the tensors of *items* and write their files; return the items to hand on.
 
         Each step is done for all pictures before the next one, which suits a processor's caches
         better than all steps for one picture.
         """
-        pictures = [item for item in items if isinstance(item, _Decoded)]
+        pictures = [item for item in items if isinstance(item, Decoded)]
         started = time.perf_counter()
-        by_model: dict[int, list[_View]] = {}
+        by_model: dict[int, list[View]] = {}
         for view in (view for item in pictures for view in item.views if view.tensor is None):
             by_model.setdefault(id(view.model), []).append(view)
         for new in by_model.values():
@@ -342,11 +308,30 @@ class Preprocessing(Handler[PictureItem | SwapModel | WarmUp]):
             item.job.timings_ms["preprocess"] = round(spent, 3)
         outgoing: list[TensorItem | SwapModel] = []
         for one in items:
-            outgoing += one.prepared() if isinstance(one, _Decoded) else [one]
+            outgoing += one.prepared() if isinstance(one, Decoded) else [one]
         return outgoing
 
 
-def _is_new(item: PictureItem | SwapModel | WarmUp) -> TypeGuard[PictureItem]:
+def _job_ids(items: Sequence[_Item]) -> set[str]:
+    return {item.job.id for item in items if isinstance(item, PictureItem)}
+
+
+def _decoded(
+    begun: Sequence[_Begun],
+    batch: Batch[_Item],
+) -> list[Decoded | SwapModel]:
+    """Wait until all of *begun* are decoded, and return them without those that fail."""
+    decoded: list[Decoded | SwapModel] = []
+    for one in begun:
+        if not isinstance(one, Decoding):
+            decoded.append(one)
+            continue
+        with batch.guard(one.item):
+            decoded.append(result_of(one.future))
+    return decoded
+
+
+def _is_new(item: _Item) -> TypeGuard[PictureItem]:
     """Return whether this is the first stage of *item*."""
     return isinstance(item, PictureItem) and item.generated is None
 
