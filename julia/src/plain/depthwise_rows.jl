@@ -86,7 +86,7 @@ function convolve_planes!(y, x, c, planes, buffer, aligned, l, ::Val{L}, ::Val{K
 end
 
 "The convolution of output plane `plane`, whose input begins at `from`. `limit` is where the output ends that this task may store."
-function sum_plane!(y, plane, limit, buffer, from, c, l, ::Val{L}, ::Val{K}, ::Val{S}) where {L,K,S}
+@inline function sum_plane!(y, plane, limit, buffer, from, c, l, ::Val{L}, ::Val{K}, ::Val{S}) where {L,K,S}
     (width, height), o = l.y_size, plane % size(y, 4)
     weight, bias = c.weight, c.bias === false ? 0.0f0 : c.bias[o+1]
     to, whole = width * height * plane, cld(width, L) * L
@@ -112,7 +112,7 @@ end
 Copy input plane `plane`, from 0, to the workspace from the offset `to` on. A vector that is stored there may reach beyond its row. What it
 has beyond it is replaced by zeros, the padding, and then by the next row.
 """
-function stage_plane_rows!(buffer, to, x, plane, l, ::Val{L}, ::Val{S}) where {L,S}
+@inline function stage_plane_rows!(buffer, to, x, plane, l, ::Val{L}, ::Val{S}) where {L,S}
     width, height = l.x_size
     zeros, to = broadcast_lanes(0.0f0, Val(L)), pointer(buffer, to + 1)
     GC.@preserve buffer x for row in 0:height-1
@@ -174,7 +174,7 @@ the next row begins: it is stored first, and the next row after it. What is stor
         end
     end
     return quote
-        $(Expr(:meta, :noinline))
+        $(Expr(:meta, :inline))
         added = broadcast_lanes(bias, Val(L))
         $weights
         for first in 0:$R:rows-1

@@ -201,7 +201,7 @@ end
 const SHORT_COLUMN = 1 << 12
 
 "[`mean_and_variance`](@ref) with Float32 sums, which takes half the time."
-function short_mean_and_variance(x, offset, n)
+@inline function short_mean_and_variance(x, offset, n)
     total, squares = 0.0f0, 0.0f0
     @inbounds @simd for i in offset+1:offset+n
         total += x[i]

@@ -41,7 +41,7 @@ function stage_tile!(buffer, x::PreparedInput, inputs, tile, l)
     return nothing
 end
 
-function stage_prepared!(buffer, to, x, from, n, scale, shift, λ::F) where {F}
+@inline function stage_prepared!(buffer, to, x, from, n, scale, shift, λ::F) where {F}
     @inbounds @simd ivdep for i in 1:n
         buffer[to+i] = λ(muladd(x[from+i], scale, shift))
     end

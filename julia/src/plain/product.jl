@@ -77,7 +77,7 @@ function rows_method(L, R, C, N)
         end
     end
     return quote
-        function multiply_rows!(y::Ptr{Float32}, step::Int, a::Ptr{Float32}, taps::Ptr{Int}, b::Ptr{Float32}, depth::Int,
+        @inline function multiply_rows!(y::Ptr{Float32}, step::Int, a::Ptr{Float32}, taps::Ptr{Int}, b::Ptr{Float32}, depth::Int,
                                 ::Val{$L}, ::Val{$R}, ::Val{$C}, ::Val{$N})
             nothing_yet, panel = broadcast_lanes(0.0f0, Val($L)), $N * depth
             $zero
