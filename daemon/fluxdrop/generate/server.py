@@ -181,8 +181,10 @@ def _lower_priority() -> None:
     """
     os.nice(_NICENESS)
     if sys.platform == "linux":
+        # Others then have its core at once (sched(7)). With niceness alone they wait for the end of its time slice, a
+        # few milliseconds at each of the dozen times that a picture passes from one thread to another.
         with contextlib.suppress(OSError):
-            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 if __name__ == "__main__":
