@@ -205,8 +205,9 @@ function pack_columns!(to, offset, x, from, step, depth, columns, first, ::Proce
         width = columns - column > N - N ÷ 3 ? N : N ÷ 3
         panel = offset + column * (depth + extra)
         eights = 0
-        if width >= 8 && column + width <= columns && depth >= 16
-            # Of no known type, so that Julia compiles it only if it is called.
+        # Not in the first pass, which arranges weights: they would repay neither this nor its compilation. Julia compiles what is of no
+        # known type only if it is called.
+        if WARMED_UP[] && width >= 8 && column + width <= columns && depth >= 16
             pack = Base.inferencebarrier(pack_eights!)
             pack(to, panel + extra * width, x, from + column * step, step, depth, width)
             eights = depth - depth % 8
