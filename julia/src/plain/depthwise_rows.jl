@@ -10,6 +10,8 @@ kernels, [`depthwise!`](@ref) is faster.
 """
 function uses_rows(c, y_size)
     w = c.window
+    # The numbers that vectors of four would be shifted by are more than they have.
+    PROCESSOR[] isa Processor{4} && return false
     return w.spatial == 2 && w.kernel[1] == w.kernel[2] && w.kernel[1] in (3, 5, 7) && w.stride[1] == w.stride[2] <= 2 &&
         all(isone, w.dilation) && all(<(w.kernel[1]), w.pad) && y_size[2] >= ROWS_TOGETHER && (w.kernel[1] > 3 || y_size[1] > 8)
 end
@@ -18,8 +20,8 @@ end
 const PLANES_NUMBERS = 1 << 13
 
 """
-How a task's workspace holds padded input planes, of which so many `together` are computed, each `step` numbers after the other. With a stride of 2 it has the even columns and, `phase` numbers later, the odd
-ones. Rows are `width` numbers apart. The input's first column begins at `starts[1]`, the second, with a stride of 2, at
+How a task's workspace holds padded input planes, of which so many `together` are computed, each `step` numbers after the other. With a
+stride of 2 it has the even columns and, `phase` numbers later, the odd ones. Rows are `width` numbers apart. The input's first column begins at `starts[1]`, the second, with a stride of 2, at
 `starts[2]`. From `spare` on there is room for what cannot be read or stored in its place.
 """
 struct RowLayout
