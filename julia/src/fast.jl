@@ -23,7 +23,7 @@ function fast(model::Model)
     steps = Step[]
     for s in model.steps
         layers = Any[fast_layer(s.layers[i]) for i in eachindex(s.nodes)]
-        push!(steps, Step(layers, s.nodes, s.inputs, s.outputs, Int[], Int[], Int[]))
+        push!(steps, Step(layers, copy(s.nodes), s.inputs, s.outputs, Int[], Int[], Int[]))
     end
     return link_steps(steps, model.shape, model.slots, model.output, model.nodes, plain_backend(""))
 end

@@ -112,6 +112,11 @@ The model of `steps` whose `layers` are vectors of the backend's layers: make ch
 reads any more. The other arguments are those of [`Model`](@ref).
 """
 function link_steps(steps, shape, slots, output, nodes, backend)
+    if backend.layers === PlainLayers
+        for step in steps
+            may_prepare(step.layers) && Base.inferencebarrier(prepare_convolutions!)(step.layers, step.nodes)
+        end
+    end
     last_use = Dict{Int,Int}()
     for (i, step) in enumerate(steps), slot in step.inputs
         last_use[slot] = i
@@ -126,6 +131,14 @@ function link_steps(steps, shape, slots, output, nodes, backend)
     chained = Step[Step(backend.layers.Chain(s.layers), s.nodes, s.inputs, s.outputs, s.dead_slots, s.recycled_slots,
                         s.recycled_layers) for s in steps]
     return Model(shape, chained, slots, output, nodes, backend.device)
+end
+
+"Whether [`prepare_convolutions!`](@ref), which few models need and all would have to compile, may change the `layers` of a step."
+function may_prepare(layers)
+    for layer in layers
+        layer isa PlainLayers.BatchNorm && return true
+    end
+    return layers[1] isa Elementwise{typeof(*)}
 end
 
 """

@@ -8,7 +8,8 @@ Base.Experimental.@optlevel 2
 
 using LinearAlgebra: mul!, rmul!
 import ..PlainLayers: allocates_output, normalise_columns, reshapes_input
-using ..PlainLayers: Dense, ELEMENT_COST, acquire, batched_mul, logsoftmax, parallel_for, release!, softmax
+using ..PlainLayers: BatchNorm, Conv, Dense, ELEMENT_COST, PreparedInput, acquire, batched_mul, copy_elements!, logsoftmax, parallel_for,
+    release!, scale_and_shift, softmax, takes_prepared, transpose_eight!
 
 include("onnx_layers/strided.jl")
 include("onnx_layers/inputs.jl")
@@ -22,6 +23,7 @@ include("onnx_layers/reductions.jl")
 include("onnx_layers/matmul.jl")
 include("onnx_layers/einsum.jl")
 include("onnx_layers/convolution.jl")
+include("onnx_layers/prepared_conv.jl")
 include("onnx_layers/pooling.jl")
 include("onnx_layers/normalisation.jl")
 include("onnx_layers/resampling.jl")

@@ -14,15 +14,17 @@ using LinearAlgebra: BLAS
 
 Base.Experimental.@optlevel 2
 
+include("plain/lanes.jl")
 include("plain/activations.jl")
 include("plain/thread_pool.jl")
 include("plain/buffer_pool.jl")
 include("plain/window.jl")
-include("plain/lanes.jl")
 include("plain/product.jl")
 include("plain/conv.jl")
 include("plain/convolve.jl")
+include("plain/prepared_input.jl")
 include("plain/depthwise.jl")
+include("plain/depthwise_rows.jl")
 include("plain/winograd.jl")
 include("plain/conv_transpose.jl")
 include("plain/pooling.jl")

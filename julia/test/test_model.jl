@@ -192,3 +192,41 @@ end
         @test isempty(graph.constants)
     end
 end
+
+"The graph of `lines` with constants, built by each backend, and computed for `x`."
+answers(x, constants, lines) = [F.predict(F.build!(F.read_graph(graph_file(reverse(size(x)), constants, lines)), backend), x)
+                                for backend in BACKENDS]
+
+@testset "a pointwise convolution reads what a concatenation and a batch norm join and scale for it" begin
+    γ, β, μ, v = numbers(9), numbers(9) .+ 1, numbers(9) ./ 2, abs.(numbers(9)) .+ 0.1f0
+    w, b = numbers(1, 1, 9, 21), numbers(21)
+    constants = ["k" => numbers(1, 1, 4, 5), "g" => γ, "b" => β, "m" => μ, "v" => v, "w" => w, "c" => b]
+    lines = [replace(conv_line("x,k"), "out=y name=n" => "out=s name=s"), "node Concat in=s,x out=p name=p axis=1",
+             "node BatchNormalization in=p,g,b,m,v out=q name=q epsilon=0.001 training_mode=0", "node Relu in=q out=r name=r",
+             conv_line("r,w,c")]
+    for size in ((5, 6), (40, 41)), batch in (1, 3)
+        x = numbers(size..., 4, batch)
+        joined = cat(conv_reference(x, constants[1][2], zeros(5)), x; dims=3)
+        channels(p) = reshape(p, 1, 1, :)
+        normal = max.(channels(γ) .* (joined .- channels(μ)) ./ sqrt.(channels(v) .+ 0.001f0) .+ channels(β), 0)
+        @test agrees(answers(x, constants, lines), conv_reference(normal, w, b))
+    end
+    model = F.build!(F.read_graph(graph_file((-1, 4, 5, 6), constants, lines)), BACKENDS[1])
+    @test [length(step.layers) for step in model.steps] == [1, 1]
+    @test length(model.steps[2].layers[1].layers) == 3
+end
+
+@testset "what does not fit a pointwise convolution that reads a concatenation or a product is computed first" begin
+    x, w = numbers(4, 3, 2, 2), numbers(1, 1, 2, 3)
+    for axis in (0, 2, 3)
+        lines = ["node Neg in=x out=a name=a", "node Concat in=x,a out=p name=p axis=$axis",
+                 "node BatchNormalization in=p,o,z,z,o out=q name=q epsilon=0.0 training_mode=0", conv_line("q,w")]
+        @test agrees(answers(x, ["o" => ones(Float32, 2), "z" => zeros(Float32, 2), "w" => w], lines),
+                     conv_reference(cat(x, -x; dims=4 - axis), w, zeros(3)))
+    end
+    for sizes in ((1, 1, 2, 2), (1, 1, 2, 1), (4, 3, 2, 2), (4, 1, 1, 2), (1, 1, 1, 2)), order in ("x,f", "f,x")
+        lines = ["node Slice in=x,s,e out=f name=f", "node Mul in=$order out=p name=p", conv_line("p,w")]
+        constants = ["s" => zeros(Int64, 4), "e" => Int64[reverse(sizes)...], "w" => w]
+        @test agrees(answers(x, constants, lines), conv_reference(x .* x[map(n -> 1:n, sizes)...], w, zeros(3)))
+    end
+end

@@ -134,3 +134,36 @@ def test_other_steps() -> None:
 
     for kept in (channels, another, read_twice):
         assert kept.nodes == fuse(kept).nodes
+
+
+def concat(inputs: list[str], output: str, axis: int = 1) -> Node:
+    """A node that joins *inputs* along *axis*."""
+    return Node("Concat", inputs, [output], output, {"axis": axis})
+
+
+def test_concats() -> None:
+    """What is joined again and again is joined once; a part of it that something else reads stays, too."""
+    relu = Node("Relu", ["q"], ["b"], "2")
+    found = fuse(
+        graph(
+            Node("Relu", ["x"], ["a"], "1"),
+            concat(["x", "a"], "p"),
+            concat(["p", "x"], "q"),
+            relu,
+            concat(["q", "b"], "y"),
+        )
+    )
+
+    assert [concat(["x", "a", "x"], "q"), relu, concat(["x", "a", "x", "b"], "y")] == found.nodes[
+        1:
+    ]
+
+
+def test_other_concats() -> None:
+    """Concats stay that join along another axis, or so many values that the model would have no end of them."""
+    other = [concat(["x", "x"], "p", axis=2), concat(["p", "x"], "y")]
+    doubled = [concat([str(i), str(i)], str(i + 1)) for i in range(30)]
+
+    assert other == fuse(graph(*other)).nodes
+    found = fuse(graph(Node("Relu", ["x"], ["0"], "0"), *doubled, output="30")).nodes
+    assert max(len(node.inputs) for node in found) == 256

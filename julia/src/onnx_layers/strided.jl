@@ -113,7 +113,7 @@ function copy_strided!(y, x, w, offset)
     parallel_for(run_count(w), ELEMENT_COST * length(y)) do _, runs
         foreach_run(w, 1, runs .- 1) do _, i, j
             if stride == 1
-                copyto!(y, j + 1, x, offset + i + 1, n)
+                copy_elements!(y, j + 1, x, offset + i + 1, n)
             else
                 @inbounds @simd for l in 0:n-1
                     y[j+l+1] = x[offset+i+stride*l+1]
@@ -137,14 +137,29 @@ function copy_tiled!(y, x, w, offset)
     m, n, x_step, y_step = w.sizes[1], w.sizes[2], w.a_strides[1], w.b_strides[2]
     parallel_for(run_count(w, 2), ELEMENT_COST * length(y)) do _, runs
         foreach_run(w, 2, runs .- 1) do _, i, j
-            for column in 0:TILE_SIZE:n-1, row in 0:TILE_SIZE:m-1
-                for c in column:min(column + TILE_SIZE, n)-1
-                    @inbounds @simd for r in row:min(row + TILE_SIZE, m)-1
-                        y[j+c*y_step+r+1] = x[offset+i+r*x_step+c+1]
-                    end
-                end
-            end
+            copy_transposed!(y, j, y_step, x, offset + i, x_step, m, n)
         end
+    end
+    return nothing
+end
+
+"Store the `m` by `n` matrix in `y` whose columns are `x_step` numbers apart in `x`. Offsets count from 0."
+function copy_transposed!(y, to, y_step, x, from, x_step, m, n)
+    for column in 0:TILE_SIZE:n-1, row in 0:TILE_SIZE:m-1, c in column:min(column + TILE_SIZE, n)-1
+        @inbounds @simd for r in row:min(row + TILE_SIZE, m)-1
+            y[to+c*y_step+r+1] = x[from+r*x_step+c+1]
+        end
+    end
+    return nothing
+end
+
+function copy_transposed!(y::Vector{Float32}, to, y_step, x::Vector{Float32}, from, x_step, m, n)
+    (m < 8 || n < 8) &&
+        return invoke(copy_transposed!, Tuple{Any,Any,Any,Any,Any,Any,Any,Any}, y, to, y_step, x, from, x_step, m, n)
+    GC.@preserve x y for column in 0:TILE_SIZE:n-1, row in 0:8:m-1, c in column:8:min(column + TILE_SIZE, n)-1
+        # The last tiles overlap with those before them.
+        r, c = min(row, m - 8), min(c, n - 8)
+        transpose_eight!(pointer(y, to + c * y_step + r + 1), y_step, pointer(x, from + r * x_step + c + 1), x_step)
     end
     return nothing
 end

@@ -91,7 +91,7 @@ function logsoftmax(x::Array{Float32}; dims=1)
 end
 
 "The largest number of `x` at the indices `line`."
-function line_maximum(x, line)
+@inline function line_maximum(x, line)
     top = -Inf32
     @inbounds @simd for i in line
         top = ifelse(x[i] > top, x[i], top)
@@ -99,8 +99,25 @@ function line_maximum(x, line)
     return top
 end
 
+# Julia does not vectorise the loop above.
+@inline function line_maximum(x, line::UnitRange{Int})
+    tops, i = broadcast_lanes(-Inf32, Val(16)), first(line)
+    GC.@preserve x while i + 15 <= last(line)
+        tops = greater(load_lanes(pointer(x), i - 1, Val(16)), tops)
+        i += 16
+    end
+    top = -Inf32
+    for lane in tops
+        top = ifelse(lane.value > top, lane.value, top)
+    end
+    @inbounds for i in i:last(line)
+        top = ifelse(x[i] > top, x[i], top)
+    end
+    return top
+end
+
 "Store `exp(x - top)` at the indices `line` of `y`. Return the sum of these numbers."
-function store_exp!(y, x, line, top)
+@inline function store_exp!(y, x, line, top)
     total = 0.0f0
     @inbounds @simd for i in line
         e = fast_exp(x[i] - top)

@@ -15,7 +15,7 @@ struct Conv
     window::Window
     groups::Int
     panels::Vector{Float32}  # the weights as convolve! reads them; empty until it is called
-    frequencies::Vector{Float32}  # those of winograd!
+    frequencies::Vector{Float32}  # those of winograd!, or those of multiply_weights! for images of one pixel
     Conv(σ, weight, bias, window, groups) = new(σ, weight, bias, window, groups, Float32[], Float32[])
 end
 
@@ -34,17 +34,39 @@ function (c::Conv)(input::Array{Float32})
         "$c expects $(size(c.weight, 4) * c.groups) channels, but got $(size(x, 4))"))
     y = acquire((output_size(c.window, spatial_size(x))..., size(c.weight, 5), size(x, 5)))
     isempty(y) && return restore_rank(y, input)
-    if size(c.weight, 4) == 1 && c.groups > 1
-        depthwise!(y, x, c)
-    elseif uses_winograd(c, spatial_size(y), size(y, 5))
-        winograd!(y, x, c)
-    else
-        convolve!(y, x, c)
-    end
+    method = choose_method(c, spatial_size(y), size(y, 5))
+    method(y, x, c)
     return restore_rank(y, input)
 end
 
 allocates_output(::Conv) = true
+
+"""
+The function that computes the convolution `c` for an output of spatial size `y_size`. Julia does not know which, and compiles only
+what is called.
+"""
+function choose_method(c, y_size, images)
+    if size(c.weight, 4) == 1 && c.groups > 1
+        return uses_rows(c, y_size) ? depthwise_rows! : depthwise!
+    elseif is_pointwise(c.window) && c.groups == 1 && element_count(y_size) == 1
+        return multiply_pixels!
+    end
+    return uses_winograd(c, y_size, images) ? winograd! : convolve!
+end
+
+"The pointwise convolution `c` of images of one pixel, which is a linear layer."
+function multiply_pixels!(y, x, c)
+    inputs, outputs = size(c.weight, 4), size(c.weight, 5)
+    if isempty(c.frequencies)
+        weight = Matrix{Float32}(undef, outputs, inputs)
+        for o in 1:outputs, i in 1:inputs
+            weight[o, i] = c.weight[inputs*(o-1)+i]
+        end
+        pack_weights!(c.frequencies, weight, outputs, inputs, c.bias)
+    end
+    multiply_weights!(vec(y), vec(x), c.frequencies, c.σ, outputs, size(y, 5))
+    return nothing
+end
 
 "The length of the sum behind one output number: kernel size times channels of a group."
 inner_length(weight) = length(weight) ÷ max(1, size(weight, 5))
@@ -63,7 +85,13 @@ matrix_view(x::Array{Float32}, offset, m, n) = unsafe_wrap(Array, pointer(x, off
     if stride == 1
         copy_elements!(y, to + columns[1], x, from + columns[1], length(columns))
     else
-        @inbounds @simd ivdep for i in columns
+        i = first(columns)
+        GC.@preserve x y while stride == 2 && i + 7 < last(columns)
+            p = pointer(x, from + 2i)
+            store_lanes!(pointer(y, to + i), 0, evens(load_lanes(p, 0, Val(8)), load_lanes(p, 8, Val(8))))
+            i += 8
+        end
+        @inbounds @simd ivdep for i in i:last(columns)
             y[to+i] = x[from+i*stride]
         end
     end

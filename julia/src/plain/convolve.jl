@@ -54,7 +54,7 @@ function convolve!(y, x, c)
     parallel_for(length(tiles), cost, MOST_CHUNKS) do task, items
         for i in items
             compute_tile!(y, x, c, tiles[i], layout, task, processor)
-            activate!(y, c.σ, tiles[i], y_size)
+            c.σ === identity || activate!(y, c.σ, tiles[i], y_size)
         end
     end
     return nothing
@@ -67,7 +67,7 @@ is_pointwise(w) = element_count(w.kernel) == 1 && element_count(w.stride) == 1 &
 function pack_convolution!(c, processor)
     depth, share = inner_length(c.weight), size(c.weight, 5) ÷ c.groups
     group = panel_columns(share, processor) * (depth + 1)
-    resize!(c.panels, group * c.groups)
+    resize!(c.panels, group * c.groups + SLACK)
     for g in 0:c.groups-1
         first = c.bias === false ? zeros(Float32, share) : c.bias[g*share+1:(g+1)*share]
         pack_columns!(c.panels, group * g, vec(c.weight), depth * share * g, depth, depth, share, first, processor)
@@ -198,8 +198,7 @@ end
 end
 
 "Apply `σ` to the tile in place. A tile of whole planes is contiguous."
-function activate!(y, σ, tile::OutputTile, y_size)
-    σ === identity && return nothing
+function activate!(y, σ::F, tile::OutputTile, y_size) where {F}
     pixels, width = element_count(y_size), y_size[1]
     first = pixels * (size(y, 4) * tile.image + tile.channels[1]) + width * y_size[2] * tile.slice
     channels = length(tile.channels)

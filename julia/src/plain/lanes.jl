@@ -12,16 +12,33 @@ for L in (4, 8, 16)
     # On a processor without such an instruction it is a product and a sum.
     @eval @inline mul_add(a::Lanes{$L}, b::Lanes{$L}, c::Lanes{$L}) =
         ccall($("llvm.fmuladd.v$(L)f32"), llvmcall, Lanes{$L}, (Lanes{$L}, Lanes{$L}, Lanes{$L}), a, b, c)
+    # Where one of two numbers is NaN, the second.
+    code = "%3 = fcmp ogt <$L x float> %0, %1\n%4 = select <$L x i1> %3, <$L x float> %0, <$L x float> %1\nret <$L x float> %4"
+    @eval @inline greater(a::Lanes{$L}, b::Lanes{$L}) = Base.llvmcall($code, Lanes{$L}, Tuple{Lanes{$L},Lanes{$L}}, a, b)
     zeros = join(("i32 0" for _ in 1:L), ", ")
     code = "%2 = insertelement <$L x float> undef, float %0, i32 0\n" *
         "%3 = shufflevector <$L x float> %2, <$L x float> undef, <$L x i32> <$zeros>\nret <$L x float> %3"
     @eval @inline broadcast_lanes(a::Float32, ::Val{$L}) = Base.llvmcall($code, Lanes{$L}, Tuple{Float32}, a)
+end
+# Every second number of two vectors that follow each other.
+for L in (4, 8, 16), (name, first) in ((:evens, 0), (:odds, 1))
+    mask = join(("i32 $i" for i in first:2:2L-1), ", ")
+    code = "%3 = shufflevector <$L x float> %0, <$L x float> %1, <$L x i32> <$mask>\nret <$L x float> %3"
+    @eval @inline $name(a::Lanes{$L}, b::Lanes{$L}) = Base.llvmcall($code, Lanes{$L}, Tuple{Lanes{$L},Lanes{$L}}, a, b)
 end
 @inline mul(a::Float32, b::Lanes{L}) where {L} = mul(broadcast_lanes(a, Val(L)), b)
 
 # `offset` counts numbers from 0. The caller keeps the array of `p` alive.
 @inline load_lanes(p::Ptr{Float32}, offset, ::Val{L}) where {L} = unsafe_load(Ptr{Lanes{L}}(p + 4 * offset))
 @inline store_lanes!(p::Ptr{Float32}, offset, a::Lanes{L}) where {L} = unsafe_store!(Ptr{Lanes{L}}(p + 4 * offset), a)
+
+# `L` of the numbers of two vectors that follow each other, from number `n` on.
+for L in (4, 8, 16), n in 0:6
+    n <= L || continue
+    mask = join(("i32 $i" for i in n:n+L-1), ", ")
+    code = "%3 = shufflevector <$L x float> %0, <$L x float> %1, <$L x i32> <$mask>\nret <$L x float> %3"
+    @eval @inline numbers_from(a::Lanes{$L}, b::Lanes{$L}, ::Val{$n}) = Base.llvmcall($code, Lanes{$L}, Tuple{Lanes{$L},Lanes{$L}}, a, b)
+end
 
 """
 What the matrix products are made for: vectors of `L` numbers, and `N` columns at a time, so that `2N` vectors of sums and a
@@ -55,3 +72,32 @@ end
 
 "[`find_processor`](@ref) of this process. Set again when the module is loaded, as its code may come from another machine."
 const PROCESSOR = Ref{Any}(find_processor())
+
+# low and high do the opposite of evens and odds: they alternate the numbers of two vectors, and are the first and the second half
+# of the result.
+for (name, order) in ((:low, (0, 8, 1, 9, 2, 10, 3, 11)), (:high, (4, 12, 5, 13, 6, 14, 7, 15)))
+    mask = join(("i32 $i" for i in order), ", ")
+    code = "%3 = shufflevector <8 x float> %0, <8 x float> %1, <8 x i32> <$mask>\nret <8 x float> %3"
+    @eval @inline $name(a::Lanes{8}, b::Lanes{8}) = Base.llvmcall($code, Lanes{8}, Tuple{Lanes{8},Lanes{8}}, a, b)
+end
+
+"""
+    transpose_eight!(to, to_step, from, from_step)
+
+Store the eight columns of an 8x8 matrix, whose rows are at `from` and each `from_step` numbers later, `to_step` numbers apart.
+"""
+@inline function transpose_eight!(to, to_step, from, from_step)
+    row(i) = load_lanes(from, i * from_step, Val(8))
+    a, b, c, d, e, f, g, h = alternate(alternate(alternate((row(0), row(1), row(2), row(3), row(4), row(5), row(6), row(7)))))
+    store_lanes!(to, 0, a)
+    store_lanes!(to, to_step, b)
+    store_lanes!(to, 2to_step, c)
+    store_lanes!(to, 3to_step, d)
+    store_lanes!(to, 4to_step, e)
+    store_lanes!(to, 5to_step, f)
+    store_lanes!(to, 6to_step, g)
+    store_lanes!(to, 7to_step, h)
+    return nothing
+end
+@inline alternate((a, b, c, d, e, f, g, h)) =
+    (low(a, e), high(a, e), low(b, f), high(b, f), low(c, g), high(c, g), low(d, h), high(d, h))

@@ -28,22 +28,31 @@ function (b::BatchNorm)(x::Array{Float32})
         throw(DimensionMismatch("$b expects $channels channels, but got $(size(x))"))
     y = acquire(size(x))
     pixels = prod(size(x)[1:ndims(x)-2])
+    scale, shift = scale_and_shift(b)
     parallel_for(channels * size(x, ndims(x)), ELEMENT_COST * length(x)) do _, planes
-        normalise!(y, x, b, b.λ, pixels, planes .- 1)
+        normalise!(y, x, scale, shift, b.λ, pixels, planes .- 1)
     end
     return y
 end
 
 allocates_output(::BatchNorm) = true
 
-function normalise!(y, x, b, λ::F, pixels, planes) where {F}
-    channels = length(b.γ)
+"The factor and the summand for each channel that are the layer without `λ`."
+function scale_and_shift(b::BatchNorm)
+    scale, shift = similar(b.γ), similar(b.γ)
+    for c in eachindex(scale)
+        scale[c] = b.γ[c] / sqrt(b.σ²[c] + b.ϵ)
+        shift[c] = b.β[c] - b.μ[c] * scale[c]
+    end
+    return scale, shift
+end
+
+function normalise!(y, x, scale, shift, λ::F, pixels, planes) where {F}
     for plane in planes
-        c = plane % channels + 1
-        scale = b.γ[c] / sqrt(b.σ²[c] + b.ϵ)
-        shift = b.β[c] - b.μ[c] * scale
+        c = plane % length(scale) + 1
+        a, b = scale[c], shift[c]
         @inbounds @simd for i in plane*pixels+1:plane*pixels+pixels
-            y[i] = λ(muladd(x[i], scale, shift))
+            y[i] = λ(muladd(x[i], a, b))
         end
     end
     return nothing
@@ -179,13 +188,29 @@ end
 function normalise_columns!(y, x, ϵ, n, scale, bias, columns)
     for column in columns
         first = column * n
-        μ, σ² = mean_and_variance(x, first, n)
+        μ, σ² = n <= SHORT_COLUMN ? short_mean_and_variance(x, first, n) : mean_and_variance(x, first, n)
         slope = inv(sqrt(σ² + ϵ))
         @inbounds @simd for i in 1:n
             y[first+i] = scale_shift((x[first+i] - μ) * slope, scale, bias, i)
         end
     end
     return nothing
+end
+
+"The most numbers whose sums need no more than Float32."
+const SHORT_COLUMN = 1 << 12
+
+"[`mean_and_variance`](@ref) with Float32 sums, which takes half the time."
+@inline function short_mean_and_variance(x, offset, n)
+    total, squares = 0.0f0, 0.0f0
+    @inbounds @simd for i in offset+1:offset+n
+        total += x[i]
+    end
+    μ = total / n
+    @inbounds @simd for i in offset+1:offset+n
+        squares += abs2(x[i] - μ)
+    end
+    return μ, squares / n
 end
 
 @inline scale_shift(z, ::Nothing, ::Nothing, i) = z

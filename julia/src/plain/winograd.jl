@@ -12,15 +12,6 @@ const FREQUENCIES = 36
 
 # Eight tiles that are side by side are transformed together.
 
-# evens and odds take every second number of two vectors that follow each other. low and high do the opposite: they
-# alternate the numbers of two vectors, and are the first and the second half of the result.
-for (name, order) in ((:evens, 0:2:14), (:odds, 1:2:15), (:low, (0, 8, 1, 9, 2, 10, 3, 11)),
-                      (:high, (4, 12, 5, 13, 6, 14, 7, 15)))
-    mask = join(("i32 $i" for i in order), ", ")
-    code = "%3 = shufflevector <8 x float> %0, <8 x float> %1, <8 x i32> <$mask>\nret <8 x float> %3"
-    @eval @inline $name(a::Lanes{8}, b::Lanes{8}) = Base.llvmcall($code, Lanes{8}, Tuple{Lanes{8},Lanes{8}}, a, b)
-end
-
 @inline load_eight(p, offset) = load_lanes(p, offset, Val(8))
 @inline load_six(p, offset, step) =
     (load_eight(p, offset), load_eight(p, offset + step), load_eight(p, offset + 2step), load_eight(p, offset + 3step),
@@ -273,7 +264,7 @@ function output_frequencies!(y, buffer, c, band, layout)
             end
         end
         tile += layout.columns * length(rows)
-        activate!(y, c.σ, OutputTile(image, 0, 0, 4*rows[1]:min(4 * rows[end] + 4, height)-1, band.channels), spatial_size(y))
+        c.σ === identity || activate!(y, c.σ, OutputTile(image, 0, 0, 4*rows[1]:min(4 * rows[end] + 4, height)-1, band.channels), spatial_size(y))
     end
     return nothing
 end

@@ -2,7 +2,8 @@
 
 The worker can apply that function within the preceding layer. Exporters write SiLU as ``x * Sigmoid(x)``, which
 takes two passes through memory; in an EfficientNet they cost as much as the convolution before them. They write
-the linear layers of a transformer as a product and a sum, and a GELU after them.
+the linear layers of a transformer as a product and a sum, and a GELU after them. In a DenseNet, each layer's output is
+joined with all those before it, which copies them again and again.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from dataclasses import replace
 from fluxdrop.predict.compiler.fake_quantise import fuse_fake_quantise
 from fluxdrop.predict.compiler.graph_file import Graph, Node
 
+_MOST_JOINED = 256
+"""The most inputs of a Concat that `fuse` makes; what is joined with itself again and again would have any number."""
+
 
 def fuse(graph: Graph) -> Graph:
     """Return *graph* with patterns of nodes replaced by one node that computes the same.
@@ -20,11 +24,13 @@ def fuse(graph: Graph) -> Graph:
     - A product of a value and its own sigmoid becomes a Swish.
     - A MatMul by a constant matrix and the addition of a constant vector, as exporters write a linear
       layer of more than two dimensions, become a Gemm. The worker's takes any number of dimensions.
+    - A Concat of what other Concats along the same axis join becomes one of all their inputs; those go that nothing
+      else reads.
     - What rounds a value to the steps of a quantised tensor becomes a FakeQuantize (`fuse_fake_quantise`).
 
     The first node of a pattern stays if anything else reads its output.
     """
-    graph = fuse_fake_quantise(graph)
+    graph = _join_concats(fuse_fake_quantise(graph))
     readers = Counter(name for node in graph.nodes for name in node.inputs) + Counter(
         [graph.output]
     )
@@ -51,6 +57,27 @@ def fuse(graph: Graph) -> Graph:
             )
         nodes.append(node)
     return replace(graph, nodes=[node for node in nodes if not fused.intersection(node.outputs)])
+
+
+def _join_concats(graph: Graph) -> Graph:
+    """Return *graph* with each Concat reading what the Concats before it along the same axis do."""
+    joined: dict[str, Node] = {}
+    nodes = []
+    for node in graph.nodes:
+        if node.operator == "Concat":
+            inputs: list[str] = []
+            for name in node.inputs:
+                inner = joined.get(name)
+                is_same = inner is not None and inner.attributes == node.attributes
+                inputs += inner.inputs if inner is not None and is_same else [name]
+            if len(inputs) <= _MOST_JOINED:
+                node = joined[node.outputs[0]] = replace(node, inputs=inputs)
+        nodes.append(node)
+    read = {name for node in nodes for name in node.inputs} | {graph.output}
+    return replace(
+        graph,
+        nodes=[node for node in nodes if node.operator != "Concat" or node.outputs[0] in read],
+    )
 
 
 def _product_below(node: Node, read_once: dict[str, Node], graph: Graph) -> Node | None:
