@@ -7,7 +7,6 @@ the pictures of four. All else is as on machines of their own, but shares the pr
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,13 +15,13 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from benchmarks import TESTS
 from benchmarks.table import Row
 from fluxdrop.files.layout import Root
 
 if TYPE_CHECKING:
     from hosts import Cluster
 
-_TESTS = Path(__file__).parents[1] / "tests"
 _HOSTS = 4
 _LONG = "2s\nSize: 592x592"
 """A picture of 1 MB that takes two seconds."""
@@ -33,7 +32,6 @@ _SETTINGS = {"engine": "onnxruntime", "settle_seconds": 0.1, "gallery": "false"}
 
 def rows() -> Iterator[Row]:
     """Throughput against one host, what a picture costs more than on the station, and what a root can publish."""
-    sys.path.append(str(_TESTS))
     import hosts
 
     if reason := hosts.missing():
@@ -64,7 +62,7 @@ def _sleeping_pipelines() -> Iterator[None]:
     """Have the processes that are started meanwhile sleep instead of computing."""
     before = os.environ.get("PYTHONPATH", "")
     os.environ["PYTHONPATH"] = os.pathsep.join(
-        filter(None, [str(_TESTS / "timed_pipeline"), before])
+        filter(None, [str(TESTS / "timed_pipeline"), before])
     )
     try:
         yield

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -74,10 +73,9 @@ def rows() -> Iterator[Row]:
     """One forward pass of each network with random weights at 224x224, on every processor."""
     for name in (*_NETWORKS, _DENSENET):
         onnx, _ = exported(name)
-        graph = _compiled(onnx)
+        graph = compiled(onnx)
         for batch in _BATCHES:
-            pictures = _pictures(batch)
-            figure = _over_onnxruntime(onnx, graph, pictures)
+            figure = _over_onnxruntime(onnx, graph, random_pictures(batch))
             what = f"{_SHOWN.get(name, name)}, batch {batch}, against onnxruntime"
             yield Row(what, ">= 0.8", figure, "x as fast", figure >= 0.8)
     yield _growth()
@@ -106,8 +104,8 @@ def _over_onnxruntime(onnx: bytes, graph: Graph, pictures: NDArray[np.float32]) 
 def _growth() -> Row:
     with tempfile.TemporaryDirectory() as folder:
         graph, tensor = Path(folder) / "model.graph", Path(folder) / "tensor.npy"
-        graph.write_bytes(_compiled(exported("MobileNetV2")[0]).to_bytes())
-        np.save(tensor, _pictures(1))
+        graph.write_bytes(compiled(exported("MobileNetV2")[0]).to_bytes())
+        np.save(tensor, random_pictures(1))
         _, growth = script("predict.jl", graph, tensor, _MANY_TIMES)
     what = f"most memory, MobileNetV2: growth in the last {_MANY_TIMES // 2} calls"
     return Row(what, "<= 1", growth / 1e6, "MB", growth <= 1e6)
@@ -125,11 +123,13 @@ def _against_flux() -> Iterator[Row]:
             yield Row(what, target, figure, "x as fast", figure >= 2)
 
 
-def _pictures(batch: int) -> NDArray[np.float32]:
+def random_pictures(batch: int) -> NDArray[np.float32]:
+    """Return as many pictures of 224x224 as *batch* says, (N, 3, H, W), always the same."""
     return np.random.default_rng(batch).standard_normal((batch, 3, 224, 224), dtype=np.float32)
 
 
-def _compiled(onnx: bytes) -> Graph:
+def compiled(onnx: bytes) -> Graph:
+    """Return the graph that the worker gets for *onnx*."""
     return fuse(lower(normal_form(parse(onnx))))
 
 
@@ -137,7 +137,6 @@ def _compiled(onnx: bytes) -> Graph:
 def exported(name: str) -> tuple[bytes, int]:
     """Return the network *name* in ONNX, with random weights, and the number of its classes."""
     # The tests export the same architectures, only smaller.
-    sys.path.append(str(Path(__file__).parents[1] / "tests"))
     from support import architectures
 
     if name == _DENSENET:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -13,12 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, numpy_helper
 
-from benchmarks.networks import exported
+from benchmarks.networks import compiled, exported, random_pictures
 from benchmarks.table import Row
 from benchmarks.worker import predict, worker
-from fluxdrop.predict.compiler.fusion import fuse
 from fluxdrop.predict.compiler.graph_file import Graph
-from fluxdrop.predict.compiler.lower import lower
 from fluxdrop.predict.compiler.source import normal_form, parse
 
 _SHOWN = {"MobileNetV2": "MobileNetV2", "ResNet": "ResNet-18"}
@@ -32,12 +29,12 @@ def rows() -> Iterator[Row]:
     for name, shown in _SHOWN.items():
         # Batch norms are folded, as they are before a network is quantised.
         model = normal_form(parse(exported(name)[0]))
-        whole = _compiled(model)
+        whole = compiled(model.SerializeToString())
         others = {"int8 (QDQ, per channel)": _quantised(model), "float16": _halved(model)}
         for kind, other in others.items():
-            graph = _compiled(other)
+            graph = compiled(other.SerializeToString())
             for batch in _BATCHES:
-                figure = _over(graph, whole, _pictures(batch))
+                figure = _over(graph, whole, random_pictures(batch))
                 what = f"{shown} in {kind}, batch {batch}, against float32"
                 yield Row(what, ">= 1.0", figure, "x as fast", figure >= 1)
 
@@ -58,11 +55,10 @@ def _over(graph: Graph, other: Graph, pictures: NDArray[np.float32]) -> float:
 
 def _quantised(model: ModelProto) -> ModelProto:
     # The tests quantise in the same way, a smaller network.
-    sys.path.append(str(Path(__file__).parents[1] / "tests"))
     from support.quantised_models import quantise
 
     with tempfile.TemporaryDirectory() as folder:
-        return quantise(model, _pictures(1), Path(folder), "qdq-per-channel")
+        return quantise(model, random_pictures(1), Path(folder), "qdq-per-channel")
 
 
 def _halved(model: ModelProto) -> ModelProto:
@@ -78,11 +74,3 @@ def _halved(model: ModelProto) -> ModelProto:
         value.type.tensor_type.elem_type = TensorProto.FLOAT16
     del halved.graph.value_info[:]
     return halved
-
-
-def _pictures(batch: int) -> NDArray[np.float32]:
-    return np.random.default_rng(batch).standard_normal((batch, 3, 224, 224), dtype=np.float32)
-
-
-def _compiled(model: ModelProto) -> Graph:
-    return fuse(lower(normal_form(parse(model.SerializeToString()))))

@@ -31,13 +31,6 @@ _FOLDER = f"{GALLERY}/thumbnails"
 _SUFFIX = ".webp"
 
 
-def is_large(record: Record) -> bool:
-    """Return whether a smaller copy of the picture of *record* is needed in any case."""
-    if not isinstance(record, Result):
-        return False
-    return record.image.width * record.image.height > _SMALL_PIXELS or is_opaque(record)
-
-
 def may_be_copied(record: Record) -> bool:
     """Return whether a smaller copy of the picture of *record* may be needed; its file's size decides that."""
     if not isinstance(record, Result):
@@ -62,7 +55,7 @@ def thumbnail_of(record: Result, picture: str, folders: Folders) -> Thumbnail:
         size = os.stat(name, dir_fd=folders.fd(parent), follow_symlinks=False).st_size
     except (FileNotFoundError, NotADirectoryError):
         return "picture"
-    if size <= _SMALL_BYTES and not is_large(record):
+    if size <= _SMALL_BYTES and pixels <= _SMALL_PIXELS and not is_opaque(record):
         return "picture"
     if size > _MAX_BYTES or pixels > _MAX_PIXELS:
         return "preview"

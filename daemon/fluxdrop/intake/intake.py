@@ -35,7 +35,7 @@ _POLL_SECONDS = 2.0
 # The most files of a kind, and the most events, that are remembered. A later scan finds the rest when
 # there is room. A new file takes the place of the one that has been incomplete the longest, so that
 # incomplete files, however many, keep no other out.
-_MAX_WAITING = 16384
+_MAX_WAITING = 16_384
 _MAX_EVENTS = 16_384
 _MAX_FOLDERS = 64
 _FULL_PAUSE_SECONDS = 1.0
