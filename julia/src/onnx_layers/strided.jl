@@ -144,7 +144,9 @@ function copy_tiled!(y, x, w, offset)
 end
 
 "Store the `m` by `n` matrix in `y` whose columns are `x_step` numbers apart in `x`. Offsets count from 0."
-function copy_transposed!(y, to, y_step, x, from, x_step, m, n)
+copy_transposed!(y, to, y_step, x, from, x_step, m, n) = copy_tiles!(y, to, y_step, x, from, x_step, m, n)
+
+function copy_tiles!(y, to, y_step, x, from, x_step, m, n)
     for column in 0:TILE_SIZE:n-1, row in 0:TILE_SIZE:m-1, c in column:min(column + TILE_SIZE, n)-1
         @inbounds @simd for r in row:min(row + TILE_SIZE, m)-1
             y[to+c*y_step+r+1] = x[from+r*x_step+c+1]
@@ -154,8 +156,7 @@ function copy_transposed!(y, to, y_step, x, from, x_step, m, n)
 end
 
 function copy_transposed!(y::Vector{Float32}, to, y_step, x::Vector{Float32}, from, x_step, m, n)
-    (m < 8 || n < 8) &&
-        return invoke(copy_transposed!, Tuple{Any,Any,Any,Any,Any,Any,Any,Any}, y, to, y_step, x, from, x_step, m, n)
+    (m < 8 || n < 8) && return copy_tiles!(y, to, y_step, x, from, x_step, m, n)
     GC.@preserve x y for column in 0:TILE_SIZE:n-1, row in 0:8:m-1, c in column:8:min(column + TILE_SIZE, n)-1
         # The last tiles overlap with those before them.
         r, c = min(row, m - 8), min(c, n - 8)

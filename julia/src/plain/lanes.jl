@@ -20,25 +20,33 @@ for L in (4, 8, 16)
         "%3 = shufflevector <$L x float> %2, <$L x float> undef, <$L x i32> <$zeros>\nret <$L x float> %3"
     @eval @inline broadcast_lanes(a::Float32, ::Val{$L}) = Base.llvmcall($code, Lanes{$L}, Tuple{Float32}, a)
 end
-# Every second number of two vectors that follow each other.
+
+"LLVM's code for a vector of the numbers `order`, from 0, of two vectors that follow each other. They all have as many numbers."
+function shuffle_code(order)
+    mask, vector = join(("i32 $i" for i in order), ", "), "<$(length(order)) x float>"
+    return "%3 = shufflevector $vector %0, $vector %1, <$(length(order)) x i32> <$mask>\nret $vector %3"
+end
+
+# Every second number.
 for L in (4, 8, 16), (name, first) in ((:evens, 0), (:odds, 1))
-    mask = join(("i32 $i" for i in first:2:2L-1), ", ")
-    code = "%3 = shufflevector <$L x float> %0, <$L x float> %1, <$L x i32> <$mask>\nret <$L x float> %3"
-    @eval @inline $name(a::Lanes{$L}, b::Lanes{$L}) = Base.llvmcall($code, Lanes{$L}, Tuple{Lanes{$L},Lanes{$L}}, a, b)
+    @eval @inline $name(a::Lanes{$L}, b::Lanes{$L}) =
+        Base.llvmcall($(shuffle_code(first:2:2L-1)), Lanes{$L}, Tuple{Lanes{$L},Lanes{$L}}, a, b)
+end
+# low and high do the opposite of evens and odds: they alternate the numbers of two vectors, and are the first and the second half
+# of the result.
+for (name, order) in ((:low, (0, 8, 1, 9, 2, 10, 3, 11)), (:high, (4, 12, 5, 13, 6, 14, 7, 15)))
+    @eval @inline $name(a::Lanes{8}, b::Lanes{8}) = Base.llvmcall($(shuffle_code(order)), Lanes{8}, Tuple{Lanes{8},Lanes{8}}, a, b)
+end
+# `L` numbers from number `n` on.
+for L in (4, 8, 16), n in 0:min(6, L)
+    @eval @inline numbers_from(a::Lanes{$L}, b::Lanes{$L}, ::Val{$n}) =
+        Base.llvmcall($(shuffle_code(n:n+L-1)), Lanes{$L}, Tuple{Lanes{$L},Lanes{$L}}, a, b)
 end
 @inline mul(a::Float32, b::Lanes{L}) where {L} = mul(broadcast_lanes(a, Val(L)), b)
 
 # `offset` counts numbers from 0. The caller keeps the array of `p` alive.
 @inline load_lanes(p::Ptr{Float32}, offset, ::Val{L}) where {L} = unsafe_load(Ptr{Lanes{L}}(p + 4 * offset))
 @inline store_lanes!(p::Ptr{Float32}, offset, a::Lanes{L}) where {L} = unsafe_store!(Ptr{Lanes{L}}(p + 4 * offset), a)
-
-# `L` of the numbers of two vectors that follow each other, from number `n` on.
-for L in (4, 8, 16), n in 0:6
-    n <= L || continue
-    mask = join(("i32 $i" for i in n:n+L-1), ", ")
-    code = "%3 = shufflevector <$L x float> %0, <$L x float> %1, <$L x i32> <$mask>\nret <$L x float> %3"
-    @eval @inline numbers_from(a::Lanes{$L}, b::Lanes{$L}, ::Val{$n}) = Base.llvmcall($code, Lanes{$L}, Tuple{Lanes{$L},Lanes{$L}}, a, b)
-end
 
 """
 What the matrix products are made for: vectors of `L` numbers, and `N` columns at a time, so that `2N` vectors of sums and a
@@ -72,14 +80,6 @@ end
 
 "[`find_processor`](@ref) of this process. Set again when the module is loaded, as its code may come from another machine."
 const PROCESSOR = Ref{Any}(find_processor())
-
-# low and high do the opposite of evens and odds: they alternate the numbers of two vectors, and are the first and the second half
-# of the result.
-for (name, order) in ((:low, (0, 8, 1, 9, 2, 10, 3, 11)), (:high, (4, 12, 5, 13, 6, 14, 7, 15)))
-    mask = join(("i32 $i" for i in order), ", ")
-    code = "%3 = shufflevector <8 x float> %0, <8 x float> %1, <8 x i32> <$mask>\nret <8 x float> %3"
-    @eval @inline $name(a::Lanes{8}, b::Lanes{8}) = Base.llvmcall($code, Lanes{8}, Tuple{Lanes{8},Lanes{8}}, a, b)
-end
 
 """
     transpose_eight!(to, to_step, from, from_step)

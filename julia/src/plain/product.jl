@@ -7,6 +7,22 @@
 # then those of the second, and so on. A is read by vectors of its rows: `taps` has an offset, in bytes, for each of its columns.
 
 """
+The body of a kernel: after `zero`, add the `products` for each row of a panel of `N` columns at `b` and of each column of A, `from`
+on; then `store` the sums, vectors of `L` numbers that begin as `nothing_yet`.
+"""
+kernel_body(L, N, zero, products, store) = quote
+    nothing_yet = broadcast_lanes(0.0f0, Val($L))
+    $zero
+    for k in 1:depth
+        from = a + unsafe_load(taps, k)
+        $products
+        b += $(4N)
+    end
+    $store
+    return nothing
+end
+
+"""
     panel_method(L, M, N)
 
 The definition of
@@ -19,9 +35,9 @@ would compile at each start. It is inlined, as Julia 1.5 boxes the numbers that 
 other (JuliaLang/julia#35972).
 """
 function panel_method(L, M, N)
-    zero, read, products, store = Expr(:block), Expr(:block), Expr(:block), Expr(:block)
+    zero, products, store = Expr(:block), Expr(:block), Expr(:block)
     for i in 0:M-1
-        push!(read.args, :($(Symbol(:row_, i)) = load_lanes(from, $(L * i), Val($L))))
+        push!(products.args, :($(Symbol(:row_, i)) = load_lanes(from, $(L * i), Val($L))))
     end
     for j in 0:N-1
         push!(products.args, :(number = broadcast_lanes(unsafe_load(b, $(j + 1)), Val($L))))
@@ -35,16 +51,7 @@ function panel_method(L, M, N)
     return quote
         @inline function multiply_panel!(y::Ptr{Float32}, step::Int, a::Ptr{Float32}, taps::Ptr{Int}, b::Ptr{Float32}, depth::Int,
                                  ::Val{$L}, ::Val{$M}, ::Val{$N})
-            nothing_yet = broadcast_lanes(0.0f0, Val($L))
-            $zero
-            for k in 1:depth
-                from = a + unsafe_load(taps, k)
-                $read
-                $products
-                b += $(4N)
-            end
-            $store
-            return nothing
+            $(kernel_body(L, N, zero, products, store))
         end
     end
 end
@@ -64,7 +71,7 @@ which does the same as `C` calls of [`multiply_panel!`](@ref) for the first `R` 
 vector, so these vectors are of columns. `L` is at least `N`.
 """
 function rows_method(L, R, C, N)
-    zero, products, store = Expr(:block), Expr(:block), Expr(:block)
+    zero, products, store = Expr(:block, :(panel = $N * depth)), Expr(:block), Expr(:block)
     for c in 0:C-1
         push!(products.args, :(columns = load_lanes(b, $c * panel, Val($L))))
         for r in 0:R-1
@@ -79,15 +86,7 @@ function rows_method(L, R, C, N)
     return quote
         @inline function multiply_rows!(y::Ptr{Float32}, step::Int, a::Ptr{Float32}, taps::Ptr{Int}, b::Ptr{Float32}, depth::Int,
                                 ::Val{$L}, ::Val{$R}, ::Val{$C}, ::Val{$N})
-            nothing_yet, panel = broadcast_lanes(0.0f0, Val($L)), $N * depth
-            $zero
-            for k in 1:depth
-                from = a + unsafe_load(taps, k)
-                $products
-                b += $(4N)
-            end
-            $store
-            return nothing
+            $(kernel_body(L, N, zero, products, store))
         end
     end
 end
