@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
@@ -142,10 +142,7 @@ class Host:
     def restart_ray(self) -> None:
         """Start Ray if it ended, as the host's unit does: without what is left of it."""
         if self._ray is not None and self._ray.poll() is not None:
-            for process in self.processes():
-                with suppress(psutil.NoSuchProcess):
-                    if is_of_ray(process.cmdline()):
-                        process.kill()
+            self.kill_processes(is_of_ray)
             self.start_ray()
 
     @property
@@ -205,16 +202,25 @@ class Host:
         enter = ["nsenter", f"--target={self.first_pid}", *into, "--", "sh", "-c", _WAIT, "sh"]
         return [*enter, *map(str, command)]
 
-    def processes(self) -> list[psutil.Process]:
-        """All processes in the host but its first one."""
+    def processes(
+        self, is_meant: Callable[[list[str]], bool] = lambda words: True
+    ) -> list[psutil.Process]:
+        """The host's processes but its first one, those only whose command lines *is_meant*; each may end meanwhile."""
         first = self.first_pid
         own = Path(f"/proc/{first}/ns/pid").readlink()
         found = []
         for pid in set(psutil.pids()) - {first}:
             with suppress(OSError, psutil.NoSuchProcess):
-                if own == Path(f"/proc/{pid}/ns/pid").readlink():
-                    found.append(psutil.Process(pid))
+                process = psutil.Process(pid)
+                if own == Path(f"/proc/{pid}/ns/pid").readlink() and is_meant(process.cmdline()):
+                    found.append(process)
         return found
+
+    def kill_processes(self, is_meant: Callable[[list[str]], bool]) -> None:
+        """Kill the host's processes whose command lines *is_meant*."""
+        for process in self.processes(is_meant):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
     def kill(self) -> None:
         """Kill all processes in the host at once; the others see its connections closed."""

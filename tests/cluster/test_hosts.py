@@ -8,7 +8,8 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import pytest
 import hosts
 from fluxdrop.cluster.starting import FIRST_PORT
 from fluxdrop.resources import systemd_folder
-from hosts import Cluster
+from hosts import Cluster, Host
 from support.daemons import PATIENCE, wait_for_end
 
 pytestmark = pytest.mark.slow
@@ -122,6 +123,39 @@ def test_nothing_is_left(tmp_path: Path) -> None:
     assert 2 == len(firsts)
     for pid in firsts:
         wait_for_end(pid)
+
+
+def test_processes_that_end(tmp_path: Path) -> None:
+    """A process that ends while a host's processes are looked for is left out, or is killed already."""
+    hosts.needed()
+    with hosts.network(tmp_path, 0) as made:
+        assert 1 == len(made.station.processes(two_that_end(made.station)))
+        made.station.kill_processes(two_that_end(made.station))
+        assert [] == made.station.processes(is_sleep)
+
+
+def two_that_end(host: Host) -> Callable[[Sequence[str]], bool]:
+    """Start two processes. What is returned picks them out, and both have ended once it was asked about one."""
+    started = [host.start("sleep", 1000) for _ in range(2)]
+    deadline = time.monotonic() + PATIENCE
+    while len(host.processes(is_sleep)) < len(started):
+        assert time.monotonic() < deadline, "the processes did not start"
+        time.sleep(0.02)
+
+    def is_meant(words: Sequence[str]) -> bool:
+        if not is_sleep(words):
+            return False
+        for process in started:
+            process.kill()
+            process.wait()
+        return True
+
+    return is_meant
+
+
+def is_sleep(words: Sequence[str]) -> bool:
+    """Whether a command line is one of sleep(1)."""
+    return list(words[:1]) == ["sleep"]
 
 
 def test_tls(tmp_path: Path) -> None:

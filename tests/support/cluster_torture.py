@@ -17,12 +17,11 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 from PIL import Image
 from rich.progress import Progress
@@ -146,18 +145,13 @@ class ClusterTorture:
                 self._wait_a_while(daemon)
                 host.cont()
             case "head":
-                self._kill(hosts.is_of_ray)
+                self._cluster.station.kill_processes(hosts.is_of_ray)
             case "agent":
-                self._kill(lambda words: "ray::RuntimeEnvAgent" in words)
+                self._cluster.station.kill_processes(lambda words: "ray::RuntimeEnvAgent" in words)
             case "broker":
-                self._kill(lambda words: "fluxdrop.cluster.broker" in words)
-
-    def _kill(self, is_meant: Callable[[Sequence[str]], bool]) -> None:
-        """Kill processes of the station."""
-        for process in self._cluster.station.processes():
-            with suppress(psutil.NoSuchProcess):
-                if is_meant(process.cmdline()):
-                    process.kill()
+                self._cluster.station.kill_processes(
+                    lambda words: "fluxdrop.cluster.broker" in words
+                )
 
     def _wait_a_while(self, daemon: Daemon) -> None:
         """Wait for a moment, or until everything ended without the host that is away."""
