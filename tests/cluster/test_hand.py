@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,19 +14,20 @@ from support.daemons import PATIENCE
 pytestmark = pytest.mark.slow
 
 
-def run(script: str) -> subprocess.CompletedProcess[str]:
-    """Run *script* in a Python of its own."""
+def run(script: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run *script* in a Python of its own, with *environ* added to the environment."""
     return subprocess.run(
         [sys.executable, "-c", script],
         capture_output=True,
         text=True,
         timeout=PATIENCE,
         check=False,
+        env=os.environ | environ,
     )
 
 
-def test_lease() -> None:
-    """An actor that is pinged lives on; one that is not ends by itself, as its host may be cut off."""
+def test_lease(tmp_path: Path) -> None:
+    """An actor that is pinged lives on; one that is not ends, as its host may be cut off, and leaves no file."""
     done = run(
         "import asyncio, time\n"
         "from fluxdrop.cluster.hand import Hand\n"
@@ -33,11 +36,13 @@ def test_lease() -> None:
         "    asyncio.run(hand.ping())\n"
         "    time.sleep(1)\n"
         "print('alive', flush=True)\n"
-        "time.sleep(1000)\n"
+        "time.sleep(1000)\n",
+        TMPDIR=str(tmp_path),
     )
 
     assert "alive\n" == done.stdout
     assert 1 == done.returncode
+    assert [] == list(tmp_path.iterdir())
 
 
 def test_daemon_without_ray() -> None:

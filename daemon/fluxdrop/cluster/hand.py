@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import secrets
 import tempfile
 import threading
 import time
@@ -160,14 +161,17 @@ class Hand:
 
 
 class _CancelMark:
-    """A file that the process looks for after each step."""
+    """A file that the process looks for after each step.
+
+    It is there only from a cancellation until its run ends: a hand mostly ends by being killed, and cannot clean up.
+    Nobody can guess its name, so nobody else can put a file there.
+    """
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="fluxdrop-hand-")
-        self.path = Path(self._folder.name) / "cancelled"
+        self.path = Path(tempfile.gettempdir(), f"fluxdrop-cancelled-{secrets.token_hex(16)}")
 
     def set(self) -> None:
-        self.path.touch()
+        self.path.touch(mode=0o600)
 
     def clear(self) -> None:
         self.path.unlink(missing_ok=True)
