@@ -10,6 +10,7 @@ loaded. They share its memory, so that several cost little more than one.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import os
 import sys
@@ -158,6 +159,13 @@ class Server:
             gc.collect()
         # A collection writes to the objects that it looks at, and each twin would get its own copy of them.
         gc.freeze()
+        _give_back_memory()
+
+
+def _give_back_memory() -> None:
+    """Give back what loading took and freed, where the C library can: twins would write to it, and so copy it."""
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
 
 
 def main() -> None:
