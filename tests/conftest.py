@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import threading
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -29,6 +30,16 @@ pytest_plugins = [
     "support.station",
     "support.used_root",
 ]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give each process of a parallel run a session of its own.
+
+    Linux shares the processors among sessions. A generator, which takes nothing from others, would else wait until no
+    other test computes.
+    """
+    if hasattr(config, "workerinput"):
+        os.setsid()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
