@@ -121,7 +121,7 @@ def test_same_seed_same_bytes(root: Root) -> None:
     assert found["one.json"]["generation"] == found["one-2.json"]["generation"]
 
 
-def test_slow_writer(root: Root, samples: Path, engine: str) -> None:
+def test_slow_writer(root: Root, samples: Path) -> None:
     """Files written over 5 s in 20 pieces, and moved and copied ones, each come to one whole end.
 
     What is wrong with the prompt stands at its end, so that it is told without loading torch.
@@ -131,7 +131,7 @@ def test_slow_writer(root: Root, samples: Path, engine: str) -> None:
     text += b"\nSteps: 0"
     staged = root.path / "staged.png"
     drop(samples / "round_ring_01.png", root.path, "staged.png")
-    with serving(root, engine=engine) as daemon:
+    with serving(root, engine="onnxruntime") as daemon:
         drop(samples / "angular_star_01.png", root.inbox, "copied.png")
         staged.rename(root.inbox / "moved.png")
         for piece in range(20):
@@ -178,13 +178,13 @@ def test_200_at_once(root: Root, samples: Path, engine: str) -> None:
     assert not list(root.work.iterdir())
 
 
-def test_names(root: Root, samples: Path, engine: str) -> None:
+def test_names(root: Root, samples: Path) -> None:
     """Files found at start, odd names, equal names and subfolders each have their own result."""
     star, ring = samples / "angular_star_01.png", samples / "round_ring_01.png"
     (root.inbox / "sub" / "deeper").mkdir(parents=True)
     for name in ("ünï cöde 图.png", "equal.png", "sub/equal.png", "sub/deeper/a b.png"):
         drop(star, root.inbox, name)
-    with serving(root, engine=engine) as daemon:
+    with serving(root, engine="onnxruntime") as daemon:
         daemon.wait_for_ends(4)
         drop(ring, root.inbox, "equal.png")
         daemon.wait_for_ends(5)
@@ -208,7 +208,7 @@ def test_names(root: Root, samples: Path, engine: str) -> None:
     assert ring.read_bytes() == (root.outputs / "equal-2.png").read_bytes()
 
 
-def test_bad_files(root: Root, samples: Path, engine: str) -> None:
+def test_bad_files(root: Root, samples: Path) -> None:
     """What cannot be done lies untouched in outputs/failed/ with a reason, and the daemon goes on."""
     whole = (samples / "round_ring_01.png").read_bytes()
     bad = {
@@ -220,7 +220,7 @@ def test_bad_files(root: Root, samples: Path, engine: str) -> None:
         "blank.txt": b" \n\t\n",
         "notes.pdf": b"%PDF-1.7",
     }
-    with serving(root, engine=engine, incomplete_seconds=2) as daemon:
+    with serving(root, engine="onnxruntime", incomplete_seconds=2) as daemon:
         for name, data in bad.items():
             (root.inbox / name).write_bytes(data)
         daemon.wait_for_ends(len(bad))

@@ -116,7 +116,7 @@ def test_full_from_the_start(root: Root, samples: Path) -> None:
 @needs_generation
 def test_full_in_mid_generation(root: Root) -> None:
     """A picture for which the disk has no room is kept, written when there is room, and made once."""
-    (root.inbox / "circle.txt").write_text("a circle\nSteps: 500, Seed: 1, Size: 64x64\n")
+    (root.inbox / "circle.txt").write_text("a circle\nSteps: 200, Seed: 1, Size: 64x64\n")
     with serving(root, engine="onnxruntime", max_steps=1000) as daemon:
         daemon.wait_for_steps()
         ballast = fill(root)

@@ -130,7 +130,7 @@ def test_generator_stopped_and_killed(root: Root) -> None:
     """A generator that hangs in mid-picture is killed at the step's deadline, one that is killed
     between two pictures is replaced: every prompt has its picture."""
     with serving(root, engine="onnxruntime", generator_step_seconds=8, max_steps=1000) as daemon:
-        (root.inbox / "one.txt").write_text("a circle\nSteps: 500, Seed: 1, Size: 64x64\n")
+        (root.inbox / "one.txt").write_text("a circle\nSteps: 200, Seed: 1, Size: 64x64\n")
         daemon.wait_for_steps()
         (start,) = lines(daemon, "generator started")
         os.kill(int(str(start["pid"])), signal.SIGSTOP)
