@@ -32,12 +32,12 @@ run: setup
 
 # Compiled modules are kept also where that is set: each process of a test run would compile all tests again, and each
 # that the tests start what was changed since in the daemon.
-PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest --dist worksteal
+PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest
 
-# Every test once: the fast ones with their coverage, then the others, which wait more than they compute. More than four
-# processes would fill the memory with torch and Julia.
+# Every test once: the fast ones with their coverage, then the others, which wait more than they compute, file by file:
+# what the tests of a file share takes long to make. More than four processes would fill the memory with torch and Julia.
 test: setup coverage
-	$(PYTEST) --numprocesses 4 -m slow
+	$(PYTEST) --numprocesses 4 --dist loadfile --no-loadscope-reorder -m slow
 
 # `make torture KILLS=100000 SEED=...` kills daemons, `CUTS=300` cuts the power that often on each of three filesystems
 # (as root), and `CLUSTER=300` takes that many parts of a cluster away (as root); the seed is printed, to repeat a run
@@ -68,7 +68,7 @@ bench: setup
 
 # Of the fast tests only: most of the others start new processes, which are not measured. They need no Julia.
 coverage: $(INSTALLED)
-	$(PYTEST) --numprocesses auto --maxprocesses 4 -m "not slow" --cov
+	$(PYTEST) --numprocesses auto --maxprocesses 4 --dist worksteal -m "not slow" --cov
 
 # The page also shows failures; a failure makes the target fail.
 onnx-coverage: setup

@@ -19,12 +19,23 @@ from support.daemons import SAMPLES
 settings.register_profile("fluxdrop", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("fluxdrop")
 
-SYSTEM = Path(__file__).parent / "system"
+TESTS = Path(__file__).parent
+SYSTEM = TESTS / "system"
+LONGEST_FIRST = (
+    "system/test_torture.py",
+    "system/test_power_cuts.py",
+    "system",
+    "cluster",
+    "predict",
+    "generate",
+)
+"""A parallel run begins with these below tests/, so that no process works alone at its end."""
 
 pytest_plugins = [
     "support.desk",
     "support.generators",
     "support.intruders",
+    "support.lent_worker",
     "support.process_state",
     "support.provisioning",
     "support.station",
@@ -42,12 +53,19 @@ def pytest_configure(config: pytest.Config) -> None:
         os.setsid()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of whole systems: they start daemons, browsers, systemd, or cut the power."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the tests of whole systems: they start daemons, browsers, systemd, or cut the power. Sort a parallel run."""
     for item in items:
         if item.path.is_relative_to(SYSTEM):
             item.add_marker("system")
             item.add_marker("slow")
+    if hasattr(config, "workerinput"):
+        items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> int:
+    ahead = (item.path.is_relative_to(TESTS / place) for place in LONGEST_FIRST)
+    return next((turn for turn, is_of_it in enumerate(ahead) if is_of_it), len(LONGEST_FIRST))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -11,6 +11,8 @@ from fluxdrop.predict.classify import label_probabilities
 from support.answer_models import bundle, class_map, red_tensor
 from support.engines import ENGINES, opened
 
+pytestmark = pytest.mark.usefixtures("lent_worker")
+
 NAMES = ["cat", "dog", "bird"]
 VALUES = {"cat": 0.5241, "dog": 0.0088, "bird": 0.4671}
 

@@ -23,7 +23,7 @@ from fluxdrop.provision import find_julia
 from support.engines import ENGINES, opened
 from support.needs import needs_julia
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("lent_worker")]
 
 
 def bundle_of(

@@ -18,6 +18,8 @@ from fluxdrop.predict.library import add_model
 from support.engines import ENGINES, opened
 from support.graph_files import bundle_of, compile_model, model_of, node, refusal
 
+pytestmark = pytest.mark.usefixtures("lent_worker")
+
 
 def test_weights_among_the_inputs(tmp_path: Path) -> None:
     """A file of IR version 3 lists its weights as inputs, before the picture; equal ones stay apart."""

@@ -15,6 +15,8 @@ from fluxdrop.files.layout import Root
 from fluxdrop.predict.library import AddedModel, add_model
 from support.needs import needs_julia
 
+pytestmark = pytest.mark.usefixtures("lent_worker")
+
 ENGINES = ["onnxruntime", pytest.param("julia", marks=[needs_julia, pytest.mark.slow])]
 
 

@@ -23,6 +23,8 @@ from support.graph_files import bundle_of
 from support.needs import needs_julia
 from support.quantised_models import LABELS, SHAPE, WAYS, pictures, quantised
 
+pytestmark = pytest.mark.usefixtures("lent_worker")
+
 QUANTISED = ("Quantize", "QLinear", "QGemm", "Integer")
 
 
