@@ -12,6 +12,7 @@ from PIL import Image, ImageCms
 
 from fluxdrop.preprocess.deep import Deep
 from fluxdrop.preprocess.picture import open_picture
+from fluxdrop.preprocess.reduced import Reduced
 from support.picture_kinds import deep_png, saved_bytes, tiff
 from support.pictures import RGB, chunk, png
 from support.profiles import ADOBE_RGB, GREY_GAMMA_1, rgb_profile
@@ -24,6 +25,7 @@ def opened(path: Path, data: bytes) -> tuple[Image.Image | Deep, list[str]]:
     path.write_bytes(data)
     warnings: list[str] = []
     image, _ = open_picture(path, max_file_bytes=10**8, max_pixels=10**6, deep=True, notes=warnings)
+    assert not isinstance(image, Reduced)
     return image, warnings
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 from fluxdrop.picture_formats import format_of
 from fluxdrop.preprocess.deep import Deep
 from fluxdrop.preprocess.picture import open_picture
+from fluxdrop.preprocess.reduced import Reduced
 from fluxdrop.preprocess.spec import InputSpec
 from fluxdrop.preprocess.tensor import fit, shown, to_tensor
 from support.picture_kinds import (
@@ -40,6 +41,7 @@ def opened(path: Path, data: bytes) -> tuple[Image.Image | Deep, str, list[str]]
     image, name = open_picture(
         path, max_file_bytes=10**6, max_pixels=10**5, deep=True, notes=warnings
     )
+    assert not isinstance(image, Reduced)
     return image, name, warnings
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 from fluxdrop.errors import FluxdropError
 from fluxdrop.preprocess.deep import Deep
 from fluxdrop.preprocess.picture import open_picture
+from fluxdrop.preprocess.reduced import Reduced
 from support.picture_kinds import deep_png, saved_bytes, tiff
 
 RNG = np.random.default_rng(19)
@@ -26,6 +27,7 @@ def opened(path: Path, data: bytes) -> tuple[Image.Image | Deep, list[str]]:
     path.write_bytes(data)
     warnings: list[str] = []
     image, _ = open_picture(path, max_file_bytes=10**6, max_pixels=10**5, deep=True, notes=warnings)
+    assert not isinstance(image, Reduced)
     return image, warnings
 
 

@@ -102,6 +102,19 @@ def test_other_class_of_host(root: Root) -> None:
     ]
 
 
+def test_other_scale(root: Root, before: Result) -> None:
+    """That a JPEG was decoded smaller than before, or no longer is, is said beside what differs."""
+    smaller = msgspec.structs.replace(
+        before, preprocessed=msgspec.structs.replace(before.preprocessed, jpeg_scale=8)
+    )
+    pairs = [(before, smaller), (smaller, before), (smaller, smaller), (before, before)]
+
+    assert [True, True, False, False] == [
+        compared(root, after, before=first).other_scale for first, after in pairs
+    ]
+    assert "drifted" == compared(root, smaller, TENSOR + np.float32(0.01), before).verdict
+
+
 def test_other_image(root: Root, before: Result) -> None:
     """Other bytes of the picture are a drift."""
     after = msgspec.structs.replace(

@@ -68,6 +68,8 @@ def test_undecodable_name_fits_the_schema(root: Root) -> None:
         (("source", "kind"), "film"),
         (("source", "sha256"), "ABC"),
         (("image", "width"), "64"),
+        (("preprocessed", "jpeg_scale"), 0),
+        (("preprocessed", "jpeg_scale"), 9),
         (("probabilities", "round"), 1.5),
         (("top", 0, "p"), -0.1),
         (("attempts",), None),

@@ -156,6 +156,22 @@ def test_from_what_was_recorded(root: Root, start: Start) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("start", "expected"), [("generate", 1), ("preprocess", 1), ("predict", 4)]
+)
+def test_tensor_of_a_smaller_jpeg(root: Root, start: Start, expected: int) -> None:
+    """How small a JPEG was decoded is known of a recorded tensor that is used again, and of no other."""
+    (first,) = publish(root, "cat.jpg")
+    path = root.outputs / "cat.json"
+    record = json.loads(path.read_bytes())
+    record["preprocessed"]["jpeg_scale"] = 4
+    path.write_text(json.dumps(record))
+
+    replay_job(root, first, start)
+
+    assert expected == requested(root).options.jpeg_scale
+
+
 @pytest.mark.parametrize(("start", "what"), [("predict", "tensor"), ("preprocess", "picture")])
 def test_failure_has_nothing_recorded(root: Root, start: Start, what: str) -> None:
     """A prompt that failed has no picture and no tensor to begin with, and that is said."""

@@ -19,6 +19,12 @@ PIXELS = np.arange(6 * 4 * 3, dtype=np.uint8).reshape(4, 6, 3) * 3
 RGB = Image.fromarray(PIXELS)
 
 
+def scene(width: int, height: int, seed: int = 20) -> Image.Image:
+    """A picture of blurred colours, each side of which is another one."""
+    cells = np.random.default_rng(seed).integers(0, 256, (7, 9, 3), np.uint8)
+    return Image.fromarray(cells).resize((width, height), Image.Resampling.BICUBIC)
+
+
 def opened(path: Path, max_pixels: int = 10_000) -> tuple[Image.Image, str]:
     """The picture in *path* and its format, within small bounds."""
     return open_picture(path, max_file_bytes=100_000, max_pixels=max_pixels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +16,7 @@ from fluxdrop.cli.resolve import bundle_of, optional_root, refuse_existing, sett
 from fluxdrop.config import Settings
 from fluxdrop.files.durable import write
 from fluxdrop.preprocess.picture import open_picture
+from fluxdrop.preprocess.reduced import scale_for
 from fluxdrop.preprocess.spec import InputSpec
 from fluxdrop.preprocess.tensor import to_tensor
 
@@ -57,6 +59,7 @@ def tensor_of(picture: Path, settings: Settings, spec: InputSpec) -> NDArray[np.
         max_pixels=settings.max_pixels,
         deep=True,
         notes=notes,
+        shrink=partial(scale_for, specs=[spec]) if settings.fast_jpeg else lambda _size: 1,
     )
     for note in notes:
         typer.echo(f"Note: {note}", err=True)

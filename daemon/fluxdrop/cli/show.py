@@ -159,7 +159,9 @@ def _sections(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "generator", _joined(record["generator"])
     if record.get("image"):
         image = record["image"]
-        yield "size", f"{image['width']} x {image['height']} pixels"
+        scale = record["preprocessed"]["jpeg_scale"]
+        decoded = f", decoded at 1/{scale} of it" if scale > 1 else ""
+        yield "size", f"{image['width']} x {image['height']} pixels{decoded}"
     if record.get("model"):
         for answer in record.get("predictions") or [record]:
             model = answer["model"]

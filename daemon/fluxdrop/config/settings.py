@@ -95,6 +95,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = []
     max_file_bytes: Annotated[Count, Meta(description="largest picture file")] = 256 * 1024**2
     max_pixels: Annotated[Count, Meta(description="most pixels a picture may have")] = 100_000_000
+    fast_jpeg: Annotated[
+        bool,
+        Meta(
+            description="whether JPEGs that the model sees at a quarter of their size or less are decoded smaller,"
+            " which is faster; the answers then differ a little"
+        ),
+    ] = False
     # A result contains the prompt twice, and is not read if it is larger than 4 MiB.
     max_prompt_bytes: Annotated[
         int, Meta(ge=1, le=256 * 1024, description="largest prompt file")

@@ -67,6 +67,7 @@ class FolderTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     height: Annotated[int, Meta(ge=8, le=8192, multiple_of=8)] | None = None
     sampler: str | None = None
     seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] | None = None
+    fast_jpeg: bool | None = None
     result_labels: Annotated[int, Meta(ge=0)] | None = None
     sort_by_label: SortByLabel | None = None
 

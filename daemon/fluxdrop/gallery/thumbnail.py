@@ -71,7 +71,7 @@ def thumbnail_of(record: Result, picture: str, folders: Folders) -> Thumbnail:
             max_pixels=_MAX_PIXELS,
             folder=folders.fd(parent),
             deep=True,
-            shrink_to=_SIDE_PIXELS,
+            shrink=lambda size: min(size) / _SIDE_PIXELS,
         )
     except (FluxdropError, NotADirectoryError, FileNotFoundError):
         return "preview"

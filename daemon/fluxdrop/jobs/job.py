@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 from fluxdrop.decoders import decoder
 from fluxdrop.errors import FluxdropError
@@ -52,6 +53,10 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     first: str
 
 
+JpegScale = Annotated[int, Meta(ge=1, le=8)]
+"""How many times smaller than it is a JPEG was decoded, by the setting ``fast_jpeg``; 1 is all of it."""
+
+
 class JobOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a job differs from that of a file which was just dropped: options.json in the job's folder."""
 
@@ -62,6 +67,8 @@ class JobOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """The model bundle to use instead of the one in use, a name or a folder."""
     has_tensor: bool = False
     """Whether the job's folder already has the tensor, so that preprocessing is skipped."""
+    jpeg_scale: JpegScale = 1
+    """That of the tensor which the job's folder has."""
     part: Part | None = None
     host_class: str | None = None
     """The class of the host that generated the picture before: one of that class can make the same bytes."""

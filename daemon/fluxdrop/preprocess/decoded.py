@@ -32,8 +32,8 @@ class Bounds:
     """Called with each warning, a sentence."""
     reserve: Callable[[int], None] = lambda _pixels: None
     """Called with the number of pixels before memory is taken for them; may wait until there is some."""
-    shrink_to: int = 0
-    """A JPEG may be decoded smaller, as long as no side has fewer pixels than this; 0 if all of it is needed."""
+    shrink: Callable[[tuple[int, int]], float] = lambda _size: 1
+    """Called with the size of a JPEG, upright; returns how many times smaller it may be decoded."""
 
     def check(self, width: int, height: int) -> None:
         """Raise FluxdropError if a picture of this size is too large. Call it before memory is taken for it."""
@@ -71,6 +71,10 @@ class Decoded(NamedTuple):
     """Its ICC profile; empty if it has none."""
     orientation: int = 1
     """How it has to be turned, as in EXIF: 1 to 8."""
+    scale: int = 1
+    """How many pixels of the file's a side of each pixel stands for."""
+    size: tuple[int, int] = (0, 0)
+    """The file's width and height, upright, if it was decoded smaller."""
 
 
 def by_pillow(image: Image.Image, bounds: Bounds) -> Decoded:

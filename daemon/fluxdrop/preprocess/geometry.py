@@ -12,6 +12,8 @@ from fluxdrop.preprocess.spec import InputSpec
 
 Size = tuple[int, int]
 """Width and height."""
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom."""
 
 
 class Placement(NamedTuple):
@@ -41,6 +43,21 @@ def place(size: Size, spec: InputSpec) -> Placement:
         _offset(inner, outer, spec) for inner, outer in zip(scaled, spec.size, strict=True)
     )
     return Placement(scaled, left, top)
+
+
+def source_of(size: Size, spec: InputSpec) -> tuple[Box, Size]:
+    """Return which part of a picture of this *size* is scaled as *spec* says, and the size that it is scaled to."""
+    width, height = size
+    scaled = _scaled(size, spec)
+    if spec.resize != "fit":
+        return (0.0, 0.0, float(width), float(height)), scaled
+    if spec.resampler in ("torch", "opencv"):
+        left, top, right, bottom = middle(size, scaled)
+        return (float(left), float(top), float(right), float(bottom)), scaled
+    # ImageOps.fit of Pillow does not round.
+    inner = min(width, height * scaled[0] / scaled[1]), min(height, width * scaled[1] / scaled[0])
+    x, y = (width - inner[0]) / 2, (height - inner[1]) / 2
+    return (x, y, x + inner[0], y + inner[1]), scaled
 
 
 def middle(size: Size, target: Size) -> tuple[int, int, int, int]:

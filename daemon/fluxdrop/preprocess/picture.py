@@ -27,6 +27,7 @@ from fluxdrop.preprocess.decoded import (
     profile_of,
 )
 from fluxdrop.preprocess.deep import Deep, RangeError
+from fluxdrop.preprocess.reduced import SCALES, Reduced, reduced
 
 # The limit is max_pixels, which is checked with the header alone. Pillow's own limit would only warn, and at
 # another size.
@@ -45,7 +46,6 @@ def open_picture(
     deep: Literal[False] = False,
     notes: list[str] | None = None,
     reserve: Callable[[int], None] = lambda _pixels: None,
-    shrink_to: int = 0,
 ) -> tuple[Image.Image, str]: ...
 
 
@@ -60,8 +60,8 @@ def open_picture(
     deep: Literal[True],
     notes: list[str] | None = None,
     reserve: Callable[[int], None] = lambda _pixels: None,
-    shrink_to: int = 0,
-) -> tuple[Image.Image | Deep, str]: ...
+    shrink: Callable[[tuple[int, int]], float] = lambda _size: 1,
+) -> tuple[Image.Image | Deep | Reduced, str]: ...
 
 
 def open_picture(
@@ -74,8 +74,8 @@ def open_picture(
     deep: bool = False,
     notes: list[str] | None = None,
     reserve: Callable[[int], None] = lambda _pixels: None,
-    shrink_to: int = 0,
-) -> tuple[Image.Image | Deep, str]:
+    shrink: Callable[[tuple[int, int]], float] = lambda _size: 1,
+) -> tuple[Image.Image | Deep | Reduced, str]:
     """Decode a picture file, upright and in sRGB.
 
     Args:
@@ -87,12 +87,12 @@ def open_picture(
         deep: Whether a picture with more than 8 bits a channel is returned with all of them.
         notes: Gets a sentence for each thing that was assumed, or that was wrong with the file and does not matter.
         reserve: Called with the number of pixels before memory is taken for them, perhaps more than once.
-        shrink_to: A JPEG may be decoded smaller, in half the time, as long as no side has fewer pixels than this; 0 if
-            all of it is needed.
+        shrink: Called with the size of a JPEG, upright; returns how many times smaller it may be decoded, in half the
+            time. It is decoded at 1/2, 1/4 or 1/8 then, if that is allowed.
 
     Returns:
-        The picture, with 8 bits per channel and mode L, LA, RGB or RGBA, or a `Deep` one; and its format, a name in
-        `fluxdrop.picture_formats`, which its contents decide.
+        The picture, with 8 bits per channel and mode L, LA, RGB or RGBA, or a `Deep` or `Reduced` one; and its format,
+        a name in `fluxdrop.picture_formats`, which its contents decide.
 
     Raises:
         FluxdropError: Kind ``picture``, when the file is not a picture, is damaged, or exceeds a
@@ -106,7 +106,7 @@ def open_picture(
                 warnings.simplefilter("ignore")
                 told = [] if notes is None else notes
                 image, file_format = _decode(
-                    file, Bounds(name, max_pixels, told.append, reserve, shrink_to)
+                    file, Bounds(name, max_pixels, told.append, reserve, shrink)
                 )
                 if isinstance(image, Deep) and not deep:
                     return image.high_bytes(), file_format
@@ -131,7 +131,7 @@ def open_picture(
             ) from error
 
 
-def _decode(file: IO[bytes], bounds: Bounds) -> tuple[Image.Image | Deep, str]:
+def _decode(file: IO[bytes], bounds: Bounds) -> tuple[Image.Image | Deep | Reduced, str]:
     """Decode *file* if its header is within the limits; return the picture and its format."""
     found = format_of(file.read(HEAD_BYTES))
     file.seek(0)
@@ -151,7 +151,12 @@ def _decode(file: IO[bytes], bounds: Bounds) -> tuple[Image.Image | Deep, str]:
         if image.mode not in ("CMYK", "LAB"):
             image = _to_eight_bit(image)
     image = to_srgb(image, decoded.profile, bounds.warn)
-    return (image if isinstance(image, Deep) else _to_eight_bit(image)), found.name
+    if isinstance(image, Deep):
+        return image, found.name
+    image = _to_eight_bit(image)
+    if decoded.scale > 1:
+        return reduced(image, decoded.size, decoded.scale, decoded.orientation), found.name
+    return image, found.name
 
 
 def _jpeg(file: IO[bytes], bounds: Bounds) -> Decoded:
@@ -169,9 +174,25 @@ def _jpeg(file: IO[bytes], bounds: Bounds) -> Decoded:
             whole = jpeg.decode_without_end(file, outline)
             bounds.warn("The JPEG lacks the mark of its end; all of its pixels are there.")
             return Decoded(whole, profile_of(whole), orientation_of(whole, bounds))
-        if bounds.shrink_to:
-            image.draft(None, (bounds.shrink_to, bounds.shrink_to))
-        return by_pillow(image, bounds)
+        orientation = orientation_of(image, bounds)
+        size = (image.height, image.width) if orientation in _ON_A_SIDE else image.size
+        scale = _shrink(image, bounds.shrink(size))
+        if scale > 1:
+            bounds.warn(f"It was decoded at 1/{scale} of its size (fast_jpeg).")
+        image.load()
+        return Decoded(image, profile_of(image), orientation, scale, size)
+
+
+def _shrink(image: Image.Image, most: float) -> int:
+    """Have the JPEG *image* decoded up to *most* times smaller; return how many times smaller it will be."""
+    scale = next((scale for scale in SCALES if scale <= most), 1)
+    if scale == 1:
+        return 1
+    width, height = image.size
+    # Pillow takes the largest scale that leaves this size. The mode stays: libjpeg's grey is not that of a colour
+    # picture which Pillow converts.
+    drafted = image.draft(None, (max(1, width // scale), max(1, height // scale)))
+    return 1 if drafted is None else round(width / drafted[1][2])
 
 
 def _webp(file: IO[bytes], bounds: Bounds) -> Decoded:
@@ -230,6 +251,7 @@ _DECODERS: dict[str, Callable[[IO[bytes], Bounds], Decoded]] = {
 # Pillow unpacks its runs in Python.
 _MAX_RUN_PIXELS = 1 << 24
 
+_ON_A_SIDE = (5, 6, 7, 8)
 # https://www.cipa.jp/std/documents/e/DC-X008-Translation-2019-E.pdf, 4.6.4 A, Orientation.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

@@ -13,14 +13,15 @@ from PIL import Image, ImageColor, ImageOps
 
 from fluxdrop.preprocess import opencv, torch_uint8
 from fluxdrop.preprocess.deep import Deep
-from fluxdrop.preprocess.geometry import middle, place
+from fluxdrop.preprocess.geometry import Placement, middle, place, source_of
+from fluxdrop.preprocess.reduced import Reduced
 from fluxdrop.preprocess.spec import InputSpec
 
 _MAX_SIDE = 1 << 16
 _MAX_SCALED_PIXELS = 1 << 24
 
 
-def to_tensor(image: Image.Image | Deep, spec: InputSpec) -> NDArray[np.float32]:
+def to_tensor(image: Image.Image | Deep | Reduced, spec: InputSpec) -> NDArray[np.float32]:
     """Resize and normalise *image* as *spec* says; return float32, a batch of one in the spec's layout."""
     return normalise([fit(image, spec)], spec)
 
@@ -28,14 +29,16 @@ def to_tensor(image: Image.Image | Deep, spec: InputSpec) -> NDArray[np.float32]
 @overload
 def fit(image: Image.Image, spec: InputSpec) -> Image.Image: ...
 @overload
-def fit(image: Image.Image | Deep, spec: InputSpec) -> Image.Image | Deep: ...
-def fit(image: Image.Image | Deep, spec: InputSpec) -> Image.Image | Deep:
+def fit(image: Image.Image | Deep | Reduced, spec: InputSpec) -> Image.Image | Deep: ...
+def fit(image: Image.Image | Deep | Reduced, spec: InputSpec) -> Image.Image | Deep:
     """Return *image* without transparency, in the size of *spec*, in mode L or RGB.
 
     This is the model's input before it is normalised.
     """
     if isinstance(image, Deep):
         return _fit_deep(image, spec)
+    if isinstance(image, Reduced):
+        return _fit_reduced(image, spec)
     return _resize(_remove_alpha(image, spec), spec, spec.background)
 
 
@@ -53,8 +56,32 @@ def _fit_deep(image: Deep, spec: InputSpec) -> Deep:
     return Deep(np.clip(np.stack(bands, axis=-1), 0, 255), 255)
 
 
-def shown(seen: Image.Image | Deep) -> Image.Image:
-    """Return what `fit` returned as a picture for people, with 8 bits."""
+def _fit_reduced(reduced: Reduced, spec: InputSpec) -> Image.Image:
+    """Resize what was decoded so that each part of the picture comes to where it would have come of all pixels."""
+    image = _remove_alpha(reduced.image, spec)
+    placement = place(reduced.size, spec)
+    box = placement.visible(spec.size)
+    source, scaled = source_of(reduced.size, spec)
+    x, y = (source[2] - source[0]) / scaled[0], (source[3] - source[1]) / scaled[1]
+    part = (
+        source[0] + box[0] * x,
+        source[1] + box[1] * y,
+        source[0] + box[2] * x,
+        source[1] + box[3] * y,
+    )
+    # torch's arithmetic differs from Pillow's by less than the decoding does.
+    seen = image.resize(
+        (box[2] - box[0], box[3] - box[1]),
+        Image.Resampling[spec.filter.upper()],
+        box=reduced.box(part),
+    )
+    return _on_canvas(seen, placement, spec, spec.background)
+
+
+def shown(seen: Image.Image | Deep | Reduced) -> Image.Image:
+    """Return what `fit` returned, or what was decoded, as a picture for people, with 8 bits."""
+    if isinstance(seen, Reduced):
+        return seen.image
     return seen.eight_bit() if isinstance(seen, Deep) else seen
 
 
@@ -122,9 +149,17 @@ def _resize(image: Image.Image, spec: InputSpec, background: str | float) -> Ima
     placement = place(image.size, spec)
     box = placement.visible(size)
     seen = _scaled(image, placement.scaled, box, spec)
+    return _on_canvas(seen, placement, spec, background)
+
+
+def _on_canvas(
+    seen: Image.Image, placement: Placement, spec: InputSpec, background: str | float
+) -> Image.Image:
+    """Return the part of the scaled picture that is *seen*, with *background* around it in the size of *spec*."""
+    size = (spec.size[0], spec.size[1])
     if seen.size == size:
         return seen
-    canvas = Image.new(image.mode, size, background)
+    canvas = Image.new(seen.mode, size, background)
     canvas.paste(seen, (max(0, -placement.left), max(0, -placement.top)))
     return canvas
 

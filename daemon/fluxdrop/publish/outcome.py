@@ -51,6 +51,8 @@ class Picture:
     """In pixels."""
     shape: tuple[int, ...]
     """The shape of the tensor that was made of it."""
+    jpeg_scale: int = 1
+    """How many times smaller it was decoded for the tensor."""
     generated: Generated | None = None
     """How it was generated, if it was."""
 
@@ -207,6 +209,7 @@ def build_record(finished: Finished, name: str) -> Record:
             preview=_PREVIEW.path(name),
             shape=list(picture.shape),
             dtype="float32",
+            jpeg_scale=picture.jpeg_scale,
         ),
         model=facts.model,
         **answer_fields(facts.answer, facts.max_labels, _embedding(0).path(name)),

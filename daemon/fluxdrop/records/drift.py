@@ -36,6 +36,8 @@ class Drift(NamedTuple):
     outcome: str
     other_class: bool = False
     """Whether hosts of two classes generated the two pictures, whose bits may differ for that reason alone."""
+    other_scale: bool = False
+    """Whether the tensors were made of a JPEG that was decoded at two sizes (``fast_jpeg``)."""
 
 
 def host_class_of(record: Record) -> str | None:
@@ -74,7 +76,8 @@ def compare(
         verdict = "unknown"
     generated_both = before.generator is not None and after.generator is not None
     other_class = generated_both and host_class_of(before) != host_class_of(after)
-    return Drift(verdict, image, tensor, answer, "same", other_class)
+    other_scale = before.preprocessed.jpeg_scale != after.preprocessed.jpeg_scale
+    return Drift(verdict, image, tensor, answer, "same", other_class, other_scale)
 
 
 def failed_unread(record: Record) -> bool:

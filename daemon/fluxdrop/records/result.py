@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from fluxdrop.decoders import decoder
 from fluxdrop.generate.parameters import GenerationParameters, GeneratorInfo, WeightedText
-from fluxdrop.jobs.job import Part
+from fluxdrop.jobs.job import JpegScale, Part
 from fluxdrop.predict.bundle import AnswerKind
 
 SCHEMA_VERSION: Literal[2] = 2
@@ -52,12 +52,17 @@ class ImageFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Preprocessed(msgspec.Struct, frozen=True, kw_only=True):
-    """The tensor that the model got: *file* is its path below the root."""
+    """The tensor that the model got: *file* is its path below the root.
+
+    It was made of all pixels if *jpeg_scale* is 1. If it is 2, 4 or 8, the JPEG was decoded at 1/2, 1/4 or 1/8 of its
+    size (the setting ``fast_jpeg``): such a tensor, and the answer, differ a little from one that was made of all.
+    """
 
     file: str
     preview: str
     shape: list[int]
     dtype: str
+    jpeg_scale: JpegScale = 1
 
 
 class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):

@@ -83,6 +83,7 @@ def plan_replay(
         generation=_generation(record) if isinstance(record, Result) and made else None,
         model=model,
         has_tensor=tensor is not None,
+        jpeg_scale=_jpeg_scale(record) if tensor is not None else 1,
         part=record.part if start == "generate" else None,
         host_class=host_class_of(record) if made else None,
     )
@@ -158,6 +159,11 @@ def _refuse_later_start(row: Row, failure: Failure, start: Start) -> None:
             hint="Replay it without --from.",
             kind="replay",
         )
+
+
+def _jpeg_scale(record: Record) -> int:
+    """Return how many times smaller the JPEG was decoded of which the tensor of *record* was made."""
+    return record.preprocessed.jpeg_scale if isinstance(record, Result) else 1
 
 
 def _generation(record: Result) -> PromptParameters:

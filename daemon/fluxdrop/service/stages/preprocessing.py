@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fluxdrop import failpoints
-from fluxdrop.config import Settings
+from fluxdrop.config import Settings, table_of
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files import durable
 from fluxdrop.files.regular import ALLOW, chunks, open_regular
@@ -27,7 +27,10 @@ from fluxdrop.jobs.input_names import WHAT_TO_DROP
 from fluxdrop.jobs.input_state import InputState, state_of
 from fluxdrop.jobs.job import Job, file_sha256
 from fluxdrop.jobs.store import Store
+from fluxdrop.preprocess.deep import Deep
+from fluxdrop.preprocess.geometry import Size
 from fluxdrop.preprocess.picture import open_picture
+from fluxdrop.preprocess.reduced import SCALES, Reduced, scale_for
 from fluxdrop.preprocess.tensor import fit, normalise, npy, shown, to_preview
 from fluxdrop.publish.outcome import Picture
 from fluxdrop.service.items import Fail, Model, PictureItem, SwapModel, TensorItem, WarmUp
@@ -240,6 +243,7 @@ class Preprocessing(Handler[_Item]):
             deep=True,
             notes=notes,
             reserve=reserve,
+            shrink=self._shrink(job, models),
         )
         job.warnings += [note for note in notes if note not in job.warnings]
         if source == job.input and source.stat().st_nlink > 1:
@@ -257,6 +261,7 @@ class Preprocessing(Handler[_Item]):
             width=image.width,
             height=image.height,
             shape=models[0].bundle.spec.input.shape,
+            jpeg_scale=_scale(image, job),
             generated=item.generated,
         )
         views = []
@@ -270,6 +275,16 @@ class Preprocessing(Handler[_Item]):
                 seen.info.clear()
             views.append(View(model, seen, tensor))
         return Decoded(job, picture, views)
+
+    def _shrink(self, job: Job, models: Sequence[Model]) -> Callable[[Size], float]:
+        """Return what says how many times smaller the JPEG of *job* may be decoded, for all of *models*."""
+        own = table_of(self._settings.folders, job.inbox_folder).fast_jpeg
+        most = SCALES[0] if (self._settings.fast_jpeg if own is None else own) else 1
+        specs = [model.bundle.spec.input for model in models]
+        if job.options.has_tensor:
+            # The others are to see what the first one saw.
+            most, specs = job.options.jpeg_scale, specs[1:]
+        return partial(scale_for, specs=specs, most=most)
 
     def _input_sha256(self, job: Job) -> str:
         # Its size was checked, but whoever dropped it may still have it open and write to it.
@@ -356,6 +371,13 @@ def _copy(source: Path, target: Path, max_bytes: int, name: str) -> None:
     ):
         for chunk in chunks(reader, max_bytes, name, _COPY_BYTES):
             writer.write(chunk)
+
+
+def _scale(image: Image.Image | Deep | Reduced, job: Job) -> int:
+    """Return how many times smaller the *image* was decoded of which the tensor of *job* is made, or was."""
+    if job.options.has_tensor:
+        return job.options.jpeg_scale
+    return image.scale if isinstance(image, Reduced) else 1
 
 
 def _recorded_tensor(job: Job, model: Model) -> NDArray[np.float32]:
