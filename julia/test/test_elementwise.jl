@@ -49,13 +49,15 @@ end
     @test isnan(F.PlainLayers.fast_exp(NaN32))
 end
 
-@testset "FakeQuantize gives what the nodes do that it replaces, to the bit, alone and within a convolution" begin
+"The bits of numbers, of which 0 and -0 differ."
+bits(y) = reinterpret(UInt32, vec(y))
+
+@testset "FakeQuantize gives what the nodes do that it replaces, to the bit but for -0, alone and within a convolution" begin
     x = 5 .* numbers(30, 20, 2, 3)
     x[1:12] = Float32[-Inf, -1f30, -2, -0.05, -0.02, -0.0, 0, 0.05, 0.15, 2, 1f30, Inf]
     weights = numbers(3, 3, 2, 4)
     number(v) = fill(Float32(v))
     conv = "node Conv in=x,w out=c name=c group=1 pads=1,1,1,1 dilations=1,1 strides=1,1"
-    bits(y) = reinterpret(UInt32, vec(y))
     for zero in (0, 3), low in (0, -128), before in (String[], [conv])
         v = isempty(before) ? "x" : "c"
         constants = ["w" => weights, "s" => number(0.1), "z" => number(zero), "l" => number(low), "h" => number(low + 255)]
@@ -68,12 +70,52 @@ end
             apart, together = map((steps, fused)) do nodes
                 F.predict(F.build!(F.read_graph(graph_file(reverse(size(x)), constants, [before; nodes])), backend), x)
             end
-            @test bits(apart) == bits(together)
+            @test bits(apart .+ 0.0f0) == bits(together)
         end
     end
     many = ("s" => Float32[1, 2], "l" => number(0), "h" => number(9))
     refused = message(() -> run_node("node FakeQuantize in=x,s,-,l,h out=y name=n", x, many...), F.OperatorError)
     @test occursin("constants have to be numbers", refused)
+end
+
+@testset "FakeQuantize without a division gives what a division does, to the bit, around each number where it rounds to another step" begin
+    O = F.OnnxLayers
+    edges(x) = [prevfloat(x, 2), prevfloat(x), x, nextfloat(x), nextfloat(x, 2)]
+    for scale in (abs.(numbers(40)) .+ 1f-3..., 0.1f0, 0.5f0, 3f0, 1f-12, 2.5f15), low in (-128f0, 0f0, -255f0, -7f0, 5f0)
+        high = low + 255
+        q = O.fake_quantize(scale, low, high)
+        @test q isa (F.PlainLayers.PROCESSOR[] isa F.PlainLayers.Processor{4,6} ? O.FakeQuantize : O.QuickFakeQuantize)
+        x = Float32[-Inf, -1f30, -0.0, 0, 1f30, Inf]
+        for step in low-2:high+2
+            append!(x, [edges(step * scale); edges((step + 0.5f0) * scale)])
+        end
+        @test bits(q.(x)) == bits(clamp.(round.(x ./ scale), low, high) .* scale .+ 0f0)
+        @test q.(q.(x)) == q.(x)
+        @test isnan(q(NaN32))
+    end
+    @test O.fake_quantize(2f0, -128f0, 127f0).(Float32[1, 3, 5, -1, -3, 300, -300]) == Float32[0, 4, 4, 0, -4, 254, -256]
+    words = O.fake_quantize(0.0123f0, -32768f0, 32767f0)
+    x = 200 .* numbers(1000)
+    @test words.(x) == clamp.(round.(x ./ 0.0123f0), -32768, 32767) .* 0.0123f0
+end
+
+@testset "FakeQuantize divides by scales whose inverse is no normal number, and where there are more steps than 16 bits have" begin
+    O = F.OnnxLayers
+    for (scale, low, high) in ((1f-42, -128f0, 127f0), (1f38, -128f0, 127f0), (-0.5f0, 0f0, 255f0), (0.5f0, -2f0^31, 2f0^31), (0.5f0, 3f0, 3f0))
+        q = O.fake_quantize(scale, low, high)
+        @test q isa O.FakeQuantize
+        x = scale .* numbers(100) .* 300
+        @test q.(x) == clamp.(round.(x ./ scale), low, high) .* scale
+    end
+end
+
+@testset "an activation is applied to each number of a run of any length once, and to no other" begin
+    for n in (0:70..., 127, 128, 129), offset in (0, 3)
+        x = numbers(offset + n + 40)
+        y = copy(x)
+        F.PlainLayers.activate!(y, v -> v + 1, offset, n)
+        @test y == [offset < i <= offset + n ? x[i] + 1 : x[i] for i in 1:length(x)]
+    end
 end
 
 @testset "functions of one number give Julia's results" begin

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from fluxdrop import config
@@ -126,6 +126,56 @@ def test_pixels_to_steps(tmp_path: Path, name: str) -> None:
         found = engine.predict(batch.astype(np.float32))
 
     np.testing.assert_array_equal(found, expected)
+
+
+@needs_julia
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [np.int8, np.uint8])
+def test_rounding(tmp_path: Path, kind: type[np.int8 | np.uint8]) -> None:
+    """The worker rounds each number to onnxruntime's step: ties, those beyond the range, and those that are rounded."""
+    zero = np.iinfo(kind).min + 100
+    constants: dict[str, NDArray[Any]] = {
+        "s": np.array(0.1, np.float32),
+        "z": np.array(zero, kind),
+        "low": np.array(np.iinfo(kind).min, kind),
+        "channels": np.array([0.5, 2, 0.125], np.float32),
+        "zeros": np.zeros(3, np.int8),
+        "w": np.diag([1, -3, 7]).astype(np.int8).reshape(3, 3, 1, 1),
+    }
+    nodes = [
+        *_rounded("x", "a", "z"),
+        helper.make_node("MaxPool", ["a"], ["p"], kernel_shape=[1, 2], strides=[1, 2]),
+        *_rounded("p", "b", "z"),
+        helper.make_node("DequantizeLinear", ["w", "channels", "zeros"], ["weight"], axis=0),
+        helper.make_node("Conv", ["b", "weight"], ["c"]),
+        helper.make_node("Relu", ["c"], ["r"]),
+        *_rounded("r", "d", "low"),
+        helper.make_node("Flatten", ["d"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 40, 60])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 3 * 40 * 30])],
+        [numpy_helper.from_array(value, key) for key, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    random = np.random.default_rng(5)
+    ties = (random.integers(-150, 200, (4, 3, 40, 60)) + 0.5).astype(np.float32) * np.float32(0.1)
+    batch = np.concatenate([ties, np.nextafter(ties, np.float32(0)), ties + np.float32(0.03)])
+
+    with opened("julia", bundle_of(tmp_path, model, size=(3, 40, 60))) as engine:
+        found = engine.predict(batch)
+
+    np.testing.assert_array_equal(found, unoptimised(model, batch))
+
+
+def _rounded(value: str, result: str, zero: str) -> list[NodeProto]:
+    """The nodes that round *value* to steps of ``s``."""
+    return [
+        helper.make_node("QuantizeLinear", [value, "s", zero], [f"{result}/steps"]),
+        helper.make_node("DequantizeLinear", [f"{result}/steps", "s", zero], [result]),
+    ]
 
 
 @pytest.mark.parametrize("signed", [True, False])

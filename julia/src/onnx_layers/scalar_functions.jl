@@ -1,7 +1,7 @@
 # ONNX's functions of one or a few numbers that Julia and Flux do not have in this form. They return NaN outside their
 # domain, where Julia's throw. Those with parameters are subtypes of Function, which Flux's layers take as activations.
 
-export Clamp, Composed, FakeQuantize, HardSigmoid, NaNOutside, Selu, Swish, ThresholdedRelu, ToInteger
+export Clamp, Composed, HardSigmoid, NaNOutside, Selu, Swish, ThresholdedRelu, ToInteger, fake_quantize
 
 "Limit a number to `low` and `high`. Returns `high` if `low` is larger, as ONNX's Clip."
 struct Clamp <: Function
@@ -15,17 +15,66 @@ function (c::Clamp)(x)
 end
 
 """
-What quantising a number and dequantising it again makes of it: a multiple of `scale`. `range` limits the quantised number, without
-its zero point. With `has_zero` there is one, whose addition makes -0 to 0.
+What quantising a number and dequantising it again makes of it: a multiple of `scale`, never -0, as no integer is. `range` limits the
+quantised number, without its zero point.
 """
-struct FakeQuantize{has_zero} <: Function
+struct FakeQuantize <: Function
     scale::Float32
     range::Clamp
 end
 
-@inline function (q::FakeQuantize{has_zero})(x) where {has_zero}
-    steps = q.range(round(x / q.scale))
-    return (has_zero ? steps + 0.0f0 : steps) * q.scale
+@inline (q::FakeQuantize)(x) = muladd(q.range(round(x / q.scale)), q.scale, 0.0f0)
+
+"""
+A [`FakeQuantize`](@ref) without a division, which takes longer than all else: the numbers are limited to `range` first, and
+multiplied by 1 / `scale`, which is the sum of `inverse` and the much smaller `rest`. So few products differ from the quotient, if
+any, that [`fake_quantize`](@ref) finds out whether one of them is rounded to another step.
+"""
+struct QuickFakeQuantize <: Function
+    scale::Float32
+    range::Clamp
+    inverse::Float32
+    rest::Float32
+end
+
+function QuickFakeQuantize(q::FakeQuantize)
+    exact = 1 / Float64(q.scale)
+    inverse = Float32(exact)
+    return QuickFakeQuantize(q.scale, Clamp(q.range.low * q.scale, q.range.high * q.scale), inverse, Float32(exact - inverse))
+end
+
+@inline function (q::QuickFakeQuantize)(x)
+    y = q.range(x)
+    return fma(round(fma(y, q.inverse, y * q.rest)), q.scale, 0.0f0)
+end
+
+"The most quantised numbers that a [`QuickFakeQuantize`](@ref) has: those of 16 bits."
+const MOST_STEPS = 1 << 16
+
+"""
+    fake_quantize(scale, low, high)
+
+The [`FakeQuantize`](@ref) with these limits of the quantised number, or the [`QuickFakeQuantize`](@ref), if the processor has an
+instruction for `fma` and if that computes the same of every number.
+
+As neither ever decreases, they are the same if they are the same at the ends of the range and around each number at which the
+quotient is rounded to the next step.
+"""
+function fake_quantize(scale, low, high)
+    exact = FakeQuantize(scale, Clamp(low, high))
+    0x1p-60 < scale < 0x1p60 && 0 < high - low < MOST_STEPS && !(PROCESSOR[] isa Processor{4,6}) || return exact
+    quick = QuickFakeQuantize(exact)
+    for (x, step) in ((quick.range.low, low), (quick.range.high, high))
+        exact(x) == quick(x) == step * scale || return exact
+    end
+    for step in low:high-1
+        x = prevfloat((step + 0.5f0) * scale, 3)
+        exact(x) == step * scale && exact(nextfloat(x, 6)) == (step + 1) * scale || return exact
+        for i in 0:6
+            exact(nextfloat(x, i)) == quick(nextfloat(x, i)) || return exact
+        end
+    end
+    return quick
 end
 
 "`f(x)` if `domain(x)` is true, else NaN."

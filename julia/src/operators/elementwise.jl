@@ -76,7 +76,7 @@ pointwise("FakeQuantize") do op
     scale, zero, low, high = constant(op, 2), optional_constant(op, 3), constant(op, 4), constant(op, 5)
     all(v -> v === nothing || length(v) == 1, (scale, zero, low, high)) || refuse(op, "its constants have to be numbers")
     point = zero === nothing ? 0.0f0 : first(zero)
-    FakeQuantize{zero !== nothing}(first(scale), Clamp(first(low) - point, first(high) - point))
+    O.fake_quantize(first(scale), first(low) - point, first(high) - point)
 end
 
 function broadcasting(@nospecialize(f), name)
