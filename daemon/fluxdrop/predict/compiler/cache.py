@@ -16,7 +16,7 @@ from fluxdrop.files.durable import write
 from fluxdrop.predict.bundle import Bundle, load_bundle
 from fluxdrop.predict.compiler.graph_file import GRAPH_VERSION, GraphFile, write_temporary
 
-COMPILER_VERSION = 11
+COMPILER_VERSION = 12
 """Increased whenever the compiler's output changes, so that no outdated cache entry is used."""
 
 _MAX_SECONDS = 600.0

@@ -17,9 +17,9 @@ from fluxdrop.predict.compiler.graph_file import Graph, Node
 def fuse_fake_quantise(graph: Graph) -> Graph:
     """Return *graph* with each such chain of nodes replaced by one FakeQuantize, which computes the same to the bit.
 
-    FakeQuantize is an operator of the worker: ``(clip(round(x / scale) + zero, low, high) - zero) * scale``. Its inputs
-    are x, scale, zero, low and high; zero is absent where it is 0. Chains stay that have more than one number for
-    one of these, as a scale for each channel, and those of which anything else reads a value in between.
+    FakeQuantize is an operator of the worker: ``(clip(round(x / scale) + zero, low, high) - zero) * scale``, with 0
+    for -0. Its inputs are x, scale, zero, low and high; zero is absent where it is 0. Chains stay that have more than
+    one number for one of these, as a scale for each channel, and those of which anything else reads a value in between.
     """
     producers = {name: node for node in graph.nodes for name in node.outputs}
     readers = Counter(name for node in graph.nodes for name in node.inputs) + Counter(
@@ -34,10 +34,7 @@ def fuse_fake_quantise(graph: Graph) -> Graph:
             fused.update(link.outputs[0] for link in chain[1:])
             node = replace(node, operator="FakeQuantize", inputs=inputs, attributes={})
         nodes.append(node)
-    nodes = [node for node in nodes if not fused.intersection(node.outputs)]
-    used = {name for node in nodes for name in node.inputs}
-    tensors = {name: value for name, value in graph.tensors.items() if name in used}
-    return replace(graph, nodes=nodes, tensors=tensors)
+    return replace(graph, nodes=[node for node in nodes if not fused.intersection(node.outputs)])
 
 
 _CHAINS = (

@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from fluxdrop.predict.compiler.fake_quantise import fuse_fake_quantise
 from fluxdrop.predict.compiler.graph_file import Graph, Node
+from fluxdrop.predict.compiler.needless import remove_needless
 
 _MOST_JOINED = 256
 """The most inputs of a Concat that `fuse` makes; what is joined with itself again and again would have any number."""
@@ -26,11 +27,12 @@ def fuse(graph: Graph) -> Graph:
       layer of more than two dimensions, become a Gemm. The worker's takes any number of dimensions.
     - A Concat of what other Concats along the same axis join becomes one of all their inputs; those go that nothing
       else reads.
-    - What rounds a value to the steps of a quantised tensor becomes a FakeQuantize (`fuse_fake_quantise`).
+    - What rounds a value to the steps of a quantised tensor becomes a FakeQuantize (`fuse_fake_quantise`). What such
+      nodes make needless is removed (`remove_needless`).
 
     The first node of a pattern stays if anything else reads its output.
     """
-    graph = _join_concats(fuse_fake_quantise(graph))
+    graph = _join_concats(remove_needless(fuse_fake_quantise(graph)))
     readers = Counter(name for node in graph.nodes for name in node.inputs) + Counter(
         [graph.output]
     )
