@@ -318,7 +318,7 @@ class RootLock:
     def holds(self) -> bool:
         """Return whether the locked file is still at its path, neither gone nor replaced."""
         try:
-            return os.path.samestat(os.fstat(self._file.fileno()), self._path.lstat())
+            return os.path.samestat(os.fstat(self._file.fileno()), os.lstat(self._path))
         except OSError:
             return False
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from fluxdrop.config import Settings
 from fluxdrop.files.filesystem import filesystem_of, needs_polling, settle_seconds
@@ -221,7 +221,7 @@ class Intake:
                 self._overflowed.add(kind)
                 if not self._make_room(kind):
                     return False
-            waiting = _WaitingFile(Candidate(PurePosixPath(path).name))
+            waiting = _WaitingFile(Candidate(path.rpartition("/")[2]))
             self._waiting[path] = waiting
             self._counts[kind] += 1
         elif hint is None:

@@ -96,14 +96,15 @@ def claim(
         failpoints.reach("claim-folder-made")
         os.rename(name, target, src_dir_fd=folder_fd)
         failpoints.reach("claim-renamed")
-        status = target.lstat()
+        status = os.lstat(target)
         if not stat.S_ISREG(status.st_mode):
             # This is not a claim; `discard_unclaimed` moves it aside.
             return NewJob(job)
         if not is_same(status) and _give_back(target, name, folder_fd):
             return None
         others = {FAULT} if fault else set()
-        if target.name == _digest_name(os.fsencode(source)):
+        # A path with a digest for its name is longer than that.
+        if not target.name.endswith(_escaped(source)):
             others.add(SOURCE)
         state = InputState(status.st_size, status.st_mtime_ns)
         return NewJob(job, Claim(PurePosixPath(source), target, frozenset(others)), state)

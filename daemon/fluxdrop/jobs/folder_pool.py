@@ -45,7 +45,7 @@ class FolderPool:
     def reuse_folder(self, folder: Path) -> bool:
         """Rename one of the folders to *folder*; return False if there is none. Raise OSError."""
         with suppress(IndexError, FileNotFoundError):
-            self._free.pop().rename(folder)
+            os.rename(self._free.pop(), folder)  # noqa: PTH104 - hot path
             return True
         return False
 
@@ -60,12 +60,19 @@ class FolderPool:
             return
         failpoints.reach("job-emptied")
         if len(self._emptied) + len(self._free) < self._max_spares:
-            spare = self._folder / folder.name
-            self._folder.mkdir(exist_ok=True)
-            folder.rename(spare)
-            self._emptied.append(spare)
+            self._emptied.append(self._keep(folder))
         else:
             folder.rmdir()
+
+    def _keep(self, folder: Path) -> Path:
+        """Move *folder* to the pool's own; return its new path. Raise OSError."""
+        spare = self._folder / folder.name
+        try:
+            os.rename(folder, spare)  # noqa: PTH104 - hot path
+        except FileNotFoundError:
+            self._folder.mkdir(exist_ok=True)
+            folder.rename(spare)
+        return spare
 
     def settle(self) -> None:
         """Let `reuse_folder` use the folders discarded so far. Call it once their emptying is on the disk."""
