@@ -11,13 +11,23 @@ from typing import Any, NamedTuple
 import diffusers
 import torch
 import transformers
-from diffusers.loaders import single_file_utils
-from diffusers.pipelines.auto_pipeline import AUTO_TEXT2IMAGE_PIPELINES_MAPPING
 
 from fluxdrop.config import PipelineTable
 from fluxdrop.errors import FluxdropError
 from fluxdrop.generate import failures, sources, threads
+from fluxdrop.generate.late_modules import import_late
 from fluxdrop.generate.sources import PipelineSource
+
+# AutoPipelineForText2Image, which chooses these for themselves, imports all pipelines of diffusers to choose one.
+_COMMON = (
+    "StableDiffusionPipeline",
+    "StableDiffusionXLPipeline",
+    "StableDiffusion3Pipeline",
+    "FluxPipeline",
+)
+
+# All schedulers of diffusers import it, for the Beta schedules alone.
+import_late("scipy.stats")
 
 
 class Loaded(NamedTuple):
@@ -53,10 +63,13 @@ def load(name: str, table: PipelineTable, source: PipelineSource) -> Loaded:
         if source.single_file:
             pipe, dtype = _from_single_file(source, table, device)
         else:
-            auto: Any = diffusers.AutoPipelineForText2Image
+            base: Any = diffusers.DiffusionPipeline
             options = {"revision": source.revision, "local_files_only": source.local_files_only}
-            dtype = _dtype(table.dtype, device, auto.load_config(source.location, **options))
-            pipe = auto.from_pretrained(
+            config = base.load_config(source.location, **options)
+            dtype = _dtype(table.dtype, device, config)
+            common = config.get("_class_name") in _COMMON
+            chosen = config["_class_name"] if common else "AutoPipelineForText2Image"
+            pipe = getattr(diffusers, chosen).from_pretrained(
                 source.location, use_safetensors=True, dtype=dtype, **options
             )
         _move_to_device(pipe, table, device)
@@ -136,6 +149,8 @@ def _from_single_file(
     source: PipelineSource, table: PipelineTable, device: str
 ) -> tuple[Any, torch.dtype]:
     """Load a single .safetensors file; return the pipeline and its dtype."""
+    from diffusers.pipelines.auto_pipeline import AUTO_TEXT2IMAGE_PIPELINES_MAPPING
+
     config_source = source.config or _inferred_config(source)
     options = {
         "revision": config_source.revision,
@@ -159,6 +174,8 @@ def _inferred_config(source: PipelineSource) -> PipelineSource:
     Raises:
         FluxdropError: Kind ``pipeline``, when that repository is not available.
     """
+    from diffusers.loaders import single_file_utils
+
     utils: Any = single_file_utils
     weights = utils.load_single_file_checkpoint(source.location, local_files_only=True)
     repository: str = utils.fetch_diffusers_config(weights)["pretrained_model_name_or_path"]
