@@ -10,7 +10,7 @@ const FAST_FUNCTIONS = IdDict{Any,Any}(
     Flux.softsign => PlainLayers.softsign, Flux.mish => PlainLayers.mish, Flux.NNlib.gelu_tanh => PlainLayers.gelu,
     Flux.NNlib.gelu_erf => OnnxLayers.gelu_erf, Flux.hardsigmoid => PlainLayers.hardsigmoid,
     Flux.hardswish => PlainLayers.hardswish, Flux.relu6 => OnnxLayers.Clamp(0, 6), Flux.hardtanh => OnnxLayers.Clamp(-1, 1),
-    Flux.swish => OnnxLayers.Swish(PlainLayers.sigmoid, 1.0f0))
+    Flux.swish => PlainLayers.swish)
 
 "A function of one number as this package has it, or `f` itself."
 fast_function(f) = get(FAST_FUNCTIONS, f, f)

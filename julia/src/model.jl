@@ -1,7 +1,7 @@
 # Build a model from a graph and run it. A model is a list of steps that read and write numbered slots, each of which
 # holds one value.
 
-using .PlainLayers: WARMED_UP, allocates_output, limit_frequencies!, release!, reset_pool_for!, reshapes_input
+using .PlainLayers: WARMED_UP, allocates_output, join_expansions!, limit_frequencies!, release!, reset_pool_for!, reshapes_input
 
 """
 A chain of layers that runs without storing values in between. Only the first layer may have several inputs, and only
@@ -115,6 +115,7 @@ function link_steps(steps, shape, slots, output, nodes, backend)
     if backend.layers === PlainLayers
         for step in steps
             may_prepare(step.layers) && Base.inferencebarrier(prepare_convolutions!)(step.layers, step.nodes)
+            join_expansions!(step.layers, step.nodes)
         end
     end
     last_use = Dict{Int,Int}()

@@ -30,6 +30,7 @@ include("plain/conv_transpose.jl")
 include("plain/pooling.jl")
 include("plain/containers.jl")
 include("plain/dense.jl")
+include("plain/expanded_depthwise.jl")
 include("plain/normalisation.jl")
 
 __init__() = PROCESSOR[] = find_processor()

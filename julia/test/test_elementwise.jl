@@ -26,9 +26,18 @@ end
     @test elementwise(("Selu", "alpha=2.0 gamma=3.0"), x, v -> v > 0 ? 3 * v : 3 * 2 * (exp(v) - 1))
     @test elementwise(("ThresholdedRelu", "alpha=0.5"), x, v -> v > 0.5 ? v : 0.0)
     @test elementwise(("Swish", "alpha=1.5"), x, v -> v * σ(1.5 * v))
+    @test elementwise(("Swish", "alpha=1.0"), x, v -> v * σ(v))
     @test elementwise(("Erf",), x ./ 2, erf_reference)
     @test elementwise(("Gelu", "approximate=none"), x ./ 2, v -> v / 2 * (1 + erf_reference(v / sqrt(2))))
     @test elementwise(("Gelu", "approximate=tanh"), x, v -> v / 2 * (1 + tanh(sqrt(2 / pi) * (v + 0.044715 * v^3))))
+end
+
+@testset "swish is as exact as a Float32 over its whole range" begin
+    for x in -100f0:0.0137f0:100f0
+        @test abs(F.PlainLayers.swish(x) - x / (1 + exp(-Float64(x)))) <= 1.2e-7 * max(1, abs(x))
+    end
+    @test F.PlainLayers.swish.(Float32[-1f38, -1000, 0, 1000, 1f38, Inf]) ≈ Float32[0, 0, 0, 1000, 1f38, Inf]
+    @test all(isnan, F.PlainLayers.swish.(reinterpret.(Float32, UInt32[0x7fc00000, 0x7fc00001, 0xffffffff])))
 end
 
 @testset "activations of huge, infinite and NaN numbers are their limits" begin

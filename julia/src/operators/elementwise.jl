@@ -20,7 +20,7 @@ with_alpha(:celu, "Celu")
 pointwise(op -> Selu(float(op, "alpha"), float(op, "gamma")), "Selu")
 pointwise(op -> HardSigmoid(float(op, "alpha"), float(op, "beta")), "HardSigmoid")
 pointwise(op -> ThresholdedRelu(float(op, "alpha")), "ThresholdedRelu")
-pointwise(op -> Swish(op.L.sigmoid, float(op, "alpha")), "Swish")
+pointwise(op -> float(op, "alpha") == 1 ? op.L.swish : Swish(op.L.sigmoid, float(op, "alpha")), "Swish")
 pointwise("Gelu") do op
     text(op, "approximate") == "tanh" ? op.L.gelu :
         text(op, "approximate") == "none" ? O.gelu_erf : refuse(op, "'approximate' is tanh or none")

@@ -34,6 +34,24 @@ softsign(x) = x / (1 + abs(x))
 @inline sigmoid(x) = 1 / (1 + fast_exp(-x))
 
 """
+    swish(x)
+
+`x * sigmoid(x)` with an error of at most 1.2e-7 times 1 or |x|, whichever is larger. Has no branches, so that loops over it are
+vectorised.
+
+Half of an EfficientNet's numbers go through it, so it has fewer multiplications than [`sigmoid`](@ref): e^-x is 2^t, whose whole
+part is added to the exponent of the rest. The product `t` is rounded, which is of no account where 2^t is added to 1.
+"""
+@inline function swish(x::Float32)
+    c = ifelse(x < -87.0f0, -87.0f0, x)  # 2^t is finite
+    t = c * -1.442695f0
+    t = ifelse(t < -126.0f0, -126.0f0, t)  # 2^t is a normal number
+    whole = t + 1.2582912f7  # as in fast_exp
+    y = evalpoly(t - (whole - 1.2582912f7), (1.0f0, 0.69314697f0, 0.24022241f0, 0.05550734f0, 0.00967153866f0, 0.00132646957f0))
+    return c / (1 + reinterpret(Float32, reinterpret(Int32, y) + reinterpret(Int32, whole) << 23))
+end
+
+"""
     tanh_fast(x)
 
 `tanh(x)` with a relative error of at most 4e-7. Has no branches, so that loops over it are vectorised.

@@ -56,6 +56,12 @@ end
 
 "The pointwise convolution `c` of images of one pixel, which is a linear layer."
 function multiply_pixels!(y, x, c)
+    multiply_weights!(vec(y), vec(x), pack_pixel_weights!(c), c.σ, size(c.weight, 5), size(y, 5))
+    return nothing
+end
+
+"The weights of a pointwise convolution as those of a linear layer ([`pack_weights!`](@ref)), packed in the first call."
+function pack_pixel_weights!(c)
     inputs, outputs = size(c.weight, 4), size(c.weight, 5)
     if isempty(c.frequencies)
         weight = Matrix{Float32}(undef, outputs, inputs)
@@ -64,8 +70,7 @@ function multiply_pixels!(y, x, c)
         end
         pack_weights!(c.frequencies, weight, outputs, inputs, c.bias)
     end
-    multiply_weights!(vec(y), vec(x), c.frequencies, c.σ, outputs, size(y, 5))
-    return nothing
+    return c.frequencies
 end
 
 "The length of the sum behind one output number: kernel size times channels of a group."
