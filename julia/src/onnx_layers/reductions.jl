@@ -57,15 +57,19 @@ end
 function fold_runs!(y, each::E, combine::C, x, n) where {E,C}
     parallel_for(length(y), ELEMENT_COST * length(x)) do _, items
         for i in items
-            total = y[i]
-            @inbounds @simd for j in (i-1)*n+1:i*n
-                total = combine(total, each(x[j]))
-            end
-            y[i] = total
+            y[i] = fold_run(y[i], each, combine, x, (i - 1) * n, n)
         end
     end
     return nothing
 end
+
+@inline function fold_run(total, each::E, combine::C, x, offset, n) where {E,C}
+    @inbounds @simd for i in offset+1:offset+n
+        total = combine(total, each(x[i]))
+    end
+    return total
+end
+@inline fold_run(total::Float32, ::typeof(identity), ::typeof(+), x::Array{Float32}, offset, n) = total + sum_run(x, offset, n)
 
 """
 Fold each number of `x` into the number of `y` at its position. The strides of `y` in the loop are 0 where it is

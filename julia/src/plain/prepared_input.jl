@@ -47,3 +47,20 @@ end
     end
     return nothing
 end
+
+# By 16, as Julia's loop would compute what is less than 64 one by one, such as all of a plane of 7x7.
+@inline function stage_prepared!(buffer, to, x, from, n, scale, shift, ::typeof(identity))
+    scales, shifts, i = broadcast_lanes(scale, Val(16)), broadcast_lanes(shift, Val(16)), 0
+    GC.@preserve buffer x begin
+        p, q = pointer(x) + 4 * from, pointer(buffer) + 4 * to
+        while i + 15 < n
+            store_lanes!(q, i, mul_add(load_lanes(p, i, Val(16)), scales, shifts))
+            i += 16
+        end
+        while i < n
+            unsafe_store!(q, muladd(unsafe_load(p, i + 1), scale, shift), i + 1)
+            i += 1
+        end
+    end
+    return nothing
+end
