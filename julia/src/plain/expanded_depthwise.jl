@@ -237,8 +237,9 @@ end
 
 "`y[to+i] = σ(y[from+i])` for `i` in `1:n`."
 @inline function activate_into!(y, to, from, n, σ::F) where {F}
-    @inbounds @simd ivdep for i in 1:n
+    @inbounds for i in 1:n
         y[to+i] = σ(y[from+i])
+        @two_vectors
     end
     return nothing
 end
