@@ -1,7 +1,7 @@
 # Build a model from a graph and run it. A model is a list of steps that read and write numbered slots, each of which
 # holds one value.
 
-using .PlainLayers: WARMED_UP, allocates_output, join_expansions!, limit_frequencies!, release!, reset_pool_for!, reshapes_input
+using .PlainLayers: WARMED_UP, allocates_output, join_expansions!, lend_arrays, limit_frequencies!, release!, reset_pool_for!, reshapes_input
 
 """
 A chain of layers that runs without storing values in between. Only the first layer may have several inputs, and only
@@ -241,6 +241,11 @@ fails. One thread at a time may call this: the plain layers share their buffers.
 function predict(model::Model, x::Array{Float32})
     check_input(model, x)
     reset_pool_for!(size(x))
+    return lend_arrays(() -> run_steps(model, x))
+end
+
+"The steps of `model` on `x`. The result may be an array that [`lend_arrays`](@ref) lent."
+function run_steps(model, x)
     values = Vector{Any}(nothing, model.slots)
     values[1] = model.device.to_device(x)
     for step in model.steps
