@@ -306,13 +306,15 @@ def test_use_under_a_stream(root: Root, samples: Path, engine: str) -> None:
     with serving(root, engine=engine) as daemon:
         dropping = threading.Thread(target=stream)
         dropping.start()
-        daemon.wait_for_ends(5)
-        ended = [fluxdrop("model", "use", name, "--root", root.path) for name in names]
-        wrong = fluxdrop("model", "use", "nothing", "--root", root.path)
-        count = len(dropped)
-        daemon.wait_until(lambda: len(dropped) > count + 5, "more pictures")
-        stop.set()
-        dropping.join()
+        try:
+            daemon.wait_for_ends(5)
+            ended = [fluxdrop("model", "use", name, "--root", root.path) for name in names]
+            wrong = fluxdrop("model", "use", "nothing", "--root", root.path)
+            count = len(dropped)
+            daemon.wait_until(lambda: len(dropped) > count + 5, "more pictures")
+        finally:
+            stop.set()
+            dropping.join()
         daemon.wait_for_ends(len(dropped))
         daemon.stop()
     found = results(root)
