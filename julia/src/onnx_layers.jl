@@ -9,7 +9,7 @@ Base.Experimental.@optlevel 2
 using LinearAlgebra: mul!, rmul!
 import ..PlainLayers: allocates_output, normalise_columns, reshapes_input
 using ..PlainLayers: BatchNorm, Conv, Dense, ELEMENT_COST, PROCESSOR, PreparedInput, Processor, acquire, batched_mul, copy_elements!,
-    logsoftmax, parallel_for, release!, scale_and_shift, softmax, sum_run, takes_prepared, transpose_eight!
+    fold_run, logsoftmax, parallel_for, release!, scale_and_shift, softmax, takes_prepared, transpose_eight!
 
 include("onnx_layers/strided.jl")
 include("onnx_layers/inputs.jl")

@@ -63,14 +63,6 @@ function fold_runs!(y, each::E, combine::C, x, n) where {E,C}
     return nothing
 end
 
-@inline function fold_run(total, each::E, combine::C, x, offset, n) where {E,C}
-    @inbounds @simd for i in offset+1:offset+n
-        total = combine(total, each(x[i]))
-    end
-    return total
-end
-@inline fold_run(total::Float32, ::typeof(identity), ::typeof(+), x::Array{Float32}, offset, n) = total + sum_run(x, offset, n)
-
 """
 Fold each number of `x` into the number of `y` at its position. The strides of `y` in the loop are 0 where it is
 reduced.

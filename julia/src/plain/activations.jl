@@ -12,9 +12,14 @@ end
 
 "Apply `σ` in place to the `n` numbers of `y` after `offset`."
 @inline function activate!(y, σ::F, offset, n) where {F}
-    σ === identity && return nothing
-    @inbounds for i in offset+1:offset+n
-        y[i] = σ(y[i])
+    σ === identity || activate_into!(y, offset, offset, n, σ)
+    return nothing
+end
+
+"`y[to+i] = σ(y[from+i])` for `i` in `1:n`, where the two are the same numbers or have none in common."
+@inline function activate_into!(y, to, from, n, σ::F) where {F}
+    @inbounds for i in 1:n
+        y[to+i] = σ(y[from+i])
         @two_vectors
     end
     return nothing

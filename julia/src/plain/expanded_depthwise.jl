@@ -235,15 +235,6 @@ end
     return nothing
 end
 
-"`y[to+i] = σ(y[from+i])` for `i` in `1:n`."
-@inline function activate_into!(y, to, from, n, σ::F) where {F}
-    @inbounds for i in 1:n
-        y[to+i] = σ(y[from+i])
-        @two_vectors
-    end
-    return nothing
-end
-
 "Store an output row, whose windows begin in the row `top` of the image, at `y`."
 @inline function sum_row!(y, ring, top, kernel, l, ::Val{L}, ::Val{M}, stride::Val{S}, ::Val{P}) where {L,M,S,P}
     w, lanes = l.window, L * M

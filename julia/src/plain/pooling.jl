@@ -112,20 +112,20 @@ function global_pool(f::F, start, x::Array{Float32,N}, divisor) where {F,N}
     y = acquire(ntuple(i -> i <= N - 2 ? 1 : size(x, i), Val(N)))
     parallel_for(length(y), 2 * length(x)) do _, items
         for i in items
-            y[i] = fold_run(f, start, x, (i - 1) * pixels, pixels) / divisor
+            y[i] = fold_run(start, identity, f, x, (i - 1) * pixels, pixels) / divisor
         end
     end
     return y
 end
 
-"Fold the `n` numbers of `x` after `offset` with `f`, beginning with `start`."
-@inline function fold_run(f::F, start, x, offset, n) where {F}
+"Combine `total` with `each` of the `n` numbers of `x` after `offset`."
+@inline function fold_run(total, each::E, combine::C, x, offset, n) where {E,C}
     @inbounds @simd for i in offset+1:offset+n
-        start = f(start, x[i])
+        total = combine(total, each(x[i]))
     end
-    return start
+    return total
 end
-@inline fold_run(::typeof(+), start::Float32, x::Array{Float32}, offset, n) = start + sum_run(x, offset, n)
+@inline fold_run(total::Float32, ::typeof(identity), ::typeof(+), x::Array{Float32}, offset, n) = total + sum_run(x, offset, n)
 
 allocates_output(::Union{MaxPool,MeanPool,AdaptiveMaxPool,AdaptiveMeanPool,GlobalMaxPool,GlobalMeanPool}) = true
 
