@@ -21,10 +21,7 @@ def fuse_fake_quantise(graph: Graph) -> Graph:
     for -0. Its inputs are x, scale, zero, low and high; zero is absent where it is 0. Chains stay that have more than
     one number for one of these, as a scale for each channel, and those of which anything else reads a value in between.
     """
-    producers = {name: node for node in graph.nodes for name in node.outputs}
-    readers = Counter(name for node in graph.nodes for name in node.inputs) + Counter(
-        [graph.output]
-    )
+    producers, readers = graph.producers(), graph.readers()
     nodes = []
     fused: set[str] = set()
     for node in graph.nodes:

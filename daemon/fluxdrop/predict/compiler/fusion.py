@@ -8,7 +8,6 @@ joined with all those before it, which copies them again and again.
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 
 from fluxdrop.predict.compiler.fake_quantise import fuse_fake_quantise
@@ -33,9 +32,7 @@ def fuse(graph: Graph) -> Graph:
     The first node of a pattern stays if anything else reads its output.
     """
     graph = _join_concats(remove_needless(fuse_fake_quantise(graph)))
-    readers = Counter(name for node in graph.nodes for name in node.inputs) + Counter(
-        [graph.output]
-    )
+    readers = graph.readers()
     read_once = {
         node.outputs[0]: node
         for node in graph.nodes

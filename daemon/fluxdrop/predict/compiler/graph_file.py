@@ -7,6 +7,7 @@ import shutil
 import struct
 import tempfile
 import weakref
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +50,14 @@ class Graph:
     """In order of execution."""
     tensors: dict[str, NDArray[Any]] = field(default_factory=dict)
     """The constants by name: float32 or int64."""
+
+    def producers(self) -> dict[str, Node]:
+        """Return the node that computes each value."""
+        return {name: node for node in self.nodes for name in node.outputs}
+
+    def readers(self) -> Counter[str]:
+        """Return how often each value is read; the output is read once more, by whoever asked for it."""
+        return Counter(name for node in self.nodes for name in node.inputs) + Counter([self.output])
 
     def to_bytes(self) -> bytes:
         """Return the graph file."""

@@ -6,7 +6,6 @@ MaxPool does. Others round after a Relu, whose limit the rounding has as well. E
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -47,10 +46,7 @@ def remove_needless(graph: Graph) -> Graph:
 
 
 def _without_limits(graph: Graph) -> Graph:
-    producers = {name: node for node in graph.nodes for name in node.outputs}
-    readers = Counter(name for node in graph.nodes for name in node.inputs) + Counter(
-        [graph.output]
-    )
+    producers, readers = graph.producers(), graph.readers()
     nodes = []
     removed: set[str] = set()
     for node in graph.nodes:
