@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import cache
 from pathlib import Path
@@ -19,11 +18,9 @@ from fluxdrop.predict.bundle import Bundle, load_bundle
 from fluxdrop.predict.choose_engine import open_engine
 from fluxdrop.predict.classify import label_probabilities
 from fluxdrop.predict.compiler.compile import compile_bundle
-from fluxdrop.predict.compiler.graph_file import Graph
-from fluxdrop.predict.julia_engine import run_graphs
 from fluxdrop.predict.library import add_model
+from fluxdrop.predict.node_check import Run
 from fluxdrop.predict.onnxruntime_engine import OnnxruntimeEngine
-from fluxdrop.provision import find_julia
 from fluxdrop.telemetry import import_onnxruntime
 from support import architectures
 
@@ -31,19 +28,8 @@ pytestmark = pytest.mark.slow
 
 TOLERANCE = 1e-4
 Pictures = NDArray[np.float32]
-Worker = Callable[[Graph, Pictures], Pictures]
 
 exported = cache(architectures.exported)
-
-
-@pytest.fixture(scope="module")
-def worker() -> Iterator[Worker]:
-    """One worker for all models, with Flux where it loads."""
-    install = find_julia()
-    if install is None:
-        pytest.skip("there is no Julia on this machine")
-    with run_graphs(config.Settings(), install) as run:
-        yield run
 
 
 def needs(*packages: str) -> None:
@@ -78,15 +64,15 @@ def off(expected: Pictures, found: Pictures) -> float:
 
 @pytest.mark.parametrize("form", ["traced", "optimised"])
 @pytest.mark.parametrize("name", architectures.CONFIGURATIONS)
-def test_architecture(worker: Worker, tmp_path: Path, name: str, form: str) -> None:
+def test_architecture(run: Run, tmp_path: Path, name: str, form: str) -> None:
     """The worker's answers to one picture and to three are those of onnxruntime running the file itself."""
     needs("torch", "transformers", "onnxscript")
     model = exported(name)[form == "optimised"]
     size = architectures.CONFIGURATIONS[name].get("image_size", 64)
-    assert_same_answers(worker, tmp_path, model, size)
+    assert_same_answers(run, tmp_path, model, size)
 
 
-def assert_same_answers(worker: Worker, folder: Path, model: bytes, size: int) -> None:
+def assert_same_answers(run: Run, folder: Path, model: bytes, size: int) -> None:
     """Compare the worker with onnxruntime, and see that the answers depend on the picture."""
     session = import_onnxruntime().InferenceSession(model, providers=["CPUExecutionProvider"])
     bundle = bundle_of(
@@ -96,7 +82,7 @@ def assert_same_answers(worker: Worker, folder: Path, model: bytes, size: int) -
 
     for pictures in (some_pictures(1, size), some_pictures(3, size)):
         (expected,) = session.run(None, {session.get_inputs()[0].name: pictures})
-        found = worker(graph, pictures)
+        found = run(graph, pictures)
 
         assert off(expected, found) < TOLERANCE
     # Answers that do not depend on the picture would agree with anything.
@@ -104,7 +90,7 @@ def assert_same_answers(worker: Worker, folder: Path, model: bytes, size: int) -
 
 
 @pytest.mark.parametrize(("name", "opset"), architectures.NEWER_OPSETS)
-def test_newer_opset(worker: Worker, tmp_path: Path, name: str, opset: int) -> None:
+def test_newer_opset(run: Run, tmp_path: Path, name: str, opset: int) -> None:
     """A transformer that torch exports with ONNX's Attention gives onnxruntime's answers."""
     needs("torch", "transformers", "onnxscript")
     options = architectures.NEWER_OPSETS[name, opset]
@@ -112,7 +98,7 @@ def test_newer_opset(worker: Worker, tmp_path: Path, name: str, opset: int) -> N
 
     assert b"Attention" in model
     for form in (traced, model):
-        assert_same_answers(worker, tmp_path, form, 32)
+        assert_same_answers(run, tmp_path, form, 32)
 
 
 def scikit_model(name: str) -> Any:
@@ -128,7 +114,7 @@ def scikit_model(name: str) -> Any:
 
 @pytest.mark.parametrize("options", [{}, {"zipmap": False}])
 @pytest.mark.parametrize("name", ["linear", "neural"])
-def test_scikit_learn(worker: Worker, tmp_path: Path, name: str, options: dict[str, Any]) -> None:
+def test_scikit_learn(run: Run, tmp_path: Path, name: str, options: dict[str, Any]) -> None:
     """A classifier of scikit-learn's digits runs as skl2onnx writes it, by either engine, with its probabilities."""
     needs("sklearn", "skl2onnx")
     from skl2onnx import to_onnx
@@ -144,13 +130,13 @@ def test_scikit_learn(worker: Worker, tmp_path: Path, name: str, options: dict[s
     for count in (1, 3):
         given = pictures[:count].reshape(count, 1, 8, 8)
 
-        assert off(trained.predict_proba(pictures[:count]), worker(graph, given)) < TOLERANCE
-        assert off(reference.predict(given), worker(graph, given)) < TOLERANCE
-    found = worker(graph, pictures.reshape(-1, 1, 8, 8)).argmax(axis=1)
+        assert off(trained.predict_proba(pictures[:count]), run(graph, given)) < TOLERANCE
+        assert off(reference.predict(given), run(graph, given)) < TOLERANCE
+    found = run(graph, pictures.reshape(-1, 1, 8, 8)).argmax(axis=1)
     assert np.array_equal(trained.predict(pictures), found)
 
 
-def test_scikit_learn_regression(worker: Worker, tmp_path: Path) -> None:
+def test_scikit_learn_regression(run: Run, tmp_path: Path) -> None:
     """A linear regression of two targets gives their values, by either engine."""
     needs("sklearn", "skl2onnx")
     from skl2onnx import to_onnx
@@ -166,7 +152,7 @@ def test_scikit_learn_regression(worker: Worker, tmp_path: Path) -> None:
     given = pictures[:3].reshape(3, 1, 8, 8)
     expected = trained.predict(pictures[:3])
 
-    assert off(expected, worker(compile_bundle(bundle), given)) < TOLERANCE
+    assert off(expected, run(compile_bundle(bundle), given)) < TOLERANCE
     assert off(expected, OnnxruntimeEngine(bundle).predict(given)) < TOLERANCE
 
 

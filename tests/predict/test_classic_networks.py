@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,28 +9,16 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from fluxdrop import config
 from fluxdrop.predict.compiler.compile import compile_bundle
 from fluxdrop.predict.engine import label_rows
-from fluxdrop.predict.julia_engine import run_graphs
 from fluxdrop.predict.node_check import Run
 from fluxdrop.predict.onnxruntime_engine import OnnxruntimeEngine
-from fluxdrop.provision import find_julia
 from support.graph_files import bundle_of
 from support.needs import needs_julia
 
 pytestmark = [pytest.mark.slow, needs_julia]
 
 NETWORKS = sorted(Path(onnx.__file__).parent.glob("backend/test/data/light/*.onnx"))
-
-
-@pytest.fixture(scope="module")
-def run() -> Iterator[Run]:
-    """One worker for all networks."""
-    install = find_julia()
-    assert install is not None
-    with run_graphs(config.Settings(), install) as worker:
-        yield worker
 
 
 def test_there_are_nine() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,28 +9,16 @@ import pytest
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from fluxdrop import config
 from fluxdrop.predict.compiler.fusion import fuse
 from fluxdrop.predict.compiler.lower import lower
 from fluxdrop.predict.compiler.source import normal_form
-from fluxdrop.predict.julia_engine import run_graphs
 from fluxdrop.predict.node_check import Run
-from fluxdrop.provision import find_julia
 from fluxdrop.telemetry import import_onnxruntime
 from support.needs import needs_julia
 
 pytestmark = [pytest.mark.slow, needs_julia]
 
 Floats = NDArray[np.float32]
-
-
-@pytest.fixture(scope="module")
-def run() -> Iterator[Run]:
-    """One worker for all models."""
-    install = find_julia()
-    assert install is not None
-    with run_graphs(config.Settings(), install) as worker:
-        yield worker
 
 
 def silu(value: str) -> list[NodeProto]:

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import closing
 from io import BytesIO
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from fluxdrop.files.layout import Root
-from fluxdrop.jobs.store import Store
 from fluxdrop.preprocess import picture
 from fluxdrop.preprocess.spec import InputSpec
 from fluxdrop.preprocess.tensor import fit, normalise, to_tensor
@@ -27,14 +23,10 @@ from support.preprocessing import Bench, large_png, png
 SPEC = BUNDLE.spec.input
 
 
-@pytest.fixture
-def bench(root: Root, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    """A bench on a machine with two processors."""
+@pytest.fixture(autouse=True)
+def two_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine has two."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 1}, raising=False)
-    with closing(Store(root.database)) as store:
-        made = Bench(root, store)
-        yield made
-        made.warm.finish()
 
 
 def meeting(monkeypatch: pytest.MonkeyPatch, width: int) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import Sequence
 from dataclasses import replace
 from io import BytesIO
 from typing import Any
@@ -17,9 +16,7 @@ from PIL import Image
 from fluxdrop.config import FolderTable, Settings
 from fluxdrop.errors import FluxdropError
 from fluxdrop.files import durable
-from fluxdrop.files.layout import Root
 from fluxdrop.jobs.fault import Fault, FaultKind
-from fluxdrop.jobs.store import Store
 from fluxdrop.preprocess.spec import InputSpec
 from fluxdrop.preprocess.tensor import fit, normalise, to_tensor
 from fluxdrop.service.items import Model, PictureItem, SwapModel, TensorItem
@@ -32,15 +29,6 @@ from support.stages import Once
 SPEC = BUNDLE.spec.input
 ODD = 77
 """The width of the picture over which something goes wrong."""
-
-
-@pytest.fixture
-def bench(root: Root) -> Iterator[Bench]:
-    """A bench with an index of its own."""
-    with closing(Store(root.database)) as store:
-        made = Bench(root, store)
-        yield made
-        made.warm.finish()
 
 
 def counted(monkeypatch: pytest.MonkeyPatch, name: str) -> list[object]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import replace
 from io import BytesIO
 from typing import Any
@@ -16,8 +14,6 @@ from PIL import Image
 
 from fluxdrop.config import FolderTable, Settings
 from fluxdrop.files import durable
-from fluxdrop.files.layout import Root
-from fluxdrop.jobs.store import Store
 from fluxdrop.predict.answer import Answer
 from fluxdrop.preprocess.tensor import npy, to_tensor
 from fluxdrop.publish.outcome import build_record, done
@@ -33,15 +29,6 @@ SPEC = BUNDLE.spec.input
 NOTE = "It was decoded at 1/8 of its size (fast_jpeg)."
 SIDE = 1040
 """More than 16 times that of the model's input."""
-
-
-@pytest.fixture
-def bench(root: Root) -> Iterator[Bench]:
-    """A bench with an index of its own."""
-    with closing(Store(root.database)) as store:
-        made = Bench(root, store)
-        yield made
-        made.warm.finish()
 
 
 def jpeg(side: int = SIDE) -> bytes:

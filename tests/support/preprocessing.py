@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from io import BytesIO
 from typing import Any
 
 import msgspec
+import pytest
 from PIL import Image
 
 from fluxdrop.config import Settings
@@ -132,3 +134,12 @@ class Bench:
         """How many attempts the index has of each job."""
         rows = [self.store.get(job.id) for job in items]
         return [row.attempts for row in rows if row is not None]
+
+
+@pytest.fixture
+def bench(root: Root) -> Iterator[Bench]:
+    """A bench with an index of its own."""
+    with closing(Store(root.database)) as store:
+        made = Bench(root, store)
+        yield made
+        made.warm.finish()
